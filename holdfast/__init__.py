@@ -1,0 +1,1 @@
+"""Holdfast: high availability for MySQL and MariaDB that loses no acknowledged transaction."""

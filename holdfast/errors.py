@@ -1,0 +1,77 @@
+"""Every exception of Holdfast, classed by its consequence.
+
+    HoldfastError
+    ├── Refused            nothing was done, and asking again unchanged will be refused again
+    │   ├── BadInput       configuration, option or request is wrong; names the key
+    │   ├── StaleTerm      the command came from a manager that has been replaced
+    │   └── Conflict       the stored record was changed by another manager
+    ├── Unreachable        nobody answered; nothing is known to have been done
+    ├── OutcomeUnknown     it may have been done: look before doing it again
+    │   └── DeadlinePassed it was begun and had not ended in time
+    └── Fatal              the process that raised it cannot go on
+"""
+
+from __future__ import annotations
+
+
+class HoldfastError(Exception):
+    """Base of all errors that Holdfast raises on purpose."""
+
+
+class Refused(HoldfastError):
+    """Nothing was done; the message says what was asked, of whom, and what to do."""
+
+
+class BadInput(Refused):
+    """What a person gave is wrong.
+
+    :ivar key: dotted path of the offending key or option, for example ``server.port``
+    """
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key}: {message}")
+        self.key = key
+
+
+class StaleTerm(Refused):
+    """A command carried a term lower than the one that the agent has promised."""
+
+    def __init__(self, member: str, asked: int, promised: int) -> None:
+        super().__init__(f"{member} has promised term {promised}; a command of term {asked} is void")
+        self.member = member
+        self.asked = asked
+        self.promised = promised
+
+
+class Conflict(Refused):
+    """Compare-and-set failed: the record is not at the version that was expected."""
+
+    def __init__(self, cluster: str, expected: int) -> None:
+        super().__init__(f"the record of {cluster} is no longer at version {expected}")
+        self.cluster = cluster
+        self.expected = expected
+
+
+class Unreachable(HoldfastError):
+    """No connection, or no answer to something that changes nothing."""
+
+
+class OutcomeUnknown(HoldfastError):
+    """The connection or the deadline ended after the request went out."""
+
+
+class DeadlinePassed(OutcomeUnknown):
+    """The work was begun and did not end in time.
+
+    :ivar what: what was being waited for
+    :ivar seconds: how long it was given
+    """
+
+    def __init__(self, what: str, seconds: float) -> None:
+        super().__init__(f"{what}: not done within {seconds:.2f} s")
+        self.what = what
+        self.seconds = seconds
+
+
+class Fatal(HoldfastError):
+    """The process cannot continue, for example because its state directory is not writable."""
