@@ -1,0 +1,1 @@
+"""Configuration files: schema and loading, with errors that name the key."""

@@ -1,0 +1,193 @@
+"""GTID sets of both dialects: parse, contains, union, subtract.
+
+One algebra serves both. A set maps a *stream* to intervals of sequence numbers:
+
+* MySQL: the stream is a server's UUID, or ``uuid:tag``; intervals are what the text says.
+* MariaDB: the stream is ``domain-server``. ``@@gtid_binlog_state`` names the last sequence number of each;
+  the server counts a GTID as present when ``n <= state[(domain, server)]``, so ``0-1-7`` is the interval 1..7.
+  With ``gtid_strict_mode`` (which Holdfast requires) numbers only grow within a domain, whoever
+  wrote them: a domain's history is a line, and its head is its highest number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from functools import lru_cache
+
+Interval = tuple[int, int]
+"""First and last sequence number, both included."""
+
+
+class Flavor(StrEnum):
+    MARIADB = "mariadb"
+    MYSQL = "mysql"
+
+
+@dataclass(frozen=True, slots=True)
+class GtidSet:
+    """An immutable set of GTIDs.
+
+    :ivar streams: stream -> its intervals, ascending, disjoint, never touching, never empty
+    """
+
+    flavor: Flavor
+    streams: Mapping[str, tuple[Interval, ...]]
+
+    def __bool__(self) -> bool:
+        return bool(self.streams)
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, GtidSet)
+            and self.flavor is other.flavor
+            and dict(self.streams) == dict(other.streams)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.flavor, frozenset(self.streams.items())))
+
+    def __str__(self) -> str:
+        return ",".join(_format(self.flavor, *entry) for entry in sorted(self.streams.items()))
+
+    def has(self, stream: str, number: int) -> bool:
+        """Whether the single GTID ``number`` of ``stream`` is in the set."""
+        return any(low <= number <= high for low, high in self.streams.get(stream, ()))
+
+    def contains(self, other: GtidSet) -> bool:
+        """Whether every GTID of ``other`` is in this set."""
+        return not self.subtract(other, reverse=True)
+
+    def covers(self, other: GtidSet) -> bool:
+        """Whether a server that has this set has come at least as far as one that has ``other``.
+
+        On MySQL the same as :meth:`contains`. On MariaDB a receiver reports only the last GTID that it
+        received: what lies between the applier and that GTID may come from other servers and cannot be listed.
+        There the heads of each domain are compared; it is exact as long as histories have not diverged, which
+        :meth:`contains` tells once everything received has been applied.
+        """
+        if self.flavor is Flavor.MYSQL:
+            return self.contains(other)
+        mine = self._heads()
+        for domain, (number, server) in other._heads().items():
+            reached, by = mine.get(domain, (0, ""))
+            if reached < number or (reached == number and by != server):
+                return False
+        return True
+
+    def union(self, other: GtidSet) -> GtidSet:
+        streams = dict(self.streams)
+        for stream, intervals in other.streams.items():
+            streams[stream] = _merge((*streams.get(stream, ()), *intervals))
+        return GtidSet(self.flavor, streams)
+
+    def subtract(self, other: GtidSet, *, reverse: bool = False) -> GtidSet:
+        """What is here and not in ``other`` (``reverse``: in ``other`` and not here)."""
+        left, right = (other, self) if reverse else (self, other)
+        streams = {}
+        for stream, intervals in left.streams.items():
+            rest = tuple(_without(intervals, right.streams.get(stream, ())))
+            if rest:
+                streams[stream] = rest
+        return GtidSet(self.flavor, streams)
+
+    def count(self) -> int:
+        """How many sequence numbers the set spans (on MariaDB an upper bound of transactions)."""
+        return sum(high - low + 1 for spans in self.streams.values() for low, high in spans)
+
+    def last(self) -> str:
+        """The head in short, for people: MariaDB ``0-2-117``, MySQL ``…d9e2:1-117`` of the longest stream."""
+        if not self.streams:
+            return ""
+        if self.flavor is Flavor.MARIADB:
+            heads = self._heads()
+            return ",".join(f"{d}-{server}-{n}" for d, (n, server) in sorted(heads.items()))
+        stream, spans = max(self.streams.items(), key=lambda entry: entry[1][-1][1])
+        return f"…{stream[-4:]}:{spans[0][0]}-{spans[-1][1]}"
+
+    def _heads(self) -> dict[str, tuple[int, str]]:
+        heads: dict[str, tuple[int, str]] = {}
+        for stream, spans in self.streams.items():
+            domain, server = stream.split("-")
+            heads[domain] = max(heads.get(domain, (0, "")), (spans[-1][1], server))
+        return heads
+
+
+@lru_cache(maxsize=1024)
+def parse(flavor: Flavor, text: str) -> GtidSet:
+    """Parse a GTID set as the server prints it.
+
+    :raises ValueError: with the offending part, when ``text`` is not one
+    """
+    streams: dict[str, tuple[Interval, ...]] = {}
+    entries = _mariadb_entries if flavor is Flavor.MARIADB else _mysql_entries
+    for stream, interval in entries(text):
+        streams[stream] = (*streams.get(stream, ()), interval)
+    return GtidSet(flavor, {stream: _merge(spans) for stream, spans in streams.items()})
+
+
+def _mariadb_entries(text: str) -> Iterator[tuple[str, Interval]]:
+    for part in _parts(text):
+        numbers = part.split("-")
+        if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
+            raise ValueError(f"not a MariaDB GTID: {part!r}")
+        domain, server, number = (int(n) for n in numbers)
+        if number:
+            yield f"{domain}-{server}", (1, number)
+
+
+def _mysql_entries(text: str) -> Iterator[tuple[str, Interval]]:
+    for part in _parts(text):
+        uuid, *rest = (piece.strip() for piece in part.split(":"))
+        if len(uuid) != 36 or not rest:
+            raise ValueError(f"not a MySQL GTID set: {part!r}")
+        stream = uuid.lower()
+        for piece in rest:
+            low, _, high = piece.partition("-")
+            if low.isdecimal() and (high.isdecimal() or not high):
+                first, last = int(low), int(high or low)
+                if not 1 <= first <= last:
+                    raise ValueError(f"not an interval: {piece!r} in {part!r}")
+                yield stream, (first, last)
+            elif piece.isidentifier():
+                stream = f"{uuid.lower()}:{piece.lower()}"
+            else:
+                raise ValueError(f"neither interval nor tag: {piece!r} in {part!r}")
+
+
+def _parts(text: str) -> Iterator[str]:
+    return (part for part in (piece.strip() for piece in text.split(",")) if part)
+
+
+def _format(flavor: Flavor, stream: str, spans: tuple[Interval, ...]) -> str:
+    if flavor is Flavor.MYSQL:
+        return ":".join([stream, *(str(a) if a == b else f"{a}-{b}" for a, b in spans)])
+    if len(spans) == 1 and spans[0][0] == 1:
+        return f"{stream}-{spans[0][1]}"
+    return ",".join(f"{stream}-{a}" if a == b else f"{stream}-{a}..{b}" for a, b in spans)
+
+
+def _merge(intervals: Iterable[Interval]) -> tuple[Interval, ...]:
+    merged: list[Interval] = []
+    for low, high in sorted(intervals):
+        if merged and low <= merged[-1][1] + 1:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], high))
+        else:
+            merged.append((low, high))
+    return tuple(merged)
+
+
+def _without(intervals: tuple[Interval, ...], holes: tuple[Interval, ...]) -> Iterator[Interval]:
+    for start, high in intervals:
+        low = start
+        for hole_low, hole_high in holes:
+            if hole_high < low:
+                continue
+            if hole_low > high:
+                break
+            if low < hole_low:
+                yield low, hole_low - 1
+            low = hole_high + 1
+        if low <= high:
+            yield low, high

@@ -1,0 +1,158 @@
+"""What was observed, frozen. "Could not observe" is a state of its own, never "down"."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from holdfast.core.gtid import Flavor, GtidSet, parse
+
+
+class ServerStatus(StrEnum):
+    """The database server's process, as its agent sees it."""
+
+    DOWN = "down"
+    STARTING = "starting"
+    UP = "up"
+
+
+class Receiver(StrEnum):
+    """The thread that fetches events from the source (IO thread)."""
+
+    OFF = "off"
+    CONNECTING = "connecting"
+    ON = "on"
+
+
+class TailVerdict(StrEnum):
+    """What the end of a stopped server's binlog was found to be; see ``binlog/tail.py``."""
+
+    UNCHECKED = "unchecked"
+    CLEAN = "clean"
+    CUT = "cut"
+    UNSAFE = "unsafe"
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """The end of the binlog of a server that is down, compared with the primary of ``term``.
+
+    :ivar saved: file to which pending transactions were copied before they were cut, or ""
+    :ivar reason: for UNSAFE: why, and what a person can do
+    """
+
+    verdict: TailVerdict = TailVerdict.UNCHECKED
+    term: int = 0
+    saved: str = ""
+    transactions: int = 0
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Replication:
+    """Whom the server follows.
+
+    :ivar source: ``host:port`` or "" when it follows nobody
+    :ivar error: the last error of receiver or applier, or ""
+    :ivar lag_seconds: how old what it applies is; None when unknown
+    """
+
+    source: str = ""
+    receiver: Receiver = Receiver.OFF
+    applier: bool = False
+    error: str = ""
+    lag_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SemiSync:
+    """Semi-sync as it is set and as it stands on one server.
+
+    :ivar source: commits wait for acknowledgements here
+    :ivar acks: for how many
+    :ivar clients: how many semi-sync replicas are connected
+    :ivar replica: this server acknowledges what it receives
+    """
+
+    source: bool = False
+    acks: int = 0
+    clients: int = 0
+    replica: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class MemberState:
+    """What one agent says of its server and itself.
+
+    :ivar term: the highest term that the agent has promised
+    :ivar incarnation: names this run of the server process; "" while it is down
+    :ivar received: GTIDs received (applied ones included), in the server's own text
+    :ivar applied: GTIDs applied, and so in this server's own binlog
+    :ivar proved: highest serial of a configuration in which this incarnation has committed a row of its own
+    :ivar busy: the command that is being carried out, or ""
+    :ivar reason: why the member is not well, in one sentence, or ""
+    """
+
+    name: str
+    flavor: Flavor
+    term: int = 0
+    server: ServerStatus = ServerStatus.DOWN
+    incarnation: str = ""
+    version: str = ""
+    server_id: int = 0
+    writable: bool = False
+    received: str = ""
+    applied: str = ""
+    proved: int = 0
+    replication: Replication = field(default_factory=Replication)
+    semi_sync: SemiSync = field(default_factory=SemiSync)
+    tail: Tail = field(default_factory=Tail)
+    busy: str = ""
+    reason: str = ""
+
+    @property
+    def up(self) -> bool:
+        return self.server is ServerStatus.UP
+
+    def received_set(self) -> GtidSet:
+        return parse(self.flavor, self.received)
+
+    def applied_set(self) -> GtidSet:
+        return parse(self.flavor, self.applied)
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """The agent answered; ``at`` is the manager's monotonic clock, in seconds."""
+
+    state: MemberState
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Unseen:
+    """The agent does not answer since ``since``; ``last`` is what it said before, if ever."""
+
+    reason: str
+    since: float
+    last: MemberState | None = None
+
+
+Sighting = Seen | Unseen
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """All that the manager knows of the members at the moment ``now`` (its monotonic clock, seconds)."""
+
+    members: Mapping[str, Sighting]
+    now: float
+
+    def state(self, name: str) -> MemberState | None:
+        """The member's present state, or None when it cannot be observed."""
+        match self.members.get(name):
+            case Seen(state=state):
+                return state
+            case _:
+                return None

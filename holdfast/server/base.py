@@ -1,0 +1,135 @@
+"""What an agent needs of its database server; ``mariadb.py`` and ``mysql.py`` provide it.
+
+Every method blocks, for use in a thread, and every one has a deadline. All are idempotent: called again after
+an interruption at any point they bring the server to the same state. None touches the binary log
+unless it says so.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from holdfast.core.gtid import Flavor
+from holdfast.core.view import Replication, SemiSync
+from holdfast.errors import DeadlinePassed, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A database account; ``repr`` never shows the password."""
+
+    user: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """The primary to replicate from, and the member's own replication account on it."""
+
+    host: str
+    port: int
+    account: Account
+
+
+class Deadline:
+    """A moment on the monotonic clock by which work must end, and a way to call it off.
+
+    :ivar cancelled: asked often; a manager with a higher term sets it to get the agent's attention
+    """
+
+    def __init__(self, seconds: float, cancelled: Callable[[], bool] = lambda: False) -> None:
+        self.seconds = seconds
+        self.cancelled = cancelled
+        self._end = time.monotonic() + seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds that are left; never negative."""
+        return max(0.0, self._end - time.monotonic())
+
+    def check(self, what: str) -> None:
+        """:raises DeadlinePassed: when time is up; :raises Refused: when called off"""
+        if self.cancelled():
+            raise Refused(f"{what}: called off by a newer term")
+        if not self.left:
+            raise DeadlinePassed(what, self.seconds)
+
+    def wait_until(self, what: str, reached: Callable[[], bool], every: float = 0.002) -> None:
+        """Poll ``reached`` each ``every`` seconds."""
+        while not reached():
+            self.check(what)
+            time.sleep(every)
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look at a running server; the GTID sets are in its own text.
+
+    On MariaDB ``received`` is ``@@gtid_binlog_state`` joined with the receiver's ``Gtid_IO_Pos``; on MySQL
+    ``gtid_executed`` joined with ``RECEIVED_TRANSACTION_SET``. Whole transactions only.
+    """
+
+    version: str
+    server_id: int
+    writable: bool
+    received: str
+    applied: str
+    replication: Replication
+    semi_sync: SemiSync
+
+
+class Server(Protocol):
+    """One database server, spoken to over its local socket by an administrative account."""
+
+    flavor: Flavor
+
+    def ping(self, deadline: Deadline) -> None:
+        """Log in. :raises Unreachable: while it does not accept connections"""
+
+    def observe(self, deadline: Deadline) -> Observation:
+        """Look, without any statement that can hang behind a waiting commit. Uses a connection of its own,
+        so it may run beside any other method."""
+
+    def stop_receiver(self, deadline: Deadline) -> None: ...
+
+    def drain(self, deadline: Deadline) -> None:
+        """Wait until all that was received is applied.
+
+        :raises Refused: when the applier is not running although something is left to apply: says its error
+        """
+
+    def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
+        """Replicate from ``source``, read-only, relaxed flushing, source-side semi-sync off.
+
+        The same source as before: threads are started, the receiver restarted only when ``semi_sync`` changes
+        (events received and not applied are kept). Another source: drain first. A server that was just
+        started may drop what it had received and not applied: it is another incarnation.
+        """
+
+    def prepare_primary(self, acks: int, deadline: Deadline) -> None:
+        """Follow nobody any more, flush durably (1/1), source-side semi-sync on for ``acks``; still read-only.
+
+        Expects the receiver stopped and the applier drained.
+        """
+
+    def wait_for_ackers(self, acks: int, deadline: Deadline) -> None:
+        """Wait until ``acks`` semi-sync replicas are connected."""
+
+    def set_acks(self, acks: int, deadline: Deadline) -> None: ...
+
+    def prove(self, term: int, serial: int, deadline: Deadline) -> None:
+        """Commit a row in ``holdfast.proof``, as a read-only primary too; returns once it is acknowledged.
+
+        Binlog order makes it a barrier: its ackers hold everything before it.
+
+        :raises DeadlinePassed: the commit goes on waiting in the server
+        """
+
+    def open(self, deadline: Deadline) -> None:
+        """Let clients write."""
+
+    def close(self) -> None:
+        """Drop the connections."""
