@@ -1,0 +1,154 @@
+"""What the configuration files may say. Unknown keys are errors."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+from holdfast.core.gtid import Flavor
+from holdfast.core.quorum import Durability
+
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")]
+Port = Annotated[int, Field(ge=1, le=65535)]
+Seconds = Annotated[float, Field(gt=0, le=86400)]
+
+
+def _address(text: str) -> str:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or not 1 <= int(port) <= 65535:
+        raise ValueError("must be HOST:PORT, for example 127.0.0.1:7400")
+    return text
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")):
+        raise ValueError("must start with http:// or https://")
+    return text.rstrip("/")
+
+
+Address = Annotated[str, AfterValidator(_address)]
+Url = Annotated[str, AfterValidator(_url)]
+
+
+class LogFormat(StrEnum):
+    TEXT = "text"
+    JSON = "json"
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def is_loopback(address: str) -> bool:
+    """Whether ``HOST:PORT`` can be reached from this machine alone."""
+    host = address.rpartition(":")[0].strip("[]")
+    if host == "localhost":
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+class _Daemon(_Model):
+    """What agent and manager have in common: an HTTP API.
+
+    :ivar token_file: holds the bearer token that requests must carry; may be left out on loopback only
+    """
+
+    listen: Address
+    token_file: Path | None = None
+    log_format: LogFormat = LogFormat.TEXT
+
+    @model_validator(mode="after")
+    def _token_beyond_loopback(self) -> _Daemon:
+        if self.token_file is None and not is_loopback(self.listen):
+            raise ValueError(f"token_file is required: {self.listen} is not a loopback address")
+        return self
+
+
+class AccountConfig(_Model):
+    """A database account; the password stands in a file of its own."""
+
+    user: Name
+    password_file: Path
+
+
+class ServerConfig(_Model):
+    """The database server on this host.
+
+    :ivar command: argv that runs the server binary, without options
+    :ivar option_file: given to it as ``--defaults-file``
+    :ivar binlog_index: the index of its binary logs
+    """
+
+    flavor: Flavor
+    command: Annotated[tuple[str, ...], Field(min_length=1)]
+    option_file: Path
+    datadir: Path
+    socket: Path
+    binlog_index: Path
+    admin: AccountConfig
+
+
+class AgentConfig(_Daemon):
+    """``holdfast agent --config F``.
+
+    :ivar state_dir: where the agent keeps its promised term and saved binlog tails
+    :ivar replication: the member's own account for replication, valid on every member
+    """
+
+    cluster: Name
+    name: Name
+    state_dir: Path
+    server: ServerConfig
+    replication: AccountConfig
+
+
+class MemberConfig(_Model):
+    """A member as the manager knows it: its agent, and where its server takes connections."""
+
+    name: Name
+    agent: Url
+    host: str
+    port: Port
+
+
+class ClusterConfig(_Model):
+    name: Name
+    durability: Durability = Durability.MAJORITY
+    members: Annotated[tuple[MemberConfig, ...], Field(min_length=1, max_length=7)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> ClusterConfig:
+        _no_twins("members", "name", [member.name for member in self.members])
+        _no_twins("members", "agent", [member.agent for member in self.members])
+        _no_twins("members", "host:port", [f"{m.host}:{m.port}" for m in self.members])
+        return self
+
+
+class ManagerConfig(_Daemon):
+    """``holdfast manager --config F``.
+
+    :ivar store: the SQLite file that holds the clusters' records
+    :ivar agent_token_file: the bearer token of the agents
+    """
+
+    store: Path
+    agent_token_file: Path | None = None
+    clusters: Annotated[tuple[ClusterConfig, ...], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _distinct(self) -> ManagerConfig:
+        _no_twins("clusters", "name", [cluster.name for cluster in self.clusters])
+        return self
+
+
+def _no_twins(where: str, key: str, values: list[str]) -> None:
+    twins = {value for value in values if values.count(value) > 1}
+    if twins:
+        raise ValueError(f"{where}: {key} {sorted(twins)[0]!r} is used twice")

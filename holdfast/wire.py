@@ -1,0 +1,90 @@
+"""The agents' HTTP API as data: what goes over the wire between manager and agent.
+
+    GET  /v1/state?since=VERSION&wait=SECONDS   -> StateReply, at once when VERSION is not the present one
+    POST /v1/command                            CommandRequest -> CommandReply
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any, get_args
+
+from pydantic import BaseModel, TypeAdapter
+
+from holdfast.core.commands import Command
+from holdfast.core.view import MemberState
+from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, StaleTerm, Unreachable
+
+_COMMANDS: dict[str, TypeAdapter[Any]] = {
+    re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(): TypeAdapter(kind)
+    for kind in get_args(Command)
+}
+_ERRORS: dict[str, type[HoldfastError]] = {
+    kind.__name__: kind for kind in (Refused, Unreachable, OutcomeUnknown)
+}
+
+
+def command_name(command: Command) -> str:
+    """``SetAcks`` -> ``set_acks``."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(command).__name__).lower()
+
+
+class CommandRequest(BaseModel):
+    """``command`` is one of the names of ``core.commands`` in snake case."""
+
+    term: int
+    command: str
+    arguments: dict[str, Any] = {}
+
+    @classmethod
+    def of(cls, term: int, command: Command) -> CommandRequest:
+        return cls(
+            term=term, command=command_name(command), arguments=dataclasses.asdict(command)
+        )
+
+    def parsed(self) -> Command:
+        """:raises BadInput: for an unknown command or wrong arguments"""
+        if self.command not in _COMMANDS:
+            raise BadInput("command", f"{self.command!r} is none of {', '.join(_COMMANDS)}")
+        try:
+            command: Command = _COMMANDS[self.command].validate_python(self.arguments)
+        except ValueError as error:
+            raise BadInput("arguments", " ".join(str(error).split())) from None
+        return command
+
+
+class CommandReply(BaseModel):
+    """How a command ended.
+
+    :ivar state: the member right after it
+    :ivar steps: milliseconds of each part of the work, in order
+    :ivar error: name of the error's class (Refused, Unreachable, OutcomeUnknown), or "" for success
+    :ivar promised: with a stale term: the term that the agent has promised
+    """
+
+    state: MemberState
+    version: int
+    steps: dict[str, float] = {}
+    error: str = ""
+    message: str = ""
+    promised: int = 0
+
+    def fail(self, member: str, term: int) -> None:
+        """Raise here what was raised there."""
+        if self.promised:
+            raise StaleTerm(member, term, self.promised)
+        if self.error:
+            raise _ERRORS.get(self.error, Refused)(f"{member}: {self.message}")
+
+
+class StateReply(BaseModel):
+    """:ivar version: grows with every change but that of positions and lag; restarts with the agent"""
+
+    state: MemberState
+    version: int
+
+
+def consequence(error: HoldfastError) -> str:
+    """The name under which the class of ``error`` travels."""
+    return next((name for name, kind in _ERRORS.items() if isinstance(error, kind)), "Refused")
