@@ -211,9 +211,10 @@ def _version_text(command: tuple[str, ...]) -> str:
 
 
 def _share_dir(flavor: Flavor, basedir: Path) -> Path:
-    marker = "mysql_system_tables.sql" if flavor == "mariadb" else "english/errmsg.sys"
+    # the SQL files are mariadb_*.sql since MariaDB 11
+    marker = "*_system_tables.sql" if flavor == "mariadb" else "english/errmsg.sys"
     for name in ("share/mysql", "share/mariadb", "share"):
-        if (basedir / name / marker).is_file():
+        if any((basedir / name).glob(marker)):
             return basedir / name
     raise BadInput(
         "server.binary",
