@@ -21,7 +21,7 @@ from holdfast.sandbox.trees import ServerTree, cache_dir
 
 INITIALISE_SECONDS = 120.0
 COPY_SECONDS = 120.0
-RECIPE = "1"
+RECIPE = "2"
 """Part of a template's name: raise it when what is written here would make another image."""
 
 MARIADB_OPENING = """\
@@ -37,6 +37,12 @@ MARIADB_FILES = (
     "{}_sys_schema.sql",
     "maria_add_gis_sp_bootstrap.sql",
 )
+# bootstrap starts without privileges, and CREATE USER is refused until they are loaded. The deleted
+# accounts are root's, without a password, for this machine's name and its loopback addresses
+MARIADB_CLOSING = """\
+DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';
+FLUSH PRIVILEGES;
+"""
 NOT_COPIED = ("auto.cnf", "#ib_16384_0.dblwr", "#ib_16384_1.dblwr")
 """A server makes its own: two members with one server_uuid cannot replicate from each other."""
 
@@ -125,12 +131,11 @@ def _initialise(tree: ServerTree, script: str, work: Path) -> Path:
     common = [*tree.command, "--no-defaults", *tree.arguments, f"--datadir={datadir}"]
     sql = work / "init.sql"
     if tree.flavor == "mariadb":
-        # bootstrap starts without privileges, and CREATE USER is refused until they are loaded
-        sql.write_text(_mariadb_tables(tree) + "FLUSH PRIVILEGES;\n" + script)
+        sql.write_text(_mariadb_tables(tree) + script, encoding="utf-8")
         # a member that wants a larger redo log gets it at its first start
         _run(tree, [*common, "--bootstrap", "--innodb-log-file-size=4M"], sql, work)
     else:
-        sql.write_text(script)
+        sql.write_text(script, encoding="utf-8")
         small = ["--disable-log-bin", "--innodb-redo-log-capacity=32M", "--innodb-doublewrite=OFF"]
         begin = ["--initialize-insecure", f"--init-file={sql}"]
         _run(tree, [*common, *small, *begin], Path(os.devnull), work)
@@ -140,7 +145,8 @@ def _initialise(tree: ServerTree, script: str, work: Path) -> Path:
 def _mariadb_tables(tree: ServerTree) -> str:
     prefix = "mariadb" if (tree.share_dir / "mariadb_system_tables.sql").is_file() else "mysql"
     files = [tree.share_dir / name.format(prefix) for name in MARIADB_FILES]
-    return MARIADB_OPENING + "".join(path.read_text(errors="surrogateescape") for path in files)
+    tables = "".join(path.read_text(encoding="utf-8") for path in files)
+    return MARIADB_OPENING + tables + MARIADB_CLOSING
 
 
 def _run(tree: ServerTree, command: list[str], given: Path, work: Path) -> None:
