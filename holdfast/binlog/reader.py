@@ -1,0 +1,360 @@
+"""Walks a binlog file of MySQL or MariaDB from event to event, with memory that stays constant.
+
+Bodies are passed over, except for the few bytes that tell where a transaction begins and how it
+ends. A file that a crash has left may end in the middle of an event. Layouts and numbers: the
+servers' ``binlog_event.h`` (MySQL) and ``log_event.h`` (MariaDB).
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from typing import BinaryIO
+
+from holdfast.binlog.gtid_event import (
+    MARIADB_GTID,
+    OPENING_TYPES,
+    Gtid,
+    MariadbFlags,
+    Opening,
+    parse_opening,
+)
+from holdfast.binlog.query_event import QueryHead, parse_query
+from holdfast.core.gtid import Flavor
+from holdfast.errors import Refused
+
+MAGIC = b"\xfebin"
+ENCRYPTED_MAGIC = b"\xfdbin"
+HEADER = struct.Struct("<IBIIIH")
+CHECKSUM_BYTES = 4
+
+QUERY = 2
+STOP = 3
+ROTATE = 4
+INTVAR = 5
+APPEND_BLOCK = 9
+RAND = 13
+USER_VAR = 14
+FORMAT_DESCRIPTION = 15
+XID = 16
+BEGIN_LOAD_QUERY = 17
+XA_PREPARE = 38
+TRANSACTION_PAYLOAD = 40
+BINLOG_CHECKPOINT = 161
+START_ENCRYPTION = 164
+
+IN_USE = 0x1
+IN_USE_OFFSET = len(MAGIC) + 17
+"""Where the flags of the format description stand: not covered by its checksum."""
+
+_XA_FLAGS = MariadbFlags.PREPARED_XA | MariadbFlags.COMPLETED_XA
+_UNKNOWN_OPENING = Opening(None, MariadbFlags.TRANSACTIONAL)
+_BEFORE_STATEMENT = frozenset({INTVAR, APPEND_BLOCK, RAND, USER_VAR, BEGIN_LOAD_QUERY})
+_FORMAT_FIXED_BYTES = 2 + 50 + 4 + 1
+_MARIADB_EVENT_TYPES = 160
+_WINDOW_BYTES = 64 * 1024
+_HEAD_BYTES = 4096
+
+
+class Unreadable(Refused):
+    """The file is encrypted, damaged or of an unknown kind; it was left as it is.
+
+    :ivar path: the file
+    :ivar offset: where reading ended
+    """
+
+    def __init__(self, path: Path, offset: int, what: str) -> None:
+        super().__init__(f"{path} at {offset}: {what}")
+        self.path = path
+        self.offset = offset
+
+
+class Ending(Enum):
+    """How a transaction ends in the binlog; it decides whether crash recovery rolls it back."""
+
+    XID = "xid"
+    COMMIT = "commit"
+    STATEMENT = "statement"
+    XA_PREPARE = "xa prepare"
+    COMPRESSED = "compressed"
+    TORN = "torn"
+
+
+_ENDING_TYPES = {
+    XID: Ending.XID,
+    XA_PREPARE: Ending.XA_PREPARE,
+    TRANSACTION_PAYLOAD: Ending.COMPRESSED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """An event's header; ``offset`` counts on past 4 GiB, where the header's own position wraps."""
+
+    offset: int
+    size: int
+    type: int
+    server_id: int
+    timestamp: int
+    flags: int
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size
+
+
+@dataclass(frozen=True, slots=True)
+class Torn:
+    """The file ends in the middle of the event that begins at ``offset``."""
+
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """What the format description at the start of a file says of the rest of it."""
+
+    flavor: Flavor
+    server_version: str
+    checksum: bool
+    event: Event
+
+    @property
+    def in_use(self) -> bool:
+        return bool(self.event.flags & IN_USE)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One transaction (or one statement outside of any): from its GTID event to its last event.
+
+    :ivar gtid: None if anonymous, or if the file is torn within the GTID event
+    :ivar transactional: on MariaDB, what the GTID event says; MySQL's says nothing, and it is true
+    :ivar query: the first query event in it, if it has one
+    """
+
+    gtid: Gtid | None
+    offset: int
+    end: int
+    ending: Ending
+    transactional: bool
+    ddl: bool
+    xa: bool
+    query: QueryHead | None
+
+    @property
+    def complete(self) -> bool:
+        return self.ending is not Ending.TORN
+
+
+@dataclass(frozen=True, slots=True)
+class FileEnd:
+    """The last thing that :meth:`Binlog.groups` yields.
+
+    :ivar last_type: type of the last whole event: ROTATE and STOP mean that the file was closed
+    :ivar size: bytes in the file
+    :ivar checkpoint: MariaDB: the last note of the oldest file that crash recovery needs; all that
+        stands in older ones is committed
+    """
+
+    last_type: int
+    size: int
+    checkpoint: str | None
+
+
+class Binlog:
+    """An open binlog file, its format description already read. Made by :func:`open_binlog`."""
+
+    def __init__(self, path: Path, file: BinaryIO) -> None:
+        self.path = path
+        self.size = os.fstat(file.fileno()).st_size
+        self._file = file
+        self._window = b""
+        self._window_offset = 0
+        self.format = self._read_format()
+
+    def events(self) -> Iterator[Event | Torn]:
+        """All events from the format description on; a torn end comes last."""
+        offset = len(MAGIC)
+        while offset < self.size:
+            event = self._header(offset)
+            yield event
+            if isinstance(event, Torn):
+                return
+            offset = event.end
+
+    def groups(self) -> Iterator[Group | FileEnd]:
+        """All transactions in order, then the one :class:`FileEnd`."""
+        current: _OpenGroup | None = None
+        last_type = FORMAT_DESCRIPTION
+        checkpoint: str | None = None
+        for event in self.events():
+            if isinstance(event, Torn):
+                current = current or _OpenGroup(event.offset, MARIADB_GTID, _UNKNOWN_OPENING)
+                break
+            last_type = event.type
+            if event.type in OPENING_TYPES:
+                if current is not None:
+                    raise self._damaged(event.offset, "a transaction begins inside another")
+                current = _OpenGroup(event.offset, event.type, self._opening(event))
+            elif event.type == START_ENCRYPTION:
+                raise Unreadable(self.path, event.offset, "the binlog is encrypted")
+            elif event.type == BINLOG_CHECKPOINT:
+                checkpoint = self._checkpoint(event)
+            elif current is not None:
+                ending = self._ending(current, event)
+                if ending is not None:
+                    yield current.closed(event.end, ending)
+                    current = None
+            elif event.type in (QUERY, XID):
+                raise self._damaged(event.offset, "a change that belongs to no transaction")
+        if current is not None:
+            yield current.closed(self.size, Ending.TORN)
+        yield FileEnd(last_type, self.size, checkpoint)
+
+    def _ending(self, group: _OpenGroup, event: Event) -> Ending | None:
+        """How this event ends the group; None if the group goes on."""
+        if event.type in _ENDING_TYPES:
+            return _ENDING_TYPES[event.type]
+        if event.type in (ROTATE, STOP):
+            raise self._damaged(event.offset, "the file was closed inside a transaction")
+        if event.type == QUERY:
+            query = self._query(event)
+            if query.text in ("COMMIT", "ROLLBACK"):
+                return Ending.COMMIT
+            first, group.query = group.query is None, group.query or query
+            return Ending.STATEMENT if first and self._stands_alone(group, query) else None
+        if MariadbFlags.STANDALONE in group.flags and event.type not in _BEFORE_STATEMENT:
+            return Ending.STATEMENT
+        return None
+
+    def _stands_alone(self, group: _OpenGroup, query: QueryHead) -> bool:
+        """Whether a group's first query is the whole group. MySQL opens all others with BEGIN."""
+        if self.format.flavor is Flavor.MARIADB:
+            return MariadbFlags.STANDALONE in group.flags
+        return query.text != "BEGIN" and not query.text.startswith("XA START")
+
+    def _header(self, offset: int) -> Event | Torn:
+        head = self.read_at(offset, HEADER.size)
+        if len(head) < HEADER.size:
+            return Torn(offset)
+        timestamp, kind, server_id, size, position, flags = HEADER.unpack(head)
+        if size < HEADER.size:
+            if self._zeros_from(offset):
+                return Torn(offset)
+            raise self._damaged(offset, f"an event of {size} bytes")
+        if position and position != (offset + size) & 0xFFFFFFFF:
+            raise self._damaged(offset, f"an event that says it ends at {position}")
+        if offset + size > self.size:
+            return Torn(offset)
+        return Event(offset, size, kind, server_id, timestamp, flags)
+
+    def _opening(self, event: Event) -> Opening:
+        if event.size > _HEAD_BYTES:
+            raise self._damaged(event.offset, f"a GTID event of {event.size} bytes")
+        raw = self.read_at(event.offset, event.size)
+        if self.format.checksum:
+            raw, stored = raw[:-CHECKSUM_BYTES], raw[-CHECKSUM_BYTES:]
+            if zlib.crc32(raw) != int.from_bytes(stored, "little"):
+                raise self._damaged(event.offset, "a GTID event whose checksum is wrong")
+        try:
+            return parse_opening(event.type, event.server_id, raw[HEADER.size :])
+        except ValueError as error:
+            raise self._damaged(event.offset, str(error)) from error
+
+    def _query(self, event: Event) -> QueryHead:
+        trailer = CHECKSUM_BYTES if self.format.checksum else 0
+        body_bytes = event.size - HEADER.size - trailer
+        body = self.read_at(event.offset + HEADER.size, min(body_bytes, _HEAD_BYTES))
+        try:
+            return parse_query(body)
+        except ValueError as error:
+            raise self._damaged(event.offset, str(error)) from error
+
+    def _checkpoint(self, event: Event) -> str:
+        body = self.read_at(event.offset + HEADER.size, min(event.size - HEADER.size, _HEAD_BYTES))
+        name_bytes = int.from_bytes(body[:4], "little")
+        return Path(os.fsdecode(body[4 : 4 + name_bytes])).name
+
+    def _read_format(self) -> Format:
+        magic = self.read_at(0, len(MAGIC))
+        if magic == ENCRYPTED_MAGIC:
+            raise Unreadable(self.path, 0, "the binlog is encrypted")
+        if magic != MAGIC:
+            raise Unreadable(self.path, 0, "this is no binlog file")
+        event = self._header(len(MAGIC)) if self.size > len(MAGIC) else Torn(len(MAGIC))
+        if isinstance(event, Torn) or event.type != FORMAT_DESCRIPTION or event.size > _HEAD_BYTES:
+            raise self._damaged(len(MAGIC), "no format description")
+        body = self.read_at(event.offset + HEADER.size, event.size - HEADER.size)
+        if len(body) < _FORMAT_FIXED_BYTES + 1 + CHECKSUM_BYTES:
+            raise self._damaged(event.offset, "a format description of an old server")
+        if body[_FORMAT_FIXED_BYTES - 1] != HEADER.size:
+            raise self._damaged(event.offset, "event headers of an unknown length")
+        # By the number of event types that it knows: @@version can be overridden by a setting.
+        types = len(body) - _FORMAT_FIXED_BYTES - 1 - CHECKSUM_BYTES
+        return Format(
+            flavor=Flavor.MARIADB if types >= _MARIADB_EVENT_TYPES else Flavor.MYSQL,
+            server_version=body[2:52].rstrip(b"\0").decode("utf-8", "replace"),
+            checksum=body[-1 - CHECKSUM_BYTES] == 1,
+            event=event,
+        )
+
+    def _zeros_from(self, offset: int) -> bool:
+        """Whether the rest is blank, as some file systems leave it after a loss of power."""
+        while offset < self.size:
+            piece = self.read_at(offset, _WINDOW_BYTES)
+            if piece.strip(b"\0"):
+                return False
+            offset += len(piece)
+        return True
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        """Up to ``length`` bytes, fewer at the end of the file."""
+        start = offset - self._window_offset
+        if start < 0 or start + length > len(self._window):
+            self._file.seek(offset)
+            self._window = self._file.read(max(length, _WINDOW_BYTES))
+            self._window_offset = offset
+            start = 0
+        return self._window[start : start + length]
+
+    def _damaged(self, offset: int, found: str) -> Unreadable:
+        return Unreadable(self.path, offset, f"the binlog is damaged ({found})")
+
+
+@contextmanager
+def open_binlog(path: Path) -> Iterator[Binlog]:
+    """Open a file that no server is writing to; :class:`Unreadable` if it is not plain binlog."""
+    with path.open("rb", buffering=0) as file:
+        yield Binlog(path, file)
+
+
+class _OpenGroup:
+    """A group whose end has not been reached."""
+
+    __slots__ = ("flags", "gtid", "mysql", "offset", "query")
+
+    def __init__(self, offset: int, opening_type: int, opening: Opening) -> None:
+        self.offset = offset
+        self.mysql = opening_type != MARIADB_GTID
+        self.gtid = opening.gtid
+        self.flags = opening.flags
+        self.query: QueryHead | None = None
+
+    def closed(self, end: int, ending: Ending) -> Group:
+        return Group(
+            gtid=self.gtid,
+            offset=self.offset,
+            end=end,
+            ending=ending,
+            transactional=self.mysql or MariadbFlags.TRANSACTIONAL in self.flags,
+            ddl=MariadbFlags.DDL in self.flags or (self.mysql and ending is Ending.STATEMENT),
+            xa=bool(self.flags & _XA_FLAGS) or ending is Ending.XA_PREPARE,
+            query=self.query,
+        )

@@ -1,0 +1,277 @@
+"""A real primary dies with transactions that nobody acknowledged: save them, cut them, start it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+
+from holdfast.binlog.cut import STEPS, cut
+from holdfast.binlog.gtid_event import Gtid, MysqlGtid
+from holdfast.binlog.save import save
+from holdfast.binlog.tail import Clean, Pending, Remedy, Unsafe, inspect
+from holdfast.core.gtid import Flavor, parse
+from holdfast.sandbox import template, trees
+
+DEADLINE = 15.0
+SEMI_SYNC = {
+    "mariadb": (
+        "SET GLOBAL rpl_semi_sync_master_wait_point='AFTER_SYNC'",
+        "SET GLOBAL rpl_semi_sync_master_wait_no_slave=1",
+        "SET GLOBAL rpl_semi_sync_master_timeout=18446744073709551615",
+        "SET GLOBAL rpl_semi_sync_master_enabled=1",
+    ),
+    "mysql": (
+        "SET GLOBAL rpl_semi_sync_source_wait_point='AFTER_SYNC'",
+        "SET GLOBAL rpl_semi_sync_source_wait_no_replica=1",
+        "SET GLOBAL rpl_semi_sync_source_timeout=4294967295",
+        "SET GLOBAL rpl_semi_sync_source_enabled=1",
+    ),
+}
+OPTIONS = {
+    "mariadb": ("--innodb-log-file-size=4M",),
+    "mysql": (
+        "--plugin-load-add=rpl_semi_sync_source=semisync_source.so",
+        "--gtid-mode=ON",
+        "--enforce-gtid-consistency=ON",
+        "--innodb-redo-log-capacity=32M",
+    ),
+}
+
+
+class Server:
+    """One server in a folder of its own, reached through a socket."""
+
+    def __init__(self, flavor: trees.Flavor, folder: Path, *options: str) -> None:
+        self.flavor = flavor
+        self.folder = folder
+        self.options = options
+        self.tree = trees.find(flavor)
+        self.datadir = folder / "data"
+        self.index = self.datadir / "binlog.index"
+        self.process: subprocess.Popen[bytes] | None = None
+        self.waiting: list[threading.Thread] = []
+        template.copy_template(template.make_template(self.tree, []), self.datadir)
+
+    def start(self) -> None:
+        command = [
+            *self.tree.command,
+            "--no-defaults",
+            *self.tree.arguments,
+            f"--datadir={self.datadir}",
+            f"--socket={self.folder}/sock",
+            f"--log-error={self.folder}/error.log",
+            f"--pid-file={self.folder}/pid",
+            "--skip-networking",
+            "--server-id=7",
+            "--log-bin=binlog",
+            "--binlog-format=ROW",
+            "--sync-binlog=1",
+            "--innodb-flush-log-at-trx-commit=1",
+            "--innodb-buffer-pool-size=32M",
+            *OPTIONS[self.flavor],
+            *self.options,
+        ]
+        with (self.folder / "output").open("ab") as output:
+            self.process = subprocess.Popen(
+                command, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT
+            )
+        until(self._answers, "the server answers")
+
+    def connect(self) -> pymysql.Connection[Any]:
+        return pymysql.connect(
+            unix_socket=f"{self.folder}/sock", user="root", autocommit=True, read_timeout=60
+        )
+
+    def sql(self, *statements: str) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+        with contextlib.closing(self.connect()) as connection, connection.cursor() as cursor:
+            for statement in statements:
+                cursor.execute(statement)
+                rows = list(cursor.fetchall())
+        return rows
+
+    def require_acks(self) -> None:
+        self.sql(*SEMI_SYNC[self.flavor])
+
+    def leave_waiting(self, *statements: str) -> None:
+        """Begin statements that will hang until the server dies, each on its own connection."""
+        for statement in statements:
+            thread = threading.Thread(target=self._wait_for_ever, args=(statement,))
+            thread.start()
+            self.waiting.append(thread)
+
+    def crash(self) -> None:
+        assert self.process is not None
+        os.kill(self.process.pid, signal.SIGKILL)
+        self.process.wait(DEADLINE)
+        for thread in self.waiting:
+            thread.join(DEADLINE)
+        self.waiting.clear()
+
+    def shut_down(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(DEADLINE)
+
+    def executed(self) -> str:
+        variable = "gtid_binlog_state" if self.flavor == "mariadb" else "gtid_executed"
+        return str(self.sql(f"SELECT @@GLOBAL.{variable}")[0][0]).replace("\n", "")
+
+    def names(self) -> list[str]:
+        return [str(row[0]) for row in self.sql("SELECT name FROM test.t ORDER BY id")]
+
+    def binlogs(self) -> list[Path]:
+        return sorted(self.datadir.glob("binlog.0*"))
+
+    def decode(self, file: Path) -> str:
+        done = subprocess.run(
+            [*self.tree.tool("mysqlbinlog"), "--no-defaults", "-vv", str(file)],
+            capture_output=True,
+            timeout=DEADLINE,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        assert b"WARNING" not in done.stderr, done.stderr
+        return done.stdout.decode(errors="replace")
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, (self.folder / "error.log").read_text()[-3000:]
+        # PyMySQL leaves the socket of a failed connection open
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(f"{self.folder}/sock") == 0
+
+    def _wait_for_ever(self, statement: str) -> None:
+        with contextlib.suppress(pymysql.err.Error), contextlib.closing(self.connect()) as wire:
+            wire.cursor().execute(statement)
+
+
+def until(condition: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {DEADLINE} s: {what}"
+        time.sleep(0.05)
+
+
+def known(flavor: trees.Flavor, text: str) -> Callable[[Gtid], bool]:
+    """The new primary's view: it has what the crashed one had at this point."""
+    gtids = parse(Flavor(flavor), text)
+    return lambda gtid: gtids.has(gtid.stream, gtid.sequence)
+
+
+def wait_until_logged(server: Server, has: Callable[[Gtid], bool], count: int) -> None:
+    """Wait until that many transactions that ``has`` does not know stand in the binlog."""
+
+    def logged() -> bool:
+        tail = inspect(server.index, has)
+        return isinstance(tail, Pending | Unsafe) and (
+            tail.summary is not None and tail.summary.transactions >= count
+        )
+
+    until(logged, f"{count} transactions are in the binlog")
+
+
+@pytest.fixture(params=["mariadb", "mysql"])
+def flavor(request: pytest.FixtureRequest) -> trees.Flavor:
+    chosen: trees.Flavor = request.param
+    return chosen
+
+
+@pytest.fixture
+def new_server() -> Iterator[Callable[..., Server]]:
+    """Makes a running server with a table and two acknowledged rows; the last one is killed."""
+    made: list[Server] = []
+
+    def make(flavor: trees.Flavor, *options: str) -> Server:
+        server = Server(flavor, Path(tempfile.mkdtemp(prefix="hfb-", dir="/tmp")), *options)
+        made.append(server)
+        server.start()
+        server.sql(
+            "CREATE DATABASE IF NOT EXISTS test",
+            "CREATE TABLE test.t (id INT AUTO_INCREMENT PRIMARY KEY, name TEXT) ENGINE=InnoDB",
+            "INSERT INTO test.t (name) VALUES ('kept 1')",
+            "INSERT INTO test.t (name) VALUES ('kept 2')",
+        )
+        return server
+
+    yield make
+    for server in made:
+        if server.process is not None and server.process.poll() is None:
+            server.crash()
+        shutil.rmtree(server.folder)
+
+
+def insert(name: str) -> str:
+    return f"INSERT INTO test.t (name) VALUES ('{name}')"
+
+
+def forget_identity(server: Server) -> None:
+    """What the agent does after a cut on MySQL."""
+    (server.datadir / "auto.cnf").unlink(missing_ok=True)
+
+
+def test_a_pending_row_is_saved_cut_and_gone_after_the_start(
+    flavor: trees.Flavor, new_server: Callable[..., Server]
+) -> None:
+    server = new_server(flavor)
+    before = server.executed()
+    has = known(flavor, before)
+    server.require_acks()
+    server.leave_waiting(insert("pending 1"))
+    wait_until_logged(server, has, 1)
+    server.crash()
+
+    tail = inspect(server.index, has)
+    assert isinstance(tail, Pending), tail
+    assert tail.summary.transactions == 1
+    saved = server.folder / "saved.binlog"
+    save(tail, saved)
+    cut(tail)
+    assert inspect(server.index, has) == Clean()
+    server.start()
+
+    assert server.names() == ["kept 1", "kept 2"]
+    assert server.executed() == before
+    assert "pending 1" in server.decode(saved)
+    forget_identity(server)
+
+
+def test_all_groups_that_were_waiting_are_gone(
+    flavor: trees.Flavor, new_server: Callable[..., Server]
+) -> None:
+    server = new_server(flavor)
+    before = server.executed()
+    has = known(flavor, before)
+    server.require_acks()
+    server.leave_waiting(insert("pending 1"))
+    wait_until_logged(server, has, 1)
+    server.leave_waiting(*(insert(f"pending {number}") for number in range(2, 8)))
+    wait_until_logged(server, has, 2)
+    time.sleep(0.3)
+    server.crash()
+
+    tail = inspect(server.index, has)
+    assert isinstance(tail, Pending), tail
+    saved = server.folder / "saved.binlog"
+    save(tail, saved)
+    cut(tail)
+    server.start()
+
+    assert server.names() == ["kept 1", "kept 2"]
+    assert server.executed() == before
+    decoded = server.decode(saved)
+    print(tail.summary)
+    assert decoded.count("### INSERT INTO") == tail.summary.transactions >= 2
