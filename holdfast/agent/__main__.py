@@ -1,0 +1,26 @@
+"""``python -m holdfast.agent CONFIG``: the agent without the command line around it."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from holdfast.agent.daemon import run
+from holdfast.config.load import agent_config
+from holdfast.errors import HoldfastError
+
+
+def main() -> int:
+    if len(sys.argv) != 2:
+        print("usage: python -m holdfast.agent CONFIG", file=sys.stderr)
+        return 2
+    try:
+        run(agent_config(Path(sys.argv[1])))
+    except HoldfastError as error:
+        print(f"holdfast agent: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

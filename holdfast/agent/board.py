@@ -1,0 +1,71 @@
+"""The state that the agent publishes, and the number by which a long poll sees that it changed."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from holdfast.core.view import MemberState
+
+
+class Board:
+    """One member's present state. Threads of the agent write it, the event loop reads it.
+
+    The version starts at the time of day, so a number that a former agent gave out is not met again.
+
+    :ivar on_change: called, in the thread that made the change, after each new version
+    """
+
+    def __init__(self, state: MemberState) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+        self._seen = (state, time.time_ns() // 1_000_000)
+
+    @property
+    def state(self) -> MemberState:
+        return self._seen[0]
+
+    @property
+    def version(self) -> int:
+        return self._seen[1]
+
+    def seen(self) -> tuple[MemberState, int]:
+        """State and version that belong together."""
+        return self._seen
+
+    def change(self, *, incarnation: str | None = None, **fields: Any) -> bool:
+        """Replace fields of the state.
+
+        :param incarnation: change it only while this run of the server is the present one: what was learned of
+            a server that has died meanwhile is void
+        :returns: whether it was changed
+        """
+        with self._lock:
+            before, version = self._seen
+            if incarnation is not None and before.incarnation != incarnation:
+                return False
+            after = replace(before, **fields)
+            changed = _worth_telling(after) != _worth_telling(before)
+            self._seen = (after, version + changed)
+        if changed:
+            self.on_change()
+        return True
+
+
+def _worth_telling(state: MemberState) -> MemberState:
+    """Without what changes all the time: positions, lag, and how long ago the last answer came.
+
+    ``busy`` is left out as well: whoever gave the command is told when it has ended.
+    """
+    return replace(
+        state,
+        received="",
+        applied="",
+        busy="",
+        replication=replace(state.replication, lag_seconds=None),
+        reason=re.sub(r"\d+\.\d s", "", state.reason),
+    )

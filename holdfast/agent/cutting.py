@@ -1,0 +1,91 @@
+"""The Cut command: what the new primary lacks is saved, then removed from a stopped server's binlog."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from holdfast.agent.term import sync_folder
+from holdfast.binlog import cut, save, tail
+from holdfast.binlog.gtid_event import Gtid
+from holdfast.core.commands import Cut
+from holdfast.core.gtid import Flavor, parse
+from holdfast.core.view import Tail, TailVerdict
+from holdfast.errors import BadInput, Refused
+from holdfast.server.base import Deadline
+
+
+def cut_pending(
+    flavor: Flavor,
+    index: Path,
+    datadir: Path,
+    pending: Path,
+    term: int,
+    command: Cut,
+    deadline: Deadline,
+    done: Callable[[str], None],
+) -> Tail:
+    """Judge the binlog, and cut its pending tail if it has one. Interrupted anywhere, it can be repeated.
+
+    :param pending: the folder that keeps what was cut
+    :raises BadInput: ``present`` is no GTID set
+    """
+    try:
+        present = parse(flavor, command.present)
+    except ValueError as error:
+        raise BadInput("present", str(error)) from None
+
+    def has(gtid: Gtid) -> bool:
+        deadline.check("reading the binlog")
+        return present.has(gtid.stream, gtid.sequence)
+
+    if not index.exists() and not _binlogs_beside(index):
+        return Tail(TailVerdict.CLEAN, term)
+    try:
+        found = tail.inspect(index, has)
+    except Refused as error:
+        deadline.check("reading the binlog")
+        return Tail(TailVerdict.UNSAFE, term, reason=str(error))
+    done("binlog read")
+    match found:
+        case tail.Clean():
+            return Tail(TailVerdict.CLEAN, term)
+        case tail.Unsafe(reason=reason):
+            return Tail(TailVerdict.UNSAFE, term, reason=reason)
+        case tail.Pending(summary=summary):
+            saved = _save(found, pending, term)
+            done("tail saved")
+            if flavor is Flavor.MYSQL:
+                # before the cut: a server that has lost the tail must never issue its GTIDs again
+                _forget_uuid(datadir)
+            deadline.check("cutting the binlog")
+            cut.cut(found)
+            done("binlog cut")
+            return Tail(TailVerdict.CUT, term, str(saved), summary.transactions)
+
+
+def _save(found: tail.Pending, pending: Path, term: int) -> Path:
+    pending.mkdir(mode=0o700, exist_ok=True)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    number = 0
+    while True:
+        target = pending / f"{stamp}-term{term}{f'-{number}' if number else ''}.binlog"
+        if not target.exists():
+            save.save(found, target)
+            return target
+        number += 1
+
+
+def _forget_uuid(datadir: Path) -> None:
+    """MySQL makes itself a new ``server_uuid``."""
+    try:
+        os.unlink(datadir / "auto.cnf")
+    except FileNotFoundError:
+        return
+    sync_folder(datadir)
+
+
+def _binlogs_beside(index: Path) -> bool:
+    return any(index.parent.glob(f"{index.stem}.[0-9]*"))

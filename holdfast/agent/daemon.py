@@ -1,0 +1,203 @@
+"""Puts the agent together and runs it. It starts no server by itself, and leaves a running one running."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from holdfast import log
+from holdfast.agent.api import LongPoll, make_app
+from holdfast.agent.board import Board
+from holdfast.agent.duties import Duties
+from holdfast.agent.flushing import RelaxedMarker
+from holdfast.agent.lane import Lane
+from holdfast.agent.observe import Observer
+from holdfast.agent.term import TermFile
+from holdfast.agent.watch import Watch
+from holdfast.config.load import account, secret
+from holdfast.config.schema import AgentConfig
+from holdfast.core.gtid import Flavor
+from holdfast.core.view import MemberState
+from holdfast.errors import Fatal
+from holdfast.server.base import Server
+from holdfast.server.process import ServerProcess, kernel_boot_id
+
+KEEP_ALIVE_SECONDS = 600
+SWITCH_SECONDS = 0.0005
+"""How long a thread may hold up the others: a tenth of Python's usual, for the sake of quick answers."""
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: AgentConfig) -> None:
+    """Run the agent until SIGTERM or SIGINT.
+
+    :raises BadInput: when a secret cannot be read
+    :raises Fatal: when it cannot start: nothing was done
+    """
+    log.setup(config.log_format)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_locked(config.state_dir))
+        agent = Agent(config)
+        listener = stack.enter_context(_listen(config.listen))
+        log.say(logger, f"agent of {config.name} listens on {config.listen}")
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(agent.serve(listener))
+    log.say(logger, f"agent of {config.name} ends; its server is left as it is")
+
+
+class Agent:
+    """The parts of one agent.
+
+    :param server: instead of the one that the configuration names
+    """
+
+    def __init__(
+        self,
+        config: AgentConfig,
+        server: Server | None = None,
+        boot_id: Callable[[], str] = kernel_boot_id,
+    ) -> None:
+        self._config = config
+        self._token = secret(config.token_file, "token_file") if config.token_file else None
+        self._replication = account(config.replication, "replication.password_file")
+        self._server = server or _adapter(config)
+        self._boot_id = boot_id
+        self._term = TermFile(config.state_dir)
+        state = MemberState(config.name, config.server.flavor, term=self._term.promised)
+        self.board = Board(state)
+        self._on_stop: list[Callable[[], None]] = []
+
+    async def serve(self, listener: socket.socket) -> None:
+        """Serve until a signal, or :meth:`stop`."""
+        loop = asyncio.get_running_loop()
+        server = _Uvicorn(
+            uvicorn.Config(
+                self.app(loop),
+                http="httptools",
+                ws="none",
+                log_config=None,
+                access_log=False,
+                timeout_keep_alive=KEEP_ALIVE_SECONDS,
+                timeout_graceful_shutdown=3,
+                server_header=False,
+                date_header=False,
+            )
+        )
+        self._on_stop.append(lambda: setattr(server, "should_exit", True))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+        await server.serve(sockets=[listener])
+
+    def app(self, loop: asyncio.AbstractEventLoop) -> FastAPI:
+        """The HTTP application; the agent's threads run within its lifespan."""
+        config = self._config
+        own = config.server
+        process = ServerProcess(
+            own.command,
+            own.option_file,
+            own.datadir,
+            config.state_dir.absolute() / "server.out",
+            self._boot_id,
+        )
+        watch = Watch(process, self.board, loop)
+        observer = Observer(self._server, watch, self.board)
+        marker = RelaxedMarker(config.state_dir, own.binlog_index, self._boot_id)
+        watch.on_appeared = observer.appeared
+        watch.on_clean_end = marker.clear_in_background
+        duties = Duties(
+            self._server,
+            watch,
+            self.board,
+            marker,
+            self._replication,
+            config.state_dir,
+            own.datadir,
+            own.binlog_index,
+        )
+        lane = Lane(duties, self._term, watch, observer, self.board)
+        poll = LongPoll(self.board, loop)
+        self._on_stop += [poll.close, lane.stop]
+
+        @contextlib.asynccontextmanager
+        async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            watch.look()
+            observer.start()
+            lane.start()
+            yield
+            self.stop()
+            await asyncio.to_thread(observer.stop)
+            self._server.close()
+
+        return make_app(self.board, lane, poll, self._token, lifespan)
+
+    def stop(self) -> None:
+        """Answer everybody who waits, and end."""
+        for each in self._on_stop:
+            each()
+
+
+class _Uvicorn(uvicorn.Server):
+    """Leaves the signals to the agent, which has to end its long polls first."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def _adapter(config: AgentConfig) -> Server:
+    admin = account(config.server.admin, "server.admin.password_file")
+    match config.server.flavor:
+        case Flavor.MARIADB:
+            from holdfast.server.mariadb import MariadbServer
+
+            return MariadbServer(config.server.socket, admin)
+        case Flavor.MYSQL:
+            from holdfast.server.mysql import MysqlServer
+
+            return MysqlServer(config.server.socket, admin)
+
+
+@contextlib.contextmanager
+def _locked(state_dir: Path) -> Iterator[None]:
+    """Hold the state directory against a second agent."""
+    try:
+        state_dir.mkdir(mode=0o700, exist_ok=True)
+        fd = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Fatal(f"state_dir: cannot write in {state_dir}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Fatal(f"state_dir: another agent runs with {state_dir}") from None
+        yield
+    finally:
+        os.close(fd)
+
+
+@contextlib.contextmanager
+def _listen(address: str) -> Iterator[socket.socket]:
+    host, _, port = address.rpartition(":")
+    host = host.strip("[]")
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listener = socket.create_server((host, int(port)), family=family, backlog=256)
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+        raise Fatal(f"listen: cannot listen on {address}: {reason}") from error
+    with listener:
+        yield listener

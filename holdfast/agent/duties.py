@@ -1,0 +1,223 @@
+"""What each command does to the server. One runs at a time; see ``lane.py``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import assert_never
+
+from holdfast.agent.board import Board
+from holdfast.agent.cutting import cut_pending
+from holdfast.agent.flushing import RelaxedMarker
+from holdfast.agent.watch import Watch
+from holdfast.core.commands import (
+    Command,
+    Cut,
+    Drain,
+    Fence,
+    Follow,
+    Promise,
+    Promote,
+    Prove,
+    SetAcks,
+    Start,
+)
+from holdfast.core.view import MemberState, Receiver, ServerStatus, Tail, TailVerdict
+from holdfast.errors import Refused
+from holdfast.server.base import Account, Deadline, Server, Source
+
+SECONDS: dict[type[Command], float] = {
+    Promise: 1.0,
+    Drain: 10.0,
+    Follow: 15.0,
+    Promote: 15.0,
+    SetAcks: 1.0,
+    Prove: 5.0,
+    Fence: 2.0,
+    Cut: 60.0,
+    Start: 5.0,
+}
+"""How long each command may take."""
+
+
+class Steps:
+    """Milliseconds of each part of the work, in order."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+        self._begun = time.monotonic()
+        self._last = self._begun
+
+    def done(self, what: str) -> None:
+        now = time.monotonic()
+        self.ms[what] = round((now - self._last) * 1000, 2)
+        self._last = now
+
+    def __str__(self) -> str:
+        return ", ".join(f"{what} {ms:g}" for what, ms in self.ms.items())
+
+
+class Duties:
+    """Carries out commands. What a command needs to know of the server is the board's last look at it,
+    which every command ends with."""
+
+    def __init__(
+        self,
+        server: Server,
+        watch: Watch,
+        board: Board,
+        marker: RelaxedMarker,
+        replication: Account,
+        state_dir: Path,
+        datadir: Path,
+        binlog_index: Path,
+    ) -> None:
+        self._server = server
+        self._watch = watch
+        self._board = board
+        self._marker = marker
+        self._replication = replication
+        self._state_dir = state_dir
+        self._datadir = datadir
+        self._index = binlog_index
+
+    def perform(
+        self, term: int, command: Command, cancelled: Callable[[], bool], steps: Steps
+    ) -> None:
+        """Do it; every command can be repeated.
+
+        :raises HoldfastError: by consequence
+        """
+        deadline = Deadline(SECONDS[type(command)], cancelled)
+        match command:
+            case Promise():
+                self._promise(deadline, steps)
+            case Drain():
+                self._up("drain")
+                self._server.drain(deadline)
+                steps.done("applied")
+            case Follow():
+                self._follow(command, deadline, steps)
+            case Promote():
+                self._promote(term, command, deadline, steps)
+            case SetAcks(acks=acks):
+                self._primary("set acks")
+                self._server.set_acks(acks, deadline)
+                steps.done("acks set")
+            case Prove(serial=serial):
+                self._primary("prove")
+                self._prove(term, serial, deadline, steps)
+            case Fence():
+                self._watch.kill_and_wait(f"fenced by term {term}", deadline.left)
+                steps.done("server killed")
+            case Cut():
+                self._cut(term, command, deadline, steps)
+            case Start():
+                self._start(steps)
+            case _:
+                assert_never(command)
+
+    def _promise(self, deadline: Deadline, steps: Steps) -> None:
+        running = self._watch.current()
+        if running is None:
+            return
+        if running.child and self._board.state.server is ServerStatus.STARTING:
+            return  # it boots following nobody, and no command has come since
+        self._server.stop_receiver(deadline)
+        steps.done("receiver stopped")
+
+    def _follow(self, command: Follow, deadline: Deadline, steps: Steps) -> None:
+        state = self._up("follow")
+        if state.writable:
+            raise Refused(
+                f"{state.name} is writable, it may hold what {command.source} lacks: fence it first"
+            )
+        self._trusted()
+        self._marker.mark()
+        steps.done("marked as relaxed")
+        source = Source(command.host, command.port, self._replication)
+        self._board.change(proved=0)
+        self._server.follow(source, command.semi_sync, deadline)
+        steps.done("following")
+
+    def _promote(self, term: int, command: Promote, deadline: Deadline, steps: Steps) -> None:
+        state = self._up("promote")
+        self._trusted()
+        semi_sync = state.semi_sync
+        if state.writable and (semi_sync.source or command.acks == 0):
+            if (semi_sync.acks if semi_sync.source else 0) != command.acks:
+                self._server.set_acks(command.acks, deadline)
+                steps.done("acks set")
+        else:
+            if state.replication.receiver is not Receiver.OFF or state.received != state.applied:
+                self._server.stop_receiver(deadline)
+                steps.done("receiver stopped")
+                self._server.drain(deadline)
+                steps.done("applied")
+            self._server.prepare_primary(command.acks, deadline)
+            steps.done("prepared")
+        self._server.wait_for_ackers(command.acks, deadline)
+        steps.done("ackers connected")
+        self._prove(term, command.serial, deadline, steps)
+        deadline.check("opening")
+        self._server.open(deadline)
+        steps.done("opened")
+        self._marker.clear_in_background()
+
+    def _prove(self, term: int, serial: int, deadline: Deadline, steps: Steps) -> None:
+        before = self._board.state
+        self._server.prove(term, serial, deadline)
+        self._board.change(incarnation=before.incarnation, proved=max(before.proved, serial))
+        steps.done("proved")
+
+    def _cut(self, term: int, command: Cut, deadline: Deadline, steps: Steps) -> None:
+        if self._watch.look() is not None:
+            raise Refused("the server is running: its binlog can be cut only before it starts")
+        reason = self._marker.verdict()
+        if reason:
+            tail = Tail(TailVerdict.UNSAFE, term, reason=reason)
+        else:
+            tail = cut_pending(
+                self._board.state.flavor,
+                self._index,
+                self._datadir,
+                self._state_dir / "pending",
+                term,
+                command,
+                deadline,
+                steps.done,
+            )
+        before = self._board.state.tail
+        if tail.verdict is TailVerdict.CLEAN and before.verdict is TailVerdict.CUT:
+            tail = replace(before, term=term)  # asked again: what was cut is still worth knowing
+        self._board.change(tail=tail)
+
+    def _start(self, steps: Steps) -> None:
+        self._trusted()
+        self._marker.forget_former_boot()
+        self._watch.start()
+        steps.done("started")
+
+    def _trusted(self) -> None:
+        """Tables and binlog that a host's crash tore apart are neither followed on with nor served from."""
+        reason = self._marker.verdict()
+        if reason:
+            term = self._board.state.term
+            self._board.change(tail=Tail(TailVerdict.UNSAFE, term, reason=reason))
+            raise Refused(reason)
+
+    def _up(self, what: str) -> MemberState:
+        state = self._board.state
+        if self._watch.current() is None or not state.up:
+            raise Refused(f"cannot {what}: the server of {state.name} is {state.server}")
+        return state
+
+    def _primary(self, what: str) -> None:
+        """A row of its own on a server that follows another one would make it diverge."""
+        state = self._up(what)
+        if state.replication.source:
+            raise Refused(
+                f"cannot {what}: {state.name} follows {state.replication.source}, it is no primary"
+            )

@@ -1,0 +1,187 @@
+"""The command lane: one command at a time, and a newer manager's before an older one's."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+
+from holdfast.agent.board import Board
+from holdfast.agent.duties import Duties, Steps
+from holdfast.agent.observe import Observer
+from holdfast.agent.term import TermFile
+from holdfast.agent.watch import Watch
+from holdfast.core.commands import Command, Drain, Fence, Promise
+from holdfast.errors import HoldfastError, OutcomeUnknown, Refused, StaleTerm
+from holdfast.log import say
+from holdfast.wire import CommandReply, command_name, consequence
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False, slots=True)
+class _Job:
+    term: int
+    command: Command
+    reply: Future[CommandReply] = field(default_factory=Future)
+    cancelled: bool = False
+
+
+class Lane:
+    """Carries out commands in the order of their coming, in one thread.
+
+    A command calls off, running or waiting, every one of a lower term; a fence also those of its own term.
+    A command that equals the last in line shares that one's answer.
+    """
+
+    def __init__(
+        self, duties: Duties, term: TermFile, watch: Watch, observer: Observer, board: Board
+    ) -> None:
+        self._duties = duties
+        self._term = term
+        self._watch = watch
+        self._observer = observer
+        self._board = board
+        self._jobs: deque[_Job] = deque()
+        self._more = threading.Condition()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="commands", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Call off what is under way and take nothing more; the server is left as it is. Never blocks."""
+        with self._more:
+            self._stopped = True
+            for job in self._jobs:
+                job.cancelled = True
+            self._more.notify()
+
+    def submit(self, term: int, command: Command) -> Future[CommandReply]:
+        """Put it in the line; never blocks. The reply says how it ended, also when it failed."""
+        fence = isinstance(command, Fence)
+        if term < self._term.promised:
+            return self._answered(self._stale(term))
+        with self._more:
+            if self._stopped:
+                return self._answered(Refused("the agent is stopping"))
+            last = self._jobs[-1] if self._jobs else None
+            if last and (last.term, last.command) == (term, command) and not last.cancelled:
+                return last.reply
+            job = _Job(term, command)
+            job.reply.set_running_or_notify_cancel()  # whoever waits may leave, the work goes on
+            for other in self._jobs:
+                other.cancelled |= other.term < term or (fence and other.term == term)
+            if fence:
+                # at once: a fence waits neither for disks nor for SQL. The duty makes sure of it
+                self._watch.kill(f"fenced by term {term}")
+            self._jobs.append(job)
+            self._more.notify()
+        return job.reply
+
+    def _run(self) -> None:
+        while True:
+            with self._more:
+                self._more.wait_for(lambda: self._jobs or self._stopped)
+                if not self._jobs:
+                    return
+                job = self._jobs[0]
+            try:
+                reply = self._carry_out(job)
+            except Exception as error:  # the lane must go on, whatever a command ran into
+                logger.exception("a command failed in a way that nobody foresaw")
+                reply = self._reply(Steps(), OutcomeUnknown(repr(error)))
+            with self._more:
+                self._jobs.popleft()
+            job.reply.set_result(reply)
+
+    def _carry_out(self, job: _Job) -> CommandReply:
+        steps = Steps()
+        begun = time.monotonic()
+        error: HoldfastError | None = None
+        with self._busy(command_name(job.command)):
+            try:
+                self._promise(job, steps)
+                self._duties.perform(job.term, job.command, lambda: job.cancelled, steps)
+            except HoldfastError as raised:
+                error = raised
+            except OSError as raised:
+                error = OutcomeUnknown(str(raised))
+            error = self._look(job, error, steps)
+        self._tell(job, error, steps, (time.monotonic() - begun) * 1000)
+        return self._reply(steps, error)
+
+    def _promise(self, job: _Job, steps: Steps) -> None:
+        promised = self._term.promised
+        if job.term < promised:
+            raise self._stale(job.term)
+        if job.cancelled:
+            raise Refused("called off by a newer command")
+        if job.term > promised:
+            try:
+                self._term.raise_to(job.term)
+            except Refused as error:
+                if isinstance(job.command, Fence):
+                    raise OutcomeUnknown(f"the server was killed, but {error}") from error
+                raise
+            self._board.change(term=job.term)
+            steps.done("term on disk")
+
+    def _look(self, job: _Job, error: HoldfastError | None, steps: Steps) -> HoldfastError | None:
+        """The reply shows the server as it is after the command."""
+        if isinstance(error, StaleTerm):
+            return error
+        try:
+            self._observer.look()
+            steps.done("observed")
+        except HoldfastError as unseen:
+            # what was seen before it is not what the member has received when its receiver stopped
+            if error is None and self._board.state.up and isinstance(job.command, Promise | Drain):
+                return OutcomeUnknown(f"done, but its positions cannot be read: {unseen}")
+        return error
+
+    def _reply(self, steps: Steps, error: HoldfastError | None) -> CommandReply:
+        state, version = self._board.seen()
+        return CommandReply(
+            state=state,
+            version=version,
+            steps=steps.ms,
+            error=consequence(error) if error else "",
+            message=str(error) if error else "",
+            promised=error.promised if isinstance(error, StaleTerm) else 0,
+        )
+
+    def _stale(self, term: int) -> StaleTerm:
+        return StaleTerm(self._board.state.name, term, self._term.promised)
+
+    def _answered(self, error: HoldfastError) -> Future[CommandReply]:
+        reply: Future[CommandReply] = Future()
+        reply.set_result(self._reply(Steps(), error))
+        return reply
+
+    def _tell(self, job: _Job, error: HoldfastError | None, steps: Steps, ms: float) -> None:
+        what = f"{command_name(job.command)} of term {job.term}"
+        if error is None:
+            say(logger, f"{what}: done in {ms:.1f} ms ({steps})")
+        else:
+            say(
+                logger,
+                f"{what}: {error}",
+                logging.WARNING,
+                consequence=consequence(error),
+                ms=round(ms, 1),
+            )
+
+    @contextlib.contextmanager
+    def _busy(self, name: str) -> Iterator[None]:
+        self._board.change(busy=name)
+        try:
+            yield
+        finally:
+            self._board.change(busy="")

@@ -1,0 +1,130 @@
+"""Looks at the server four times a second, and at once when poked, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from dataclasses import fields
+
+from holdfast.agent.board import Board
+from holdfast.agent.watch import Watch
+from holdfast.core.view import MemberState, ServerStatus
+from holdfast.errors import HoldfastError, Unreachable
+from holdfast.log import say
+from holdfast.server.base import Deadline, Observation, Server
+
+EVERY_SECONDS = 0.25
+STARTING_EVERY_SECONDS = 0.025
+DOWN_EVERY_SECONDS = 1.0
+"""How often a server that somebody else has started is looked for."""
+OBSERVE_SECONDS = 1.0
+
+_SHARED = {f.name for f in fields(Observation)} & {f.name for f in fields(MemberState)}
+
+logger = logging.getLogger(__name__)
+
+
+class Observer:
+    """Keeps the board true to the server."""
+
+    def __init__(self, server: Server, watch: Watch, board: Board) -> None:
+        self._server = server
+        self._watch = watch
+        self._board = board
+        self._poked = threading.Event()
+        self._looking = threading.Lock()
+        self._answered_at = time.monotonic()
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="observe", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped = True
+        self._poked.set()
+        self._thread.join(OBSERVE_SECONDS + 0.5)
+
+    def poke(self) -> None:
+        """Look now, not when it is time."""
+        self._poked.set()
+
+    def look(self) -> None:
+        """Observe and publish, with nothing in it that was true only before this was called.
+
+        :raises Unreachable: when the server does not answer; what was known of it stays, with the reason
+        """
+        # one at a time: an older look must not overwrite a newer one
+        with self._looking:
+            running = self._watch.current()
+            if running is None:
+                return
+            state = self._board.state
+            try:
+                if state.server is not ServerStatus.UP:
+                    self._server.ping(Deadline(OBSERVE_SECONDS))
+                found = self._server.observe(Deadline(OBSERVE_SECONDS))
+            except HoldfastError as error:
+                raise self._unanswered(running.incarnation, error) from error
+            self._answered_at = time.monotonic()
+            self._board.change(
+                incarnation=running.incarnation,
+                server=ServerStatus.UP,
+                reason="",
+                **{name: getattr(found, name) for name in _SHARED},
+            )
+        if state.server is not ServerStatus.UP:
+            say(logger, "the server is up", version=found.version)
+
+    def appeared(self) -> None:
+        """A run of the server begins; its silence is counted from here."""
+        self._answered_at = time.monotonic()
+        self.poke()
+
+    def _unanswered(self, incarnation: str, error: Exception) -> Unreachable:
+        silent = time.monotonic() - self._answered_at
+        starting = self._board.state.server is ServerStatus.STARTING
+        if starting:
+            reason = f"starting for {silent:.1f} s" if silent >= 1 else ""
+        else:
+            reason = f"no answer from the server for {silent:.1f} s"
+        ended = self._watch.current() is None
+        if self._board.state.reason == "" and not starting and not ended:
+            say(logger, "no answer from the server", logging.WARNING, error=error)
+        self._board.change(incarnation=incarnation, reason=reason)
+        return Unreachable(f"{reason or 'the server is starting'}: {error}")
+
+    def _run(self) -> None:
+        complaint = ""
+        while not self._stopped:
+            try:
+                if self._watch.look() is not None:
+                    self.look()
+                complaint = ""
+            except HoldfastError as error:
+                complaint = self._complain(error, complaint)
+            except Exception as error:  # the loop must not end: without it nobody looks any more
+                if str(error) != complaint:
+                    logger.exception("looking at the server failed")
+                complaint = str(error)
+                self._board.change(reason=f"looking at the server failed: {error!r}")
+            self._poked.wait(self._pause())
+            self._poked.clear()
+
+    def _complain(self, error: HoldfastError, before: str) -> str:
+        """An unanswered look has been published already; whatever else is said once."""
+        if isinstance(error, Unreachable) or str(error) == before:
+            return before
+        say(logger, str(error), logging.WARNING)
+        self._board.change(reason=str(error))
+        return str(error)
+
+    def _pause(self) -> float:
+        match self._board.state.server:
+            case ServerStatus.STARTING:
+                return STARTING_EVERY_SECONDS
+            case ServerStatus.UP:
+                return EVERY_SECONDS
+            case _:
+                return DOWN_EVERY_SECONDS

@@ -1,0 +1,78 @@
+"""The promised term, on disk: an agent never obeys a manager that it has promised to refuse."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from holdfast.errors import Fatal, Refused
+
+_FORM = re.compile(r"term (\d{1,18})\n", re.ASCII)
+
+
+class TermFile:
+    """The highest term that was promised; 0 for an agent that has promised nothing yet.
+
+    :raises Fatal: when there is a file and it cannot be read: it is never taken for "nothing promised"
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "term"
+        self._promised = self._read()
+
+    @property
+    def promised(self) -> int:
+        return self._promised
+
+    def raise_to(self, term: int) -> None:
+        """Promise ``term``; it is on disk when this returns.
+
+        :raises Refused: when it cannot be written: the promise stays what it was
+        """
+        if term <= self._promised:
+            return
+        try:
+            replace_durably(self._path, f"term {term}\n")
+        except OSError as error:
+            raise Refused(f"cannot write term {term} to {self._path}: {error.strerror}") from error
+        self._promised = term
+
+    def _read(self) -> int:
+        try:
+            text = self._path.read_bytes().decode(errors="replace")
+        except FileNotFoundError:
+            return 0
+        except OSError as error:
+            raise Fatal(f"cannot read the promised term in {self._path}: {error}") from error
+        match = _FORM.fullmatch(text)
+        if match is None:
+            raise Fatal(
+                f"{self._path} is damaged, and the agent must not forget what it promised: "
+                f"write the line 'term N' into it, N being the highest term of the cluster's members"
+            )
+        return int(match[1])
+
+
+def replace_durably(path: Path, text: str) -> None:
+    """Replace the file in one step; it survives a loss of power once this returns."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make new, renamed and removed names in ``folder`` survive a loss of power."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

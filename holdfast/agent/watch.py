@@ -1,0 +1,135 @@
+"""Which run of the server is the present one: noticed when it appears, and the moment it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from holdfast.agent.board import Board
+from holdfast.core.view import Replication, SemiSync, ServerStatus, Tail
+from holdfast.errors import Refused
+from holdfast.log import say
+from holdfast.server.process import Ending, Running, ServerProcess
+
+logger = logging.getLogger(__name__)
+
+
+class Watch:
+    """Holds the present run of the server and publishes its coming and going.
+
+    :ivar on_appeared: called after a run was published as STARTING
+    :ivar on_clean_end: called when the server is known to have shut down by itself, and in order
+    """
+
+    def __init__(
+        self, process: ServerProcess, board: Board, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.process = process
+        self.on_appeared: Callable[[], None] = lambda: None
+        self.on_clean_end: Callable[[], None] = lambda: None
+        self._board = board
+        self._loop = loop
+        self._lock = threading.RLock()
+        self._running: Running | None = None
+        self._since = 0.0
+        self._killed_because = ""
+
+    def current(self) -> Running | None:
+        """The present run; None when there is none, also when its end has not come through to us yet."""
+        running = self._running
+        if running is not None and not running.alive:
+            self._ended(running)
+            return None
+        return running
+
+    def look(self) -> Running | None:
+        """The present run, looked for among all processes when none is known."""
+        with self._lock:
+            running = self.current()
+            if running is None:
+                running = self.process.find()
+                if running is not None:
+                    say(logger, "found the server running", pid=running.pid)
+                    self._appeared(running)
+            return running
+
+    def start(self) -> Running:
+        """:raises Refused: when it is running already, or cannot be started"""
+        with self._lock:
+            if self.current() is not None:
+                raise Refused("the server is running already")
+            running = self.process.start()
+            self._appeared(running)
+            return running
+
+    def kill(self, because: str) -> None:
+        """Send SIGKILL to the present run; does not wait."""
+        running = self._running
+        if running is not None:
+            self._killed_because = because
+            running.kill()
+
+    def kill_and_wait(self, because: str, seconds: float) -> None:
+        """Kill whatever runs with our option file; DOWN is published when this returns."""
+        running = self.look()
+        if running is not None:
+            self._killed_because = because
+            running.kill_and_wait(seconds)
+            self._ended(running)
+
+    def _appeared(self, running: Running) -> None:
+        self._running = running
+        self._since = time.monotonic()
+        self._killed_because = ""
+        self._board.change(
+            server=ServerStatus.STARTING,
+            incarnation=running.incarnation,
+            proved=0,
+            tail=Tail(),
+            reason="",
+        )
+        self._loop.call_soon_threadsafe(self._arm, running)
+        self.on_appeared()
+
+    def _arm(self, running: Running) -> None:
+        # the reader keeps a reference, so the pidfd stays open as long as it is watched
+        self._loop.add_reader(running.fd, self._readable, running)
+
+    def _readable(self, running: Running) -> None:
+        self._loop.remove_reader(running.fd)
+        self._ended(running)
+
+    def _ended(self, running: Running) -> None:
+        with self._lock:
+            if self._running is not running:
+                return
+            self._running = None
+            ending = running.ending()
+            reason = self._why(ending)
+            self._board.change(
+                server=ServerStatus.DOWN,
+                incarnation="",
+                writable=False,
+                # what it had received may be gone when it comes back: never offered as a position
+                received="",
+                applied="",
+                proved=0,
+                replication=Replication(),
+                semi_sync=SemiSync(),
+                reason=reason,
+            )
+        say(logger, reason, logging.WARNING, pid=running.pid)
+        if ending.clean:
+            self.on_clean_end()
+
+    def _why(self, ending: Ending) -> str:
+        if self._killed_because:
+            return self._killed_because
+        lived = time.monotonic() - self._since
+        reason = f"the server ended: {ending}"
+        if not ending.clean and lived < 60 and (said := self.process.last_output()):
+            reason += f"; the last it said: {said[:300]}"
+        return reason

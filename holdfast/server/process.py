@@ -1,0 +1,251 @@
+"""The database server's process: start it, find one that runs, notice its end, kill it.
+
+The server outlives the agent: it is started in a session of its own, and an agent that comes back finds it by its
+command line. Files that name a pid are never trusted: the number may belong to another process by now.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import select
+import signal
+import stat
+import threading
+import weakref
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.errors import DeadlinePassed, Refused
+
+_FLAG = b"--defaults-file="
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+_NOT_INHERITED = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC")
+"""What a service manager told the agent, and the agent alone."""
+
+
+def kernel_boot_id() -> str:
+    """Names this run of the kernel: another one after every start of the host."""
+    return _BOOT_ID.read_text().strip()
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a process ended.
+
+    :ivar status: its exit status, or minus the signal that killed it; None when it was not our child
+    """
+
+    status: int | None
+
+    @property
+    def clean(self) -> bool:
+        return self.status == 0
+
+    def __str__(self) -> str:
+        match self.status:
+            case None:
+                return "it was not started by this agent, so nothing is known of how it ended"
+            case status if status < 0:
+                return f"killed by signal {-status} ({signal.strsignal(-status)})"
+            case status:
+                return f"exit status {status}"
+
+
+class Running:
+    """One run of the server, held by a pidfd: no other process is ever taken for it.
+
+    :ivar incarnation: names this run; the same to every agent that finds it
+    :ivar child: started by this very agent
+    :ivar fd: the pidfd; readable once the process has ended
+    """
+
+    def __init__(self, pid: int, fd: int, incarnation: str, child: bool) -> None:
+        self.pid = pid
+        self.fd = fd
+        self.incarnation = incarnation
+        self.child = child
+        self._reaping = threading.Lock()
+        self._status: int | None = None
+        weakref.finalize(self, os.close, fd)
+
+    @property
+    def alive(self) -> bool:
+        return not self.wait(0)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended, at the latest after ``seconds``; a zombie has ended."""
+        poll = select.poll()
+        poll.register(self.fd, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+
+    def kill(self) -> None:
+        """Send SIGKILL; does not wait."""
+        if self.alive:
+            signal.pidfd_send_signal(self.fd, signal.SIGKILL)
+
+    def kill_and_wait(self, seconds: float) -> Ending:
+        """SIGKILL it and wait until its sockets and file locks are gone.
+
+        :raises DeadlinePassed: it hangs in the kernel, most likely on a disk that does not answer
+        """
+        self.kill()
+        if not self.wait(seconds):
+            raise DeadlinePassed(f"killing the server (pid {self.pid})", seconds)
+        return self.ending()
+
+    def ending(self) -> Ending:
+        """How it ended, for a process that has; buries it if it was our child."""
+        with self._reaping:
+            if self.child and self._status is None:
+                try:
+                    found = os.waitid(os.P_PIDFD, self.fd, os.WEXITED | os.WNOHANG)
+                except ChildProcessError:
+                    found = None
+                if found is not None:
+                    exited = found.si_code == os.CLD_EXITED
+                    self._status = found.si_status if exited else -found.si_status
+            return Ending(self._status)
+
+
+class ServerProcess:
+    """Starts and finds the server of one option file.
+
+    :ivar output: what the server writes before it has opened its own log
+    """
+
+    def __init__(
+        self,
+        command: tuple[str, ...],
+        option_file: Path,
+        datadir: Path,
+        output: Path,
+        boot_id: Callable[[], str] = kernel_boot_id,
+    ) -> None:
+        self.command = command
+        self.option_file = option_file.absolute()
+        self.datadir = datadir
+        self.output = output
+        self._boot_id = boot_id
+
+    def find(self) -> Running | None:
+        """The server that runs with our option file, whoever started it.
+
+        :raises Refused: when there are several
+        """
+        found = list(self._matches())
+        # a wrapper that waits for the server (mysqld_safe) carries the same option
+        parents = {_parent(each.pid) for each in found}
+        found = [each for each in found if each.pid not in parents]
+        if len(found) > 1:
+            pids = ", ".join(str(each.pid) for each in found)
+            raise Refused(
+                f"processes {pids} all run with {self.option_file}: stop all of them but one"
+            )
+        return found[0] if found else None
+
+    def start(self) -> Running:
+        """Start the server and return as soon as its program has been loaded.
+
+        A lock on the option file lets one starter in at a time, so a second one finds the first one's server.
+
+        :raises Refused: when one is running already, or the program cannot be run
+        """
+        with self.option_file.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            running = self.find()
+            if running is not None:
+                raise Refused(f"the server is running already, as pid {running.pid}")
+            return self._spawn()
+
+    def last_output(self) -> str:
+        """The last line that the server wrote to its standard output or error, or ""."""
+        try:
+            with self.output.open("rb") as file:
+                file.seek(max(0, self.output.stat().st_size - 4096))
+                lines = file.read().decode(errors="replace").split("\n")
+        except OSError:
+            return ""
+        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+
+    def _spawn(self) -> Running:
+        argv = (*self.command, f"{_FLAG.decode()}{self.option_file}")
+        kept = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
+        append = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
+        try:
+            pid = os.posix_spawnp(
+                argv[0],
+                argv,
+                kept,
+                file_actions=[
+                    (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                    (os.POSIX_SPAWN_OPEN, 1, str(self.output), append, stat.S_IRUSR | stat.S_IWUSR),
+                    (os.POSIX_SPAWN_DUP2, 1, 2),
+                ],
+                setsid=True,
+                setsigmask=(),
+                setsigdef=(signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM),
+            )
+        except OSError as error:
+            raise Refused(f"cannot run {argv[0]}: {error.strerror}") from None
+        # as our child it stays in the table of processes until we bury it: its pid cannot be another's
+        return Running(pid, os.pidfd_open(pid), self._incarnation(pid), child=True)
+
+    def _matches(self) -> Iterator[Running]:
+        for pid in _pids():
+            if not self._is_ours(pid):
+                continue
+            try:
+                fd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            try:
+                incarnation = self._incarnation(pid)
+                again = self._is_ours(pid)
+            except OSError:
+                os.close(fd)
+                continue
+            running = Running(pid, fd, incarnation, child=_parent(pid) == os.getpid())
+            # still alive after all was read: what was read is this process's
+            if again and running.alive:
+                yield running
+
+    def _is_ours(self, pid: int) -> bool:
+        """Whether it has our option file and is the server, not a client that was given the same file."""
+        try:
+            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            if _FLAG not in line or _stat(pid)[0] in "ZX":
+                return False
+            words = line.rstrip(b"\0").split(b"\0")
+            at = next(i for i, word in enumerate(words) if word.startswith(_FLAG))
+            if Path(os.fsdecode(words[at][len(_FLAG) :])).resolve() != self.option_file.resolve():
+                return False
+            command = [os.fsencode(word) for word in self.command]
+            if words[max(0, at - len(command)) : at] == command:
+                return True
+            # started otherwise, by hand or through a wrapper: a server works in its data directory
+            return Path(f"/proc/{pid}/cwd").resolve() == self.datadir.resolve()
+        except (OSError, StopIteration):
+            return False
+
+    def _incarnation(self, pid: int) -> str:
+        return f"{self._boot_id()[:8]}-{pid}-{_stat(pid)[19]}"
+
+
+def _pids() -> Iterator[int]:
+    with os.scandir("/proc") as entries:
+        yield from (int(entry.name) for entry in entries if entry.name.isdecimal())
+
+
+def _stat(pid: int) -> list[str]:
+    """``/proc/PID/stat`` from the state on: state 0, parent 1, start time 19."""
+    text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    return text.rpartition(")")[2].split()
+
+
+def _parent(pid: int) -> int:
+    try:
+        return int(_stat(pid)[1])
+    except OSError:
+        return 0
