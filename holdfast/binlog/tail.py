@@ -240,7 +240,7 @@ def _interleaved(affected: list[_Scan]) -> tuple[str, Remedy] | None:
 
 def _irreversible(affected: list[_Scan]) -> tuple[str, Remedy] | None:
     found = next((scan.obstacle for scan in affected if scan.obstacle), None)
-    return (f"{found}: it is in the tables already", Remedy.CLONE) if found else None
+    return (f"{found}, and cutting would not undo it", Remedy.CLONE) if found else None
 
 
 def _committed(affected: list[_Scan]) -> tuple[str, Remedy] | None:
