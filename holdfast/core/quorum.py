@@ -80,42 +80,40 @@ class Configuration:
         return max(0, len(self.voters) - self.acks - have)
 
 
-def recoverable(
-    configurations: Iterable[Configuration], primary: str, promised: Set[Voter]
-) -> bool:
-    """The joint rule: while two configurations are in force, a recovery quorum of each is needed.
+def recoverable(in_force: Iterable[Configuration], primary: str, promised: Set[Voter]) -> bool:
+    """The joint rule: a recovery quorum of every configuration in force is needed.
 
-    What was acknowledged before the change meets the quorum of the old one. What is acknowledged during
-    it: see :func:`joinable`.
+    Safe by induction over the changes: what was acknowledged before a configuration was added meets the quorums
+    that were needed then, and these are needed still; what is acknowledged after it meets the quorum of the one
+    added last (:func:`extendable`).
     """
-    return all(each.recoverable(primary, promised) for each in configurations)
+    return all(each.recoverable(primary, promised) for each in in_force)
 
 
-def acks_now(configurations: Iterable[Configuration]) -> int:
+def acks_now(in_force: Iterable[Configuration]) -> int:
     """For how many acknowledgements the primary waits: the most that any configuration in force asks."""
-    return max(each.acks for each in configurations)
+    return max(each.acks for each in in_force)
 
 
-def joinable(old: Configuration, new: Configuration, primary: str, dead: Set[Voter]) -> bool:
-    """Whether ``old`` may be changed to ``new`` through a joint configuration.
+def extendable(
+    in_force: Iterable[Configuration], target: Configuration, primary: str, dead: Set[Voter]
+) -> bool:
+    """Whether ``target`` may be put in force beside ``in_force``.
 
-    While both are in force p waits for max(k, k') acknowledgements, which come from voters of either. If all
-    voters that can still acknowledge are in one of them, fact 1 applies to that one: its recovery
-    quorum, which the joint rule demands, meets every set that acknowledged. With live voters on both sides a
-    set could be split between them and be missed by both quorums. ``dead`` are voters whose server process has
-    ended: they cannot acknowledge any more.
-
-    Both sets are compared without p, whose incarnation may change while it is not open.
+    Whoever can still acknowledge must be a voter of the target. Then each set that acknowledges from now on has
+    at least ``target.acks`` of its voters (:func:`acks_now`), which fact 1 makes meet its recovery quorums.
+    A live voter outside could, with one inside, form a set that every quorum of either misses.
+    ``dead`` are voters whose server process has ended: they acknowledge nothing more. The primary is
+    left out: it does not acknowledge its own, and its incarnation changes when it restarts in place.
     """
-    before = {voter for voter in old.without(primary) if voter not in dead}
-    after = {voter for voter in new.without(primary) if voter not in dead}
-    return before <= after or after <= before
+    acking = {voter for each in in_force for voter in each.without(primary)} - dead
+    return acking <= target.without(primary)
 
 
-def settled(new: Configuration, primary: str, holders: Set[Voter]) -> bool:
-    """Whether ``new`` may stand alone: k' of its voters hold all that was acknowledged so far.
+def settled(target: Configuration, primary: str, holders: Set[Voter]) -> bool:
+    """Whether ``target`` may stand alone: k of its voters hold all that was acknowledged so far.
 
     Then by fact 1 each of its recovery quorums has a member that holds everything. By fact 2 a row that the
-    primary committed after the change began, under max(k, k') acknowledgements of voters of ``new``, proves it.
+    primary commits under :func:`acks_now` acknowledgements, once the target is in force, proves it.
     """
-    return len(holders & new.without(primary)) >= new.acks
+    return len(holders & target.without(primary)) >= target.acks

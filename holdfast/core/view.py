@@ -87,6 +87,7 @@ class MemberState:
 
     :ivar term: the highest term that the agent has promised
     :ivar incarnation: names this run of the server process; "" while it is down
+    :ivar origin: stream of the GTIDs that the server issues itself (see ``gtid.py``): its UUID, or ``domain-server``
     :ivar received: GTIDs received (applied ones included), in the server's own text
     :ivar applied: GTIDs applied, and so in this server's own binlog
     :ivar proved: highest serial of a configuration in which this incarnation has committed a row of its own
@@ -101,6 +102,7 @@ class MemberState:
     incarnation: str = ""
     version: str = ""
     server_id: int = 0
+    origin: str = ""
     writable: bool = False
     received: str = ""
     applied: str = ""

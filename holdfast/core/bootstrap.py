@@ -1,0 +1,74 @@
+"""How a cluster begins: all members fresh, the same (usually no) data, and no record yet."""
+
+from __future__ import annotations
+
+from holdfast.core.cluster import Cluster
+from holdfast.core.commands import Start
+from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.quorum import Configuration, acks_for, most_voters
+from holdfast.core.record import Kind, Record, Step, Transition
+from holdfast.core.view import MemberState, ServerStatus, View
+
+TERM = 0
+"""The term of commands before there is a record: an agent that has promised anything refuses them."""
+
+
+def bootstrap(cluster: Cluster, view: View) -> Decision:
+    """Start every member, then name the first one.
+
+    Only members whose agents have promised nothing are touched: where one has, a record existed, and what its
+    servers hold that was never acknowledged can be told by that record alone.
+    """
+    states: list[MemberState] = []
+    for member in cluster.members:
+        state = view.state(member.name)
+        if state is None:
+            return Decision(f"no record yet: waiting for the agent of {member.name}")
+        if state.term:
+            return Decision(
+                f"the store has no record of {cluster.name}, but {member.name} has been in a cluster "
+                f"(its agent promised term {state.term}): give the manager the store that it had"
+            )
+        states.append(state)
+    down = [state.name for state in states if state.server is ServerStatus.DOWN]
+    if down:
+        return Decision(
+            f"no record yet: starting {', '.join(down)}",
+            tuple(Send(name, Start()) for name in down),
+        )
+    for state in states:
+        if not state.up:
+            return Decision(f"no record yet: the server of {state.name} is starting")
+        if state.writable:
+            return Decision(
+                f"no record yet, and {state.name} takes writes: taking over a running cluster is not "
+                "there yet; set it read-only if it is new"
+            )
+    first = states[0]
+    for state in states:
+        if state.flavor is not first.flavor:
+            return Decision(f"{state.name} runs {state.flavor}, {first.name} {first.flavor}")
+        if state.applied_set() != first.applied_set():
+            return Decision(
+                f"no record yet, and {state.name} does not have the same transactions as {first.name} "
+                f"({state.applied or 'none'}; {first.applied or 'none'}): give all the same data"
+            )
+    return _named(cluster, states)
+
+
+def _named(cluster: Cluster, states: list[MemberState]) -> Decision:
+    first = states[0]
+    electorate = states[: most_voters(first.flavor, cluster.durability)]
+    everyone = frozenset((state.name, state.incarnation) for state in electorate)
+    alone = Configuration(frozenset({(first.name, first.incarnation)}), 0)
+    together = Configuration(everyone, acks_for(len(everyone), cluster.durability))
+    record = Record(
+        term=1,
+        primary=first.name,
+        elected=1,
+        configurations=tuple(dict.fromkeys((alone, together))),
+        serial=1,
+        transition=Transition(Kind.BOOTSTRAP, Step.OPEN),
+    )
+    why = f"{cluster.name} begins with {first.name} as primary"
+    return Decision(why, (Save(record, why),))

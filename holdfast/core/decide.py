@@ -1,0 +1,131 @@
+"""Record, view and time -> the next steps, and why. Total and deterministic; dispatch only."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.core import bootstrap, failover, membership
+from holdfast.core.cluster import Cluster
+from holdfast.core.commands import Follow, Promote, Prove, SetAcks
+from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.diagnosis import Diagnosis, Primary, diagnose
+from holdfast.core.record import Kind, Record, Step, Transition
+from holdfast.core.rejoin import attached, rejoin
+from holdfast.core.view import MemberState, Receiver, View
+
+
+def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
+    """What to do next. Asked again after every step, and whenever anything that was observed changes."""
+    if record is None:
+        return bootstrap.bootstrap(cluster, view)
+    if record.transition and record.transition.step is Step.ELECT:
+        return failover.elect_step(cluster, record, view)
+    diagnosis = diagnose(record, view)
+    if diagnosis.primary is Primary.DEAD:
+        return failover.begin(cluster, record, view)
+    if diagnosis.primary is Primary.UNSEEN:
+        return Decision(diagnosis.reason)
+    if diagnosis.primary is Primary.RESTARTED and _kind(record) is not Kind.RESTART:
+        restart = replace(record, transition=Transition(Kind.RESTART, Step.OPEN))
+        why = f"{diagnosis.reason}: it stays closed until its voters hold all that it has"
+        return Decision(why, (Save(restart, why),))
+    primary = view.state(record.primary)
+    if primary is None or not primary.up:
+        return Decision(f"the server of {record.primary} is starting")
+    change = membership.next_change(cluster, record, view)
+    if change:
+        return Decision(change.why, (Save(record.extended(change.target), change.why),))
+    if record.transition:
+        return _open(cluster, record, view, primary)
+    return _keep(cluster, record, view, primary, diagnosis)
+
+
+def _kind(record: Record) -> Kind | None:
+    return record.transition.kind if record.transition else None
+
+
+def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) -> Decision:
+    """OPEN: the others attach while the primary is made ready."""
+    attach, _ = _others(cluster, record, view, acks_are_set=True)
+    if _kind(record) is Kind.RESTART and not primary.semi_sync.source:
+        voting = {name for each in record.configurations for name in each.names()}
+        states = [s for name in sorted(voting) if (s := view.state(name)) and s.up]
+        if lost := failover.ahead_of(primary, states):
+            return Decision(
+                f"{primary.name} came back without transactions that {lost.name} has received: "
+                f"it stays closed; clone it from {lost.name}",
+            )
+    opening = failover.open_step(record, primary)
+    if opening.steps and isinstance(opening.steps[0], Save):
+        return opening
+    return replace(opening, steps=(*opening.steps, *attach))
+
+
+def _keep(
+    cluster: Cluster, record: Record, view: View, primary: MemberState, diagnosis: Diagnosis
+) -> Decision:
+    """Nothing is under way: keep the servers as the record says, and finish a change of voters."""
+    if not primary.writable:
+        again = Promote(record.acks, record.serial)
+        return Decision(f"{diagnosis.reason}: opening it again", (Send(primary.name, again),))
+    acks_are_set = primary.semi_sync.acks == record.acks
+    steps, unwell = _others(cluster, record, view, acks_are_set)
+    reasons = [diagnosis.reason] if diagnosis.primary is Primary.CLOSED or primary.reason else []
+    if not acks_are_set:
+        steps = (Send(primary.name, SetAcks(record.acks)), *steps)
+    elif record.joint:
+        if primary.proved >= record.serial:
+            why = f"{failover.voters(record)} vote beside {primary.name}"
+            return Decision(why, (Save(record.settled(primary.incarnation), why),))
+        ready = acking(cluster, record, view)
+        reasons.append(f"the voters are changing to {failover.voters(record)}")
+        if ready >= record.acks:
+            steps = (*steps, Send(primary.name, Prove(record.serial)))
+    elif acking(cluster, record, view) < record.acks:
+        reasons.append(
+            f"commits on {primary.name} wait: it needs {record.acks} acknowledgements, and only "
+            f"{acking(cluster, record, view)} of its voters ({failover.voters(record)}) can give one"
+        )
+    reasons += unwell
+    return Decision(
+        "; ".join(reasons) or f"{primary.name} is primary and takes writes; all members vote",
+        steps,
+        well=not reasons,
+    )
+
+
+def acking(cluster: Cluster, record: Record, view: View) -> int:
+    """How many voters are attached to the primary in such a way that they acknowledge."""
+    return sum(
+        1
+        for name, incarnation in record.target.without(record.primary)
+        if (state := view.state(name))
+        and state.incarnation == incarnation
+        and attached(cluster, record, state)
+        and state.replication.receiver is Receiver.ON
+    )
+
+
+def _others(
+    cluster: Cluster, record: Record, view: View, acks_are_set: bool
+) -> tuple[tuple[Send, ...], list[str]]:
+    """The next step of each other member, and why those that are not well are not.
+
+    A member that gained a vote starts to acknowledge only when the primary waits for the number that
+    the new configuration asks (``acks_are_set``): ``quorum.extendable`` counts on it.
+    """
+    steps: list[Send] = []
+    unwell: list[str] = []
+    for member in cluster.others(record.primary):
+        step = rejoin(cluster, record, view, member)
+        if step.command and (acks_are_set or not _begins_to_acknowledge(step.command)):
+            steps.append(Send(member.name, step.command))
+        if step.reason:
+            unwell.append(f"{member.name}: {step.reason}")
+        elif record.target.incarnation(member.name) is None:
+            unwell.append(f"{member.name}: a learner, it does not vote")
+    return tuple(steps), unwell
+
+
+def _begins_to_acknowledge(command: object) -> bool:
+    return isinstance(command, Follow) and command.semi_sync

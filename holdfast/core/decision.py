@@ -1,0 +1,40 @@
+"""What a decision is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from holdfast.core.commands import Command
+from holdfast.core.record import Record
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Have ``member``'s agent carry out ``command`` in the record's term."""
+
+    member: str
+    command: Command
+
+
+@dataclass(frozen=True, slots=True)
+class Save:
+    """Replace the record by compare-and-set; ``why`` is for the log and the history."""
+
+    record: Record
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The next steps, and why.
+
+    Steps of one decision do not depend on each other: they may be carried out in any order, at the same time, and
+    each may be interrupted. A Save always stands alone: what follows from it is decided from the new record.
+
+    :ivar reason: one sentence for a person, also when there is nothing to do
+    :ivar well: whether the cluster is as it should be
+    """
+
+    reason: str
+    steps: tuple[Send | Save, ...] = ()
+    well: bool = False

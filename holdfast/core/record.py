@@ -1,0 +1,146 @@
+"""The record: what the store remembers of a cluster, replaced only by compare-and-set."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+from holdfast.core.quorum import Configuration, acks_now, recoverable
+
+
+class Kind(StrEnum):
+    """What is under way.
+
+    BOOTSTRAP: the first primary is being opened. FAILOVER: another primary takes over.
+    RESTART: the primary comes back in place; nobody else was promoted.
+    """
+
+    BOOTSTRAP = "bootstrap"
+    FAILOVER = "failover"
+    RESTART = "restart"
+
+
+class Step(StrEnum):
+    """ELECT: promises are gathered, the old primary is still the recorded one. OPEN: the commit point is past, the
+    recorded primary is being made writable."""
+
+    ELECT = "elect"
+    OPEN = "open"
+
+
+class Mode(StrEnum):
+    STRONG = "strong"
+
+
+@dataclass(frozen=True, slots=True)
+class Transition:
+    """:ivar deposed: the primary before, or \"\""""
+
+    kind: Kind
+    step: Step
+    deposed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One cluster.
+
+    :ivar term: only grows; each leading manager and each change of primary starts a new one
+    :ivar primary: who may write, or is being deposed while the transition's step is ELECT
+    :ivar elected: the term in which ``primary`` was named
+    :ivar configurations: those in force, oldest first; more than one while voters change (the joint rule of
+        ``quorum.py``); the last is the one that is being moved to
+    :ivar serial: grows with every configuration; a row proven with it settles the last one
+    """
+
+    term: int
+    primary: str
+    elected: int
+    configurations: tuple[Configuration, ...]
+    serial: int
+    transition: Transition | None = None
+    mode: Mode = Mode.STRONG
+
+    @property
+    def target(self) -> Configuration:
+        return self.configurations[-1]
+
+    @property
+    def joint(self) -> bool:
+        return len(self.configurations) > 1
+
+    @property
+    def acks(self) -> int:
+        """For how many acknowledgements the primary waits now."""
+        return acks_now(self.configurations)
+
+    def votes(self, name: str, incarnation: str) -> bool:
+        """Whether that run of that member is a voter of a configuration in force."""
+        return any((name, incarnation) in each.voters for each in self.configurations)
+
+    def recoverable(self, promised: Iterable[tuple[str, str]]) -> bool:
+        return recoverable(self.configurations, self.primary, frozenset(promised))
+
+    def extended(self, target: Configuration) -> Record:
+        """With ``target`` in force too; see ``quorum.extendable`` for when that is safe."""
+        kept = tuple(each for each in self.configurations if each != target)
+        return replace(self, configurations=(*kept, target), serial=self.serial + 1)
+
+    def settled(self, primary_incarnation: str) -> Record:
+        """With the last configuration alone in force, and nothing under way."""
+        voters = self.target.without(self.primary) | {(self.primary, primary_incarnation)}
+        return replace(
+            self,
+            configurations=(Configuration(frozenset(voters), self.target.acks),),
+            transition=None,
+        )
+
+
+def to_json(record: Record) -> str:
+    """As in the store. Keys: term, primary, elected, voters, acks, joint, serial, transition, mode."""
+    base, *further = record.configurations
+    transition = record.transition
+    return json.dumps(
+        {
+            "term": record.term,
+            "primary": record.primary,
+            "elected": record.elected,
+            **_configuration_json(base),
+            "joint": [_configuration_json(each) for each in further] or None,
+            "serial": record.serial,
+            "transition": transition
+            and {
+                "kind": transition.kind,
+                "step": transition.step,
+                "deposed": transition.deposed,
+            },
+            "mode": record.mode,
+        }
+    )
+
+
+def from_json(text: str) -> Record:
+    """:raises ValueError, KeyError: when ``text`` is no record"""
+    data = json.loads(text)
+    transition = data["transition"]
+    return Record(
+        term=data["term"],
+        primary=data["primary"],
+        elected=data["elected"],
+        configurations=tuple(_configuration(each) for each in (data, *(data["joint"] or ()))),
+        serial=data["serial"],
+        transition=transition
+        and Transition(Kind(transition["kind"]), Step(transition["step"]), transition["deposed"]),
+        mode=Mode(data["mode"]),
+    )
+
+
+def _configuration_json(configuration: Configuration) -> dict[str, Any]:
+    return {"voters": dict(sorted(configuration.voters)), "acks": configuration.acks}
+
+
+def _configuration(data: dict[str, Any]) -> Configuration:
+    return Configuration(frozenset(data["voters"].items()), data["acks"])

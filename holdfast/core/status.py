@@ -1,0 +1,122 @@
+"""What ``holdfast status`` shows, from record and view."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from holdfast.core.cluster import Cluster, Member
+from holdfast.core.decision import Decision
+from holdfast.core.record import Record, Step
+from holdfast.core.rejoin import rejoin
+from holdfast.core.view import MemberState, Receiver, ServerStatus, Unseen, View
+
+
+class Role(StrEnum):
+    """OUT: it does not follow the primary now."""
+
+    PRIMARY = "primary"
+    VOTER = "voter"
+    LEARNER = "learner"
+    OUT = "out"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """:ivar state: down, starting, or what it does; "unknown" when its agent does not answer"""
+
+    name: str
+    host: str
+    port: int
+    role: Role
+    state: str
+    received: str
+    applied: str
+    lag_seconds: float | None
+    incarnation: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """:ivar writable: the primary takes writes and has the voters it needs to acknowledge them
+    :ivar whole: every member is primary or voter and well"""
+
+    cluster: str
+    term: int
+    mode: str
+    acks: int
+    primary: str | None
+    writable: bool
+    whole: bool
+    reason: str
+    members: tuple[MemberStatus, ...]
+
+
+def status(cluster: Cluster, record: Record | None, view: View, decision: Decision) -> Status:
+    primary = view.state(record.primary) if record else None
+    return Status(
+        cluster=cluster.name,
+        term=record.term if record else 0,
+        mode=record.mode if record else "strong",
+        acks=record.acks if record else 0,
+        primary=record.primary if record else None,
+        writable=bool(primary and primary.up and primary.writable),
+        whole=decision.well,
+        reason=decision.reason,
+        members=tuple(_member(cluster, record, view, member) for member in cluster.members),
+    )
+
+
+def _member(cluster: Cluster, record: Record | None, view: View, member: Member) -> MemberStatus:
+    sighting = view.members.get(member.name)
+    if sighting is None or isinstance(sighting, Unseen):
+        state = sighting.last if sighting else None
+        why = sighting.reason if sighting else "not asked yet"
+        known, reason = "unknown", f"its agent does not answer ({why})"
+    else:
+        state = sighting.state
+        known, reason = _condition(state), state.reason
+        if record and record.primary != member.name and not _electing(record):
+            reason = rejoin(cluster, record, view, member).reason
+    return MemberStatus(
+        name=member.name,
+        host=member.host,
+        port=member.port,
+        role=_role(cluster, record, member, view.state(member.name)),
+        state=known,
+        received=state.received if state else "",
+        applied=state.applied if state else "",
+        lag_seconds=state.replication.lag_seconds if state else None,
+        incarnation=state.incarnation if state else "",
+        reason=reason,
+    )
+
+
+def _electing(record: Record) -> bool:
+    return record.transition is not None and record.transition.step is Step.ELECT
+
+
+def _role(
+    cluster: Cluster, record: Record | None, member: Member, state: MemberState | None
+) -> Role:
+    if record is None or state is None:
+        return Role.OUT
+    if record.primary == member.name:
+        return Role.PRIMARY if state.up else Role.OUT
+    if not state.up:
+        return Role.OUT
+    if record.votes(member.name, state.incarnation):
+        return Role.VOTER
+    following = state.replication.source == cluster.member(record.primary).address
+    return Role.LEARNER if following else Role.OUT
+
+
+def _condition(state: MemberState) -> str:
+    if state.server is not ServerStatus.UP:
+        return state.server.value
+    if state.writable:
+        return "open"
+    if state.replication.receiver is Receiver.OFF:
+        return "read-only"
+    return "replicating" if state.replication.applier else "applier stopped"

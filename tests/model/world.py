@@ -1,0 +1,294 @@
+"""A cluster in memory: servers with binlogs, relay logs and semi-sync, agents with terms, clients that write.
+
+The rules are those of SERVERS.md, reduced to what can lose a transaction: acknowledgements count by what a semi-sync
+replica received, a crash drops what was received and not applied (MariaDB), a restart commits the pending log.
+"""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+
+from holdfast.core.cluster import Cluster, Member
+from holdfast.core.commands import (
+    Command,
+    Cut,
+    Drain,
+    Fence,
+    Follow,
+    Promise,
+    Promote,
+    Prove,
+    SetAcks,
+    Start,
+)
+from holdfast.core.gtid import Flavor, parse
+from holdfast.core.quorum import Durability
+from holdfast.core.view import (
+    MemberState,
+    Receiver,
+    Replication,
+    SemiSync,
+    ServerStatus,
+    Tail,
+    TailVerdict,
+)
+
+Transaction = tuple[str, int]
+"""Stream and number."""
+
+
+@dataclass
+class Host:
+    """A member: server and agent."""
+
+    name: str
+    number: int
+    flavor: Flavor
+    uuid: int = 0
+    term: int = 0
+    run: int = 0
+    status: ServerStatus = ServerStatus.DOWN
+    binlog: list[Transaction] = field(default_factory=list)
+    relay: list[Transaction] = field(default_factory=list)
+    pending: list[Transaction] = field(default_factory=list)
+    source: str = ""
+    receiving: bool = False
+    applying: bool = False
+    replica: bool = False
+    acks: int = 0
+    source_on: bool = False
+    writable: bool = False
+    proved: int = 0
+    tail: Tail = field(default_factory=Tail)
+    agent_up: bool = True
+
+    @property
+    def up(self) -> bool:
+        return self.status is ServerStatus.UP
+
+    @property
+    def origin(self) -> str:
+        if self.flavor is Flavor.MARIADB:
+            return f"0-{self.number}"
+        return f"{self.number:08d}-0000-0000-0000-{self.uuid:012d}"
+
+    @property
+    def incarnation(self) -> str:
+        return "" if self.status is ServerStatus.DOWN else f"{self.name}.{self.run}"
+
+    def text(self, transactions: list[Transaction]) -> str:
+        if self.flavor is Flavor.MARIADB:
+            state: dict[str, int] = {}
+            for stream, number in transactions:
+                state[stream] = max(state.get(stream, 0), number)
+            return ",".join(f"{stream}-{number}" for stream, number in state.items())
+        return ",".join(f"{stream}:{number}" for stream, number in transactions)
+
+    def state(self) -> MemberState:
+        if not self.up:
+            return MemberState(
+                self.name,
+                self.flavor,
+                self.term,
+                self.status,
+                self.incarnation,
+                tail=self.tail,
+            )
+        committed = [t for t in self.binlog if t not in self.pending]
+        applied = self.binlog if self.flavor is Flavor.MARIADB else committed
+        received = self.relay[-1:] if self.flavor is Flavor.MARIADB else self.relay
+        return MemberState(
+            self.name,
+            self.flavor,
+            self.term,
+            self.status,
+            self.incarnation,
+            origin=self.origin,
+            writable=self.writable,
+            received=self.text(applied + received),
+            applied=self.text(applied),
+            proved=self.proved,
+            replication=Replication(
+                self.source,
+                Receiver.ON if self.receiving else Receiver.OFF,
+                self.applying,
+            ),
+            semi_sync=SemiSync(self.source_on, self.acks, 0, self.replica),
+        )
+
+    def crash(self) -> None:
+        self.status = ServerStatus.DOWN
+        self.writable = self.receiving = self.applying = self.replica = self.source_on = False
+        self.acks = self.proved = 0
+        self.relay = []
+        self.tail = Tail()
+
+    def next(self) -> Transaction:
+        if self.flavor is Flavor.MARIADB:
+            return self.origin, 1 + max((n for _, n in self.binlog), default=0)
+        return self.origin, 1 + max((n for s, n in self.binlog if s == self.origin), default=0)
+
+
+class World:
+    """:ivar acknowledged: every transaction that a client was told is committed"""
+
+    def __init__(self, rng: random.Random, members: int, flavor: Flavor) -> None:
+        self.rng = rng
+        self.hosts = {f"m{i}": Host(f"m{i}", i, flavor) for i in range(1, members + 1)}
+        self.cluster = Cluster(
+            "c",
+            tuple(Member(name, name, 3306) for name in self.hosts),
+            Durability.MAJORITY,
+        )
+        self.acknowledged: list[Transaction] = []
+
+    def replicas(self, source: Host) -> list[Host]:
+        address = f"{source.name}:3306"
+        return [h for h in self.hosts.values() if h.up and h.source == address and h.receiving]
+
+    # What happens by itself
+
+    def write(self) -> None:
+        """A client writes to every server that lets it."""
+        for host in self.hosts.values():
+            if host.up and host.writable:
+                self.commit(host)
+
+    def commit(self, host: Host) -> Transaction:
+        transaction = host.next()
+        host.binlog.append(transaction)
+        host.pending.append(transaction)
+        self.judge(host)
+        return transaction
+
+    def judge(self, host: Host) -> None:
+        """Acknowledge what k semi-sync replicas have received, in binlog order."""
+        for transaction in list(host.pending):
+            holders = [
+                r
+                for r in self.replicas(host)
+                if r.replica and (transaction in r.relay or transaction in r.binlog)
+            ]
+            if host.source_on and len(holders) < host.acks:
+                break
+            host.pending.remove(transaction)
+            self.acknowledged.append(transaction)
+
+    def replicate(self) -> None:
+        """One replica receives one transaction, or applies one."""
+        host = self.rng.choice(list(self.hosts.values()))
+        if not host.up:
+            if host.status is ServerStatus.STARTING:
+                host.status = ServerStatus.UP
+                host.pending = []  # crash recovery commits what is in the binlog
+            return
+        if host.relay and host.applying and self.rng.random() < 0.5:
+            host.binlog.append(host.relay.pop(0))
+        elif host.receiving:
+            source = self.hosts[host.source.partition(":")[0]]
+            if source.up:
+                have = set(host.binlog) | set(host.relay)
+                new = [t for t in source.binlog if t not in have]
+                host.relay += new[: self.rng.randint(1, 3)]
+                self.judge(source)
+
+    # What agents do
+
+    def execute(self, name: str, term: int, command: Command, interrupted: bool) -> None:
+        """:raises ValueError: the agent refuses. ``interrupted``: it stops somewhere in the middle."""
+        host = self.hosts[name]
+        if not host.agent_up or term < host.term:
+            raise ValueError(f"{name} is not there for term {term}")
+        host.term = term
+        for part in self._parts(host, term, command):
+            if interrupted and self.rng.random() < 0.5:
+                raise ValueError("interrupted")
+            part()
+
+    def _parts(self, host: Host, term: int, command: Command):  # type: ignore[no-untyped-def]
+        match command:
+            case Promise():
+                yield lambda: setattr(host, "receiving", False)
+            case Start() if host.status is ServerStatus.DOWN:
+                yield lambda: self._start(host)
+            case Cut(present=present) if host.status is ServerStatus.DOWN:
+                yield lambda: self._cut(host, term, present)
+            case Fence() if host.up:
+                yield host.crash
+            case _ if not host.up:
+                raise ValueError("server is not up")
+            case Drain():
+                yield lambda: self._drain(host)
+            case Follow(source=source, semi_sync=semi_sync):
+                if host.writable:
+                    raise ValueError("it takes writes")
+                if host.source != f"{source}:3306":
+                    yield lambda: self._drain(host)
+                    yield lambda: setattr(host, "receiving", False)
+                    yield lambda: setattr(host, "relay", [])
+                    yield lambda: setattr(host, "source", f"{source}:3306")
+                yield lambda: setattr(host, "source_on", False)
+                yield lambda: setattr(host, "replica", semi_sync)
+                yield lambda: setattr(host, "receiving", True)
+                yield lambda: setattr(host, "applying", True)
+            case Promote(acks=acks, serial=serial):
+                yield lambda: setattr(host, "receiving", False)
+                if host.relay:
+                    raise ValueError("not drained")
+                yield lambda: self._unfollow(host)
+                yield lambda: self._set_acks(host, acks)
+                yield lambda: self._prove(host, serial)
+                yield lambda: self._open(host)
+            case SetAcks(acks=acks):
+                yield lambda: self._set_acks(host, acks)
+            case Prove(serial=serial):
+                yield lambda: self._prove(host, serial)
+
+    def _start(self, host: Host) -> None:
+        host.status = ServerStatus.STARTING
+        host.run += 1
+        host.tail = Tail()
+
+    def _cut(self, host: Host, term: int, present: str) -> None:
+        have = parse(host.flavor, present)
+        lacking = [t for t in host.binlog if not have.has(*t)]
+        committed = [t for t in lacking if t not in host.pending]
+        if committed:
+            host.tail = Tail(TailVerdict.UNSAFE, term, reason="restarted since the crash")
+            return
+        if lacking:
+            host.uuid += 1
+        host.binlog = [t for t in host.binlog if t not in lacking]
+        host.pending = []
+        host.tail = Tail(TailVerdict.CUT if lacking else TailVerdict.CLEAN, term)
+
+    def _drain(self, host: Host) -> None:
+        host.binlog += host.relay
+        host.relay = []
+
+    def _unfollow(self, host: Host) -> None:
+        host.source, host.applying, host.replica = "", False, False
+
+    def _set_acks(self, host: Host, acks: int) -> None:
+        host.acks, host.source_on = acks, acks > 0
+        self.judge(host)
+
+    def _prove(self, host: Host, serial: int) -> None:
+        """The row is committed only when it is acknowledged; replication is given some time for it."""
+        row = self.commit(host)
+        for _ in range(60):
+            if row not in host.pending:
+                host.proved = max(host.proved, serial)
+                return
+            self.replicate()
+            if not host.up:
+                break
+        raise ValueError("no acknowledgement in time")
+
+    def _open(self, host: Host) -> None:
+        host.writable = True
+        missing = set(self.acknowledged) - set(host.binlog)
+        assert not missing, f"{host.name} opens without acknowledged {missing}"
+        others = [h.name for h in self.hosts.values() if h is not host and h.up and h.writable]
+        assert not others, f"{host.name} opens while {others} is open"
