@@ -1,0 +1,81 @@
+"""``holdfast``: the command line.
+
+Exit codes of every command:
+
+    0  done (``status``: the cluster takes writes)
+    1  refused, failed, or bad input: nothing or not all was done, and the message says why
+    2  the command line itself is wrong
+    3  nobody answered, or the outcome is unknown
+    4  ``status`` only: the cluster does not take writes now
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from holdfast.cli import sandbox, status
+from holdfast.errors import HoldfastError, OutcomeUnknown, Unreachable
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 refused, failed or bad input; 2 wrong usage; 3 nobody answered, or the "
+    "outcome is unknown; 4 (status) the cluster does not take writes now."
+)
+
+
+class _App(typer.Typer):
+    """Turns the errors of Holdfast into one message and an exit code."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().__call__(*args, **kwargs)
+        except HoldfastError as error:
+            print(f"holdfast: {error}", file=sys.stderr)
+            sys.exit(3 if isinstance(error, Unreachable | OutcomeUnknown) else 1)
+        except KeyboardInterrupt:
+            sys.exit(130)
+        except BrokenPipeError:
+            sys.exit(141)
+
+
+app = _App(
+    name="holdfast",
+    help="High availability for MySQL and MariaDB: no acknowledged transaction is lost.",
+    epilog=EXIT_CODES,
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.add_typer(sandbox.app, name="sandbox")
+app.command("status")(status.status)
+
+Config = Annotated[Path, typer.Option("--config", help="The configuration file (YAML).")]
+
+
+@app.command()
+def agent(config: Config) -> None:
+    """Run the agent of one database host."""
+    from holdfast.config.load import agent_config
+
+    settings = agent_config(config)
+    from holdfast.agent.daemon import run
+
+    run(settings)
+
+
+@app.command()
+def manager(config: Config) -> None:
+    """Run a manager, of one or more clusters."""
+    from holdfast.config.load import manager_config
+
+    settings = manager_config(config)
+    from holdfast.manager.daemon import run
+
+    run(settings)
+
+
+if __name__ == "__main__":
+    app()

@@ -1,0 +1,158 @@
+"""``holdfast sandbox``: a local cluster of real servers, to try things on."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from holdfast.sandbox.cluster import Sandbox
+
+app = typer.Typer(
+    help="A local cluster of real servers on loopback.", no_args_is_help=True, add_completion=False
+)
+
+
+class Server(StrEnum):
+    MARIADB = "mariadb"
+    MYSQL = "mysql"
+
+
+Folder = Annotated[
+    Path | None, typer.Option("--dir", help="Its folder [default: holdfast/sandbox in the state]")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+Who = Annotated[str, typer.Argument(help="A member's name, or: primary", metavar="MEMBER")]
+MemberName = Annotated[str, typer.Argument(metavar="MEMBER")]
+
+
+@app.command()
+def up(
+    server: Annotated[
+        Server | None, typer.Option("--server", help="[default: mariadb]", show_default=False)
+    ] = None,
+    members: Annotated[int | None, typer.Option(min=1, max=7, help="[default: 3]")] = None,
+    folder: Folder = None,
+    base_port: Annotated[
+        int | None, typer.Option(help="The manager's; agents and servers follow [default: 7400]")
+    ] = None,
+    server_binary: Annotated[
+        Path | None, typer.Option(help="Use this server instead of the one that is found.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Start a cluster, or one that was stopped, and return when it is whole."""
+    from holdfast.core.gtid import Flavor
+    from holdfast.sandbox.cluster import Sandbox, say_on_stderr
+    from holdfast.sandbox.spec import BASE_PORT, default_dir, read_saved, saved_path
+
+    where = folder or default_dir()
+    kept = read_saved(where)[0] if saved_path(where).exists() else None
+    sandbox = Sandbox.create(
+        where,
+        Flavor(server.value) if server else (kept.flavor if kept else Flavor.MARIADB),
+        members or (kept.size if kept else 3),
+        base_port or (kept.base_port if kept else BASE_PORT),
+        server_binary,
+        say_on_stderr,
+    )
+    answer = sandbox.up()
+    description = describe(sandbox)
+    if as_json:
+        print(json.dumps(description))
+    else:
+        _print_description(description, answer["primary"])
+
+
+@app.command()
+def down(
+    folder: Folder = None,
+    remove: Annotated[bool, typer.Option("--remove", help="Remove its data as well.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Stop every process of the cluster; its data stays, unless told otherwise."""
+    from holdfast.sandbox.cluster import quiet, say_on_stderr
+
+    sandbox = _open(folder, quiet if as_json else say_on_stderr)
+    sandbox.down(remove)
+    _done(as_json, f"stopped{' and removed' if remove else ''}", dir=str(sandbox.spec.dir))
+
+
+@app.command()
+def status(folder: Folder = None, as_json: AsJson = False) -> None:
+    """Show the cluster; exits with 4 if it does not take writes."""
+    from holdfast.cli.status import show
+
+    show(_open(folder).status(), as_json)
+
+
+@app.command()
+def kill(member: Who, folder: Folder = None, as_json: AsJson = False) -> None:
+    """SIGKILL to a member's server."""
+    _done(as_json, "killed", member=_open(folder).kill_server(member))
+
+
+@app.command()
+def stop(member: Who, folder: Folder = None, as_json: AsJson = False) -> None:
+    """SIGSTOP to a member's server: it hangs, with its connections open."""
+    _done(as_json, "stopped", member=_open(folder).stop(member))
+
+
+@app.command()
+def cont(member: MemberName, folder: Folder = None, as_json: AsJson = False) -> None:
+    """SIGCONT to a member's server that was stopped."""
+    _done(as_json, "continued", member=_open(folder).cont(member))
+
+
+@app.command()
+def start(member: MemberName, folder: Folder = None, as_json: AsJson = False) -> None:
+    """Start a member's agent again, which starts its server."""
+    _open(folder).start(member)
+    _done(as_json, "started", member=member)
+
+
+def describe(sandbox: Sandbox) -> dict[str, Any]:
+    """What a person or program needs to use the cluster."""
+    spec = sandbox.spec
+    return {
+        "dir": str(spec.dir),
+        "manager_url": spec.manager_url,
+        "members": [
+            {"name": member.name, "host": "127.0.0.1", "port": member.port}
+            for member in spec.members
+        ],
+        "user": sandbox.accounts.app.user,
+        "password": sandbox.accounts.app.password,
+    }
+
+
+def _open(folder: Path | None, say: Any = None) -> Sandbox:
+    from holdfast.sandbox.cluster import Sandbox, quiet
+    from holdfast.sandbox.spec import default_dir
+
+    return Sandbox.open(folder or default_dir(), say or quiet)
+
+
+def _done(as_json: bool, what: str, **fields: str) -> None:
+    if as_json:
+        print(json.dumps({"done": what, **fields}))
+    else:
+        print(f"{' '.join(fields.values())}: {what}")
+
+
+def _print_description(description: dict[str, Any], primary: str) -> None:
+    print(f"whole: {primary} is primary of {len(description['members'])} members")
+    print(f"  folder    {description['dir']}")
+    print(f"  manager   {description['manager_url']}")
+    for member in description["members"]:
+        role = "   primary" if member["name"] == primary else ""
+        print(f"  {member['name']:9} {member['host']}:{member['port']}{role}")
+    first = next(each for each in description["members"] if each["name"] == primary)
+    print(
+        f"  connect   mysql -h {first['host']} -P {first['port']} "
+        f"-u {description['user']} -p{description['password']} app"
+    )

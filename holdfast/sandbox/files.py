@@ -1,0 +1,128 @@
+"""Write the files of a sandbox: data directories, option files, configurations, passwords."""
+
+from __future__ import annotations
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from holdfast.sandbox.accounts import Accounts
+from holdfast.sandbox.spec import CLUSTER, HOST, MemberSpec, Spec
+from holdfast.sandbox.template import copy_template, make_template
+from holdfast.sandbox.trees import ServerTree
+from holdfast.server import optionfile
+from holdfast.server.base import Account
+from holdfast.server.optionfile import BINLOG, Value
+
+
+def write_files(spec: Spec, tree: ServerTree, accounts: Accounts) -> None:
+    """Make all that the daemons need; what exists already is written anew, but for data.
+
+    :raises Refused: a data directory could not be made
+    """
+    spec.sockets.mkdir(mode=0o700, exist_ok=True)
+    if not spec.token_file.exists():
+        write_secret(spec.token_file, secrets.token_hex(24))
+    write_secret(spec.dir / "app.password", accounts.app.password)
+    spec.manager_config.write_text(yaml.safe_dump(manager_settings(spec), sort_keys=False))
+    for member in spec.members:
+        _write_member(spec, member, tree, accounts)
+    empty = [member for member in spec.members if not member.datadir.exists()]
+    if empty:
+        template = make_template(tree, accounts.statements())
+        with ThreadPoolExecutor(len(empty)) as pool:
+            list(pool.map(lambda member: copy_template(template, member.datadir), empty))
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write a file that only its owner can read, from its first byte on."""
+    path.touch(mode=0o600)
+    path.chmod(0o600)
+    path.write_text(text + "\n")
+
+
+def _write_member(spec: Spec, member: MemberSpec, tree: ServerTree, accounts: Accounts) -> None:
+    for folder in (member.folder, member.state_dir):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    own = accounts.replication(member.name)
+    write_secret(member.folder / "admin.password", accounts.admin.password)
+    write_secret(member.folder / "replication.password", own.password)
+    member.option_file.write_text(option_file(spec, member, tree))
+    settings = agent_settings(spec, member, tree, accounts.admin, own)
+    member.agent_config.write_text(yaml.safe_dump(settings, sort_keys=False))
+
+
+def option_file(spec: Spec, member: MemberSpec, tree: ServerTree) -> str:
+    """The text of a member's ``my.cnf``: with it alone, the server's command needs no options."""
+    return optionfile.render(
+        spec.flavor,
+        datadir=member.datadir,
+        socket=member.socket,
+        port=member.port,
+        server_id=member.number,
+        bind_address=HOST,
+        error_log=member.error_log,
+        pid_file=member.folder / "server.pid",
+        extra=_tree_options(tree),
+    )
+
+
+def _tree_options(tree: ServerTree) -> dict[str, Value]:
+    pairs = (argument.removeprefix("--").partition("=") for argument in tree.arguments)
+    return {name.replace("-", "_"): value for name, _, value in pairs}
+
+
+def agent_settings(
+    spec: Spec, member: MemberSpec, tree: ServerTree, admin: Account, replication: Account
+) -> dict[str, Any]:
+    """What ``agent.yaml`` says."""
+    return {
+        "cluster": CLUSTER,
+        "name": member.name,
+        "listen": f"{HOST}:{member.agent_port}",
+        "token_file": str(spec.token_file),
+        "state_dir": str(member.state_dir),
+        "server": {
+            "flavor": spec.flavor.value,
+            "command": list(tree.command),
+            "option_file": str(member.option_file),
+            "datadir": str(member.datadir),
+            "socket": str(member.socket),
+            "binlog_index": str(member.datadir / f"{BINLOG}.index"),
+            "admin": {
+                "user": admin.user,
+                "password_file": str(member.folder / "admin.password"),
+            },
+        },
+        "replication": {
+            "user": replication.user,
+            "password_file": str(member.folder / "replication.password"),
+        },
+    }
+
+
+def manager_settings(spec: Spec) -> dict[str, Any]:
+    """What ``manager.yaml`` says."""
+    return {
+        "listen": f"{HOST}:{spec.base_port}",
+        "token_file": str(spec.token_file),
+        "store": str(spec.store),
+        "agent_token_file": str(spec.token_file),
+        "clusters": [
+            {
+                "name": CLUSTER,
+                "members": [
+                    {
+                        "name": member.name,
+                        "agent": f"http://{HOST}:{member.agent_port}",
+                        "host": HOST,
+                        "port": member.port,
+                    }
+                    for member in spec.members
+                ],
+            }
+        ],
+    }

@@ -1,0 +1,220 @@
+"""What a sandbox is made of: its settings, its ports, and the files in its folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import socket
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from holdfast.core.gtid import Flavor
+from holdfast.errors import BadInput, Refused
+
+CLUSTER = "sandbox"
+HOST = "127.0.0.1"
+BASE_PORT = 7400
+MOST_MEMBERS = 7
+SERVERS_FROM = 11
+"""Ports: the manager at the base, agents behind it, servers from here on."""
+FREE_PORTS = range(20000, 32000, 20)
+"""Where a sandbox that does not care looks for ports: below those of outgoing connections."""
+
+
+def default_dir() -> Path:
+    """``$XDG_STATE_HOME/holdfast/sandbox``."""
+    base = os.environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "state") / "holdfast" / "sandbox"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberSpec:
+    """Where one member's parts are; ``folder`` holds all of its files but the socket."""
+
+    name: str
+    number: int
+    folder: Path
+    socket: Path
+    port: int
+    agent_port: int
+
+    @property
+    def datadir(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def option_file(self) -> Path:
+        return self.folder / "my.cnf"
+
+    @property
+    def agent_config(self) -> Path:
+        return self.folder / "agent.yaml"
+
+    @property
+    def state_dir(self) -> Path:
+        return self.folder / "agent"
+
+    @property
+    def error_log(self) -> Path:
+        return self.folder / "server.log"
+
+
+@dataclass(frozen=True, slots=True)
+class Spec:
+    """Settings of a sandbox, as ``sandbox.json`` keeps them.
+
+    :ivar sockets: a folder with a short path, as a socket's must be below 108 bytes
+    :ivar binary: the server binary that was asked for; None for the one that is found
+    """
+
+    dir: Path
+    flavor: Flavor
+    size: int
+    base_port: int
+    sockets: Path
+    binary: Path | None = None
+
+    @property
+    def members(self) -> tuple[MemberSpec, ...]:
+        return tuple(
+            MemberSpec(
+                name=f"m{number}",
+                number=number,
+                folder=self.dir / f"m{number}",
+                socket=self.sockets / f"m{number}.sock",
+                port=self.base_port + SERVERS_FROM + number - 1,
+                agent_port=self.base_port + number,
+            )
+            for number in range(1, self.size + 1)
+        )
+
+    def member(self, name: str) -> MemberSpec:
+        for member in self.members:
+            if member.name == name:
+                return member
+        names = ", ".join(member.name for member in self.members)
+        raise BadInput("member", f"there is no {name!r} in this sandbox: it has {names}")
+
+    @property
+    def manager_url(self) -> str:
+        return f"http://{HOST}:{self.base_port}"
+
+    @property
+    def manager_config(self) -> Path:
+        return self.dir / "manager.yaml"
+
+    @property
+    def token_file(self) -> Path:
+        return self.dir / "token"
+
+    @property
+    def store(self) -> Path:
+        return self.dir / "store.db"
+
+    @property
+    def ports(self) -> dict[int, str]:
+        """Every port that it takes, and for whom."""
+        ports = {self.base_port: "the manager"}
+        for member in self.members:
+            ports[member.agent_port] = f"{member.name}'s agent"
+            ports[member.port] = f"{member.name}'s server"
+        return ports
+
+    def check(self) -> None:
+        """:raises BadInput: a number is out of bounds"""
+        if not 1 <= self.size <= MOST_MEMBERS:
+            raise BadInput("--members", f"must be from 1 to {MOST_MEMBERS}, not {self.size}")
+        highest = 65535 - SERVERS_FROM - MOST_MEMBERS
+        if not 1024 <= self.base_port <= highest:
+            raise BadInput("--base-port", f"must be from 1024 to {highest}, not {self.base_port}")
+
+
+def new_spec(
+    folder: Path, flavor: Flavor, size: int, base_port: int, binary: Path | None = None
+) -> Spec:
+    """Settings of a sandbox that does not exist yet.
+
+    :raises BadInput: the folder holds something else, or a number is out of bounds
+    """
+    folder = folder.absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput("--dir", f"{folder} is not empty, and holds no sandbox")
+    spec = Spec(folder, flavor, size, base_port, Path(), binary and binary.absolute())
+    spec.check()
+    sockets = Path(tempfile.mkdtemp(prefix="holdfast-", dir="/tmp"))
+    return Spec(folder, flavor, size, base_port, sockets, spec.binary)
+
+
+def saved_path(folder: Path) -> Path:
+    return folder / "sandbox.json"
+
+
+def write_saved(spec: Spec, daemons: dict[str, dict[str, Any]]) -> None:
+    """Replace ``sandbox.json``: the settings, and the processes that were started."""
+    settings = {key: value for key, value in asdict(spec).items() if key != "dir"}
+    text = json.dumps({**settings, "daemons": daemons}, indent=1, default=str) + "\n"
+    path = saved_path(spec.dir)
+    new = path.with_name(path.name + ".new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def read_saved(folder: Path) -> tuple[Spec, dict[str, dict[str, Any]]]:
+    """:raises BadInput: there is no sandbox in that folder, or its file is damaged"""
+    path = saved_path(folder.absolute())
+    try:
+        saved = json.loads(path.read_text())
+        spec = Spec(
+            dir=folder.absolute(),
+            flavor=Flavor(saved["flavor"]),
+            size=int(saved["size"]),
+            base_port=int(saved["base_port"]),
+            sockets=Path(saved["sockets"]),
+            binary=Path(saved["binary"]) if saved["binary"] else None,
+        )
+        daemons = dict(saved["daemons"])
+    except FileNotFoundError:
+        raise BadInput(
+            "--dir", f"there is no sandbox in {folder}: make one with holdfast sandbox up"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput("--dir", f"cannot read {path}: {error}") from None
+    spec.check()
+    return spec, daemons
+
+
+def is_free(port: int) -> bool:
+    """Whether nobody listens on this port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+def refuse_taken_ports(ports: dict[int, str]) -> None:
+    """:raises Refused: a port is in use; names it"""
+    for port, whose in ports.items():
+        if not is_free(port):
+            raise Refused(
+                f"--base-port: port {port}, for {whose}, is in use on {HOST}; nothing was started: "
+                "choose other ports with --base-port"
+            )
+
+
+def free_base_port(candidates: Iterable[int] = ()) -> int:
+    """A base port whose whole range is free at this moment.
+
+    :raises Refused: there is none among the candidates
+    """
+    tries = list(candidates) or random.sample(FREE_PORTS, len(FREE_PORTS))
+    for base in tries:
+        if all(is_free(base + offset) for offset in range(SERVERS_FROM + MOST_MEMBERS)):
+            return base
+    raise Refused("no range of free ports was found on this machine")

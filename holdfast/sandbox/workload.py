@@ -1,0 +1,115 @@
+"""Writers that do what an honest client does, and remember what they were told.
+
+Every row has a name of its own and is sent once. A write that ended in an error is *unknown*: it is neither counted as
+done nor sent again.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import pymysql
+
+from holdfast.sandbox.cluster import Sandbox
+from holdfast.sandbox.journal import Journal, Report
+from holdfast.sandbox.locator import Locator, Target, connect, error_code, insert
+from holdfast.sandbox.spec import HOST
+from holdfast.server.base import Account
+
+TABLE = """\
+CREATE TABLE IF NOT EXISTS app.writes (
+  run INT NOT NULL, writer INT NOT NULL, n BIGINT NOT NULL, at DATETIME(6) NOT NULL,
+  PRIMARY KEY (run, writer, n)
+) ENGINE=InnoDB"""
+
+
+class Workload:
+    """Writers against a cluster, one connection and one thread each.
+
+    :ivar rate: writes a second, of all together; None for as many as there can be
+    """
+
+    def __init__(
+        self,
+        targets: tuple[Target, ...],
+        account: Account,
+        writers: int = 8,
+        rate: float | None = None,
+        run: int = 1,
+    ) -> None:
+        self.rate = rate
+        self.run = run
+        self._account = account
+        self._stopped = threading.Event()
+        self._locator = Locator(targets, account, run, writers + 1)
+        self._journals = [Journal(number) for number in range(1, writers + 1)]
+        self._threads = [
+            threading.Thread(target=self._write, args=(journal,), name=f"writer-{journal.writer}")
+            for journal in self._journals
+        ]
+
+    @classmethod
+    def on(
+        cls, sandbox: Sandbox, writers: int = 8, rate: float | None = None, run: int = 1
+    ) -> Workload:
+        """A workload on a sandbox that is whole; makes its table."""
+        with sandbox.connect(sandbox.primary()) as connection:
+            connection.query(TABLE)
+        targets = tuple(Target(each.name, HOST, each.port) for each in sandbox.spec.members)
+        return cls(targets, sandbox.accounts.app, writers, rate, run)
+
+    def start(self) -> None:
+        self._locator.start()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> Report:
+        """End all writers; a write that is under way is given a second."""
+        self._stopped.set()
+        self._locator.stop()
+        for thread in self._threads:
+            thread.join()
+        return self.report()
+
+    def report(self) -> Report:
+        """What was written so far; can be asked for while the writers go on."""
+        return Report(self.run, (*self._journals, *self._locator.journals))
+
+    def acknowledged(self) -> int:
+        return self.report().acknowledged
+
+    def _write(self, journal: Journal) -> None:
+        while not self._stopped.is_set():
+            answer = self._locator.where()
+            if answer is None:
+                return
+            target, generation = answer
+            try:
+                connection = connect(target, self._account)
+            except (pymysql.err.MySQLError, OSError):
+                self._locator.failed(generation)
+                continue
+            try:
+                self._write_on(connection, journal)
+            except (pymysql.err.MySQLError, OSError):
+                self._locator.failed(generation)
+            finally:
+                connection._force_close()  # type: ignore[attr-defined]
+
+    def _write_on(self, connection: pymysql.Connection[Any], journal: Journal) -> None:
+        """Write until the first error, which is raised, or the end."""
+        step = len(self._journals) / self.rate if self.rate else 0.0
+        due = time.monotonic() + step * journal.writer / len(self._journals)
+        while not self._stopped.is_set():
+            if step:
+                time.sleep(max(0.0, due - time.monotonic()))
+                due = max(due + step, time.monotonic())
+            number = len(journal.numbers) + len(journal.unknown) + 1
+            try:
+                connection.query(insert(self.run, journal.writer, number))
+            except (pymysql.err.MySQLError, OSError) as error:
+                journal.fail(number, error_code(error))
+                raise
+            journal.acknowledge(number, time.time())
