@@ -37,16 +37,16 @@ class Board:
         """State and version that belong together."""
         return self._seen
 
-    def change(self, *, incarnation: str | None = None, **fields: Any) -> bool:
+    def change(self, *, during: str | None = None, **fields: Any) -> bool:
         """Replace fields of the state.
 
-        :param incarnation: change it only while this run of the server is the present one: what was learned of
+        :param during: change it only while this incarnation is the present one: what was learned of
             a server that has died meanwhile is void
         :returns: whether it was changed
         """
         with self._lock:
             before, version = self._seen
-            if incarnation is not None and before.incarnation != incarnation:
+            if during is not None and before.incarnation != during:
                 return False
             after = replace(before, **fields)
             changed = _worth_telling(after) != _worth_telling(before)

@@ -55,6 +55,9 @@ def run(config: AgentConfig) -> None:
         listener = stack.enter_context(_listen(config.listen))
         log.say(logger, f"agent of {config.name} listens on {config.listen}")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            loop = runner.get_loop()
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.add_signal_handler(number, agent.stop)
             runner.run(agent.serve(listener))
     log.say(logger, f"agent of {config.name} ends; its server is left as it is")
 
@@ -82,7 +85,7 @@ class Agent:
         self._on_stop: list[Callable[[], None]] = []
 
     async def serve(self, listener: socket.socket) -> None:
-        """Serve until a signal, or :meth:`stop`."""
+        """Serve until :meth:`stop`."""
         loop = asyncio.get_running_loop()
         server = _Uvicorn(
             uvicorn.Config(
@@ -98,12 +101,13 @@ class Agent:
             )
         )
         self._on_stop.append(lambda: setattr(server, "should_exit", True))
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stop)
         await server.serve(sockets=[listener])
 
     def app(self, loop: asyncio.AbstractEventLoop) -> FastAPI:
-        """The HTTP application; the agent's threads run within its lifespan."""
+        """The HTTP application; the agent's threads run within its lifespan.
+
+        A server that runs is known from here on: the agent must not answer "down" first and then find it.
+        """
         config = self._config
         own = config.server
         process = ServerProcess(
@@ -130,11 +134,11 @@ class Agent:
         )
         lane = Lane(duties, self._term, watch, observer, self.board)
         poll = LongPoll(self.board, loop)
+        watch.look()
         self._on_stop += [poll.close, lane.stop]
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-            watch.look()
             observer.start()
             lane.start()
             yield

@@ -123,7 +123,7 @@ class Duties:
         running = self._watch.current()
         if running is None:
             return
-        if running.child and self._board.state.server is ServerStatus.STARTING:
+        if self._watch.started(running) and self._board.state.server is ServerStatus.STARTING:
             return  # it boots following nobody, and no command has come since
         self._server.stop_receiver(deadline)
         steps.done("receiver stopped")
@@ -169,7 +169,7 @@ class Duties:
     def _prove(self, term: int, serial: int, deadline: Deadline, steps: Steps) -> None:
         before = self._board.state
         self._server.prove(term, serial, deadline)
-        self._board.change(incarnation=before.incarnation, proved=max(before.proved, serial))
+        self._board.change(during=before.incarnation, proved=max(before.proved, serial))
         steps.done("proved")
 
     def _cut(self, term: int, command: Cut, deadline: Deadline, steps: Steps) -> None:

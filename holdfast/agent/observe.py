@@ -69,7 +69,7 @@ class Observer:
                 raise self._unanswered(running.incarnation, error) from error
             self._answered_at = time.monotonic()
             self._board.change(
-                incarnation=running.incarnation,
+                during=running.incarnation,
                 server=ServerStatus.UP,
                 reason="",
                 **{name: getattr(found, name) for name in _SHARED},
@@ -92,7 +92,7 @@ class Observer:
         ended = self._watch.current() is None
         if self._board.state.reason == "" and not starting and not ended:
             say(logger, "no answer from the server", logging.WARNING, error=error)
-        self._board.change(incarnation=incarnation, reason=reason)
+        self._board.change(during=incarnation, reason=reason)
         return Unreachable(f"{reason or 'the server is starting'}: {error}")
 
     def _run(self) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import threading
 import time
@@ -34,6 +35,7 @@ class Watch:
         self._loop = loop
         self._lock = threading.RLock()
         self._running: Running | None = None
+        self._started: Running | None = None
         self._since = 0.0
         self._killed_because = ""
 
@@ -56,21 +58,26 @@ class Watch:
                     self._appeared(running)
             return running
 
+    def started(self, running: Running) -> bool:
+        """Whether this agent itself started it, so all that was ever asked of it is known."""
+        return self._started is running
+
     def start(self) -> Running:
         """:raises Refused: when it is running already, or cannot be started"""
         with self._lock:
             if self.current() is not None:
                 raise Refused("the server is running already")
-            running = self.process.start()
+            running = self._started = self.process.start()
             self._appeared(running)
             return running
 
     def kill(self, because: str) -> None:
-        """Send SIGKILL to the present run; does not wait."""
+        """Try to SIGKILL the present run; does not wait, and raises nothing."""
         running = self._running
         if running is not None:
             self._killed_because = because
-            running.kill()
+            with contextlib.suppress(OSError):
+                running.kill()
 
     def kill_and_wait(self, because: str, seconds: float) -> None:
         """Kill whatever runs with our option file; DOWN is published when this returns."""

@@ -6,6 +6,7 @@ command line. Files that name a pid are never trusted: the number may belong to 
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import select
@@ -82,7 +83,7 @@ class Running:
 
     def kill(self) -> None:
         """Send SIGKILL; does not wait."""
-        if self.alive:
+        with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.fd, signal.SIGKILL)
 
     def kill_and_wait(self, seconds: float) -> Ending:

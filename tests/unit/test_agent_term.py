@@ -50,7 +50,7 @@ def test_on_a_full_disk_the_old_promise_stays(tmp_path: Path) -> None:
     term = TermFile(tmp_path)
     term.raise_to(7)
     (tmp_path / ".term.part").symlink_to("/dev/full")
-    with pytest.raises(Refused, match="cannot write term 8.*No space left"):
+    with pytest.raises(Refused, match=r"cannot write term 8.*No space left"):
         term.raise_to(8)
     assert term.promised == TermFile(tmp_path).promised == 7
     term.raise_to(8)

@@ -1,0 +1,248 @@
+"""An agent with a server in memory whose process is a real, harmless one."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import httpx
+import uvloop
+
+from holdfast.agent.daemon import Agent
+from holdfast.config.schema import AgentConfig
+from holdfast.core.commands import Command
+from holdfast.core.gtid import Flavor
+from holdfast.core.view import MemberState, Receiver, Replication, SemiSync
+from holdfast.errors import Unreachable
+from holdfast.server.base import Deadline, Observation, Source
+from holdfast.server.process import Running, ServerProcess, kernel_boot_id
+from holdfast.wire import CommandReply, CommandRequest, StateReply
+
+SLEEPER = "import time; time.sleep(120)"
+FIRST_PORT, LAST_PORT = 27200, 27249
+
+
+class MemoryServer:
+    """A database server that follows the rules of ``server/base.py``, without a database.
+
+    :ivar stuck: names of the methods that do not end until their deadline, or until it is called off
+    :ivar frozen: it answers nothing
+    """
+
+    flavor = Flavor.MARIADB
+
+    def __init__(self) -> None:
+        self.now = Observation(
+            version="11.4.9",
+            server_id=1,
+            origin="0-1",
+            writable=False,
+            received="0-1-10",
+            applied="0-1-10",
+            replication=Replication(),
+            semi_sync=SemiSync(),
+        )
+        self.calls: list[str] = []
+        self.stuck: set[str] = set()
+        self.frozen = False
+        self.closed = False
+        self.ackers = 9
+
+    def ping(self, deadline: Deadline) -> None:
+        if self.frozen:
+            raise Unreachable("no answer")
+
+    def observe(self, deadline: Deadline) -> Observation:
+        self.ping(deadline)
+        return self.now
+
+    def stop_receiver(self, deadline: Deadline) -> None:
+        self._called("stop_receiver", deadline)
+        self._replicate(receiver=Receiver.OFF)
+
+    def drain(self, deadline: Deadline) -> None:
+        self._called("drain", deadline)
+        self.now = replace(self.now, applied=self.now.received)
+
+    def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
+        self._called("follow", deadline)
+        self._replicate(source=f"{source.host}:{source.port}", receiver=Receiver.ON, applier=True)
+        self.now = replace(self.now, semi_sync=SemiSync(replica=semi_sync))
+
+    def prepare_primary(self, acks: int, deadline: Deadline) -> None:
+        self._called("prepare_primary", deadline)
+        assert self.now.replication.receiver is Receiver.OFF
+        assert self.now.received == self.now.applied
+        self.now = replace(self.now, replication=Replication())
+        self.set_acks(acks, deadline)
+
+    def wait_for_ackers(self, acks: int, deadline: Deadline) -> None:
+        self._called("wait_for_ackers", deadline)
+        deadline.wait_until("ackers", lambda: self.ackers >= acks)
+
+    def set_acks(self, acks: int, deadline: Deadline) -> None:
+        self._called("set_acks", deadline)
+        self.now = replace(self.now, semi_sync=SemiSync(source=acks > 0, acks=acks))
+
+    def prove(self, term: int, serial: int, deadline: Deadline) -> None:
+        self._called("prove", deadline)
+
+    def open(self, deadline: Deadline) -> None:
+        self._called("open", deadline)
+        self.now = replace(self.now, writable=True)
+
+    def close(self) -> None:
+        self.closed = True
+
+    def _called(self, name: str, deadline: Deadline) -> None:
+        self.calls.append(name)
+        if self.frozen:
+            raise Unreachable("no answer")
+        deadline.wait_until(name, lambda: name not in self.stuck)
+
+    def _replicate(self, **fields: Any) -> None:
+        self.now = replace(self.now, replication=replace(self.now.replication, **fields))
+
+
+class World:
+    """A host with one agent, which can be started over and over.
+
+    :ivar boot: what the kernel says is its boot id
+    """
+
+    def __init__(self, folder: Path, token: str = "") -> None:
+        self.folder = folder
+        self.server = MemoryServer()
+        self.boot = kernel_boot_id()
+        self.state_dir = folder / "state"
+        self.state_dir.mkdir()
+        self.port, self._listener = _listen()
+        (folder / "server.py").write_text(SLEEPER)
+        (folder / "my.cnf").touch()
+        (folder / "data").mkdir()
+        (folder / "secret").write_text("secret\n")
+        if token:
+            (folder / "token").write_text(token + "\n")
+        account = {"user": "holdfast", "password_file": folder / "secret"}
+        self.config = AgentConfig.model_validate(
+            {
+                "listen": f"127.0.0.1:{self.port}",
+                "token_file": folder / "token" if token else None,
+                "cluster": "c",
+                "name": "a",
+                "state_dir": self.state_dir,
+                "replication": account,
+                "server": {
+                    "flavor": "mariadb",
+                    "command": (sys.executable, str(folder / "server.py")),
+                    "option_file": folder / "my.cnf",
+                    "datadir": folder / "data",
+                    "socket": folder / "sock",
+                    "binlog_index": folder / "data" / "binlog.index",
+                    "admin": account,
+                },
+            }
+        )
+        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        self._agent: Agent | None = None
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self.start_agent()
+
+    def start_agent(self) -> None:
+        ready = threading.Event()
+
+        async def main() -> None:
+            self._loop = asyncio.get_running_loop()
+            self._agent = Agent(self.config, self.server, lambda: self.boot)
+            ready.set()
+            await self._agent.serve(self._listener.dup())
+
+        self._thread = threading.Thread(
+            target=lambda: asyncio.Runner(loop_factory=uvloop.new_event_loop).run(main())
+        )
+        self._thread.start()
+        assert ready.wait(5)
+        assert self.http.get("/v1/health").status_code == 200
+
+    def stop_agent(self) -> None:
+        assert self._loop is not None
+        assert self._agent is not None
+        assert self._thread is not None
+        self._loop.call_soon_threadsafe(self._agent.stop)
+        self._thread.join(10)
+        assert not self._thread.is_alive()
+
+    def restart_agent(self) -> None:
+        self.stop_agent()
+        self.start_agent()
+
+    def end(self) -> None:
+        self.http.close()
+        self.stop_agent()
+        self._listener.close()
+        running = self.process()
+        if running is not None:
+            running.kill_and_wait(5)
+
+    def process(self) -> Running | None:
+        own = self.config.server
+        return ServerProcess(own.command, own.option_file, own.datadir, Path("/dev/null")).find()
+
+    def state(self, since: int | None = None, wait: float = 0) -> StateReply:
+        query = {"wait": wait} if since is None else {"since": since, "wait": wait}
+        answer = self.http.get("/v1/state", params=query)
+        assert answer.status_code == 200, answer.text
+        return StateReply.model_validate_json(answer.content)
+
+    def command(self, term: int, command: Command) -> CommandReply:
+        request = CommandRequest.of(term, command).model_dump_json()
+        # a connection of its own: commands may be sent from several threads
+        answer = httpx.post(f"{self.http.base_url}/v1/command", content=request, timeout=30)
+        assert answer.status_code == 200, answer.text
+        return CommandReply.model_validate_json(answer.content)
+
+    def done(self, term: int, command: Command) -> CommandReply:
+        reply = self.command(term, command)
+        assert reply.error == "", reply.message
+        return reply
+
+    def in_background(self, term: int, command: Command) -> Background:
+        return Background(self, term, command)
+
+    def until(self, reached: Any, seconds: float = 5) -> MemberState:
+        end = time.monotonic() + seconds
+        while not reached(state := self.state().state):
+            assert time.monotonic() < end, state
+            time.sleep(0.01)
+        return state
+
+
+class Background:
+    """A command that was sent and is being waited for."""
+
+    def __init__(self, world: World, term: int, command: Command) -> None:
+        self._replies: list[CommandReply] = []
+        self._thread = threading.Thread(
+            target=lambda: self._replies.append(world.command(term, command))
+        )
+        self._thread.start()
+
+    def reply(self) -> CommandReply:
+        self._thread.join(20)
+        return self._replies[0]
+
+
+def _listen() -> tuple[int, socket.socket]:
+    for port in range(FIRST_PORT, LAST_PORT + 1):
+        try:
+            return port, socket.create_server(("127.0.0.1", port))
+        except OSError:
+            continue
+    raise AssertionError(f"no port is free in {FIRST_PORT}-{LAST_PORT}")

@@ -1,0 +1,230 @@
+"""What a manager meets on the agent's port: tokens, errors, long polls."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.core.commands import Drain, Fence, Promise, Start
+from holdfast.core.view import ServerStatus
+from tests.unit.agent_world import World
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.end()
+
+
+@pytest.fixture
+def guarded(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path, token="s3cret")
+    yield world
+    world.end()
+
+
+@pytest.mark.parametrize(
+    "header", ["", "s3cret", "Bearer", "Bearer wrong", "bearer s3cret", "Bearer s3crett"]
+)
+def test_without_the_token_nobody_is_heard(guarded: World, header: str) -> None:
+    for method, path in (("GET", "/v1/state"), ("POST", "/v1/command"), ("GET", "/v1/nothing")):
+        headers = {"Authorization": header} if header else {}
+        answer = guarded.http.request(method, path, headers=headers)
+        assert answer.status_code == 401
+        assert answer.json()["error"] == "Unauthorized"
+        assert answer.headers["www-authenticate"] == "Bearer"
+
+
+def test_with_the_token_one_is_heard(guarded: World) -> None:
+    answer = guarded.http.get("/v1/state", headers={"Authorization": "Bearer s3cret"})
+    assert answer.status_code == 200
+    assert answer.json()["state"]["name"] == "a"
+
+
+def test_health_says_nothing_that_needs_a_token(guarded: World) -> None:
+    assert guarded.http.get("/v1/health").json() == {"status": "ok"}
+
+
+@pytest.mark.parametrize(
+    ("body", "about"),
+    [
+        (b"", "request"),
+        (b"{", "request"),
+        (b"[]", "request"),
+        (b"\xff\xfe", "request"),
+        (b'{"command": "promise"}', "term"),
+        (b'{"term": -1, "command": "promise"}', "term"),
+        (b'{"term": 99999999999999999999, "command": "promise"}', "term"),
+        (b'{"term": 1, "command": "reboot"}', "reboot"),
+        (b'{"term": 1, "command": "set_acks"}', "arguments"),
+        (b'{"term": 1, "command": "set_acks", "arguments": {"acks": "many"}}', "acks"),
+    ],
+)
+def test_a_bad_request_is_answered_in_one_line(world: World, body: bytes, about: str) -> None:
+    answer = world.http.post("/v1/command", content=body)
+    assert answer.status_code == 400
+    problem = answer.json()
+    assert problem["error"] == "BadInput"
+    assert about in problem["message"]
+    assert "\n" not in problem["message"]
+    assert world.state().state.term == 0
+
+
+@pytest.mark.parametrize("query", ["since=x", "wait=-1", "wait=nan", "wait=inf", "wait=soon"])
+def test_a_bad_query_is_answered_in_one_line(world: World, query: str) -> None:
+    answer = world.http.get(f"/v1/state?{query}")
+    assert answer.status_code == 400
+    assert answer.json()["error"] == "BadInput"
+
+
+def test_unknown_paths_and_methods_are_told_in_json(world: World) -> None:
+    assert world.http.get("/").json()["error"] == "Refused"
+    assert world.http.get("/v1/command").status_code == 405
+
+
+def test_a_request_larger_than_any_command_is_refused(world: World) -> None:
+    answer = world.http.post("/v1/command", content=b" " * (17 * 1024 * 1024))
+    assert answer.status_code == 413
+
+
+def test_without_a_change_the_poll_ends_with_its_time(world: World) -> None:
+    version = world.state().version
+    begun = time.monotonic()
+    assert world.state(since=version, wait=0.3).version == version
+    assert 0.25 < time.monotonic() - begun < 2
+
+
+def test_another_version_is_answered_at_once(world: World) -> None:
+    version = world.state().version
+    begun = time.monotonic()
+    assert world.state(since=version - 1, wait=20).version == version
+    assert world.state(wait=20).version == version
+    assert time.monotonic() - begun < 2
+
+
+def started(world: World) -> int:
+    """Start the server; the version of the board once it is up."""
+    world.done(1, Start())
+    world.until(lambda state: state.up)
+    return world.state().version
+
+
+def test_the_death_of_the_server_wakes_the_poll(
+    world: World, capsys: pytest.CaptureFixture[str]
+) -> None:
+    took = []
+    for _ in range(5):
+        version = started(world)
+        running = world.process()
+        assert running is not None
+        died = []
+
+        def kill(pid: int = running.pid, died: list[float] = died) -> None:
+            died.append(time.monotonic())
+            os.kill(pid, signal.SIGKILL)
+
+        timer = threading.Timer(0.1, kill)
+        timer.start()
+        reply = world.state(since=version, wait=20)
+        took.append((time.monotonic() - died[0]) * 1000)
+        timer.join()
+        assert reply.state.server is ServerStatus.DOWN
+        assert reply.state.incarnation == ""
+        assert (reply.state.received, reply.state.applied) == ("", "")
+        assert "killed by signal 9" in reply.state.reason
+    with capsys.disabled():
+        print(f"\ndeath to answered long poll: {', '.join(f'{ms:.1f}' for ms in took)} ms")
+    assert min(took) < 500
+
+
+def test_positions_and_lag_wake_nobody_but_are_told(world: World) -> None:
+    version = started(world)
+    world.server.now = changed(world, received="0-1-99")
+    reply = world.until(lambda state: state.received == "0-1-99")
+    assert world.state().version == version
+    assert reply.applied == "0-1-10"
+
+
+def test_a_change_of_the_server_is_told(world: World) -> None:
+    version = started(world)
+    world.server.now = changed(world, writable=True)
+    reply = world.state(since=version, wait=20)
+    assert reply.state.writable
+    assert reply.version > version
+
+
+def test_a_server_that_does_not_answer_keeps_what_is_known_of_it(world: World) -> None:
+    version = started(world)
+    world.server.frozen = True
+    state = world.state(since=version, wait=20).state
+    assert state.server is ServerStatus.UP
+    assert state.received == "0-1-10"
+    assert state.reason.startswith("no answer from the server for ")
+    frozen = world.state().version
+    world.until(lambda state: state.reason > "no answer from the server for 0.6 s")
+    assert world.state().version == frozen
+    world.server.frozen = False
+    assert world.state(since=frozen, wait=20).state.reason == ""
+
+
+def test_a_stopping_agent_answers_its_polls_and_leaves_the_server(world: World) -> None:
+    version = started(world)
+    running = world.process()
+    assert running is not None
+    timer = threading.Timer(0.2, world.stop_agent)
+    timer.start()
+    begun = time.monotonic()
+    assert world.state(since=version, wait=20).version == version
+    timer.join()
+    assert time.monotonic() - begun < 3
+    assert running.alive
+    assert world.server.closed
+    world.start_agent()
+
+
+def test_a_restarted_agent_finds_server_and_promise(world: World) -> None:
+    started(world)
+    world.done(7, Promise())
+    before = world.state()
+    world.restart_agent()
+    world.until(lambda state: state.up)
+    after = world.state()
+    assert after.state.incarnation == before.state.incarnation
+    assert after.state.term == 7
+    assert after.version != before.version
+    assert world.command(6, Drain()).promised == 7
+
+
+def test_the_time_of_a_promise(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    started(world)
+    http, took, steps = world.http, [], {}
+    for term in range(2, 52):
+        body = json.dumps({"term": term, "command": "promise"})
+        begun = time.monotonic()
+        answer: Any = http.post("/v1/command", content=body).json()
+        took.append((time.monotonic() - begun) * 1000)
+        steps = answer["steps"]
+    took.sort()
+    with capsys.disabled():
+        print(
+            f"\npromise round trip: median {took[25]:.2f}, worst {took[-1]:.2f} ms, last: {steps}"
+        )
+    assert took[25] < 200
+
+
+def test_a_fence_needs_no_server(world: World) -> None:
+    assert world.done(1, Fence()).state.server is ServerStatus.DOWN
+
+
+def changed(world: World, **fields: Any) -> Any:
+    return replace(world.server.now, **fields)
