@@ -1,0 +1,1 @@
+"""The process that decides: it observes all agents, asks ``core.decide``, and has the steps carried out."""

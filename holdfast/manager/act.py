@@ -1,0 +1,108 @@
+"""Has commands carried out: one at a time for each member, and not the same one over and over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+from holdfast.core.commands import Command
+from holdfast.core.decision import Send
+from holdfast.errors import HoldfastError
+from holdfast.manager.client import AgentClient
+from holdfast.manager.events import EventKind, EventLog
+from holdfast.manager.observe import Observer
+from holdfast.wire import command_name
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+FORGET = 15.0
+"""Seconds before the same command may be sent again: doubled each time it is asked for again within FORGET."""
+
+
+@dataclass(slots=True)
+class _Last:
+    term: int
+    command: Command
+    ended: float = 0.0
+    times: int = 1
+    told: str = ""
+
+
+class Actor:
+    """Sends what was decided. Deciding again while a command is under way sends nothing twice."""
+
+    def __init__(
+        self, agents: dict[str, AgentClient], observer: Observer, events: EventLog
+    ) -> None:
+        self._agents = agents
+        self._observer = observer
+        self._events = events
+        self._under_way: dict[str, tuple[int, Command, asyncio.Task[None]]] = {}
+        self._last: dict[tuple[str, type[Command]], _Last] = {}
+
+    def send(self, term: int, step: Send) -> None:
+        """Start it, unless the member is busy with a command of this term, or it was sent just now."""
+        busy = self._under_way.get(step.member)
+        if busy and busy[0] >= term:
+            return
+        if not self._due(term, step):
+            return
+        task = asyncio.create_task(self._carry_out(term, step))
+        self._under_way[step.member] = (term, step.command, task)
+
+    def _due(self, term: int, step: Send) -> bool:
+        key = (step.member, type(step.command))
+        last = self._last.get(key)
+        now = time.monotonic()
+        if last is None or last.term != term or now - last.ended > FORGET:
+            self._last[key] = _Last(term, step.command)
+            return True
+        if last.command != step.command:
+            last.command, last.times = step.command, 1
+            return True
+        if now - last.ended < min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (last.times - 1)):
+            return False
+        last.times += 1
+        return True
+
+    async def _carry_out(self, term: int, step: Send) -> None:
+        begun = time.monotonic()
+        name = command_name(step.command)
+        try:
+            reply = await self._agents[step.member].command(term, step.command)
+            self._observer.accept(reply.state, reply.version)
+            reply.fail(step.member, term)
+            self._told(step, "")
+            self._events.add(
+                EventKind.COMMAND,
+                f"{step.member}: {name}",
+                step.member,
+                (time.monotonic() - begun) * 1000,
+                reply.steps,
+            )
+        except HoldfastError as error:
+            text = f"{step.member}: {name} failed: {error}"
+            if self._told(step, text):
+                self._events.add(
+                    EventKind.FAILED, text, step.member, (time.monotonic() - begun) * 1000
+                )
+        finally:
+            if self._under_way.get(step.member, (0,))[0] == term:
+                del self._under_way[step.member]
+            self._last[step.member, type(step.command)].ended = time.monotonic()
+            self._observer.changed.set()
+
+    def _told(self, step: Send, text: str) -> bool:
+        """Whether the outcome differs from the last one of that command: the same failure is told once."""
+        last = self._last[step.member, type(step.command)]
+        if last.told == text:
+            return False
+        last.told = text
+        return True
+
+    async def close(self) -> None:
+        tasks = [task for _, _, task in self._under_way.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

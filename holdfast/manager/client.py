@@ -1,0 +1,88 @@
+"""How a manager speaks to an agent: HTTP, with a deadline on every call."""
+
+from __future__ import annotations
+
+import httpx
+from pydantic import TypeAdapter, ValidationError
+
+from holdfast.core.commands import Command, Cut, Drain, Follow, Promote, Prove
+from holdfast.errors import OutcomeUnknown, Unreachable
+from holdfast.wire import CommandReply, CommandRequest, StateReply, command_name
+
+CONNECT_SECONDS = 0.5
+GRACE_SECONDS = 1.5
+"""What a long poll may take beyond the time it was told to wait: a busy machine is not a dead one."""
+
+_STATE = TypeAdapter(StateReply)
+_REPLY = TypeAdapter(CommandReply)
+_SECONDS: dict[type[Command], float] = {
+    Drain: 12,
+    Follow: 20,
+    Promote: 20,
+    Prove: 8,
+    Cut: 70,
+}
+"""A little more than the agents' own deadlines; six seconds for what is not listed."""
+
+
+class AgentClient:
+    """One member's agent. Keeps its connections open."""
+
+    def __init__(self, member: str, url: str, token: str | None) -> None:
+        self._member = member
+        self._http = httpx.AsyncClient(
+            base_url=url,
+            headers={"Authorization": f"Bearer {token}"} if token else {},
+            limits=httpx.Limits(keepalive_expiry=300),
+            trust_env=False,
+        )
+
+    async def state(self, since: int | None, wait: float) -> StateReply:
+        """The state, as soon as its version is not ``since``, at the latest after ``wait`` seconds.
+
+        :raises Unreachable: no answer, or none that can be understood
+        """
+        params = {"wait": str(wait)} | ({"since": str(since)} if since is not None else {})
+        timeout = httpx.Timeout(wait + GRACE_SECONDS, connect=CONNECT_SECONDS)
+        try:
+            response = await self._http.get("/v1/state", params=params, timeout=timeout)
+            self._understood(response)
+            return _STATE.validate_json(response.content)
+        except (httpx.TransportError, ValidationError) as error:
+            raise Unreachable(_why(error)) from None
+
+    async def command(self, term: int, command: Command) -> CommandReply:
+        """Have ``command`` carried out; the reply's ``fail`` raises what went wrong there.
+
+        :raises Unreachable: it was not sent; :raises OutcomeUnknown: no answer came
+        """
+        timeout = httpx.Timeout(_SECONDS.get(type(command), 6), connect=CONNECT_SECONDS)
+        body = CommandRequest.of(term, command).model_dump_json()
+        try:
+            response = await self._http.post("/v1/command", content=body, timeout=timeout)
+            self._understood(response)
+            return _REPLY.validate_json(response.content)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
+        except (httpx.TransportError, ValidationError) as error:
+            what = f"agent of {self._member}: {command_name(command)}"
+            raise OutcomeUnknown(f"{what}: {_why(error)}") from None
+
+    def _understood(self, response: httpx.Response) -> None:
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            raise Unreachable("it does not accept the token: see agent_token_file")
+        if response.is_error:
+            raise Unreachable(f"it answers {response.status_code}: {response.text[:200]}")
+
+    async def close(self) -> None:
+        await self._http.aclose()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, httpx.ConnectError):
+        return "connection refused"
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    if isinstance(error, ValidationError):
+        return "its answer cannot be understood; are agent and manager of the same version?"
+    return str(error) or type(error).__name__

@@ -1,0 +1,100 @@
+"""Puts the manager together and runs it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import signal
+import socket
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import uvloop
+from fastapi import FastAPI
+
+from holdfast import log
+from holdfast.config.load import secret
+from holdfast.config.schema import ClusterConfig, ManagerConfig
+from holdfast.core.cluster import Cluster, Member
+from holdfast.errors import Fatal
+from holdfast.manager.api import make_app
+from holdfast.manager.client import AgentClient
+from holdfast.manager.lead import Leader
+from holdfast.serving import HttpServer, listening
+from holdfast.store.sqlite import SqliteStore
+
+logger = logging.getLogger(__name__)
+
+
+def run(config: ManagerConfig) -> None:
+    """Run the manager until SIGTERM or SIGINT.
+
+    :raises BadInput: when a secret cannot be read
+    :raises Fatal: when it cannot start: nothing was done
+    """
+    log.setup(config.log_format)
+    token = _optional_secret(config.token_file, "token_file")
+    agent_token = _optional_secret(config.agent_token_file, "agent_token_file")
+    with (
+        listening(config.listen) as listener,
+        contextlib.closing(SqliteStore(config.store)) as store,
+    ):
+        log.say(logger, f"manager listens on {config.listen}", store=str(config.store))
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_serve(config, listener, store, token, agent_token))
+    log.say(logger, "manager ends; agents and servers are left as they are")
+
+
+async def _serve(
+    config: ManagerConfig,
+    listener: socket.socket,
+    store: SqliteStore,
+    token: str | None,
+    agent_token: str | None,
+) -> None:
+    leaders = {
+        each.name: Leader(_cluster(each), _agents(each, agent_token), store)
+        for each in config.clusters
+    }
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        tasks = [asyncio.create_task(leader.run()) for leader in leaders.values()]
+        for task in tasks:
+            task.add_done_callback(_unexpected)
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    failures: list[BaseException] = []
+    server = HttpServer(make_app(leaders, token, lifespan))
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(
+            number, lambda: setattr(server, "should_exit", True)
+        )
+
+    def _unexpected(task: asyncio.Task[None]) -> None:
+        """A cluster that nobody manages any more is worse than a manager that is started anew."""
+        if not task.cancelled() and (error := task.exception()):
+            logger.critical("the manager fails", exc_info=error)
+            failures.append(error)
+            server.should_exit = True
+
+    await server.serve(sockets=[listener])
+    if failures:
+        raise Fatal(f"the manager failed: {failures[0]!r}")
+
+
+def _cluster(config: ClusterConfig) -> Cluster:
+    members = tuple(Member(each.name, each.host, each.port) for each in config.members)
+    return Cluster(config.name, members, config.durability)
+
+
+def _agents(config: ClusterConfig, token: str | None) -> dict[str, AgentClient]:
+    return {each.name: AgentClient(each.name, each.agent, token) for each in config.members}
+
+
+def _optional_secret(path: Path | None, key: str) -> str | None:
+    return secret(path, key) if path else None

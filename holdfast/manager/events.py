@@ -1,0 +1,78 @@
+"""What happened to a cluster lately, for the log and for whoever watches."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from holdfast.log import say
+
+KEPT = 1000
+
+logger = logging.getLogger(__name__)
+
+
+class EventKind(StrEnum):
+    """LED: this manager leads from now on. DETECTED: the primary died. DECIDED: a record was saved.
+    COMMAND: an agent has done what it was asked; FAILED: it has not. WHOLE: every member is well again."""
+
+    LED = "led"
+    DETECTED = "detected"
+    DECIDED = "decided"
+    COMMAND = "command"
+    FAILED = "failed"
+    WHOLE = "whole"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """:ivar at: seconds since 1970; :ivar ms: how long it took; :ivar steps: milliseconds of its parts"""
+
+    id: int
+    at: float
+    kind: EventKind
+    text: str
+    member: str = ""
+    ms: float = 0.0
+    steps: dict[str, float] = field(default_factory=dict)
+
+
+class EventLog:
+    """The last events of one cluster; every one is logged as a line too."""
+
+    def __init__(self, cluster: str) -> None:
+        self._cluster = cluster
+        self._events: deque[Event] = deque(maxlen=KEPT)
+        self._last = 0
+        self._changed = asyncio.Event()
+
+    def add(
+        self,
+        kind: EventKind,
+        text: str,
+        member: str = "",
+        ms: float = 0.0,
+        steps: dict[str, float] | None = None,
+    ) -> None:
+        self._last += 1
+        event = Event(self._last, time.time(), kind, text, member, round(ms, 2), steps or {})
+        self._events.append(event)
+        self._changed.set()
+        self._changed = asyncio.Event()
+        level = logging.WARNING if kind in (EventKind.FAILED, EventKind.DETECTED) else logging.INFO
+        took = {"ms": event.ms} if ms else {}
+        say(logger, text, level, cluster=self._cluster, event=kind.value, **took)
+
+    async def since(self, number: int, wait: float) -> list[Event]:
+        """The events after ``number``; waits up to ``wait`` seconds for the first."""
+        if self._last <= number and wait > 0:
+            try:
+                async with asyncio.timeout(wait):
+                    await self._changed.wait()
+            except TimeoutError:
+                return []
+        return [event for event in self._events if event.id > number]

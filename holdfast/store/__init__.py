@@ -1,0 +1,1 @@
+"""Where the clusters' records are kept."""

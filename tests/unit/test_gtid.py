@@ -1,0 +1,125 @@
+"""GTID algebra, against plain sets of (stream, number)."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.core.gtid import Flavor, GtidSet, parse
+
+UUIDS = [f"{n}e11fa47-71ca-11e1-9e33-c80aa9429562" for n in range(3)]
+STREAMS = {
+    Flavor.MYSQL: [*UUIDS, f"{UUIDS[0]}:blue"],
+    Flavor.MARIADB: ["0-1", "0-2", "1-1"],
+}
+
+
+def plain(gtids: GtidSet) -> set[tuple[str, int]]:
+    return {
+        (stream, number)
+        for stream, spans in gtids.streams.items()
+        for low, high in spans
+        for number in range(low, high + 1)
+    }
+
+
+def made(flavor: Flavor, members: set[tuple[str, int]]) -> GtidSet:
+    whole = GtidSet(flavor, {})
+    for stream, number in members:
+        whole = whole.union(GtidSet(flavor, {stream: ((number, number),)}))
+    return whole
+
+
+def sets(flavor: Flavor) -> st.SearchStrategy[set[tuple[str, int]]]:
+    return st.sets(st.tuples(st.sampled_from(STREAMS[flavor]), st.integers(1, 12)), max_size=25)
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+@given(data=st.data())
+def test_the_algebra_is_that_of_sets(flavor: Flavor, data: st.DataObject) -> None:
+    a, b = data.draw(sets(flavor)), data.draw(sets(flavor))
+    first, second = made(flavor, a), made(flavor, b)
+    assert plain(first) == a
+    assert plain(first.union(second)) == a | b
+    assert plain(first.subtract(second)) == a - b
+    assert first.contains(second) == (b <= a)
+    assert first.count() == len(a)
+    assert bool(first) == bool(a)
+    assert (first == second) == (a == b)
+    assert all(first.has(stream, number) == ((stream, number) in a) for stream, number in a | b)
+
+
+@given(members=sets(Flavor.MYSQL))
+def test_mysql_text_round_trip(members: set[tuple[str, int]]) -> None:
+    gtids = made(Flavor.MYSQL, members)
+    assert parse(Flavor.MYSQL, str(gtids)) == gtids
+
+
+@given(state=st.dictionaries(st.sampled_from(STREAMS[Flavor.MARIADB]), st.integers(1, 99)))
+def test_mariadb_text_round_trip(state: dict[str, int]) -> None:
+    text = ",".join(f"{stream}-{number}" for stream, number in sorted(state.items()))
+    gtids = parse(Flavor.MARIADB, text)
+    assert str(gtids) == text
+    assert gtids.count() == sum(state.values())
+
+
+@given(members=sets(Flavor.MYSQL), others=sets(Flavor.MYSQL))
+def test_on_mysql_to_cover_is_to_contain(
+    members: set[tuple[str, int]], others: set[tuple[str, int]]
+) -> None:
+    first, second = made(Flavor.MYSQL, members), made(Flavor.MYSQL, others)
+    assert first.covers(second) == first.contains(second)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs", "covers"),
+    [
+        ("", "", True),
+        ("0-1-5", "", True),
+        ("", "0-1-1", False),
+        ("0-1-5", "0-1-5", True),
+        ("0-1-5", "0-1-6", False),
+        ("0-1-9,0-2-12", "0-1-10", True),  # what lies before 0-2-12 cannot be listed
+        ("0-1-5", "0-2-5", False),  # the same place in the line, another transaction: diverged
+        ("0-1-5,1-1-3", "0-1-4,1-1-4", False),
+    ],
+)
+def test_on_mariadb_heads_are_compared_domain_by_domain(
+    mine: str, theirs: str, covers: bool
+) -> None:
+    assert parse(Flavor.MARIADB, mine).covers(parse(Flavor.MARIADB, theirs)) is covers
+
+
+def test_mysql_forms_of_writing() -> None:
+    uuid = UUIDS[0]
+    spread = parse(Flavor.MYSQL, f"{uuid.upper()}:1-3:5 : 4,\n {UUIDS[1]}:7, {uuid}:blue:1-2:red:9")
+    assert spread.streams == {
+        uuid: ((1, 5),),
+        UUIDS[1]: ((7, 7),),
+        f"{uuid}:blue": ((1, 2),),
+        f"{uuid}:red": ((9, 9),),
+    }
+
+
+def test_heads_for_people() -> None:
+    assert parse(Flavor.MARIADB, "0-1-7,0-2-9").last() == "0-2-9"
+    assert parse(Flavor.MYSQL, f"{UUIDS[0]}:1-7").last() == "…9562:1-7"
+    assert parse(Flavor.MYSQL, "").last() == ""
+
+
+@pytest.mark.parametrize(
+    ("flavor", "text"),
+    [
+        (Flavor.MARIADB, "0-1"),
+        (Flavor.MARIADB, "0-1-x"),
+        (Flavor.MYSQL, "1-2-3"),
+        (Flavor.MYSQL, UUIDS[0]),
+        (Flavor.MYSQL, f"{UUIDS[0]}:0-3"),
+        (Flavor.MYSQL, f"{UUIDS[0]}:5-3"),
+        (Flavor.MYSQL, f"{UUIDS[0]}:1-3-4"),
+    ],
+)
+def test_what_is_no_gtid_set_is_refused_with_the_offending_part(flavor: Flavor, text: str) -> None:
+    with pytest.raises(ValueError, match=r"not|neither"):
+        parse(flavor, text)
