@@ -1,0 +1,155 @@
+"""MariaDB 10.11 and later."""
+
+from __future__ import annotations
+
+from holdfast.core.gtid import Flavor, parse
+from holdfast.core.view import Receiver, Replication, SemiSync
+from holdfast.errors import Refused
+from holdfast.server.base import Deadline, Observation, Source
+from holdfast.server.procedures import (
+    CONNECT_RETRY_SECONDS,
+    HEARTBEAT_SECONDS,
+    Following,
+    SqlServer,
+)
+from holdfast.server.sql import Row
+
+# not SHOW MASTER STATUS: it hangs while commits wait for an acknowledgement
+LOOK = """
+    SELECT @@version AS version, @@server_id AS server_id, @@global.read_only AS read_only,
+        CONCAT(@@global.gtid_domain_id, '-', @@server_id) AS origin,
+        @@global.gtid_binlog_state AS applied,
+        @@global.rpl_semi_sync_master_enabled AS source_side,
+        @@global.rpl_semi_sync_slave_enabled AS replica_side
+"""
+
+
+class MariadbServer(SqlServer):
+    """Speaks MariaDB's dialect of replication.
+
+    ``Gtid_IO_Pos`` counts whole transactions only, and an applier that holds the beginning of one stops at once
+    (tested), so nothing here asks for half-received ones.
+    """
+
+    flavor = Flavor.MARIADB
+    source_side = "master"
+    replica_side = "slave"
+
+    def observe(self, deadline: Deadline) -> Observation:
+        row = self._eyes.look(LOOK, deadline)[0]
+        status = self._eyes.look("SHOW REPLICA STATUS", deadline)
+        source_side = bool(row["source_side"])
+        clients = 0
+        if source_side:
+            clients = int(self._status(self._eyes, "Rpl_semi_sync_master_clients", deadline))
+        received = status[0]["Gtid_IO_Pos"] if status else ""
+        return Observation(
+            version=row["version"],
+            server_id=row["server_id"],
+            origin=row["origin"],
+            writable=not row["read_only"],
+            received=",".join(filter(None, (row["applied"], received))),
+            applied=row["applied"],
+            replication=_replication(status[0]) if status else Replication(),
+            semi_sync=SemiSync(
+                source=source_side,
+                acks=int(source_side),
+                clients=clients,
+                replica=bool(row["replica_side"]),
+            ),
+        )
+
+    def set_acks(self, acks: int, deadline: Deadline) -> None:
+        self._refuse_acks(acks)
+        self._set(deadline, {"rpl_semi_sync_master_enabled": acks})
+
+    def _refuse_acks(self, acks: int) -> None:
+        super()._refuse_acks(acks)
+        if acks > 1:
+            raise Refused(f"{acks} acknowledgements: MariaDB can wait for one")
+
+    def _following(self, deadline: Deadline) -> Following:
+        rows = self._commands.look("SHOW REPLICA STATUS", deadline)
+        row: Row = rows[0] if rows else {}
+        return Following(
+            host=row.get("Master_Host", ""),
+            port=row.get("Master_Port", 0),
+            user=row.get("Master_User", ""),
+            receiver=row.get("Slave_IO_Running", "No") != "No",
+            applier=row.get("Slave_SQL_Running", "No") != "No",
+            receiver_code=row.get("Last_IO_Errno", 0),
+            applier_error=row.get("Last_SQL_Error", ""),
+            received=row.get("Gtid_IO_Pos", ""),
+            partial=False,
+        )
+
+    def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
+        row = self._commands.look(
+            "SELECT MASTER_GTID_WAIT(%s, %s) AS answer", deadline, (received, slice_seconds)
+        )[0]
+        return bool(row["answer"] == 0)
+
+    def _stop_receiver(self, deadline: Deadline) -> None:
+        """A receiver that acknowledges would first open a connection to its source, to end the dump thread
+        there: with a frozen source that takes ``rpl_semi_sync_slave_kill_conn_timeout``. With the
+        setting off it does not; a receiver that runs goes on as it began."""
+        setting = "rpl_semi_sync_slave_enabled"
+        row = self._commands.look(f"SELECT @@global.{setting} AS enabled", deadline)[0]
+        if not row["enabled"]:
+            self._commands.run("STOP REPLICA IO_THREAD", deadline)
+            return
+        self._set(deadline, {setting: 0})
+        self._commands.run("STOP REPLICA IO_THREAD", deadline)
+        self._set(deadline, {setting: 1})
+
+    def _stop_applier(self, now: Following, deadline: Deadline) -> None:
+        self._commands.run("STOP REPLICA SQL_THREAD", deadline)
+
+    def _change_source(self, source: Source, now: Following, deadline: Deadline) -> None:
+        """Both threads must be stopped, and the relay log goes: so all of it is applied first."""
+        if now.receiver:
+            self._stop_receiver(deadline)
+        if now.applier:
+            self._drain(self._following(deadline), deadline)
+            self._stop_applier(now, deadline)
+        self._mend_position(deadline)
+        self._commands.run(
+            "CHANGE MASTER TO master_host = %s, master_port = %s, master_user = %s, "
+            "master_password = %s, master_use_gtid = slave_pos, "
+            f"master_connect_retry = {CONNECT_RETRY_SECONDS}, "
+            f"master_heartbeat_period = {HEARTBEAT_SECONDS}",
+            deadline,
+            (source.host, source.port, source.account.user, source.account.password),
+        )
+
+    def _mend_position(self, deadline: Deadline) -> None:
+        """A former primary did not keep ``gtid_slave_pos``; its binlog knows better. A server that was
+        copied from another has no binlog yet."""
+        row = self._commands.look(
+            "SELECT @@global.gtid_slave_pos AS applied, @@global.gtid_binlog_pos AS logged",
+            deadline,
+        )[0]
+        applied, logged = parse(self.flavor, row["applied"]), parse(self.flavor, row["logged"])
+        if applied != logged and logged.covers(applied):
+            self._commands.run("SET GLOBAL gtid_slave_pos = %s", deadline, (row["logged"],))
+
+    def _let_administrator_write(self, deadline: Deadline) -> None:
+        """Nothing to do: the administrator may always."""
+
+
+def _replication(row: Row) -> Replication:
+    match row["Slave_IO_Running"]:
+        case "Yes":
+            receiver = Receiver.ON
+        case "No":
+            receiver = Receiver.OFF
+        case _:  # Connecting, Preparing
+            receiver = Receiver.CONNECTING
+    lag = row["Seconds_Behind_Master"]
+    return Replication(
+        source=f"{row['Master_Host']}:{row['Master_Port']}",
+        receiver=receiver,
+        applier=row["Slave_SQL_Running"] != "No",
+        error=row["Last_SQL_Error"] or row["Last_IO_Error"],
+        lag_seconds=None if lag is None else float(lag),
+    )

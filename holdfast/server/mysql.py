@@ -1,0 +1,180 @@
+"""MySQL 8.4 and 9."""
+
+from __future__ import annotations
+
+from holdfast.core.gtid import Flavor
+from holdfast.core.view import Receiver, Replication, SemiSync
+from holdfast.server.base import Deadline, Observation, Source
+from holdfast.server.procedures import (
+    CONNECT_RETRY_SECONDS,
+    HEARTBEAT_SECONDS,
+    Following,
+    SqlServer,
+)
+from holdfast.server.sql import Row, StatementRefused
+
+# performance_schema, because SHOW REPLICA STATUS may wait for a STOP REPLICA
+LOOK = """
+    SELECT @@version AS version, @@server_id AS server_id, @@global.read_only AS read_only,
+        @@server_uuid AS origin, @@global.gtid_executed AS applied,
+        @@global.rpl_semi_sync_source_enabled AS source_side,
+        @@global.rpl_semi_sync_source_wait_for_replica_count AS acks,
+        @@global.rpl_semi_sync_replica_enabled AS replica_side,
+        (SELECT VARIABLE_VALUE FROM performance_schema.global_status
+            WHERE VARIABLE_NAME = 'Rpl_semi_sync_source_clients') AS clients,
+        conf.HOST AS host, conf.PORT AS port, conn.SERVICE_STATE AS receiver,
+        conn.RECEIVED_TRANSACTION_SET AS received, conn.LAST_ERROR_MESSAGE AS receiver_error,
+        appl.SERVICE_STATE AS applier,
+        GTID_SUBSET(conn.RECEIVED_TRANSACTION_SET, @@global.gtid_executed) AS drained,
+        (SELECT GROUP_CONCAT(NULLIF(LAST_ERROR_MESSAGE, '') SEPARATOR ' ')
+            FROM performance_schema.replication_applier_status_by_coordinator) AS applier_error,
+        (SELECT TIMESTAMPDIFF(MICROSECOND,
+                MAX(LAST_APPLIED_TRANSACTION_ORIGINAL_COMMIT_TIMESTAMP), NOW(6)) / 1000000
+            FROM performance_schema.replication_applier_status_by_worker) AS lag_seconds
+    FROM (SELECT 1) AS one
+    LEFT JOIN performance_schema.replication_connection_configuration AS conf
+        ON conf.CHANNEL_NAME = ''
+    LEFT JOIN performance_schema.replication_connection_status AS conn ON conn.CHANNEL_NAME = ''
+    LEFT JOIN performance_schema.replication_applier_status AS appl ON appl.CHANNEL_NAME = ''
+"""
+
+FOLLOWING = """
+    SELECT conf.HOST AS host, conf.PORT AS port, conf.USER AS user,
+        conn.SERVICE_STATE AS receiver, conn.LAST_ERROR_NUMBER AS receiver_code,
+        conn.RECEIVED_TRANSACTION_SET AS received, conn.QUEUEING_TRANSACTION AS queueing,
+        appl.SERVICE_STATE AS applier,
+        (SELECT GROUP_CONCAT(NULLIF(LAST_ERROR_MESSAGE, '') SEPARATOR ' ')
+            FROM performance_schema.replication_applier_status_by_coordinator) AS applier_error
+    FROM performance_schema.replication_connection_configuration AS conf
+    LEFT JOIN performance_schema.replication_connection_status AS conn USING (CHANNEL_NAME)
+    LEFT JOIN performance_schema.replication_applier_status AS appl USING (CHANNEL_NAME)
+    WHERE CHANNEL_NAME = ''
+"""
+
+APPLIER_THREADS = """
+    SELECT PROCESSLIST_ID AS id FROM performance_schema.threads
+    WHERE NAME = 'thread/sql/replica_sql' AND PROCESSLIST_ID IS NOT NULL
+"""
+
+NO_SUCH_THREAD = 1094
+
+
+class MysqlServer(SqlServer):
+    """Speaks MySQL's dialect of replication, on the default channel."""
+
+    flavor = Flavor.MYSQL
+    source_side = "source"
+    replica_side = "replica"
+
+    def observe(self, deadline: Deadline) -> Observation:
+        row = self._eyes.look(LOOK, deadline)[0]
+        applied, received = _one_line(row["applied"]), _one_line(row["received"])
+        source_side = bool(row["source_side"])
+        return Observation(
+            version=row["version"],
+            server_id=row["server_id"],
+            origin=row["origin"],
+            writable=not row["read_only"],
+            received=",".join(filter(None, (applied, received))),
+            applied=applied,
+            replication=_replication(row),
+            semi_sync=SemiSync(
+                source=source_side,
+                acks=row["acks"] if source_side else 0,
+                clients=int(row["clients"] or 0) if source_side else 0,
+                replica=bool(row["replica_side"]),
+            ),
+        )
+
+    def set_acks(self, acks: int, deadline: Deadline) -> None:
+        self._refuse_acks(acks)
+        if acks:
+            count = "rpl_semi_sync_source_wait_for_replica_count"
+            self._set(deadline, {count: acks, "rpl_semi_sync_source_enabled": 1})
+        else:
+            self._set(deadline, {"rpl_semi_sync_source_enabled": 0})
+
+    def _following(self, deadline: Deadline) -> Following:
+        rows = self._commands.look(FOLLOWING, deadline)
+        row: Row = rows[0] if rows else {}
+        return Following(
+            host=row.get("host") or "",
+            port=row.get("port") or 0,
+            user=row.get("user") or "",
+            receiver=(row.get("receiver") or "OFF") != "OFF",
+            applier=row.get("applier") == "ON",
+            receiver_code=row.get("receiver_code") or 0,
+            applier_error=row.get("applier_error") or "",
+            received=_one_line(row.get("received")),
+            partial=bool(row.get("queueing")),
+        )
+
+    def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
+        row = self._commands.look(
+            "SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s) AS late", deadline, (received, slice_seconds)
+        )[0]
+        return bool(row["late"] == 0)
+
+    def _stop_receiver(self, deadline: Deadline) -> None:
+        self._commands.run("STOP REPLICA IO_THREAD", deadline)
+
+    def _stop_applier(self, now: Following, deadline: Deadline) -> None:
+        """STOP waits 60 s for the rest of a transaction that was half received. A KILL of the
+        coordinator beforehand ends it and its workers in 3 ms; sent after the STOP, it takes 300 ms."""
+        if now.partial and now.applier:
+            for row in self._commands.look(APPLIER_THREADS, deadline):
+                self._kill(int(row["id"]), deadline)
+        self._commands.run("STOP REPLICA SQL_THREAD", deadline)
+
+    def _kill(self, processlist_id: int, deadline: Deadline) -> None:
+        try:
+            self._commands.run(f"KILL {processlist_id}", deadline)
+        except StatementRefused as error:
+            if error.code != NO_SUCH_THREAD:
+                raise
+
+    def _change_source(self, source: Source, now: Following, deadline: Deadline) -> None:
+        """The applier runs on meanwhile, so what was received stays in the relay log."""
+        if now.receiver:
+            self._stop_receiver(deadline)
+        place = "SOURCE_HOST = %s, SOURCE_PORT = %s, SOURCE_USER = %s, SOURCE_PASSWORD = %s"
+        rest = (
+            ", SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1, "
+            f"SOURCE_CONNECT_RETRY = {CONNECT_RETRY_SECONDS}, SOURCE_RETRY_COUNT = 4294967295, "
+            f"SOURCE_HEARTBEAT_PERIOD = {HEARTBEAT_SECONDS}"
+        )
+        account = source.account
+        self._commands.run(
+            f"CHANGE REPLICATION SOURCE TO {place}{rest if not now.applier else ''}",
+            deadline,
+            (source.host, source.port, account.user, account.password),
+        )
+
+    def _replica_settings(self) -> dict[str, int]:
+        return {**super()._replica_settings(), "super_read_only": 1}
+
+    def _let_administrator_write(self, deadline: Deadline) -> None:
+        self._set(deadline, {"super_read_only": 0})
+
+
+def _replication(row: Row) -> Replication:
+    if not row["host"]:
+        return Replication()
+    receiver = Receiver((row["receiver"] or "OFF").lower())
+    lag: float | None = None
+    if receiver is Receiver.ON and row["drained"]:
+        lag = 0.0
+    elif row["lag_seconds"] is not None and not row["drained"]:
+        lag = max(0.0, float(row["lag_seconds"]))
+    return Replication(
+        source=f"{row['host']}:{row['port']}",
+        receiver=receiver,
+        applier=row["applier"] == "ON",
+        error=row["applier_error"] or row["receiver_error"] or "",
+        lag_seconds=lag,
+    )
+
+
+def _one_line(gtids: str | None) -> str:
+    """MySQL breaks long sets into lines."""
+    return (gtids or "").replace("\n", "")

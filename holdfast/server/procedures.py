@@ -1,0 +1,254 @@
+"""What both servers do in the same order; ``mariadb.py`` and ``mysql.py`` fill in the statements.
+
+The order is what keeps received transactions: nothing here purges a relay log that holds one which is not
+applied, except on a server that has just been started (it is another incarnation).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from holdfast.core.gtid import Flavor
+from holdfast.errors import Refused
+from holdfast.server.base import Account, Deadline, Observation, Source
+from holdfast.server.sql import Connection, StatementRefused
+
+HEARTBEAT_SECONDS = 0.25
+"""How often an idle source speaks; well below ``optionfile.NET_TIMEOUT_SECONDS``."""
+
+CONNECT_RETRY_SECONDS = 1
+"""The smallest that both servers take."""
+
+ACCESS_DENIED = 1045
+UNKNOWN_DATABASE = 1049
+NO_SUCH_TABLE = 1146
+READ_ONLY = 1290
+
+PROOF_TABLE = """
+    CREATE TABLE IF NOT EXISTS holdfast.proof (
+        id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY,
+        term bigint unsigned NOT NULL,
+        serial bigint unsigned NOT NULL,
+        at timestamp(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)
+    ) ENGINE=InnoDB
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Following:
+    """How replication is configured and runs, as the procedures need it.
+
+    :ivar host: of the source, or "" when none is configured
+    :ivar received: whole transactions that the receiver has fetched, in the server's own text
+    :ivar partial: the receiver holds the beginning of one more
+    """
+
+    host: str
+    port: int
+    user: str
+    receiver: bool
+    applier: bool
+    receiver_code: int
+    applier_error: str
+    received: str
+    partial: bool
+
+    def is_from(self, source: Source) -> bool:
+        """Whether this is the same source, and the server let our account in."""
+        return (self.host, self.port, self.user) == (
+            source.host,
+            source.port,
+            source.account.user,
+        ) and self.receiver_code != ACCESS_DENIED
+
+
+class SqlServer(ABC):
+    """Implements ``Server`` over three sessions: for commands, for looking, and for what may hang."""
+
+    flavor: ClassVar[Flavor]
+
+    source_side: ClassVar[Literal["master", "source"]]
+    replica_side: ClassVar[Literal["slave", "replica"]]
+
+    def __init__(self, socket: Path, admin: Account) -> None:
+        self._commands = Connection(socket, admin)
+        self._eyes = Connection(socket, admin)
+        self._proof = Connection(socket, admin)
+
+    # what differs
+
+    @abstractmethod
+    def observe(self, deadline: Deadline) -> Observation: ...
+
+    @abstractmethod
+    def set_acks(self, acks: int, deadline: Deadline) -> None: ...
+
+    @abstractmethod
+    def _following(self, deadline: Deadline) -> Following: ...
+
+    @abstractmethod
+    def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
+        """Wait at most a slice until ``received`` is applied, and say whether it is."""
+
+    @abstractmethod
+    def _change_source(self, source: Source, now: Following, deadline: Deadline) -> None:
+        """Point at another source; on return the receiver is stopped. Drains where it must."""
+
+    @abstractmethod
+    def _stop_receiver(self, deadline: Deadline) -> None: ...
+
+    @abstractmethod
+    def _stop_applier(self, now: Following, deadline: Deadline) -> None:
+        """Stop it at once, a transaction that was half received or not."""
+
+    @abstractmethod
+    def _let_administrator_write(self, deadline: Deadline) -> None:
+        """Other accounts stay read-only."""
+
+    # what does not
+
+    def ping(self, deadline: Deadline) -> None:
+        self._eyes.look("SELECT 1", deadline)
+
+    def close(self) -> None:
+        for connection in (self._commands, self._eyes, self._proof):
+            connection.close()
+
+    def stop_receiver(self, deadline: Deadline) -> None:
+        self._stop_receiver(deadline)
+
+    def drain(self, deadline: Deadline) -> None:
+        self._drain(self._following(deadline), deadline)
+
+    def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
+        self._become_replica(deadline)
+        now = self._following(deadline)
+        if not now.is_from(source):
+            if now.applier_error:  # what it received is lost with the relay log
+                self._drain(now, deadline)
+            self._change_source(source, now, deadline)
+            now = self._following(deadline)
+        if self._acknowledges(deadline) is not semi_sync:
+            if now.receiver:
+                self._stop_receiver(deadline)
+            self._set(deadline, {f"rpl_semi_sync_{self.replica_side}_enabled": int(semi_sync)})
+            self._start(deadline, receiver=True, applier=not now.applier)
+        else:
+            self._start(deadline, receiver=not now.receiver, applier=not now.applier)
+
+    def prepare_primary(self, acks: int, deadline: Deadline) -> None:
+        self._refuse_acks(acks)
+        now = self._following(deadline)
+        if now.host:
+            if now.receiver:
+                raise Refused("this server still receives: stop the receiver before it is promoted")
+            self._drain(now, deadline)
+            self._stop_applier(now, deadline)
+            self._commands.run("RESET REPLICA ALL", deadline)
+        durable = {"sync_binlog": 1, "innodb_flush_log_at_trx_commit": 1}
+        self._set(deadline, {**durable, f"rpl_semi_sync_{self.replica_side}_enabled": 0})
+        self.set_acks(acks, deadline)
+        self._let_administrator_write(deadline)
+
+    def wait_for_ackers(self, acks: int, deadline: Deadline) -> None:
+        status = f"Rpl_semi_sync_{self.source_side}_clients"
+        deadline.wait_until(
+            f"waiting for {acks} semi-sync replicas",
+            lambda: acks <= 0 or int(self._status(self._commands, status, deadline)) >= acks,
+        )
+
+    def prove(self, term: int, serial: int, deadline: Deadline) -> None:
+        self._refuse_if_following(self._proof, deadline)
+        row = "INSERT INTO holdfast.proof (term, serial) VALUES (%s, %s)"
+        for _ in range(4):
+            try:
+                return self._proof.run(row, deadline, (term, serial))
+            except StatementRefused as error:
+                if error.code == READ_ONLY:
+                    self._let_administrator_write(deadline)
+                elif error.code == UNKNOWN_DATABASE:
+                    self._proof.run("CREATE DATABASE IF NOT EXISTS holdfast", deadline)
+                elif error.code == NO_SUCH_TABLE:
+                    self._proof.run(PROOF_TABLE, deadline)
+                else:
+                    raise
+        raise Refused("holdfast.proof was made and is not there: somebody drops it")
+
+    def open(self, deadline: Deadline) -> None:
+        self._refuse_if_following(self._commands, deadline)
+        self._set(deadline, {"read_only": 0})
+
+    # parts
+
+    def _drain(self, now: Following, deadline: Deadline) -> None:
+        if not now.received:
+            return
+        while not self._wait_applied(now.received, deadline, min(0.2, deadline.left)):
+            deadline.check(f"applying {now.received}")
+            look = self._following(deadline)
+            if not look.applier:
+                raise Refused(
+                    "received transactions are left and the applier is not running: "
+                    f"{look.applier_error or 'it was stopped'}"
+                )
+
+    def _become_replica(self, deadline: Deadline) -> None:
+        """Read-only, source side off, relaxed flushing; a primary is never turned into that.
+
+        Switching the source side off answers OK to every commit that waits for an acknowledgement.
+        """
+        enabled = f"rpl_semi_sync_{self.source_side}_enabled"
+        row = self._commands.look(
+            f"SELECT @@global.read_only AS read_only, @@global.{enabled} AS source_side", deadline
+        )[0]
+        if not row["read_only"]:
+            raise Refused("this server is writable: a primary is fenced and restarted, not turned")
+        if row["source_side"]:
+            waiting = f"Rpl_semi_sync_{self.source_side}_wait_sessions"
+            if int(self._status(self._commands, waiting, deadline)):
+                raise Refused("commits wait for an acknowledgement here: fence and restart it")
+        self._set(deadline, {**self._replica_settings(), enabled: 0})
+
+    def _replica_settings(self) -> dict[str, int]:
+        """Relaxed: a replica at 1/1 falls behind. Flush 2, not 0: with 0 a killed server would lose
+        from InnoDB what its binlog has."""
+        return {"sync_binlog": 0, "innodb_flush_log_at_trx_commit": 2}
+
+    def _acknowledges(self, deadline: Deadline) -> bool | None:
+        """Whether the receiver acknowledges; None when its setting and what it does differ."""
+        setting = f"@@global.rpl_semi_sync_{self.replica_side}_enabled"
+        enabled = bool(self._commands.look(f"SELECT {setting} AS enabled", deadline)[0]["enabled"])
+        status = f"Rpl_semi_sync_{self.replica_side}_status"
+        if not enabled and self._status(self._commands, status, deadline) == "ON":
+            return None
+        return enabled
+
+    def _start(self, deadline: Deadline, *, receiver: bool, applier: bool) -> None:
+        match receiver, applier:
+            case True, True:
+                self._commands.run("START REPLICA", deadline)
+            case True, False:
+                self._commands.run("START REPLICA IO_THREAD", deadline)
+            case False, True:
+                self._commands.run("START REPLICA SQL_THREAD", deadline)
+
+    def _refuse_if_following(self, connection: Connection, deadline: Deadline) -> None:
+        if connection.look("SHOW REPLICA STATUS", deadline):
+            raise Refused("this server follows another: a row of its own would make it diverge")
+
+    def _refuse_acks(self, acks: int) -> None:
+        if acks < 0:
+            raise Refused(f"{acks} acknowledgements: must not be negative")
+
+    def _set(self, deadline: Deadline, values: dict[str, int]) -> None:
+        settings = ", ".join(f"GLOBAL {name} = {value}" for name, value in values.items())
+        self._commands.run(f"SET {settings}", deadline)
+
+    def _status(self, connection: Connection, name: str, deadline: Deadline) -> str:
+        rows = connection.look(f"SHOW GLOBAL STATUS LIKE '{name}'", deadline)
+        if not rows:
+            raise Refused(f"the server has no status {name}: its semi-sync plugins are not loaded")
+        return str(rows[0]["Value"])

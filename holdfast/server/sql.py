@@ -1,0 +1,209 @@
+"""A connection to the local server: persistent, reconnecting by itself, and never without a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pymysql
+from pymysql.constants import COMMAND
+from pymysql.cursors import DictCursor
+
+from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused, Unreachable
+from holdfast.server.base import Account, Deadline
+
+Row = Mapping[str, Any]
+
+POLL_SECONDS = 0.02
+"""How often a statement that hangs asks whether it has been called off."""
+
+LOST = frozenset({2006, 2013, 2014, 2055})
+"""Client-side errors: the connection ended."""
+
+GOING = frozenset({1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 3169, 4031})
+"""Server-side errors: the connection or the server is ending."""
+
+NOT_ACCEPTING = frozenset({1040, 1129, 1203, 1226, 2002, 2003, 3032}) | LOST | GOING
+
+
+class StatementRefused(Refused):
+    """The server answered a statement with an error.
+
+    :ivar code: the server's error number
+    """
+
+    def __init__(self, what: str, code: int, message: str) -> None:
+        super().__init__(f"{what}: error {code}: {message}")
+        self.code = code
+
+
+class Connection:
+    """One session of an administrative account; statements of several threads take turns.
+
+    Errors are told apart by consequence: :meth:`look` changes nothing, so a lost connection is
+    ``Unreachable``; after :meth:`run` it is ``OutcomeUnknown``. Both raise ``StatementRefused`` when the
+    server says no, ``DeadlinePassed`` when it does not answer in time (the session is then given up;
+    the server goes on with the statement), and ``Refused`` when the deadline was called off.
+
+    Messages name a statement without its arguments: those may be passwords.
+    """
+
+    def __init__(self, path: Path, account: Account) -> None:
+        self._path = path
+        self._account = account
+        self._turn = threading.Lock()
+        self._wire: _Wire | None = None
+
+    def look(self, sql: str, deadline: Deadline, args: Sequence[object] = ()) -> list[Row]:
+        """Ask for rows; the statement must change nothing."""
+        return self._ask(sql, deadline, args, Unreachable)
+
+    def run(self, sql: str, deadline: Deadline, args: Sequence[object] = ()) -> None:
+        """Carry out a statement that changes something."""
+        self._ask(sql, deadline, args, OutcomeUnknown)
+
+    def close(self) -> None:
+        """Drop the session; the next statement opens another. Ends a statement that hangs, too."""
+        if self._turn.acquire(blocking=False):
+            self._discard()
+            self._turn.release()
+        elif (wire := self._wire) is not None:
+            wire.interrupt()
+
+    def _discard(self) -> None:
+        wire, self._wire = self._wire, None
+        if wire is not None:
+            wire.drop()
+
+    def _ask(
+        self, sql: str, deadline: Deadline, args: Sequence[object], lost: type[HoldfastError]
+    ) -> list[Row]:
+        what = " ".join(sql.split())
+        if not self._turn.acquire(timeout=deadline.left):
+            raise DeadlinePassed(f"{what}: waiting for an earlier statement", deadline.seconds)
+        try:
+            wire = self._connected(deadline)
+            try:
+                return wire.ask(what, sql, args, deadline)
+            except HoldfastError:
+                self._discard()
+                raise
+            except pymysql.err.MySQLError as error:
+                code, message = _parts(error)
+                if code in LOST or code in GOING:
+                    self._discard()
+                    deadline.check(what)
+                    raise lost(f"{what}: the connection was lost: {message}") from error
+                if not code:  # not from the server: the session is out of step
+                    self._discard()
+                raise StatementRefused(what, code, message) from error
+            except OSError as error:
+                self._discard()
+                raise lost(f"{what}: the connection was lost: {error}") from error
+        finally:
+            self._turn.release()
+
+    def _connected(self, deadline: Deadline) -> _Wire:
+        if self._wire is not None and self._wire.is_stale():
+            self._discard()
+        if self._wire is None:
+            deadline.check(f"connecting to {self._path}")
+            self._wire = _connect(self._path, self._account, deadline)
+        return self._wire
+
+
+if TYPE_CHECKING:
+
+    class _PyMySQL(pymysql.connections.Connection[DictCursor]):
+        """What PyMySQL's type stubs leave out."""
+
+        _sock: socket.socket
+        _read_timeout: float
+        _write_timeout: float
+
+        def _execute_command(self, command: int, sql: bytes) -> None: ...
+        def _read_query_result(self, unbuffered: bool = False) -> int: ...
+        def _force_close(self) -> None: ...
+
+else:
+    _PyMySQL = pymysql.connections.Connection
+
+
+class _Wire(_PyMySQL):
+    """PyMySQL's connection, whose wait for an answer can be called off."""
+
+    deadline: Deadline
+    what = ""
+
+    def ask(self, what: str, sql: str, args: Sequence[object], deadline: Deadline) -> list[Row]:
+        self.what, self.deadline = what, deadline
+        with self.cursor(DictCursor) as cursor:
+            cursor.execute(sql, tuple(args) or None)
+            return list(cursor.fetchall())
+
+    def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
+        """Send, then wait in slices: a socket's own time-out could not be called off."""
+        if isinstance(sql, str):
+            sql = sql.encode(self.encoding, "surrogateescape")
+        self._write_timeout = self._read_timeout = max(self.deadline.left, 0.001)
+        self._execute_command(COMMAND.COM_QUERY, sql)
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN)
+        while not poll.poll(1000 * min(POLL_SECONDS, self.deadline.left)):
+            self.deadline.check(self.what)
+        self._affected_rows = self._read_query_result(unbuffered=unbuffered)
+        return self._affected_rows
+
+    def is_stale(self) -> bool:
+        """Whether the server has ended the session: an idle one has nothing to read."""
+        if not self.open:
+            return True
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN | select.POLLHUP)
+        return bool(poll.poll(0))
+
+    def interrupt(self) -> None:
+        """End the session from another thread: the one that waits sees it end, and drops it."""
+        with contextlib.suppress(OSError, AttributeError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+    def drop(self) -> None:
+        """Close the socket without a goodbye, which could block."""
+        self._force_close()
+
+
+def _connect(path: Path, account: Account, deadline: Deadline) -> _Wire:
+    wire = _Wire(
+        unix_socket=str(path),
+        user=account.user,
+        password=account.password,
+        charset="utf8mb4",
+        autocommit=True,
+        connect_timeout=max(1, round(deadline.left)),
+        cursorclass=DictCursor,
+        defer_connect=True,
+    )
+    wire.deadline, wire.what = deadline, f"connecting to {path}"
+    wire._read_timeout = wire._write_timeout = max(deadline.left, 0.001)
+    try:
+        wire.connect()
+    except pymysql.err.MySQLError as error:
+        wire.drop()
+        code, message = _parts(error)
+        if code in NOT_ACCEPTING or not code:
+            raise Unreachable(f"{path}: {message}") from error
+        raise StatementRefused(f"logging in to {path} as {account.user}", code, message) from error
+    except (OSError, HoldfastError) as error:
+        wire.drop()
+        raise Unreachable(f"{path}: {error}") from error
+    return wire
+
+
+def _parts(error: pymysql.err.MySQLError) -> tuple[int, str]:
+    code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
+    return code, str(error.args[-1]) if error.args else repr(error)
