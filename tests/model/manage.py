@@ -1,0 +1,147 @@
+"""Managers that come and go over a world. What they know of it may be old."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+
+from holdfast.core.commands import Command
+from holdfast.core.decide import decide
+from holdfast.core.decision import Save, Send
+from holdfast.core.gtid import Flavor
+from holdfast.core.record import Record, from_json, to_json
+from holdfast.core.view import Seen, ServerStatus, Sighting, Unseen, View
+from tests.model.world import World
+
+
+class Run:
+    """One world and its managers.
+
+    :ivar stored: the record, as text, as the store keeps it
+    :ivar steps: how many steps were begun so far
+    :ivar failovers: how often another primary was named
+    """
+
+    def __init__(self, seed: int, members: int, flavor: Flavor) -> None:
+        self.rng = random.Random(seed)
+        self.world = World(self.rng, members, flavor)
+        self.stored = ""
+        self.known: dict[str, Sighting] = {}
+        self.late: list[tuple[str, int, Command]] = []
+        self.now = 0.0
+        self.reason = ""
+        self.well = False
+        self.steps = 0
+        self.failovers = 0
+
+    @property
+    def record(self) -> Record | None:
+        return from_json(self.stored) if self.stored else None
+
+    def look(self, name: str) -> None:
+        host = self.world.hosts[name]
+        if host.agent_up:
+            self.known[name] = Seen(host.state(), self.now)
+        elif not isinstance(self.known.get(name), Unseen):
+            self.known[name] = Unseen("gone", self.now)
+
+    def steps_now(self) -> tuple[Save | Send, ...]:
+        """What the manager decides, on what it knows."""
+        self.now += 0.2
+        view = View(dict(self.known), self.now)
+        decision = decide(self.world.cluster, self.record, view)
+        assert decision.reason
+        assert len(decision.steps) < 2 or not any(isinstance(s, Save) for s in decision.steps)
+        self.reason, self.well = decision.reason, decision.well
+        return decision.steps
+
+    def take(self, step: Save | Send, interrupted: bool = False) -> None:
+        record = self.record
+        self.steps += 1
+        match step:
+            case Save(record=new):
+                self.failovers += bool(record and record.primary != new.primary)
+                self.stored = to_json(new)
+            case Send(member=name, command=command):
+                self.send(name, record.term if record else 0, command, interrupted)
+
+    def send(self, name: str, term: int, command: Command, interrupted: bool) -> None:
+        try:
+            self.world.execute(name, term, command, interrupted)
+        except ValueError:
+            return
+        self.look(name)
+
+    def manage(self) -> None:
+        """Look at everything, decide, carry it out."""
+        for name in self.world.hosts:
+            self.look(name)
+        for step in self.steps_now():
+            self.take(step)
+
+    def manage_badly(self) -> None:
+        """Look at some, decide; some steps are lost, delayed, or broken off in the middle."""
+        for name in self.world.hosts:
+            if self.rng.random() < 0.6:
+                self.look(name)
+        term = self.record.term if self.record else 0
+        for step in self.steps_now():
+            chance = self.rng.random()
+            if chance < 0.1:
+                continue
+            if chance < 0.2 and isinstance(step, Send):
+                self.late.append((step.member, term, step.command))
+            else:
+                self.take(step, interrupted=chance < 0.3)
+
+    def new_manager(self) -> None:
+        """The one before it may still have commands under way."""
+        self.known = {}
+        if record := self.record:
+            self.stored = to_json(replace(record, term=record.term + 1))
+
+    def storm(self) -> None:
+        """One random event."""
+        world, rng = self.world, self.rng
+        host = rng.choice(list(world.hosts.values()))
+        match rng.choices(
+            ["write", "replicate", "manage", "crash", "agent", "manager", "late"],
+            [30, 40, 30, 2, 1, 1, 3],
+        )[0]:
+            case "write":
+                world.write()
+            case "replicate":
+                world.replicate()
+            case "manage":
+                self.manage_badly()
+            case "crash" if host.status is not ServerStatus.DOWN:
+                host.crash()
+            case "agent":
+                host.agent_up = not host.agent_up
+            case "manager":
+                self.new_manager()
+            case "late" if self.late:
+                self.send(*self.late.pop(rng.randrange(len(self.late))), interrupted=False)
+
+    def check(self) -> None:
+        """One writer, the recorded one, and it has everything that was ever acknowledged."""
+        record = self.record
+        open_hosts = [h for h in self.world.hosts.values() if h.up and h.writable]
+        assert len(open_hosts) <= 1, f"two writers: {[h.name for h in open_hosts]}"
+        for host in open_hosts:
+            missing = set(self.world.acknowledged) - set(host.binlog)
+            assert not missing, f"{host.name} is open without acknowledged {missing}"
+            assert record
+            assert host.name == record.primary
+
+    def calm(self) -> None:
+        """Everything is mended: the cluster must become well, but for members with errant data."""
+        for host in self.world.hosts.values():
+            host.agent_up = True
+        for _ in range(400):
+            self.manage()
+            for _ in range(20):
+                self.world.replicate()
+            self.check()
+            if self.well:
+                return
