@@ -151,7 +151,8 @@ class Duties:
                 self._server.set_acks(command.acks, deadline)
                 steps.done("acks set")
         else:
-            if state.replication.receiver is not Receiver.OFF or state.received != state.applied:
+            drained = state.received_set() == state.applied_set()
+            if state.replication.receiver is not Receiver.OFF or not drained:
                 self._server.stop_receiver(deadline)
                 steps.done("receiver stopped")
                 self._server.drain(deadline)
