@@ -58,11 +58,15 @@ def show(answer: dict[str, Any], as_json: bool) -> None:
 
 
 def short_gtids(text: str, width: int = 40) -> str:
-    """A GTID set for people: of a UUID its first eight digits, of many streams as many as fit."""
+    """A GTID set for people: of a UUID its ends, of many streams as many as fit."""
+    from holdfast.core.gtid import Flavor, parse
+
+    flavor = Flavor.MYSQL if ":" in text else Flavor.MARIADB
     streams = []
-    for stream in text.replace("\n", "").split(","):
+    for stream in str(parse(flavor, text)).split(","):
         uuid, colon, intervals = stream.strip().partition(":")
-        streams.append(f"{uuid[:8]}:{intervals}" if colon else uuid)
+        # the first digits of two servers that were started together are the same
+        streams.append(f"{uuid[:4]}…{uuid[-4:]}:{intervals}" if colon else uuid)
     shown = ", ".join(streams)
     if len(shown) <= width:
         return shown

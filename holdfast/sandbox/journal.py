@@ -74,11 +74,7 @@ class Report:
         return sorted(at for journal in self.journals for at in journal.times)
 
     def gaps_after(self, moment: float) -> list[Gap]:
-        """Every gap that ended after this moment, the longest first.
-
-        The acknowledgements that were on their way at the moment of a crash come after it: so the outage is
-        not the first of these gaps but the longest.
-        """
+        """Every gap that ended after this moment, the longest first."""
         times = self.times()
         gaps = [Gap(begin, end) for begin, end in pairwise(times) if end > moment]
         return sorted(gaps, key=lambda gap: gap.begin - gap.end)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -62,6 +63,7 @@ class Locator:
     """Tells writers where to write.
 
     :ivar journals: its own inserts, which count like any other client's
+    :ivar on_found: called with the server and the time of its first acknowledgement (Unix seconds)
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Locator:
     ) -> None:
         self._account = account
         self._run = run
+        self.on_found: Callable[[Target, float], None] = lambda target, at: None
         self._changed = threading.Condition()
         self._found: Target | None = None
         self._generation = 0
@@ -108,13 +111,15 @@ class Locator:
                 self._found = None
                 self._searching.set()
 
-    def _is_it(self, target: Target) -> None:
+    def _is_it(self, target: Target, at: float) -> None:
         with self._changed:
-            if self._found is None:
-                self._found = target
-                self._generation += 1
-                self._searching.clear()
-                self._changed.notify_all()
+            if self._found is not None:
+                return
+            self._found = target
+            self._generation += 1
+            self._searching.clear()
+            self._changed.notify_all()
+        self.on_found(target, at)
 
     def _probe(self, target: Target, journal: Journal) -> None:
         connection: pymysql.Connection[Any] | None = None
@@ -127,8 +132,9 @@ class Locator:
                 if searching:
                     number += 1
                     connection.query(insert(self._run, journal.writer, number))
-                    journal.acknowledge(number, time.time())
-                    self._is_it(target)
+                    at = time.time()
+                    journal.acknowledge(number, at)
+                    self._is_it(target, at)
             except (pymysql.err.MySQLError, OSError) as error:
                 code = error_code(error)
                 if connection is not None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pymysql
@@ -59,6 +60,10 @@ class Workload:
             connection.query(TABLE)
         targets = tuple(Target(each.name, HOST, each.port) for each in sandbox.spec.members)
         return cls(targets, sandbox.accounts.app, writers, rate, run)
+
+    def on_found(self, listener: Callable[[Target, float], None]) -> None:
+        """Have ``listener`` told whenever a server to write to was found: which, and when."""
+        self._locator.on_found = listener
 
     def start(self) -> None:
         self._locator.start()

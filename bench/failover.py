@@ -1,0 +1,212 @@
+#!/usr/bin/env python3
+"""Kill the primary under load, again and again, and measure what clients see.
+
+Each round: the cluster is whole, writers have written for a while, SIGKILL to the primary's server. The write
+outage runs from the last acknowledged write before to the first one after; clients try all members every 5 ms.
+After each round every acknowledged write of it is looked for on every server, and after the last one all writes of all
+rounds, and the tables' checksums.
+
+Exit status: 0 nothing was lost and every round ended whole, 1 otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from holdfast.errors import HoldfastError
+from holdfast.sandbox import trees
+from holdfast.sandbox.cluster import Sandbox
+from holdfast.sandbox.crash import Crash, Load, crash_primary
+from holdfast.sandbox.demo import Interrupted, catch_signals, temporary_sandbox
+from holdfast.sandbox.journal import Report
+from holdfast.sandbox.verification import Verification, settle, verify
+
+MEASURES = ("outage_ms", "first_write_ms", "stall_ms", "whole_ms")
+
+
+def main() -> int:
+    options = _options()
+    catch_signals()
+    try:
+        with temporary_sandbox(options.server, options.server_binary) as sandbox:
+            return _bench(sandbox, options)
+    except Interrupted as interrupted:
+        return 128 + interrupted.number
+    except HoldfastError as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+
+
+def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
+    load = Load(options.writers, options.rate, options.seconds)
+    print(_machine_line(sandbox, load), flush=True)
+    rounds: list[dict[str, Any]] = []
+    reports: list[Report] = []
+    for number in range(1, options.rounds + 1):
+        crash = crash_primary(sandbox, load, run=number, checksums=False)
+        reports.append(crash.report)
+        rounds.append(_round(number, crash))
+        print(_round_line(rounds[-1]), flush=True)
+        if crash.whole_ms is None:
+            print(f"stopped: {crash.why_not_whole}\n{sandbox.logs()}", file=sys.stderr)
+            break
+        if not crash.good:
+            print(f"round {number}: lost {_lost(crash.verification)}", file=sys.stderr)
+    whole = rounds[-1]["whole_ms"] is not None
+    final = _verify_all(sandbox, reports) if whole else {"lost": None, "identical": None}
+    result = {
+        **_conditions(sandbox, load),
+        "summary": summary(rounds),
+        "final": final,
+        "acknowledged": sum(each["acknowledged"] for each in rounds),
+        "lost": sum(each["lost"] or 0 for each in rounds),
+        "rounds": rounds,
+    }
+    _print_summary(result)
+    if options.out:
+        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    good = whole and not result["lost"] and not final["lost"] and final["identical"]
+    return 0 if good else 1
+
+
+def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
+    """Of each measure and each step: in how many rounds it was seen, and min, median, p95, max."""
+    values: dict[str, list[float]] = {}
+    for each in rounds:
+        found = {name: each[name] for name in MEASURES} | each["steps"]
+        for name, value in found.items():
+            if value is not None:
+                values.setdefault(name, []).append(value)
+    return {name: _spread(sorted(seen)) for name, seen in values.items()}
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    def at(share: float) -> float:
+        return values[max(0, math.ceil(share * len(values)) - 1)]
+
+    middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
+    return {
+        "rounds": len(values),
+        "min": values[0],
+        "median": round(middle, 1),
+        "p95": at(0.95),
+        "max": values[-1],
+    }
+
+
+def _round(number: int, crash: Crash) -> dict[str, Any]:
+    return {
+        "round": number,
+        "killed": crash.victim,
+        "primary": crash.primary,
+        "acknowledged": crash.report.acknowledged,
+        "unknown": crash.report.unknown,
+        "lost": crash.verification.lost if crash.verification else None,
+        "outage_ms": round(crash.outage.ms, 1) if crash.outage else None,
+        "first_write_ms": round(crash.first_write_ms, 1) if crash.first_write_ms else None,
+        "stall_ms": round(crash.stall.ms, 1) if crash.stall else None,
+        "whole_ms": round(crash.whole_ms, 1) if crash.whole_ms else None,
+        "load": os.getloadavg()[0],
+        "steps": {name: round(ms, 1) for name, ms in crash.step_times().items()},
+        "events": [
+            {"ms": round(crash.ms(event.at), 1), "text": event.text, "steps": event.steps}
+            for event in crash.events
+        ],
+    }
+
+
+def _round_line(found: dict[str, Any]) -> str:
+    def ms(name: str) -> str:
+        return "     -" if found[name] is None else f"{found[name]:6.0f}"
+
+    lost = "?" if found["lost"] is None else found["lost"]
+    return (
+        f"{found['round']:3}  {found['killed']} → {found['primary'] or '?':3} outage {ms('outage_ms')} ms"
+        f"  stall after {ms('stall_ms')} ms  whole {ms('whole_ms')} ms"
+        f"  acknowledged {found['acknowledged']:6}  lost {lost}"
+    )
+
+
+def _verify_all(sandbox: Sandbox, reports: Sequence[Report]) -> dict[str, Any]:
+    """Every acknowledged write of all rounds, on every server; checksums once."""
+    settle(sandbox)
+    checks = [verify(sandbox, report, checksums=report is reports[-1]) for report in reports]
+    return {
+        "lost": sum(check.lost for check in checks),
+        "identical": checks[-1].identical,
+        "checksums": {member.name: dict(member.checksums) for member in checks[-1].members},
+    }
+
+
+def _lost(verification: Verification | None) -> str:
+    if verification is None:
+        return "unknown"
+    return ", ".join(
+        f"{len(each.lost)} on {each.name} (first {each.lost[:5]})"
+        for each in verification.members
+        if each.lost
+    )
+
+
+def _conditions(sandbox: Sandbox, load: Load) -> dict[str, Any]:
+    tree = trees.find(sandbox.spec.flavor.value, sandbox.spec.binary)
+    return {
+        "server": sandbox.spec.flavor.value,
+        "version": tree.version_text,
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "load": os.getloadavg(),
+        "members": sandbox.spec.size,
+        "writers": load.writers,
+        "rate": load.rate,
+        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }
+
+
+def _machine_line(sandbox: Sandbox, load: Load) -> str:
+    found = _conditions(sandbox, load)
+    speed = f"{load.rate:g} writes/s" if load.rate else "full speed"
+    return (
+        f"{found['server']} {found['version']}, {found['members']} members, {load.writers} writers at "
+        f"{speed}, {found['cpus']} CPUs, load {found['load'][0]:.1f}"
+    )
+
+
+def _print_summary(result: dict[str, Any]) -> None:
+    print(f"\n{'':40} {'rounds':>6} {'min':>8} {'median':>8} {'p95':>8} {'max':>8}   ms")
+    for name, spread in result["summary"].items():
+        cells = " ".join(f"{spread[key]:8.1f}" for key in ("min", "median", "p95", "max"))
+        print(f"{name:40} {spread['rounds']:6.0f} {cells}")
+    final = result["final"]
+    same = {True: "identical", False: "NOT identical", None: "not compared"}[final["identical"]]
+    lost = "not checked" if final["lost"] is None else final["lost"]
+    print(
+        f"\nacknowledged {result['acknowledged']:,}; lost in a round {result['lost']}, at the end "
+        f"{lost}; tables {same}"
+    )
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    add = parser.add_argument
+    add("--server", choices=("mariadb", "mysql"), default="mariadb")
+    add("--server-binary", type=Path, help="use this server instead of the one that is found")
+    add("--rounds", type=int, default=10)
+    add("--writers", type=int, default=8)
+    add("--rate", type=float, help="writes a second, of all together (default: full speed)")
+    add("--seconds", type=float, default=1.5, help="of writing before each kill")
+    add("--out", type=Path, help="write everything that was measured to this file, as JSON")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

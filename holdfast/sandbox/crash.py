@@ -1,0 +1,184 @@
+"""One crash of the primary under load: done, watched, measured, and checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holdfast.errors import DeadlinePassed
+from holdfast.sandbox.client import ManagerClient
+from holdfast.sandbox.cluster import Sandbox, Status
+from holdfast.sandbox.events import Event, Follower
+from holdfast.sandbox.journal import Gap, Report
+from holdfast.sandbox.locator import Target
+from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.verification import Verification, settle, verify
+from holdfast.sandbox.workload import Workload
+
+WHOLE_SECONDS = 60.0
+EVENTS_SECONDS = 0.1
+"""How long after the cluster is whole the last events are given to arrive."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """:ivar rate: writes a second, of all writers together; None for full speed
+    :ivar before_seconds: of writing before the crash
+    :ivar after_seconds: of writing after the cluster is whole again"""
+
+    writers: int = 8
+    rate: float | None = None
+    before_seconds: float = 1.5
+    after_seconds: float = 0.3
+
+
+@dataclass(frozen=True, slots=True)
+class Crash:
+    """What came of it. Times in ms are counted from the kill.
+
+    :ivar outage: from the last acknowledged write before the crash to the first one that a search for a server
+        brought; None if there was none
+    :ivar stall: the longest time without an acknowledged write after that
+    :ivar whole_ms: when every member was primary or voter again; None if that was not seen
+    :ivar why_not_whole: the last that was seen instead
+    """
+
+    victim: str
+    primary: str
+    killed_at: float
+    report: Report
+    outage: Gap | None
+    stall: Gap | None
+    whole_ms: float | None
+    why_not_whole: str
+    events: tuple[Event, ...]
+    verification: Verification | None
+
+    def ms(self, at: float) -> float:
+        return (at - self.killed_at) * 1000
+
+    @property
+    def first_write_ms(self) -> float | None:
+        return self.ms(self.outage.end) if self.outage else None
+
+    @property
+    def good(self) -> bool:
+        """Nothing lost, all tables the same, and the cluster whole again."""
+        return bool(self.verification and self.verification.good and self.whole_ms is not None)
+
+    def step_times(self) -> dict[str, float]:
+        """Milliseconds of each part of each command up to the first write, the slowest member's.
+
+        Named ``promise`` or ``promise.stop_receiver``; ``detected`` is counted from the kill.
+        """
+        found: dict[str, float] = {}
+        end = self.outage.end if self.outage else float("inf")
+        for event in self.events:
+            if event.at > end:
+                continue
+            if event.kind == "detected":
+                found.setdefault("detected", self.ms(event.at))
+            elif event.kind == "command":
+                parts = {f"{event.name}.{part}": ms for part, ms in event.steps.items()}
+                if event.ms is not None:
+                    parts = {event.name: event.ms, **parts}
+                for name, ms in parts.items():
+                    found[name] = max(ms, found.get(name, 0.0))
+        return found
+
+
+def crash_primary(
+    sandbox: Sandbox,
+    load: Load,
+    run: int = 1,
+    on_event: Callable[[Event], None] = lambda event: None,
+    checksums: bool = True,
+) -> Crash:
+    """Run writers, kill the primary with SIGKILL, wait until all is whole, stop, and verify.
+
+    :param on_event: told of the manager's events, of the kill and of the first acknowledged write after it
+    :raises HoldfastError: it could not be done; the writers have ended
+    """
+    before = sandbox.wait_whole()
+    victim = str(before["primary"])
+    client = ManagerClient(sandbox.spec.manager_url, sandbox.spec.token_file.read_text().strip())
+    follower = Follower(client, CLUSTER, on_event)
+    workload = Workload.on(sandbox, load.writers, load.rate, run)
+    found: list[float] = []
+
+    def heard(target: Target, at: float) -> None:
+        found.append(at)
+        on_event(_first_write(target, at))
+
+    workload.start()
+    try:
+        follower.start()
+        time.sleep(load.before_seconds)
+        workload.on_found(heard)
+        killed_at = time.time()
+        sandbox.kill_server(victim)
+        on_event(Event(killed_at, "killed", "SIGKILL to the primary's server", victim))
+        whole_ms, last = _wait_whole(sandbox, before, victim, killed_at, follower)
+        time.sleep(load.after_seconds)
+    finally:
+        report = workload.stop()
+        follower.stop()
+    outage, stall = _gaps(report, killed_at, found)
+    verification = None
+    primary = ""
+    if whole_ms is not None:
+        primary = str(settle(sandbox)["primary"])
+        verification = verify(sandbox, report, checksums)
+    return Crash(
+        victim=victim,
+        primary=primary,
+        killed_at=killed_at,
+        report=report,
+        outage=outage,
+        stall=stall,
+        whole_ms=whole_ms,
+        why_not_whole=last,
+        events=tuple(event for event in follower.events if event.at >= killed_at),
+        verification=verification,
+    )
+
+
+def _gaps(report: Report, killed_at: float, found: list[float]) -> tuple[Gap | None, Gap | None]:
+    """The outage and the longest stall after it.
+
+    Acknowledgements that were on their way come after the kill, so its end is the first write of a search.
+    """
+    first = next((at for at in found if at > killed_at), None)
+    if first is None:
+        return None, None
+    gaps = report.gaps_after(killed_at)
+    outage = next((gap for gap in gaps if gap.end >= first >= gap.begin), None)
+    return outage, next((gap for gap in gaps if outage and gap.begin >= outage.end), None)
+
+
+def _first_write(target: Target, at: float) -> Event:
+    return Event(at, "write", "first acknowledged write after the crash", target.name)
+
+
+def _wait_whole(
+    sandbox: Sandbox, before: Status, victim: str, killed_at: float, follower: Follower
+) -> tuple[float | None, str]:
+    """When the cluster was whole again, in ms after the kill, with the victim in another incarnation."""
+    killed = _incarnation(before, victim)
+
+    def again(status: Status) -> bool:
+        return bool(status["whole"]) and _incarnation(status, victim) not in ("", killed)
+
+    try:
+        sandbox.wait_until(again, WHOLE_SECONDS, "the cluster to be whole again")
+    except DeadlinePassed as error:
+        return None, str(error)
+    seen = time.time()
+    time.sleep(EVENTS_SECONDS)
+    said = [event.at for event in follower.events if event.kind == "whole" and event.at > killed_at]
+    return (min([seen, *said[-1:]]) - killed_at) * 1000, ""
+
+
+def _incarnation(status: Status, name: str) -> str:
+    return next(str(each["incarnation"]) for each in status["members"] if each["name"] == name)
