@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from holdfast.core import bootstrap, failover, membership
 from holdfast.core.cluster import Cluster
-from holdfast.core.commands import Follow, Promote, Prove, SetAcks
+from holdfast.core.commands import Cut, Follow, Promote, Prove, SetAcks, Start
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import Diagnosis, Primary, diagnose
 from holdfast.core.record import Kind, Record, Step, Transition
@@ -45,8 +45,17 @@ def _kind(record: Record) -> Kind | None:
 
 
 def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) -> Decision:
-    """OPEN: the others attach while the primary is made ready."""
+    """OPEN: the others attach while the primary is made ready.
+
+    Servers that are down are started afterwards, unless they are needed: crash recovery would compete with
+    the opening for the host's processors and disks.
+    """
     attach, _ = _others(cluster, record, view, acks_are_set=True)
+    if (
+        len(record.target.without(record.primary) - membership.dead_voters(record, view))
+        >= record.acks
+    ):
+        attach = tuple(s for s in attach if not isinstance(s.command, Cut | Start))
     if _kind(record) is Kind.RESTART and not primary.semi_sync.source:
         voting = {name for each in record.configurations for name in each.names()}
         states = [s for name in sorted(voting) if (s := view.state(name)) and s.up]

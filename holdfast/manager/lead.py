@@ -11,8 +11,9 @@ from holdfast.core import bootstrap
 from holdfast.core.cluster import Cluster
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.record import Kind, Record
+from holdfast.core.record import Record
 from holdfast.core.status import Status, status
+from holdfast.core.view import ServerStatus
 from holdfast.errors import Conflict, HoldfastError
 from holdfast.log import say
 from holdfast.manager.act import Actor
@@ -118,12 +119,14 @@ class Leader:
         self._record = record
 
     def _detected(self, record: Record) -> None:
-        before = self._record and self._record.transition
-        if record.transition and record.transition != before and self._record:
-            state = self._observer.view().state(self._record.primary)
-            if record.transition.kind is not Kind.BOOTSTRAP and state and not state.up:
-                text = f"the server of {self._record.primary}, the primary, is gone"
-                self.events.add(EventKind.DETECTED, text, self._record.primary)
+        """Tell of the primary's death when the first step against it is taken."""
+        before = self._record
+        if before is None or before.transition or not record.transition:
+            return
+        state = self._observer.view().state(before.primary)
+        if state and state.server is ServerStatus.DOWN:
+            text = f"the server of {before.primary}, the primary, is gone"
+            self.events.add(EventKind.DETECTED, text, before.primary)
 
     def _note(self, decision: Decision) -> None:
         if decision.well and not self._decision.well:

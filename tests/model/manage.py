@@ -106,7 +106,7 @@ class Run:
         host = rng.choice(list(world.hosts.values()))
         match rng.choices(
             ["write", "replicate", "manage", "crash", "agent", "manager", "late"],
-            [30, 40, 30, 2, 1, 1, 3],
+            [30, 40, 30, 3, 1, 1, 3],
         )[0]:
             case "write":
                 world.write()

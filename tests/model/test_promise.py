@@ -30,7 +30,7 @@ def test_nothing_acknowledged_is_lost_and_one_writes(flavor: Flavor, members: in
         assert set(world.acknowledged) <= set(primary.binlog), f"seed {seed}"
         failovers += run.failovers
         acknowledged += len(world.acknowledged)
-    assert failovers > SEEDS // 2, (
+    assert failovers > SEEDS // 4, (
         "the storms did not make the cluster fail over: they prove nothing"
     )
     assert acknowledged > 20 * SEEDS, "too little was written for a loss to show"
