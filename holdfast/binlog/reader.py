@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from holdfast.binlog.gtid_event import (
     MARIADB_GTID,
@@ -93,9 +93,11 @@ _ENDING_TYPES = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
-    """An event's header; ``offset`` counts on past 4 GiB, where the header's own position wraps."""
+class Event(NamedTuple):
+    """An event's header; ``offset`` counts on past 4 GiB, where the header's own position wraps.
+
+    A tuple, as making one is a third of the time that reading a large file takes.
+    """
 
     offset: int
     size: int
@@ -187,7 +189,7 @@ class Binlog:
             yield event
             if isinstance(event, Torn):
                 return
-            offset = event.end
+            offset += event.size
 
     def groups(self) -> Iterator[Group | FileEnd]:
         """All transactions in order, then the one :class:`FileEnd`."""
@@ -230,14 +232,14 @@ class Binlog:
                 return Ending.COMMIT
             first, group.query = group.query is None, group.query or query
             return Ending.STATEMENT if first and self._stands_alone(group, query) else None
-        if MariadbFlags.STANDALONE in group.flags and event.type not in _BEFORE_STATEMENT:
+        if group.standalone and event.type not in _BEFORE_STATEMENT:
             return Ending.STATEMENT
         return None
 
     def _stands_alone(self, group: _OpenGroup, query: QueryHead) -> bool:
         """Whether a group's first query is the whole group. MySQL opens all others with BEGIN."""
         if self.format.flavor is Flavor.MARIADB:
-            return MariadbFlags.STANDALONE in group.flags
+            return group.standalone
         return query.text != "BEGIN" and not query.text.startswith("XA START")
 
     def _header(self, offset: int) -> Event | Torn:
@@ -338,13 +340,14 @@ def open_binlog(path: Path) -> Iterator[Binlog]:
 class _OpenGroup:
     """A group whose end has not been reached."""
 
-    __slots__ = ("flags", "gtid", "mysql", "offset", "query")
+    __slots__ = ("flags", "gtid", "mysql", "offset", "query", "standalone")
 
     def __init__(self, offset: int, opening_type: int, opening: Opening) -> None:
         self.offset = offset
         self.mysql = opening_type != MARIADB_GTID
         self.gtid = opening.gtid
         self.flags = opening.flags
+        self.standalone = MariadbFlags.STANDALONE in opening.flags
         self.query: QueryHead | None = None
 
     def closed(self, end: int, ending: Ending) -> Group:

@@ -247,19 +247,21 @@ def _committed(affected: list[_Scan]) -> tuple[str, Remedy] | None:
     """Whether a start, a stop or a rotation since has committed what was pending.
 
     Every file but the last must have been rotated away from, not left by a crash; the last must
-    still be marked as in use, and not closed by a shutdown. MySQL rotates only once nothing is
-    prepared any more, and recovers from its last binlog alone; MariaDB may rotate with transactions
-    waiting, and its recovery goes back to the file that the last checkpoint event names.
+    still be marked as in use, and not closed by a shutdown. (A start makes a new file at once, so a
+    last file that ends in a rotation was left by a crash amid it.) MySQL rotates only once nothing
+    is prepared any more, and recovers from its last binlog alone; MariaDB may rotate with
+    transactions waiting, and its recovery goes back to the file that the last checkpoint names.
     """
     *earlier, last = affected
     if any(scan.end.last_type != ROTATE for scan in earlier):
         return "the server was started again since it crashed, which commits them", Remedy.REWIND
     if last.end.last_type == STOP:
         return "the server was shut down, which commits them", Remedy.REWIND
-    if not last.format.in_use:
-        return "crash recovery has run since, which commits them", Remedy.REWIND
-    if earlier and last.format.flavor is Flavor.MYSQL:
+    rotated = bool(earlier) or last.end.last_type == ROTATE
+    if rotated and last.format.flavor is Flavor.MYSQL:
         return "MySQL rotated its binlog behind them, so they are committed", Remedy.REWIND
+    if last.end.last_type != ROTATE and not last.format.in_use:
+        return "crash recovery has run since, which commits them", Remedy.REWIND
     checkpoint = next((s.end.checkpoint for s in reversed(affected) if s.end.checkpoint), None)
     if checkpoint is not None and checkpoint in {scan.file.name for scan in affected[1:]}:
         return f"recovery goes back to {checkpoint} only, so they are committed", Remedy.REWIND

@@ -149,6 +149,13 @@ def test_mysql_that_rotated_behind_the_tail_has_committed_it(binlogs: Folder) ->
     unsafe(tail, Remedy.REWIND, "rotated")
 
 
+def test_a_crash_amid_a_rotation_leaves_a_tail_on_mariadb_only(binlogs: Folder) -> None:
+    tail = inspect(binlogs(with_transactions(Flavor.MARIADB, 1, 2).rotate()), has(1))
+    assert isinstance(tail, Pending)
+    tail = inspect(binlogs(with_transactions(Flavor.MYSQL, 1, 2).rotate()), has(1))
+    unsafe(tail, Remedy.REWIND, "rotated")
+
+
 @pytest.mark.parametrize("flavor", Flavor)
 def test_a_tail_at_the_start_of_a_later_file_is_cut_there(binlogs: Folder, flavor: Flavor) -> None:
     later = with_transactions(flavor, 2)

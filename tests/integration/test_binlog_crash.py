@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pymysql
+import pymysql.cursors
 import pytest
 
 from holdfast.binlog.cut import STEPS, cut
-from holdfast.binlog.gtid_event import Gtid, MysqlGtid
+from holdfast.binlog.gtid_event import Gtid
 from holdfast.binlog.save import save
-from holdfast.binlog.tail import Clean, Pending, Remedy, Unsafe, inspect
+from holdfast.binlog.tail import Clean, Pending, Unsafe, inspect
 from holdfast.core.gtid import Flavor, parse
 from holdfast.sandbox import template, trees
 
@@ -49,6 +50,9 @@ OPTIONS = {
         "--innodb-redo-log-capacity=32M",
     ),
 }
+
+
+Make = Callable[..., "Server"]
 
 
 class Server:
@@ -88,7 +92,8 @@ class Server:
             self.process = subprocess.Popen(
                 command, cwd=self.folder, stdout=output, stderr=subprocess.STDOUT
             )
-        until(self._answers, "the server answers")
+        until(self._listens, "the server listens")
+        self.sql("SELECT 1")  # a MariaDB that only listens may miss a SIGTERM
 
     def connect(self) -> pymysql.Connection[Any]:
         return pymysql.connect(
@@ -108,10 +113,14 @@ class Server:
 
     def leave_waiting(self, *statements: str) -> None:
         """Begin statements that will hang until the server dies, each on its own connection."""
-        for statement in statements:
-            thread = threading.Thread(target=self._wait_for_ever, args=(statement,))
-            thread.start()
-            self.waiting.append(thread)
+        wires = [self.connect() for _ in statements]
+        # a session that is there already: while CREATE USER waits, MySQL lets nobody in
+        with contextlib.closing(self.connect()) as watch, watch.cursor() as cursor:
+            for wire, statement in zip(wires, statements, strict=True):
+                thread = threading.Thread(target=_wait_for_ever, args=(wire, statement))
+                thread.start()
+                self.waiting.append(thread)
+                until(lambda: _running(cursor) >= len(self.waiting), "the statement runs")
 
     def crash(self) -> None:
         assert self.process is not None
@@ -147,16 +156,25 @@ class Server:
         assert b"WARNING" not in done.stderr, done.stderr
         return done.stdout.decode(errors="replace")
 
-    def _answers(self) -> bool:
+    def _listens(self) -> bool:
         assert self.process is not None
         assert self.process.poll() is None, (self.folder / "error.log").read_text()[-3000:]
         # PyMySQL leaves the socket of a failed connection open
         with socket.socket(socket.AF_UNIX) as probe:
             return probe.connect_ex(f"{self.folder}/sock") == 0
 
-    def _wait_for_ever(self, statement: str) -> None:
-        with contextlib.suppress(pymysql.err.Error), contextlib.closing(self.connect()) as wire:
-            wire.cursor().execute(statement)
+
+def _running(cursor: pymysql.cursors.Cursor) -> int:
+    """How many statements other than this one the server is at."""
+    cursor.execute(
+        "SELECT COUNT(*) - 1 FROM information_schema.processlist WHERE command = 'Query'"
+    )
+    return int(cursor.fetchall()[0][0])
+
+
+def _wait_for_ever(wire: pymysql.Connection[Any], statement: str) -> None:
+    with contextlib.suppress(pymysql.err.Error), contextlib.closing(wire):
+        wire.cursor().execute(statement)
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -191,7 +209,7 @@ def flavor(request: pytest.FixtureRequest) -> trees.Flavor:
 
 
 @pytest.fixture
-def new_server() -> Iterator[Callable[..., Server]]:
+def new_server() -> Iterator[Make]:
     """Makes a running server with a table and two acknowledged rows; the last one is killed."""
     made: list[Server] = []
 
@@ -218,24 +236,36 @@ def insert(name: str) -> str:
     return f"INSERT INTO test.t (name) VALUES ('{name}')"
 
 
-def forget_identity(server: Server) -> None:
-    """What the agent does after a cut on MySQL."""
-    (server.datadir / "auto.cnf").unlink(missing_ok=True)
+def crash_with_pending(server: Server, *statements: str) -> tuple[str, Callable[[Gtid], bool]]:
+    """Let the statements wait for an ack and kill the server; returns what was executed before."""
+    before = server.executed()
+    has = known(server.flavor, before)
+    server.require_acks()
+    for number, statement in enumerate(statements, 1):
+        server.leave_waiting(statement)
+        wait_until_logged(server, has, min(number, 2))
+    server.crash()
+    return before, has
+
+
+def assert_as_before(server: Server, executed: str) -> None:
+    assert server.names() == ["kept 1", "kept 2"]
+    assert server.executed() == executed
+
+
+def pending(server: Server, has: Callable[[Gtid], bool]) -> Pending:
+    tail = inspect(server.index, has)
+    assert isinstance(tail, Pending), tail
+    return tail
 
 
 def test_a_pending_row_is_saved_cut_and_gone_after_the_start(
-    flavor: trees.Flavor, new_server: Callable[..., Server]
+    flavor: trees.Flavor, new_server: Make
 ) -> None:
     server = new_server(flavor)
-    before = server.executed()
-    has = known(flavor, before)
-    server.require_acks()
-    server.leave_waiting(insert("pending 1"))
-    wait_until_logged(server, has, 1)
-    server.crash()
+    before, has = crash_with_pending(server, insert("pending 1"))
 
-    tail = inspect(server.index, has)
-    assert isinstance(tail, Pending), tail
+    tail = pending(server, has)
     assert tail.summary.transactions == 1
     saved = server.folder / "saved.binlog"
     save(tail, saved)
@@ -243,35 +273,115 @@ def test_a_pending_row_is_saved_cut_and_gone_after_the_start(
     assert inspect(server.index, has) == Clean()
     server.start()
 
-    assert server.names() == ["kept 1", "kept 2"]
-    assert server.executed() == before
-    assert "pending 1" in server.decode(saved)
-    forget_identity(server)
+    assert_as_before(server, before)
+    assert server.decode(saved).count("### INSERT INTO") == 1
+    assert not list(server.datadir.glob("binlog.state"))
 
 
-def test_all_groups_that_were_waiting_are_gone(
-    flavor: trees.Flavor, new_server: Callable[..., Server]
-) -> None:
+def test_all_groups_that_were_waiting_are_gone(flavor: trees.Flavor, new_server: Make) -> None:
     server = new_server(flavor)
-    before = server.executed()
-    has = known(flavor, before)
-    server.require_acks()
-    server.leave_waiting(insert("pending 1"))
-    wait_until_logged(server, has, 1)
-    server.leave_waiting(*(insert(f"pending {number}") for number in range(2, 8)))
-    wait_until_logged(server, has, 2)
-    time.sleep(0.3)
-    server.crash()
+    before, has = crash_with_pending(server, *(insert(f"pending {n}") for n in range(6)))
 
-    tail = inspect(server.index, has)
-    assert isinstance(tail, Pending), tail
+    tail = pending(server, has)
+    assert tail.summary.transactions >= 2
     saved = server.folder / "saved.binlog"
     save(tail, saved)
     cut(tail)
     server.start()
 
-    assert server.names() == ["kept 1", "kept 2"]
+    assert_as_before(server, before)
+    assert server.decode(saved).count("### INSERT INTO") == tail.summary.transactions
+    assert inspect(server.index, has) == Clean()
+
+
+@pytest.mark.parametrize("done", range(len(STEPS)))
+def test_a_mariadb_tail_over_several_files_is_cut_though_interrupted(
+    new_server: Make, done: int
+) -> None:
+    server = new_server("mariadb", "--max-binlog-size=4096")
+    large = "INSERT INTO test.t (name) VALUES (REPEAT('pending', 900))"
+    before = server.executed()
+    has = known("mariadb", before)
+    server.require_acks()
+    for files in (2, 3):
+        server.leave_waiting(large)
+        until(lambda files=files: len(server.binlogs()) == files, "it rotated")  # type: ignore[misc]
+    wait_until_logged(server, has, 2)
+    server.crash()
+
+    tail = pending(server, has)
+    assert tail.start.file.name == "binlog.000001"
+    saved = server.folder / "saved.binlog"
+    save(tail, saved)
+    for step in STEPS[:done]:
+        step(tail)
+    cut(pending(server, has))
+    assert server.binlogs() == [tail.start.file]
+    server.start()
+
+    assert_as_before(server, before)
+    assert server.decode(saved).count("### INSERT INTO") == 2
+
+
+def test_mysql_does_not_rotate_while_transactions_wait(new_server: Make) -> None:
+    server = new_server("mysql", "--max-binlog-size=4096")
+    large = "INSERT INTO test.t (name) VALUES (REPEAT('pending', 900))"
+    before, has = crash_with_pending(server, large, large)
+    assert len(server.binlogs()) == 1
+    cut(pending(server, has))
+    server.start()
+    assert_as_before(server, before)
+
+
+def test_a_torn_end_is_cut_with_the_rest(flavor: trees.Flavor, new_server: Make) -> None:
+    server = new_server(flavor)
+    before, has = crash_with_pending(server, insert("pending 1"), insert("pending 2"))
+    last = server.binlogs()[-1]
+    os.truncate(last, last.stat().st_size - 20)
+
+    tail = pending(server, has)
+    assert tail.summary.torn
+    saved = server.folder / "saved.binlog"
+    save(tail, saved)
+    cut(tail)
+    server.start()
+
+    assert_as_before(server, before)
+    assert server.decode(saved).count("### INSERT INTO") == tail.summary.transactions == 1
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE test.n (a INT)",
+        "CREATE TABLE test.n SELECT * FROM test.t",
+        "ALTER TABLE test.t ADD extra INT",
+        "DROP TABLE test.other",
+        "TRUNCATE TABLE test.other",
+        "CREATE USER someone",
+    ],
+)
+def test_an_atomic_data_definition_is_cut_on_mysql(new_server: Make, statement: str) -> None:
+    server = new_server("mysql")
+    server.sql("CREATE TABLE test.other (a INT)")
+    before, has = crash_with_pending(server, statement)
+    cut(pending(server, has))
+    server.start()
+    assert_as_before(server, before)
+    server.sql(statement)  # it would fail had a trace of it remained
+
+
+def test_tagged_transactions_are_known_by_their_names(new_server: Make) -> None:
+    server = new_server("mysql")
+    server.sql("SET gtid_next='AUTOMATIC:deploy'", insert("kept 3"))
+    before = server.executed()
+    assert ":deploy:1" in before
+    has = known("mysql", before)
+    server.require_acks()
+    server.leave_waiting("DELETE FROM test.t WHERE name = 'kept 3'")
+    wait_until_logged(server, has, 1)
+    server.crash()
+    cut(pending(server, has))
+    server.start()
     assert server.executed() == before
-    decoded = server.decode(saved)
-    print(tail.summary)
-    assert decoded.count("### INSERT INTO") == tail.summary.transactions >= 2
+    assert server.names() == ["kept 1", "kept 2", "kept 3"]
