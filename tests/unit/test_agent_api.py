@@ -101,7 +101,7 @@ def test_without_a_change_the_poll_ends_with_its_time(world: World) -> None:
     version = world.state().version
     begun = time.monotonic()
     assert world.state(since=version, wait=0.3).version == version
-    assert 0.25 < time.monotonic() - begun < 2
+    assert 0.25 < time.monotonic() - begun < 8
 
 
 def test_another_version_is_answered_at_once(world: World) -> None:
@@ -109,7 +109,7 @@ def test_another_version_is_answered_at_once(world: World) -> None:
     begun = time.monotonic()
     assert world.state(since=version - 1, wait=20).version == version
     assert world.state(wait=20).version == version
-    assert time.monotonic() - begun < 2
+    assert time.monotonic() - begun < 8
 
 
 def started(world: World) -> int:
@@ -186,7 +186,7 @@ def test_a_stopping_agent_answers_its_polls_and_leaves_the_server(world: World) 
     begun = time.monotonic()
     assert world.state(since=version, wait=20).version == version
     timer.join()
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 8
     assert running.alive
     assert world.server.closed
     world.start_agent()

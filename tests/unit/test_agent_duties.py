@@ -115,7 +115,7 @@ def test_a_higher_term_calls_off_what_is_under_way(up: World) -> None:
     time.sleep(0.2)
     begun = time.monotonic()
     up.done(2, Promise())
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 4
     assert "called off" in stuck.reply().message
     assert waiting.reply().error == "Refused"
     assert up.server.calls == ["drain", "stop_receiver"]
@@ -128,7 +128,7 @@ def test_a_lower_term_is_refused_while_something_is_under_way(up: World) -> None
     up.until(lambda state: state.busy == "drain")
     begun = time.monotonic()
     assert up.command(4, Promise()).promised == 5
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 4
     up.server.stuck.clear()
     assert stuck.reply().error == ""
 
@@ -149,7 +149,7 @@ def test_a_fence_waits_for_nothing(up: World) -> None:
     up.until(lambda state: state.busy == "drain")
     begun = time.monotonic()
     reply = up.done(1, Fence())
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 4
     assert reply.state.server is ServerStatus.DOWN
     assert reply.state.reason == "fenced by term 1"
     assert up.process() is None

@@ -110,7 +110,7 @@ def test_its_death_is_seen_at_once_and_the_zombie_is_buried(host: Host) -> None:
     begun = time.monotonic()
     os.kill(running.pid, signal.SIGKILL)
     assert poll.poll(2000)
-    assert time.monotonic() - begun < 0.5
+    assert time.monotonic() - begun < 1
     assert not running.alive
     assert host.process().find() is None
     assert running.ending().status == -signal.SIGKILL

@@ -1,0 +1,151 @@
+"""Bad configuration gets one line that names the key."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from holdfast.config.load import agent_config, manager_config
+from holdfast.errors import BadInput
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> dict[str, Any]:
+    for name in ("my.cnf", "admin", "replication", "token"):
+        (tmp_path / name).write_text("secret\n")
+    (tmp_path / "data").mkdir()
+    return {
+        "cluster": "c",
+        "name": "m1",
+        "listen": "127.0.0.1:7401",
+        "state_dir": str(tmp_path / "state"),
+        "server": {
+            "flavor": "mariadb",
+            "command": ["mariadbd"],
+            "option_file": str(tmp_path / "my.cnf"),
+            "datadir": str(tmp_path / "data"),
+            "socket": str(tmp_path / "s"),
+            "binlog_index": str(tmp_path / "data/binlog.index"),
+            "admin": {"user": "holdfast", "password_file": str(tmp_path / "admin")},
+        },
+        "replication": {"user": "repl_m1", "password_file": str(tmp_path / "replication")},
+    }
+
+
+@pytest.fixture
+def manager(tmp_path: Path) -> dict[str, Any]:
+    return {
+        "listen": "127.0.0.1:7400",
+        "store": str(tmp_path / "store.db"),
+        "clusters": [
+            {
+                "name": "c",
+                "members": [
+                    {"name": f"m{i}", "agent": f"http://127.0.0.1:740{i}", "host": "h", "port": i}
+                    for i in (1, 2, 3)
+                ],
+            }
+        ],
+    }
+
+
+def error(load: Callable[[Path], object], folder: Path, data: object) -> str:
+    path = folder / "file.yaml"
+    path.write_text(data if isinstance(data, str) else yaml.safe_dump(data))
+    with pytest.raises(BadInput) as caught:
+        load(path)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_good_files_load(tmp_path: Path, agent: dict[str, Any], manager: dict[str, Any]) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(yaml.safe_dump(agent))
+    assert agent_config(path).name == "m1"
+    path.write_text(yaml.safe_dump(manager))
+    assert len(manager_config(path).clusters[0].members) == 3
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (("server", "portt"), 1, "server.portt: unknown key"),
+        (("server", "sockett"), "x", "server.sockett: unknown key; did you mean socket?"),
+        (("listen",), "7401", "listen: must be HOST:PORT"),
+        (("listen",), "0.0.0.0:7401", "token_file is required: 0.0.0.0:7401 is not a loopback"),
+        (("server", "flavor"), "oracle", "server.flavor: "),
+        (("server", "command"), [], "server.command: "),
+        (("server", "command"), "mariadbd", "server.command: "),
+        (("server", "option_file"), "/nowhere/my.cnf", "server.option_file: cannot read /nowhere"),
+        (("server", "datadir"), "/nowhere", "server.datadir: /nowhere is no directory"),
+        (
+            ("replication", "password_file"),
+            "/nowhere",
+            "replication.password_file: cannot read /nowhere",
+        ),
+        (("name",), "m 1", "name: "),
+    ],
+)
+def test_agent(
+    tmp_path: Path, agent: dict[str, Any], place: tuple[str, ...], value: object, message: str
+) -> None:
+    inner = agent
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    assert message in error(agent_config, tmp_path, agent)
+
+
+def test_a_missing_key_is_named(tmp_path: Path, agent: dict[str, Any]) -> None:
+    del agent["server"]["admin"]
+    assert "server.admin: required, and not there" in error(agent_config, tmp_path, agent)
+
+
+@pytest.mark.parametrize(
+    ("member", "message"),
+    [
+        ({"name": "m1"}, "name 'm1' is used twice"),
+        ({"agent": "http://127.0.0.1:7401"}, "agent 'http://127.0.0.1:7401' is used twice"),
+        ({"port": 1}, "host:port 'h:1' is used twice"),
+        ({"port": 0}, "clusters.0.members.2.port: "),
+        ({"port": "x"}, "clusters.0.members.2.port: "),
+        ({"agent": "127.0.0.1"}, "clusters.0.members.2.agent: must start with http"),
+    ],
+)
+def test_manager(
+    tmp_path: Path, manager: dict[str, Any], member: dict[str, Any], message: str
+) -> None:
+    manager["clusters"][0]["members"][2].update(member)
+    assert message in error(manager_config, tmp_path, manager)
+
+
+def test_clusters_of_one_name(tmp_path: Path, manager: dict[str, Any]) -> None:
+    manager["clusters"].append(manager["clusters"][0])
+    assert "clusters: name 'c' is used twice" in error(manager_config, tmp_path, manager)
+
+
+def test_a_store_in_no_folder(tmp_path: Path, manager: dict[str, Any]) -> None:
+    manager["store"] = "/nowhere/store.db"
+    assert "store: /nowhere is no directory" in error(manager_config, tmp_path, manager)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("listen: [", "not valid YAML"),
+        ("listen: a\nlisten: b\n", "key 'listen' is given twice"),
+        ("- 1\n", "must be a mapping"),
+        ("", "must be a mapping"),
+    ],
+)
+def test_what_is_no_mapping(tmp_path: Path, text: str, message: str) -> None:
+    assert message in error(manager_config, tmp_path, text)
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="--config: cannot read"):
+        agent_config(tmp_path / "none.yaml")

@@ -1,0 +1,255 @@
+"""Single decisions, and the sentences that a person reads at night. Whole procedures: ``tests/model``."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.core.cluster import Cluster, Member
+from holdfast.core.commands import Cut, Fence, Follow, Promise, Promote, SetAcks, Start
+from holdfast.core.decide import decide
+from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.gtid import Flavor
+from holdfast.core.quorum import Configuration
+from holdfast.core.record import Kind, Record, Step, Transition, from_json, to_json
+from holdfast.core.status import Role, status
+from holdfast.core.view import (
+    MemberState,
+    Receiver,
+    Replication,
+    Seen,
+    SemiSync,
+    ServerStatus,
+    Tail,
+    TailVerdict,
+    Unseen,
+    View,
+)
+
+NOW = 100.0
+CLUSTER = Cluster("c", tuple(Member(f"m{i}", "127.0.0.1", 3300 + i) for i in (1, 2, 3)))
+VOTERS = Configuration(frozenset({("m1", "a"), ("m2", "a"), ("m3", "a")}), 1)
+RECORD = Record(term=4, primary="m1", elected=3, configurations=(VOTERS,), serial=7)
+
+
+def primary(**changes: object) -> MemberState:
+    state = MemberState(
+        "m1",
+        Flavor.MARIADB,
+        4,
+        ServerStatus.UP,
+        "a",
+        origin="0-1",
+        writable=True,
+        received="0-1-9",
+        applied="0-1-9",
+        semi_sync=SemiSync(source=True, acks=1, clients=2),
+    )
+    return replace(state, **changes)  # type: ignore[arg-type]
+
+
+def replica(name: str, **changes: object) -> MemberState:
+    state = MemberState(
+        name,
+        Flavor.MARIADB,
+        4,
+        ServerStatus.UP,
+        "a",
+        origin=f"0-{name[1]}",
+        received="0-1-9",
+        applied="0-1-9",
+        replication=Replication("127.0.0.1:3301", Receiver.ON, True),
+        semi_sync=SemiSync(replica=True),
+    )
+    return replace(state, **changes)  # type: ignore[arg-type]
+
+
+def down(name: str, **changes: object) -> MemberState:
+    return replace(MemberState(name, Flavor.MARIADB, 4), **changes)  # type: ignore[arg-type]
+
+
+def unseen(name: str, since: float = NOW) -> Unseen:
+    return Unseen("connection refused", since)
+
+
+def view(*members: MemberState | tuple[str, Unseen]) -> View:
+    sightings = {
+        each[0] if isinstance(each, tuple) else each.name: each[1]
+        if isinstance(each, tuple)
+        else Seen(each, NOW)
+        for each in members
+    }
+    return View(sightings, NOW)
+
+
+def decided(record: Record | None, seen: View) -> Decision:
+    return decide(CLUSTER, record, seen)
+
+
+def saved(decision: Decision) -> Record:
+    (step,) = decision.steps
+    assert isinstance(step, Save)
+    return step.record
+
+
+def test_a_well_cluster_is_left_alone() -> None:
+    decision = decided(RECORD, view(primary(), replica("m2"), replica("m3")))
+    assert decision == Decision("m1 is primary and takes writes; all members vote", well=True)
+
+
+def test_a_dead_primary_begins_a_failover_in_a_new_term() -> None:
+    record = saved(decided(RECORD, view(down("m1"), replica("m2"), replica("m3"))))
+    assert record.term == 5
+    assert record.transition == Transition(Kind.FAILOVER, Step.ELECT, "m1")
+    assert record.primary == "m1"
+
+
+def test_an_unseen_primary_is_not_a_dead_one() -> None:
+    decision = decided(RECORD, view(("m1", unseen("m1", 0.0)), replica("m2"), replica("m3")))
+    assert not decision.steps
+    assert "whether its server lives is not known" in decision.reason
+
+
+def test_without_quorum_nothing_is_stopped_and_the_reason_names_who_is_missing() -> None:
+    decision = decided(RECORD, view(down("m1"), replica("m2"), ("m3", unseen("m3"))))
+    assert not decision.steps
+    assert decision.reason == (
+        "the server of m1, the primary, is gone, and nobody may take over: "
+        "the agent of m3 does not answer; waiting for m3"
+    )
+
+
+def test_without_quorum_for_long_the_primary_is_restarted_in_place() -> None:
+    for missing in (down("m3"), replica("m3", incarnation="b"), ("m3", unseen("m3", NOW - 60))):
+        record = saved(decided(RECORD, view(down("m1"), replica("m2"), missing)))
+        assert record.transition == Transition(Kind.RESTART, Step.OPEN)
+        assert record.term == 4
+        decision = decided(record, view(down("m1"), replica("m2"), missing))
+        assert decision.steps == (Send("m1", Start()),)
+
+
+def test_promises_are_asked_of_all_that_have_not_given_one() -> None:
+    electing = replace(RECORD, term=5, transition=Transition(Kind.FAILOVER, Step.ELECT, "m1"))
+    silent = Replication("127.0.0.1:3301", Receiver.OFF, True)
+    seen = view(down("m1"), replica("m2", term=5, replication=silent), replica("m3", term=5))
+    decision = decided(electing, seen)
+    assert decision.steps == (Send("m1", Promise()), Send("m3", Promise()))
+    assert decision.reason == "failover: waiting for the promise of m3"
+
+
+def test_the_commit_point_names_the_foremost_and_keeps_it_from_being_deposed_alone() -> None:
+    electing = replace(RECORD, term=5, transition=Transition(Kind.FAILOVER, Step.ELECT, "m1"))
+    silent = Replication("127.0.0.1:3301", Receiver.OFF, True)
+    ahead = replica("m3", term=5, replication=silent, received="0-1-12", applied="0-1-12")
+    lagging = replica("m2", term=5, replication=silent)
+    record = saved(decided(electing, view(down("m1"), lagging, ahead)))
+    assert (record.primary, record.elected, record.serial) == ("m3", 5, 8)
+    assert record.transition == Transition(Kind.FAILOVER, Step.OPEN, "m1")
+    assert record.configurations == (
+        Configuration(frozenset({("m3", "a")}), 0),
+        Configuration(frozenset({("m2", "a"), ("m3", "a")}), 1),
+    )
+    assert record.acks == 1
+    assert not record.recoverable([("m2", "a")])
+
+
+def test_while_it_opens_servers_that_are_down_wait() -> None:
+    opening = replace(
+        RECORD,
+        term=5,
+        elected=5,
+        primary="m3",
+        configurations=(Configuration(frozenset({("m2", "a"), ("m3", "a")}), 1),),
+        transition=Transition(Kind.FAILOVER, Step.OPEN, "m1"),
+    )
+    named = replica("m3", replication=Replication(), semi_sync=SemiSync())
+    decision = decided(opening, view(down("m1"), replica("m2"), named))
+    assert decision.steps == (
+        Send("m3", Promote(1, 7)),
+        Send("m2", Follow("m3", "127.0.0.1", 3303, semi_sync=True)),
+    )
+    alone = replace(
+        opening, configurations=(Configuration(frozenset({("m1", "a"), ("m3", "a")}), 1),)
+    )
+    decision = decided(alone, view(down("m1"), ("m2", unseen("m2")), named))
+    assert Send("m1", Cut("m3", f"0-1-9,0-3-{2**63 - 2}")) in decision.steps
+
+
+def test_a_server_that_is_down_is_checked_cut_and_started_but_not_when_that_is_unsafe() -> None:
+    two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
+
+    def step(tail: Tail) -> tuple[Send | Save, ...]:
+        return decided(two, view(primary(), replica("m2"), down("m3", tail=tail))).steps
+
+    check = Send("m3", Cut("m1", f"0-1-{2**63 - 2}"))
+    assert step(Tail()) == (check,)
+    assert step(Tail(TailVerdict.CUT, term=2)) == (check,), "compared with an older primary"
+    assert step(Tail(TailVerdict.CUT, term=3)) == (Send("m3", Start()),)
+    unsafe = Tail(TailVerdict.UNSAFE, term=3, reason="it holds DDL: clone it")
+    decision = decided(two, view(primary(), replica("m2"), down("m3", tail=unsafe)))
+    assert not decision.steps
+    assert decision.reason == "m3: it holds DDL: clone it"
+
+
+def test_errant_transactions_keep_a_member_out() -> None:
+    errant = replica("m3", incarnation="b", applied="0-1-9,0-3-4", replication=Replication())
+    two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
+    decision = decided(two, view(primary(), replica("m2"), errant))
+    assert not decision.steps
+    assert "m3: it has transactions that m1 lacks (0-3-4)" in decision.reason
+
+
+def test_a_replica_that_was_looked_at_later_than_the_primary_is_not_errant() -> None:
+    decision = decided(RECORD, view(primary(), replica("m2", applied="0-1-15"), replica("m3")))
+    assert decision.well
+
+
+def test_a_second_writer_is_fenced() -> None:
+    decision = decided(RECORD, view(primary(), replica("m2", writable=True), replica("m3")))
+    assert Send("m2", Fence()) in decision.steps
+
+
+def test_semi_sync_switched_off_by_hand_is_switched_on_again() -> None:
+    off = primary(semi_sync=SemiSync(source=False, acks=0))
+    decision = decided(RECORD, view(off, replica("m2"), replica("m3")))
+    assert decision.steps[0] == Send("m1", SetAcks(1))
+    assert not decision.well
+
+
+def test_a_restarted_voter_votes_again_only_through_a_joint_configuration() -> None:
+    again = replica("m3", incarnation="b", semi_sync=SemiSync(replica=False))
+    record = saved(decided(RECORD, view(primary(), replica("m2"), again)))
+    assert record.configurations[0] == VOTERS
+    assert record.target.incarnation("m3") == "b"
+    assert record.serial == 8
+    decision = decided(record, view(primary(), replica("m2"), again))
+    assert Send("m3", Follow("m1", "127.0.0.1", 3301, semi_sync=True)) in decision.steps
+
+
+def test_the_last_other_voter_stays_so_that_the_primary_blocks_rather_than_serves_alone() -> None:
+    decision = decided(RECORD, view(primary(), down("m2"), down("m3")))
+    assert not any(isinstance(step, Save) for step in decision.steps)
+    assert "commits on m1 wait: it needs 1 acknowledgements, and only 0" in decision.reason
+
+
+def test_without_a_record_a_member_that_has_been_in_a_cluster_is_not_touched() -> None:
+    fresh = [down(f"m{i}", term=0) for i in (1, 2, 3)]
+    assert decided(None, view(*fresh)).steps == tuple(Send(f"m{i}", Start()) for i in (1, 2, 3))
+    decision = decided(None, view(fresh[0], fresh[1], down("m3", term=9)))
+    assert not decision.steps
+    assert "the store has no record of c, but m3 has been in a cluster" in decision.reason
+
+
+def test_the_record_survives_the_store() -> None:
+    joint = RECORD.extended(Configuration(frozenset({("m1", "a"), ("m2", "b")}), 1))
+    for record in (RECORD, joint, replace(joint, transition=Transition(Kind.RESTART, Step.OPEN))):
+        assert from_json(to_json(record)) == record
+
+
+def test_status_tells_roles_and_why_each_is_not_well() -> None:
+    seen = view(primary(), replica("m2", incarnation="b"), ("m3", unseen("m3")))
+    shown = status(CLUSTER, RECORD, seen, decided(RECORD, seen))
+    assert [member.role for member in shown.members] == [Role.PRIMARY, Role.LEARNER, Role.OUT]
+    assert shown.writable
+    assert not shown.whole
+    assert shown.members[2].state == "unknown"
+    assert shown.members[2].reason == "its agent does not answer (connection refused)"

@@ -1,0 +1,92 @@
+"""Who takes over."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.core.election import Elected, NobodyElected, elect
+from holdfast.core.gtid import Flavor
+from holdfast.core.view import MemberState, Replication, ServerStatus
+
+ONE = "11111111-71ca-11e1-9e33-c80aa9429562"
+TWO = "22222222-71ca-11e1-9e33-c80aa9429562"
+
+
+def member(
+    name: str,
+    received: str,
+    applied: str | None = None,
+    flavor: Flavor = Flavor.MARIADB,
+    applier: bool = True,
+    error: str = "",
+) -> MemberState:
+    return MemberState(
+        name,
+        flavor,
+        server=ServerStatus.UP,
+        received=received,
+        applied=received if applied is None else applied,
+        replication=Replication(applier=applier, error=error),
+    )
+
+
+def test_the_one_that_received_everything() -> None:
+    assert elect([member("a", "0-1-5"), member("b", "0-1-7"), member("c", "0-1-6")]) == Elected(
+        member("b", "0-1-7"), drained=True
+    )
+
+
+def test_between_equals_the_one_that_has_applied_it_all() -> None:
+    slow, quick = member("a", "0-1-7", "0-1-3"), member("b", "0-1-7")
+    assert elect([slow, quick]) == Elected(quick, drained=True)
+
+
+def test_between_equals_that_are_drained_the_first() -> None:
+    assert elect([member("a", "0-1-7"), member("b", "0-1-7")]) == Elected(
+        member("a", "0-1-7"), drained=True
+    )
+
+
+def test_the_foremost_must_drain_before_it_is_named() -> None:
+    foremost = member("b", "0-1-7", "0-1-2")
+    assert elect([member("a", "0-1-5"), foremost]) == Elected(foremost, drained=False)
+
+
+def test_what_a_lagging_applier_cannot_list_is_no_divergence() -> None:
+    """MariaDB: b received 0-1-100 and 0-2-105, but its applier stands at 0-1-94."""
+    foremost = member("b", "0-1-94,0-2-105", "0-1-94")
+    assert elect([member("a", "0-1-100,0-2-104"), foremost]) == Elected(foremost, drained=False)
+
+
+def test_divergence_shows_once_the_foremost_has_applied_everything() -> None:
+    foremost = member("b", "0-1-94,0-2-105")
+    outcome = elect([member("a", "0-1-100,0-2-104"), foremost])
+    assert isinstance(outcome, NobodyElected)
+    assert "a has 0-1-95..100 which b lacks" in outcome.reason
+
+
+@pytest.mark.parametrize(
+    ("flavor", "first", "second"),
+    [
+        (Flavor.MARIADB, "0-1-7", "0-2-7"),
+        (Flavor.MYSQL, f"{ONE}:1-7", f"{ONE}:1-6,{TWO}:1"),
+    ],
+)
+def test_diverged_candidates_are_refused(flavor: Flavor, first: str, second: str) -> None:
+    outcome = elect([member("a", first, flavor=flavor), member("b", second, flavor=flavor)])
+    assert isinstance(outcome, NobodyElected)
+    assert outcome.reason.startswith("a (")
+    assert "have diverged" in outcome.reason
+
+
+def test_one_whose_applier_is_broken_is_passed_over() -> None:
+    broken = member("a", "0-1-7", "0-1-3", applier=False, error="duplicate key")
+    well = member("b", "0-1-7", "0-1-5")
+    assert elect([broken, well]) == Elected(well, drained=False)
+
+
+def test_nobody_when_the_foremost_cannot_apply() -> None:
+    broken = member("a", "0-1-7", "0-1-3", applier=False, error="duplicate key")
+    outcome = elect([broken, member("b", "0-1-6")])
+    assert isinstance(outcome, NobodyElected)
+    assert "a received everything but cannot apply it (duplicate key)" in outcome.reason

@@ -1,0 +1,73 @@
+"""The SQLite store: compare-and-set, one leader, readable errors."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from holdfast.core.quorum import Configuration
+from holdfast.core.record import Record
+from holdfast.errors import Conflict, Fatal, Refused
+from holdfast.store.base import Stored
+from holdfast.store.sqlite import SqliteStore
+
+RECORD = Record(1, "m1", 1, (Configuration(frozenset({("m1", "a")}), 0),), 1)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "store.db"
+
+
+@pytest.fixture
+def store(path: Path) -> Iterator[SqliteStore]:
+    with closing(SqliteStore(path)) as opened:
+        yield opened
+
+
+def test_a_record_is_kept(store: SqliteStore, path: Path) -> None:
+    assert store.load("c") == Stored(None, 0)
+    assert store.replace("c", RECORD, 0) == 1
+    assert store.replace("c", replace(RECORD, term=2), 1) == 2
+    with closing(SqliteStore(path)) as another:
+        assert another.load("c") == Stored(replace(RECORD, term=2), 2)
+        assert another.load("d") == Stored(None, 0)
+
+
+@pytest.mark.parametrize("expected", [0, 2, 9])
+def test_a_record_that_another_has_changed_is_not_replaced(
+    store: SqliteStore, expected: int
+) -> None:
+    store.replace("c", RECORD, 0)
+    with pytest.raises(Conflict):
+        store.replace("c", replace(RECORD, term=5), expected)
+    assert store.load("c") == Stored(RECORD, 1)
+
+
+def test_one_leads_a_cluster_at_a_time(store: SqliteStore, path: Path) -> None:
+    with closing(SqliteStore(path)) as another:
+        with store.lead("c") as first:
+            assert first
+            with another.lead("c") as second, another.lead("d") as elsewhere:
+                assert not second
+                assert elsewhere
+        with another.lead("c") as later:
+            assert later
+
+
+def test_a_record_that_cannot_be_read_is_refused(store: SqliteStore, path: Path) -> None:
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("insert into record values ('c', 3, '{\"term\": 1}')")
+    with pytest.raises(Refused, match=r"the record of c in .* is not readable"):
+        store.load("c")
+
+
+def test_a_file_that_is_no_store(path: Path) -> None:
+    path.write_bytes(b"something else entirely" * 100)
+    with pytest.raises(Fatal, match="store: cannot use"):
+        SqliteStore(path)
