@@ -26,7 +26,9 @@ LOOK = """
         conn.RECEIVED_TRANSACTION_SET AS received, conn.LAST_ERROR_MESSAGE AS receiver_error,
         appl.SERVICE_STATE AS applier,
         GTID_SUBSET(conn.RECEIVED_TRANSACTION_SET, @@global.gtid_executed) AS drained,
-        (SELECT GROUP_CONCAT(NULLIF(LAST_ERROR_MESSAGE, '') SEPARATOR ' ')
+        (SELECT MAX(LAST_ERROR_MESSAGE)
+            FROM performance_schema.replication_applier_status_by_worker) AS worker_error,
+        (SELECT MAX(LAST_ERROR_MESSAGE)
             FROM performance_schema.replication_applier_status_by_coordinator) AS applier_error,
         (SELECT TIMESTAMPDIFF(MICROSECOND,
                 MAX(LAST_APPLIED_TRANSACTION_ORIGINAL_COMMIT_TIMESTAMP), NOW(6)) / 1000000
@@ -43,7 +45,9 @@ FOLLOWING = """
         conn.SERVICE_STATE AS receiver, conn.LAST_ERROR_NUMBER AS receiver_code,
         conn.RECEIVED_TRANSACTION_SET AS received, conn.QUEUEING_TRANSACTION AS queueing,
         appl.SERVICE_STATE AS applier,
-        (SELECT GROUP_CONCAT(NULLIF(LAST_ERROR_MESSAGE, '') SEPARATOR ' ')
+        (SELECT MAX(LAST_ERROR_MESSAGE)
+            FROM performance_schema.replication_applier_status_by_worker) AS worker_error,
+        (SELECT MAX(LAST_ERROR_MESSAGE)
             FROM performance_schema.replication_applier_status_by_coordinator) AS applier_error
     FROM performance_schema.replication_connection_configuration AS conf
     LEFT JOIN performance_schema.replication_connection_status AS conn USING (CHANNEL_NAME)
@@ -104,7 +108,7 @@ class MysqlServer(SqlServer):
             receiver=(row.get("receiver") or "OFF") != "OFF",
             applier=row.get("applier") == "ON",
             receiver_code=row.get("receiver_code") or 0,
-            applier_error=row.get("applier_error") or "",
+            applier_error=row.get("worker_error") or row.get("applier_error") or "",
             received=_one_line(row.get("received")),
             partial=bool(row.get("queueing")),
         )
@@ -170,7 +174,7 @@ def _replication(row: Row) -> Replication:
         source=f"{row['host']}:{row['port']}",
         receiver=receiver,
         applier=row["applier"] == "ON",
-        error=row["applier_error"] or row["receiver_error"] or "",
+        error=row["worker_error"] or row["applier_error"] or row["receiver_error"] or "",
         lag_seconds=lag,
     )
 

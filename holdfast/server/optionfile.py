@@ -95,16 +95,23 @@ def render(
         **(_MARIADB if flavor is Flavor.MARIADB else _MYSQL),
     }
     for name, value in (extra or {}).items():
-        option = name.replace("-", "_").lower()
-        if option.removeprefix("loose_").removeprefix("skip_") in _OURS or option in _OURS:
-            raise BadInput(f"server.options.{name}", "is set by Holdfast and cannot be overridden")
-        if "\n" in f"{name}{value}":
-            raise BadInput(f"server.options.{name}", "must be a single line")
-        options[option] = value
+        options[_allowed(name, value)] = value
     lines = [f"{name} = {value}" for name, value in options.items()]
     if flavor is Flavor.MYSQL:
         lines += [f"plugin-load-add = {plugin}" for plugin in _MYSQL_PLUGINS]
     return "\n".join(["[mysqld]", *lines, ""])
+
+
+def _allowed(name: str, value: Value) -> str:
+    """The option's name with underscores; a prefix is seen through."""
+    option = name.replace("-", "_").lower()
+    bare = option.removeprefix("loose_")
+    negated = bare.removeprefix("skip_").removeprefix("disable_").removeprefix("enable_")
+    if not _OURS.isdisjoint({bare, negated}):
+        raise BadInput(f"server.options.{name}", "is set by Holdfast and cannot be overridden")
+    if not option.isidentifier() or "\n" in str(value):
+        raise BadInput(f"server.options.{name!r}", "must be one option with one value")
+    return option
 
 
 _SHARED: dict[str, Value] = {

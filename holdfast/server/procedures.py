@@ -27,14 +27,16 @@ UNKNOWN_DATABASE = 1049
 NO_SUCH_TABLE = 1146
 READ_ONLY = 1290
 
-PROOF_TABLE = """
-    CREATE TABLE IF NOT EXISTS holdfast.proof (
-        id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY,
-        term bigint unsigned NOT NULL,
-        serial bigint unsigned NOT NULL,
-        at timestamp(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)
-    ) ENGINE=InnoDB
-"""
+PROOF_SCHEMA = (
+    "CREATE DATABASE IF NOT EXISTS holdfast",
+    "CREATE TABLE IF NOT EXISTS holdfast.proof ("
+    "id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, "
+    "term bigint unsigned NOT NULL, "
+    "serial bigint unsigned NOT NULL, "
+    "at timestamp(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)) ENGINE=InnoDB",
+)
+"""Made at the first proof where it is missing; better made with the data directory: MariaDB cannot roll
+DDL back, should the first proof be left pending by a crash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +140,7 @@ class SqlServer(ABC):
             self._start(deadline, receiver=True, applier=not now.applier)
         else:
             self._start(deadline, receiver=not now.receiver, applier=not now.applier)
+        self._proof.look("SELECT 1", deadline)  # opened now, it need not be in a failover
 
     def prepare_primary(self, acks: int, deadline: Deadline) -> None:
         self._refuse_acks(acks)
@@ -163,19 +166,22 @@ class SqlServer(ABC):
     def prove(self, term: int, serial: int, deadline: Deadline) -> None:
         self._refuse_if_following(self._proof, deadline)
         row = "INSERT INTO holdfast.proof (term, serial) VALUES (%s, %s)"
-        for _ in range(4):
+        for _ in range(3):
             try:
                 return self._proof.run(row, deadline, (term, serial))
             except StatementRefused as error:
                 if error.code == READ_ONLY:
                     self._let_administrator_write(deadline)
-                elif error.code == UNKNOWN_DATABASE:
-                    self._proof.run("CREATE DATABASE IF NOT EXISTS holdfast", deadline)
-                elif error.code == NO_SUCH_TABLE:
-                    self._proof.run(PROOF_TABLE, deadline)
+                elif error.code in (UNKNOWN_DATABASE, NO_SUCH_TABLE):
+                    self._make_proof_table(deadline)
                 else:
                     raise
         raise Refused("holdfast.proof was made and is not there: somebody drops it")
+
+    def _make_proof_table(self, deadline: Deadline) -> None:
+        self._let_administrator_write(deadline)
+        for statement in PROOF_SCHEMA:
+            self._proof.run(statement, deadline)
 
     def open(self, deadline: Deadline) -> None:
         self._refuse_if_following(self._commands, deadline)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import textwrap
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,12 @@ Row = Mapping[str, Any]
 
 POLL_SECONDS = 0.02
 """How often a statement that hangs asks whether it has been called off."""
+
+IDLE_SECONDS = 31536000
+"""How long a session may be idle: the most that both servers take."""
+
+WHAT_LENGTH = 120
+"""How much of a statement a message shows."""
 
 LOST = frozenset({2006, 2013, 2014, 2055})
 """Client-side errors: the connection ended."""
@@ -83,7 +90,7 @@ class Connection:
     def _ask(
         self, sql: str, deadline: Deadline, args: Sequence[object], lost: type[HoldfastError]
     ) -> list[Row]:
-        what = " ".join(sql.split())
+        what = textwrap.shorten(sql, WHAT_LENGTH)
         if not self._turn.acquire(timeout=deadline.left):
             raise DeadlinePassed(f"{what}: waiting for an earlier statement", deadline.seconds)
         try:
@@ -122,6 +129,7 @@ if TYPE_CHECKING:
     class _PyMySQL(pymysql.connections.Connection[DictCursor]):
         """What PyMySQL's type stubs leave out."""
 
+        _secure: bool
         _sock: socket.socket
         _read_timeout: float
         _write_timeout: float
@@ -139,6 +147,10 @@ class _Wire(_PyMySQL):
 
     deadline: Deadline
     what = ""
+
+    def connect(self, sock: socket.socket | None = None) -> None:
+        self._secure = True  # a local socket: a password may be sent as it is
+        super().connect(sock)
 
     def ask(self, what: str, sql: str, args: Sequence[object], deadline: Deadline) -> list[Row]:
         self.what, self.deadline = what, deadline
@@ -184,14 +196,14 @@ def _connect(path: Path, account: Account, deadline: Deadline) -> _Wire:
         password=account.password,
         charset="utf8mb4",
         autocommit=True,
-        connect_timeout=max(1, round(deadline.left)),
         cursorclass=DictCursor,
+        init_command=f"SET SESSION wait_timeout = {IDLE_SECONDS}",
         defer_connect=True,
     )
     wire.deadline, wire.what = deadline, f"connecting to {path}"
     wire._read_timeout = wire._write_timeout = max(deadline.left, 0.001)
     try:
-        wire.connect()
+        wire.connect(_open(path, deadline))
     except pymysql.err.MySQLError as error:
         wire.drop()
         code, message = _parts(error)
@@ -202,6 +214,18 @@ def _connect(path: Path, account: Account, deadline: Deadline) -> _Wire:
         wire.drop()
         raise Unreachable(f"{path}: {error}") from error
     return wire
+
+
+def _open(path: Path, deadline: Deadline) -> socket.socket:
+    """PyMySQL leaves a socket open that nobody accepts."""
+    made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    made.settimeout(max(deadline.left, 0.001))
+    try:
+        made.connect(str(path))
+    except OSError:
+        made.close()
+        raise
+    return made
 
 
 def _parts(error: pymysql.err.MySQLError) -> tuple[int, str]:
