@@ -4,31 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hmac
-import json
-import logging
 import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
 
 from fastapi import FastAPI, Request, Response
-from fastapi.exceptions import RequestValidationError
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from holdfast.agent.board import Board
 from holdfast.agent.lane import Lane
 from holdfast.errors import BadInput
+from holdfast.serving import BearerToken, first_complaint, one_line_errors
 from holdfast.wire import CommandReply, CommandRequest, StateReply
 
 LONGEST_WAIT_SECONDS = 60.0
 LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
 HIGHEST_TERM = 2**53
-OPEN_PATHS = frozenset({"/v1/health"})
-
-logger = logging.getLogger(__name__)
 
 
 class LongPoll:
@@ -69,26 +61,6 @@ class LongPoll:
     def _wake(self) -> None:
         self._event.set()
         self._event = asyncio.Event()
-
-
-class BearerToken:
-    """Lets requests through that carry the token."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app = app
-        self._wanted = f"Bearer {token}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._carried(scope):
-            await self._app(scope, receive, send)
-            return
-        refusal = _error(401, "Unauthorized", "this agent wants its token as Authorization: Bearer")
-        refusal.headers["WWW-Authenticate"] = "Bearer"
-        await refusal(scope, receive, send)
-
-    def _carried(self, scope: Scope) -> bool:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        return len(given) == 1 and hmac.compare_digest(given[0], self._wanted)
 
 
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
@@ -134,29 +106,13 @@ def make_app(
         try:
             asked = CommandRequest.model_validate_json(await _body(request))
         except ValidationError as error:
-            raise BadInput("request", _first(error.errors(include_url=False))) from None
+            raise BadInput("request", first_complaint(error.errors(include_url=False))) from None
         if not 0 <= asked.term <= HIGHEST_TERM:
             raise BadInput("term", f"must be from 0 to {HIGHEST_TERM}")
         reply: CommandReply = await asyncio.wrap_future(lane.submit(asked.term, asked.parsed()))
         return _json(reply)
 
-    @app.exception_handler(BadInput)
-    async def bad_input(request: Request, error: BadInput) -> Response:
-        return _error(400, "BadInput", str(error))
-
-    @app.exception_handler(RequestValidationError)
-    async def bad_query(request: Request, error: RequestValidationError) -> Response:
-        return _error(400, "BadInput", _first(error.errors()))
-
-    @app.exception_handler(HTTPException)
-    async def refused(request: Request, error: HTTPException) -> Response:
-        return _error(error.status_code, "Refused", f"{request.url.path}: {error.detail}")
-
-    @app.exception_handler(Exception)
-    async def failed(request: Request, error: Exception) -> Response:
-        logger.error("%s failed: %r", request.url.path, error)
-        return _error(500, "OutcomeUnknown", f"the agent failed: {error!r}")
-
+    one_line_errors(app)
     return app
 
 
@@ -174,15 +130,3 @@ async def _body(request: Request) -> bytes:
 
 def _json(reply: StateReply | CommandReply) -> Response:
     return Response(reply.model_dump_json().encode(), media_type="application/json")
-
-
-def _error(status: int, name: str, message: str) -> Response:
-    line = " ".join(message.split())
-    content = json.dumps({"error": name, "message": line}).encode()
-    return Response(content, status, media_type="application/json")
-
-
-def _first(errors: Any) -> str:
-    """The first of pydantic's complaints, with the place that it is about."""
-    place = ".".join(str(part) for part in errors[0]["loc"])
-    return f"{place}: {errors[0]['msg']}" if place else str(errors[0]["msg"])

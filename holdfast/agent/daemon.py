@@ -13,7 +13,6 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
-import uvicorn
 import uvloop
 from fastapi import FastAPI
 
@@ -32,9 +31,11 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState
 from holdfast.errors import Fatal
 from holdfast.server.base import Server
+from holdfast.server.mariadb import MariadbServer
+from holdfast.server.mysql import MysqlServer
 from holdfast.server.process import ServerProcess, kernel_boot_id
+from holdfast.serving import HttpServer, listening
 
-KEEP_ALIVE_SECONDS = 600
 SWITCH_SECONDS = 0.0005
 """How long a thread may hold up the others: a tenth of Python's usual, for the sake of quick answers."""
 
@@ -52,7 +53,7 @@ def run(config: AgentConfig) -> None:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_locked(config.state_dir))
         agent = Agent(config)
-        listener = stack.enter_context(_listen(config.listen))
+        listener = stack.enter_context(listening(config.listen))
         log.say(logger, f"agent of {config.name} listens on {config.listen}")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             loop = runner.get_loop()
@@ -87,19 +88,7 @@ class Agent:
     async def serve(self, listener: socket.socket) -> None:
         """Serve until :meth:`stop`."""
         loop = asyncio.get_running_loop()
-        server = _Uvicorn(
-            uvicorn.Config(
-                self.app(loop),
-                http="httptools",
-                ws="none",
-                log_config=None,
-                access_log=False,
-                timeout_keep_alive=KEEP_ALIVE_SECONDS,
-                timeout_graceful_shutdown=3,
-                server_header=False,
-                date_header=False,
-            )
-        )
+        server = HttpServer(self.app(loop))
         self._on_stop.append(lambda: setattr(server, "should_exit", True))
         await server.serve(sockets=[listener])
 
@@ -154,24 +143,12 @@ class Agent:
             each()
 
 
-class _Uvicorn(uvicorn.Server):
-    """Leaves the signals to the agent, which has to end its long polls first."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 def _adapter(config: AgentConfig) -> Server:
     admin = account(config.server.admin, "server.admin.password_file")
     match config.server.flavor:
         case Flavor.MARIADB:
-            from holdfast.server.mariadb import MariadbServer
-
             return MariadbServer(config.server.socket, admin)
         case Flavor.MYSQL:
-            from holdfast.server.mysql import MysqlServer
-
             return MysqlServer(config.server.socket, admin)
 
 
@@ -191,17 +168,3 @@ def _locked(state_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
-
-
-@contextlib.contextmanager
-def _listen(address: str) -> Iterator[socket.socket]:
-    host, _, port = address.rpartition(":")
-    host = host.strip("[]")
-    try:
-        family = socket.AF_INET6 if ":" in host else socket.AF_INET
-        listener = socket.create_server((host, int(port)), family=family, backlog=256)
-    except OSError as error:
-        reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise Fatal(f"listen: cannot listen on {address}: {reason}") from error
-    with listener:
-        yield listener

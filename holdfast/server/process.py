@@ -13,6 +13,7 @@ import select
 import signal
 import stat
 import threading
+import time
 import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -191,7 +192,11 @@ class ServerProcess:
         except OSError as error:
             raise Refused(f"cannot run {argv[0]}: {error.strerror}") from None
         # as our child it stays in the table of processes until we bury it: its pid cannot be another's
-        return Running(pid, os.pidfd_open(pid), self._incarnation(pid), child=True)
+        running = Running(pid, os.pidfd_open(pid), self._incarnation(pid), child=True)
+        # the kernel lets us go on before the new program's command line can be read: the next starter needs it
+        while not _command_line(pid) and running.alive:
+            time.sleep(0.0005)
+        return running
 
     def _matches(self) -> Iterator[Running]:
         for pid in _pids():
@@ -215,7 +220,7 @@ class ServerProcess:
     def _is_ours(self, pid: int) -> bool:
         """Whether it has our option file and is the server, not a client that was given the same file."""
         try:
-            line = Path(f"/proc/{pid}/cmdline").read_bytes()
+            line = _command_line(pid)
             if _FLAG not in line or _stat(pid)[0] in "ZX":
                 return False
             words = line.rstrip(b"\0").split(b"\0")
@@ -237,6 +242,10 @@ class ServerProcess:
 def _pids() -> Iterator[int]:
     with os.scandir("/proc") as entries:
         yield from (int(entry.name) for entry in entries if entry.name.isdecimal())
+
+
+def _command_line(pid: int) -> bytes:
+    return Path(f"/proc/{pid}/cmdline").read_bytes()
 
 
 def _stat(pid: int) -> list[str]:

@@ -352,7 +352,7 @@ def test_a_newer_term_does_not_wait_behind_a_commit_that_hangs(members: list[Mem
             timeout=30,
         ).content
     )
-    assert time.monotonic() - begun < 1
+    assert time.monotonic() - begun < 3
     assert reply.error == ""
     thread.join(20)
     assert hanging[0].error
