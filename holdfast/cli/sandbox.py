@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,7 +48,7 @@ def up(
 ) -> None:
     """Start a cluster, or one that was stopped, and return when it is whole."""
     from holdfast.core.gtid import Flavor
-    from holdfast.sandbox.cluster import Sandbox, say_on_stderr
+    from holdfast.sandbox.cluster import Sandbox
     from holdfast.sandbox.spec import BASE_PORT, default_dir, read_saved, saved_path
 
     where = folder or default_dir()
@@ -58,7 +59,7 @@ def up(
         members or (kept.size if kept else 3),
         base_port or (kept.base_port if kept else BASE_PORT),
         server_binary,
-        say_on_stderr,
+        _on_stderr,
     )
     answer = sandbox.up()
     description = describe(sandbox)
@@ -75,9 +76,9 @@ def down(
     as_json: AsJson = False,
 ) -> None:
     """Stop every process of the cluster; its data stays, unless told otherwise."""
-    from holdfast.sandbox.cluster import quiet, say_on_stderr
+    from holdfast.sandbox.cluster import quiet
 
-    sandbox = _open(folder, quiet if as_json else say_on_stderr)
+    sandbox = _open(folder, quiet if as_json else _on_stderr)
     sandbox.down(remove)
     _done(as_json, f"stopped{' and removed' if remove else ''}", dir=str(sandbox.spec.dir))
 
@@ -156,3 +157,7 @@ def _print_description(description: dict[str, Any], primary: str) -> None:
         f"  connect   mysql -h {first['host']} -P {first['port']} "
         f"-u {description['user']} -p{description['password']} app"
     )
+
+
+def _on_stderr(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import fcntl
 import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +26,6 @@ from holdfast.sandbox.spec import (
     BASE_PORT,
     CLUSTER,
     HOST,
-    MemberSpec,
     Spec,
     new_spec,
     read_saved,
@@ -36,6 +34,7 @@ from holdfast.sandbox.spec import (
     write_saved,
 )
 from holdfast.server.base import Account
+from holdfast.server.process import Running
 
 WHOLE_SECONDS = 60.0
 POLL_SECONDS = 0.02
@@ -272,23 +271,25 @@ class Sandbox:
         """:raises Refused: it runs"""
         self._start_daemon(MANAGER)
 
-    def running_server(self, member: str) -> MemberSpec:
-        """:raises Refused: its server does not run"""
-        spec = self.spec.member(self.primary() if member == "primary" else member)
-        if server_of(spec) is None:
-            raise Refused(f"the server of {spec.name} is not running")
-        return spec
+    def server(self, member: str = "primary") -> Running:
+        """The process of a member's server. To find it takes a while, to signal it does not.
 
-    def _signal(self, member: str, number: signal.Signals) -> str:
+        :raises Refused: it does not run
+        """
         spec = self.spec.member(self.primary() if member == "primary" else member)
         server = server_of(spec)
         if server is None:
             raise Refused(f"the server of {spec.name} is not running")
+        return server
+
+    def _signal(self, member: str, number: signal.Signals) -> str:
+        name = self.primary() if member == "primary" else self.spec.member(member).name
+        server = self.server(name)
         try:
             signal.pidfd_send_signal(server.fd, number)
         except ProcessLookupError:
-            raise Refused(f"the server of {spec.name} is not running") from None
-        return spec.name
+            raise Refused(f"the server of {name} is not running") from None
+        return name
 
     # -- daemons --------------------------------------------------------------------------------
 
@@ -365,10 +366,6 @@ def summary(status: Status) -> str:
         f"{each['name']} {each['role']} {each['state']}" for each in status["members"]
     )
     return f"{status['reason']} (term {status['term']}; {members})"
-
-
-def say_on_stderr(line: str) -> None:
-    print(f"  {line}", file=sys.stderr, flush=True)
 
 
 def _refuse_other_settings(

@@ -114,10 +114,11 @@ def crash_primary(
     workload.start()
     try:
         follower.start()
+        server = sandbox.server(victim)
         time.sleep(load.before_seconds)
         workload.on_found(heard)
         killed_at = time.time()
-        sandbox.kill_server(victim)
+        server.kill()
         on_event(Event(killed_at, "killed", "SIGKILL to the primary's server", victim))
         whole_ms, last = _wait_whole(sandbox, before, victim, killed_at, follower)
         time.sleep(load.after_seconds)
@@ -153,7 +154,7 @@ def _gaps(report: Report, killed_at: float, found: list[float]) -> tuple[Gap | N
     if first is None:
         return None, None
     gaps = report.gaps_after(killed_at)
-    outage = next((gap for gap in gaps if gap.end >= first >= gap.begin), None)
+    outage = next((gap for gap in gaps if gap.begin < first <= gap.end), None)
     return outage, next((gap for gap in gaps if outage and gap.begin >= outage.end), None)
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError
 from holdfast.sandbox import trees
-from holdfast.sandbox.cluster import Sandbox, quiet, remove_quietly, say_on_stderr
+from holdfast.sandbox.cluster import Sandbox, quiet, remove_quietly
 from holdfast.sandbox.crash import Crash, Load, crash_primary
 from holdfast.sandbox.spec import free_base_port
 from holdfast.sandbox.timeline import Timeline
@@ -52,6 +52,10 @@ def main(argv: list[str] | None = None) -> int:
         return 1
 
 
+def on_stderr(line: str) -> None:
+    print(f"  {line}", file=sys.stderr, flush=True)
+
+
 def catch_signals() -> None:
     """Have signals that end a program raise `Interrupted` in the main thread."""
     for number in SIGNALS:
@@ -66,7 +70,7 @@ def temporary_sandbox(
     folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
     sandbox: Sandbox | None = None
     try:
-        say = quiet if silent else say_on_stderr
+        say = quiet if silent else on_stderr
         sandbox = Sandbox.create(
             folder / "cluster", Flavor(flavor), members, free_base_port(), binary, say
         )

@@ -74,10 +74,16 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """The thread ends by itself, when its request has been answered."""
+        """The thread ends by itself, and closes the client, when its request has been answered."""
         self._stopped.set()
 
     def _follow(self) -> None:
+        try:
+            self._listen()
+        finally:
+            self._client.close()
+
+    def _listen(self) -> None:
         while not self._stopped.is_set():
             try:
                 found = self._client.events(self._cluster, self._since, WAIT_SECONDS)

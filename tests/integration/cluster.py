@@ -1,0 +1,133 @@
+"""Whole clusters for tests: made once for each server, and used again while they are well."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from holdfast.core.gtid import Flavor
+from holdfast.errors import HoldfastError
+from holdfast.sandbox.cluster import Sandbox, Status, remove_quietly
+from holdfast.sandbox.journal import Report
+from holdfast.sandbox.spec import free_base_port
+from holdfast.sandbox.verification import Verification, settle, verify
+from holdfast.sandbox.workload import Workload
+
+REPAIR_SECONDS = 15.0
+
+
+class Clusters:
+    """At most one sandbox at a time: two of them would be in each other's way on a small machine.
+
+    :ivar runs: numbers workloads, so that each finds its own rows
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._sandbox: Sandbox | None = None
+        self._made = 0
+        self.runs = 0
+
+    def whole(self, flavor: Flavor, members: int = 3) -> Sandbox:
+        """A whole cluster of this server: the one at hand if it is that, else a new one."""
+        found = self._sandbox
+        if found is not None and (found.spec.flavor, found.spec.size) == (flavor, members):
+            try:
+                found.wait_until(lambda status: bool(status["whole"]), REPAIR_SECONDS)
+                return found
+            except HoldfastError:
+                pass
+        return self.fresh(flavor, members)
+
+    def fresh(self, flavor: Flavor, members: int = 3) -> Sandbox:
+        """A cluster in which nothing has happened yet."""
+        self.remove()
+        self._made += 1
+        folder = self._folder / f"{flavor.value}{self._made}"
+        self._sandbox = Sandbox.create(folder, flavor, members, free_base_port())
+        self._sandbox.up()
+        return self._sandbox
+
+    def remove(self) -> None:
+        if self._sandbox is not None:
+            remove_quietly(self._sandbox)
+            self._sandbox = None
+
+    def next_run(self) -> int:
+        self.runs += 1
+        return self.runs
+
+
+class Writers:
+    """A workload that is under way; `check` ends it and looks for all that it was told."""
+
+    def __init__(self, sandbox: Sandbox, workload: Workload) -> None:
+        self.sandbox = sandbox
+        self.workload = workload
+        self._report: Report | None = None
+
+    def wait_for(self, more: int, seconds: float = 30.0) -> None:
+        """Wait until that many more writes were acknowledged."""
+        wanted = self.workload.acknowledged() + more
+        end = time.monotonic() + seconds
+        while self.workload.acknowledged() < wanted:
+            assert time.monotonic() < end, (
+                f"no {more} writes in {seconds} s; {explain(self.sandbox)}"
+            )
+            time.sleep(0.01)
+
+    def stop(self) -> Report:
+        if self._report is None:
+            self._report = self.workload.stop()
+        return self._report
+
+    def check(self) -> Verification:
+        """Every acknowledged write is on every member, and all tables are the same."""
+        report = self.stop()
+        self.sandbox.wait_whole()
+        settle(self.sandbox)
+        found = verify(self.sandbox, report)
+        assert found.lost == 0, {member.name: member.lost[:20] for member in found.members}
+        assert found.identical, {member.name: member.checksums for member in found.members}
+        return found
+
+
+@contextmanager
+def writing(
+    sandbox: Sandbox, run: int, writers: int = 4, rate: float | None = None
+) -> Iterator[Writers]:
+    """Writers on a whole cluster, ended at the latest at the end of the block."""
+    workload = Workload.on(sandbox, writers, rate, run)
+    workload.start()
+    running = Writers(sandbox, workload)
+    try:
+        running.wait_for(writers)
+        yield running
+    finally:
+        running.stop()
+
+
+def assert_identical(sandbox: Sandbox) -> None:
+    """All members hold the same, by the checksums of their tables; nobody may be writing."""
+    settle(sandbox)
+    found = verify(sandbox, Report(0, ()))
+    assert found.identical, {member.name: member.checksums for member in found.members}
+
+
+def member_of(status: Status, name: str) -> dict[str, Any]:
+    return next(each for each in status["members"] if each["name"] == name)
+
+
+def replicas(status: Status) -> list[str]:
+    return [str(each["name"]) for each in status["members"] if each["name"] != status["primary"]]
+
+
+def explain(sandbox: Sandbox) -> str:
+    """All that a failed test should show."""
+    try:
+        return f"{sandbox.status()}\n{sandbox.logs(15)}"
+    except HoldfastError as error:
+        return f"{error}\n{sandbox.logs(15)}"
