@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ from holdfast.server.process import ServerProcess
 from holdfast.wire import CommandReply, CommandRequest, StateReply
 from tests.integration import servers
 
-PORTS = iter(range(27250, 27300))
+PORTS = cycle(range(27250, 27300))
 
 
 class Member:
@@ -416,7 +417,8 @@ def _uuid(member: Member) -> str:
 
 
 def _free_port() -> int:
-    for port in PORTS:
+    for _ in range(50):
+        port = next(PORTS)
         try:
             socket.create_server(("127.0.0.1", port)).close()
             return port
