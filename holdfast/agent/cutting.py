@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from holdfast.agent.term import sync_folder
+from holdfast.agent.term import replace_durably, sync_folder
 from holdfast.binlog import cut, save, tail
 from holdfast.binlog.gtid_event import Gtid
 from holdfast.core.commands import Cut
@@ -26,10 +26,12 @@ def cut_pending(
     command: Cut,
     deadline: Deadline,
     done: Callable[[str], None],
+    recovering: bool,
 ) -> Tail:
     """Judge the binlog, and cut its pending tail if it has one. Interrupted anywhere, it can be repeated.
 
     :param pending: the folder that keeps what was cut
+    :param recovering: a start that took the binlog as it was may have got as far as committing its tail
     :raises BadInput: ``present`` is no GTID set
     """
     try:
@@ -54,6 +56,14 @@ def cut_pending(
             return Tail(TailVerdict.CLEAN, term)
         case tail.Unsafe(reason=reason):
             return Tail(TailVerdict.UNSAFE, term, reason=reason)
+        case tail.Pending(summary=summary) if recovering:
+            return Tail(
+                TailVerdict.UNSAFE,
+                term,
+                reason=f"its server was started in place and died again before it was up: {summary.transactions} "
+                "transactions that the primary lacks may have been committed; "
+                "rewinding them is not there yet: clone it from another member",
+            )
         case tail.Pending(summary=summary):
             saved = _save(found, pending, term)
             done("tail saved")
@@ -64,6 +74,31 @@ def cut_pending(
             cut.cut(found)
             done("binlog cut")
             return Tail(TailVerdict.CUT, term, str(saved), summary.transactions)
+
+
+class RecoveryMarker:
+    """A file that is there from a start in place until the server is up.
+
+    Crash recovery commits the pending tail first and marks the binlog afterwards: killed in between, the binlog alone
+    looks as if nothing had been committed.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._path = state_dir / "recovering"
+
+    def mark(self) -> None:
+        """On disk when this returns. :raises Refused: when it cannot be written"""
+        try:
+            replace_durably(self._path, "")
+        except OSError as error:
+            raise Refused(f"cannot write {self._path}: {error.strerror}") from error
+
+    def clear(self) -> None:
+        """The server is up: from now on its binlog shows the restart."""
+        self._path.unlink(missing_ok=True)
+
+    def marked(self) -> bool:
+        return self._path.exists()
 
 
 def _save(found: tail.Pending, pending: Path, term: int) -> Path:

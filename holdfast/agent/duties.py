@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import assert_never
 
 from holdfast.agent.board import Board
-from holdfast.agent.cutting import cut_pending
+from holdfast.agent.cutting import RecoveryMarker, cut_pending
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import (
@@ -79,6 +79,7 @@ class Duties:
         self._board = board
         self._marker = marker
         self._replication = replication
+        self._recovery = RecoveryMarker(state_dir)
         self._state_dir = state_dir
         self._datadir = datadir
         self._index = binlog_index
@@ -189,6 +190,7 @@ class Duties:
                 command,
                 deadline,
                 steps.done,
+                self._recovery.marked(),
             )
         before = self._board.state.tail
         if tail.verdict is TailVerdict.CLEAN and before.verdict is TailVerdict.CUT:
@@ -198,6 +200,8 @@ class Duties:
     def _start(self, steps: Steps) -> None:
         self._trusted()
         self._marker.forget_former_boot()
+        if self._board.state.tail.verdict is TailVerdict.UNCHECKED:
+            self._recovery.mark()
         self._watch.start()
         steps.done("started")
 
@@ -213,6 +217,7 @@ class Duties:
         state = self._board.state
         if self._watch.current() is None or not state.up:
             raise Refused(f"cannot {what}: the server of {state.name} is {state.server}")
+        self._recovery.clear()
         return state
 
     def _primary(self, what: str) -> None:

@@ -1,0 +1,70 @@
+"""The cut of a pending tail, and when it is refused although the binlog alone would allow it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from test_binlog_builder import Builder, gtid
+
+from holdfast.core.commands import Cut, Fence, Follow, Start
+from holdfast.core.gtid import Flavor
+from holdfast.core.view import TailVerdict
+from tests.unit.agent_world import World
+
+PRESENT = Cut("b", "0-7-2")
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    yield world
+    world.end()
+
+
+@pytest.fixture
+def crashed(world: World) -> World:
+    """Transactions 3 and 4 are pending."""
+    builder = Builder(Flavor.MARIADB)
+    for number in (1, 2, 3, 4):
+        builder.transaction(gtid(Flavor.MARIADB, number))
+    data = world.folder / "data"
+    builder.write(data / "binlog.000001")
+    (data / "binlog.index").write_text("./binlog.000001\n")
+    return world
+
+
+def test_what_the_primary_lacks_is_saved_and_cut(crashed: World) -> None:
+    tail = crashed.done(3, PRESENT).state.tail
+    assert (tail.verdict, tail.term, tail.transactions) == (TailVerdict.CUT, 3, 2)
+    assert Path(tail.saved).parent == crashed.state_dir / "pending"
+    assert Path(tail.saved).stat().st_size > 0
+    again = crashed.done(4, PRESENT).state.tail
+    assert (again.verdict, again.term, again.saved) == (TailVerdict.CUT, 4, tail.saved)
+
+
+def test_after_a_start_in_place_that_did_not_come_up_nothing_is_cut(crashed: World) -> None:
+    crashed.server.frozen = True
+    crashed.done(1, Start())
+    crashed.done(1, Fence())
+    before = (crashed.folder / "data" / "binlog.000001").read_bytes()
+    tail = crashed.done(2, PRESENT).state.tail
+    assert tail.verdict is TailVerdict.UNSAFE
+    assert "2 transactions that the primary lacks may have been committed" in tail.reason
+    assert (crashed.folder / "data" / "binlog.000001").read_bytes() == before
+    crashed.restart_agent()
+    assert crashed.done(2, PRESENT).state.tail.verdict is TailVerdict.UNSAFE
+
+
+def test_once_it_was_up_the_binlog_tells_by_itself(crashed: World) -> None:
+    crashed.done(1, Start())
+    crashed.until(lambda state: state.up)
+    crashed.done(1, Follow("b", "127.0.0.1", 3306, semi_sync=True))
+    assert not (crashed.state_dir / "recovering").exists()
+
+
+def test_a_start_after_a_cut_leaves_nothing_to_commit(crashed: World) -> None:
+    crashed.done(1, PRESENT)
+    crashed.done(1, Start())
+    assert not (crashed.state_dir / "recovering").exists()
