@@ -37,7 +37,7 @@ from holdfast.server.base import Account
 from holdfast.server.process import Running
 
 WHOLE_SECONDS = 60.0
-POLL_SECONDS = 0.02
+POLL_SECONDS = 0.05
 MANAGER = "manager"
 
 Status = dict[str, Any]

@@ -17,6 +17,7 @@ from holdfast.sandbox.journal import Report, Row
 
 SETTLE_SECONDS = 30.0
 QUERY_SECONDS = 120.0
+NO_SUCH_TABLE = 1146
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +87,12 @@ def verify(sandbox: Sandbox, report: Report, checksums: bool = True) -> Verifica
 
 def _rows(connection: pymysql.Connection[Any], run: int) -> set[Row]:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT writer, n FROM app.writes WHERE run = %s", (run,))
+        try:
+            cursor.execute("SELECT writer, n FROM app.writes WHERE run = %s", (run,))
+        except pymysql.err.ProgrammingError as error:
+            if error.args[0] != NO_SUCH_TABLE:
+                raise
+            return set()  # nobody has written here yet
         return set(cursor.fetchall())
 
 
