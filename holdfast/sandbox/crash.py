@@ -68,14 +68,14 @@ class Crash:
         return bool(self.verification and self.verification.good and self.whole_ms is not None)
 
     def step_times(self) -> dict[str, float]:
-        """Milliseconds of each part of each command up to the first write, the slowest member's.
+        """Milliseconds of each part of each command begun before the first write, the slowest member's.
 
         Named ``promise`` or ``promise.stop_receiver``; ``detected`` is counted from the kill.
         """
         found: dict[str, float] = {}
         end = self.outage.end if self.outage else float("inf")
         for event in self.events:
-            if event.at > end:
+            if event.at - (event.ms or 0.0) / 1000 > end:
                 continue
             if event.kind == "detected":
                 found.setdefault("detected", self.ms(event.at))

@@ -47,7 +47,9 @@ class Workload:
         self._locator = Locator(targets, account, run, writers + 1)
         self._journals = [Journal(number) for number in range(1, writers + 1)]
         self._threads = [
-            threading.Thread(target=self._write, args=(journal,), name=f"writer-{journal.writer}")
+            threading.Thread(
+                target=self._write, args=(journal,), name=f"writer-{journal.writer}", daemon=True
+            )
             for journal in self._journals
         ]
 
