@@ -1,14 +1,14 @@
 """Every exception of Holdfast, classed by its consequence.
 
-    HoldfastError
-    ├── Refused            nothing was done, and asking again unchanged will be refused again
-    │   ├── BadInput       configuration, option or request is wrong; names the key
-    │   ├── StaleTerm      the command came from a manager that has been replaced
-    │   └── Conflict       the stored record was changed by another manager
-    ├── Unreachable        nobody answered; nothing is known to have been done
-    ├── OutcomeUnknown     it may have been done: look before doing it again
-    │   └── DeadlinePassed it was begun and had not ended in time
-    └── Fatal              the process that raised it cannot go on
+HoldfastError
+├── Refused            nothing was done, and asking again unchanged will be refused again
+│   ├── BadInput       configuration, option or request is wrong; names the key
+│   ├── StaleTerm      the command came from a manager that has been replaced
+│   └── Conflict       the stored record was changed by another manager
+├── Unreachable        nobody answered; nothing is known to have been done
+├── OutcomeUnknown     it may have been done: look before doing it again
+│   └── DeadlinePassed it was begun and had not ended in time
+└── Fatal              the process that raised it cannot go on
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class StaleTerm(Refused):
     """A command carried a term lower than the one that the agent has promised."""
 
     def __init__(self, member: str, asked: int, promised: int) -> None:
-        super().__init__(f"{member} has promised term {promised}; a command of term {asked} is void")
+        super().__init__(
+            f"{member} has promised term {promised}; a command of term {asked} is void"
+        )
         self.member = member
         self.asked = asked
         self.promised = promised

@@ -1,7 +1,7 @@
 """The agents' HTTP API as data: what goes over the wire between manager and agent.
 
-    GET  /v1/state?since=VERSION&wait=SECONDS   -> StateReply, at once when VERSION is not the present one
-    POST /v1/command                            CommandRequest -> CommandReply
+GET  /v1/state?since=VERSION&wait=SECONDS   -> StateReply, at once when VERSION is not the present one
+POST /v1/command                            CommandRequest -> CommandReply
 """
 
 from __future__ import annotations
@@ -39,9 +39,7 @@ class CommandRequest(BaseModel):
 
     @classmethod
     def of(cls, term: int, command: Command) -> CommandRequest:
-        return cls(
-            term=term, command=command_name(command), arguments=dataclasses.asdict(command)
-        )
+        return cls(term=term, command=command_name(command), arguments=dataclasses.asdict(command))
 
     def parsed(self) -> Command:
         """:raises BadInput: for an unknown command or wrong arguments"""

@@ -30,7 +30,7 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """:ivar at: seconds since 1970; :ivar ms: how long it took; :ivar steps: milliseconds of its parts"""
+    """:ivar id: grows, across restarts of the manager too; :ivar at: seconds since 1970; :ivar ms: how long it took; :ivar steps: milliseconds of its parts"""
 
     id: int
     at: float
@@ -47,7 +47,7 @@ class EventLog:
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
         self._events: deque[Event] = deque(maxlen=KEPT)
-        self._last = 0
+        self._last = int(time.time() * 1000)
         self._changed = asyncio.Event()
 
     def add(

@@ -240,6 +240,22 @@ def test_without_a_quorum_nobody_is_promoted_and_the_primary_comes_back_in_place
         writers.check()
 
 
+def test_alone_the_primary_blocks_and_what_waits_is_acknowledged_when_a_replica_is_back(
+    cluster: Sandbox, run: int
+) -> None:
+    status = cluster.wait_whole()
+    with writing(cluster, run, writers=8) as writers:
+        gone = [cluster.server(name) for name in replicas(status)]
+        for server in gone:
+            server.kill()
+        after = cluster.wait_until(
+            lambda s: s["whole"] and not incarnation_of(s, gone), 40, "both replicas to vote again"
+        )
+        assert (after["primary"], after["term"]) == (status["primary"], status["term"])
+        writers.wait_for(100)
+        writers.check()
+
+
 def test_all_servers_at_once(cluster: Sandbox, run: int) -> None:
     """As when the power fails: the primary has everything, so it comes back in place."""
     status = cluster.wait_whole()
