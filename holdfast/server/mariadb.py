@@ -5,10 +5,12 @@ from __future__ import annotations
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.view import Receiver, Replication, SemiSync
 from holdfast.errors import Refused
+from holdfast.server.acknowledge import Position
 from holdfast.server.base import Deadline, Observation, Source
 from holdfast.server.procedures import (
     CONNECT_RETRY_SECONDS,
     HEARTBEAT_SECONDS,
+    RECEIVER,
     Following,
     SqlServer,
 )
@@ -80,7 +82,6 @@ class MariadbServer(SqlServer):
             receiver_code=row.get("Last_IO_Errno", 0),
             applier_error=row.get("Last_SQL_Error", ""),
             received=row.get("Gtid_IO_Pos", ""),
-            partial=False,
         )
 
     def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
@@ -89,29 +90,16 @@ class MariadbServer(SqlServer):
         )[0]
         return bool(row["answer"] == 0)
 
-    def _stop_receiver(self, deadline: Deadline) -> None:
-        """A receiver that acknowledges would first open a connection to its source, to end the dump thread
-        there: with a frozen source that takes ``rpl_semi_sync_slave_kill_conn_timeout``. With the
-        setting off it does not; a receiver that runs goes on as it began."""
-        setting = "rpl_semi_sync_slave_enabled"
-        row = self._commands.look(f"SELECT @@global.{setting} AS enabled", deadline)[0]
-        if not row["enabled"]:
-            self._commands.run("STOP REPLICA IO_THREAD", deadline)
-            return
-        self._set(deadline, {setting: 0})
-        self._commands.run("STOP REPLICA IO_THREAD", deadline)
-        self._set(deadline, {setting: 1})
-
-    def _stop_applier(self, now: Following, deadline: Deadline) -> None:
+    def _stop_applier(self, deadline: Deadline) -> None:
         self._commands.run("STOP REPLICA SQL_THREAD", deadline)
 
     def _change_source(self, source: Source, now: Following, deadline: Deadline) -> None:
         """Both threads must be stopped, and the relay log goes: so all of it is applied first."""
         if now.receiver:
-            self._stop_receiver(deadline)
+            self.stop_receiver(deadline)
         if now.applier:
             self._drain(self._following(deadline), deadline)
-            self._stop_applier(now, deadline)
+            self._stop_applier(deadline)
         self._mend_position(deadline)
         self._commands.run(
             "CHANGE MASTER TO master_host = %s, master_port = %s, master_user = %s, "
@@ -133,22 +121,20 @@ class MariadbServer(SqlServer):
         if applied != logged and logged.covers(applied):
             self._commands.run("SET GLOBAL gtid_slave_pos = %s", deadline, (row["logged"],))
 
+    def _position(self, deadline: Deadline) -> tuple[Receiver, Position]:
+        row = self._commands.look("SHOW REPLICA STATUS", deadline)[0]
+        receiver = RECEIVER.get(row["Slave_IO_Running"], Receiver.CONNECTING)
+        return receiver, (row["Master_Log_File"], row["Read_Master_Log_Pos"])
+
     def _let_administrator_write(self, deadline: Deadline) -> None:
         """Nothing to do: the administrator may always."""
 
 
 def _replication(row: Row) -> Replication:
-    match row["Slave_IO_Running"]:
-        case "Yes":
-            receiver = Receiver.ON
-        case "No":
-            receiver = Receiver.OFF
-        case _:  # Connecting, Preparing
-            receiver = Receiver.CONNECTING
     lag = row["Seconds_Behind_Master"]
     return Replication(
         source=f"{row['Master_Host']}:{row['Master_Port']}",
-        receiver=receiver,
+        receiver=RECEIVER.get(row["Slave_IO_Running"], Receiver.CONNECTING),
         applier=row["Slave_SQL_Running"] != "No",
         error=row["Last_SQL_Error"] or row["Last_IO_Error"],
         lag_seconds=None if lag is None else float(lag),

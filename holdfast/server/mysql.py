@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import time
+
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import Receiver, Replication, SemiSync
+from holdfast.server.acknowledge import Position
 from holdfast.server.base import Deadline, Observation, Source
 from holdfast.server.procedures import (
     CONNECT_RETRY_SECONDS,
     HEARTBEAT_SECONDS,
+    RECEIVER,
     Following,
     SqlServer,
 )
@@ -43,7 +47,7 @@ LOOK = """
 FOLLOWING = """
     SELECT conf.HOST AS host, conf.PORT AS port, conf.USER AS user,
         conn.SERVICE_STATE AS receiver, conn.LAST_ERROR_NUMBER AS receiver_code,
-        conn.RECEIVED_TRANSACTION_SET AS received, conn.QUEUEING_TRANSACTION AS queueing,
+        conn.RECEIVED_TRANSACTION_SET AS received,
         appl.SERVICE_STATE AS applier,
         (SELECT MAX(LAST_ERROR_MESSAGE)
             FROM performance_schema.replication_applier_status_by_worker) AS worker_error,
@@ -55,10 +59,22 @@ FOLLOWING = """
     WHERE CHANNEL_NAME = ''
 """
 
-APPLIER_THREADS = """
-    SELECT PROCESSLIST_ID AS id FROM performance_schema.threads
-    WHERE NAME = 'thread/sql/replica_sql' AND PROCESSLIST_ID IS NOT NULL
+# of a drained applier; what it is still applying then is not whole
+HALF = """
+    SELECT EXISTS (SELECT 1 FROM performance_schema.replication_connection_status
+            WHERE QUEUEING_TRANSACTION <> '')
+        OR EXISTS (SELECT 1 FROM performance_schema.replication_applier_status_by_worker
+            WHERE APPLYING_TRANSACTION <> '') AS half
 """
+
+APPLIER_THREADS = """
+    SELECT PROCESSLIST_ID AS id, NAME = 'thread/sql/replica_sql' AS coordinator
+    FROM performance_schema.threads
+    WHERE NAME IN ('thread/sql/replica_sql', 'thread/sql/replica_worker')
+        AND PROCESSLIST_ID IS NOT NULL
+"""
+
+KILL_AGAIN_SECONDS = 0.1
 
 NO_SUCH_THREAD = 1094
 
@@ -110,7 +126,6 @@ class MysqlServer(SqlServer):
             receiver_code=row.get("receiver_code") or 0,
             applier_error=row.get("worker_error") or row.get("applier_error") or "",
             received=_one_line(row.get("received")),
-            partial=bool(row.get("queueing")),
         )
 
     def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
@@ -119,15 +134,21 @@ class MysqlServer(SqlServer):
         )[0]
         return bool(row["late"] == 0)
 
-    def _stop_receiver(self, deadline: Deadline) -> None:
-        self._commands.run("STOP REPLICA IO_THREAD", deadline)
-
-    def _stop_applier(self, now: Following, deadline: Deadline) -> None:
-        """STOP waits 60 s for the rest of a transaction that was half received. A KILL of the
-        coordinator beforehand ends it and its workers in 3 ms; sent after the STOP, it takes 300 ms."""
-        if now.partial and now.applier:
-            for row in self._commands.look(APPLIER_THREADS, deadline):
-                self._kill(int(row["id"]), deadline)
+    def _stop_applier(self, deadline: Deadline) -> None:
+        """STOP waits 60 s for the rest of a transaction that was half received, and so does a coordinator
+        that is killed and then stopped before it noticed. KILL alone ends it and its workers in 3 ms;
+        should somebody have said STOP already, killing the workers helps, in 300 ms."""
+        if self._commands.look(HALF, deadline)[0]["half"]:
+            patience = Deadline(0)
+            kill_workers = False
+            while threads := self._commands.look(APPLIER_THREADS, deadline):
+                if not patience.left:
+                    for thread in threads:
+                        if thread["coordinator"] or kill_workers:
+                            self._kill(int(thread["id"]), deadline)
+                    patience, kill_workers = Deadline(KILL_AGAIN_SECONDS), True
+                deadline.check("stopping the applier within a half-received transaction")
+                time.sleep(0.002)
         self._commands.run("STOP REPLICA SQL_THREAD", deadline)
 
     def _kill(self, processlist_id: int, deadline: Deadline) -> None:
@@ -140,7 +161,7 @@ class MysqlServer(SqlServer):
     def _change_source(self, source: Source, now: Following, deadline: Deadline) -> None:
         """The applier runs on meanwhile, so what was received stays in the relay log."""
         if now.receiver:
-            self._stop_receiver(deadline)
+            self.stop_receiver(deadline)
         place = "SOURCE_HOST = %s, SOURCE_PORT = %s, SOURCE_USER = %s, SOURCE_PASSWORD = %s"
         rest = (
             ", SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1, "
@@ -156,6 +177,11 @@ class MysqlServer(SqlServer):
 
     def _replica_settings(self) -> dict[str, int]:
         return {**super()._replica_settings(), "super_read_only": 1}
+
+    def _position(self, deadline: Deadline) -> tuple[Receiver, Position]:
+        row = self._commands.look("SHOW REPLICA STATUS", deadline)[0]
+        receiver = RECEIVER.get(row["Replica_IO_Running"], Receiver.CONNECTING)
+        return receiver, (row["Source_Log_File"], row["Read_Source_Log_Pos"])
 
     def _let_administrator_write(self, deadline: Deadline) -> None:
         self._set(deadline, {"super_read_only": 0})

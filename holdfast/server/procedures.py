@@ -6,13 +6,16 @@ applied, except on a server that has just been started (it is another incarnatio
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from holdfast.core.gtid import Flavor
+from holdfast.core.view import Receiver
 from holdfast.errors import Refused
+from holdfast.server.acknowledge import Position, acknowledge
 from holdfast.server.base import Account, Deadline, Observation, Source
 from holdfast.server.sql import Connection, StatementRefused
 
@@ -22,10 +25,19 @@ HEARTBEAT_SECONDS = 0.25
 CONNECT_RETRY_SECONDS = 1
 """The smallest that both servers take."""
 
+CONNECT_SECONDS = 0.5
+"""How long a receiver that was just started may take to be worth waiting for."""
+
+SLICE_SECONDS = 0.2
+"""How long one wait in the server lasts, before the applier is looked at again."""
+
 ACCESS_DENIED = 1045
 UNKNOWN_DATABASE = 1049
 NO_SUCH_TABLE = 1146
 READ_ONLY = 1290
+
+RECEIVER = {"Yes": Receiver.ON, "No": Receiver.OFF}
+"""As SHOW REPLICA STATUS has it; all else (Connecting, Preparing) is on its way."""
 
 PROOF_SCHEMA = (
     "CREATE DATABASE IF NOT EXISTS holdfast",
@@ -45,7 +57,6 @@ class Following:
 
     :ivar host: of the source, or "" when none is configured
     :ivar received: whole transactions that the receiver has fetched, in the server's own text
-    :ivar partial: the receiver holds the beginning of one more
     """
 
     host: str
@@ -56,7 +67,6 @@ class Following:
     receiver_code: int
     applier_error: str
     received: str
-    partial: bool
 
     def is_from(self, source: Source) -> bool:
         """Whether this is the same source, and the server let our account in."""
@@ -100,11 +110,12 @@ class SqlServer(ABC):
         """Point at another source; on return the receiver is stopped. Drains where it must."""
 
     @abstractmethod
-    def _stop_receiver(self, deadline: Deadline) -> None: ...
+    def _stop_applier(self, deadline: Deadline) -> None:
+        """Stop a drained applier at once, even one that holds half a transaction."""
 
     @abstractmethod
-    def _stop_applier(self, now: Following, deadline: Deadline) -> None:
-        """Stop it at once, a transaction that was half received or not."""
+    def _position(self, deadline: Deadline) -> tuple[Receiver, Position]:
+        """The receiver's state, and up to where it has read in its source's binlog."""
 
     @abstractmethod
     def _let_administrator_write(self, deadline: Deadline) -> None:
@@ -120,7 +131,10 @@ class SqlServer(ABC):
             connection.close()
 
     def stop_receiver(self, deadline: Deadline) -> None:
-        self._stop_receiver(deadline)
+        """With a source that is frozen, or cut off without a reset, this takes up to a second: MySQL waits
+        for its connection (``replica_net_timeout``), MariaDB connects to end the dump thread there
+        (``rpl_semi_sync_slave_kill_conn_timeout``; 0 would be 24 s)."""
+        self._commands.run("STOP REPLICA IO_THREAD", deadline)
 
     def drain(self, deadline: Deadline) -> None:
         self._drain(self._following(deadline), deadline)
@@ -128,18 +142,21 @@ class SqlServer(ABC):
     def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
         self._become_replica(deadline)
         now = self._following(deadline)
-        if not now.is_from(source):
+        known = now.is_from(source)
+        if not known:
             if now.applier_error:  # what it received is lost with the relay log
                 self._drain(now, deadline)
             self._change_source(source, now, deadline)
             now = self._following(deadline)
         if self._acknowledges(deadline) is not semi_sync:
             if now.receiver:
-                self._stop_receiver(deadline)
+                self.stop_receiver(deadline)
             self._set(deadline, {f"rpl_semi_sync_{self.replica_side}_enabled": int(semi_sync)})
             self._start(deadline, receiver=True, applier=not now.applier)
         else:
             self._start(deadline, receiver=not now.receiver, applier=not now.applier)
+        if known and semi_sync:
+            self._acknowledge_received(source, deadline)
         self._proof.look("SELECT 1", deadline)  # opened now, it need not be in a failover
 
     def prepare_primary(self, acks: int, deadline: Deadline) -> None:
@@ -149,7 +166,7 @@ class SqlServer(ABC):
             if now.receiver:
                 raise Refused("this server still receives: stop the receiver before it is promoted")
             self._drain(now, deadline)
-            self._stop_applier(now, deadline)
+            self._stop_applier(deadline)
             self._commands.run("RESET REPLICA ALL", deadline)
         durable = {"sync_binlog": 1, "innodb_flush_log_at_trx_commit": 1}
         self._set(deadline, {**durable, f"rpl_semi_sync_{self.replica_side}_enabled": 0})
@@ -192,7 +209,7 @@ class SqlServer(ABC):
     def _drain(self, now: Following, deadline: Deadline) -> None:
         if not now.received:
             return
-        while not self._wait_applied(now.received, deadline, min(0.2, deadline.left)):
+        while not self._wait_applied(now.received, deadline, SLICE_SECONDS):
             deadline.check(f"applying {now.received}")
             look = self._following(deadline)
             if not look.applier:
@@ -200,6 +217,23 @@ class SqlServer(ABC):
                     "received transactions are left and the applier is not running: "
                     f"{look.applier_error or 'it was stopped'}"
                 )
+
+    def _acknowledge_received(self, source: Source, deadline: Deadline) -> None:
+        """See ``acknowledge.py``. With a source that cannot be reached there is nobody to tell."""
+        patience = Deadline(min(CONNECT_SECONDS, deadline.left))
+
+        def position() -> Position | None:
+            while True:
+                receiver, reached = self._position(deadline)
+                if receiver is Receiver.ON:
+                    return reached
+                if receiver is Receiver.OFF or not patience.left:
+                    return None
+                deadline.check("connecting the receiver")
+                time.sleep(0.002)
+
+        server_id = self._commands.look("SELECT @@server_id AS id", deadline)[0]["id"]
+        acknowledge(self.flavor, source, server_id, position, deadline)
 
     def _become_replica(self, deadline: Deadline) -> None:
         """Read-only, source side off, relaxed flushing; a primary is never turned into that.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 import shutil
 import signal
 import socket
@@ -11,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -199,21 +201,21 @@ def bare_servers(
 ) -> Iterator[list[BareServer]]:
     """Servers that were just booted: read-only, following nobody, without any transaction."""
     folder = Path(tempfile.mkdtemp(prefix="holdfast-"))
-    ports = free_ports(count)
     servers: list[BareServer] = []
-    try:
-        servers += [
-            BareServer(flavor, number, folder / str(number), ports[number], extra)
-            for number in range(count)
-        ]
-        with ThreadPoolExecutor() as pool:
-            list(pool.map(BareServer.start, servers))
-        yield servers
-    finally:
-        for server in servers:
-            server.kill()
-            server.adapter.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    with free_ports(count) as ports:
+        try:
+            servers += [
+                BareServer(flavor, number, folder / str(number), ports[number], extra)
+                for number in range(count)
+            ]
+            with ThreadPoolExecutor() as pool:
+                list(pool.map(BareServer.start, servers))
+            yield servers
+        finally:
+            for server in servers:
+                server.kill()
+                server.adapter.close()
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -244,14 +246,24 @@ def statements() -> list[str]:
     return made
 
 
-def free_ports(count: int) -> list[int]:
+@contextmanager
+def free_ports(count: int) -> Iterator[list[int]]:
+    """Ports that nobody listens on, kept from other test runs meanwhile."""
+    folder = Path(tempfile.gettempdir()) / "holdfast-ports"
+    folder.mkdir(exist_ok=True)
     found: list[int] = []
-    for port in PORTS:
-        with suppress(OSError), socket.create_server(("127.0.0.1", port)):
-            found.append(port)
-        if len(found) == count:
-            return found
-    raise AssertionError(f"fewer than {count} ports of {PORTS} are free")
+    with ExitStack() as locks:
+        start = 4 * os.getpid() % len(PORTS)
+        for port in (*PORTS[start:], *PORTS[:start]):
+            if len(found) == count:
+                break
+            lock = locks.enter_context((folder / str(port)).open("w"))
+            with suppress(OSError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                with socket.create_server(("127.0.0.1", port)):
+                    found.append(port)
+        assert len(found) == count, f"fewer than {count} ports of {PORTS} are free"
+        yield found
 
 
 def wait_until(reached: Callable[[], bool], seconds: float, what: str) -> None:

@@ -104,9 +104,27 @@ def test_promotion_does_not_wait_for_the_rest(trio: list[BareServer]) -> None:
         ended = time.monotonic()
         print(f"drained in {drained - begun:.3f} s, prepared in {ended - drained:.3f} s")
         assert ended - begun < 1
+        time.sleep(
+            0.2
+        )  # InnoDB's table is a copy that is made anew when nobody has read it for 0.1 s
         assert not holds_rows(replica)
         replica.adapter.open(soon())
         replica.sql("UPDATE app.t SET v = 'free'", account=CLIENT)
+        assert count(replica) == 5
+
+
+def test_promotion_does_not_wait_after_a_receiver_was_restarted_in_vain(
+    trio: list[BareServer],
+) -> None:
+    primary, replica, _ = trio
+    with half_received(trio):
+        replica.adapter.stop_receiver(Deadline(2))
+        replica.adapter.follow(primary.source(replica), True, soon())  # it is dead
+        replica.adapter.stop_receiver(Deadline(2))
+        begun = time.monotonic()
+        replica.adapter.prepare_primary(0, Deadline(3))
+        print(f"prepared in {time.monotonic() - begun:.3f} s")
+        assert time.monotonic() - begun < 1
         assert count(replica) == 5
 
 
@@ -128,7 +146,8 @@ def test_repointing_drops_the_half_and_goes_on(trio: list[BareServer]) -> None:
             lambda: count(replica) == 6, 5, "the replica applies what the new primary writes"
         )
         assert replica.adapter.observe(soon()).replication.error == ""
-        wait_until(lambda: not holds_rows(replica), 5, "the half transaction is rolled back")
+        time.sleep(0.2)
+        assert not holds_rows(replica)
 
 
 def test_the_same_source_sends_the_whole_again(trio: list[BareServer]) -> None:

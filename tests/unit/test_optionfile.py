@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ import pytest
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput
 from holdfast.server import optionfile
+from holdfast.server.optionfile import Value
 
 
-def rendered(flavor: Flavor, **extra: optionfile.Value) -> dict[str, str]:
+def rendered(flavor: Flavor, extra: Mapping[str, Value] | None = None) -> dict[str, str]:
     text = optionfile.render(
         flavor,
         datadir=Path("/data"),
@@ -55,7 +57,7 @@ def test_mysql_keeps_its_relay_log_and_loads_semi_sync() -> None:
 
 
 def test_a_persons_options_win_over_defaults() -> None:
-    options = rendered(Flavor.MYSQL, **{"max-connections": 20, "innodb_buffer_pool_size": "4G"})
+    options = rendered(Flavor.MYSQL, {"max-connections": 20, "innodb_buffer_pool_size": "4G"})
     assert options["max_connections"] == "20"
     assert options["innodb_buffer_pool_size"] == "4G"
 
@@ -66,10 +68,10 @@ def test_a_persons_options_win_over_defaults() -> None:
 )
 def test_what_the_promise_rests_on_is_refused(name: str) -> None:
     with pytest.raises(BadInput, match=name):
-        rendered(Flavor.MYSQL, **{name: "ON"})
+        rendered(Flavor.MYSQL, {name: "ON"})
 
 
 @pytest.mark.parametrize("name", ["skip-log-bin", "disable_log_bin", "skip-slave-start=0\nlog_bin"])
 def test_no_way_around(name: str) -> None:
     with pytest.raises(BadInput):
-        rendered(Flavor.MARIADB, **{name: "1"})
+        rendered(Flavor.MARIADB, {name: "1"})

@@ -1,0 +1,154 @@
+"""Acknowledge once more what a replica has received.
+
+Transactions that a replica received while it did not acknowledge (a learner), or whose
+acknowledgement was lost with its connection, are not sent to it again: on a reconnect its source skips them
+without counting them. Commits that wait for just these keep others out of the binlog, so no new
+transaction comes to acknowledge them along: a primary whose only voter is such a replica hangs for good
+(seen on MariaDB 10.11.19 and MySQL 9.7.4).
+
+A dump that *begins* at a file position counts as the acknowledgement of all before it. So the replica's
+agent asks for one at the position up to which the receiver has read, and ends it at its first event.
+"""
+
+from __future__ import annotations
+
+import struct
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pymysql
+from pymysql.constants import COMMAND
+from pymysql.protocol import MysqlPacket
+
+from holdfast.core.gtid import Flavor
+from holdfast.errors import OutcomeUnknown
+from holdfast.server.base import Deadline, Source
+
+PATIENCE_SECONDS = 0.5
+"""How long to go on while commits wait that this replica alone cannot release."""
+
+AGAIN_SECONDS = 0.02
+
+LARGEST_POSITION = 2**32 - 1
+"""The protocol has four bytes for it; a file beyond that ends in one huge transaction."""
+
+STRANGER = 0x4000_0000
+"""MariaDB ends the dump of a replica whose id comes again, and counts no replicas: another id is used.
+MySQL counts acknowledgements by id: there it must be the replica's own, or one would count as two."""
+
+NO_SUCH_THREAD = 1094
+
+SETTINGS = {
+    Flavor.MARIADB: (
+        "SET @rpl_semi_sync_slave = 1, @mariadb_slave_capability = 4, "
+        "@master_binlog_checksum = @@global.binlog_checksum"
+    ),
+    Flavor.MYSQL: (
+        "SET @rpl_semi_sync_replica = 1, @source_binlog_checksum = @@global.binlog_checksum"
+    ),
+}
+
+Position = tuple[str, int]
+"""File and offset in the source's binlog."""
+
+if TYPE_CHECKING:
+
+    class _PyMySQL(pymysql.connections.Connection[pymysql.cursors.Cursor]):
+        """What PyMySQL's type stubs leave out."""
+
+        def _execute_command(self, command: int, sql: bytes) -> None: ...
+        def _read_packet(self, packet_type: type[MysqlPacket] = ...) -> MysqlPacket: ...
+        def _force_close(self) -> None: ...
+        def thread_id(self) -> int: ...
+
+else:
+    _PyMySQL = pymysql.connections.Connection
+
+
+def acknowledge(
+    flavor: Flavor,
+    source: Source,
+    server_id: int,
+    position: Callable[[], Position | None],
+    deadline: Deadline,
+) -> None:
+    """Make ``source`` count what the replica ``server_id`` has received, if commits wait there.
+
+    The caller vouches for it: commits are released by this.
+
+    :param position: up to where the receiver has read now; None when it is not connected
+    """
+    what = f"acknowledging to {source.host}:{source.port} what was received"
+    patience = Deadline(min(PATIENCE_SECONDS, deadline.left))
+    before: int | None = None
+    try:
+        with _connected(source, deadline) as wire:
+            while (reached := position()) is not None:
+                waiting, released = _progress(wire, flavor)
+                if not waiting or before not in (None, released) or not patience.left:
+                    return
+                before = released
+                with _connected(source, deadline) as another:
+                    _dump(another, flavor, server_id, reached)
+                    # a source would go on counting a connection that just closes as a replica
+                    _end(wire, another.thread_id())
+                deadline.check(what)
+                time.sleep(AGAIN_SECONDS)
+    except (pymysql.err.MySQLError, OSError) as error:
+        deadline.check(what)
+        raise OutcomeUnknown(f"{what}: {error}") from error
+
+
+@contextmanager
+def _connected(source: Source, deadline: Deadline) -> Iterator[_PyMySQL]:
+    seconds = max(deadline.left, 0.001)
+    wire = _PyMySQL(
+        host=source.host,
+        port=source.port,
+        user=source.account.user,
+        password=source.account.password,
+        connect_timeout=max(1, round(seconds)),
+        read_timeout=seconds,
+        write_timeout=seconds,
+        defer_connect=True,
+    )
+    try:
+        wire.connect()
+        yield wire
+    finally:
+        wire._force_close()
+
+
+def _progress(wire: _PyMySQL, flavor: Flavor) -> tuple[int, int]:
+    """How many sessions wait for an acknowledgement, and how many transactions were released so far."""
+    side = "master" if flavor is Flavor.MARIADB else "source"
+    with wire.cursor() as cursor:
+        cursor.execute(f"SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_{side}_%'")
+        status = {str(name): value for name, value in cursor.fetchall()}
+    prefix = f"Rpl_semi_sync_{side}"
+    return int(status.get(f"{prefix}_wait_sessions", 0)), int(status.get(f"{prefix}_yes_tx", 0))
+
+
+def _dump(wire: _PyMySQL, flavor: Flavor, server_id: int, reached: Position) -> None:
+    """Up to the first event: the acknowledgement has been counted before it is sent."""
+    file, offset = reached
+    if not file or offset > LARGEST_POSITION:
+        return
+    with wire.cursor() as cursor:
+        cursor.execute(SETTINGS[flavor])
+    shown_id = server_id + STRANGER if flavor is Flavor.MARIADB else server_id
+    request = struct.pack("<IHI", offset, 0, shown_id) + file.encode()
+    wire._execute_command(COMMAND.COM_BINLOG_DUMP, request)
+    wire._read_packet()
+
+
+def _end(wire: _PyMySQL, thread_id: int) -> None:
+    """KILL, which an account may do to its own sessions."""
+    try:
+        with wire.cursor() as cursor:
+            cursor.execute(f"KILL {thread_id}")
+    except pymysql.err.MySQLError as error:
+        if error.args[0] != NO_SUCH_THREAD:
+            raise
