@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import Replication, SemiSync
@@ -70,10 +70,13 @@ class Observation:
 
     On MariaDB ``received`` is ``@@gtid_binlog_state`` joined with the receiver's ``Gtid_IO_Pos``; on MySQL
     ``gtid_executed`` joined with ``RECEIVED_TRANSACTION_SET``. Whole transactions only.
+
+    :ivar origin: stream of the GTIDs that it issues: ``@@server_uuid``, or ``@@gtid_domain_id-@@server_id``
     """
 
     version: str
     server_id: int
+    origin: str
     writable: bool
     received: str
     applied: str
@@ -84,7 +87,7 @@ class Observation:
 class Server(Protocol):
     """One database server, spoken to over its local socket by an administrative account."""
 
-    flavor: Flavor
+    flavor: ClassVar[Flavor]
 
     def ping(self, deadline: Deadline) -> None:
         """Log in. :raises Unreachable: while it does not accept connections"""
@@ -118,7 +121,8 @@ class Server(Protocol):
     def wait_for_ackers(self, acks: int, deadline: Deadline) -> None:
         """Wait until ``acks`` semi-sync replicas are connected."""
 
-    def set_acks(self, acks: int, deadline: Deadline) -> None: ...
+    def set_acks(self, acks: int, deadline: Deadline) -> None:
+        """On a primary: source-side semi-sync on, as promised, for ``acks`` (0: off, it serves alone)."""
 
     def prove(self, term: int, serial: int, deadline: Deadline) -> None:
         """Commit a row in ``holdfast.proof``, as a read-only primary too; returns once it is acknowledged.
