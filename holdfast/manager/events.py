@@ -30,7 +30,13 @@ class EventKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """:ivar id: grows, across restarts of the manager too; :ivar at: seconds since 1970; :ivar ms: how long it took; :ivar steps: milliseconds of its parts"""
+    """One line of what happened.
+
+    :ivar id: grows, across restarts of the manager too
+    :ivar at: seconds since 1970
+    :ivar ms: how long it took
+    :ivar steps: milliseconds of its parts
+    """
 
     id: int
     at: float

@@ -123,6 +123,8 @@ _SHARED: dict[str, Value] = {
     "binlog_row_image": "FULL",  # rewinding needs both images
     "binlog_checksum": "CRC32",
     "binlog_expire_logs_seconds": BINLOG_EXPIRE_SECONDS,
+    # a returning primary reads its last file through before it starts: some seconds for each 100 MB
+    "max_binlog_size": 128 * 1024 * 1024,
     "read_only": "ON",
     # durable at boot: the agent relaxes a replica when it makes it follow
     "sync_binlog": 1,

@@ -124,7 +124,9 @@ class SqlServer(ABC):
     # what does not
 
     def ping(self, deadline: Deadline) -> None:
-        self._eyes.look("SELECT 1", deadline)
+        """Opens every session: a failover should not have to wait for a log-in."""
+        for connection in (self._eyes, self._commands, self._proof):
+            connection.look("SELECT 1", deadline)
 
     def close(self) -> None:
         for connection in (self._commands, self._eyes, self._proof):
@@ -157,7 +159,6 @@ class SqlServer(ABC):
             self._start(deadline, receiver=not now.receiver, applier=not now.applier)
         if known and semi_sync:
             self._acknowledge_received(source, deadline)
-        self._proof.look("SELECT 1", deadline)  # opened now, it need not be in a failover
 
     def prepare_primary(self, acks: int, deadline: Deadline) -> None:
         self._refuse_acks(acks)
