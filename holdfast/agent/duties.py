@@ -139,12 +139,13 @@ class Duties:
         self._marker.mark()
         steps.done("marked as relaxed")
         source = Source(command.host, command.port, self._replication)
-        self._board.change(proved=0)
+        self._board.change(proved=0, promised=0)
         self._server.follow(source, command.semi_sync, deadline)
         steps.done("following")
 
     def _promote(self, term: int, command: Promote, deadline: Deadline, steps: Steps) -> None:
         state = self._up("promote")
+        self._board.change(promised=0)
         self._trusted()
         semi_sync = state.semi_sync
         if state.writable and (semi_sync.source or command.acks == 0):

@@ -114,6 +114,8 @@ class Lane:
             except OSError as raised:
                 error = OutcomeUnknown(str(raised))
             error = self._look(job, error, steps)
+            if error is None and isinstance(job.command, Promise):
+                self._board.change(promised=job.term)
         self._tell(job, error, steps, (time.monotonic() - begun) * 1000)
         return self._reply(steps, error)
 

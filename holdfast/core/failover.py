@@ -17,7 +17,7 @@ from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.election import NobodyElected, elect
 from holdfast.core.quorum import Configuration, Voter, acks_for
 from holdfast.core.record import Kind, Record, Step, Transition
-from holdfast.core.view import MemberState, Receiver, ServerStatus, Unseen, View
+from holdfast.core.view import MemberState, ServerStatus, Unseen, View
 
 PATIENCE = 3.0
 """Seconds for which an agent may be silent before its promise is given up."""
@@ -179,6 +179,4 @@ def voters(record: Record) -> str:
 
 def _has_promised(record: Record, state: MemberState) -> bool:
     """Its agent refuses every older manager, and its server receives nothing more from the old primary."""
-    return state.term >= record.term and (
-        not state.up or state.replication.receiver is Receiver.OFF
-    )
+    return state.promised == record.term

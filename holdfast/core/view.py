@@ -85,7 +85,9 @@ class SemiSync:
 class MemberState:
     """What one agent says of its server and itself.
 
-    :ivar term: the highest term that the agent has promised
+    :ivar term: the highest term of which the agent has had a command: it refuses lower ones
+    :ivar promised: the term of a Promise that was kept to its end: since then the receiver is stopped, and the
+        positions were read after that. 0 once the server may receive again
     :ivar incarnation: names this run of the server process; "" while it is down
     :ivar origin: stream of the GTIDs that the server issues itself (see ``gtid.py``): its UUID, or ``domain-server``
     :ivar received: GTIDs received (applied ones included), in the server's own text
@@ -98,6 +100,7 @@ class MemberState:
     name: str
     flavor: Flavor
     term: int = 0
+    promised: int = 0
     server: ServerStatus = ServerStatus.DOWN
     incarnation: str = ""
     version: str = ""

@@ -47,6 +47,7 @@ class Host:
     flavor: Flavor
     uuid: int = 0
     term: int = 0
+    promised: int = 0
     run: int = 0
     status: ServerStatus = ServerStatus.DOWN
     binlog: list[Transaction] = field(default_factory=list)
@@ -91,6 +92,7 @@ class Host:
                 self.name,
                 self.flavor,
                 self.term,
+                self.promised,
                 self.status,
                 self.incarnation,
                 tail=self.tail,
@@ -102,6 +104,7 @@ class Host:
             self.name,
             self.flavor,
             self.term,
+            self.promised,
             self.status,
             self.incarnation,
             origin=self.origin,
@@ -210,6 +213,7 @@ class World:
         match command:
             case Promise():
                 yield lambda: setattr(host, "receiving", False)
+                yield lambda: setattr(host, "promised", term)
             case Start() if host.status is ServerStatus.DOWN:
                 yield lambda: self._start(host)
             case Cut(present=present) if host.status is ServerStatus.DOWN:
@@ -223,6 +227,7 @@ class World:
             case Follow(source=source, semi_sync=semi_sync):
                 if host.writable:
                     raise ValueError("it takes writes")
+                host.promised = 0
                 if host.source != f"{source}:3306":
                     yield lambda: self._drain(host)
                     yield lambda: setattr(host, "receiving", False)
@@ -233,6 +238,7 @@ class World:
                 yield lambda: setattr(host, "receiving", True)
                 yield lambda: setattr(host, "applying", True)
             case Promote(acks=acks, serial=serial):
+                host.promised = 0
                 yield lambda: setattr(host, "receiving", False)
                 if host.relay:
                     raise ValueError("not drained")

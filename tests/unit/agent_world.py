@@ -201,10 +201,19 @@ class World:
         assert answer.status_code == 200, answer.text
         return StateReply.model_validate_json(answer.content)
 
-    def command(self, term: int, command: Command) -> CommandReply:
+    def command(
+        self, term: int, command: Command, sent: threading.Event | None = None
+    ) -> CommandReply:
+        """:param sent: set once the request has left"""
+
+        def trace(event: str, _: object) -> None:
+            if event == "http11.send_request_body.complete" and sent:
+                sent.set()
+
         request = CommandRequest.of(term, command).model_dump_json()
         # a connection of its own: commands may be sent from several threads
-        answer = httpx.post(f"{self.http.base_url}/v1/command", content=request, timeout=30)
+        with httpx.Client(base_url=self.http.base_url, timeout=30) as http:
+            answer = http.post("/v1/command", content=request, extensions={"trace": trace})
         assert answer.status_code == 200, answer.text
         return CommandReply.model_validate_json(answer.content)
 
@@ -225,14 +234,18 @@ class World:
 
 
 class Background:
-    """A command that was sent and is being waited for."""
+    """A command that was sent and is being waited for; it is with the agent when this is made."""
 
     def __init__(self, world: World, term: int, command: Command) -> None:
         self._replies: list[CommandReply] = []
         self._thread = threading.Thread(
-            target=lambda: self._replies.append(world.command(term, command))
+            target=lambda: self._replies.append(world.command(term, command, sent))
         )
+        sent = threading.Event()
         self._thread.start()
+        assert sent.wait(10)
+        for _ in range(10):  # each is a turn of the agent's loop, which has the request before it
+            world.state()
 
     def reply(self) -> CommandReply:
         self._thread.join(20)

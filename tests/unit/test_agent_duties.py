@@ -137,7 +137,6 @@ def test_the_same_command_again_shares_the_answer(up: World) -> None:
     up.server.stuck.add("drain")
     both = [up.in_background(1, Drain()) for _ in range(2)]
     up.until(lambda state: state.busy == "drain")
-    time.sleep(0.1)
     up.server.stuck.clear()
     assert [each.reply().error for each in both] == ["", ""]
     assert up.server.calls == ["drain"]

@@ -36,6 +36,7 @@ def primary(**changes: object) -> MemberState:
         "m1",
         Flavor.MARIADB,
         4,
+        0,
         ServerStatus.UP,
         "a",
         origin="0-1",
@@ -52,6 +53,7 @@ def replica(name: str, **changes: object) -> MemberState:
         name,
         Flavor.MARIADB,
         4,
+        0,
         ServerStatus.UP,
         "a",
         origin=f"0-{name[1]}",
@@ -130,7 +132,9 @@ def test_without_quorum_for_long_the_primary_is_restarted_in_place() -> None:
 def test_promises_are_asked_of_all_that_have_not_given_one() -> None:
     electing = replace(RECORD, term=5, transition=Transition(Kind.FAILOVER, Step.ELECT, "m1"))
     silent = Replication("127.0.0.1:3301", Receiver.OFF, True)
-    seen = view(down("m1"), replica("m2", term=5, replication=silent), replica("m3", term=5))
+    stopped = replica("m2", term=5, promised=5, replication=silent)
+    # m3's agent has heard of the term, and its receiver is stopped: but nobody has read its positions since
+    seen = view(down("m1"), stopped, replica("m3", term=5, replication=silent))
     decision = decided(electing, seen)
     assert decision.steps == (Send("m1", Promise()), Send("m3", Promise()))
     assert decision.reason == "failover: waiting for the promise of m3"
@@ -139,8 +143,10 @@ def test_promises_are_asked_of_all_that_have_not_given_one() -> None:
 def test_the_commit_point_names_the_foremost_and_keeps_it_from_being_deposed_alone() -> None:
     electing = replace(RECORD, term=5, transition=Transition(Kind.FAILOVER, Step.ELECT, "m1"))
     silent = Replication("127.0.0.1:3301", Receiver.OFF, True)
-    ahead = replica("m3", term=5, replication=silent, received="0-1-12", applied="0-1-12")
-    lagging = replica("m2", term=5, replication=silent)
+    ahead = replica(
+        "m3", term=5, promised=5, replication=silent, received="0-1-12", applied="0-1-12"
+    )
+    lagging = replica("m2", term=5, promised=5, replication=silent)
     record = saved(decided(electing, view(down("m1"), lagging, ahead)))
     assert (record.primary, record.elected, record.serial) == ("m3", 5, 8)
     assert record.transition == Transition(Kind.FAILOVER, Step.OPEN, "m1")
