@@ -139,12 +139,13 @@ class World:
     def __init__(self, rng: random.Random, members: int, flavor: Flavor) -> None:
         self.rng = rng
         self.hosts = {f"m{i}": Host(f"m{i}", i, flavor) for i in range(1, members + 1)}
-        self.cluster = Cluster(
-            "c",
-            tuple(Member(name, name, 3306) for name in self.hosts),
-            Durability.MAJORITY,
-        )
+        self.cluster = self.named("c")
         self.acknowledged: list[Transaction] = []
+
+    def named(self, cluster: str) -> Cluster:
+        """As a person would have configured it."""
+        members = tuple(Member(name, name, 3306) for name in self.hosts)
+        return Cluster(cluster, members, Durability.MAJORITY)
 
     def replicas(self, source: Host) -> list[Host]:
         address = f"{source.name}:3306"
