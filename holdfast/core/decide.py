@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from holdfast.core import bootstrap, failover, membership
 from holdfast.core.cluster import Cluster
-from holdfast.core.commands import Cut, Follow, Promote, Prove, SetAcks, Start
+from holdfast.core.commands import Command, Cut, Follow, Promote, Prove, SetAcks, Start
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import Diagnosis, Primary, diagnose
 from holdfast.core.record import Kind, Record, Step, Transition
@@ -96,11 +96,10 @@ def _keep(
             f"{acking(cluster, record, view)} of its voters ({failover.voters(record)}) can give one"
         )
     reasons += unwell
-    return Decision(
-        "; ".join(reasons) or f"{primary.name} is primary and takes writes; all members vote",
-        steps,
-        well=not reasons,
-    )
+    if not reasons and not steps:
+        return Decision(f"{primary.name} is primary and takes writes; all members vote", well=True)
+    orders = [f"{step.member} has been told to {_name(step.command)}" for step in steps]
+    return Decision("; ".join(reasons or orders), steps)
 
 
 def acking(cluster: Cluster, record: Record, view: View) -> int:
@@ -134,6 +133,10 @@ def _others(
         elif record.target.incarnation(member.name) is None:
             unwell.append(f"{member.name}: a learner, it does not vote")
     return tuple(steps), unwell
+
+
+def _name(command: Command) -> str:
+    return type(command).__name__.lower()
 
 
 def _begins_to_acknowledge(command: object) -> bool:

@@ -43,10 +43,14 @@ class Leader:
         self._observer = Observer(agents)
         self._record: Record | None = None
         self._version = 0
+        self._leading = False
         self._decision = Decision(f"this manager does not lead {cluster.name} yet")
 
     def status(self) -> Status:
-        return status(self.cluster, self._record, self._observer.view(), self._decision)
+        """Decided anew, so that what it says of the whole fits what it says of the members."""
+        view = self._observer.view()
+        decision = decide(self.cluster, self._record, view) if self._leading else self._decision
+        return status(self.cluster, self._record, view, decision)
 
     async def run(self) -> None:
         """Observe, and lead whenever no other manager does, until cancelled."""
@@ -71,6 +75,7 @@ class Leader:
         actor = Actor(self._agents, self._observer, self.events)
         try:
             await self._begin()
+            self._leading = True
             while True:
                 self._observer.changed.clear()
                 if not await self._step(actor):
@@ -82,6 +87,7 @@ class Leader:
         except HoldfastError as error:
             self._decide_nothing(str(error))
         finally:
+            self._leading = False
             await actor.close()
 
     async def _begin(self) -> None:

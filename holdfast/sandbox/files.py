@@ -45,7 +45,7 @@ def write_secret(path: Path, text: str) -> None:
 
 
 def _write_member(spec: Spec, member: MemberSpec, tree: ServerTree, accounts: Accounts) -> None:
-    for folder in (member.folder, member.state_dir):
+    for folder in (member.folder, member.state_dir, member.tmpdir):
         folder.mkdir(mode=0o700, exist_ok=True)
     own = accounts.replication(member.name)
     write_secret(member.folder / "admin.password", accounts.admin.password)
@@ -60,6 +60,7 @@ def option_file(spec: Spec, member: MemberSpec, tree: ServerTree) -> str:
     return optionfile.render(
         spec.flavor,
         datadir=member.datadir,
+        tmpdir=member.tmpdir,
         socket=member.socket,
         port=member.port,
         server_id=member.number,

@@ -59,6 +59,10 @@ class MemberSpec:
         return self.folder / "agent"
 
     @property
+    def tmpdir(self) -> Path:
+        return self.folder / "tmp"
+
+    @property
     def error_log(self) -> Path:
         return self.folder / "server.log"
 

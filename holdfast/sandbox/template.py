@@ -129,6 +129,8 @@ def _initialise(tree: ServerTree, script: str, work: Path) -> Path:
     datadir = work / "data"
     datadir.mkdir(mode=0o700)
     common = [*tree.command, "--no-defaults", *tree.arguments, f"--datadir={datadir}"]
+    # not the shared one: a MariaDB that starts meanwhile would remove our temporary tables
+    common.append(f"--tmpdir={work}")
     sql = work / "init.sql"
     if tree.flavor == "mariadb":
         sql.write_text(_mariadb_tables(tree) + script, encoding="utf-8")

@@ -65,6 +65,7 @@ def render(
     flavor: Flavor,
     *,
     datadir: Path,
+    tmpdir: Path,
     socket: Path,
     port: int,
     server_id: int,
@@ -81,11 +82,14 @@ def render(
     Memory is small unless ``buffer_pool_mb`` says more. Files that are not named are put into ``datadir``.
 
     :param cpus: of the database host; those of this one when not said
+    :param tmpdir: a folder of this server's own: MariaDB, when it starts, removes the temporary tables that it
+        finds there, another server's too
     :param extra: a person's own options, by name; they win over the defaults given here
     :raises BadInput: when ``extra`` names an option on which the promise rests
     """
     options: dict[str, Value] = {
         "datadir": str(datadir),
+        "tmpdir": str(tmpdir),
         "socket": str(socket),
         "port": port,
         "bind_address": bind_address,

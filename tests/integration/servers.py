@@ -62,10 +62,13 @@ class BareServer:
         self._option_file = folder / "my.cnf"
         self._output = folder / "server.out"
         template.copy_template(template.make_template(self.tree, statements()), self.datadir)
+        tmpdir = folder / "tmp"
+        tmpdir.mkdir()
         self._option_file.write_text(
             optionfile.render(
                 flavor,
                 datadir=self.datadir,
+                tmpdir=tmpdir,
                 socket=self.socket,
                 port=port,
                 server_id=number + 1,

@@ -64,6 +64,7 @@ class Member:
             optionfile.render(
                 flavor,
                 datadir=self.datadir,
+                tmpdir=folder,
                 socket=folder / "s",
                 port=self.port,
                 server_id=number,

@@ -75,6 +75,7 @@ class Server:
             "--no-defaults",
             *self.tree.arguments,
             f"--datadir={self.datadir}",
+            f"--tmpdir={self.folder}",
             f"--socket={self.folder}/sock",
             f"--log-error={self.folder}/error.log",
             f"--pid-file={self.folder}/pid",

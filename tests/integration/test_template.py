@@ -55,7 +55,7 @@ def running(tree: trees.ServerTree, datadir: Path) -> Iterator[tuple[subprocess.
     with closing(socket.create_server(("127.0.0.1", 0))) as probe:
         port = probe.getsockname()[1]
     options = [f"--datadir={datadir}", "--bind-address=127.0.0.1", f"--port={port}"]
-    options += ["--socket=s", "--pid-file=pid", *BINLOG[tree.flavor]]
+    options += [f"--tmpdir={datadir.parent}", "--socket=s", "--pid-file=pid", *BINLOG[tree.flavor]]
     with (datadir.parent / "log").open("wb") as log:
         server = subprocess.Popen(
             [*tree.command, "--no-defaults", *tree.arguments, *options], stdout=log, stderr=log

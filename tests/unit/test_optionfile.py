@@ -17,6 +17,7 @@ def rendered(flavor: Flavor, extra: Mapping[str, Value] | None = None) -> dict[s
     text = optionfile.render(
         flavor,
         datadir=Path("/data"),
+        tmpdir=Path("/tmp/own"),
         socket=Path("/run/sock"),
         port=3306,
         server_id=7,
