@@ -94,6 +94,7 @@ class Watch:
         self._board.change(
             server=ServerStatus.STARTING,
             incarnation=running.incarnation,
+            promised=0,
             proved=0,
             tail=Tail(),
             reason="",

@@ -22,7 +22,7 @@ def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
         return failover.elect_step(cluster, record, view)
     diagnosis = diagnose(record, view)
     if diagnosis.primary is Primary.DEAD:
-        return failover.begin(cluster, record, view)
+        return failover.begin(record, view)
     if diagnosis.primary is Primary.UNSEEN:
         return Decision(diagnosis.reason)
     if diagnosis.primary is Primary.RESTARTED and _kind(record) is not Kind.RESTART:
@@ -77,6 +77,9 @@ def _keep(
     if not primary.writable:
         again = Promote(record.acks, record.serial)
         return Decision(f"{diagnosis.reason}: opening it again", (Send(primary.name, again),))
+    if found := membership.found_strays(cluster, record, view):
+        why = f"{', '.join(sorted(stray.name for stray in found))} is reached again"
+        return Decision(why, (Save(replace(record, strays=record.strays - found), why),))
     acks_are_set = primary.semi_sync.acks == record.acks
     steps, unwell = _others(cluster, record, view, acks_are_set)
     reasons = [diagnosis.reason] if diagnosis.primary is Primary.CLOSED or primary.reason else []

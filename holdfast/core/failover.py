@@ -16,7 +16,7 @@ from holdfast.core.commands import Drain, Promise, Promote, Start
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.election import NobodyElected, elect
 from holdfast.core.quorum import Configuration, Voter, acks_for
-from holdfast.core.record import Kind, Record, Step, Transition
+from holdfast.core.record import Kind, Record, Step, Stray, Transition
 from holdfast.core.view import MemberState, ServerStatus, Unseen, View
 
 PATIENCE = 3.0
@@ -57,7 +57,7 @@ def prospects(record: Record, view: View) -> Prospects:
     return Prospects(frozenset(reachable), tuple(silent), tuple(missing))
 
 
-def begin(cluster: Cluster, record: Record, view: View) -> Decision:
+def begin(record: Record, view: View) -> Decision:
     """The primary is dead: start a failover if a recovery quorum can be had, else a restart in place."""
     ahead = prospects(record, view)
     gone = f"the server of {record.primary}, the primary, is gone"
@@ -110,7 +110,7 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
             name = elected.state.name
             return Decision(f"failover: {name} applies what it received", (Send(name, Drain()),))
         case elected:
-            named = name_primary(cluster, record, elected.state, quorum)
+            named = name_primary(cluster, record, view, elected.state, quorum)
             why = (
                 f"{elected.state.name} takes over from {record.primary} at "
                 f"{elected.state.applied_set().last() or 'the beginning'}"
@@ -119,7 +119,11 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
 
 
 def name_primary(
-    cluster: Cluster, record: Record, chosen: MemberState, quorum: Iterable[MemberState]
+    cluster: Cluster,
+    record: Record,
+    view: View,
+    chosen: MemberState,
+    quorum: Iterable[MemberState],
 ) -> Record:
     """The commit point: the record that names ``chosen`` with the configurations that are safe from then on.
 
@@ -127,6 +131,10 @@ def name_primary(
     acknowledged (``quorum.settled``). The others are beside it as the target, until the new primary's
     first row proves that enough of them have caught up. Where no other is level, the first configuration is the new
     primary alone with k = 0: until that row, it cannot be deposed.
+
+    ``quorum.extendable`` asks that whoever can acknowledge is a voter of the target. That may be a voter of long
+    ago: cut off from the managers when its primary was deposed, it follows that server still. Where that server is
+    chosen again, such a stray votes.
     """
     own = (chosen.name, chosen.incarnation)
     level, all_of_them = {own}, {own}
@@ -135,6 +143,8 @@ def name_primary(
         all_of_them.add(voter)
         if state.received_set().contains(chosen.applied_set()):
             level.add(voter)
+    strays = _strays(record, view)
+    all_of_them |= {(s.name, s.incarnation) for s in strays if s.source == chosen.name}
     if len(all_of_them) == 1:  # alone it blocks: the last other voter stays, until one is back
         all_of_them.add((record.primary, record.target.incarnation(record.primary) or ""))
     steps = [
@@ -148,7 +158,25 @@ def name_primary(
         configurations=tuple(dict.fromkeys(steps)),
         serial=record.serial + 1,
         transition=Transition(Kind.FAILOVER, Step.OPEN, record.primary),
+        strays=frozenset(s for s in strays if s.source != chosen.name),
     )
+
+
+def _strays(record: Record, view: View) -> frozenset[Stray]:
+    """Voters, of now and of before, that may still follow the primary they had: nobody has stopped them."""
+    following = {
+        Stray(*voter, record.primary)
+        for each in record.configurations
+        for voter in each.without(record.primary)
+    }
+
+    def stopped(stray: Stray) -> bool:
+        state = view.state(stray.name)
+        return state is not None and (
+            not state.up or state.incarnation != stray.incarnation or _has_promised(record, state)
+        )
+
+    return frozenset(stray for stray in following | record.strays if not stopped(stray))
 
 
 def open_step(record: Record, primary: MemberState) -> Decision:

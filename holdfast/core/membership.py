@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from holdfast.core.cluster import Cluster
 from holdfast.core.quorum import Configuration, Voter, acks_for, extendable, most_voters
-from holdfast.core.record import Record
+from holdfast.core.record import Record, Stray
 from holdfast.core.rejoin import errant_transactions
 from holdfast.core.view import MemberState, Receiver, ServerStatus, View
 
@@ -65,6 +65,21 @@ def dead_voters(record: Record, view: View) -> frozenset[Voter]:
             if state.server is ServerStatus.DOWN or state.incarnation != incarnation:
                 dead.add((name, incarnation))
     return frozenset(dead)
+
+
+def found_strays(cluster: Cluster, record: Record, view: View) -> frozenset[Stray]:
+    """Strays that have been reached: their server ended, or follows the present primary."""
+    address = cluster.member(record.primary).address
+    return frozenset(
+        stray
+        for stray in record.strays
+        if (state := view.state(stray.name))
+        and (
+            state.server is ServerStatus.DOWN
+            or state.incarnation != stray.incarnation
+            or (state.up and state.replication.source == address)
+        )
+    )
 
 
 def behind(primary: MemberState, state: MemberState) -> int:

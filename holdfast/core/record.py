@@ -45,6 +45,19 @@ class Transition:
 
 
 @dataclass(frozen=True, slots=True)
+class Stray:
+    """A voter that could not be asked for its promise when its primary was deposed.
+
+    It follows ``source`` still, and acknowledges to it, should that server be primary again before anybody has
+    reached the stray: see ``failover.name_primary``.
+    """
+
+    name: str
+    incarnation: str
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One cluster.
 
@@ -62,6 +75,7 @@ class Record:
     configurations: tuple[Configuration, ...]
     serial: int
     transition: Transition | None = None
+    strays: frozenset[Stray] = frozenset()
     mode: Mode = Mode.STRONG
 
     @property
@@ -100,7 +114,7 @@ class Record:
 
 
 def to_json(record: Record) -> str:
-    """As in the store. Keys: term, primary, elected, voters, acks, joint, serial, transition, mode."""
+    """As in the store. Keys: term, primary, elected, voters, acks, joint, serial, transition, strays, mode."""
     base, *further = record.configurations
     transition = record.transition
     return json.dumps(
@@ -117,6 +131,7 @@ def to_json(record: Record) -> str:
                 "step": transition.step,
                 "deposed": transition.deposed,
             },
+            "strays": sorted([s.name, s.incarnation, s.source] for s in record.strays),
             "mode": record.mode,
         }
     )
@@ -134,6 +149,7 @@ def from_json(text: str) -> Record:
         serial=data["serial"],
         transition=transition
         and Transition(Kind(transition["kind"]), Step(transition["step"]), transition["deposed"]),
+        strays=frozenset(Stray(*each) for each in data["strays"]),
         mode=Mode(data["mode"]),
     )
 

@@ -64,12 +64,14 @@ def attached(cluster: Cluster, record: Record, state: MemberState) -> bool:
 
 
 def errant_transactions(primary: MemberState, state: MemberState) -> GtidSet:
-    """What the member has applied and the primary does not have.
+    """What the member has and the primary does not.
 
     The two were not observed at one moment: the member may have what the primary wrote since. What the primary
-    issues itself cannot be errant elsewhere, so that stream is left out.
+    issues itself cannot be errant elsewhere, so that stream is left out. What was received counts while an
+    applier runs, which will apply it; a server that was just started fetches it anew from whom it then follows.
     """
-    return state.applied_set().subtract(with_everything_of(primary))
+    has = state.received_set() if state.replication.applier else state.applied_set()
+    return has.subtract(with_everything_of(primary))
 
 
 def with_everything_of(primary: MemberState) -> GtidSet:

@@ -15,6 +15,7 @@ from pathlib import Path
 from holdfast.sandbox.spec import MOST_MEMBERS
 from holdfast.sandbox.trees import cache_dir
 from holdfast.server.base import Account
+from holdfast.server.procedures import PROOF_SCHEMA
 
 SCHEMA = "app"
 
@@ -35,6 +36,8 @@ class Accounts:
     def statements(self) -> list[str]:
         """What a template is made with; the same for a sandbox of any size."""
         made = [f"CREATE DATABASE {SCHEMA}"]
+        # made here, it is no DDL in the first primary's pending log: that could not be cut
+        made += PROOF_SCHEMA
         made += _user(self.admin, "localhost", "ALL PRIVILEGES ON *.*", " WITH GRANT OPTION")
         made += _user(self.app, "%", f"ALL PRIVILEGES ON {SCHEMA}.*")
         for number in range(1, MOST_MEMBERS + 1):

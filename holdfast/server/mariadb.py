@@ -16,6 +16,9 @@ from holdfast.server.procedures import (
 )
 from holdfast.server.sql import Row
 
+SEQUENCE_STEP = 1_000_000
+"""A new primary's numbers begin at the next multiple of this: further than clients can wait for commits at a time."""
+
 # not SHOW MASTER STATUS: it hangs while commits wait for an acknowledgement
 LOOK = """
     SELECT @@version AS version, @@server_id AS server_id, @@global.read_only AS read_only,
@@ -36,6 +39,7 @@ class MariadbServer(SqlServer):
     flavor = Flavor.MARIADB
     source_side = "master"
     replica_side = "slave"
+    _new_sequence = False
 
     def observe(self, deadline: Deadline) -> Observation:
         row = self._eyes.look(LOOK, deadline)[0]
@@ -70,6 +74,26 @@ class MariadbServer(SqlServer):
         if acks > 1:
             raise Refused(f"{acks} acknowledgements: MariaDB can wait for one")
 
+    def prepare_primary(self, acks: int, deadline: Deadline) -> None:
+        super().prepare_primary(acks, deadline)
+        self._new_sequence = True
+
+    def prove(self, term: int, serial: int, deadline: Deadline) -> None:
+        """The first row of a promotion leaves a gap in the sequence numbers.
+
+        What was cut from a former primary's binlog may still be on a server that is away. Issued again with another
+        content, the same GTID would be taken for the same transaction when that server comes back. MySQL has a new
+        ``server_uuid`` for that; here the numbers must go past all that can have been cut.
+        """
+        if self._new_sequence:
+            row = self._proof.look(
+                "SELECT @@global.gtid_binlog_pos AS heads, @@gtid_domain_id AS domain", deadline
+            )[0]
+            following = (_head(row["heads"], row["domain"]) // SEQUENCE_STEP + 1) * SEQUENCE_STEP
+            self._proof.run("SET SESSION gtid_seq_no = %s", deadline, (following,))
+        super().prove(term, serial, deadline)
+        self._new_sequence = False
+
     def _following(self, deadline: Deadline) -> Following:
         rows = self._commands.look("SHOW REPLICA STATUS", deadline)
         row: Row = rows[0] if rows else {}
@@ -83,6 +107,15 @@ class MariadbServer(SqlServer):
             applier_error=row.get("Last_SQL_Error", ""),
             received=row.get("Gtid_IO_Pos", ""),
         )
+
+    def _start(self, deadline: Deadline, *, receiver: bool, applier: bool) -> None:
+        """Started together, the two threads drop the relay log and fetch anew what was not applied (MDEV-4698).
+        So the applier goes first, to its end."""
+        if receiver and applier:
+            super()._start(deadline, receiver=False, applier=True)
+            self.drain(deadline)
+            applier = False
+        super()._start(deadline, receiver=receiver, applier=applier)
 
     def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
         row = self._commands.look(
@@ -128,6 +161,12 @@ class MariadbServer(SqlServer):
 
     def _let_administrator_write(self, deadline: Deadline) -> None:
         """Nothing to do: the administrator may always."""
+
+
+def _head(heads: str, domain: int) -> int:
+    """The last sequence number of a domain in ``@@gtid_binlog_pos``."""
+    numbers = [gtid.split("-") for gtid in heads.split(",") if gtid]
+    return max((int(number) for own, _, number in numbers if int(own) == domain), default=0)
 
 
 def _replication(row: Row) -> Replication:

@@ -134,6 +134,16 @@ class Run:
             assert record
             assert host.name == record.primary
 
+    def same(self) -> None:
+        """When all is well, nobody holds a GTID with another content than the primary."""
+        record = self.record
+        assert record
+        mine = {t.gtid: t for t in self.world.hosts[record.primary].binlog}
+        for host in self.world.hosts.values():
+            assert all(mine.get(t.gtid) == t for t in host.binlog), (
+                f"{host.name} has diverged unseen"
+            )
+
     def calm(self) -> None:
         """Everything is mended: the cluster must become well, but for members with errant data."""
         for host in self.world.hosts.values():
@@ -144,4 +154,5 @@ class Run:
                 self.world.replicate()
             self.check()
             if self.well:
-                return
+                return self.same()
+        return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import (
@@ -34,8 +35,19 @@ from holdfast.core.view import (
     TailVerdict,
 )
 
-Transaction = tuple[str, int]
-"""Stream and number."""
+GAP = 1000
+
+
+class Transaction(NamedTuple):
+    """:ivar content: what it does; two with one GTID and different contents are a disaster that no server sees"""
+
+    stream: str
+    number: int
+    content: int
+
+    @property
+    def gtid(self) -> tuple[str, int]:
+        return self.stream, self.number
 
 
 @dataclass
@@ -61,6 +73,7 @@ class Host:
     source_on: bool = False
     writable: bool = False
     proved: int = 0
+    gap: bool = False
     tail: Tail = field(default_factory=Tail)
     agent_up: bool = True
 
@@ -81,10 +94,10 @@ class Host:
     def text(self, transactions: list[Transaction]) -> str:
         if self.flavor is Flavor.MARIADB:
             state: dict[str, int] = {}
-            for stream, number in transactions:
+            for stream, number, _ in transactions:
                 state[stream] = max(state.get(stream, 0), number)
             return ",".join(f"{stream}-{number}" for stream, number in state.items())
-        return ",".join(f"{stream}:{number}" for stream, number in transactions)
+        return ",".join(f"{stream}:{number}" for stream, number, _ in transactions)
 
     def state(self) -> MemberState:
         if not self.up:
@@ -127,10 +140,17 @@ class Host:
         self.relay = []
         self.tail = Tail()
 
-    def next(self) -> Transaction:
-        if self.flavor is Flavor.MARIADB:
-            return self.origin, 1 + max((n for _, n in self.binlog), default=0)
-        return self.origin, 1 + max((n for s, n in self.binlog if s == self.origin), default=0)
+    def next(self, content: int) -> Transaction:
+        numbers = [
+            t.number
+            for t in self.binlog
+            if self.flavor is Flavor.MARIADB or t.stream == self.origin
+        ]
+        last = max(numbers, default=0)
+        if self.gap and self.flavor is Flavor.MARIADB:
+            last = (last // GAP + 1) * GAP
+        self.gap = False
+        return Transaction(self.origin, last + 1, content)
 
 
 class World:
@@ -141,6 +161,7 @@ class World:
         self.hosts = {f"m{i}": Host(f"m{i}", i, flavor) for i in range(1, members + 1)}
         self.cluster = self.named("c")
         self.acknowledged: list[Transaction] = []
+        self.written = 0
 
     def named(self, cluster: str) -> Cluster:
         """As a person would have configured it."""
@@ -160,7 +181,8 @@ class World:
                 self.commit(host)
 
     def commit(self, host: Host) -> Transaction:
-        transaction = host.next()
+        self.written += 1
+        transaction = host.next(self.written)
         host.binlog.append(transaction)
         host.pending.append(transaction)
         self.judge(host)
@@ -192,8 +214,8 @@ class World:
         elif host.receiving:
             source = self.hosts[host.source.partition(":")[0]]
             if source.up:
-                have = set(host.binlog) | set(host.relay)
-                new = [t for t in source.binlog if t not in have]
+                have = {t.gtid for t in (*host.binlog, *host.relay)}
+                new = [t for t in source.binlog if t.gtid not in have]
                 host.relay += new[: self.rng.randint(1, 3)]
                 self.judge(source)
 
@@ -259,7 +281,7 @@ class World:
 
     def _cut(self, host: Host, term: int, present: str) -> None:
         have = parse(host.flavor, present)
-        lacking = [t for t in host.binlog if not have.has(*t)]
+        lacking = [t for t in host.binlog if not have.has(*t.gtid)]
         committed = [t for t in lacking if t not in host.pending]
         if committed:
             host.tail = Tail(TailVerdict.UNSAFE, term, reason="restarted since the crash")
@@ -275,7 +297,7 @@ class World:
         host.relay = []
 
     def _unfollow(self, host: Host) -> None:
-        host.source, host.applying, host.replica = "", False, False
+        host.source, host.applying, host.replica, host.gap = "", False, False, True
 
     def _set_acks(self, host: Host, acks: int) -> None:
         host.acks, host.source_on = acks, acks > 0

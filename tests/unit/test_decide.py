@@ -10,7 +10,7 @@ from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.gtid import Flavor
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Kind, Record, Step, Transition, from_json, to_json
+from holdfast.core.record import Kind, Record, Step, Stray, Transition, from_json, to_json
 from holdfast.core.status import Role, status
 from holdfast.core.view import (
     MemberState,
@@ -247,7 +247,13 @@ def test_without_a_record_a_member_that_has_been_in_a_cluster_is_not_touched() -
 
 def test_the_record_survives_the_store() -> None:
     joint = RECORD.extended(Configuration(frozenset({("m1", "a"), ("m2", "b")}), 1))
-    for record in (RECORD, joint, replace(joint, transition=Transition(Kind.RESTART, Step.OPEN))):
+    stray = replace(RECORD, strays=frozenset({Stray("m3", "a", "m2")}))
+    for record in (
+        RECORD,
+        joint,
+        stray,
+        replace(joint, transition=Transition(Kind.RESTART, Step.OPEN)),
+    ):
         assert from_json(to_json(record)) == record
 
 
