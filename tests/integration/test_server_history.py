@@ -1,0 +1,104 @@
+"""What a server has received outlives a stop by hand, and what was cut is never numbered again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from holdfast.core.gtid import Flavor, parse
+from holdfast.server.base import Deadline
+from holdfast.server.mariadb import SEQUENCE_STEP
+from tests.integration.servers import BareServer, bare_servers, wait_until
+
+
+@pytest.fixture(params=list(Flavor))
+def pair(request: pytest.FixtureRequest) -> Iterator[list[BareServer]]:
+    with bare_servers(request.param, 2) as servers:
+        yield servers
+
+
+def soon() -> Deadline:
+    return Deadline(8)
+
+
+def promote(primary: BareServer, replica: BareServer) -> None:
+    primary.adapter.prepare_primary(1, soon())
+    replica.adapter.follow(primary.source(replica), True, soon())
+    primary.adapter.wait_for_ackers(1, soon())
+    primary.adapter.prove(1, 1, soon())
+    primary.adapter.open(soon())
+
+
+def received(replica: BareServer) -> str:
+    return replica.adapter.observe(soon()).received
+
+
+def test_following_again_after_both_threads_were_stopped_drops_nothing(
+    pair: list[BareServer],
+) -> None:
+    """Applier and receiver were stopped by hand, and the source dies: the rest is in the relay log only."""
+    primary, replica = pair
+    promote(primary, replica)
+    primary.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
+    wait_until(
+        lambda: (
+            replica.adapter.observe(soon()).applied
+            and bool(replica.sql("SHOW TABLES FROM app LIKE 't'"))
+        ),
+        5,
+        "the table is there",
+    )
+    replica.sql("STOP REPLICA SQL_THREAD")
+    for number in range(20):
+        primary.sql(f"INSERT INTO app.t VALUES ({number})")
+    has = parse(primary.flavor, primary.adapter.observe(soon()).applied)
+    wait_until(lambda: parse(replica.flavor, received(replica)).covers(has), 5, "all is received")
+    replica.sql("STOP REPLICA IO_THREAD")
+    assert replica.value("SELECT COUNT(*) FROM app.t") == 0
+    primary.kill()
+    replica.adapter.follow(primary.source(replica), False, soon())
+    replica.adapter.drain(soon())
+    assert replica.value("SELECT COUNT(*) FROM app.t") == 20
+
+
+def test_a_server_that_was_restarted_follows_at_once(pair: list[BareServer]) -> None:
+    """Nothing is waited for that its relay log no longer has."""
+    primary, replica = pair
+    promote(primary, replica)
+    primary.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
+    replica.sql("STOP REPLICA SQL_THREAD")
+    primary.sql("INSERT INTO app.t VALUES (1)")
+    replica.restart()
+    replica.adapter.follow(primary.source(replica), False, Deadline(4))
+    wait_until(lambda: bool(replica.sql("SHOW TABLES FROM app LIKE 't'")), 5, "the table is there")
+    wait_until(lambda: replica.value("SELECT COUNT(*) FROM app.t") == 1, 5, "the row is there")
+
+
+def test_a_promoted_server_numbers_beyond_what_can_have_been_cut(pair: list[BareServer]) -> None:
+    primary, replica = pair
+    promote(primary, replica)
+    old = primary.adapter.observe(soon())
+    wait_until(
+        lambda: parse(replica.flavor, received(replica)) == parse(primary.flavor, old.applied),
+        5,
+        "all is received",
+    )
+    primary.kill()
+    replica.adapter.stop_receiver(soon())
+    replica.adapter.drain(soon())
+    replica.adapter.prepare_primary(0, soon())
+    replica.adapter.prove(2, 2, soon())
+    replica.adapter.open(soon())
+    replica.sql("CREATE TABLE app.later (id INT)")
+    new = replica.adapter.observe(soon())
+    issued = parse(replica.flavor, new.applied).subtract(parse(primary.flavor, old.applied))
+    if replica.flavor is Flavor.MYSQL:
+        assert all(stream == new.origin for stream in issued.streams)
+        assert new.origin != old.origin
+    else:
+        head = int(parse(primary.flavor, old.applied).last().split("-")[2])
+        first = (head // SEQUENCE_STEP + 1) * SEQUENCE_STEP
+        assert issued.last() == f"0-{new.server_id}-{first + 1}"
+        gtids = [row["Info"] for row in replica.sql("SHOW BINLOG EVENTS IN 'binlog.000001'")]
+        assert any(f"0-{new.server_id}-{first}" in str(info) for info in gtids)
