@@ -109,13 +109,28 @@ class MariadbServer(SqlServer):
         )
 
     def _start(self, deadline: Deadline, *, receiver: bool, applier: bool) -> None:
-        """Started together, the two threads drop the relay log and fetch anew what was not applied (MDEV-4698).
-        So the applier goes first, to its end."""
+        """The first thread to start while both are stopped drops the relay log, to fetch anew what was not applied
+        (MDEV-4698): but its source may be gone, and what was acknowledged must not be. So it is applied first."""
         if receiver and applier:
-            super()._start(deadline, receiver=False, applier=True)
-            self.drain(deadline)
-            applier = False
+            self._apply_relay_log(deadline)
         super()._start(deadline, receiver=receiver, applier=applier)
+
+    def _apply_relay_log(self, deadline: Deadline) -> None:
+        """By file position, which keeps the relay log. A server that was just started does not say what it had
+        received, and need not: it is another incarnation."""
+        now = self._following(deadline)
+        if not now.received or self._wait_applied(now.received, deadline, 0):
+            return
+        row = self._commands.look("SHOW REPLICA STATUS", deadline)[0]
+        self._commands.run(
+            "CHANGE MASTER TO master_use_gtid = no, relay_log_file = %s, relay_log_pos = %s",
+            deadline,
+            (row["Relay_Log_File"], row["Relay_Log_Pos"]),
+        )
+        super()._start(deadline, receiver=False, applier=True)
+        self._drain(now, deadline)
+        self._stop_applier(deadline)
+        self._commands.run("CHANGE MASTER TO master_use_gtid = slave_pos", deadline)
 
     def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
         row = self._commands.look(
@@ -133,6 +148,8 @@ class MariadbServer(SqlServer):
         if now.applier:
             self._drain(self._following(deadline), deadline)
             self._stop_applier(deadline)
+        else:
+            self._apply_relay_log(deadline)
         self._mend_position(deadline)
         self._commands.run(
             "CHANGE MASTER TO master_host = %s, master_port = %s, master_user = %s, "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import replace
 
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import Receiver, Replication, SemiSync
@@ -65,6 +66,11 @@ HALF = """
             WHERE QUEUEING_TRANSACTION <> '')
         OR EXISTS (SELECT 1 FROM performance_schema.replication_applier_status_by_worker
             WHERE APPLYING_TRANSACTION <> '') AS half
+"""
+
+QUEUED = """
+    SELECT 1 FROM performance_schema.replication_connection_status
+    WHERE CHANNEL_NAME = '' AND LAST_QUEUED_TRANSACTION <> ''
 """
 
 APPLIER_THREADS = """
@@ -159,9 +165,17 @@ class MysqlServer(SqlServer):
                 raise
 
     def _change_source(self, source: Source, now: Following, deadline: Deadline) -> None:
-        """The applier runs on meanwhile, so what was received stays in the relay log."""
+        """The applier runs on meanwhile, so what was received stays in the relay log.
+
+        A stopped one is started for it, unless this run of the server has received nothing: then the relay log is
+        left from before a crash, and fetched anew.
+        """
         if now.receiver:
             self.stop_receiver(deadline)
+        if not now.applier and self._commands.look(QUEUED, deadline):
+            self._start(deadline, receiver=False, applier=True)
+            self._drain(now, deadline)
+            now = replace(now, applier=True)
         place = "SOURCE_HOST = %s, SOURCE_PORT = %s, SOURCE_USER = %s, SOURCE_PASSWORD = %s"
         rest = (
             ", SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1, "

@@ -34,8 +34,9 @@ def received(replica: BareServer) -> str:
     return replica.adapter.observe(soon()).received
 
 
-def test_following_again_after_both_threads_were_stopped_drops_nothing(
-    pair: list[BareServer],
+@pytest.mark.parametrize("again", [True, False], ids=["the same source", "another source"])
+def test_following_after_both_threads_were_stopped_drops_nothing(
+    pair: list[BareServer], again: bool
 ) -> None:
     """Applier and receiver were stopped by hand, and the source dies: the rest is in the relay log only."""
     primary, replica = pair
@@ -57,7 +58,8 @@ def test_following_again_after_both_threads_were_stopped_drops_nothing(
     replica.sql("STOP REPLICA IO_THREAD")
     assert replica.value("SELECT COUNT(*) FROM app.t") == 0
     primary.kill()
-    replica.adapter.follow(primary.source(replica), False, soon())
+    port = primary.port if again else 1  # where nobody listens
+    replica.adapter.follow(primary.source(replica, port), False, soon())
     replica.adapter.drain(soon())
     assert replica.value("SELECT COUNT(*) FROM app.t") == 20
 
