@@ -137,11 +137,13 @@ class Group:
     """One transaction (or one statement outside of any): from its GTID event to its last event.
 
     :ivar gtid: None if anonymous, or if the file is torn within the GTID event
+    :ivar own: issued by the server whose binlog this is, not applied from another
     :ivar transactional: on MariaDB, what the GTID event says; MySQL's says nothing, and it is true
     :ivar query: the first query event in it, if it has one
     """
 
     gtid: Gtid | None
+    own: bool
     offset: int
     end: int
     ending: Ending
@@ -198,13 +200,15 @@ class Binlog:
         checkpoint: str | None = None
         for event in self.events():
             if isinstance(event, Torn):
-                current = current or _OpenGroup(event.offset, MARIADB_GTID, _UNKNOWN_OPENING)
+                current = current or _OpenGroup(event.offset, MARIADB_GTID, _UNKNOWN_OPENING, True)
                 break
             last_type = event.type
             if event.type in OPENING_TYPES:
                 if current is not None:
                     raise self._damaged(event.offset, "a transaction begins inside another")
-                current = _OpenGroup(event.offset, event.type, self._opening(event))
+                # events that were replicated keep the id of the server that wrote them first
+                own = event.server_id == self.format.event.server_id
+                current = _OpenGroup(event.offset, event.type, self._opening(event), own)
             elif event.type == START_ENCRYPTION:
                 raise Unreadable(self.path, event.offset, "the binlog is encrypted")
             elif event.type == BINLOG_CHECKPOINT:
@@ -340,10 +344,11 @@ def open_binlog(path: Path) -> Iterator[Binlog]:
 class _OpenGroup:
     """A group whose end has not been reached."""
 
-    __slots__ = ("flags", "gtid", "mysql", "offset", "query", "standalone")
+    __slots__ = ("flags", "gtid", "mysql", "offset", "own", "query", "standalone")
 
-    def __init__(self, offset: int, opening_type: int, opening: Opening) -> None:
+    def __init__(self, offset: int, opening_type: int, opening: Opening, own: bool) -> None:
         self.offset = offset
+        self.own = own
         self.mysql = opening_type != MARIADB_GTID
         self.gtid = opening.gtid
         self.flags = opening.flags
@@ -353,6 +358,7 @@ class _OpenGroup:
     def closed(self, end: int, ending: Ending) -> Group:
         return Group(
             gtid=self.gtid,
+            own=self.own,
             offset=self.offset,
             end=end,
             ending=ending,

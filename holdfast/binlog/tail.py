@@ -1,8 +1,9 @@
 """Finds the pending tail: what a crashed primary's binlog holds and the new primary lacks.
 
 Precondition, which no binlog can show: the server was primary under semi-sync AFTER_SYNC with a
-time-out that never ended. Then what the new primary lacks was never acknowledged, and is merely
-prepared in the engine. What was committed without an acknowledgement must be rewound instead.
+time-out that never ended. Then what it issued and the new primary lacks was never acknowledged, and is
+merely prepared in the engine. What was committed without an acknowledgement must be rewound instead: so
+what it had applied from another server, as a replica.
 """
 
 from __future__ import annotations
@@ -116,6 +117,7 @@ class _Scan:
 
     :ivar present: how many of its transactions the new primary has
     :ivar came_back: the first that it has behind one that it lacks
+    :ivar applied: the first that it lacks and that this server did not issue itself
     :ivar obstacle: why the first that cannot roll back cannot
     """
 
@@ -125,6 +127,7 @@ class _Scan:
     present: int
     missing: _Missing | None
     came_back: Gtid | None
+    applied: Gtid | None
     obstacle: str | None
 
 
@@ -152,6 +155,7 @@ def _scan(file: Path, has: Callable[[Gtid], bool]) -> _Scan:
     present = 0
     missing: _Missing | None = None
     came_back: Gtid | None = None
+    applied: Gtid | None = None
     found: str | None = None
     with open_binlog(file) as log:
         end = FileEnd(0, log.size, None)
@@ -167,7 +171,9 @@ def _scan(file: Path, has: Callable[[Gtid], bool]) -> _Scan:
             else:
                 missing = _grown(missing, item)
                 found = found or obstacle(log.format.flavor, item)
-        return _Scan(file, log.format, end, present, missing, came_back, found)
+                if item.complete and not item.own:
+                    applied = applied or item.gtid
+        return _Scan(file, log.format, end, present, missing, came_back, applied, found)
 
 
 def _grown(missing: _Missing | None, group: Group) -> _Missing:
@@ -204,6 +210,7 @@ def _judge(index: Path, scans: list[_Scan]) -> Tail:
         _without_common_history(scans)
         or _interleaved(affected)
         or _irreversible(affected)
+        or _replicated(affected)
         or _committed(affected)
     )
     if refusal is not None:
@@ -241,6 +248,16 @@ def _interleaved(affected: list[_Scan]) -> tuple[str, Remedy] | None:
 def _irreversible(affected: list[_Scan]) -> tuple[str, Remedy] | None:
     found = next((scan.obstacle for scan in affected if scan.obstacle), None)
     return (f"{found}, and cutting would not undo it", Remedy.CLONE) if found else None
+
+
+def _replicated(affected: list[_Scan]) -> tuple[str, Remedy] | None:
+    """An applier waits for no acknowledgement: it commits right after it has written the binlog."""
+    found = next((scan.applied for scan in affected if scan.applied), None)
+    return (
+        (f"{found} was applied from another server, so it is committed", Remedy.REWIND)
+        if found
+        else None
+    )
 
 
 def _committed(affected: list[_Scan]) -> tuple[str, Remedy] | None:

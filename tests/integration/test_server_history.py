@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 
+import pymysql
 import pytest
 
+from holdfast.binlog import tail
+from holdfast.binlog.gtid_event import Gtid
 from holdfast.core.gtid import Flavor, parse
 from holdfast.server.base import Deadline
 from holdfast.server.mariadb import SEQUENCE_STEP
@@ -62,6 +67,41 @@ def test_following_after_both_threads_were_stopped_drops_nothing(
     replica.adapter.follow(primary.source(replica, port), False, soon())
     replica.adapter.drain(soon())
     assert replica.value("SELECT COUNT(*) FROM app.t") == 20
+
+
+def test_what_a_replica_applied_is_not_cut_from_its_binlog(pair: list[BareServer]) -> None:
+    """The primary's commit waits; a replica that does not acknowledge has applied it, and is killed."""
+    primary, replica = pair
+    promote(primary, replica)
+    primary.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
+    kept = parse(primary.flavor, primary.adapter.observe(soon()).applied)
+    replica.adapter.follow(primary.source(replica), False, soon())
+    waiting = threading.Thread(target=lost_insert, args=(primary,))
+    waiting.start()
+    wait_until(
+        lambda: not kept.contains(parse(replica.flavor, replica.adapter.observe(soon()).applied)),
+        5,
+        "the replica has applied what waits",
+    )
+    primary.kill()
+    replica.kill()
+    waiting.join(5)
+
+    def has(gtid: Gtid) -> bool:
+        return kept.has(gtid.stream, gtid.sequence)
+
+    index = replica.datadir / "binlog.index"
+    found = tail.inspect(index, has)
+    assert isinstance(found, tail.Unsafe)
+    assert "was applied from another server" in found.reason
+    own = tail.inspect(primary.datadir / "binlog.index", has)
+    assert isinstance(own, tail.Pending)
+    assert own.summary.transactions == 1
+
+
+def lost_insert(primary: BareServer) -> None:
+    with suppress(pymysql.err.MySQLError):
+        primary.sql("INSERT INTO app.t VALUES (1)")
 
 
 def test_a_server_that_was_restarted_follows_at_once(pair: list[BareServer]) -> None:

@@ -62,21 +62,22 @@ class Builder:
         head = struct.pack("<IIBHH", 1, 0, 4, 0, len(status))
         return self.event(2, head + status + b"test\0" + text.encode())
 
-    def opening(self, gtid: Gtid, flags: MariadbFlags = INNODB) -> Builder:
+    def opening(self, gtid: Gtid, flags: MariadbFlags = INNODB, server_id: int = 7) -> Builder:
         if isinstance(gtid, MariadbGtid):
             body = struct.pack("<QIB6x", gtid.sequence, gtid.domain, flags)
             return self.event(162, body, gtid.server_id)
         sid = UUID(gtid.uuid).bytes
         if not gtid.tag:
-            return self.event(33, struct.pack("<B16sqB", 1, sid, gtid.sequence, 0))
+            return self.event(33, struct.pack("<B16sqB", 1, sid, gtid.sequence, 0), server_id)
         fields = [varlen(0), varlen(1), varlen(1), *map(varlen, sid), varlen(2)]
         fields += [varlen(gtid.sequence << 1), varlen(3), varlen(len(gtid.tag))]
         return self.event(
             42, varlen(1) + varlen(99) + varlen(0) + b"".join(fields) + gtid.tag.encode()
         )
 
-    def transaction(self, gtid: Gtid, rows: int = 1) -> Builder:
-        self.opening(gtid)
+    def transaction(self, gtid: Gtid, rows: int = 1, server_id: int = 7) -> Builder:
+        """:param server_id: on MySQL, of who issued it; MariaDB's GTID says it. 7 is the binlog's own server"""
+        self.opening(gtid, server_id=server_id)
         if isinstance(gtid, MysqlGtid):
             self.query("BEGIN")
         for _ in range(rows):

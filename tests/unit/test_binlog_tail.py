@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from test_binlog_builder import INNODB, STATUS_XID, Builder, gtid, mariadb, mysql
 
-from holdfast.binlog.gtid_event import Gtid, MariadbFlags
+from holdfast.binlog.gtid_event import Gtid, MariadbFlags, MariadbGtid
 from holdfast.binlog.save import save
 from holdfast.binlog.tail import Clean, Pending, Remedy, Tail, Unsafe, inspect
 from holdfast.core.gtid import Flavor
@@ -64,6 +64,17 @@ def test_a_clean_shutdown_with_nothing_pending_is_clean(binlogs: Folder, flavor:
 @pytest.mark.parametrize("flavor", Flavor)
 def test_binlogs_without_any_transaction_are_clean(binlogs: Folder, flavor: Flavor) -> None:
     assert inspect(binlogs(Builder(flavor).rotate(), Builder(flavor)), has(0)) == Clean()
+
+
+@pytest.mark.parametrize("flavor", Flavor)
+def test_what_was_applied_from_another_server_is_committed(binlogs: Folder, flavor: Flavor) -> None:
+    """A replica that crashed holds what its primary never had acknowledged, and another was promoted."""
+    builder = with_transactions(flavor, 1, 2)
+    other = mysql(3) if flavor is Flavor.MYSQL else MariadbGtid(0, 8, 3)
+    builder.transaction(other, server_id=8)
+    index = binlogs(builder)
+    unsafe(inspect(index, has(2)), Remedy.REWIND, "was applied from another server")
+    assert inspect(index, has(3)) == Clean()
 
 
 @pytest.mark.parametrize("flavor", Flavor)
