@@ -7,6 +7,9 @@ from dataclasses import dataclass
 
 from holdfast.core.view import MemberState
 
+SOON_APPLIED = 2000
+"""Transactions that a learner may have left to apply when it is preferred to the voters."""
+
 
 @dataclass(frozen=True, slots=True)
 class Elected:
@@ -54,6 +57,30 @@ def elect(quorum: Sequence[MemberState]) -> Elected | NobodyElected:
                 "their histories have diverged; decide which to keep and clone the other"
             )
     return Elected(chosen, drained=True)
+
+
+def prefer_learner(
+    elected: Elected, learners: Sequence[MemberState], quorum: Sequence[MemberState]
+) -> Elected:
+    """A learner that received more than the whole quorum goes first, if it can apply it soon.
+
+    Whoever has everything that the quorum has may be named. Passed over, the learner would keep transactions that
+    nobody else has, and stay out.
+    """
+    for learner in learners:
+        further = learner.received_set()
+        if not further.covers(elected.state.received_set()):
+            continue
+        if elected.state.received_set().covers(further):
+            continue
+        if not drained(learner):
+            left = further.subtract(learner.applied_set()).count()
+            if learner.replication.applier and left <= SOON_APPLIED:
+                return Elected(learner, drained=False)
+            continue
+        if all(learner.applied_set().contains(state.received_set()) for state in quorum):
+            return Elected(learner, drained=True)
+    return elected
 
 
 def drained(state: MemberState) -> bool:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Drain, Promise, Promote, Start
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.election import NobodyElected, elect
+from holdfast.core.election import NobodyElected, elect, prefer_learner
 from holdfast.core.quorum import Configuration, Voter, acks_for
 from holdfast.core.record import Kind, Record, Step, Stray, Transition
 from holdfast.core.view import MemberState, ServerStatus, Unseen, View
@@ -103,19 +103,18 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
         given_up = replace(record, transition=Transition(Kind.RESTART, Step.OPEN))
         why = f"no recovery quorum: {'; '.join(ahead.missing)}; {record.primary} must come back"
         return Decision(why, (Save(given_up, why),))
-    match elect(quorum):
-        case NobodyElected(reason=reason):
-            return Decision(f"no failover: {reason}")
-        case elected if not elected.drained:
-            name = elected.state.name
-            return Decision(f"failover: {name} applies what it received", (Send(name, Drain()),))
-        case elected:
-            named = name_primary(cluster, record, view, elected.state, quorum)
-            why = (
-                f"{elected.state.name} takes over from {record.primary} at "
-                f"{elected.state.applied_set().last() or 'the beginning'}"
-            )
-            return Decision(why, (Save(named, why),))
+    outcome = elect(quorum)
+    if isinstance(outcome, NobodyElected):
+        return Decision(f"no failover: {outcome.reason}")
+    learners = [state for state in promised if state.up and state not in quorum]
+    chosen = prefer_learner(outcome, learners, quorum)
+    name = chosen.state.name
+    if not chosen.drained:
+        return Decision(f"failover: {name} applies what it received", (Send(name, Drain()),))
+    named = name_primary(cluster, record, view, chosen.state, quorum)
+    at = chosen.state.applied_set().last() or "the beginning"
+    why = f"{name} takes over from {record.primary} at {at}"
+    return Decision(why, (Save(named, why),))
 
 
 def name_primary(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.core.election import Elected, NobodyElected, elect
+from holdfast.core.election import Elected, NobodyElected, elect, prefer_learner
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Replication, ServerStatus
 
@@ -90,3 +90,33 @@ def test_nobody_when_the_foremost_cannot_apply() -> None:
     outcome = elect([broken, member("b", "0-1-6")])
     assert isinstance(outcome, NobodyElected)
     assert "a received everything but cannot apply it (duplicate key)" in outcome.reason
+
+
+def preferred(quorum: list[MemberState], *learners: MemberState) -> Elected:
+    outcome = elect(quorum)
+    assert isinstance(outcome, Elected)
+    return prefer_learner(outcome, learners, quorum)
+
+
+def test_a_learner_that_received_more_goes_first() -> None:
+    voters = [member("a", "0-1-5"), member("b", "0-1-7")]
+    ahead = member("c", "0-1-9")
+    assert preferred(voters, member("d", "0-1-6"), ahead) == Elected(ahead, drained=True)
+    behind = member("c", "0-1-9", "0-1-4")
+    assert preferred(voters, behind) == Elected(behind, drained=False)
+
+
+def test_a_learner_that_is_level_or_cannot_apply_soon_does_not() -> None:
+    voters = [member("a", "0-1-5"), member("b", "0-1-7")]
+    chosen = Elected(voters[1], drained=True)
+    assert preferred(voters, member("c", "0-1-7")) == chosen
+    assert preferred(voters, member("c", "0-1-9", "0-1-4", applier=False)) == chosen
+    assert preferred(voters, member("c", "0-1-9000", "0-1-4")) == chosen
+
+
+def test_a_learner_that_lacks_what_a_voter_has_is_never_preferred() -> None:
+    voters = [member("a", "0-1-5,0-2-7")]
+    assert preferred(voters, member("c", "0-1-9")) == Elected(voters[0], drained=True)
+    mysql = [member("a", f"{ONE}:1-7", flavor=Flavor.MYSQL)]
+    errant = member("c", f"{ONE}:1-6,{TWO}:1-9", flavor=Flavor.MYSQL)
+    assert preferred(mysql, errant) == Elected(mysql[0], drained=True)
