@@ -15,7 +15,7 @@ from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Drain, Promise, Promote, Start
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.election import NobodyElected, elect, prefer_learner
-from holdfast.core.quorum import Configuration, Voter, acks_for
+from holdfast.core.quorum import Configuration, Voter, acks_for, settled
 from holdfast.core.record import Kind, Record, Step, Stray, Transition
 from holdfast.core.view import MemberState, ServerStatus, Unseen, View
 
@@ -126,10 +126,10 @@ def name_primary(
 ) -> Record:
     """The commit point: the record that names ``chosen`` with the configurations that are safe from then on.
 
-    First the members of the quorum that already hold all that the new primary holds, and so all that was ever
-    acknowledged (``quorum.settled``). The others are beside it as the target, until the new primary's
-    first row proves that enough of them have caught up. Where no other is level, the first configuration is the new
-    primary alone with k = 0: until that row, it cannot be deposed.
+    The whole quorum, if enough of it already hold all that the new primary holds, and so all that was ever
+    acknowledged (``quorum.settled``). Else those that do come first, and the whole beside them as the target,
+    until the new primary's first row proves that enough have caught up. Where no other is level, the first is the
+    new primary alone with k = 0: until that row, it cannot be deposed.
 
     ``quorum.extendable`` asks that whoever can acknowledge is a voter of the target. That may be a voter of long
     ago: cut off from the managers when its primary was deposed, it follows that server still. Where that server is
@@ -146,15 +146,15 @@ def name_primary(
     all_of_them |= {(s.name, s.incarnation) for s in strays if s.source == chosen.name}
     if len(all_of_them) == 1:  # alone it blocks: the last other voter stays, until one is back
         all_of_them.add((record.primary, record.target.incarnation(record.primary) or ""))
-    steps = [
+    base, target = (
         Configuration(frozenset(voters), acks_for(len(voters), cluster.durability))
         for voters in (level, all_of_them)
-    ]
+    )
     return replace(
         record,
         primary=chosen.name,
         elected=record.term,
-        configurations=tuple(dict.fromkeys(steps)),
+        configurations=(target,) if settled(target, chosen.name, level) else (base, target),
         serial=record.serial + 1,
         transition=Transition(Kind.FAILOVER, Step.OPEN, record.primary),
         strays=frozenset(s for s in strays if s.source != chosen.name),

@@ -74,11 +74,6 @@ class Configuration:
         """
         return len(promised & self.without(primary)) >= len(self.voters) - self.acks
 
-    def short(self, primary: str, promised: Set[Voter]) -> int:
-        """How many promises are missing for a recovery quorum."""
-        have = len(promised & self.without(primary))
-        return max(0, len(self.voters) - self.acks - have)
-
 
 def recoverable(in_force: Iterable[Configuration], primary: str, promised: Set[Voter]) -> bool:
     """The joint rule: a recovery quorum of every configuration in force is needed.
