@@ -27,11 +27,13 @@ def cut_pending(
     deadline: Deadline,
     done: Callable[[str], None],
     recovering: bool,
+    was_primary: bool,
 ) -> Tail:
     """Judge the binlog, and cut its pending tail if it has one. Interrupted anywhere, it can be repeated.
 
     :param pending: the folder that keeps what was cut
     :param recovering: a start that took the binlog as it was may have got as far as committing its tail
+    :param was_primary: its own transactions waited for acknowledgements
     :raises BadInput: ``present`` is no GTID set
     """
     try:
@@ -64,6 +66,13 @@ def cut_pending(
                 "transactions that the primary lacks may have been committed; "
                 "rewinding them is not there yet: clone it from another member",
             )
+        case tail.Pending(summary=summary) if summary.transactions and not was_primary:
+            return Tail(
+                TailVerdict.UNSAFE,
+                term,
+                reason=f"it was no primary, so {summary} that it wrote itself are committed; "
+                "rewinding them is not there yet: clone it from another member",
+            )
         case tail.Pending(summary=summary):
             saved = _save(found, pending, term)
             done("tail saved")
@@ -76,25 +85,30 @@ def cut_pending(
             return Tail(TailVerdict.CUT, term, str(saved), summary.transactions)
 
 
-class RecoveryMarker:
-    """A file that is there from a start in place until the server is up.
+class Marker:
+    """A file whose being there is what is remembered, across the ends of agent and server.
 
-    Crash recovery commits the pending tail first and marks the binlog afterwards: killed in between, the binlog alone
-    looks as if nothing had been committed.
+    ``recovering`` is there from a start in place until the server is up: crash recovery commits the pending tail
+    first and marks the binlog afterwards, so that, killed in between, the binlog alone looks as if nothing had been
+    committed.
+
+    ``primary`` is there from a promotion until the server follows another: only then did its own transactions wait for
+    acknowledgements. What somebody writes on a replica is committed at once.
     """
 
-    def __init__(self, state_dir: Path) -> None:
-        self._path = state_dir / "recovering"
+    def __init__(self, path: Path) -> None:
+        self._path = path
 
     def mark(self) -> None:
         """On disk when this returns. :raises Refused: when it cannot be written"""
+        if self.marked():
+            return
         try:
             replace_durably(self._path, "")
         except OSError as error:
             raise Refused(f"cannot write {self._path}: {error.strerror}") from error
 
     def clear(self) -> None:
-        """The server is up: from now on its binlog shows the restart."""
         self._path.unlink(missing_ok=True)
 
     def marked(self) -> bool:

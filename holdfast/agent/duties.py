@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import assert_never
 
 from holdfast.agent.board import Board
-from holdfast.agent.cutting import RecoveryMarker, cut_pending
+from holdfast.agent.cutting import Marker, cut_pending
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import (
@@ -79,7 +79,8 @@ class Duties:
         self._board = board
         self._marker = marker
         self._replication = replication
-        self._recovery = RecoveryMarker(state_dir)
+        self._recovery = Marker(state_dir / "recovering")
+        self._primary_role = Marker(state_dir / "primary")
         self._state_dir = state_dir
         self._datadir = datadir
         self._index = binlog_index
@@ -140,6 +141,7 @@ class Duties:
         steps.done("marked as relaxed")
         source = Source(command.host, command.port, self._replication)
         self._board.change(proved=0, promised=0)
+        self._primary_role.clear()
         self._server.follow(source, command.semi_sync, deadline)
         steps.done("following")
 
@@ -159,6 +161,7 @@ class Duties:
                 steps.done("receiver stopped")
                 self._server.drain(deadline)
                 steps.done("applied")
+            self._primary_role.mark()
             self._server.prepare_primary(command.acks, deadline)
             steps.done("prepared")
         self._server.wait_for_ackers(command.acks, deadline)
@@ -192,6 +195,7 @@ class Duties:
                 deadline,
                 steps.done,
                 self._recovery.marked(),
+                self._primary_role.marked(),
             )
         before = self._board.state.tail
         if tail.verdict is TailVerdict.CLEAN and before.verdict is TailVerdict.CUT:

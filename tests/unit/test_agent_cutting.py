@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from test_binlog_builder import Builder, gtid
 
-from holdfast.core.commands import Cut, Fence, Follow, Start
+from holdfast.core.commands import Cut, Fence, Follow, Promote, Start
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import TailVerdict
 from tests.unit.agent_world import World
@@ -32,6 +33,7 @@ def crashed(world: World) -> World:
     data = world.folder / "data"
     builder.write(data / "binlog.000001")
     (data / "binlog.index").write_text("./binlog.000001\n")
+    (world.state_dir / "primary").touch()
     return world
 
 
@@ -42,6 +44,34 @@ def test_what_the_primary_lacks_is_saved_and_cut(crashed: World) -> None:
     assert Path(tail.saved).stat().st_size > 0
     again = crashed.done(4, PRESENT).state.tail
     assert (again.verdict, again.term, again.saved) == (TailVerdict.CUT, 4, tail.saved)
+
+
+def test_what_a_replica_wrote_itself_is_committed_and_never_cut(crashed: World) -> None:
+    """As when somebody opens it by hand: nothing waited for an acknowledgement there."""
+    crashed.done(1, Start())
+    crashed.until(lambda state: state.up)
+    crashed.done(1, Follow("b", "127.0.0.1", 3306, semi_sync=True))
+    crashed.done(1, Fence())
+    before = (crashed.folder / "data" / "binlog.000001").read_bytes()
+    tail = crashed.done(2, PRESENT).state.tail
+    assert tail.verdict is TailVerdict.UNSAFE
+    assert "it was no primary" in tail.reason
+    assert (crashed.folder / "data" / "binlog.000001").read_bytes() == before
+
+
+def test_a_promotion_is_remembered_until_it_follows(world: World) -> None:
+    world.done(1, Start())
+    world.until(lambda state: state.up)
+    world.done(1, Promote(acks=0, serial=1))
+    assert (world.state_dir / "primary").exists()
+    world.restart_agent()
+    world.done(1, Fence())
+    assert (world.state_dir / "primary").exists()
+    world.server.now = replace(world.server.now, writable=False)  # it boots read-only
+    world.done(1, Start())
+    world.until(lambda state: state.up)
+    world.done(1, Follow("b", "127.0.0.1", 3306, semi_sync=True))
+    assert not (world.state_dir / "primary").exists()
 
 
 def test_after_a_start_in_place_that_did_not_come_up_nothing_is_cut(crashed: World) -> None:
