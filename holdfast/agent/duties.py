@@ -13,16 +13,23 @@ from holdfast.agent.cutting import Marker, cut_pending
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import (
+    Bar,
+    Clone,
     Command,
+    Compare,
     Cut,
     Drain,
     Fence,
+    Fetch,
     Follow,
     Promise,
     Promote,
     Prove,
+    Restart,
+    Rewind,
     SetAcks,
     Start,
+    Unbar,
 )
 from holdfast.core.view import MemberState, Receiver, ServerStatus, Tail, TailVerdict
 from holdfast.errors import Refused
@@ -38,6 +45,13 @@ SECONDS: dict[type[Command], float] = {
     Fence: 2.0,
     Cut: 60.0,
     Start: 5.0,
+    Fetch: 15.0,
+    Bar: 2.0,
+    Unbar: 1.0,
+    Restart: 120.0,
+    Rewind: 120.0,
+    Compare: 5.0,
+    Clone: 30.0,
 }
 """How long each command may take."""
 
@@ -118,6 +132,8 @@ class Duties:
                 self._cut(term, command, deadline, steps)
             case Start():
                 self._start(steps)
+            case Fetch() | Bar() | Unbar() | Restart() | Rewind() | Compare() | Clone():
+                raise Refused(f"{type(command).__name__} is not there yet")
             case _:
                 assert_never(command)
 

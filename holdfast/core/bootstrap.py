@@ -58,10 +58,10 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
 
 def _named(cluster: Cluster, states: list[MemberState]) -> Decision:
     first = states[0]
-    electorate = states[: most_voters(first.flavor, cluster.durability)]
+    electorate = states[: most_voters(first.flavor, cluster.settings.durability)]
     everyone = frozenset((state.name, state.incarnation) for state in electorate)
     alone = Configuration(frozenset({(first.name, first.incarnation)}), 0)
-    together = Configuration(everyone, acks_for(len(everyone), cluster.durability))
+    together = Configuration(everyone, acks_for(len(everyone), cluster.settings.durability))
     record = Record(
         term=1,
         primary=first.name,

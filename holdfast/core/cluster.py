@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from holdfast.core.quorum import Durability
+from holdfast.core.settings import MemberSettings, Settings
 
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """:ivar host, port: where its server takes connections"""
+    """:ivar host, port: where its server takes connections
+    :ivar agent: URL of its agent
+    :ivar account: its own replication account; the same as in the agent's configuration
+    """
 
     name: str
     host: str
     port: int
+    agent: str = ""
+    account: str = ""
 
     @property
     def address(self) -> str:
@@ -26,7 +31,10 @@ class Cluster:
 
     name: str
     members: tuple[Member, ...]
-    durability: Durability = Durability.MAJORITY
+    settings: Settings = field(default_factory=Settings)
+
+    def setting(self, name: str) -> MemberSettings:
+        return self.settings.member(name)
 
     def member(self, name: str) -> Member:
         return next(member for member in self.members if member.name == name)

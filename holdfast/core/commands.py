@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdfast.core.settings import WaitPoint
+
 
 @dataclass(frozen=True, slots=True)
 class Promise:
@@ -29,21 +31,58 @@ class Follow:
 
 
 @dataclass(frozen=True, slots=True)
+class Fetch:
+    """Between promise and promotion: receive from ``source``, another that promised, what this one lacks.
+
+    The promise stands: nothing is received from the primary that is being deposed, and nothing is acknowledged.
+    """
+
+    source: str
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
 class Promote:
     """Become the primary: follow nobody, flush durably, wait for ``acks``, prove it with a row, open.
 
     :ivar serial: serial of the configuration that the row proves
+    :ivar timeout_seconds: as in :class:`SetAcks`
     """
 
     acks: int
     serial: int
+    timeout_seconds: float = 0.0
+    wait_point: WaitPoint = WaitPoint.AFTER_SYNC
 
 
 @dataclass(frozen=True, slots=True)
 class SetAcks:
-    """On the primary: commits wait for ``acks`` voters from now on."""
+    """On the primary: commits wait for ``acks`` voters from now on.
+
+    :ivar timeout_seconds: after which they wait no longer (mode semi-sync); 0: never
+    """
 
     acks: int
+    timeout_seconds: float = 0.0
+    wait_point: WaitPoint = WaitPoint.AFTER_SYNC
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """On the primary: lock the replication account ``user`` of a member, and end all its connections.
+
+    Not written to the binlog. When it is done that member can acknowledge nothing more here.
+    """
+
+    user: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unbar:
+    """On the primary: let ``user`` connect again."""
+
+    user: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,4 +113,69 @@ class Start:
     """Start the server, read-only, following nobody. Its binlog is taken as it is."""
 
 
-Command = Promise | Drain | Follow | Promote | SetAcks | Prove | Fence | Cut | Start
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """End the server in order and start it again. A primary's only while no commit waits: what waits would be
+    answered OK. Refused, it goes on as before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rewind:
+    """Undo, from their row events, the transactions that this server has committed and ``primary`` lacks.
+
+    They are written to a file first. The server follows nobody when it is done.
+
+    :ivar present: GTIDs that the primary has, in the server's own text
+    """
+
+    primary: str
+    present: str
+
+
+@dataclass(frozen=True, slots=True)
+class Compare:
+    """Compare the tables that a rewind has touched with those of ``primary``, at one GTID. Goes on in the background.
+
+    :ivar agent: URL of the primary's agent
+    """
+
+    primary: str
+    agent: str
+
+
+@dataclass(frozen=True, slots=True)
+class Clone:
+    """Replace all data by a copy of ``donor``'s. Goes on in the background.
+
+    What nobody else has is saved first; what cannot be saved is not touched without ``discard``.
+
+    :ivar host, port: of the donor's server; :ivar agent: URL of the donor's agent
+    :ivar present: GTIDs that the primary has, in the server's own text
+    """
+
+    donor: str
+    host: str
+    port: int
+    agent: str
+    present: str
+    discard: bool = False
+
+
+Command = (
+    Promise
+    | Drain
+    | Follow
+    | Fetch
+    | Promote
+    | SetAcks
+    | Prove
+    | Bar
+    | Unbar
+    | Fence
+    | Cut
+    | Start
+    | Restart
+    | Rewind
+    | Compare
+    | Clone
+)

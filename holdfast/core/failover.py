@@ -147,7 +147,7 @@ def name_primary(
     if len(all_of_them) == 1:  # alone it blocks: the last other voter stays, until one is back
         all_of_them.add((record.primary, record.target.incarnation(record.primary) or ""))
     base, target = (
-        Configuration(frozenset(voters), acks_for(len(voters), cluster.durability))
+        Configuration(frozenset(voters), acks_for(len(voters), cluster.settings.durability))
         for voters in (level, all_of_them)
     )
     return replace(

@@ -36,7 +36,7 @@ def next_change(cluster: Cluster, record: Record, view: View) -> Change | None:
     present = record.target.without(record.primary)
     dead = dead_voters(record, view)
     staying = {voter for voter in present if voter not in dead}
-    room = most_voters(primary.flavor, cluster.durability) - 1
+    room = most_voters(primary.flavor, cluster.settings.durability) - 1
     joining: set[Voter] = set()
     for member in cluster.others(record.primary):
         state = view.state(member.name)
@@ -48,7 +48,9 @@ def next_change(cluster: Cluster, record: Record, view: View) -> Change | None:
     if voters == present or not voters:  # the last other voter stays: alone, the primary blocks
         return None
     own = (record.primary, primary.incarnation)
-    target = Configuration(frozenset(voters | {own}), acks_for(len(voters) + 1, cluster.durability))
+    target = Configuration(
+        frozenset(voters | {own}), acks_for(len(voters) + 1, cluster.settings.durability)
+    )
     if not extendable(record.configurations, target, record.primary, dead):
         return None
     return Change(target, _why(joining, {name for name, _ in present - voters}))

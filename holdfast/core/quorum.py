@@ -14,20 +14,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Set
 from dataclasses import dataclass
-from enum import StrEnum
 
 from holdfast.core.gtid import Flavor
+from holdfast.core.settings import Durability
 
 Voter = tuple[str, str]
 """A member's name and the incarnation of its server."""
 
 MARIADB_VOTERS = 3
 """MariaDB waits for one acknowledgement at most: a majority of at most three."""
-
-
-class Durability(StrEnum):
-    MAJORITY = "majority"
-    ALL = "all"
 
 
 def acks_for(voters: int, durability: Durability) -> int:

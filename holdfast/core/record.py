@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from holdfast.core.quorum import Configuration, acks_now, recoverable
+from holdfast.core.settings import Mode
 
 
 class Kind(StrEnum):
@@ -29,10 +30,6 @@ class Step(StrEnum):
 
     ELECT = "elect"
     OPEN = "open"
-
-
-class Mode(StrEnum):
-    STRONG = "strong"
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from holdfast.core.gtid import Flavor, GtidSet, parse
+from holdfast.core.settings import WaitPoint
 
 
 class ServerStatus(StrEnum):
@@ -26,11 +27,16 @@ class Receiver(StrEnum):
 
 
 class TailVerdict(StrEnum):
-    """What the end of a stopped server's binlog was found to be; see ``binlog/tail.py``."""
+    """What the end of a stopped server's binlog was found to be; see ``binlog/tail.py``.
+
+    COMMITTED: it has what the primary lacks, and may have committed it: to be started, and rewound.
+    UNSAFE: to be cloned.
+    """
 
     UNCHECKED = "unchecked"
     CLEAN = "clean"
     CUT = "cut"
+    COMMITTED = "committed"
     UNSAFE = "unsafe"
 
 
@@ -50,12 +56,41 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True)
+class Position:
+    """Where in the primary's binlog: number of the file, and offset in it."""
+
+    file: int = 0
+    offset: int = 0
+
+    def behind(self, head: Position, file_size: int) -> int:
+        """Bytes up to ``head``, at most: files in between count as full."""
+        return max(0, (head.file - self.file) * file_size + head.offset - self.offset)
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Something that takes its time.
+
+    :ivar what: for a person, such as "cloning from m2"
+    :ivar total: bytes in all; 0 while that is not known
+    :ivar rate: bytes per second lately
+    """
+
+    what: str
+    done: int = 0
+    total: int = 0
+    rate: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Replication:
     """Whom the server follows.
 
     :ivar source: ``host:port`` or "" when it follows nobody
     :ivar error: the last error of receiver or applier, or ""
     :ivar lag_seconds: how old what it applies is; None when unknown
+    :ivar fetched: up to where in the source's binlog it has received; :ivar executed: up to where applied
+    :ivar purged: the source no longer has what this server needs next
     """
 
     source: str = ""
@@ -63,6 +98,9 @@ class Replication:
     applier: bool = False
     error: str = ""
     lag_seconds: float | None = None
+    fetched: Position = Position()
+    executed: Position = Position()
+    purged: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +111,19 @@ class SemiSync:
     :ivar acks: for how many
     :ivar clients: how many semi-sync replicas are connected
     :ivar replica: this server acknowledges what it receives
+    :ivar timeout_seconds: after which commits wait no longer; 0: never
+    :ivar degraded: commits do not wait now, although they should: the time-out struck
+    :ivar waiting: how many sessions wait for an acknowledgement
     """
 
     source: bool = False
     acks: int = 0
     clients: int = 0
     replica: bool = False
+    timeout_seconds: float = 0.0
+    wait_point: WaitPoint = WaitPoint.AFTER_SYNC
+    degraded: bool = False
+    waiting: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +138,13 @@ class MemberState:
     :ivar received: GTIDs received (applied ones included), in the server's own text
     :ivar applied: GTIDs applied, and so in this server's own binlog
     :ivar proved: highest serial of a configuration in which this incarnation has committed a row of its own
+    :ivar account: its own replication account
+    :ivar barred: accounts that are locked here
+    :ivar written: the end of its own binlog
+    :ivar silent_seconds: for how long its server has not answered the agent; 0 while it does
+    :ivar suspects: tables that a rewind touched, not compared with the primary's yet
+    :ivar unfit: why it must be cloned, or ""
+    :ivar progress: what goes on in the background
     :ivar busy: the command that is being carried out, or ""
     :ivar reason: why the member is not well, in one sentence, or ""
     """
@@ -113,6 +165,13 @@ class MemberState:
     replication: Replication = field(default_factory=Replication)
     semi_sync: SemiSync = field(default_factory=SemiSync)
     tail: Tail = field(default_factory=Tail)
+    account: str = ""
+    barred: tuple[str, ...] = ()
+    written: Position = field(default_factory=Position)
+    silent_seconds: float = 0.0
+    suspects: tuple[str, ...] = ()
+    unfit: str = ""
+    progress: Progress | None = None
     busy: str = ""
     reason: str = ""
 

@@ -5,7 +5,18 @@ from __future__ import annotations
 import httpx
 from pydantic import TypeAdapter, ValidationError
 
-from holdfast.core.commands import Command, Cut, Drain, Follow, Promote, Prove
+from holdfast.core.commands import (
+    Clone,
+    Command,
+    Cut,
+    Drain,
+    Fetch,
+    Follow,
+    Promote,
+    Prove,
+    Restart,
+    Rewind,
+)
 from holdfast.errors import OutcomeUnknown, Unreachable
 from holdfast.wire import CommandReply, CommandRequest, StateReply, command_name
 
@@ -21,6 +32,10 @@ _SECONDS: dict[type[Command], float] = {
     Promote: 20,
     Prove: 8,
     Cut: 70,
+    Fetch: 20,
+    Restart: 130,
+    Rewind: 130,
+    Clone: 40,
 }
 """A little more than the agents' own deadlines; six seconds for what is not listed."""
 

@@ -17,6 +17,7 @@ from holdfast import log
 from holdfast.config.load import secret
 from holdfast.config.schema import ClusterConfig, ManagerConfig
 from holdfast.core.cluster import Cluster, Member
+from holdfast.core.settings import Settings
 from holdfast.errors import Fatal
 from holdfast.manager.api import make_app
 from holdfast.manager.client import AgentClient
@@ -88,8 +89,11 @@ async def _serve(
 
 
 def _cluster(config: ClusterConfig) -> Cluster:
-    members = tuple(Member(each.name, each.host, each.port) for each in config.members)
-    return Cluster(config.name, members, config.durability)
+    members = tuple(
+        Member(each.name, each.host, each.port, each.agent, f"repl_{each.name}")
+        for each in config.members
+    )
+    return Cluster(config.name, members, Settings(durability=config.durability))
 
 
 def _agents(config: ClusterConfig, token: str | None) -> dict[str, AgentClient]:

@@ -24,7 +24,6 @@ from holdfast.core.commands import (
     Start,
 )
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.quorum import Durability
 from holdfast.core.view import (
     MemberState,
     Receiver,
@@ -166,7 +165,7 @@ class World:
     def named(self, cluster: str) -> Cluster:
         """As a person would have configured it."""
         members = tuple(Member(name, name, 3306) for name in self.hosts)
-        return Cluster(cluster, members, Durability.MAJORITY)
+        return Cluster(cluster, members)
 
     def replicas(self, source: Host) -> list[Host]:
         address = f"{source.name}:3306"

@@ -9,7 +9,6 @@ import pytest
 from holdfast.core.gtid import Flavor
 from holdfast.core.quorum import (
     Configuration,
-    Durability,
     Voter,
     acks_for,
     acks_now,
@@ -18,6 +17,7 @@ from holdfast.core.quorum import (
     recoverable,
     settled,
 )
+from holdfast.core.settings import Durability
 
 PRIMARY = ("p", "1")
 
