@@ -18,10 +18,12 @@ class Board:
     The version starts at the time of day, so a number that a former agent gave out is not met again.
 
     :ivar on_change: called, in the thread that made the change, after each new version
+    :ivar lasting: the reason to go back to once the server is well: what the last job failed of
     """
 
     def __init__(self, state: MemberState) -> None:
         self.on_change: Callable[[], None] = lambda: None
+        self.lasting = ""
         self._lock = threading.Lock()
         self._seen = (state, time.time_ns() // 1_000_000)
 

@@ -71,7 +71,7 @@ class Observer:
             self._board.change(
                 during=running.incarnation,
                 server=ServerStatus.UP,
-                reason="",
+                reason=self._board.lasting,
                 **{name: getattr(found, name) for name in _SHARED},
             )
         if state.server is not ServerStatus.UP:
