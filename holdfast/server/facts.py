@@ -1,0 +1,216 @@
+"""Collects what a check judges: from the running server over SQL, and from the host's files.
+
+Nothing here waits behind a commit that waits for an acknowledgement, and all of it has a deadline.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from holdfast.core.facts import Facts, Space, Tables, Upstream
+from holdfast.core.gtid import Flavor
+from holdfast.core.prerequisites import wanted_variables
+from holdfast.errors import HoldfastError
+from holdfast.server import boot, units
+from holdfast.server.base import Account, Deadline
+from holdfast.server.sql import Connection, Row
+
+SQL_SECONDS = 3.0
+TABLES_SECONDS = 5.0
+MOST_NAMES = 5
+
+FOREIGN = """
+    SELECT CONCAT(table_schema, '.', table_name) AS name FROM information_schema.tables
+    WHERE table_type = 'BASE TABLE' AND engine <> 'InnoDB' AND table_schema NOT IN
+        ('mysql', 'sys', 'performance_schema', 'information_schema')
+    ORDER BY 1
+"""
+KEYLESS = """
+    SELECT CONCAT(table_schema, '.', table_name) AS name FROM information_schema.tables
+    WHERE table_type = 'BASE TABLE' AND table_schema NOT IN
+        ('mysql', 'sys', 'performance_schema', 'information_schema')
+        AND (table_schema, table_name) NOT IN (SELECT table_schema, table_name
+            FROM information_schema.statistics WHERE index_name = 'PRIMARY')
+    ORDER BY 1
+"""
+FILTERS = (
+    *("Do_DB", "Ignore_DB", "Do_Table", "Ignore_Table", "Wild_Do_Table", "Wild_Ignore_Table"),
+    "Rewrite_DB",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a member's server is, as its agent is configured.
+
+    :ivar account: name of the member's own replication account
+    :ivar root: of the file system; another one for tests
+    """
+
+    member: str
+    flavor: Flavor
+    option_file: Path
+    datadir: Path
+    socket: Path
+    binlog_index: Path
+    admin: Account
+    account: str
+    listen: str
+    root: Path = Path("/")
+
+
+def collect(place: Place, pid: int | None) -> Facts:
+    """:param pid: of the running server, if the agent knows one"""
+    facts = Facts(
+        place.member,
+        place.flavor,
+        datadir=str(place.datadir),
+        socket=str(place.socket),
+        account=place.account,
+        units=units.find_units(place.root, pid),
+        supervisor=units.supervisor(place.root, pid),
+        binlog_index_found=place.binlog_index.exists(),
+        spaces=_spaces((place.datadir, place.binlog_index.parent)),
+        listen=place.listen,
+    )
+    connection = Connection(place.socket, place.admin)
+    try:
+        facts = _asked(facts, connection)
+    except HoldfastError as error:
+        facts = replace(facts, problem=str(error))
+    finally:
+        connection.close()
+    read = boot.read(place.option_file, place.flavor, facts.version, place.datadir)
+    return replace(facts, boot=read)
+
+
+def _asked(facts: Facts, connection: Connection) -> Facts:
+    deadline = Deadline(SQL_SECONDS)
+    wanted = sorted(wanted_variables(facts.flavor))
+    marks = ", ".join(["%s"] * len(wanted))
+    rows = connection.look(
+        f"SHOW GLOBAL VARIABLES WHERE Variable_name IN ({marks})", deadline, wanted
+    )
+    variables = {str(row["Variable_name"]): str(row["Value"]) for row in rows}
+    mysql = facts.flavor is Flavor.MYSQL
+    status = "SHOW REPLICA STATUS" if mysql else "SHOW ALL REPLICAS STATUS"
+    upstreams = connection.look(status, deadline)
+    return replace(
+        facts,
+        version=variables.get("version", ""),
+        variables=variables,
+        plugins=_plugins(variables.get("plugin_dir", "")),
+        upstreams=tuple(map(_mysql_upstream if mysql else _mariadb_upstream, upstreams)),
+        privileges=_privileges(connection.look("SHOW GRANTS", deadline)),
+        replicators=_users(
+            connection, "SELECT User AS user FROM mysql.user WHERE Repl_slave_priv = 'Y'", deadline
+        ),
+        backup_admins=_users(
+            connection,
+            "SELECT USER AS user FROM mysql.global_grants WHERE PRIV = 'BACKUP_ADMIN'",
+            deadline,
+        )
+        if mysql
+        else frozenset(),
+        foreign=_tables(connection, FOREIGN, mysql),
+        keyless=_tables(connection, KEYLESS, mysql),
+    )
+
+
+def _users(connection: Connection, sql: str, deadline: Deadline) -> frozenset[str]:
+    return frozenset(str(row["user"]) for row in connection.look(sql, deadline))
+
+
+def _tables(connection: Connection, sql: str, mysql: bool) -> Tables | None:
+    """None where there are so many tables that the server takes too long."""
+    milliseconds = int(TABLES_SECONDS * 1000) - 500
+    limit = (
+        f"SET SESSION max_execution_time = {milliseconds}, lock_wait_timeout = 1"
+        if mysql
+        else f"SET SESSION max_statement_time = {milliseconds / 1000}, lock_wait_timeout = 1"
+    )
+    deadline = Deadline(TABLES_SECONDS)
+    try:
+        connection.run(limit, deadline)
+        names = [str(row["name"]) for row in connection.look(sql, deadline)]
+    except HoldfastError:
+        return None
+    return Tables(len(names), tuple(names[:MOST_NAMES]))
+
+
+def _mysql_upstream(row: Row) -> Upstream:
+    return Upstream(
+        host=str(row["Source_Host"]),
+        port=int(row["Source_Port"]),
+        user=str(row["Source_User"]),
+        channel=str(row["Channel_Name"] or ""),
+        server_id=int(row["Source_Server_Id"] or 0),
+        uuid=str(row["Source_UUID"] or ""),
+        gtid=bool(int(row["Auto_Position"])),
+        receiver=row["Replica_IO_Running"] == "Yes",
+        applier=row["Replica_SQL_Running"] == "Yes",
+        error=str(row["Last_SQL_Error"] or row["Last_IO_Error"] or ""),
+        tls=row["Source_SSL_Allowed"] == "Yes",
+        filters=_filters(row),
+    )
+
+
+def _mariadb_upstream(row: Row) -> Upstream:
+    return Upstream(
+        host=str(row["Master_Host"]),
+        port=int(row["Master_Port"]),
+        user=str(row["Master_User"]),
+        channel=str(row["Connection_name"] or ""),
+        server_id=int(row["Master_Server_Id"] or 0),
+        gtid=row["Using_Gtid"] != "No",
+        receiver=row["Slave_IO_Running"] == "Yes",
+        applier=row["Slave_SQL_Running"] == "Yes",
+        error=str(row["Last_SQL_Error"] or row["Last_IO_Error"] or ""),
+        tls=row["Master_SSL_Allowed"] == "Yes",
+        filters=_filters(row),
+    )
+
+
+def _filters(row: Row) -> tuple[str, ...]:
+    return tuple(
+        f"replicate_{name.lower()}={row[f'Replicate_{name}']}"
+        for name in FILTERS
+        if row.get(f"Replicate_{name}")
+    )
+
+
+def _privileges(rows: Sequence[Row]) -> frozenset[str]:
+    """What the account may on all databases, from ``SHOW GRANTS``."""
+    found: set[str] = set()
+    for row in rows:
+        grant = str(next(iter(row.values())))
+        match = re.match(r"GRANT (.+?) ON \*\.\* TO ", grant)
+        if match:
+            found |= {each.strip().upper() for each in match.group(1).split(",")}
+            if grant.endswith("WITH GRANT OPTION"):
+                found.add("GRANT OPTION")
+    return frozenset(found)
+
+
+def _plugins(folder: str) -> frozenset[str]:
+    try:
+        return frozenset(name for name in os.listdir(folder) if name.startswith("semisync_"))
+    except OSError:
+        return frozenset()
+
+
+def _spaces(folders: Sequence[Path]) -> tuple[Space, ...]:
+    """Of each file system once."""
+    found: dict[int, Space] = {}
+    for folder in folders:
+        try:
+            device, room = folder.stat().st_dev, os.statvfs(folder)
+        except OSError:
+            continue
+        size = room.f_frsize
+        found.setdefault(device, Space(str(folder), room.f_blocks * size, room.f_bavail * size))
+    return tuple(found.values())
