@@ -5,8 +5,9 @@ from __future__ import annotations
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Start
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.quorum import Configuration, acks_for, most_voters
+from holdfast.core.quorum import Configuration, acks_for
 from holdfast.core.record import Kind, Record, Step, Transition
+from holdfast.core.seats import Candidate, chosen
 from holdfast.core.view import MemberState, ServerStatus, View
 
 TERM = 0
@@ -57,11 +58,14 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
 
 
 def _named(cluster: Cluster, states: list[MemberState]) -> Decision:
-    first = states[0]
-    electorate = states[: most_voters(first.flavor, cluster.settings.durability)]
-    everyone = frozenset((state.name, state.incarnation) for state in electorate)
-    alone = Configuration(frozenset({(first.name, first.incarnation)}), 0)
-    together = Configuration(everyone, acks_for(len(everyone), cluster.settings.durability))
+    first = max(states, key=lambda state: cluster.setting(state.name).priority)
+    others = [Candidate(s.name, s.incarnation, False) for s in states if s is not first]
+    can_vote = [each for each in others if cluster.setting(each.name).voter]
+    own = (first.name, first.incarnation)
+    everyone = chosen(cluster, first, can_vote) | {own}
+    alone = Configuration(frozenset({own}), 0)
+    acks = acks_for(len(everyone), cluster.settings, first.flavor)
+    together = Configuration(everyone, acks)
     record = Record(
         term=1,
         primary=first.name,
@@ -69,6 +73,7 @@ def _named(cluster: Cluster, states: list[MemberState]) -> Decision:
         configurations=tuple(dict.fromkeys((alone, together))),
         serial=1,
         transition=Transition(Kind.BOOTSTRAP, Step.OPEN),
+        mode=cluster.settings.mode,
     )
     why = f"{cluster.name} begins with {first.name} as primary"
     return Decision(why, (Save(record, why),))

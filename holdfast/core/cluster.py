@@ -33,6 +33,11 @@ class Cluster:
     members: tuple[Member, ...]
     settings: Settings = field(default_factory=Settings)
 
+    def account(self, name: str) -> str:
+        """A member's replication account, also of one that is no member any more."""
+        found = [member.account for member in self.members if member.name == name]
+        return (found and found[0]) or f"repl_{name}"
+
     def setting(self, name: str) -> MemberSettings:
         return self.settings.member(name)
 

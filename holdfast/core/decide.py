@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.core import bootstrap, failover, membership
+from holdfast.core import bootstrap, failover, membership, modes, restart
 from holdfast.core.cluster import Cluster
-from holdfast.core.commands import Command, Cut, Follow, Promote, Prove, SetAcks, Start
+from holdfast.core.commands import Command, Cut, Follow, Prove, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import Diagnosis, Primary, diagnose
 from holdfast.core.record import Kind, Record, Step, Transition
@@ -20,22 +20,25 @@ def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
         return bootstrap.bootstrap(cluster, view)
     if record.transition and record.transition.step is Step.ELECT:
         return failover.elect_step(cluster, record, view)
+    if record.transition and record.transition.step is Step.CLOSE:
+        return restart.close_step(record, view)
     diagnosis = diagnose(record, view)
     if diagnosis.primary is Primary.DEAD:
-        return failover.begin(record, view)
+        return failover.begin(cluster, record, view)
     if diagnosis.primary is Primary.UNSEEN:
         return Decision(diagnosis.reason)
     if diagnosis.primary is Primary.RESTARTED and _kind(record) is not Kind.RESTART:
-        restart = replace(record, transition=Transition(Kind.RESTART, Step.OPEN))
+        restarted = replace(record, transition=Transition(Kind.RESTART, Step.OPEN))
         why = f"{diagnosis.reason}: it stays closed until its voters hold all that it has"
-        return Decision(why, (Save(restart, why),))
+        return Decision(why, (Save(restarted, why),))
     primary = view.state(record.primary)
     if primary is None or not primary.up:
         return Decision(f"the server of {record.primary} is starting")
-    change = membership.next_change(cluster, record, view)
-    if change:
-        return Decision(change.why, (Save(record.extended(change.target), change.why),))
-    if record.transition:
+    if not primary.silent_seconds:
+        change = membership.step(cluster, record, view, primary)
+        if change:
+            return change
+    if record.transition and record.transition.step is Step.OPEN:
         return _open(cluster, record, view, primary)
     return _keep(cluster, record, view, primary, diagnosis)
 
@@ -50,7 +53,7 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
     Servers that are down are started afterwards, unless they are needed: crash recovery would compete with
     the opening for the host's processors and disks.
     """
-    attach, _ = _others(cluster, record, view, acks_are_set=True)
+    attach, _ = _others(cluster, record, view, primary, acks_are_set=True)
     if (
         len(record.target.without(record.primary) - membership.dead_voters(record, view))
         >= record.acks
@@ -64,7 +67,7 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
                 f"{primary.name} came back without transactions that {lost.name} has received: "
                 f"it stays closed; clone it from {lost.name}",
             )
-    opening = failover.open_step(record, primary)
+    opening = failover.open_step(cluster, record, primary)
     if opening.steps and isinstance(opening.steps[0], Save):
         return opening
     return replace(opening, steps=(*opening.steps, *attach))
@@ -73,36 +76,69 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
 def _keep(
     cluster: Cluster, record: Record, view: View, primary: MemberState, diagnosis: Diagnosis
 ) -> Decision:
-    """Nothing is under way: keep the servers as the record says, and finish a change of voters."""
+    """Nothing is under way: keep the servers as the record says, and finish a change of voters or mode."""
     if not primary.writable:
-        again = Promote(record.acks, record.serial)
+        again = modes.promotion(cluster, record)
         return Decision(f"{diagnosis.reason}: opening it again", (Send(primary.name, again),))
     if found := membership.found_strays(cluster, record, view):
         why = f"{', '.join(sorted(stray.name for stray in found))} is reached again"
         return Decision(why, (Save(replace(record, strays=record.strays - found), why),))
-    acks_are_set = primary.semi_sync.acks == record.acks
-    steps, unwell = _others(cluster, record, view, acks_are_set)
+    if change := modes.step(cluster, record, primary):
+        return change
+    wanted = modes.wanted_acks(cluster, record)
+    acks_are_set = modes.waits_as(primary, wanted)
+    steps, unwell = _others(cluster, record, view, primary, acks_are_set)
     reasons = [diagnosis.reason] if diagnosis.primary is Primary.CLOSED or primary.reason else []
-    if not acks_are_set:
-        steps = (Send(primary.name, SetAcks(record.acks)), *steps)
-    elif record.joint:
-        if primary.proved >= record.serial:
+    ready = acking(cluster, record, view)
+    if record.joint:
+        if not record.acks or primary.proved >= record.serial:
             why = f"{failover.voters(record)} vote beside {primary.name}"
             return Decision(why, (Save(record.settled(primary.incarnation), why),))
-        ready = acking(cluster, record, view)
         reasons.append(f"the voters are changing to {failover.voters(record)}")
+    if not acks_are_set:
+        if not _waits_for_voter(record, ready):
+            steps = (Send(primary.name, wanted), *steps)
+    elif record.joint or record.transition == modes.PROVING:
         if ready >= record.acks:
             steps = (*steps, Send(primary.name, Prove(record.serial)))
-    elif acking(cluster, record, view) < record.acks:
+    elif ready < record.acks:
         reasons.append(
             f"commits on {primary.name} wait: it needs {record.acks} acknowledgements, and only "
-            f"{acking(cluster, record, view)} of its voters ({failover.voters(record)}) can give one"
+            f"{ready} of its voters ({failover.voters(record)}) can give one"
         )
+    reasons += _short_of(cluster, record, primary)
     reasons += unwell
     if not reasons and not steps:
         return Decision(f"{primary.name} is primary and takes writes; all members vote", well=True)
     orders = [f"{step.member} has been told to {_name(step.command)}" for step in steps]
     return Decision("; ".join(reasons or orders), steps)
+
+
+def _short_of(cluster: Cluster, record: Record, primary: MemberState) -> list[str]:
+    """What the present state promises less than the settings ask."""
+    reasons = []
+    if record.mode is not cluster.settings.mode:
+        reasons.append(
+            f"mode {cluster.settings.mode} is wanted, and {record.mode} holds until then"
+        )
+    if primary.semi_sync.degraded:
+        reasons.append(
+            f"commits on {primary.name} do not wait for acknowledgements now: the time-out struck"
+        )
+    return reasons
+
+
+def _waits_for_voter(record: Record, ready: int) -> bool:
+    """From alone to two: its voter acknowledges first, so that commits do not wait for it to begin.
+
+    Who acknowledges to a primary that serves alone gives nothing away: it is not deposed until the new configuration
+    stands alone.
+    """
+    return _alone(record) and ready < record.acks
+
+
+def _alone(record: Record) -> bool:
+    return record.joint and any(each.acks == 0 for each in record.configurations)
 
 
 def acking(cluster: Cluster, record: Record, view: View) -> int:
@@ -118,7 +154,7 @@ def acking(cluster: Cluster, record: Record, view: View) -> int:
 
 
 def _others(
-    cluster: Cluster, record: Record, view: View, acks_are_set: bool
+    cluster: Cluster, record: Record, view: View, primary: MemberState, acks_are_set: bool
 ) -> tuple[tuple[Send, ...], list[str]]:
     """The next step of each other member, and why those that are not well are not.
 
@@ -129,18 +165,21 @@ def _others(
     unwell: list[str] = []
     for member in cluster.others(record.primary):
         step = rejoin(cluster, record, view, member)
-        if step.command and (acks_are_set or not _begins_to_acknowledge(step.command)):
+        acknowledges = isinstance(step.command, Follow) and step.command.semi_sync
+        if step.command and (acks_are_set or _alone(record) or not acknowledges):
             steps.append(Send(member.name, step.command))
         if step.reason:
             unwell.append(f"{member.name}: {step.reason}")
-        elif record.target.incarnation(member.name) is None:
+        elif lapse := membership.lapsed(cluster, view, primary, member.name):
+            unwell.append(f"{member.name}: {lapse}")
+        elif record.target.incarnation(member.name) is None and membership.should_vote(
+            cluster, record, primary, member.name
+        ):
             unwell.append(f"{member.name}: a learner, it does not vote")
+        if member.account in primary.barred and membership.unbarrable(record, view, member.name):
+            steps.append(Send(primary.name, Unbar(member.account)))
     return tuple(steps), unwell
 
 
 def _name(command: Command) -> str:
     return type(command).__name__.lower()
-
-
-def _begins_to_acknowledge(command: object) -> bool:
-    return isinstance(command, Follow) and command.semi_sync

@@ -1,22 +1,29 @@
-"""Who takes over: the one that has received everything that any of the recovery quorum has received."""
+"""Who takes over: one that has received everything that any of the recovery quorum has received."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from holdfast.core.cluster import Cluster
 from holdfast.core.view import MemberState
 
 SOON_APPLIED = 2000
 """Transactions that a learner may have left to apply when it is preferred to the voters."""
 
+SOON_FETCHED = 2000
+"""Transactions that a member of higher priority may lack when it is preferred to one that lacks none."""
+
 
 @dataclass(frozen=True, slots=True)
 class Elected:
-    """:ivar drained: it has applied all that it received, and may be named"""
+    """:ivar drained: it has applied all that it received, and may be named
+    :ivar fetch_from: the member from which it must first fetch what it lacks, or \"\"
+    """
 
     state: MemberState
     drained: bool
+    fetch_from: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +33,8 @@ class NobodyElected:
     reason: str
 
 
-def elect(quorum: Sequence[MemberState]) -> Elected | NobodyElected:
-    """Choose among ``quorum``, whose order decides between equals.
+def elect(quorum: Sequence[MemberState], cluster: Cluster) -> Elected | NobodyElected:
+    """Choose among ``quorum``: by priority, then whoever is ready first.
 
     Before anybody is named it has applied what it received; only then are MariaDB's sets exact (see
     ``GtidSet.covers``), and a history that another of the quorum has and it lacks shows.
@@ -46,30 +53,82 @@ def elect(quorum: Sequence[MemberState]) -> Elected | NobodyElected:
         return NobodyElected(
             f"{names} received everything but cannot apply it ({error}); mend the applier"
         )
-    chosen = min(able, key=lambda state: not drained(state))
-    if not drained(chosen):
-        return Elected(chosen, drained=False)
+    front = min(able, key=lambda state: not drained(state))
+    chosen = _preferred(quorum, able, cluster)
+    if chosen is None:
+        reasons = "; ".join(f"{state.name}: {against(state, cluster)}" for state in quorum)
+        return NobodyElected(f"nobody may ({reasons}); see holdfast config")
+    if chosen not in able and not drained(front):
+        return Elected(front, drained=False)  # only what is applied can be fetched from it
+    first = chosen if chosen in able else front
+    if not drained(first):
+        return Elected(first, drained=False)
     for other in quorum:
-        missing = other.received_set().subtract(chosen.applied_set())
+        missing = other.received_set().subtract(first.applied_set())
         if missing:
             return NobodyElected(
-                f"{other.name} has {missing} which {chosen.name} lacks although it has come as far: "
+                f"{other.name} has {missing} which {first.name} lacks although it has come as far: "
                 "their histories have diverged; decide which to keep and clone the other"
             )
+    if chosen is not first:
+        return Elected(chosen, drained=False, fetch_from=first.name)
     return Elected(chosen, drained=True)
 
 
+def against(state: MemberState, cluster: Cluster) -> str:
+    """Why a member may not become primary, or \"\"."""
+    setting = cluster.setting(state.name)
+    if setting.priority <= 0:
+        return "its priority is 0"
+    if state.unfit:
+        return state.unfit
+    if state.suspects:
+        return "it was rewound, and has not been compared yet"
+    limit, lag = setting.max_lag_seconds, state.replication.lag_seconds
+    if limit is not None and not drained(state) and (lag is None or lag > limit):
+        return f"its applier is {'far' if lag is None else f'{lag:.0f} s'} behind, max_lag is {limit:g} s"
+    return ""
+
+
+def _preferred(
+    quorum: Sequence[MemberState], able: Sequence[MemberState], cluster: Cluster
+) -> MemberState | None:
+    """The highest priority. One that must fetch first is passed over where that could take long."""
+    ready = [state for state in able if not against(state, cluster)]
+    front = able[0].received_set()
+
+    def soon(state: MemberState) -> bool:
+        if not (drained(state) or state.replication.applier):
+            return False
+        return not ready or front.subtract(state.received_set()).count() <= SOON_FETCHED
+
+    eligible = [state for state in quorum if not against(state, cluster)]
+    return min(
+        (state for state in eligible if state in ready or (state not in able and soon(state))),
+        key=lambda state: (
+            -cluster.setting(state.name).priority,
+            state not in ready,
+            not drained(state),
+        ),
+        default=None,
+    )
+
+
 def prefer_learner(
-    elected: Elected, learners: Sequence[MemberState], quorum: Sequence[MemberState]
+    elected: Elected,
+    learners: Sequence[MemberState],
+    quorum: Sequence[MemberState],
+    cluster: Cluster,
 ) -> Elected:
     """A learner that received more than the whole quorum goes first, if it can apply it soon.
 
-    Whoever has everything that the quorum has may be named. Passed over, the learner would keep transactions that
-    nobody else has, and stay out.
+    Whoever has everything that the quorum has may be named. Passed over, the learner would have to be rewound.
     """
+    if elected.fetch_from:
+        return elected
     for learner in learners:
         further = learner.received_set()
-        if not further.covers(elected.state.received_set()):
+        if against(learner, cluster) or not further.covers(elected.state.received_set()):
             continue
         if elected.state.received_set().covers(further):
             continue

@@ -1,7 +1,7 @@
 """The next step of a failover, of a restart in place, and of opening a primary once it is named.
 
-    Save(ELECT, new term) -> Promise to all -> Drain the foremost -> Save(OPEN: the commit point)
-      -> Promote, and the others Follow -> Save(settled)
+    Save(ELECT, new term) -> Promise to all -> Fetch, where a preferred one lacks something -> Drain
+      -> Save(OPEN: the commit point) -> Promote, and the others Follow -> Save(settled)
 
 Nothing is remembered between two calls but the record: any manager can go on from it and a fresh look.
 """
@@ -12,12 +12,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from holdfast.core.cluster import Cluster
-from holdfast.core.commands import Drain, Promise, Promote, Start
+from holdfast.core.commands import Drain, Fetch, Promise, Start
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.election import NobodyElected, elect, prefer_learner
+from holdfast.core.election import Elected, NobodyElected, elect, prefer_learner
+from holdfast.core.loss import missing_from, refused
+from holdfast.core.modes import promotion
 from holdfast.core.quorum import Configuration, Voter, acks_for, settled
 from holdfast.core.record import Kind, Record, Step, Stray, Transition
-from holdfast.core.view import MemberState, ServerStatus, Unseen, View
+from holdfast.core.seats import Candidate, may_be_alone
+from holdfast.core.seats import chosen as seated
+from holdfast.core.settings import Mode
+from holdfast.core.view import MemberState, Receiver, ServerStatus, Unseen, View
 
 PATIENCE = 3.0
 """Seconds for which an agent may be silent before its promise is given up."""
@@ -52,24 +57,37 @@ def prospects(record: Record, view: View) -> Prospects:
             missing.append(f"the server of {name} is down too")
         elif sighting.state.incarnation != incarnation:
             missing.append(f"{name} was restarted since it last voted")
+        elif sighting.state.silent_seconds:
+            missing.append(f"the server of {name} does not answer")
+            if sighting.state.silent_seconds < PATIENCE:
+                silent.append(name)
         else:
             reachable.add((name, incarnation))
     return Prospects(frozenset(reachable), tuple(silent), tuple(missing))
 
 
-def begin(record: Record, view: View) -> Decision:
+def begin(cluster: Cluster, record: Record, view: View) -> Decision:
     """The primary is dead: start a failover if a recovery quorum can be had, else a restart in place."""
     ahead = prospects(record, view)
     gone = f"the server of {record.primary}, the primary, is gone"
-    if record.recoverable(ahead.reachable):
+    wanted = cluster.settings.automatic_failover
+    lossy = refused(cluster, record) == "" and bool(_could_follow(cluster, record, view))
+    if wanted and (record.recoverable(ahead.reachable) or lossy):
+        safe = record.recoverable(ahead.reachable)
         begun = replace(
             record,
             term=record.term + 1,
-            transition=Transition(Kind.FAILOVER, Step.ELECT, record.primary),
+            transition=Transition(Kind.FAILOVER, Step.ELECT, record.primary, lossy=not safe),
         )
-        return Decision(gone, (Save(begun, f"{gone}: failover begins"),))
-    refusal = f"{gone}, and nobody may take over: {'; '.join(ahead.missing) or 'nobody else votes'}"
-    if ahead.silent:
+        allowed = "" if safe else " (it may lose something, which allow_loss allows)"
+        return Decision(gone, (Save(begun, f"{gone}: failover begins{allowed}"),))
+    if not wanted:
+        against = "automatic_failover is off"
+    else:
+        against = "; ".join(ahead.missing) if record.mode is Mode.STRONG else ""
+        against = against or refused(cluster, record) or "nobody else answers"
+    refusal = f"{gone}, and nobody may take over: {against}"
+    if ahead.silent and wanted and record.mode is Mode.STRONG:
         return Decision(f"{refusal}; waiting for {', '.join(ahead.silent)}")
     if record.transition == Transition(Kind.RESTART, Step.OPEN):
         return Decision(
@@ -87,34 +105,77 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
     promised = [
         state
         for member in cluster.others(record.primary)
-        if (state := view.state(member.name)) and _has_promised(record, state)
+        if (state := view.state(member.name)) and has_promised(record, state)
     ]
-    quorum = [s for s in promised if (s.name, s.incarnation) in ahead.reachable]
     asks = tuple(
         Send(member.name, Promise())
         for member in cluster.members
-        if (state := view.state(member.name)) and not _has_promised(record, state)
+        if (state := view.state(member.name)) and not has_promised(record, state)
     )
-    if not record.recoverable((s.name, s.incarnation) for s in quorum):
-        if record.recoverable(ahead.reachable) or ahead.silent:
-            waiting = sorted({name for name, _ in ahead.reachable} - {s.name for s in quorum})
-            waiting += ahead.silent
+    lossy = record.transition is not None and record.transition.lossy
+    if lossy:
+        quorum = [state for state in promised if state.up]
+        waiting = sorted(_could_follow(cluster, record, view) - {s.name for s in quorum})
+        if waiting:
             return Decision(f"failover: waiting for the promise of {', '.join(waiting)}", asks)
-        given_up = replace(record, transition=Transition(Kind.RESTART, Step.OPEN))
-        why = f"no recovery quorum: {'; '.join(ahead.missing)}; {record.primary} must come back"
-        return Decision(why, (Save(given_up, why),))
-    outcome = elect(quorum)
+    else:
+        quorum = [s for s in promised if (s.name, s.incarnation) in ahead.reachable]
+        if not record.recoverable((s.name, s.incarnation) for s in quorum):
+            return _without_quorum(record, ahead, quorum, asks)
+    outcome = elect(quorum, cluster)
     if isinstance(outcome, NobodyElected):
-        return Decision(f"no failover: {outcome.reason}")
+        return Decision(f"no failover: {outcome.reason}", asks)
     learners = [state for state in promised if state.up and state not in quorum]
-    chosen = prefer_learner(outcome, learners, quorum)
+    chosen = prefer_learner(outcome, learners, quorum, cluster)
     name = chosen.state.name
+    if chosen.fetch_from:
+        return _fetch(cluster, chosen)
     if not chosen.drained:
         return Decision(f"failover: {name} applies what it received", (Send(name, Drain()),))
     named = name_primary(cluster, record, view, chosen.state, quorum)
     at = chosen.state.applied_set().last() or "the beginning"
     why = f"{name} takes over from {record.primary} at {at}"
+    if lossy:
+        why += f"; {missing_from(record, view, chosen.state)}"
     return Decision(why, (Save(named, why),))
+
+
+def _without_quorum(
+    record: Record, ahead: Prospects, quorum: Iterable[MemberState], asks: tuple[Send, ...]
+) -> Decision:
+    if record.recoverable(ahead.reachable) or ahead.silent:
+        waiting = sorted({name for name, _ in ahead.reachable} - {s.name for s in quorum})
+        waiting += ahead.silent
+        return Decision(f"failover: waiting for the promise of {', '.join(waiting)}", asks)
+    given_up = replace(record, transition=Transition(Kind.RESTART, Step.OPEN))
+    why = f"no recovery quorum: {'; '.join(ahead.missing)}; {record.primary} must come back"
+    return Decision(why, (Save(given_up, why),))
+
+
+def _fetch(cluster: Cluster, chosen: Elected) -> Decision:
+    """The preferred one lacks something that another received: it fetches that first.
+
+    A Drain in between brings a fresh look at how far it is.
+    """
+    name, source = chosen.state.name, cluster.member(chosen.fetch_from)
+    replication = chosen.state.replication
+    why = f"failover: {name} is preferred, and fetches from {source.name} what it lacks"
+    if replication.source == source.address and replication.receiver is not Receiver.OFF:
+        return Decision(why, (Send(name, Drain()),))
+    return Decision(why, (Send(name, Fetch(source.name, source.host, source.port)),))
+
+
+def _could_follow(cluster: Cluster, record: Record, view: View) -> set[str]:
+    """Members that could take over where loss is allowed."""
+    return {
+        member.name
+        for member in cluster.others(record.primary)
+        if (state := view.state(member.name))
+        and state.up
+        and not state.silent_seconds
+        and not state.unfit
+        and state.progress is None
+    }
 
 
 def name_primary(
@@ -136,19 +197,22 @@ def name_primary(
     chosen again, such a stray votes.
     """
     own = (chosen.name, chosen.incarnation)
-    level, all_of_them = {own}, {own}
-    for state in quorum:
-        voter = (state.name, state.incarnation)
-        all_of_them.add(voter)
-        if state.received_set().contains(chosen.applied_set()):
-            level.add(voter)
+    holders = {
+        (state.name, state.incarnation)
+        for state in quorum
+        if state.received_set().contains(chosen.applied_set())
+    }
     strays = _strays(record, view)
-    all_of_them |= {(s.name, s.incarnation) for s in strays if s.source == chosen.name}
-    if len(all_of_them) == 1:  # alone it blocks: the last other voter stays, until one is back
-        all_of_them.add((record.primary, record.target.incarnation(record.primary) or ""))
+    candidates = [Candidate(s.name, s.incarnation, True) for s in quorum if s.name != chosen.name]
+    everyone = {own} | seated(cluster, chosen, candidates)
+    everyone |= {(s.name, s.incarnation) for s in strays if s.source == chosen.name}
+    if len(everyone) == 1 and not may_be_alone(cluster.settings):
+        # alone it blocks: the last other voter stays, until one is back
+        everyone.add((record.primary, record.target.incarnation(record.primary) or ""))
+    level = {own} | (everyone & holders)
     base, target = (
-        Configuration(frozenset(voters), acks_for(len(voters), cluster.settings.durability))
-        for voters in (level, all_of_them)
+        Configuration(frozenset(voters), acks_for(len(voters), cluster.settings, chosen.flavor))
+        for voters in (level, everyone)
     )
     return replace(
         record,
@@ -172,22 +236,20 @@ def _strays(record: Record, view: View) -> frozenset[Stray]:
     def stopped(stray: Stray) -> bool:
         state = view.state(stray.name)
         return state is not None and (
-            not state.up or state.incarnation != stray.incarnation or _has_promised(record, state)
+            not state.up or state.incarnation != stray.incarnation or has_promised(record, state)
         )
 
     return frozenset(stray for stray in following | record.strays if not stopped(stray))
 
 
-def open_step(record: Record, primary: MemberState) -> Decision:
+def open_step(cluster: Cluster, record: Record, primary: MemberState) -> Decision:
     """OPEN, the primary's part: it is up; have it proven and writable, then settle."""
     if primary.writable and primary.proved >= record.serial:
-        if not record.target.without(record.primary):
-            return Decision(f"{record.primary} would serve alone: waiting for a voter")
         why = f"{record.primary} is open; {record.target.acks} of {voters(record)} acknowledge"
         return Decision(why, (Save(record.settled(primary.incarnation), why),))
     return Decision(
         f"{record.primary} is being opened: {record.acks} of {voters(record)} must acknowledge",
-        (Send(record.primary, Promote(record.acks, record.serial)),),
+        (Send(record.primary, promotion(cluster, record)),),
     )
 
 
@@ -204,6 +266,6 @@ def voters(record: Record) -> str:
     return ", ".join(sorted(record.target.names() - {record.primary})) or "no other voter"
 
 
-def _has_promised(record: Record, state: MemberState) -> bool:
+def has_promised(record: Record, state: MemberState) -> bool:
     """Its agent refuses every older manager, and its server receives nothing more from the old primary."""
     return state.promised == record.term

@@ -1,9 +1,10 @@
-"""Who should vote: voters whose server ended are left out, members that have caught up are let in.
+"""Who should vote, and the next step towards it.
 
-The order in which a change is carried out is the same for all of them, and any manager can go on with it:
-the new configuration is put in force beside the old one (Save) -> the primary waits for the higher of the two
-numbers of acknowledgements (SetAcks) -> members that gained a vote switch semi-sync on (Follow) -> the
-primary proves with a row that the new voters hold everything (Prove) -> it stands alone (Save).
+The order in which voters change is the same whatever the reason, and any manager can go on with it:
+accounts of live voters that shall leave are barred on the primary (Bar) -> the new configuration is put in force
+beside the old one (Save) -> the primary waits for the new number of acknowledgements (SetAcks) -> members that gained a
+vote switch semi-sync on (Follow) -> the primary proves with a row that the new voters hold everything (Prove)
+-> it stands alone (Save).
 """
 
 from __future__ import annotations
@@ -11,77 +12,132 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.core.cluster import Cluster
-from holdfast.core.quorum import Configuration, Voter, acks_for, extendable, most_voters
+from holdfast.core.commands import Bar
+from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.quorum import Configuration, Voter, acks_for, extendable
 from holdfast.core.record import Record, Stray
-from holdfast.core.rejoin import errant_transactions
-from holdfast.core.view import MemberState, Receiver, ServerStatus, View
+from holdfast.core.rejoin import errant_transactions, spoiled
+from holdfast.core.seats import Candidate, chosen, may_be_alone
+from holdfast.core.view import MemberState, Receiver, Seen, ServerStatus, View
 
 CAUGHT_UP = 2000
-"""Transactions that a learner may be behind when it is admitted: a fraction of a second of applying."""
+"""Transactions that a learner may have left to receive when it is admitted: a fraction of a second."""
+
+UNSEEN_PATIENCE = 3.0
+"""Seconds for which the agent of a voter may be silent while commits do not wait: it may be restarting."""
+
+BINLOG_SIZE = 128 * 1024 * 1024
+"""What a full binlog file holds, as in ``server/optionfile.py``."""
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """:ivar why: one sentence for the log"""
+    """:ivar bar: voters to be barred first; :ivar lost: live ones that lose their vote
+    :ivar why: one sentence for the log
+    """
 
     target: Configuration
+    bar: tuple[str, ...]
+    lost: frozenset[Voter]
     why: str
 
 
-def next_change(cluster: Cluster, record: Record, view: View) -> Change | None:
-    """The configuration to be put in force next; None when the last one is right, or nothing can be done."""
-    primary = view.state(record.primary)
-    if primary is None or not primary.up:
+def step(cluster: Cluster, record: Record, view: View, primary: MemberState) -> Decision | None:
+    """The next step of a change of voters that is not in force yet; None when there is nothing to change."""
+    change = next_change(cluster, record, view, primary)
+    if change is None:
         return None
+    if change.bar:
+        sends = tuple(Send(primary.name, Bar(cluster.account(n))) for n in change.bar)
+        return Decision(f"{change.why}: barring {', '.join(change.bar)} first", sends)
+    return Decision(change.why, (Save(record.extended(change.target, change.lost), change.why),))
+
+
+def next_change(
+    cluster: Cluster, record: Record, view: View, primary: MemberState
+) -> Change | None:
+    """The configuration to be put in force next; None when the last one is right, or nothing can be done."""
+    settings = cluster.settings
     present = record.target.without(record.primary)
     dead = dead_voters(record, view)
-    staying = {voter for voter in present if voter not in dead}
-    room = most_voters(primary.flavor, cluster.settings.durability) - 1
-    joining: set[Voter] = set()
-    for member in cluster.others(record.primary):
-        state = view.state(member.name)
-        if len(staying) + len(joining) < room and state and _admissible(primary, state, cluster):
-            voter = (state.name, state.incarnation)
-            if voter not in staying:
-                joining.add(voter)
-    voters = staying | joining
-    if voters == present or not voters:  # the last other voter stays: alone, the primary blocks
-        return None
+    leaving = {
+        name: why
+        for name, incarnation in sorted(present)
+        if (why := _why_leaving(cluster, view, primary, name, (name, incarnation) in dead))
+    }
+    seated = {voter for voter in present if voter[0] not in leaving}
+    candidates = [
+        Candidate(state.name, state.incarnation, (state.name, state.incarnation) in seated)
+        for member in cluster.others(record.primary)
+        if (state := view.state(member.name))
+        and ((state.name, state.incarnation) in seated or admissible(cluster, view, primary, state))
+    ]
+    known = {candidate.name for candidate in candidates}
+    candidates += [Candidate(n, run, True) for n, run in seated if n not in known]
+    voters = chosen(cluster, primary, candidates)
+    if not voters and not may_be_alone(cluster.settings):
+        voters = _last_one(view, primary, present - dead)
+        if not voters:
+            return None  # alone, the primary blocks
     own = (record.primary, primary.incarnation)
-    target = Configuration(
-        frozenset(voters | {own}), acks_for(len(voters) + 1, cluster.settings.durability)
-    )
-    if not extendable(record.configurations, target, record.primary, dead):
+    acks = acks_for(len(voters) + 1, settings, primary.flavor)
+    target = Configuration(voters | {own}, acks)
+    if voters == present and (acks == record.target.acks):
         return None
-    return Change(target, _why(joining, {name for name, _ in present - voters}))
+    acking = acking_voters(record, view, primary, cluster)
+    outside = {name for name, _ in acking - voters}
+    bar = () if extendable(target, record.primary, acking) else tuple(sorted(outside))
+    why = _why(voters, present, leaving, acks)
+    return Change(target, bar, present - voters - dead, why)
+
+
+def _last_one(view: View, primary: MemberState, live: frozenset[Voter]) -> frozenset[Voter]:
+    """The one voter that stays where none is fit to: so that it can be mended, see ``rejoin``."""
+    states = [view.state(name) for name, _ in live]
+    if not all(state and state.up and spoiled(primary, state) for state in states):
+        return frozenset()
+    return frozenset(sorted(live)[:1])
+
+
+def acking_voters(
+    record: Record, view: View, primary: MemberState, cluster: Cluster
+) -> frozenset[Voter]:
+    """All that may still acknowledge to the primary: voters in force and strays, but for the dead and the barred."""
+    may = {voter for each in record.configurations for voter in each.without(record.primary)}
+    may |= {(s.name, s.incarnation) for s in record.strays if s.source == record.primary}
+    return frozenset(
+        voter
+        for voter in may
+        if cluster.account(voter[0]) not in primary.barred and not _ended(view, voter)
+    )
 
 
 def dead_voters(record: Record, view: View) -> frozenset[Voter]:
     """Voters whose server process has ended for certain: their agent says so, or that another one runs."""
-    dead = set()
-    for configuration in record.configurations:
-        for name, incarnation in configuration.without(record.primary):
-            state = view.state(name)
-            if state is None:
-                continue
-            if state.server is ServerStatus.DOWN or state.incarnation != incarnation:
-                dead.add((name, incarnation))
-    return frozenset(dead)
+    voters = {voter for each in record.configurations for voter in each.without(record.primary)}
+    return frozenset(voter for voter in voters if _ended(view, voter))
 
 
 def found_strays(cluster: Cluster, record: Record, view: View) -> frozenset[Stray]:
-    """Strays that have been reached: their server ended, or follows the present primary."""
+    """Strays that have been reached: their server ended, or follows the present primary as the record asks."""
     address = cluster.member(record.primary).address
-    return frozenset(
-        stray
-        for stray in record.strays
-        if (state := view.state(stray.name))
-        and (
-            state.server is ServerStatus.DOWN
-            or state.incarnation != stray.incarnation
-            or (state.up and state.replication.source == address)
+
+    def found(stray: Stray) -> bool:
+        state = view.state(stray.name)
+        if state is None:
+            return False
+        if _ended(view, (stray.name, stray.incarnation)):
+            return True
+        told = stray.source != record.primary or state.term == record.term
+        semi_sync = record.votes(state.name, state.incarnation)
+        return (
+            state.up
+            and told
+            and state.replication.source == address
+            and state.semi_sync.replica == semi_sync
         )
-    )
+
+    return frozenset(stray for stray in record.strays if found(stray))
 
 
 def behind(primary: MemberState, state: MemberState) -> int:
@@ -89,29 +145,108 @@ def behind(primary: MemberState, state: MemberState) -> int:
     return primary.applied_set().subtract(state.received_set()).count()
 
 
-def _admissible(primary: MemberState, state: MemberState, cluster: Cluster) -> bool:
+def backlog(primary: MemberState, state: MemberState) -> int | None:
+    """Bytes of the primary's binlog that the member has not applied, at most; None when not known."""
+    executed = state.replication.executed
+    if not executed.file or not primary.written.file:
+        return None
+    return executed.behind(primary.written, BINLOG_SIZE)
+
+
+def lapsed(cluster: Cluster, view: View, primary: MemberState, name: str) -> str:
+    """What is held against a voter that has owed acknowledgements for too long, or \"\"."""
+    lapse = view.lapses.get(name)
+    if lapse is None:
+        return ""
+    patience = cluster.settings.ack_patience
+    if not isinstance(view.members.get(name), Seen) and not primary.semi_sync.waiting:
+        patience = max(patience, UNSEEN_PATIENCE)
+    return f"{lapse.reason} for {patience:g} s" if lapse.seconds >= patience else ""
+
+
+def admissible(cluster: Cluster, view: View, primary: MemberState, state: MemberState) -> bool:
+    """Whether a learner is near enough to the head of the primary's binlog to vote."""
     replication = state.replication
     return (
         state.up
         and not state.writable
+        and not state.unfit
+        and not state.suspects
+        and state.progress is None
+        and cluster.account(state.name) not in primary.barred
+        and cluster.setting(state.name).voter
+        and state.name not in view.lapses
         and replication.source == cluster.member(primary.name).address
         and replication.receiver is Receiver.ON
         and replication.applier
         and not errant_transactions(primary, state)
         and behind(primary, state) <= CAUGHT_UP
+        and (backlog(primary, state) or 0) < cluster.settings.strong_sync_threshold
     )
 
 
-def _why(joining: set[Voter], leaving: set[str]) -> str:
-    joined = {name for name, _ in joining}
+def should_vote(cluster: Cluster, record: Record, primary: MemberState, name: str) -> bool:
+    """Whether there is a seat for it beside those that vote."""
+    if not cluster.setting(name).voter:
+        return False
+    beside = [Candidate(voter, run, True) for voter, run in record.target.without(record.primary)]
+    with_it = chosen(cluster, primary, [*beside, Candidate(name, "", False)])
+    return (name, "") in with_it
+
+
+def unbarrable(record: Record, view: View, name: str) -> bool:
+    """Whether a barred member may connect to the primary again: it is known to acknowledge nothing.
+
+    Its agent has had a command of this term, which began when it was barred: one of before that would make it
+    acknowledge is refused there from now on.
+    """
+    state = view.state(name)
+    return (
+        state is not None
+        and state.up
+        and not state.silent_seconds
+        and not state.busy
+        and state.term == record.term
+        and not state.semi_sync.replica
+        and not record.votes(state.name, state.incarnation)
+    )
+
+
+def _why_leaving(cluster: Cluster, view: View, primary: MemberState, name: str, dead: bool) -> str:
+    if dead:
+        return "its server ended"
+    if name not in {member.name for member in cluster.members}:
+        return "it is no member any more"
+    if not cluster.setting(name).voter:
+        return "it is set not to vote"
+    state = view.state(name)
+    if state and state.up and (why := spoiled(primary, state)):
+        return why
+    return lapsed(cluster, view, primary, name)
+
+
+def _ended(view: View, voter: Voter) -> bool:
+    state = view.state(voter[0])
+    return state is not None and (
+        state.server is ServerStatus.DOWN or state.incarnation != voter[1]
+    )
+
+
+def _why(
+    voters: frozenset[Voter], present: frozenset[Voter], leaving: dict[str, str], acks: int
+) -> str:
+    joined = {name for name, _ in voters - present}
+    left = {name for name, _ in present - voters}
     parts = []
-    if joined - leaving:
-        parts.append(f"{_names(joined - leaving)} caught up and will vote")
-    if joined & leaving:
-        parts.append(f"{_names(joined & leaving)} was restarted and will vote again")
-    if leaving - joined:
-        parts.append(f"the server of {_names(leaving - joined)} ended: votes no longer")
-    return "; ".join(parts)
+    if joined - left:
+        parts.append(f"{_names(joined - left)} caught up and will vote")
+    if joined & left:
+        parts.append(f"{_names(joined & left)} was restarted and will vote again")
+    for name in sorted(left - joined):
+        parts.append(f"{name} votes no longer: {leaving.get(name, 'there is no seat for it')}")
+    if not voters:
+        parts.append("the primary goes on alone")
+    return "; ".join(parts) or f"commits will wait for {acks} acknowledgements"
 
 
 def _names(names: set[str]) -> str:

@@ -16,28 +16,36 @@ from collections.abc import Iterable, Set
 from dataclasses import dataclass
 
 from holdfast.core.gtid import Flavor
-from holdfast.core.settings import Durability
+from holdfast.core.settings import Durability, Mode, Settings
 
 Voter = tuple[str, str]
 """A member's name and the incarnation of its server."""
 
-MARIADB_VOTERS = 3
-"""MariaDB waits for one acknowledgement at most: a majority of at most three."""
+MARIADB_ACKS = 1
+"""MariaDB waits for one acknowledgement at most."""
+
+MYSQL_VOTERS = 7
 
 
-def acks_for(voters: int, durability: Durability) -> int:
+def acks_for(voters: int, settings: Settings, flavor: Flavor) -> int:
     """k: how many voters beside the primary must have received a transaction before it is committed."""
-    return voters // 2 if durability is Durability.MAJORITY else voters - 1
+    if settings.mode is Mode.ASYNC:
+        return 0
+    asked = voters - 1 if settings.durability is Durability.ALL else voters // 2
+    most = MARIADB_ACKS if flavor is Flavor.MARIADB else voters - 1
+    return min(max(asked, settings.ack_count), voters - 1, most)
 
 
-def most_voters(flavor: Flavor, durability: Durability) -> int:
+def most_voters(settings: Settings, flavor: Flavor) -> int:
     """How many voters, primary included, a cluster of this flavor can have.
 
     MariaDB can wait for one replica only, so k <= 1: three voters by majority, two with ``all``.
     """
+    if settings.mode is Mode.ASYNC:
+        return 1
     if flavor is Flavor.MYSQL:
-        return 7
-    return MARIADB_VOTERS if durability is Durability.MAJORITY else 2
+        return MYSQL_VOTERS
+    return MARIADB_ACKS + 1 if settings.durability is Durability.ALL else 2 * MARIADB_ACKS + 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,30 +88,26 @@ def recoverable(in_force: Iterable[Configuration], primary: str, promised: Set[V
     return all(each.recoverable(primary, promised) for each in in_force)
 
 
-def acks_now(in_force: Iterable[Configuration]) -> int:
-    """For how many acknowledgements the primary waits: the most that any configuration in force asks."""
-    return max(each.acks for each in in_force)
+def extendable(target: Configuration, primary: str, acking: Set[Voter]) -> bool:
+    """Whether ``target`` may be put in force beside what is in force.
 
-
-def extendable(
-    in_force: Iterable[Configuration], target: Configuration, primary: str, dead: Set[Voter]
-) -> bool:
-    """Whether ``target`` may be put in force beside ``in_force``.
-
-    Whoever can still acknowledge must be a voter of the target. Then each set that acknowledges from now on has
-    at least ``target.acks`` of its voters (:func:`acks_now`), which fact 1 makes meet its recovery quorums.
+    ``acking`` are all that may still acknowledge to the primary: voters in force and strays, without those whose
+    server process has ended, and those whose account is barred there. Each must be a voter of the target: then
+    what acknowledges from now on are target voters alone, and once the primary waits for ``target.acks`` of them,
+    fact 1 makes them meet its recovery quorums. (Until then it waits for the number of a configuration before, of
+    that one's voters, whose quorums are needed too. A member that gains a vote begins to acknowledge afterwards.)
     A live voter outside could, with one inside, form a set that every quorum of either misses.
-    ``dead`` are voters whose server process has ended: they acknowledge nothing more. The primary is
-    left out: it does not acknowledge its own, and its incarnation changes when it restarts in place.
+
+    A target with k = 0 takes away whom it likes: while it is in force the primary is not deposed. Who may still
+    acknowledge then is remembered as a stray.
     """
-    acking = {voter for each in in_force for voter in each.without(primary)} - dead
-    return acking <= target.without(primary)
+    return target.acks == 0 or acking <= target.without(primary)
 
 
 def settled(target: Configuration, primary: str, holders: Set[Voter]) -> bool:
     """Whether ``target`` may stand alone: k of its voters hold all that was acknowledged so far.
 
     Then by fact 1 each of its recovery quorums has a member that holds everything. By fact 2 a row that the
-    primary commits under :func:`acks_now` acknowledgements, once the target is in force, proves it.
+    primary commits under ``target.acks`` acknowledgements, once the target is in force, proves it.
     """
     return len(holders & target.without(primary)) >= target.acks

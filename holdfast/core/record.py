@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
-from holdfast.core.quorum import Configuration, acks_now, recoverable
+from holdfast.core.quorum import Configuration, Voter, recoverable
 from holdfast.core.settings import Mode
 
 
@@ -16,37 +16,44 @@ class Kind(StrEnum):
     """What is under way.
 
     BOOTSTRAP: the first primary is being opened. FAILOVER: another primary takes over.
-    RESTART: the primary comes back in place; nobody else was promoted.
+    RESTART: the primary comes back in place; nobody else was promoted. STRENGTHEN: the mode becomes strong.
     """
 
     BOOTSTRAP = "bootstrap"
     FAILOVER = "failover"
     RESTART = "restart"
+    STRENGTHEN = "strengthen"
 
 
 class Step(StrEnum):
-    """ELECT: promises are gathered, the old primary is still the recorded one. OPEN: the commit point is past, the
-    recorded primary is being made writable."""
+    """ELECT: promises are gathered, the old primary is still the recorded one. CLOSE: the primary is about to be
+    restarted on purpose. OPEN: the commit point is past, the recorded primary is being made writable. PROVE: a row
+    of the primary is to be acknowledged."""
 
     ELECT = "elect"
+    CLOSE = "close"
     OPEN = "open"
+    PROVE = "prove"
 
 
 @dataclass(frozen=True, slots=True)
 class Transition:
-    """:ivar deposed: the primary before, or \"\""""
+    """:ivar deposed: the primary before, or \"\"
+    :ivar lossy: whoever takes over may lack what the one before had acknowledged, and a person allowed it
+    """
 
     kind: Kind
     step: Step
     deposed: str = ""
+    lossy: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """A voter that could not be asked for its promise when its primary was deposed.
+    """A voter that lost its vote and could not be told.
 
-    It follows ``source`` still, and acknowledges to it, should that server be primary again before anybody has
-    reached the stray: see ``failover.name_primary``.
+    It may follow ``source`` still, and acknowledge to it, whenever that server is the primary, until somebody has
+    reached it: see ``failover.name_primary`` and ``membership.acking_voters``.
     """
 
     name: str
@@ -85,20 +92,34 @@ class Record:
 
     @property
     def acks(self) -> int:
-        """For how many acknowledgements the primary waits now."""
-        return acks_now(self.configurations)
+        """For how many acknowledgements the primary waits, by ``quorum.extendable``."""
+        return self.target.acks
 
     def votes(self, name: str, incarnation: str) -> bool:
         """Whether that run of that member is a voter of a configuration in force."""
         return any((name, incarnation) in each.voters for each in self.configurations)
 
     def recoverable(self, promised: Iterable[tuple[str, str]]) -> bool:
-        return recoverable(self.configurations, self.primary, frozenset(promised))
+        """Whether these promises make it safe to depose the primary. Only mode strong can be sure of it."""
+        return self.mode is Mode.STRONG and recoverable(
+            self.configurations, self.primary, frozenset(promised)
+        )
 
-    def extended(self, target: Configuration) -> Record:
-        """With ``target`` in force too; see ``quorum.extendable`` for when that is safe."""
+    def extended(self, target: Configuration, lost: Iterable[Voter] = ()) -> Record:
+        """With ``target`` in force too; see ``quorum.extendable`` for when that is safe.
+
+        :param lost: those of today's voters that are none in the target and may not know it yet. What they were told
+            before is void from now on: a new term begins.
+        """
+        strays = {Stray(*voter, self.primary) for voter in lost}
         kept = tuple(each for each in self.configurations if each != target)
-        return replace(self, configurations=(*kept, target), serial=self.serial + 1)
+        return replace(
+            self,
+            term=self.term + bool(strays),
+            configurations=(*kept, target),
+            serial=self.serial + 1,
+            strays=self.strays | strays,
+        )
 
     def settled(self, primary_incarnation: str) -> Record:
         """With the last configuration alone in force, and nothing under way."""
@@ -127,6 +148,7 @@ def to_json(record: Record) -> str:
                 "kind": transition.kind,
                 "step": transition.step,
                 "deposed": transition.deposed,
+                "lossy": transition.lossy,
             },
             "strays": sorted([s.name, s.incarnation, s.source] for s in record.strays),
             "mode": record.mode,
@@ -145,7 +167,12 @@ def from_json(text: str) -> Record:
         configurations=tuple(_configuration(each) for each in (data, *(data["joint"] or ()))),
         serial=data["serial"],
         transition=transition
-        and Transition(Kind(transition["kind"]), Step(transition["step"]), transition["deposed"]),
+        and Transition(
+            Kind(transition["kind"]),
+            Step(transition["step"]),
+            transition["deposed"],
+            transition.get("lossy", False),
+        ),
         strays=frozenset(Stray(*each) for each in data["strays"]),
         mode=Mode(data["mode"]),
     )

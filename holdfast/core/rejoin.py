@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.core.cluster import Cluster, Member
-from holdfast.core.commands import Command, Cut, Fence, Follow, Start
+from holdfast.core.commands import (
+    Clone,
+    Command,
+    Compare,
+    Cut,
+    Fence,
+    Follow,
+    Restart,
+    Rewind,
+    Start,
+)
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.record import Record
 from holdfast.core.view import MemberState, Receiver, ServerStatus, TailVerdict, Unseen, View
@@ -32,23 +42,102 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
         )
     state = sighting.state
     primary = view.state(record.primary)
+    if state.progress and state.unfit:
+        return Rejoin(reason=state.progress.what)
     if state.server is ServerStatus.STARTING:
         return Rejoin(reason="its server is starting")
     if state.server is ServerStatus.UP and state.writable:
         return Rejoin(Fence(), f"it takes writes, and {record.primary} is the primary")
     if primary is None or not primary.up:
         return Rejoin(reason=_idle(state, record.primary))
+    if state.up and record.votes(name, state.incarnation) and (why := spoiled(primary, state)):
+        return _unseat(record, state, why)
+    if state.unfit:
+        return _clone(cluster, record, view, primary, state, state.unfit)
     if state.server is ServerStatus.DOWN:
-        return _start(record, primary, state)
-    errant = errant_transactions(primary, state)
-    if errant:
-        return Rejoin(
-            reason=f"it has transactions that {record.primary} lacks ({errant}); "
-            "rewinding them is not there yet: clone it from another member"
+        return _start(cluster, record, view, primary, state)
+    if errant_transactions(primary, state):
+        rewind = Rewind(record.primary, str(with_everything_of(primary)))
+        why = f"{spoiled(primary, state)}: they are being rewound"
+        return Rejoin(rewind if primary.writable else None, why)
+    if state.replication.purged:
+        return _clone(cluster, record, view, primary, state, spoiled(primary, state))
+    if not attached(cluster, record, state) or _told_too_little(cluster, record, primary, state):
+        return Rejoin(_follow(cluster, record, state), _catching_up(state))
+    if state.suspects:
+        compare = Compare(record.primary, cluster.member(record.primary).agent)
+        why = f"it was rewound: {', '.join(state.suspects)} is being compared with {record.primary}"
+        busy = state.progress is not None or state.replication.receiver is not Receiver.ON
+        return Rejoin(None if busy else compare, why)
+    return Rejoin(reason=_catching_up(state))
+
+
+def spoiled(primary: MemberState, state: MemberState) -> str:
+    """Why a member cannot go on from what it has, or ""."""
+    if state.unfit:
+        return state.unfit
+    if errant := errant_transactions(primary, state):
+        return f"it has transactions that {primary.name} lacks ({errant})"
+    if state.replication.purged:
+        return f"{primary.name} has purged the binlogs that it needs"
+    return ""
+
+
+def _unseat(record: Record, state: MemberState, why: str) -> Rejoin:
+    """What a voter has received is not touched: first it must lose its vote. The last one is never evicted; restarted,
+    it is another incarnation, which does not vote."""
+    if len(record.target.without(record.primary)) > 1 or record.joint:
+        return Rejoin(reason=why)
+    return Rejoin(Restart(), f"{why}; it is restarted, for it must not vote while that is mended")
+
+
+def _told_too_little(
+    cluster: Cluster, record: Record, primary: MemberState, state: MemberState
+) -> bool:
+    """A member whose account is barred must have had a command of this term: see ``membership.unbarrable``.
+    So must one that lost its vote unseen, while the primary went on alone: see ``membership.found_strays``."""
+    if state.term == record.term:
+        return False
+    stray = any(s.name == state.name and s.source == record.primary for s in record.strays)
+    return stray or cluster.account(state.name) in primary.barred
+
+
+def _clone(
+    cluster: Cluster,
+    record: Record,
+    view: View,
+    primary: MemberState,
+    state: MemberState,
+    why: str,
+) -> Rejoin:
+    if not primary.writable:
+        return Rejoin(reason=why)
+    donor = cluster.member(best_donor(cluster, record, view, state.name))
+    present = str(with_everything_of(primary))
+    clone = Clone(donor.name, donor.host, donor.port, donor.agent, present)
+    return Rejoin(clone, f"{why}: it is cloned from {donor.name}")
+
+
+def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
+    """From whom ``name`` is cloned: a replica before the primary, a learner before a voter."""
+    able = [
+        (
+            record.votes(state.name, state.incarnation),
+            cluster.setting(state.name).priority,
+            state.name,
         )
-    if attached(cluster, record, state):
-        return Rejoin(reason=_catching_up(state))
-    return Rejoin(_follow(cluster, record, state), _catching_up(state))
+        for member in cluster.others(record.primary)
+        if member.name != name
+        and (state := view.state(member.name))
+        and state.up
+        and not state.unfit
+        and not state.suspects
+        and not state.silent_seconds
+        and state.progress is None
+        and attached(cluster, record, state)
+        and state.replication.receiver is Receiver.ON
+    ]
+    return min(able)[2] if able else record.primary
 
 
 def attached(cluster: Cluster, record: Record, state: MemberState) -> bool:
@@ -83,8 +172,11 @@ def with_everything_of(primary: MemberState) -> GtidSet:
     return primary.applied_set().union(parse(primary.flavor, own))
 
 
-def _start(record: Record, primary: MemberState, state: MemberState) -> Rejoin:
-    """A server that is down is started only when its binlog ends with nothing that the primary lacks."""
+def _start(
+    cluster: Cluster, record: Record, view: View, primary: MemberState, state: MemberState
+) -> Rejoin:
+    """A server that is down is started when its binlog ends with nothing that the primary lacks, or when what it ends
+    with is committed already: then it is rewound."""
     tail = state.tail
     if tail.term < record.elected or tail.verdict is TailVerdict.UNCHECKED:
         present = str(with_everything_of(primary))
@@ -92,7 +184,7 @@ def _start(record: Record, primary: MemberState, state: MemberState) -> Rejoin:
             Cut(record.primary, present), "its server is down; its binlog is being checked"
         )
     if tail.verdict is TailVerdict.UNSAFE:
-        return Rejoin(reason=tail.reason)
+        return _clone(cluster, record, view, primary, state, tail.reason)
     return Rejoin(Start(), "its server is down and will be started")
 
 

@@ -137,6 +137,7 @@ class MemberState:
     :ivar origin: stream of the GTIDs that the server issues itself (see ``gtid.py``): its UUID, or ``domain-server``
     :ivar received: GTIDs received (applied ones included), in the server's own text
     :ivar applied: GTIDs applied, and so in this server's own binlog
+    :ivar last_applied: the same, at the last look before the server ended; only for telling
     :ivar proved: highest serial of a configuration in which this incarnation has committed a row of its own
     :ivar account: its own replication account
     :ivar barred: accounts that are locked here
@@ -161,6 +162,7 @@ class MemberState:
     writable: bool = False
     received: str = ""
     applied: str = ""
+    last_applied: str = ""
     proved: int = 0
     replication: Replication = field(default_factory=Replication)
     semi_sync: SemiSync = field(default_factory=SemiSync)
@@ -207,11 +209,20 @@ Sighting = Seen | Unseen
 
 
 @dataclass(frozen=True, slots=True)
+class Lapse:
+    """A member owes acknowledgements; see ``pulse.py``."""
+
+    seconds: float
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class View:
     """All that the manager knows of the members at the moment ``now`` (its monotonic clock, seconds)."""
 
     members: Mapping[str, Sighting]
     now: float
+    lapses: Mapping[str, Lapse] = field(default_factory=dict)
 
     def state(self, name: str) -> MemberState | None:
         """The member's present state, or None when it cannot be observed."""

@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import replace
 
 from holdfast.core.cluster import Cluster, Member
-from holdfast.core.commands import Cut, Fence, Follow, Promise, Promote, SetAcks, Start
+from holdfast.core.commands import (
+    Clone,
+    Cut,
+    Fence,
+    Follow,
+    Promise,
+    Promote,
+    Rewind,
+    SetAcks,
+    Start,
+)
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.gtid import Flavor
@@ -190,17 +200,24 @@ def test_a_server_that_is_down_is_checked_cut_and_started_but_not_when_that_is_u
     assert step(Tail()) == (check,)
     assert step(Tail(TailVerdict.CUT, term=2)) == (check,), "compared with an older primary"
     assert step(Tail(TailVerdict.CUT, term=3)) == (Send("m3", Start()),)
-    unsafe = Tail(TailVerdict.UNSAFE, term=3, reason="it holds DDL: clone it")
+    unsafe = Tail(TailVerdict.UNSAFE, term=3, reason="it holds DDL")
     decision = decided(two, view(primary(), replica("m2"), down("m3", tail=unsafe)))
-    assert not decision.steps
-    assert decision.reason == "m3: it holds DDL: clone it"
+    assert decision.steps == (Send("m3", clone_from("m2")),)
+    assert decision.reason == "m3: it holds DDL: it is cloned from m2"
+    committed = Tail(TailVerdict.COMMITTED, term=3, reason="it was no primary")
+    assert step(committed) == (Send("m3", Start()),)
 
 
-def test_errant_transactions_keep_a_member_out() -> None:
+def clone_from(name: str) -> Clone:
+    donor = CLUSTER.member(name)
+    return Clone(name, donor.host, donor.port, donor.agent, f"0-1-{2**63 - 2}")
+
+
+def test_errant_transactions_are_rewound() -> None:
     errant = replica("m3", incarnation="b", applied="0-1-9,0-3-4", replication=Replication())
     two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
     decision = decided(two, view(primary(), replica("m2"), errant))
-    assert not decision.steps
+    assert decision.steps == (Send("m3", Rewind("m1", f"0-1-{2**63 - 2}")),)
     assert "m3: it has transactions that m1 lacks (0-3-4)" in decision.reason
 
 

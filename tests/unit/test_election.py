@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from holdfast.core.cluster import Cluster, Member
 from holdfast.core.election import Elected, NobodyElected, elect, prefer_learner
 from holdfast.core.gtid import Flavor
+from holdfast.core.settings import MemberSettings, Settings
 from holdfast.core.view import MemberState, Replication, ServerStatus
 
 ONE = "11111111-71ca-11e1-9e33-c80aa9429562"
@@ -19,6 +21,7 @@ def member(
     flavor: Flavor = Flavor.MARIADB,
     applier: bool = True,
     error: str = "",
+    lag: float | None = 0.0,
 ) -> MemberState:
     return MemberState(
         name,
@@ -26,41 +29,50 @@ def member(
         server=ServerStatus.UP,
         received=received,
         applied=received if applied is None else applied,
-        replication=Replication(applier=applier, error=error),
+        replication=Replication(applier=applier, error=error, lag_seconds=lag),
     )
 
 
+def cluster(**settings: MemberSettings) -> Cluster:
+    members = tuple(Member(name, name, 3306) for name in "abcd")
+    return Cluster("c", members, Settings(members=settings))
+
+
+def choose(quorum: list[MemberState], **settings: MemberSettings) -> Elected | NobodyElected:
+    return elect(quorum, cluster(**settings))
+
+
 def test_the_one_that_received_everything() -> None:
-    assert elect([member("a", "0-1-5"), member("b", "0-1-7"), member("c", "0-1-6")]) == Elected(
+    assert choose([member("a", "0-1-5"), member("b", "0-1-7"), member("c", "0-1-6")]) == Elected(
         member("b", "0-1-7"), drained=True
     )
 
 
 def test_between_equals_the_one_that_has_applied_it_all() -> None:
     slow, quick = member("a", "0-1-7", "0-1-3"), member("b", "0-1-7")
-    assert elect([slow, quick]) == Elected(quick, drained=True)
+    assert choose([slow, quick]) == Elected(quick, drained=True)
 
 
 def test_between_equals_that_are_drained_the_first() -> None:
-    assert elect([member("a", "0-1-7"), member("b", "0-1-7")]) == Elected(
+    assert choose([member("a", "0-1-7"), member("b", "0-1-7")]) == Elected(
         member("a", "0-1-7"), drained=True
     )
 
 
 def test_the_foremost_must_drain_before_it_is_named() -> None:
     foremost = member("b", "0-1-7", "0-1-2")
-    assert elect([member("a", "0-1-5"), foremost]) == Elected(foremost, drained=False)
+    assert choose([member("a", "0-1-5"), foremost]) == Elected(foremost, drained=False)
 
 
 def test_what_a_lagging_applier_cannot_list_is_no_divergence() -> None:
     """MariaDB: b received 0-1-100 and 0-2-105, but its applier stands at 0-1-94."""
     foremost = member("b", "0-1-94,0-2-105", "0-1-94")
-    assert elect([member("a", "0-1-100,0-2-104"), foremost]) == Elected(foremost, drained=False)
+    assert choose([member("a", "0-1-100,0-2-104"), foremost]) == Elected(foremost, drained=False)
 
 
 def test_divergence_shows_once_the_foremost_has_applied_everything() -> None:
     foremost = member("b", "0-1-94,0-2-105")
-    outcome = elect([member("a", "0-1-100,0-2-104"), foremost])
+    outcome = choose([member("a", "0-1-100,0-2-104"), foremost])
     assert isinstance(outcome, NobodyElected)
     assert "a has 0-1-95..100 which b lacks" in outcome.reason
 
@@ -73,7 +85,7 @@ def test_divergence_shows_once_the_foremost_has_applied_everything() -> None:
     ],
 )
 def test_diverged_candidates_are_refused(flavor: Flavor, first: str, second: str) -> None:
-    outcome = elect([member("a", first, flavor=flavor), member("b", second, flavor=flavor)])
+    outcome = choose([member("a", first, flavor=flavor), member("b", second, flavor=flavor)])
     assert isinstance(outcome, NobodyElected)
     assert outcome.reason.startswith("a (")
     assert "have diverged" in outcome.reason
@@ -82,20 +94,20 @@ def test_diverged_candidates_are_refused(flavor: Flavor, first: str, second: str
 def test_one_whose_applier_is_broken_is_passed_over() -> None:
     broken = member("a", "0-1-7", "0-1-3", applier=False, error="duplicate key")
     well = member("b", "0-1-7", "0-1-5")
-    assert elect([broken, well]) == Elected(well, drained=False)
+    assert choose([broken, well]) == Elected(well, drained=False)
 
 
 def test_nobody_when_the_foremost_cannot_apply() -> None:
     broken = member("a", "0-1-7", "0-1-3", applier=False, error="duplicate key")
-    outcome = elect([broken, member("b", "0-1-6")])
+    outcome = choose([broken, member("b", "0-1-6")])
     assert isinstance(outcome, NobodyElected)
     assert "a received everything but cannot apply it (duplicate key)" in outcome.reason
 
 
 def preferred(quorum: list[MemberState], *learners: MemberState) -> Elected:
-    outcome = elect(quorum)
+    outcome = choose(quorum)
     assert isinstance(outcome, Elected)
-    return prefer_learner(outcome, learners, quorum)
+    return prefer_learner(outcome, learners, quorum, cluster())
 
 
 def test_a_learner_that_received_more_goes_first() -> None:
@@ -120,3 +132,48 @@ def test_a_learner_that_lacks_what_a_voter_has_is_never_preferred() -> None:
     mysql = [member("a", f"{ONE}:1-7", flavor=Flavor.MYSQL)]
     errant = member("c", f"{ONE}:1-6,{TWO}:1-9", flavor=Flavor.MYSQL)
     assert preferred(mysql, errant) == Elected(mysql[0], drained=True)
+
+
+def test_the_higher_priority_between_equals() -> None:
+    level = [member("a", "0-1-7"), member("b", "0-1-7")]
+    assert choose(level, b=MemberSettings(priority=200)) == Elected(level[1], drained=True)
+
+
+def test_a_higher_priority_first_fetches_what_another_received() -> None:
+    ahead, preferred = member("a", "0-1-9"), member("b", "0-1-7")
+    outcome = choose([ahead, preferred], b=MemberSettings(priority=200))
+    assert outcome == Elected(preferred, drained=False, fetch_from="a")
+
+
+def test_only_what_is_applied_can_be_fetched() -> None:
+    ahead, preferred = member("a", "0-1-9", "0-1-8"), member("b", "0-1-7")
+    outcome = choose([ahead, preferred], b=MemberSettings(priority=200))
+    assert outcome == Elected(ahead, drained=False)
+
+
+def test_a_higher_priority_that_lacks_much_is_passed_over() -> None:
+    ahead, far = member("a", "0-1-9000"), member("b", "0-1-7")
+    assert choose([ahead, far], b=MemberSettings(priority=200)) == Elected(ahead, drained=True)
+
+
+def test_priority_zero_is_never_primary_but_gives_what_it_has() -> None:
+    ahead, other = member("a", "0-1-9000"), member("b", "0-1-7")
+    never = MemberSettings(priority=0)
+    assert choose([ahead, other], a=never) == Elected(other, drained=False, fetch_from="a")
+    outcome = choose([ahead, other], a=never, b=never)
+    assert isinstance(outcome, NobodyElected)
+    assert "a: its priority is 0; b: its priority is 0" in outcome.reason
+
+
+def test_an_applier_that_is_too_far_behind_is_passed_over_unless_that_is_ignored() -> None:
+    late = member("a", "0-1-9", "0-1-3", lag=12.0)
+    other = member("b", "0-1-7")
+    ten = MemberSettings(max_lag_seconds=10.0)
+    assert choose([late, other], a=ten) == Elected(late, drained=False)  # to be fetched from
+    assert choose([member("a", "0-1-9"), other], a=ten) == Elected(
+        member("a", "0-1-9"), drained=True
+    )
+    outcome = choose([late], a=ten)
+    assert isinstance(outcome, NobodyElected)
+    assert "12 s behind, max_lag is 10 s" in outcome.reason
+    assert choose([late], a=MemberSettings()) == Elected(late, drained=False)

@@ -11,13 +11,12 @@ from holdfast.core.quorum import (
     Configuration,
     Voter,
     acks_for,
-    acks_now,
     extendable,
     most_voters,
     recoverable,
     settled,
 )
-from holdfast.core.settings import Durability
+from holdfast.core.settings import Durability, Mode, Settings
 
 PRIMARY = ("p", "1")
 
@@ -61,7 +60,8 @@ def test_a_recovery_quorum_leaves_too_few_to_acknowledge_more(others: int) -> No
 def test_a_cluster_can_be_recovered_as_long_as_fewer_than_k_others_are_lost(
     others: int, durability: Durability
 ) -> None:
-    of = configuration(voters(others), acks_for(others + 1, durability))
+    settings = Settings(durability=durability)
+    of = configuration(voters(others), acks_for(others + 1, settings, Flavor.MYSQL))
     for alive in subsets(voters(others)):
         lost = others - len(alive)
         assert of.recoverable("p", alive) == (lost < of.acks)
@@ -78,28 +78,41 @@ def test_the_primary_and_another_run_of_a_voter_do_not_count() -> None:
 @pytest.mark.parametrize("before", range(5))
 @pytest.mark.parametrize("after", range(5))
 def test_nothing_acknowledged_during_a_change_is_missed(before: int, after: int) -> None:
-    """All changes that ``extendable`` allows: whatever acknowledges then meets each joint quorum."""
+    """All changes that ``extendable`` allows. First the primary still waits as before, for voters of before; from
+    then on for ``new.acks``, of whoever can acknowledge. Whatever is acknowledged meets each joint quorum."""
     people = sorted(voters(5))
     old_voters = frozenset(people[:before])
+    checked = 0
     for new_voters in (c for c in subsets(people) if len(c) == after):
-        for dead in subsets(old_voters):
+        for unable in subsets(old_voters):
             for old_acks, new_acks in product(range(before + 1), range(after + 1)):
                 old = configuration(old_voters, old_acks)
                 new = configuration(new_voters, new_acks)
-                if not extendable([old], new, "p", dead):
+                if not extendable(new, "p", old_voters - unable):
                     continue
-                needed = acks_now([old, new])
-                alive = (old_voters | new_voters) - dead
                 quorums = [r for r in subsets(people) if recoverable([old, new], "p", r)]
-                for acked in subsets(alive):
-                    if len(acked) >= needed:
-                        assert all(acked & quorum for quorum in quorums), (old, new, dead)
+                able = (old_voters | new_voters) - unable
+                sets = [a for a in subsets(old_voters - unable) if len(a) >= old_acks]
+                sets += [a for a in subsets(able) if len(a) >= new_acks]
+                for acked in sets:
+                    assert all(acked & quorum for quorum in quorums), (old, new, unable)
+                    checked += bool(quorums)
+    assert checked or not before or not after
+
+
+def test_from_alone_a_voter_may_acknowledge_before_the_primary_waits() -> None:
+    """With k = 0 in force nobody is deposed, so it does not matter who acknowledges."""
+    for old_voters, new_voters in product(subsets(voters(3)), subsets(voters(3))):
+        for acks in range(len(new_voters) + 1):
+            in_force = [configuration(old_voters, 0), configuration(new_voters, acks)]
+            assert not any(recoverable(in_force, "p", r) for r in subsets(voters(3)))
 
 
 def test_a_live_voter_left_out_makes_a_change_unsafe() -> None:
-    old, new = configuration(voters(2), 1), configuration({("v0", "1")}, 1)
-    assert not extendable([old], new, "p", frozenset())
-    assert extendable([old], new, "p", frozenset({("v1", "1")}))
+    new = configuration({("v0", "1")}, 1)
+    assert not extendable(new, "p", voters(2))
+    assert extendable(new, "p", voters(2) - {("v1", "1")})
+    assert extendable(configuration((), 0), "p", voters(2))
 
 
 @pytest.mark.parametrize("others", range(6))
@@ -118,11 +131,19 @@ def test_settled_means_that_every_quorum_has_one_that_holds_everything(others: i
     [(1, 0, 0), (2, 1, 1), (3, 1, 2), (4, 2, 3), (5, 2, 4), (6, 3, 5), (7, 3, 6)],
 )
 def test_acks(count: int, majority: int, everyone: int) -> None:
-    assert acks_for(count, Durability.MAJORITY) == majority
-    assert acks_for(count, Durability.ALL) == everyone
+    assert acks_for(count, Settings(), Flavor.MYSQL) == majority
+    assert acks_for(count, Settings(durability=Durability.ALL), Flavor.MYSQL) == everyone
+    assert acks_for(count, Settings(mode=Mode.ASYNC), Flavor.MYSQL) == 0
+
+
+def test_more_acknowledgements_can_be_asked_for_as_far_as_there_are_voters() -> None:
+    asked = Settings(ack_count=3)
+    assert [acks_for(n, asked, Flavor.MYSQL) for n in range(1, 8)] == [0, 1, 2, 3, 3, 3, 3]
 
 
 @pytest.mark.parametrize("durability", list(Durability))
 def test_mariadb_never_needs_more_than_one_acknowledgement(durability: Durability) -> None:
-    most = most_voters(Flavor.MARIADB, durability)
-    assert acks_for(most, durability) == 1
+    settings = Settings(durability=durability)
+    most = most_voters(settings, Flavor.MARIADB)
+    asked = most - 1 if durability is Durability.ALL else most // 2
+    assert acks_for(most, settings, Flavor.MARIADB) == asked == 1

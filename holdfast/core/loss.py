@@ -1,0 +1,34 @@
+"""What a failover may lose in the modes that do not promise anything."""
+
+from __future__ import annotations
+
+from holdfast.core.cluster import Cluster
+from holdfast.core.gtid import parse
+from holdfast.core.record import Record
+from holdfast.core.settings import Mode
+from holdfast.core.view import MemberState, View
+
+
+def refused(cluster: Cluster, record: Record) -> str:
+    """Why nobody may take over although that would lose nothing for certain, or \"\" where a loss is allowed."""
+    if record.mode is Mode.STRONG:
+        return "no recovery quorum" if record.acks else f"{record.primary} served alone"
+    if cluster.settings.allow_loss:
+        return ""
+    return (
+        f"mode {record.mode}: a replica may lack what {record.primary} acknowledged "
+        "(holdfast config set allow_loss true would let it take over)"
+    )
+
+
+def missing_from(record: Record, view: View, chosen: MemberState) -> str:
+    """How much cannot be vouched for when ``chosen`` takes over."""
+    state = view.state(record.primary)
+    known = state.last_applied if state else ""
+    moment = f"what {record.primary} committed in its last moments cannot be vouched for"
+    if not known:
+        return f"how far {record.primary} had come is not known: {moment}"
+    missing = parse(chosen.flavor, known).subtract(chosen.applied_set())
+    if not missing:
+        return f"it has everything that {record.primary} was last seen with; {moment}"
+    return f"it lacks {missing.count()} transactions that {record.primary} was last seen with ({missing}); {moment}"

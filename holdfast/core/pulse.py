@@ -1,0 +1,75 @@
+"""Since when each member owes the primary an acknowledgement: the one thing that a single look cannot tell."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from holdfast.core.gtid import Flavor, parse
+from holdfast.core.view import Lapse, MemberState, Receiver, Seen, Unseen, View
+
+
+@dataclass(frozen=True, slots=True)
+class Pulse:
+    """One member.
+
+    :ivar mark: what the primary had committed at ``since``, as it says it
+    :ivar since: the last moment (the manager's clock, seconds) at which nothing was held against the member
+    :ivar reason: what is held against it now, or ""
+    """
+
+    mark: str
+    since: float
+    reason: str = ""
+
+
+def felt(before: Mapping[str, Pulse], primary: str, view: View) -> dict[str, Pulse]:
+    """The pulses after a look at ``view``. To be felt at every look: what was never seen well is counted from now."""
+    state = view.state(primary)
+    mark = state.applied if state and state.up else ""
+    return {
+        name: _felt(before.get(name) or Pulse(mark, view.now), mark, state, name, view)
+        for name in view.members
+        if name != primary
+    }
+
+
+def lapses(pulses: Mapping[str, Pulse], now: float) -> dict[str, Lapse]:
+    """Members that owe something, for how long, and what."""
+    return {
+        name: Lapse(now - pulse.since, pulse.reason)
+        for name, pulse in pulses.items()
+        if pulse.reason
+    }
+
+
+def _felt(before: Pulse, mark: str, primary: MemberState | None, name: str, view: View) -> Pulse:
+    sighting = view.members.get(name)
+    if not isinstance(sighting, Seen):
+        since = sighting.since if isinstance(sighting, Unseen) else view.now
+        return Pulse(before.mark, min(before.since, since), "its agent does not answer")
+    state = sighting.state
+    if not state.up:
+        return Pulse(mark, view.now)  # known to be down: no matter of patience
+    if state.silent_seconds:
+        since = min(before.since, view.now - state.silent_seconds)
+        return Pulse(before.mark, since, "its server does not answer")
+    if state.replication.receiver is not Receiver.ON:
+        return Pulse(before.mark, before.since, "its receiver is not connected")
+    if primary is None or not _owes(state, primary, before.mark):
+        return Pulse(mark or before.mark, view.now)
+    return Pulse(before.mark, before.since, "it does not receive what the primary commits")
+
+
+def _owes(state: MemberState, primary: MemberState, mark: str) -> bool:
+    """Whether it lacks what the primary had at the mark, or commits have been waiting since then for its kind.
+
+    MySQL does not show what waits: who has received something of it has more than the primary shows.
+    """
+    received = state.received_set()
+    if not received.covers(parse(primary.flavor, mark)):
+        return True
+    stalled = primary.semi_sync.waiting > 0 and primary.applied == mark
+    if not stalled or primary.flavor is Flavor.MARIADB:
+        return False
+    return not received.subtract(primary.applied_set())

@@ -1,0 +1,61 @@
+"""Who of those that could vote gets one of the seats."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast.core.cluster import Cluster
+from holdfast.core.quorum import Voter, most_voters
+from holdfast.core.settings import Durability, Mode, Settings, WhenAlone
+from holdfast.core.view import MemberState
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """:ivar seated: it votes already"""
+
+    name: str
+    incarnation: str
+    seated: bool
+
+    @property
+    def voter(self) -> Voter:
+        return self.name, self.incarnation
+
+
+def chosen(
+    cluster: Cluster, primary: MemberState, candidates: Sequence[Candidate]
+) -> frozenset[Voter]:
+    """The voters beside the primary: those that vote already, then by priority, as far as there are seats.
+
+    With durability ``zones`` any k of them must hold one in another zone than the primary's: so fewer than k
+    are of its own.
+    """
+    seats = most_voters(cluster.settings, primary.flavor) - 1
+    order = [member.name for member in cluster.members]
+    best = sorted(
+        candidates,
+        key=lambda each: (
+            not each.seated,
+            -cluster.setting(each.name).priority,
+            order.index(each.name) if each.name in order else len(order),
+        ),
+    )
+    if cluster.settings.durability is not Durability.ZONES:
+        return frozenset(each.voter for each in best[:seats])
+    zone = cluster.setting(primary.name).zone
+    away = [each for each in best if cluster.setting(each.name).zone != zone][:seats]
+    near = [each for each in best if cluster.setting(each.name).zone == zone]
+    taken = list(away)
+    for each in near[: seats - len(away)]:
+        acks = (len(taken) + 2) // 2
+        if len(taken) - len(away) + 1 >= acks:
+            break
+        taken.append(each)
+    return frozenset(each.voter for each in taken)
+
+
+def may_be_alone(settings: Settings) -> bool:
+    """Whether a primary without any other voter acknowledges."""
+    return settings.mode is Mode.ASYNC or settings.when_alone is WhenAlone.SERVE
