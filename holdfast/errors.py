@@ -46,10 +46,10 @@ class StaleTerm(Refused):
 
 
 class Conflict(Refused):
-    """Compare-and-set failed: the record is not at the version that was expected."""
+    """Compare-and-set failed: the record, or the settings, are not at the version that was expected."""
 
-    def __init__(self, cluster: str, expected: int) -> None:
-        super().__init__(f"the record of {cluster} is no longer at version {expected}")
+    def __init__(self, cluster: str, expected: int, what: str = "record") -> None:
+        super().__init__(f"another has changed the {what} of {cluster} since version {expected}")
         self.cluster = cluster
         self.expected = expected
 

@@ -17,10 +17,12 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from holdfast.errors import BadInput, Fatal
+from holdfast.errors import BadInput, Fatal, HoldfastError, OutcomeUnknown, Refused, Unreachable
 
 OPEN_PATHS = frozenset({"/v1/health"})
 KEEP_ALIVE_SECONDS = 600
+
+_STATUS: dict[type[HoldfastError], int] = {Refused: 409, Unreachable: 503, OutcomeUnknown: 504}
 
 logger = logging.getLogger(__name__)
 
@@ -92,6 +94,13 @@ def one_line_errors(app: FastAPI) -> None:
     @app.exception_handler(BadInput)
     async def bad_input(request: Request, error: BadInput) -> Response:
         return error_response(400, "BadInput", str(error))
+
+    @app.exception_handler(HoldfastError)
+    async def by_consequence(request: Request, error: HoldfastError) -> Response:
+        for kind, status in _STATUS.items():
+            if isinstance(error, kind):
+                return error_response(status, kind.__name__, str(error))
+        return error_response(500, "OutcomeUnknown", str(error))
 
     @app.exception_handler(RequestValidationError)
     async def bad_query(request: Request, error: RequestValidationError) -> Response:

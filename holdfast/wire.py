@@ -1,6 +1,7 @@
 """The agents' HTTP API as data: what goes over the wire between manager and agent.
 
 GET  /v1/state?since=VERSION&wait=SECONDS   -> StateReply, at once when VERSION is not the present one
+GET  /v1/identity                           -> Identity
 POST /v1/command                            CommandRequest -> CommandReply
 """
 
@@ -13,6 +14,7 @@ from typing import Any, get_args
 from pydantic import BaseModel, TypeAdapter
 
 from holdfast.core.commands import Command
+from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState
 from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, StaleTerm, Unreachable
 
@@ -81,6 +83,21 @@ class StateReply(BaseModel):
 
     state: MemberState
     version: int
+
+
+class Identity(BaseModel):
+    """Who an agent's member is, as its files say; "" or 0 where they do not.
+
+    :ivar account: its own replication account
+    """
+
+    cluster: str
+    name: str
+    flavor: Flavor
+    account: str = ""
+    host: str = ""
+    port: int = 0
+    server_id: int = 0
 
 
 def consequence(error: HoldfastError) -> str:

@@ -16,7 +16,7 @@ from holdfast.agent.board import Board
 from holdfast.agent.lane import Lane
 from holdfast.errors import BadInput
 from holdfast.serving import BearerToken, first_complaint, one_line_errors
-from holdfast.wire import CommandReply, CommandRequest, StateReply
+from holdfast.wire import CommandReply, CommandRequest, Identity, StateReply
 
 LONGEST_WAIT_SECONDS = 60.0
 LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
@@ -67,7 +67,12 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
 def make_app(
-    board: Board, lane: Lane, poll: LongPoll, token: str | None, lifespan: Lifespan | None = None
+    board: Board,
+    lane: Lane,
+    poll: LongPoll,
+    token: str | None,
+    lifespan: Lifespan | None = None,
+    identity: Identity | None = None,
 ) -> FastAPI:
     app = FastAPI(
         title="Holdfast agent",
@@ -83,6 +88,13 @@ def make_app(
     async def health() -> Response:
         """Whether the agent itself runs; says nothing of its server."""
         return Response(b'{"status":"ok"}', media_type="application/json")
+
+    if identity is not None:
+
+        @app.get("/v1/identity", response_model=Identity)
+        async def who() -> Identity:
+            """Who this agent's member is, as its files say."""
+            return identity
 
     @app.get("/v1/state", response_model=StateReply)
     async def state(since: int | None = None, wait: float = 0.0) -> Response:

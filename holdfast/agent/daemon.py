@@ -21,6 +21,7 @@ from holdfast.agent.api import LongPoll, make_app
 from holdfast.agent.board import Board
 from holdfast.agent.duties import Duties
 from holdfast.agent.flushing import RelaxedMarker
+from holdfast.agent.identity import identity
 from holdfast.agent.lane import Lane
 from holdfast.agent.observe import Observer
 from holdfast.agent.term import TermFile
@@ -135,7 +136,7 @@ class Agent:
             await asyncio.to_thread(observer.stop)
             self._server.close()
 
-        return make_app(self.board, lane, poll, self._token, lifespan)
+        return make_app(self.board, lane, poll, self._token, lifespan, identity(config))
 
     def stop(self) -> None:
         """Answer everybody who waits, and end."""

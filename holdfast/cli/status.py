@@ -12,7 +12,7 @@ import typer
 from holdfast.errors import BadInput
 
 if TYPE_CHECKING:
-    from holdfast.sandbox.client import ManagerClient
+    from holdfast.client import ManagerClient
 
 NOT_WRITABLE = 4
 URL_VARIABLE = "HOLDFAST_MANAGER"
@@ -79,8 +79,8 @@ def short_gtids(text: str, width: int = 40) -> str:
 
 
 def _client(url: str | None, token_file: Path | None) -> ManagerClient:
+    from holdfast.client import ManagerClient
     from holdfast.config.load import secret
-    from holdfast.sandbox.client import ManagerClient
 
     url = url or os.environ.get(URL_VARIABLE)
     token_path = token_file or os.environ.get(TOKEN_VARIABLE)

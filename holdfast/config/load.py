@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
-from difflib import get_close_matches
+from collections.abc import Hashable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import yaml
-from pydantic import BaseModel, ValidationError
 
+from holdfast.config.complaint import Model, validated
 from holdfast.config.schema import AccountConfig, AgentConfig, ManagerConfig
 from holdfast.errors import BadInput
 from holdfast.server.base import Account
-
-Model = TypeVar("Model", bound=BaseModel)
 
 
 def agent_config(path: Path) -> AgentConfig:
@@ -63,41 +60,22 @@ def _load(path: Path, model: type[Model]) -> Model:
         text = path.read_text()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput("--config", f"cannot read {path}: {error}") from None
+    data = mapping(text, path.name)
+    return validated(model, data, path.name)
+
+
+def mapping(text: str, where: str) -> dict[str, Any]:
+    """A document's keys and values.
+
+    :raises BadInput: it is no valid YAML, gives a key twice, or is no mapping
+    """
     try:
         data = yaml.load(text, Loader=_StrictLoader)
     except yaml.YAMLError as error:
-        raise BadInput(path.name, f"not valid YAML: {' '.join(str(error).split())}") from None
+        raise BadInput(where, f"not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(data, dict):
-        raise BadInput(path.name, "must be a mapping of keys to values")
-    try:
-        return model.model_validate(data)
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        message = first["msg"].removeprefix("Value error, ")
-        if first["type"] == "extra_forbidden":
-            message = f"unknown key{_meant(model, first['loc'])}"
-        elif first["type"] == "missing":
-            message = "required, and not there"
-        raise BadInput(f"{path.name}: {key}" if key else path.name, message) from None
-
-
-def _meant(model: type[BaseModel], location: Sequence[str | int]) -> str:
-    known: list[str] = []
-    for each in _models(model):
-        known += each.model_fields
-    close = get_close_matches(str(location[-1]), known, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
-def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
-    """The model and the models that its fields hold, directly or in a tuple."""
-    found = [model]
-    for info in model.model_fields.values():
-        for inner in (info.annotation, *getattr(info.annotation, "__args__", ())):
-            if isinstance(inner, type) and issubclass(inner, BaseModel):
-                found += _models(inner)
-    return found
+        raise BadInput(where, "must be a mapping of keys to values")
+    return data
 
 
 class _StrictLoader(yaml.SafeLoader):

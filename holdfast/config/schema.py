@@ -5,14 +5,15 @@ from __future__ import annotations
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from holdfast.config.settings import SettingsDocument, check, effective, flat, refuse_strangers
+from holdfast.config.values import Name, StrictModel
 from holdfast.core.gtid import Flavor
-from holdfast.core.settings import Durability
+from holdfast.errors import BadInput
 
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
 
@@ -39,10 +40,6 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
-class _Model(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
 def is_loopback(address: str) -> bool:
     """Whether ``HOST:PORT`` can be reached from this machine alone."""
     host = address.rpartition(":")[0].strip("[]")
@@ -54,7 +51,7 @@ def is_loopback(address: str) -> bool:
         return False
 
 
-class _Daemon(_Model):
+class _Daemon(StrictModel):
     """What agent and manager have in common: an HTTP API.
 
     :ivar token_file: holds the bearer token that requests must carry; may be left out on loopback only
@@ -71,14 +68,14 @@ class _Daemon(_Model):
         return self
 
 
-class AccountConfig(_Model):
+class AccountConfig(StrictModel):
     """A database account; the password stands in a file of its own."""
 
     user: Name
     password_file: Path
 
 
-class ServerConfig(_Model):
+class ServerConfig(StrictModel):
     """The database server on this host.
 
     :ivar command: argv that runs the server binary, without options
@@ -109,18 +106,26 @@ class AgentConfig(_Daemon):
     replication: AccountConfig
 
 
-class MemberConfig(_Model):
-    """A member as the manager knows it: its agent, and where its server takes connections."""
+class MemberConfig(StrictModel):
+    """A member as the manager knows it: its agent, and where its server takes connections.
+
+    :ivar account: the user with which it replicates, as in its agent's file; "" stands for ``repl_NAME``
+    """
 
     name: Name
     agent: Url
     host: str
     port: Port
+    account: Name | Literal[""] = ""
 
 
-class ClusterConfig(_Model):
+class ClusterConfig(StrictModel):
+    """:ivar settings: with which it begins; what a person changes while it runs is kept in the store
+    :ivar members: with which it begins
+    """
+
     name: Name
-    durability: Durability = Durability.MAJORITY
+    settings: SettingsDocument = SettingsDocument()
     members: Annotated[tuple[MemberConfig, ...], Field(min_length=1, max_length=7)]
 
     @model_validator(mode="after")
@@ -128,6 +133,13 @@ class ClusterConfig(_Model):
         _no_twins("members", "name", [member.name for member in self.members])
         _no_twins("members", "agent", [member.agent for member in self.members])
         _no_twins("members", "host:port", [f"{m.host}:{m.port}" for m in self.members])
+        names = [member.name for member in self.members]
+        given = flat(self.settings)
+        try:
+            refuse_strangers(given, names)
+            check(effective([given], names), names)
+        except BadInput as error:
+            raise ValueError(f"settings: {error}") from None
         return self
 
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
+from typing import Any
 
 from holdfast.core.commands import Command
 from holdfast.core.decision import Send
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, OutcomeUnknown
 from holdfast.manager.client import AgentClient
 from holdfast.manager.events import EventKind, EventLog
 from holdfast.manager.observe import Observer
-from holdfast.wire import command_name
+from holdfast.wire import CommandReply, command_name
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
@@ -38,18 +39,62 @@ class Actor:
         self._agents = agents
         self._observer = observer
         self._events = events
-        self._under_way: dict[str, tuple[int, Command, asyncio.Task[None]]] = {}
+        self._under_way: dict[str, tuple[int, Command, asyncio.Task[Any]]] = {}
         self._last: dict[tuple[str, type[Command]], _Last] = {}
 
     def send(self, term: int, step: Send) -> None:
         """Start it, unless the member is busy with a command of this term, or it was sent just now."""
         busy = self._under_way.get(step.member)
-        if busy and busy[0] >= term:
+        if (busy and busy[0] >= term) or step.member not in self._agents:
             return
         if not self._due(term, step):
             return
         task = asyncio.create_task(self._carry_out(term, step))
         self._under_way[step.member] = (term, step.command, task)
+
+    async def order(self, term: int, step: Send) -> CommandReply:
+        """Carry out what a person ordered, after what is under way, and answer how it went.
+
+        :raises HoldfastError: by consequence
+        """
+        while busy := self._under_way.get(step.member):
+            await asyncio.wait([busy[2]])
+        begun = time.monotonic()
+        task = asyncio.create_task(self._ordered(term, step))
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        self._under_way[step.member] = (term, step.command, task)
+        what = f"{step.member}: {command_name(step.command)}, as ordered"
+        try:
+            # whoever ordered it may leave: the member is busy with it until it has ended
+            reply = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise OutcomeUnknown(f"{what}: called off; look at the status") from None
+            raise
+        reply.fail(step.member, term)
+        took = (time.monotonic() - begun) * 1000
+        self._events.add(EventKind.COMMAND, what, step.member, took, reply.steps)
+        return reply
+
+    async def _ordered(self, term: int, step: Send) -> CommandReply:
+        try:
+            reply = await self._agents[step.member].command(term, step.command)
+            self._observer.accept(reply.state, reply.version)
+            return reply
+        finally:
+            self._over(step.member)
+
+    def _over(self, member: str) -> None:
+        """What this task did for ``member`` has ended."""
+        if self._under_way.get(member, (0, None, None))[2] is asyncio.current_task():
+            del self._under_way[member]
+        self._observer.changed.set()
+
+    def forget(self, member: str) -> None:
+        """It is no member any more: what is under way there is called off."""
+        _, _, task = self._under_way.pop(member, (0, None, None))
+        if task is not None:
+            task.cancel()
 
     def _due(self, term: int, step: Send) -> bool:
         key = (step.member, type(step.command))
@@ -88,10 +133,8 @@ class Actor:
                     EventKind.FAILED, text, step.member, (time.monotonic() - begun) * 1000
                 )
         finally:
-            if self._under_way.get(step.member, (0,))[0] == term:
-                del self._under_way[step.member]
             self._last[step.member, type(step.command)].ended = time.monotonic()
-            self._observer.changed.set()
+            self._over(step.member)
 
     def _told(self, step: Send, text: str) -> bool:
         """Whether the outcome differs from the last one of that command: the same failure is told once."""

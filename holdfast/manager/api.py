@@ -1,9 +1,19 @@
 """The manager's HTTP API, for the command line and for whoever monitors.
 
-GET /v1/health
-GET /v1/clusters                                      -> {"clusters": [name, …]}
-GET /v1/clusters/{name}/status                        -> core.status.Status
-GET /v1/clusters/{name}/events?since=ID&wait=SECONDS  -> {"events": [manager.events.Event, …]}
+GET    /v1/health
+GET    /v1/clusters                                      -> {"clusters": [name, …]}
+GET    /v1/clusters/{name}/status                        -> core.status.Status
+GET    /v1/clusters/{name}/events?since=ID&wait=SECONDS  -> {"events": [manager.events.Event, …]}
+GET    /v1/clusters/{name}/settings                      -> {"version": N, "settings": [configure.Item, …]}
+POST   /v1/clusters/{name}/settings      SettingsChange  -> {"version": N, "notes": [sentence, …]}
+GET    /v1/clusters/{name}/members                       -> {"members": [core.cluster.Member, …]}
+POST   /v1/clusters/{name}/members       people.Newcomer -> core.cluster.Member
+POST   /v1/clusters/{name}/members/{member}/remove       -> {"removed": bool, "waiting": why, "notes": […]}
+POST   /v1/clusters/{name}/members/{member}/clone        CloneRequest   -> {"done": sentence}
+POST   /v1/clusters/{name}/members/{member}/restart      RestartRequest -> {"done": sentence}
+
+Errors are ``{"error": class, "message": one line}``: 400 bad input, 404 no such cluster or member, 409 refused, 503
+nobody to do it (not leading, an agent that does not answer), 504 the outcome is unknown.
 """
 
 from __future__ import annotations
@@ -11,17 +21,53 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Response
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
+from holdfast.config.schema import Url
+from holdfast.config.values import Name, StrictModel
+from holdfast.core.orders import CloneMember, RestartMember
 from holdfast.core.status import Status
 from holdfast.manager.events import Event
 from holdfast.manager.lead import Leader
+from holdfast.manager.people import Newcomer, People
 from holdfast.serving import BearerToken, one_line_errors
 
 LONGEST_WAIT_SECONDS = 60.0
 
 _STATUS = TypeAdapter(Status)
 _EVENTS = TypeAdapter(dict[str, list[Event]])
+
+
+class NoArguments(StrictModel):
+    """``{}``: a request that changes something is JSON, which no web page can send unasked."""
+
+
+class SettingsChange(StrictModel):
+    """:ivar set: values by dotted key, as people write them
+    :ivar expected: the version that it is based on; None for whatever is there
+    """
+
+    set: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
+    unset: list[str] = Field(default_factory=list)
+    expected: int | None = None
+
+
+class NewcomerRequest(StrictModel):
+    name: Name
+    agent: Url
+    host: str = ""
+    port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+class CloneRequest(StrictModel):
+    donor: str = ""
+    discard: bool = False
+
+
+class RestartRequest(StrictModel):
+    """:ivar waiting: writes may wait meanwhile, where they must"""
+
+    waiting: bool = False
 
 
 def make_app(leaders: dict[str, Leader], token: str | None, lifespan: Any = None) -> FastAPI:
@@ -58,6 +104,47 @@ def make_app(leaders: dict[str, Leader], token: str | None, lifespan: Any = None
         """The events after ``since``; waits up to ``wait`` seconds for the first."""
         found = await _leader(name).events.since(since, wait)
         return _json(_EVENTS.dump_json({"events": found}))
+
+    @app.get("/v1/clusters/{name}/settings")
+    async def settings(name: str) -> dict[str, Any]:
+        return People(_leader(name)).settings()
+
+    @app.post("/v1/clusters/{name}/settings")
+    async def change_settings(name: str, change: SettingsChange) -> dict[str, Any]:
+        """Set and unset keys, all or nothing."""
+        return await People(_leader(name)).set(change.set, change.unset, change.expected)
+
+    @app.get("/v1/clusters/{name}/members")
+    async def members(name: str) -> dict[str, Any]:
+        return People(_leader(name)).members()
+
+    @app.post("/v1/clusters/{name}/members")
+    async def add_member(name: str, newcomer: NewcomerRequest) -> dict[str, Any]:
+        """Make it a member, if its agent answers and nothing stands against it."""
+        return await People(_leader(name)).add(Newcomer(**newcomer.model_dump()))
+
+    @app.post("/v1/clusters/{name}/members/{member}/remove")
+    async def remove_member(name: str, member: str, _: NoArguments) -> dict[str, Any]:
+        """Take it out, or begin to; to be asked again until ``removed``."""
+        return await People(_of(name, member)).remove(member)
+
+    @app.post("/v1/clusters/{name}/members/{member}/clone")
+    async def clone_member(name: str, member: str, asked: CloneRequest) -> dict[str, str]:
+        """Replace its data; answers when that has begun."""
+        order = CloneMember(member, asked.donor, asked.discard)
+        return {"done": await _of(name, member).order(order)}
+
+    @app.post("/v1/clusters/{name}/members/{member}/restart")
+    async def restart_member(name: str, member: str, asked: RestartRequest) -> dict[str, str]:
+        """Restart its server; answers when it is up, or for the primary when it has begun."""
+        return {"done": await _of(name, member).order(RestartMember(member, asked.waiting))}
+
+    def _of(name: str, member: str) -> Leader:
+        leader = _leader(name)
+        names = [each.name for each in leader.cluster.members]
+        if member not in names:
+            raise HTTPException(404, f"no member {member!r}; there are {', '.join(names)}")
+        return leader
 
     def _leader(name: str) -> Leader:
         if name not in leaders:

@@ -18,7 +18,7 @@ from holdfast.core.commands import (
     Rewind,
 )
 from holdfast.errors import OutcomeUnknown, Unreachable
-from holdfast.wire import CommandReply, CommandRequest, StateReply, command_name
+from holdfast.wire import CommandReply, CommandRequest, Identity, StateReply, command_name
 
 CONNECT_SECONDS = 0.5
 GRACE_SECONDS = 1.5
@@ -65,6 +65,19 @@ class AgentClient:
             return _STATE.validate_json(response.content)
         except (httpx.TransportError, ValidationError) as error:
             raise Unreachable(_why(error)) from None
+
+    async def identity(self) -> Identity:
+        """Who is there, as its files say.
+
+        :raises Unreachable: no answer, or none that can be understood
+        """
+        timeout = httpx.Timeout(2, connect=CONNECT_SECONDS)
+        try:
+            response = await self._http.get("/v1/identity", timeout=timeout)
+            self._understood(response)
+            return Identity.model_validate_json(response.content)
+        except (httpx.TransportError, ValidationError) as error:
+            raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
 
     async def command(self, term: int, command: Command) -> CommandReply:
         """Have ``command`` carried out; the reply's ``fail`` raises what went wrong there.

@@ -15,12 +15,12 @@ from fastapi import FastAPI
 
 from holdfast import log
 from holdfast.config.load import secret
-from holdfast.config.schema import ClusterConfig, ManagerConfig
-from holdfast.core.cluster import Cluster, Member
-from holdfast.core.settings import Settings
+from holdfast.config.schema import ManagerConfig
+from holdfast.core.cluster import Member
 from holdfast.errors import Fatal
 from holdfast.manager.api import make_app
 from holdfast.manager.client import AgentClient
+from holdfast.manager.configure import Given
 from holdfast.manager.lead import Leader
 from holdfast.serving import HttpServer, listening
 from holdfast.store.sqlite import SqliteStore
@@ -54,8 +54,11 @@ async def _serve(
     token: str | None,
     agent_token: str | None,
 ) -> None:
+    def connect(member: Member) -> AgentClient:
+        return AgentClient(member.name, member.agent, agent_token)
+
     leaders = {
-        each.name: Leader(_cluster(each), _agents(each, agent_token), store)
+        each.name: Leader(Given.by(each), connect, store)
         for each in config.clusters
     }
 
@@ -86,18 +89,6 @@ async def _serve(
     await server.serve(sockets=[listener])
     if failures:
         raise Fatal(f"the manager failed: {failures[0]!r}")
-
-
-def _cluster(config: ClusterConfig) -> Cluster:
-    members = tuple(
-        Member(each.name, each.host, each.port, each.agent, f"repl_{each.name}")
-        for each in config.members
-    )
-    return Cluster(config.name, members, Settings(durability=config.durability))
-
-
-def _agents(config: ClusterConfig, token: str | None) -> dict[str, AgentClient]:
-    return {each.name: AgentClient(each.name, each.agent, token) for each in config.members}
 
 
 def _optional_secret(path: Path | None, key: str) -> str | None:

@@ -18,7 +18,9 @@ logger = logging.getLogger(__name__)
 
 class EventKind(StrEnum):
     """LED: this manager leads from now on. DETECTED: the primary died. DECIDED: a record was saved.
-    COMMAND: an agent has done what it was asked; FAILED: it has not. WHOLE: every member is well again."""
+    COMMAND: an agent has done what it was asked; FAILED: it has not. WHOLE: every member is well again.
+    CONFIGURED: a person has changed settings or
+    members; ORDERED: a person wants something done."""
 
     LED = "led"
     DETECTED = "detected"
@@ -26,6 +28,8 @@ class EventKind(StrEnum):
     COMMAND = "command"
     FAILED = "failed"
     WHOLE = "whole"
+    CONFIGURED = "configured"
+    ORDERED = "ordered"
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 
 from holdfast.core import bootstrap
-from holdfast.core.cluster import Cluster
+from holdfast.core.cluster import Cluster, Member
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.orders import Order, first_step, objections
 from holdfast.core.record import Record
 from holdfast.core.status import Status, status
-from holdfast.core.view import ServerStatus
-from holdfast.errors import Conflict, HoldfastError
+from holdfast.core.view import ServerStatus, View
+from holdfast.errors import Conflict, HoldfastError, Refused, Unreachable
 from holdfast.log import say
 from holdfast.manager.act import Actor
 from holdfast.manager.client import AgentClient
+from holdfast.manager.configure import Configured, Given
 from holdfast.manager.events import EventKind, EventLog
 from holdfast.manager.observe import Observer
 from holdfast.store.base import Store
@@ -33,23 +36,45 @@ class Leader:
     """One cluster in this manager.
 
     Nothing is kept here that the next manager would need: the record is in the store, the rest is seen anew.
+
+    :ivar configured: what people want of the cluster; :meth:`adopt` follows it
+    :ivar connect: makes a client of a member's agent
+    :ivar deciding: held while a decision is made and saved: whoever wants neither to change under his hands takes it
     """
 
-    def __init__(self, cluster: Cluster, agents: dict[str, AgentClient], store: Store) -> None:
-        self.cluster = cluster
-        self.events = EventLog(cluster.name)
-        self._agents = agents
+    def __init__(
+        self, given: Given, connect: Callable[[Member], AgentClient], store: Store
+    ) -> None:
+        self.configured = Configured(given, store)
+        self.events = EventLog(given.name)
+        self.deciding = asyncio.Lock()
+        self.connect = connect
+        self._agents: dict[str, AgentClient] = {}
+        self._urls: dict[str, str] = {}
         self._store = store
-        self._observer = Observer(agents)
+        self._observer = Observer()
+        self._actor: Actor | None = None
         self._record: Record | None = None
         self._version = 0
-        self._leading = False
-        self._decision = Decision(f"this manager does not lead {cluster.name} yet")
+        self._elsewhere = True
+        self._decision = Decision(f"this manager does not lead {given.name} yet")
+        self._closing: set[asyncio.Task[None]] = set()
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.configured.cluster
+
+    @property
+    def record(self) -> Record | None:
+        return self._record
+
+    def view(self) -> View:
+        return self._observer.view()
 
     def status(self) -> Status:
         """Decided anew, so that what it says of the whole fits what it says of the members."""
         view = self._observer.view()
-        decision = decide(self.cluster, self._record, view) if self._leading else self._decision
+        decision = decide(self.cluster, self._record, view) if self._actor else self._decision
         return status(self.cluster, self._record, view, decision)
 
     async def run(self) -> None:
@@ -58,10 +83,11 @@ class Leader:
         try:
             while True:
                 with self._store.lead(self.cluster.name) as mine:
+                    self._elsewhere = not mine
                     if mine:
                         await self._lead()
                     else:
-                        self._decide_nothing("another manager leads it")
+                        await self._follow()
                 await asyncio.sleep(ASK_AGAIN_SECONDS)
         finally:
             watching.cancel()
@@ -69,13 +95,75 @@ class Leader:
                 await watching
             for agent in self._agents.values():
                 await agent.close()
+            await asyncio.gather(*self._closing)
+
+    def adopt(self) -> None:
+        """Watch and command the members that are configured now, and no others."""
+        urls = {each.name: each.agent for each in self.cluster.members}
+        for name in [name for name in self._agents if self._urls[name] != urls.get(name)]:
+            self._observer.forget(name)
+            if self._actor:
+                self._actor.forget(name)
+            task = asyncio.create_task(self._agents.pop(name).close())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        for member in self.cluster.members:
+            if member.name not in self._agents:
+                self._agents[member.name] = self.connect(member)
+                self._urls[member.name] = member.agent
+                self._observer.watch(member.name, self._agents[member.name])
+        self._observer.changed.set()
+
+    def refuse_elsewhere(self) -> None:
+        """:raises Unreachable: another manager is the one to ask"""
+        if self._elsewhere:
+            raise Unreachable(
+                f"this manager does not lead {self.cluster.name}: ask the one that does"
+            )
+
+    async def order(self, order: Order) -> str:
+        """Have a person's order carried out; what was done, in one sentence.
+
+        :raises Refused: with all that stands against it
+        :raises Unreachable: this manager does not lead the cluster
+        :raises HoldfastError: by consequence, what became of it at the agent
+        """
+        async with self.deciding:
+            actor = self._actor
+            if actor is None:
+                self.refuse_elsewhere()
+                raise Unreachable(f"this manager does not lead: {self._decision.reason}")
+            against = objections(self.cluster, self._record, self.view(), order)
+            if against or self._record is None:
+                raise Refused("; ".join(against))
+            step = first_step(self.cluster, self._record, self.view(), order)
+            self.events.add(EventKind.ORDERED, f"{order.text}, by a person", order.member)
+            if isinstance(step, Save):
+                await self._save(step.record)
+                self.events.add(EventKind.DECIDED, step.why, order.member)
+                self._observer.changed.set()
+                return step.why
+            term = self._term
+        await actor.order(term, step)
+        return order.done
+
+    async def _follow(self) -> None:
+        """Another manager leads: keep up with what people want, to be ready."""
+        self._decide_nothing("another manager leads it")
+        try:
+            async with self.deciding:
+                await self.configured.load()
+                self.adopt()
+        except HoldfastError as error:
+            self._decide_nothing(f"another manager leads it; {error}")
 
     async def _lead(self) -> None:
         """Lead until the store says that another manager does, or fails."""
         actor = Actor(self._agents, self._observer, self.events)
         try:
-            await self._begin()
-            self._leading = True
+            async with self.deciding:
+                await self._begin()
+                self._actor = actor
             while True:
                 self._observer.changed.clear()
                 if not await self._step(actor):
@@ -87,19 +175,26 @@ class Leader:
         except HoldfastError as error:
             self._decide_nothing(str(error))
         finally:
-            self._leading = False
+            self._actor = None
             await actor.close()
 
     async def _begin(self) -> None:
         """A new leading manager, a new term: what an older one still asks for is void from now on."""
+        await self.configured.load()
+        self.adopt()
         stored = await asyncio.to_thread(self._store.load, self.cluster.name)
         self._record, self._version = stored.record, stored.version
         if self._record:
+            self._refuse_stranger(self._record)
             await self._save(replace(self._record, term=self._record.term + 1))
             self.events.add(EventKind.LED, f"leading {self.cluster.name} in term {self._term}")
 
     async def _step(self, actor: Actor) -> bool:
         """Decide once and begin what was decided; whether the record was changed."""
+        async with self.deciding:
+            return await self._decide(actor)
+
+    async def _decide(self, actor: Actor) -> bool:
         decision = decide(self.cluster, self._record, self._observer.view())
         self._note(decision)
         for step in decision.steps:
@@ -114,6 +209,13 @@ class Leader:
                 case Send():
                     actor.send(self._term, step)
         return False
+
+    def _refuse_stranger(self, record: Record) -> None:
+        if all(each.name != record.primary for each in self.cluster.members):
+            raise Refused(
+                f"{record.primary} is the primary of {self.cluster.name}, and the configuration has no such "
+                "member: put it back into the manager's file"
+            )
 
     @property
     def _term(self) -> int:

@@ -14,24 +14,41 @@ RETRY_SECONDS = 0.1
 
 
 class Observer:
-    """The manager's eyes on one cluster.
+    """The manager's eyes on one cluster; whom it watches may change while it runs.
 
     :ivar changed: set whenever anything new was seen
     """
 
-    def __init__(self, agents: dict[str, AgentClient]) -> None:
-        self._agents = agents
-        self._sightings: dict[str, Sighting] = {
-            name: Unseen("not asked yet", time.monotonic()) for name in agents
-        }
+    def __init__(self) -> None:
+        self._sightings: dict[str, Sighting] = {}
         self._versions: dict[str, int] = {}
+        self._watched: dict[str, tuple[AgentClient, asyncio.Task[None] | None]] = {}
+        self._tasks: asyncio.TaskGroup | None = None
         self.changed = asyncio.Event()
+
+    def watch(self, name: str, agent: AgentClient) -> None:
+        """Watch this member from now on, through ``agent``; what was seen through another is forgotten."""
+        self.forget(name)
+        self._sightings[name] = Unseen("not asked yet", time.monotonic())
+        self._watched[name] = (agent, self._begin(name, agent))
+        self.changed.set()
+
+    def forget(self, name: str) -> None:
+        """Watch it no longer."""
+        _, task = self._watched.pop(name, (None, None))
+        if task is not None:
+            task.cancel()
+        self._sightings.pop(name, None)
+        self._versions.pop(name, None)
+        self.changed.set()
 
     def view(self) -> View:
         return View(dict(self._sightings), time.monotonic())
 
     def accept(self, state: MemberState, version: int) -> None:
         """Take in what an agent said; an answer that was overtaken by a newer one is dropped."""
+        if state.name not in self._watched:
+            return
         if version < self._versions.get(state.name, 0):
             return
         self._versions[state.name] = version
@@ -41,8 +58,14 @@ class Observer:
     async def run(self) -> None:
         """Watch until cancelled."""
         async with asyncio.TaskGroup() as tasks:
-            for name, agent in self._agents.items():
-                tasks.create_task(self._watch(name, agent))
+            self._tasks = tasks
+            for name, (agent, _) in self._watched.items():
+                self._watched[name] = (agent, self._begin(name, agent))
+            await asyncio.Event().wait()  # the group stays open for those that come later
+
+    def _begin(self, name: str, agent: AgentClient) -> asyncio.Task[None] | None:
+        """None before :meth:`run`, which begins them all."""
+        return self._tasks.create_task(self._watch(name, agent)) if self._tasks else None
 
     async def _watch(self, name: str, agent: AgentClient) -> None:
         while True:

@@ -14,11 +14,11 @@ from typing import Any
 
 import pymysql
 
+from holdfast.client import ManagerClient
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused, Unreachable
 from holdfast.sandbox import trees
 from holdfast.sandbox.accounts import cached_accounts
-from holdfast.sandbox.client import ManagerClient
 from holdfast.sandbox.daemons import Daemon, Spawner, tail
 from holdfast.sandbox.files import write_files
 from holdfast.sandbox.servers import end_server, server_of

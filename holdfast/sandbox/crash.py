@@ -6,8 +6,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from holdfast.client import ManagerClient
 from holdfast.errors import DeadlinePassed
-from holdfast.sandbox.client import ManagerClient
 from holdfast.sandbox.cluster import Sandbox, Status
 from holdfast.sandbox.events import Event, Follower
 from holdfast.sandbox.journal import Gap, Report

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast.client import ManagerClient
 from holdfast.errors import HoldfastError
-from holdfast.sandbox.client import ManagerClient
 
 WAIT_SECONDS = 2.0
 RETRY_SECONDS = 0.05

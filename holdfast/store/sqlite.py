@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 from holdfast.core.record import Record, from_json, to_json
 from holdfast.errors import Conflict, Fatal, OutcomeUnknown, Refused
-from holdfast.store.base import Stored
+from holdfast.store.base import Stored, StoredSettings
 
-SCHEMA = """
-create table if not exists record (
+SCHEMA = [
+    f"""
+create table if not exists {table} (
     cluster text primary key,
     version integer not null,
     body text not null
 ) without rowid
 """
+    for table in ("record", "settings")
+]
 
 
 class SqliteStore:
@@ -36,45 +41,69 @@ class SqliteStore:
             )
             self._db.execute("pragma journal_mode=wal")
             self._db.execute("pragma synchronous=full")
-            self._db.execute(SCHEMA)
+            for statement in SCHEMA:
+                self._db.execute(statement)
         except sqlite3.Error as error:
             raise Fatal(f"store: cannot use {path}: {error}") from None
 
     def load(self, cluster: str) -> Stored:
+        body, version = self._read("record", cluster)
         try:
-            row = self._db.execute(
-                "select version, body from record where cluster = ?", (cluster,)
-            ).fetchone()
-        except sqlite3.Error as error:
-            raise Refused(f"store: cannot read the record of {cluster}: {error}") from None
-        if row is None:
-            return Stored(None, 0)
-        version, body = row
-        try:
-            return Stored(from_json(body), version)
+            return Stored(from_json(body) if version else None, version)
         except (ValueError, KeyError, TypeError) as error:
-            raise Refused(
-                f"store: the record of {cluster} in {self._path} is not readable ({error!r}); "
-                "restore the file from a copy"
-            ) from None
+            raise self._unreadable("record", cluster, error) from None
 
     def replace(self, cluster: str, record: Record, expected: int) -> int:
+        return self._write("record", cluster, to_json(record), expected)
+
+    def settings(self, cluster: str) -> StoredSettings:
+        body, version = self._read("settings", cluster)
+        try:
+            document = json.loads(body) if version else {}
+        except ValueError as error:
+            raise self._unreadable("settings", cluster, error) from None
+        if not isinstance(document, dict):
+            raise self._unreadable("settings", cluster, TypeError(type(document).__name__))
+        return StoredSettings(document, version)
+
+    def replace_settings(self, cluster: str, document: Mapping[str, Any], expected: int) -> int:
+        return self._write("settings", cluster, json.dumps(document, sort_keys=True), expected)
+
+    def _read(self, table: str, cluster: str) -> tuple[str, int]:
+        """What is stored, and its version; 0 while there is nothing."""
+        try:
+            row = self._db.execute(
+                f"select body, version from {table} where cluster = ?", (cluster,)
+            ).fetchone()
+        except sqlite3.Error as error:
+            raise Refused(f"store: cannot read the {table} of {cluster}: {error}") from None
+        return row or ("", 0)
+
+    def _write(self, table: str, cluster: str, body: str, expected: int) -> int:
         version = expected + 1
-        body = to_json(record)
         try:
             if expected:
                 statement = (
-                    "update record set version = ?, body = ? where cluster = ? and version = ?"
+                    f"update {table} set version = ?, body = ? where cluster = ? and version = ?"
                 )
                 cursor = self._db.execute(statement, (version, body, cluster, expected))
             else:
-                statement = "insert into record (version, body, cluster) values (?, ?, ?) on conflict do nothing"
+                statement = (
+                    f"insert into {table} (version, body, cluster) values (?, ?, ?) "
+                    "on conflict do nothing"
+                )
                 cursor = self._db.execute(statement, (version, body, cluster))
         except sqlite3.Error as error:
-            raise OutcomeUnknown(f"store: writing the record of {cluster}: {error}") from None
+            raise OutcomeUnknown(f"store: writing the {table} of {cluster}: {error}") from None
         if cursor.rowcount != 1:
-            raise Conflict(cluster, expected)
+            raise Conflict(cluster, expected, table)
         return version
+
+    def _unreadable(self, table: str, cluster: str, error: Exception) -> Refused:
+        return Refused(
+            f"store: the {table} of {cluster} in {self._path} is not readable ({error!r}); "
+            "restore the file from a copy"
+        )
 
     @contextmanager
     def lead(self, cluster: str) -> Iterator[bool]:

@@ -24,10 +24,11 @@ BELOW = {
     "log": {"config"},
     "store": {"core", "errors"},
     "serving": {"errors"},
+    "client": {"errors"},
     "agent": {"core", "errors", "server", "binlog", "config", "wire", "log", "serving"},
     "manager": {"core", "errors", "store", "config", "wire", "log", "serving"},
-    "sandbox": {"core", "errors", "server", "config", "wire", "log", "agent", "manager"},
-    "cli": {"core", "errors", "config", "log", "agent", "manager", "sandbox"},
+    "sandbox": {"core", "errors", "server", "config", "wire", "log", "client", "agent", "manager"},
+    "cli": {"core", "errors", "config", "log", "client", "agent", "manager", "sandbox"},
 }
 """For each part, what it may import of the others."""
 

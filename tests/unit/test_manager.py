@@ -16,6 +16,7 @@ from holdfast.core.commands import Command
 from holdfast.core.gtid import Flavor
 from holdfast.core.status import Role, Status
 from holdfast.errors import Unreachable
+from holdfast.manager.configure import Given
 from holdfast.manager.events import EventKind
 from holdfast.manager.lead import Leader
 from holdfast.store.sqlite import SqliteStore
@@ -67,8 +68,8 @@ def new_world(flavor: Flavor = Flavor.MARIADB) -> World:
 
 
 def leader(world: World, store: SqliteStore, name: str = "c") -> Leader:
-    agents = {host: MemoryAgent(world, host) for host in world.hosts}
-    return Leader(world.named(name), agents, store)  # type: ignore[arg-type]
+    given = Given(name, world.named(name).members)
+    return Leader(given, lambda member: MemoryAgent(world, member.name), store)  # type: ignore[arg-type,return-value]
 
 
 @pytest.fixture

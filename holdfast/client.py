@@ -1,0 +1,142 @@
+"""A client of the manager's HTTP API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import httpx
+
+from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, Unreachable
+
+TIMEOUT_SECONDS = 5.0
+CLONE_SECONDS = 45.0
+RESTART_SECONDS = 140.0
+"""A little more than the manager gives an agent."""
+
+_ERRORS: dict[str, type[HoldfastError]] = {
+    kind.__name__: kind for kind in (BadInput, Refused, Unreachable, OutcomeUnknown)
+}
+
+
+class ManagerClient:
+    """One manager. Every call has a deadline; errors are raised here as they were raised there."""
+
+    def __init__(self, url: str, token: str | None = None) -> None:
+        if not url.startswith(("http://", "https://")):
+            raise BadInput("--manager", f"{url} must start with http:// or https://")
+        self.url = url.rstrip("/")
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        # proxies of the environment are not for the hosts of a cluster
+        self._http = httpx.Client(
+            base_url=self.url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False
+        )
+
+    def clusters(self) -> list[str]:
+        return list(self._get("/v1/clusters")["clusters"])
+
+    def status(self, cluster: str) -> dict[str, Any]:
+        return self._get(f"/v1/clusters/{cluster}/status")
+
+    def events(self, cluster: str, since: int, wait_seconds: float) -> list[dict[str, Any]]:
+        """Events after the one numbered ``since``, at once when there are any."""
+        path = f"/v1/clusters/{cluster}/events"
+        reply = self._get(path, wait_seconds, since=since, wait=wait_seconds)
+        return list(reply["events"])
+
+    def settings(self, cluster: str) -> dict[str, Any]:
+        """``version``, and ``settings``: key, value, text, source and meaning of each."""
+        return self._get(f"/v1/clusters/{cluster}/settings")
+
+    def change_settings(
+        self,
+        cluster: str,
+        pairs: Mapping[str, Any],
+        unset: Sequence[str] = (),
+        expected: int | None = None,
+    ) -> dict[str, Any]:
+        """All or nothing; ``notes`` of the answer say what the chosen values give up."""
+        body = {"set": dict(pairs), "unset": list(unset), "expected": expected}
+        return self._post(f"/v1/clusters/{cluster}/settings", body)
+
+    def members(self, cluster: str) -> list[dict[str, Any]]:
+        return list(self._get(f"/v1/clusters/{cluster}/members")["members"])
+
+    def add_member(
+        self, cluster: str, name: str, agent: str, host: str = "", port: int = 0
+    ) -> dict[str, Any]:
+        body = {"name": name, "agent": agent, "host": host, "port": port}
+        return self._post(f"/v1/clusters/{cluster}/members", body)
+
+    def remove_member(self, cluster: str, name: str) -> dict[str, Any]:
+        """To be called until the answer's ``removed`` is true; ``waiting`` says what for."""
+        return self._post(f"/v1/clusters/{cluster}/members/{name}/remove", {})
+
+    def clone_member(
+        self, cluster: str, name: str, donor: str = "", discard: bool = False
+    ) -> dict[str, Any]:
+        """Returns when it has begun."""
+        body = {"donor": donor, "discard": discard}
+        return self._post(f"/v1/clusters/{cluster}/members/{name}/clone", body, CLONE_SECONDS)
+
+    def restart_member(self, cluster: str, name: str, waiting: bool = False) -> dict[str, Any]:
+        """:param waiting: writes may wait meanwhile, where they must"""
+        path = f"/v1/clusters/{cluster}/members/{name}/restart"
+        return self._post(path, {"waiting": waiting}, RESTART_SECONDS)
+
+    def close(self) -> None:
+        self._http.close()
+
+    def _get(self, path: str, wait_seconds: float = 0.0, **query: float) -> dict[str, Any]:
+        try:
+            reply = self._http.get(path, params=query, timeout=wait_seconds + TIMEOUT_SECONDS)
+        except httpx.TransportError as error:
+            raise Unreachable(f"the manager at {self.url} does not answer: {error}") from None
+        return self._answer(path, reply)
+
+    def _post(
+        self, path: str, body: dict[str, Any], seconds: float = TIMEOUT_SECONDS
+    ) -> dict[str, Any]:
+        timeout = httpx.Timeout(seconds, connect=TIMEOUT_SECONDS)
+        try:
+            reply = self._http.post(path, json=body, timeout=timeout)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as error:
+            raise Unreachable(f"the manager at {self.url} does not answer: {error}") from None
+        except httpx.TransportError as error:
+            raise OutcomeUnknown(
+                f"the manager at {self.url} has not answered ({error or type(error).__name__}): look "
+                "at the status before asking again"
+            ) from None
+        return self._answer(path, reply)
+
+    def _answer(self, path: str, reply: httpx.Response) -> dict[str, Any]:
+        try:
+            said = reply.json()
+        except ValueError:
+            said = None
+        if reply.status_code == httpx.codes.OK:
+            if isinstance(said, dict):
+                return said
+            raise OutcomeUnknown(f"{self.url}{path} answered with something else than JSON")
+        if reply.status_code in (401, 403):
+            raise BadInput("--token-file", f"the manager at {self.url} does not accept the token")
+        if isinstance(said, dict) and (kind := _ERRORS.get(str(said.get("error")))):
+            raise _raised(kind, str(said.get("message")))
+        raise Refused(f"the manager at {self.url} answered {reply.status_code}: {_message(reply)}")
+
+
+def _raised(kind: type[HoldfastError], message: str) -> HoldfastError:
+    if kind is BadInput:
+        key, _, rest = message.partition(": ")
+        return BadInput(key, rest)
+    return kind(message)
+
+
+def _message(reply: httpx.Response) -> str:
+    try:
+        said = reply.json()
+    except ValueError:
+        return reply.text.strip()[:300]
+    if isinstance(said, dict):
+        return str(said.get("message") or said.get("detail") or said)
+    return str(said)

@@ -1,0 +1,55 @@
+"""What a person is told when a document is not what its model wants: the key, and one line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from difflib import get_close_matches
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from holdfast.errors import BadInput
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def validated(model: type[Model], data: Any, where: str = "") -> Model:
+    """``data`` as ``model``.
+
+    :param where: said before the key
+    :raises BadInput: naming the first key that is wrong
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if first["type"] == "extra_forbidden":
+        message = f"unknown key{_meant(model, first['loc'])}"
+    elif first["type"] == "missing":
+        message = "required, and not there"
+    raise BadInput(": ".join(part for part in (where, key) if part) or "document", message)
+
+
+def did_you_mean(word: str, known: Sequence[str]) -> str:
+    """``"; did you mean X?"``, or nothing when nothing known is close."""
+    close = get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _meant(model: type[BaseModel], location: Sequence[str | int]) -> str:
+    known: list[str] = []
+    for each in _models(model):
+        known += each.model_fields
+    return did_you_mean(str(location[-1]), known)
+
+
+def _models(model: type[BaseModel]) -> list[type[BaseModel]]:
+    """The model and the models that its fields hold, directly or in a tuple or mapping."""
+    found = [model]
+    for info in model.model_fields.values():
+        for inner in (info.annotation, *getattr(info.annotation, "__args__", ())):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                found += _models(inner)
+    return found

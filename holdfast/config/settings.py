@@ -1,0 +1,286 @@
+"""The settings of a cluster as people write them: keys, values, what they mean, and what fits together.
+
+They come as a nested document (a file's ``settings:``) or flat, by dotted keys (``members.m1.priority``). Inside,
+a layer is flat and canonical: numbers of seconds and bytes, JSON can hold it. Layers are laid over each other key by
+key: the defaults, the manager's file, and what the store remembers of changes at run time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field
+
+from holdfast.config.complaint import did_you_mean, validated
+from holdfast.config.values import (
+    Count,
+    Duration,
+    Name,
+    Size,
+    StrictModel,
+    seconds,
+    show_bytes,
+    show_seconds,
+)
+from holdfast.core.settings import (
+    Durability,
+    MemberSettings,
+    Mode,
+    Settings,
+    WaitPoint,
+    WhenAlone,
+)
+from holdfast.errors import BadInput
+
+Value = str | int | float | bool | None
+Layer = Mapping[str, Value]
+
+HIGHEST_PRIORITY = 1000
+MOST_ACKS = 6
+_DAY = 86400.0
+
+
+def _lag(value: Any) -> float | None:
+    """``none`` is no limit: said, not left out."""
+    if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+        return None
+    return seconds(value)
+
+
+class MemberDocument(StrictModel):
+    """``members.NAME``."""
+
+    priority: Annotated[Count, Field(ge=0, le=HIGHEST_PRIORITY)] = 100
+    zone: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{0,63}$")] = ""
+    voter: bool = True
+    max_lag: Annotated[Annotated[float, Field(ge=0, le=_DAY)] | None, BeforeValidator(_lag)] = None
+
+
+class SettingsDocument(StrictModel):
+    """All that can be set; what is not there is not set."""
+
+    mode: Mode = Mode.STRONG
+    durability: Durability = Durability.MAJORITY
+    when_alone: WhenAlone = WhenAlone.BLOCK
+    wait_point: WaitPoint = WaitPoint.AFTER_SYNC
+    ack_count: Annotated[Count, Field(ge=0, le=MOST_ACKS)] = 0
+    semi_sync_timeout: Annotated[Duration, Field(gt=0, le=_DAY)] = 10.0
+    ack_patience: Annotated[Duration, Field(gt=0, le=_DAY)] = 1.0
+    strong_sync_threshold: Annotated[Size, Field(ge=0)] = 100 * 1024 * 1024
+    allow_loss: bool = False
+    automatic_failover: bool = True
+    members: dict[Name, MemberDocument] = Field(default_factory=dict)
+
+
+MEANINGS = {
+    "mode": "strong: voters have a commit before it is answered; semi-sync: or a time-out passed; async: they need not",
+    "durability": "how many voters: majority, all, or zones (a majority, one of them in another zone)",
+    "when_alone": "without any other voter: block acknowledges nothing, serve goes on without a second copy",
+    "wait_point": "wait before a row is visible (after_sync), or after (after_commit)",
+    "ack_count": "the least number of acknowledgements, where more are wanted than durability asks",
+    "semi_sync_timeout": "mode semi-sync: after how long a commit is answered without acknowledgement",
+    "ack_patience": "how long a voter may owe acknowledgements before it votes no longer",
+    "strong_sync_threshold": "how far behind a member may be when it is let vote",
+    "allow_loss": "in modes semi-sync and async: let a replica take over that may lack something",
+    "automatic_failover": "false: a primary that died is restarted in place",
+}
+MEMBER_MEANINGS = {
+    "priority": "who takes over when several could: the highest; 0 is never primary",
+    "zone": "members of one zone may be lost together",
+    "voter": "false: it stays a learner, its acknowledgements never count",
+    "max_lag": "how far its applier may be behind for it to take over; none: any",
+}
+_PRICES = {
+    (
+        "mode",
+        "semi-sync",
+    ): "a commit may be answered that no other server has, once the time-out has struck: "
+    "losing the primary then loses it",
+    (
+        "mode",
+        "async",
+    ): "commits are answered before any other server has them: losing the primary loses the last ones",
+    (
+        "when_alone",
+        "serve",
+    ): "a primary that is left alone goes on: what it commits then is lost with it",
+    (
+        "wait_point",
+        "after_commit",
+    ): "other sessions see a row before a voter has it: a failover may take back what "
+    "they have read",
+    (
+        "allow_loss",
+        True,
+    ): "in modes semi-sync and async a replica may take over that lacks acknowledged commits",
+}
+_AS_SECONDS = {"semi_sync_timeout", "ack_patience", "max_lag"}
+_AS_BYTES = {"strong_sync_threshold"}
+
+
+def layer(document: Mapping[str, Any]) -> dict[str, Value]:
+    """A nested document, validated.
+
+    :raises BadInput: naming the dotted key
+    """
+    return flat(validated(SettingsDocument, document))
+
+
+def flat(document: SettingsDocument) -> dict[str, Value]:
+    """What a validated document sets, by dotted key."""
+    found: dict[str, Value] = {}
+    for key, value in document.model_dump(mode="json", exclude_unset=True).items():
+        if key != "members":
+            found[key] = value
+            continue
+        for name, member in value.items():
+            found |= {f"members.{name}.{part}": each for part, each in member.items()}
+    return found
+
+
+def layer_of_pairs(pairs: Mapping[str, Any]) -> dict[str, Value]:
+    """Dotted keys with values as people write them, validated.
+
+    :raises BadInput: naming the key
+    """
+    return layer(nested(pairs))
+
+
+def nested(pairs: Mapping[str, Any]) -> dict[str, Any]:
+    """The document that sets these dotted keys."""
+    document: dict[str, Any] = {}
+    for key, value in pairs.items():
+        if key.partition(".")[0] != "members":
+            document[key] = value
+            continue
+        name, part = member_key(key)
+        document.setdefault("members", {}).setdefault(name, {})[part] = value
+    return document
+
+
+def member_key(key: str) -> tuple[str, str]:
+    """``members.NAME.PART`` -> name and part; a name may have dots.
+
+    :raises BadInput: it is not of that form
+    """
+    name, _, part = key.removeprefix("members.").rpartition(".")
+    if not key.startswith("members.") or not name or not part:
+        raise BadInput(key, f"must be members.NAME.{'|'.join(MEMBER_MEANINGS)}")
+    return name, part
+
+
+def known_key(key: str) -> None:
+    """:raises BadInput: there is no such key"""
+    if key.partition(".")[0] == "members":
+        part, known = member_key(key)[1], list(MEMBER_MEANINGS)
+    else:
+        part, known = key, list(MEANINGS)
+    if part not in known:
+        raise BadInput(key, f"unknown key{did_you_mean(part, known)}")
+
+
+def keys(members: Iterable[str]) -> list[str]:
+    """Every key that a cluster of these members has."""
+    return [*MEANINGS, *(f"members.{name}.{part}" for name in members for part in MEMBER_MEANINGS)]
+
+
+def meaning(key: str) -> str:
+    if key.startswith("members."):
+        return MEMBER_MEANINGS[member_key(key)[1]]
+    return MEANINGS[key]
+
+
+def shown(key: str, value: Value) -> str:
+    """A value as a person would write it."""
+    part = key.rpartition(".")[2]
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if part in _AS_SECONDS:
+        return show_seconds(float(value))
+    return show_bytes(int(value)) if part in _AS_BYTES else str(value)
+
+
+def price(key: str, value: Value) -> str:
+    """What choosing it gives up, in one sentence, or \"\"."""
+    return _PRICES.get((key, value), "")
+
+
+def defaults(members: Iterable[str]) -> dict[str, Value]:
+    return values(Settings(), members)
+
+
+def values(settings: Settings, members: Iterable[str]) -> dict[str, Value]:
+    """Settings as a layer that sets everything."""
+    found: dict[str, Value] = {key: getattr(settings, key) for key in MEANINGS}
+    for name in members:
+        for part in MEMBER_MEANINGS:
+            found[f"members.{name}.{part}"] = getattr(settings.member(name), _field(part))
+    return found
+
+
+def effective(layers: Sequence[Layer], members: Sequence[str]) -> Settings:
+    """Later layers win, key by key. What is set for others than ``members`` is left out."""
+    merged: dict[str, Value] = {}
+    for each in layers:
+        merged |= each
+    document = validated(SettingsDocument, nested(merged))
+    own = {f.name for f in fields(Settings)} - {"members"}
+    return Settings(
+        **{key: getattr(document, key) for key in own},
+        members={
+            name: MemberSettings(each.priority, each.zone, each.voter, each.max_lag)
+            for name, each in document.members.items()
+            if name in members
+        },
+    )
+
+
+def refuse_strangers(keys: Iterable[str], members: Sequence[str]) -> None:
+    """:raises BadInput: a key is of a member that there is not"""
+    for key in keys:
+        if not key.startswith("members."):
+            continue
+        name = member_key(key)[0]
+        if name not in members:
+            hint = did_you_mean(name, members) or f"; there are {', '.join(members)}"
+            raise BadInput(key, f"there is no member {name}{hint}")
+
+
+def check(settings: Settings, members: Sequence[str]) -> None:
+    """Whether the settings fit together, and the members.
+
+    :raises BadInput: naming a key that does not, and what to do
+    """
+    voting = [name for name in members if settings.member(name).voter]
+    if not voting:
+        raise BadInput("members", "no member may vote: leave voter: true for one at least")
+    if not any(settings.member(name).priority for name in voting):
+        raise BadInput(
+            "members", "no member that may vote has a priority above 0: nobody could be primary"
+        )
+    if settings.ack_count > len(voting) - 1:
+        raise BadInput(
+            "ack_count",
+            f"{settings.ack_count} acknowledgements take {settings.ack_count + 1} members that "
+            f"may vote, and there are {len(voting)}",
+        )
+    if settings.durability is Durability.ZONES:
+        for name in voting:
+            if not settings.member(name).zone:
+                raise BadInput(
+                    f"members.{name}.zone", "is needed with durability zones, as it may vote"
+                )
+        zones = {settings.member(name).zone for name in voting}
+        if len(zones) < 2:
+            raise BadInput(
+                "durability",
+                f"zones needs members that may vote in two zones at least; all are in {zones.pop()}",
+            )
+
+
+def _field(part: str) -> str:
+    return "max_lag_seconds" if part == "max_lag" else part

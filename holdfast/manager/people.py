@@ -1,0 +1,224 @@
+"""What people ask of a cluster: its settings, its members, and work on one of them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from holdfast.core.cluster import Member
+from holdfast.core.commands import Promise
+from holdfast.core.gtid import Flavor
+from holdfast.core.settings import Mode, WhenAlone
+from holdfast.core.view import MemberState, View
+from holdfast.errors import Conflict, HoldfastError, Refused
+from holdfast.manager.client import AgentClient
+from holdfast.manager.configure import MOST_MEMBERS, Changed, prices
+from holdfast.manager.events import EventKind
+from holdfast.manager.lead import Leader
+from holdfast.wire import Identity
+
+DEFAULT_PORT = 3306
+
+
+@dataclass(frozen=True, slots=True)
+class Newcomer:
+    """A member to be; what is "" or 0 its agent is asked for."""
+
+    name: str
+    agent: str
+    host: str = ""
+    port: int = 0
+
+
+class People:
+    """One cluster, as people deal with it. Every change is checked as a whole, and made or not made."""
+
+    def __init__(self, leader: Leader) -> None:
+        self._leader = leader
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting, where it comes from, and the version of what the store holds."""
+        configured = self._leader.configured
+        return {
+            "version": configured.version,
+            "settings": [asdict(item) for item in configured.items()],
+        }
+
+    async def set(
+        self, pairs: Mapping[str, Any], unset: Sequence[str], expected: int | None
+    ) -> dict[str, Any]:
+        """Set and unset, all or nothing; with what the chosen values give up.
+
+        :param expected: the version on which the wish is based; None: whatever it is
+        :raises BadInput: naming the key; :raises Conflict: another version is there
+        """
+        leader = self._leader
+        leader.refuse_elsewhere()
+        async with leader.deciding:
+            configured = leader.configured
+            if expected is not None and expected != configured.version:
+                raise Conflict(leader.cluster.name, expected, "settings")
+            changed = configured.with_settings(pairs, unset, _flavor(leader.view()))
+            if changed != configured.changed:
+                what = [f"{key} = {value}" for key, value in pairs.items()]
+                what += [f"{key} as before" for key in unset if key not in pairs]
+                await self._save(changed, f"set by a person: {', '.join(what)}")
+        return {"version": configured.version, "notes": prices(pairs)}
+
+    def members(self) -> dict[str, Any]:
+        return {"members": [asdict(member) for member in self._leader.cluster.members]}
+
+    async def add(self, newcomer: Newcomer) -> dict[str, Any]:
+        """Make it a member; it is brought into the cluster by itself then.
+
+        :raises Refused: with all that stands against it
+        :raises Unreachable: its agent does not answer
+        """
+        leader = self._leader
+        leader.refuse_elsewhere()
+        _refuse_known(leader, newcomer.name)
+        probe = leader.connect(Member(newcomer.name, "", 0, newcomer.agent))
+        try:
+            identity, state = await _asked(probe)
+        finally:
+            await probe.close()
+        host = newcomer.host or identity.host or urlsplit(newcomer.agent).hostname or ""
+        port = newcomer.port or identity.port or DEFAULT_PORT
+        account = identity.account or f"repl_{newcomer.name}"
+        member = Member(newcomer.name, host, port, newcomer.agent, account)
+        async with leader.deciding:
+            _refuse_known(leader, newcomer.name)
+            against = _against(leader, member, identity, state)
+            if against:
+                raise Refused(f"{newcomer.name} cannot become a member: {'; '.join(against)}")
+            configured = leader.configured
+            changed = configured.changed.with_member(configured.given, member)
+            await self._save(changed, f"{member.name} ({member.address}) is a member from now on")
+        return asdict(member)
+
+    async def remove(self, name: str) -> dict[str, Any]:
+        """Take it out, or begin to: a voter is told to vote no longer first. To be asked again until it is removed.
+
+        :raises Refused: it is the primary, or cannot be done without
+        """
+        leader = self._leader
+        leader.refuse_elsewhere()
+        async with leader.deciding:
+            against = _against_leaving(leader, name)
+            if against:
+                raise Refused(f"{name} cannot be removed: {'; '.join(against)}")
+            configured = leader.configured
+            if leader.cluster.setting(name).voter:
+                changed = configured.with_settings({f"members.{name}.voter": False}, [], None)
+                await self._save(changed, f"{name} is to be removed: it shall vote no longer")
+            waiting = _still_counts(leader, name)
+            if waiting:
+                return {"removed": False, "waiting": waiting}
+            member = leader.cluster.member(name)
+            changed = configured.changed.without_member(configured.given, name)
+            await self._save(changed, f"{name} is no member any more")
+            term = leader.record.term if leader.record else 0
+        return {
+            "removed": True,
+            "waiting": "",
+            "notes": await _parting(leader.connect(member), name, term),
+        }
+
+    async def _save(self, changed: Changed, event: str) -> None:
+        leader = self._leader
+        try:
+            await leader.configured.save(changed)
+        except Conflict:
+            await leader.configured.load()
+            leader.adopt()
+            raise
+        leader.adopt()
+        leader.events.add(EventKind.CONFIGURED, event)
+
+
+async def _asked(agent: AgentClient) -> tuple[Identity, MemberState]:
+    identity, reply = await asyncio.gather(agent.identity(), agent.state(None, 0))
+    return identity, reply.state
+
+
+def _refuse_known(leader: Leader, name: str) -> None:
+    if name in {member.name for member in leader.cluster.members}:
+        raise Refused(f"{name} is a member already")
+
+
+def _against(leader: Leader, member: Member, identity: Identity, state: MemberState) -> list[str]:
+    cluster, view = leader.cluster, leader.view()
+    found = []
+    if len(cluster.members) >= MOST_MEMBERS:
+        found.append(f"{cluster.name} has {MOST_MEMBERS} members, and no more can be")
+    if identity.cluster != cluster.name:
+        found.append(f"its agent is of the cluster {identity.cluster}, not {cluster.name}")
+    if state.name != member.name:
+        found.append(f"the agent at {member.agent} is that of {state.name}")
+    flavor = _flavor(view)
+    if flavor and state.flavor is not flavor:
+        found.append(f"it runs {state.flavor.value}, the others {flavor.value}")
+    if state.up and state.writable:
+        found.append("its server takes writes: set it read-only first")
+    server_id = identity.server_id or state.server_id
+    for other in cluster.members:
+        if other.agent == member.agent:
+            found.append(f"{other.name} has that agent already")
+        if other.address == member.address:
+            found.append(f"{other.name} has the address {member.address} already")
+        if other.account == member.account:
+            found.append(f"{other.name} replicates with the account {member.account} already")
+        seen = view.state(other.name)
+        if seen and server_id and seen.server_id == server_id:
+            found.append(f"its server_id is {server_id}, as that of {other.name}")
+    return found
+
+
+def _against_leaving(leader: Leader, name: str) -> list[str]:
+    cluster, record = leader.cluster, leader.record
+    found = []
+    if record and record.primary == name:
+        found.append("it is the primary")
+    voters = {voter for voter, _ in record.target.voters} if record else set()
+    alone = cluster.settings.mode is Mode.ASYNC or cluster.settings.when_alone is WhenAlone.SERVE
+    if record and not alone and voters == {record.primary, name}:
+        found.append(
+            f"it is the last voter beside {record.primary}, which commits nothing without it: add "
+            "another member first, or set when_alone serve"
+        )
+    return found
+
+
+def _still_counts(leader: Leader, name: str) -> str:
+    """Why it cannot be forgotten yet, or \"\"."""
+    record = leader.record
+    if record is None:
+        return ""
+    if any(name in each.names() for each in record.configurations):
+        return "it votes still"
+    if any(stray.name == name for stray in record.strays):
+        return "it voted for a former primary, and has not been reached since: its agent must answer once"
+    return ""
+
+
+async def _parting(agent: AgentClient, name: str, term: int) -> list[str]:
+    """Stop its receiver: nobody will look after it."""
+    try:
+        reply = await agent.command(term, Promise())
+        reply.fail(name, term)
+    except HoldfastError as error:
+        return [f"its server may still follow the primary: {error}"]
+    finally:
+        await agent.close()
+    return []
+
+
+def _flavor(view: View) -> Flavor | None:
+    for name in view.members:
+        state = view.state(name)
+        if state:
+            return state.flavor
+    return None
