@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli import sandbox, status
+from holdfast.cli import config, member, sandbox, status
 from holdfast.errors import HoldfastError, OutcomeUnknown, Unreachable
 
 EXIT_CODES = (
@@ -50,7 +50,10 @@ app = _App(
     pretty_exceptions_enable=False,
 )
 app.add_typer(sandbox.app, name="sandbox")
+app.add_typer(config.app, name="config")
+app.add_typer(member.app, name="member")
 app.command("status")(status.status)
+app.command("restart")(member.restart_all)
 
 Config = Annotated[Path, typer.Option("--config", help="The configuration file (YAML).")]
 

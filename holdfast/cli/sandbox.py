@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.errors import BadInput
+
 if TYPE_CHECKING:
     from holdfast.sandbox.cluster import Sandbox
 
@@ -44,6 +46,10 @@ def up(
     server_binary: Annotated[
         Path | None, typer.Option(help="Use this server instead of the one that is found.")
     ] = None,
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE", help="A setting that it begins with."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a cluster, or one that was stopped, and return when it is whole."""
@@ -60,6 +66,7 @@ def up(
         base_port or (kept.base_port if kept else BASE_PORT),
         server_binary,
         _on_stderr,
+        _settings(settings),
     )
     answer = sandbox.up()
     description = describe(sandbox)
@@ -116,6 +123,19 @@ def start(member: MemberName, folder: Folder = None, as_json: AsJson = False) ->
     _done(as_json, "started", member=member)
 
 
+@app.command()
+def add(
+    empty: Annotated[
+        bool, typer.Option("--empty", help="Without any data: it has to be cloned.")
+    ] = False,
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Make one more member, and add it to the cluster."""
+    sandbox = _open(folder, None if as_json else _on_stderr)
+    _done(as_json, "added", member=sandbox.add_member(empty))
+
+
 def describe(sandbox: Sandbox) -> dict[str, Any]:
     """What a person or program needs to use the cluster."""
     spec = sandbox.spec
@@ -129,6 +149,19 @@ def describe(sandbox: Sandbox) -> dict[str, Any]:
         "user": sandbox.accounts.app.user,
         "password": sandbox.accounts.app.password,
     }
+
+
+def _settings(pairs: list[str] | None) -> dict[str, str] | None:
+    """:raises BadInput: one is not KEY=VALUE"""
+    if pairs is None:
+        return None
+    found = {}
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        if not sign:
+            raise BadInput("--set", f"must be KEY=VALUE, not {pair}")
+        found[key] = value
+    return found
 
 
 def _open(folder: Path | None, say: Any = None) -> Sandbox:

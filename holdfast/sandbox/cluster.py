@@ -1,14 +1,13 @@
-"""A local cluster of real servers: three members with their agents, and one manager, on loopback."""
+"""A local cluster of real servers: members with their agents, and one manager, on loopback."""
 
 from __future__ import annotations
 
-import fcntl
 import shutil
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,33 @@ import pymysql
 
 from holdfast.client import ManagerClient
 from holdfast.core.gtid import Flavor
-from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused, Unreachable
+from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
 from holdfast.sandbox import trees
 from holdfast.sandbox.accounts import cached_accounts
-from holdfast.sandbox.daemons import Daemon, Spawner, tail
-from holdfast.sandbox.files import write_files
+from holdfast.sandbox.crew import MANAGER, Crew
+from holdfast.sandbox.daemons import Daemon, tail
+from holdfast.sandbox.files import write_files, write_member
 from holdfast.sandbox.servers import end_server, server_of
 from holdfast.sandbox.spec import (
     BASE_PORT,
     CLUSTER,
     HOST,
+    MemberSpec,
     Spec,
     new_spec,
     read_saved,
+    refuse_other,
     refuse_taken_ports,
     saved_path,
     write_saved,
 )
+from holdfast.sandbox.template import copy_template, make_template
 from holdfast.server.base import Account
 from holdfast.server.process import Running
 
 WHOLE_SECONDS = 60.0
+AGENT_SECONDS = 10.0
 POLL_SECONDS = 0.05
-MANAGER = "manager"
 
 Status = dict[str, Any]
 Say = Callable[[str], None]
@@ -52,11 +55,9 @@ class Sandbox:
     """A sandbox in a folder; made with `create` or found with `open`."""
 
     def __init__(self, spec: Spec, daemons: dict[str, Daemon], say: Say = quiet) -> None:
-        self.spec = spec
         self.accounts = cached_accounts()
-        self._daemons = daemons
+        self._crew = Crew(spec, daemons)
         self._say = say
-        self._spawner = Spawner()
         self._client: ManagerClient | None = None
 
     @classmethod
@@ -68,18 +69,20 @@ class Sandbox:
         base_port: int = BASE_PORT,
         binary: Path | None = None,
         say: Say = quiet,
+        settings: Mapping[str, Any] | None = None,
     ) -> Sandbox:
-        """The sandbox in this folder, made now unless it is there, with the same settings.
+        """The sandbox in this folder, made now unless it is there, made in the same way.
 
-        :raises BadInput: it is there with other settings, or the folder holds something else
+        :param settings: of the manager's file, by dotted key; None for those of the one that is there
+        :raises BadInput: it was made in another way, or the folder holds something else
         """
         flavor = Flavor(flavor)
         if saved_path(folder).exists():
             found = cls.open(folder, say)
-            _refuse_other_settings(found.spec, flavor, members, base_port, binary)
+            refuse_other(found.spec, flavor, members, base_port, binary, settings)
             return found
         trees.find(flavor.value, binary)
-        spec = new_spec(folder, flavor, members, base_port, binary)
+        spec = new_spec(folder, flavor, members, base_port, binary, settings)
         spec.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_saved(spec, {})
         return cls(spec, {}, say)
@@ -89,6 +92,10 @@ class Sandbox:
         """:raises BadInput: there is none"""
         spec, saved = read_saved(folder)
         return cls(spec, {name: Daemon.of(each) for name, each in saved.items()}, say)
+
+    @property
+    def spec(self) -> Spec:
+        return self._crew.spec
 
     @property
     def manager(self) -> ManagerClient:
@@ -108,7 +115,7 @@ class Sandbox:
         :raises Refused: it runs already, a port is taken, or something ended: holds the end of its log
         :raises DeadlinePassed: not whole in time; everything is left running, to be looked at
         """
-        with self._locked():
+        with self._crew.locked():
             running = self.running()
             if running:
                 raise Refused(
@@ -116,25 +123,25 @@ class Sandbox:
                     "stop it with holdfast sandbox down"
                 )
             refuse_taken_ports(self.spec.ports)
-            self._say(f"preparing {self.spec.size} {self.spec.flavor.value} members")
+            self._say(f"preparing {len(self.spec.members)} {self.spec.flavor.value} members")
             tree = trees.find(self.spec.flavor.value, self.spec.binary)
             write_files(self.spec, tree, self.accounts)
             self._say("starting agents and manager")
             for member in self.spec.members:
-                self._spawn(member.name)
-            self._spawn(MANAGER)
-            self._save()
+                self._crew.spawn(member.name)
+            self._crew.spawn(MANAGER)
+            self._crew.save()
         return self.wait_whole(seconds)
 
     def down(self, remove: bool = False) -> None:
         """End every process of the sandbox, and forget its data if told so."""
-        with self._locked():
+        with self._crew.locked():
             self._say("stopping the manager and the agents")
             for name in (MANAGER, *(member.name for member in self.spec.members)):
-                self._end(name, gently=not remove)
-            self._save()
+                self._crew.end(name, gently=not remove)
+            self._crew.save()
             self._say("stopping the servers")
-            with ThreadPoolExecutor(self.spec.size) as pool:
+            with ThreadPoolExecutor(len(self.spec.members)) as pool:
                 ends = [
                     pool.submit(end_server, member, self.accounts.admin, not remove)
                     for member in self.spec.members
@@ -150,11 +157,7 @@ class Sandbox:
 
     def running(self) -> list[str]:
         """What of it runs now: names of daemons and servers."""
-        found = [
-            MANAGER if name == MANAGER else f"{name}'s agent"
-            for name, daemon in self._daemons.items()
-            if daemon.alive
-        ]
+        found = [MANAGER if name == MANAGER else f"{name}'s agent" for name in self._crew.running()]
         servers = [member.name for member in self.spec.members if server_of(member) is not None]
         return found + [f"{name}'s server" for name in servers]
 
@@ -188,7 +191,7 @@ class Sandbox:
                 last = summary(status)
             except Unreachable as error:
                 last = str(error)
-            self._spawner.bury()
+            self._crew.bury()
             if time.monotonic() > end:
                 raise DeadlinePassed(f"waiting for {what} (last seen: {last})", seconds)
             time.sleep(POLL_SECONDS)
@@ -213,15 +216,15 @@ class Sandbox:
             try:
                 return self.wait_until(whole, min(0.5, seconds), "the cluster to be whole")
             except DeadlinePassed as error:
-                self._refuse_if_ended()
+                self._crew.refuse_if_ended()
                 if time.monotonic() > end:
                     raise Refused(f"{error} after {seconds:.0f} s\n{self.logs()}") from None
 
     def logs(self, lines: int = 6) -> str:
         """The ends of all logs."""
-        parts = [f"{MANAGER}:\n{tail(self._log(MANAGER), lines)}"]
+        parts = [f"{MANAGER}:\n{tail(self._crew.log(MANAGER), lines)}"]
         for member in self.spec.members:
-            parts.append(f"{member.name}, agent:\n{tail(self._log(member.name), lines)}")
+            parts.append(f"{member.name}, agent:\n{tail(self._crew.log(member.name), lines)}")
             parts.append(f"{member.name}, server:\n{tail(member.error_log, lines)}")
         return "\n".join(parts)
 
@@ -293,71 +296,74 @@ class Sandbox:
 
     # -- daemons --------------------------------------------------------------------------------
 
-    def _spawn(self, name: str) -> None:
-        config = (
-            self.spec.manager_config if name == MANAGER else self.spec.member(name).agent_config
-        )
-        kind = MANAGER if name == MANAGER else "agent"
-        self._daemons[name] = self._spawner.start(kind, config, self._log(name))
-
-    def _end(self, name: str, gently: bool) -> None:
-        daemon = self._daemons.get(name)
-        if daemon is not None:
-            if gently:
-                daemon.end()
-            else:
-                daemon.end(0)
-            self._spawner.bury()
-            del self._daemons[name]
-
     def _kill_daemon(self, name: str) -> None:
-        with self._locked():
-            daemon = self._daemons.get(name)
-            if daemon is None or not daemon.alive:
-                raise Refused(f"the daemon of {name} is not running")
-            self._end(name, gently=False)
-            self._save()
+        with self._crew.locked():
+            self._crew.kill(name)
 
     def _start_daemon(self, name: str) -> None:
-        with self._locked():
-            daemon = self._daemons.get(name)
-            if daemon is not None and daemon.alive:
-                raise Refused(f"the daemon of {name} is running")
-            self._spawn(name)
-            self._save()
+        with self._crew.locked():
+            self._crew.start(name)
 
-    def _refuse_if_ended(self) -> None:
-        for name, daemon in self._daemons.items():
-            if not daemon.alive:
-                kind = "the manager" if name == MANAGER else f"the agent of {name}"
-                log = self._log(name)
-                raise Refused(f"{kind} ended; the end of {log}:\n{tail(log)}")
+    # -- further members ------------------------------------------------------------------------
 
-    def _log(self, name: str) -> Path:
-        if name == MANAGER:
-            return self.spec.dir / "manager.log"
-        return self.spec.member(name).folder / "agent.log"
+    def prepare_member(self, empty: bool = False) -> MemberSpec:
+        """The files of one more member, and its agent started; the manager is not told.
 
-    def _save(self) -> None:
-        saved = {
-            name: {"pid": daemon.pid, "started": daemon.started, "boot": daemon.boot}
-            for name, daemon in self._daemons.items()
-        }
-        write_saved(self.spec, saved)
+        :param empty: its data directory stays empty, to be filled by a clone
+        :raises BadInput: there are as many as there can be
+        """
+        with self._crew.locked():
+            spec = replace(self.spec, further=self.spec.further + 1)
+            spec.check()
+            member = spec.members[-1]
+            refuse_taken_ports(
+                {port: spec.ports[port] for port in (member.agent_port, member.port)}
+            )
+            self._crew.spec = spec
+            self._crew.save()
+            tree = trees.find(spec.flavor.value, spec.binary)
+            write_member(spec, member, tree, self.accounts)
+            if empty:
+                member.datadir.mkdir(mode=0o700)
+            else:
+                template = make_template(tree, self.accounts.statements())
+                copy_template(template, member.datadir)
+            self._say(f"starting the agent of {member.name}")
+            self._crew.spawn(member.name)
+            self._crew.save()
+        return member
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """One command at a time; what another process has started meanwhile is taken over."""
-        with (self.spec.dir / "lock").open("w") as lock:
+    def add_member(self, empty: bool = False) -> str:
+        """Make one more member, have the manager take it in, and return its name; it is brought in by itself then.
+
+        :raises Refused: the manager does not take it
+        """
+        member = self.prepare_member(empty)
+        agent = f"http://{HOST}:{member.agent_port}"
+        end = time.monotonic() + AGENT_SECONDS
+        while True:
             try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Refused(
-                    f"another command is at work on the sandbox in {self.spec.dir}"
-                ) from None
-            saved = read_saved(self.spec.dir)[1]
-            self._daemons = {name: Daemon.of(each) for name, each in saved.items()}
-            yield
+                self.manager.add_member(CLUSTER, member.name, agent)
+                return member.name
+            except Unreachable:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(POLL_SECONDS)
+
+    def remove_member(self, name: str, seconds: float = WHOLE_SECONDS) -> None:
+        """Have the manager take it out; its agent and server are left as they are.
+
+        :raises DeadlinePassed: it could not be done without in time
+        """
+        end = time.monotonic() + seconds
+        while not (answer := self.manager.remove_member(CLUSTER, name))["removed"]:
+            if time.monotonic() > end:
+                raise DeadlinePassed(f"removing {name}: {answer['waiting']}", seconds)
+            time.sleep(POLL_SECONDS)
+
+    def members(self) -> tuple[MemberSpec, ...]:
+        """Those that are members now, as the manager knows."""
+        return tuple(self.spec.member(each["name"]) for each in self.status()["members"])
 
 
 def summary(status: Status) -> str:
@@ -366,23 +372,6 @@ def summary(status: Status) -> str:
         f"{each['name']} {each['role']} {each['state']}" for each in status["members"]
     )
     return f"{status['reason']} (term {status['term']}; {members})"
-
-
-def _refuse_other_settings(
-    spec: Spec, flavor: Flavor, members: int, base_port: int, binary: Path | None
-) -> None:
-    for key, has, wanted in (
-        ("--server", spec.flavor.value, flavor.value),
-        ("--members", spec.size, members),
-        ("--base-port", spec.base_port, base_port),
-        ("--server-binary", spec.binary, binary.absolute() if binary else spec.binary),
-    ):
-        if has != wanted:
-            raise BadInput(
-                key,
-                f"the sandbox in {spec.dir} was made with {has}, not {wanted}: give it the same, "
-                "choose another --dir, or remove it with holdfast sandbox down --remove",
-            )
 
 
 def remove_quietly(sandbox: Sandbox) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from holdfast.config.settings import nested
 from holdfast.sandbox.accounts import Accounts
 from holdfast.sandbox.spec import CLUSTER, HOST, MemberSpec, Spec
 from holdfast.sandbox.template import copy_template, make_template
@@ -29,7 +30,7 @@ def write_files(spec: Spec, tree: ServerTree, accounts: Accounts) -> None:
     write_secret(spec.dir / "app.password", accounts.app.password)
     spec.manager_config.write_text(yaml.safe_dump(manager_settings(spec), sort_keys=False))
     for member in spec.members:
-        _write_member(spec, member, tree, accounts)
+        write_member(spec, member, tree, accounts)
     empty = [member for member in spec.members if not member.datadir.exists()]
     if empty:
         template = make_template(tree, accounts.statements())
@@ -44,7 +45,8 @@ def write_secret(path: Path, text: str) -> None:
     path.write_text(text + "\n")
 
 
-def _write_member(spec: Spec, member: MemberSpec, tree: ServerTree, accounts: Accounts) -> None:
+def write_member(spec: Spec, member: MemberSpec, tree: ServerTree, accounts: Accounts) -> None:
+    """A member's files, but for its data directory."""
     for folder in (member.folder, member.state_dir, member.tmpdir):
         folder.mkdir(mode=0o700, exist_ok=True)
     own = accounts.replication(member.name)
@@ -115,6 +117,7 @@ def manager_settings(spec: Spec) -> dict[str, Any]:
         "clusters": [
             {
                 "name": CLUSTER,
+                **({"settings": nested(spec.settings)} if spec.settings else {}),
                 "members": [
                     {
                         "name": member.name,
@@ -122,7 +125,7 @@ def manager_settings(spec: Spec) -> dict[str, Any]:
                         "host": HOST,
                         "port": member.port,
                     }
-                    for member in spec.members
+                    for member in spec.first_members
                 ],
             }
         ],

@@ -7,11 +7,12 @@ import os
 import random
 import socket
 import tempfile
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from holdfast.config.settings import check, effective, layer_of_pairs, refuse_strangers
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, Refused
 
@@ -72,7 +73,9 @@ class Spec:
     """Settings of a sandbox, as ``sandbox.json`` keeps them.
 
     :ivar sockets: a folder with a short path, as a socket's must be below 108 bytes
+    :ivar size: members that the manager's file begins with; :ivar further: those that were made later
     :ivar binary: the server binary that was asked for; None for the one that is found
+    :ivar settings: of the manager's file, by dotted key
     """
 
     dir: Path
@@ -81,6 +84,8 @@ class Spec:
     base_port: int
     sockets: Path
     binary: Path | None = None
+    further: int = 0
+    settings: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def members(self) -> tuple[MemberSpec, ...]:
@@ -93,8 +98,13 @@ class Spec:
                 port=self.base_port + SERVERS_FROM + number - 1,
                 agent_port=self.base_port + number,
             )
-            for number in range(1, self.size + 1)
+            for number in range(1, self.size + self.further + 1)
         )
+
+    @property
+    def first_members(self) -> tuple[MemberSpec, ...]:
+        """Those that the manager's file names."""
+        return self.members[: self.size]
 
     def member(self, name: str) -> MemberSpec:
         for member in self.members:
@@ -132,13 +142,20 @@ class Spec:
         """:raises BadInput: a number is out of bounds"""
         if not 1 <= self.size <= MOST_MEMBERS:
             raise BadInput("--members", f"must be from 1 to {MOST_MEMBERS}, not {self.size}")
+        if self.size + self.further > MOST_MEMBERS:
+            raise BadInput("sandbox", f"it has {MOST_MEMBERS} members, and no more can be")
         highest = 65535 - SERVERS_FROM - MOST_MEMBERS
         if not 1024 <= self.base_port <= highest:
             raise BadInput("--base-port", f"must be from 1024 to {highest}, not {self.base_port}")
 
 
 def new_spec(
-    folder: Path, flavor: Flavor, size: int, base_port: int, binary: Path | None = None
+    folder: Path,
+    flavor: Flavor,
+    size: int,
+    base_port: int,
+    binary: Path | None = None,
+    settings: Mapping[str, Any] | None = None,
 ) -> Spec:
     """Settings of a sandbox that does not exist yet.
 
@@ -147,10 +164,24 @@ def new_spec(
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput("--dir", f"{folder} is not empty, and holds no sandbox")
-    spec = Spec(folder, flavor, size, base_port, Path(), binary and binary.absolute())
+    binary = binary and binary.absolute()
+    spec = Spec(folder, flavor, size, base_port, Path(), binary)
     spec.check()
+    found = checked(settings, size)
     sockets = Path(tempfile.mkdtemp(prefix="holdfast-", dir="/tmp"))
-    return Spec(folder, flavor, size, base_port, sockets, spec.binary)
+    return replace(spec, sockets=sockets, settings=found)
+
+
+def checked(settings: Mapping[str, Any] | None, size: int) -> dict[str, Any]:
+    """Settings for a sandbox of that many members, in the form in which they are kept.
+
+    :raises BadInput: naming the key
+    """
+    found = layer_of_pairs(settings or {})
+    names = [f"m{number}" for number in range(1, size + 1)]
+    refuse_strangers(found, names)
+    check(effective([found], names), names)
+    return found
 
 
 def saved_path(folder: Path) -> Path:
@@ -179,6 +210,8 @@ def read_saved(folder: Path) -> tuple[Spec, dict[str, dict[str, Any]]]:
             base_port=int(saved["base_port"]),
             sockets=Path(saved["sockets"]),
             binary=Path(saved["binary"]) if saved["binary"] else None,
+            further=int(saved.get("further", 0)),
+            settings=dict(saved.get("settings", {})),
         )
         daemons = dict(saved["daemons"])
     except FileNotFoundError:
@@ -189,6 +222,34 @@ def read_saved(folder: Path) -> tuple[Spec, dict[str, dict[str, Any]]]:
         raise BadInput("--dir", f"cannot read {path}: {error}") from None
     spec.check()
     return spec, daemons
+
+
+def refuse_other(
+    spec: Spec,
+    flavor: Flavor,
+    members: int,
+    base_port: int,
+    binary: Path | None,
+    settings: Mapping[str, Any] | None,
+) -> None:
+    """:raises BadInput: the sandbox was made in another way; names the option"""
+    for key, has, wanted in (
+        ("--server", spec.flavor.value, flavor.value),
+        ("--members", spec.size, members),
+        ("--base-port", spec.base_port, base_port),
+        ("--server-binary", spec.binary, binary.absolute() if binary else spec.binary),
+        (
+            "--set",
+            dict(spec.settings),
+            dict(spec.settings) if settings is None else checked(settings, spec.size),
+        ),
+    ):
+        if has != wanted:
+            raise BadInput(
+                key,
+                f"the sandbox in {spec.dir} was made with {has}, not {wanted}: give it the same, "
+                "choose another --dir, or remove it with holdfast sandbox down --remove",
+            )
 
 
 def is_free(port: int) -> bool:

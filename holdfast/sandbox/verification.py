@@ -73,7 +73,7 @@ def verify(sandbox: Sandbox, report: Report, checksums: bool = True) -> Verifica
     """
     acknowledged = set(report.acknowledged_rows())
     checks = []
-    for member in sandbox.spec.members:
+    for member in sandbox.members():
         try:
             with sandbox.connect(member.name, read_timeout=QUERY_SECONDS) as connection:
                 present = _rows(connection, report.run)

@@ -60,7 +60,7 @@ class Workload:
         """A workload on a sandbox that is whole; makes its table."""
         with sandbox.connect(sandbox.primary()) as connection:
             connection.query(TABLE)
-        targets = tuple(Target(each.name, HOST, each.port) for each in sandbox.spec.members)
+        targets = tuple(Target(each.name, HOST, each.port) for each in sandbox.members())
         return cls(targets, sandbox.accounts.app, writers, rate, run)
 
     def on_found(self, listener: Callable[[Target, float], None]) -> None:

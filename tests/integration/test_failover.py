@@ -342,12 +342,12 @@ def test_an_agent_that_is_told_to_end_leaves_its_server(
 ) -> None:
     cluster.wait_whole()
     before = incarnations(cluster)
-    daemon = cluster._daemons["m2"]
+    daemon = cluster._crew._daemons["m2"]
     os.kill(daemon.pid, number)
     end = time.monotonic() + 10
     while daemon.alive:
         assert time.monotonic() < end, explain(cluster)
-        cluster._spawner.bury()
+        cluster._crew.bury()
         time.sleep(0.02)
     cluster.start_agent("m2")
     cluster.wait_until(lambda s: s["whole"], 20)

@@ -1,0 +1,196 @@
+"""``holdfast config``: what a cluster is set to, and how that is changed while it runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
+from holdfast.errors import BadInput, HoldfastError, Refused
+
+app = typer.Typer(
+    help="What a cluster is set to; changes reach the running manager at once.",
+    no_args_is_help=True,
+    add_completion=False,
+)
+
+Pairs = Annotated[list[str], typer.Argument(metavar="KEY VALUE [KEY VALUE]…", show_default=False)]
+Keys = Annotated[list[str], typer.Argument(metavar="KEY…", show_default=False)]
+
+EDIT_HEAD = """\
+# Settings of {cluster} that were changed while it runs. A key that is taken out is as in the manager's file
+# again, or as by default. Save and leave the editor to have the changes made, all or none.
+#
+# In force now:
+"""
+
+
+@app.command()
+def show(
+    manager: Manager = None,
+    cluster: ClusterName = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show every setting: its value, where that comes from (default, file, store), and what it means."""
+    client, name = connect(manager, token_file, cluster)
+    answer = client.settings(name)
+    if as_json:
+        print(json.dumps(answer))
+    else:
+        _print(answer["settings"])
+
+
+@app.command("set")
+def set_values(
+    pairs: Pairs,
+    manager: Manager = None,
+    cluster: ClusterName = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Change settings, all or none."""
+    if len(pairs) % 2:
+        raise BadInput(pairs[-1], "needs a value: holdfast config set KEY VALUE [KEY VALUE]…")
+    wanted = dict(zip(pairs[::2], pairs[1::2], strict=True))
+    if len(wanted) * 2 != len(pairs):
+        raise BadInput("config set", "a key is given twice")
+    client, name = connect(manager, token_file, cluster)
+    _tell(client.change_settings(name, wanted), [f"{k} = {v}" for k, v in wanted.items()], as_json)
+
+
+@app.command()
+def unset(
+    keys: Keys,
+    manager: Manager = None,
+    cluster: ClusterName = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take changes back: the keys are as in the manager's file again, or as by default."""
+    client, name = connect(manager, token_file, cluster)
+    answer = client.change_settings(name, {}, keys)
+    values = {each["key"]: each for each in client.settings(name)["settings"]}
+    _tell(answer, [f"{k} = {values[k]['text']} ({values[k]['source']})" for k in keys], as_json)
+
+
+@app.command()
+def edit(
+    manager: Manager = None, cluster: ClusterName = None, token_file: TokenFile = None
+) -> None:
+    """Change settings in $VISUAL or $EDITOR; what is refused is offered again, with the reason."""
+    client, name = connect(manager, token_file, cluster)
+    answer = client.settings(name)
+    stored = {each["key"]: each for each in answer["settings"] if each["source"] == "store"}
+    before = _document(name, answer["settings"])
+    text = before
+    while True:
+        text = _edited(text)
+        if _plain(text) == _plain(before):
+            print("nothing was changed")
+            return
+        try:
+            wanted = _settings(text)
+            removed = [key for key in stored if key not in wanted]
+            changed = client.change_settings(name, wanted, removed, answer["version"])
+        except HoldfastError as error:
+            text = f"# Refused: {error}\n{_without_complaint(text)}"
+            print(f"holdfast: {error}", file=sys.stderr)
+            if not sys.stdin.isatty() or not typer.confirm("Edit again?", default=True):
+                raise
+            continue
+        told = [f"{key} = {value}" for key, value in wanted.items()]
+        _tell(changed, [*told, *(f"{key} is taken out" for key in removed)], False)
+        return
+
+
+def _print(items: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
+    for heading in ("key", "value", "from", "meaning"):
+        table.add_column(heading, no_wrap=heading != "meaning", overflow="fold")
+    for item in items:
+        style = "" if item["source"] == "default" else "bold"
+        table.add_row(
+            Text(item["key"], style=style),
+            Text(item["text"] or '""', style=style),
+            Text(item["source"]),
+            Text(item["meaning"], style="dim"),
+        )
+    console = Console(highlight=False)
+    console.print(table)
+
+
+def _tell(answer: dict[str, Any], what: list[str], as_json: bool) -> None:
+    """What was set, and what that gives up: the latter where it is seen though the output is not."""
+    if as_json:
+        print(json.dumps(answer))
+        return
+    for line in what:
+        print(line)
+    for note in answer.get("notes", ()):
+        print(f"note: {note}", file=sys.stderr)
+
+
+def _document(cluster: str, items: list[dict[str, Any]]) -> str:
+    """What the store holds, as YAML, below all that is in force, as comments."""
+    import yaml
+
+    from holdfast.config.settings import nested
+
+    head = EDIT_HEAD.format(cluster=cluster)
+    lines = [f"#   {each['key']}: {each['text'] or repr('')}" for each in items]
+    stored = {each["key"]: _written(each) for each in items if each["source"] == "store"}
+    body = yaml.safe_dump(nested(stored), sort_keys=False) if stored else ""
+    return head + "\n".join(lines) + "\n\n" + body
+
+
+def _written(item: dict[str, Any]) -> Any:
+    """A number or truth as it is, anything else as a person writes it."""
+    return item["value"] if isinstance(item["value"], bool) else item["text"]
+
+
+def _settings(text: str) -> dict[str, Any]:
+    """:raises BadInput: naming the key"""
+    from holdfast.config.load import mapping
+    from holdfast.config.settings import layer
+
+    return dict(layer(mapping(text, "settings"))) if _plain(text) else {}
+
+
+def _plain(text: str) -> str:
+    lines = (line.rstrip() for line in text.splitlines())
+    return "\n".join(line for line in lines if line and not line.lstrip().startswith("#"))
+
+
+def _without_complaint(text: str) -> str:
+    return (
+        "\n".join(line for line in text.splitlines() if not line.startswith("# Refused: ")) + "\n"
+    )
+
+
+def _edited(text: str) -> str:
+    """The text as it was left in the editor.
+
+    :raises Refused: there is no editor, or it failed
+    """
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
+        path = Path(folder) / "settings.yaml"
+        path.write_text(text)
+        try:
+            subprocess.run([*shlex.split(editor), str(path)], check=True)
+            return path.read_text()
+        except (OSError, subprocess.CalledProcessError, ValueError) as error:
+            raise Refused(f"the editor {editor!r} failed ({error}); nothing was changed") from None

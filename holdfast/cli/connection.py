@@ -1,0 +1,69 @@
+"""Options by which commands find a manager and a cluster."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.errors import BadInput
+
+if TYPE_CHECKING:
+    from holdfast.client import ManagerClient
+
+URL_VARIABLE = "HOLDFAST_MANAGER"
+TOKEN_VARIABLE = "HOLDFAST_TOKEN_FILE"
+
+Manager = Annotated[
+    str | None,
+    typer.Option("--manager", help=f"URL [default: ${URL_VARIABLE}, else the default sandbox's]"),
+]
+TokenFile = Annotated[
+    Path | None,
+    typer.Option("--token-file", help=f"Holds the bearer token [default: ${TOKEN_VARIABLE}]"),
+]
+ClusterName = Annotated[
+    str | None, typer.Option("--cluster", help="Needed where the manager has several.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+
+
+def connect(
+    url: str | None, token_file: Path | None, cluster: str | None
+) -> tuple[ManagerClient, str]:
+    """A client of the manager that is meant, and the name of the cluster.
+
+    :raises BadInput: nobody was named, or the manager has several clusters
+    """
+    client = _client(url, token_file)
+    return client, cluster or _only_cluster(client)
+
+
+def _client(url: str | None, token_file: Path | None) -> ManagerClient:
+    from holdfast.client import ManagerClient
+    from holdfast.config.load import secret
+
+    url = url or os.environ.get(URL_VARIABLE)
+    token_path = token_file or os.environ.get(TOKEN_VARIABLE)
+    if not url:
+        from holdfast.sandbox.spec import default_dir, read_saved, saved_path
+
+        if not saved_path(default_dir()).exists():
+            raise BadInput(
+                "--manager",
+                f"not given, {URL_VARIABLE} is not set, and there is no sandbox in {default_dir()}",
+            )
+        spec = read_saved(default_dir())[0]
+        url = spec.manager_url
+        token_path = token_path or (spec.token_file if spec.token_file.exists() else None)
+    token = secret(Path(token_path), "--token-file") if token_path else None
+    return ManagerClient(url, token)
+
+
+def _only_cluster(client: ManagerClient) -> str:
+    names = client.clusters()
+    if len(names) != 1:
+        raise BadInput("--cluster", f"is needed: the manager has {', '.join(names) or 'none'}")
+    return names[0]
