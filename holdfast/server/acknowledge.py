@@ -50,7 +50,7 @@ SETTINGS = {
     ),
 }
 
-Position = tuple[str, int]
+FilePosition = tuple[str, int]
 """File and offset in the source's binlog."""
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ def acknowledge(
     flavor: Flavor,
     source: Source,
     server_id: int,
-    position: Callable[[], Position | None],
+    position: Callable[[], FilePosition | None],
     deadline: Deadline,
 ) -> None:
     """Make ``source`` count what the replica ``server_id`` has received, if commits wait there.
@@ -131,7 +131,7 @@ def _progress(wire: _PyMySQL, flavor: Flavor) -> tuple[int, int]:
     return int(status.get(f"{prefix}_wait_sessions", 0)), int(status.get(f"{prefix}_yes_tx", 0))
 
 
-def _dump(wire: _PyMySQL, flavor: Flavor, server_id: int, reached: Position) -> None:
+def _dump(wire: _PyMySQL, flavor: Flavor, server_id: int, reached: FilePosition) -> None:
     """Up to the first event: the acknowledgement has been counted before it is sent."""
     file, offset = reached
     if not file or offset > LARGEST_POSITION:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from holdfast.core.gtid import Flavor
+from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Replication, SemiSync
 from holdfast.errors import DeadlinePassed, Refused
 
@@ -82,6 +83,7 @@ class Observation:
     applied: str
     replication: Replication
     semi_sync: SemiSync
+    barred: tuple[str, ...] = ()
 
 
 class Server(Protocol):
@@ -112,8 +114,14 @@ class Server(Protocol):
         started may drop what it had received and not applied: it is another incarnation.
         """
 
-    def prepare_primary(self, acks: int, deadline: Deadline) -> None:
-        """Follow nobody any more, flush durably (1/1), source-side semi-sync on for ``acks``; still read-only.
+    def prepare_primary(
+        self,
+        acks: int,
+        deadline: Deadline,
+        timeout_seconds: float = 0.0,
+        wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+    ) -> None:
+        """Follow nobody any more, flush durably (1/1), commits wait as with ``set_acks``; still read-only.
 
         Expects the receiver stopped and the applier drained.
         """
@@ -121,15 +129,43 @@ class Server(Protocol):
     def wait_for_ackers(self, acks: int, deadline: Deadline) -> None:
         """Wait until ``acks`` semi-sync replicas are connected."""
 
-    def set_acks(self, acks: int, deadline: Deadline) -> None:
-        """On a primary: source-side semi-sync on, as promised, for ``acks`` (0: off, it serves alone)."""
+    def set_acks(
+        self,
+        acks: int,
+        deadline: Deadline,
+        timeout_seconds: float = 0.0,
+        wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+    ) -> None:
+        """On a primary: commits wait for ``acks`` (0: for nobody, it serves alone), without a moment between
+        the former waiting and this one in which they do not.
 
-    def prove(self, term: int, serial: int, deadline: Deadline) -> None:
+        What was acknowledged under the former one counts as that did: ``prove`` tells when this one holds.
+
+        :param timeout_seconds: 0: never
+        """
+
+    def prove(self, term: int, serial: int, deadline: Deadline, insist: bool = True) -> SemiSync:
         """Commit a row in ``holdfast.proof``, as a read-only primary too; returns once it is acknowledged.
 
-        Binlog order makes it a barrier: its ackers hold everything before it.
+        Binlog order makes it a barrier: its ackers hold everything before it. A row that a time-out let through
+        is followed by another, unless not ``insist``: then the answer says ``degraded``.
 
+        :returns: how commits waited then
         :raises DeadlinePassed: the commit goes on waiting in the server
+        """
+
+    def bar(self, user: str, deadline: Deadline) -> None:
+        """Lock the replication account ``user`` here and end all its connections, also while commits wait.
+
+        When this returns, nothing that its member sends is received any more. Not written to the binlog.
+        """
+
+    def unbar(self, user: str, deadline: Deadline) -> None: ...
+
+    def quiesce(self, deadline: Deadline) -> None:
+        """Bring a primary to where it can be shut down: it refuses writes, and no commit waits.
+
+        :raises Refused: it cannot be; :meth:`open` undoes what was done, on a primary that was open
         """
 
     def open(self, deadline: Deadline) -> None:

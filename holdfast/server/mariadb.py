@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.view import Receiver, Replication, SemiSync
+from holdfast.core.settings import WaitPoint
+from holdfast.core.view import Receiver, Replication
 from holdfast.errors import Refused
-from holdfast.server.acknowledge import Position
+from holdfast.server import barring, waiting
+from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Deadline, Observation, Source
 from holdfast.server.procedures import (
     CONNECT_RETRY_SECONDS,
@@ -14,17 +16,18 @@ from holdfast.server.procedures import (
     Following,
     SqlServer,
 )
+from holdfast.server.progress import lacks_binlogs, place
 from holdfast.server.sql import Row
 
 SEQUENCE_STEP = 1_000_000
 """A new primary's numbers begin at the next multiple of this: further than clients can wait for commits at a time."""
 
 # not SHOW MASTER STATUS: it hangs while commits wait for an acknowledgement
-LOOK = """
+LOOK = f"""
     SELECT @@version AS version, @@server_id AS server_id, @@global.read_only AS read_only,
         CONCAT(@@global.gtid_domain_id, '-', @@server_id) AS origin,
         @@global.gtid_binlog_state AS applied,
-        @@global.rpl_semi_sync_master_enabled AS source_side,
+        {waiting.MARIADB.columns},
         @@global.rpl_semi_sync_slave_enabled AS replica_side
 """
 
@@ -39,15 +42,17 @@ class MariadbServer(SqlServer):
     flavor = Flavor.MARIADB
     source_side = "master"
     replica_side = "slave"
+    names = waiting.MARIADB
+    catalog = barring.MARIADB
+    _refuse_writes = "read_only"
     _new_sequence = False
 
     def observe(self, deadline: Deadline) -> Observation:
         row = self._eyes.look(LOOK, deadline)[0]
         status = self._eyes.look("SHOW REPLICA STATUS", deadline)
-        source_side = bool(row["source_side"])
-        clients = 0
-        if source_side:
-            clients = int(self._status(self._eyes, "Rpl_semi_sync_master_clients", deadline))
+        waits = (
+            waiting.look_at_status(self._eyes, self.names, deadline) if row["source_side"] else {}
+        )
         received = status[0]["Gtid_IO_Pos"] if status else ""
         return Observation(
             version=row["version"],
@@ -57,28 +62,26 @@ class MariadbServer(SqlServer):
             received=",".join(filter(None, (row["applied"], received))),
             applied=row["applied"],
             replication=_replication(status[0]) if status else Replication(),
-            semi_sync=SemiSync(
-                source=source_side,
-                acks=int(source_side),
-                clients=clients,
-                replica=bool(row["replica_side"]),
-            ),
+            semi_sync=waiting.semi_sync(self.names, row, waits, bool(row["replica_side"])),
+            barred=self._barred_accounts(deadline),
         )
-
-    def set_acks(self, acks: int, deadline: Deadline) -> None:
-        self._refuse_acks(acks)
-        self._set(deadline, {"rpl_semi_sync_master_enabled": acks})
 
     def _refuse_acks(self, acks: int) -> None:
         super()._refuse_acks(acks)
         if acks > 1:
             raise Refused(f"{acks} acknowledgements: MariaDB can wait for one")
 
-    def prepare_primary(self, acks: int, deadline: Deadline) -> None:
-        super().prepare_primary(acks, deadline)
+    def prepare_primary(
+        self,
+        acks: int,
+        deadline: Deadline,
+        timeout_seconds: float = 0.0,
+        wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+    ) -> None:
+        super().prepare_primary(acks, deadline, timeout_seconds, wait_point)
         self._new_sequence = True
 
-    def prove(self, term: int, serial: int, deadline: Deadline) -> None:
+    def _commit_row(self, term: int, serial: int, deadline: Deadline) -> None:
         """The first row of a promotion leaves a gap in the sequence numbers.
 
         What was cut from a former primary's binlog may still be on a server that is away. Issued again with another
@@ -91,7 +94,7 @@ class MariadbServer(SqlServer):
             )[0]
             following = (_head(row["heads"], row["domain"]) // SEQUENCE_STEP + 1) * SEQUENCE_STEP
             self._proof.run("SET SESSION gtid_seq_no = %s", deadline, (following,))
-        super().prove(term, serial, deadline)
+        super()._commit_row(term, serial, deadline)
         self._new_sequence = False
 
     def _following(self, deadline: Deadline) -> Following:
@@ -171,7 +174,7 @@ class MariadbServer(SqlServer):
         if applied != logged and logged.covers(applied):
             self._commands.run("SET GLOBAL gtid_slave_pos = %s", deadline, (row["logged"],))
 
-    def _position(self, deadline: Deadline) -> tuple[Receiver, Position]:
+    def _position(self, deadline: Deadline) -> tuple[Receiver, FilePosition]:
         row = self._commands.look("SHOW REPLICA STATUS", deadline)[0]
         receiver = RECEIVER.get(row["Slave_IO_Running"], Receiver.CONNECTING)
         return receiver, (row["Master_Log_File"], row["Read_Master_Log_Pos"])
@@ -194,4 +197,7 @@ def _replication(row: Row) -> Replication:
         applier=row["Slave_SQL_Running"] != "No",
         error=row["Last_SQL_Error"] or row["Last_IO_Error"],
         lag_seconds=None if lag is None else float(lag),
+        fetched=place(row["Master_Log_File"], row["Read_Master_Log_Pos"]),
+        executed=place(row["Relay_Master_Log_File"], row["Exec_Master_Log_Pos"]),
+        purged=lacks_binlogs(row["Last_IO_Errno"], row["Last_IO_Error"]),
     )

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
+from pathlib import Path
 
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import Receiver, Replication, SemiSync
-from holdfast.server.acknowledge import Position
-from holdfast.server.base import Deadline, Observation, Source
+from holdfast.core.view import Position, Receiver, Replication
+from holdfast.errors import DeadlinePassed
+from holdfast.server import barring, waiting
+from holdfast.server.acknowledge import FilePosition
+from holdfast.server.base import Account, Deadline, Observation, Source
 from holdfast.server.procedures import (
     CONNECT_RETRY_SECONDS,
     HEARTBEAT_SECONDS,
@@ -16,19 +19,18 @@ from holdfast.server.procedures import (
     Following,
     SqlServer,
 )
-from holdfast.server.sql import Row, StatementRefused
+from holdfast.server.progress import lacks_binlogs, place
+from holdfast.server.sql import Connection, Row
 
 # performance_schema, because SHOW REPLICA STATUS may wait for a STOP REPLICA
-LOOK = """
+LOOK = f"""
     SELECT @@version AS version, @@server_id AS server_id, @@global.read_only AS read_only,
         @@server_uuid AS origin, @@global.gtid_executed AS applied,
-        @@global.rpl_semi_sync_source_enabled AS source_side,
-        @@global.rpl_semi_sync_source_wait_for_replica_count AS acks,
+        {waiting.MYSQL.columns},
         @@global.rpl_semi_sync_replica_enabled AS replica_side,
-        (SELECT VARIABLE_VALUE FROM performance_schema.global_status
-            WHERE VARIABLE_NAME = 'Rpl_semi_sync_source_clients') AS clients,
         conf.HOST AS host, conf.PORT AS port, conn.SERVICE_STATE AS receiver,
         conn.RECEIVED_TRANSACTION_SET AS received, conn.LAST_ERROR_MESSAGE AS receiver_error,
+        conn.LAST_ERROR_NUMBER AS receiver_code,
         appl.SERVICE_STATE AS applier,
         GTID_SUBSET(conn.RECEIVED_TRANSACTION_SET, @@global.gtid_executed) AS drained,
         (SELECT MAX(LAST_ERROR_MESSAGE)
@@ -82,7 +84,8 @@ APPLIER_THREADS = """
 
 KILL_AGAIN_SECONDS = 0.1
 
-NO_SUCH_THREAD = 1094
+PLACES_SECONDS = 0.2
+"""How long it is worth waiting for positions: their statement waits for a STOP REPLICA."""
 
 
 class MysqlServer(SqlServer):
@@ -91,11 +94,22 @@ class MysqlServer(SqlServer):
     flavor = Flavor.MYSQL
     source_side = "source"
     replica_side = "replica"
+    names = waiting.MYSQL
+    catalog = barring.MYSQL
+    _refuse_writes = "super_read_only"
+
+    def __init__(self, socket: Path, admin: Account) -> None:
+        super().__init__(socket, admin)
+        self._places = Connection(socket, admin)
+        self._sessions = (*self._sessions, self._places)
+        self._last_places = (Position(), Position())
 
     def observe(self, deadline: Deadline) -> Observation:
         row = self._eyes.look(LOOK, deadline)[0]
         applied, received = _one_line(row["applied"]), _one_line(row["received"])
-        source_side = bool(row["source_side"])
+        waits = (
+            waiting.look_at_status(self._eyes, self.names, deadline) if row["source_side"] else {}
+        )
         return Observation(
             version=row["version"],
             server_id=row["server_id"],
@@ -103,22 +117,49 @@ class MysqlServer(SqlServer):
             writable=not row["read_only"],
             received=",".join(filter(None, (applied, received))),
             applied=applied,
-            replication=_replication(row),
-            semi_sync=SemiSync(
-                source=source_side,
-                acks=row["acks"] if source_side else 0,
-                clients=int(row["clients"] or 0) if source_side else 0,
-                replica=bool(row["replica_side"]),
-            ),
+            replication=self._replication(row, deadline),
+            semi_sync=waiting.semi_sync(self.names, row, waits, bool(row["replica_side"])),
+            barred=self._barred_accounts(deadline),
         )
 
-    def set_acks(self, acks: int, deadline: Deadline) -> None:
-        self._refuse_acks(acks)
-        if acks:
-            count = "rpl_semi_sync_source_wait_for_replica_count"
-            self._set(deadline, {count: acks, "rpl_semi_sync_source_enabled": 1})
-        else:
-            self._set(deadline, {"rpl_semi_sync_source_enabled": 0})
+    def _replication(self, row: Row, deadline: Deadline) -> Replication:
+        if not row["host"]:
+            return Replication()
+        fetched, executed = (
+            (Position(), Position()) if row["replica_side"] else self._look_at_places(deadline)
+        )
+        receiver = Receiver((row["receiver"] or "OFF").lower())
+        lag: float | None = None
+        if receiver is Receiver.ON and row["drained"]:
+            lag = 0.0
+        elif row["lag_seconds"] is not None and not row["drained"]:
+            lag = max(0.0, float(row["lag_seconds"]))
+        trouble = row["receiver_error"] or ""
+        return Replication(
+            source=f"{row['host']}:{row['port']}",
+            receiver=receiver,
+            applier=row["applier"] == "ON",
+            error=row["worker_error"] or row["applier_error"] or trouble,
+            lag_seconds=lag,
+            fetched=fetched,
+            executed=executed,
+            purged=lacks_binlogs(row["receiver_code"] or 0, trouble),
+        )
+
+    def _look_at_places(self, deadline: Deadline) -> tuple[Position, Position]:
+        """Of a learner alone: a voter is at the head, and each look at it should cost little."""
+        try:
+            rows = self._places.look(
+                "SHOW REPLICA STATUS", Deadline(min(PLACES_SECONDS, deadline.left))
+            )
+        except DeadlinePassed:
+            return self._last_places
+        for row in rows:
+            self._last_places = (
+                place(row["Source_Log_File"], row["Read_Source_Log_Pos"]),
+                place(row["Relay_Source_Log_File"], row["Exec_Source_Log_Pos"]),
+            )
+        return self._last_places
 
     def _following(self, deadline: Deadline) -> Following:
         rows = self._commands.look(FOLLOWING, deadline)
@@ -151,18 +192,11 @@ class MysqlServer(SqlServer):
                 if not patience.left:
                     for thread in threads:
                         if thread["coordinator"] or kill_workers:
-                            self._kill(int(thread["id"]), deadline)
+                            barring.kill(self._commands, int(thread["id"]), deadline)
                     patience, kill_workers = Deadline(KILL_AGAIN_SECONDS), True
                 deadline.check("stopping the applier within a half-received transaction")
                 time.sleep(0.002)
         self._commands.run("STOP REPLICA SQL_THREAD", deadline)
-
-    def _kill(self, processlist_id: int, deadline: Deadline) -> None:
-        try:
-            self._commands.run(f"KILL {processlist_id}", deadline)
-        except StatementRefused as error:
-            if error.code != NO_SUCH_THREAD:
-                raise
 
     def _change_source(self, source: Source, now: Following, deadline: Deadline) -> None:
         """The applier runs on meanwhile, so what was received stays in the relay log.
@@ -177,14 +211,16 @@ class MysqlServer(SqlServer):
             self._drain(now, deadline)
             now = replace(now, applier=True)
         place = "SOURCE_HOST = %s, SOURCE_PORT = %s, SOURCE_USER = %s, SOURCE_PASSWORD = %s"
+        # what somebody else has set up may lack these; they can change while the applier runs
         rest = (
-            ", SOURCE_AUTO_POSITION = 1, GET_SOURCE_PUBLIC_KEY = 1, "
+            ", GET_SOURCE_PUBLIC_KEY = 1, "
             f"SOURCE_CONNECT_RETRY = {CONNECT_RETRY_SECONDS}, SOURCE_RETRY_COUNT = 4294967295, "
             f"SOURCE_HEARTBEAT_PERIOD = {HEARTBEAT_SECONDS}"
         )
+        position = ", SOURCE_AUTO_POSITION = 1"
         account = source.account
         self._commands.run(
-            f"CHANGE REPLICATION SOURCE TO {place}{rest if not now.applier else ''}",
+            f"CHANGE REPLICATION SOURCE TO {place}{rest}{position if not now.applier else ''}",
             deadline,
             (source.host, source.port, account.user, account.password),
         )
@@ -192,31 +228,13 @@ class MysqlServer(SqlServer):
     def _replica_settings(self) -> dict[str, int]:
         return {**super()._replica_settings(), "super_read_only": 1}
 
-    def _position(self, deadline: Deadline) -> tuple[Receiver, Position]:
+    def _position(self, deadline: Deadline) -> tuple[Receiver, FilePosition]:
         row = self._commands.look("SHOW REPLICA STATUS", deadline)[0]
         receiver = RECEIVER.get(row["Replica_IO_Running"], Receiver.CONNECTING)
         return receiver, (row["Source_Log_File"], row["Read_Source_Log_Pos"])
 
     def _let_administrator_write(self, deadline: Deadline) -> None:
         self._set(deadline, {"super_read_only": 0})
-
-
-def _replication(row: Row) -> Replication:
-    if not row["host"]:
-        return Replication()
-    receiver = Receiver((row["receiver"] or "OFF").lower())
-    lag: float | None = None
-    if receiver is Receiver.ON and row["drained"]:
-        lag = 0.0
-    elif row["lag_seconds"] is not None and not row["drained"]:
-        lag = max(0.0, float(row["lag_seconds"]))
-    return Replication(
-        source=f"{row['host']}:{row['port']}",
-        receiver=receiver,
-        applier=row["applier"] == "ON",
-        error=row["worker_error"] or row["applier_error"] or row["receiver_error"] or "",
-        lag_seconds=lag,
-    )
 
 
 def _one_line(gtids: str | None) -> str:

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import Receiver
+from holdfast.core.settings import WaitPoint
+from holdfast.core.view import Receiver, SemiSync
 from holdfast.errors import Refused
-from holdfast.server.acknowledge import Position, acknowledge
+from holdfast.server import barring, quiescing, waiting
+from holdfast.server.acknowledge import FilePosition, acknowledge
 from holdfast.server.base import Account, Deadline, Observation, Source
 from holdfast.server.sql import Connection, StatementRefused
 
@@ -28,8 +30,16 @@ CONNECT_RETRY_SECONDS = 1
 CONNECT_SECONDS = 0.5
 """How long a receiver that was just started may take to be worth waiting for."""
 
+PROVE_AGAIN_SECONDS = 0.02
+"""The first pause between two rows, while semi-sync is degraded."""
+
 SLICE_SECONDS = 0.2
 """How long one wait in the server lasts, before the applier is looked at again."""
+
+BARRED_SECONDS = 5.0
+"""How often it is looked up which accounts are locked, by whomever."""
+
+SIDE_SETTINGS = "sql_log_bin = 0, lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"
 
 ACCESS_DENIED = 1045
 UNKNOWN_DATABASE = 1049
@@ -78,25 +88,36 @@ class Following:
 
 
 class SqlServer(ABC):
-    """Implements ``Server`` over three sessions: for commands, for looking, and for what may hang."""
+    """Implements ``Server`` over four sessions: for commands, for looking, for what may hang, and for
+    what is not written to the binlog."""
 
     flavor: ClassVar[Flavor]
 
     source_side: ClassVar[Literal["master", "source"]]
     replica_side: ClassVar[Literal["slave", "replica"]]
+    _refuse_writes: ClassVar[Literal["read_only", "super_read_only"]]
+    names: ClassVar[waiting.Names]
+    catalog: ClassVar[barring.Catalog]
 
     def __init__(self, socket: Path, admin: Account) -> None:
+        self._admin = admin.user
         self._commands = Connection(socket, admin)
         self._eyes = Connection(socket, admin)
         self._proof = Connection(socket, admin)
+        self._side = Connection(socket, admin, SIDE_SETTINGS)
+        self._sessions: tuple[Connection, ...] = (
+            self._eyes,
+            self._commands,
+            self._proof,
+            self._side,
+        )
+        self._barred: tuple[str, ...] = ()
+        self._barred_until = 0.0
 
     # what differs
 
     @abstractmethod
     def observe(self, deadline: Deadline) -> Observation: ...
-
-    @abstractmethod
-    def set_acks(self, acks: int, deadline: Deadline) -> None: ...
 
     @abstractmethod
     def _following(self, deadline: Deadline) -> Following: ...
@@ -114,7 +135,7 @@ class SqlServer(ABC):
         """Stop a drained applier at once, even one that holds half a transaction."""
 
     @abstractmethod
-    def _position(self, deadline: Deadline) -> tuple[Receiver, Position]:
+    def _position(self, deadline: Deadline) -> tuple[Receiver, FilePosition]:
         """The receiver's state, and up to where it has read in its source's binlog."""
 
     @abstractmethod
@@ -125,11 +146,12 @@ class SqlServer(ABC):
 
     def ping(self, deadline: Deadline) -> None:
         """Opens every session: a failover should not have to wait for a log-in."""
-        for connection in (self._eyes, self._commands, self._proof):
+        for connection in self._sessions:
             connection.look("SELECT 1", deadline)
+        self._barred_until = 0.0
 
     def close(self) -> None:
-        for connection in (self._commands, self._eyes, self._proof):
+        for connection in self._sessions:
             connection.close()
 
     def stop_receiver(self, deadline: Deadline) -> None:
@@ -160,7 +182,13 @@ class SqlServer(ABC):
         if known and semi_sync:
             self._acknowledge_received(source, deadline)
 
-    def prepare_primary(self, acks: int, deadline: Deadline) -> None:
+    def prepare_primary(
+        self,
+        acks: int,
+        deadline: Deadline,
+        timeout_seconds: float = 0.0,
+        wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+    ) -> None:
         self._refuse_acks(acks)
         now = self._following(deadline)
         if now.host:
@@ -171,8 +199,23 @@ class SqlServer(ABC):
             self._commands.run("RESET REPLICA ALL", deadline)
         durable = {"sync_binlog": 1, "innodb_flush_log_at_trx_commit": 1}
         self._set(deadline, {**durable, f"rpl_semi_sync_{self.replica_side}_enabled": 0})
-        self.set_acks(acks, deadline)
+        self.set_acks(acks, deadline, timeout_seconds, wait_point)
         self._let_administrator_write(deadline)
+
+    def set_acks(
+        self,
+        acks: int,
+        deadline: Deadline,
+        timeout_seconds: float = 0.0,
+        wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+    ) -> None:
+        self._refuse_acks(acks)
+        if acks:
+            waiting.switch_on(
+                self._commands, self._side, self.names, acks, timeout_seconds, wait_point, deadline
+            )
+        else:
+            waiting.switch_off(self._commands, self.names, deadline)
 
     def wait_for_ackers(self, acks: int, deadline: Deadline) -> None:
         status = f"Rpl_semi_sync_{self.source_side}_clients"
@@ -181,8 +224,24 @@ class SqlServer(ABC):
             lambda: acks <= 0 or int(self._status(self._commands, status, deadline)) >= acks,
         )
 
-    def prove(self, term: int, serial: int, deadline: Deadline) -> None:
+    def prove(self, term: int, serial: int, deadline: Deadline, insist: bool = True) -> SemiSync:
         self._refuse_if_following(self._proof, deadline)
+        pause = PROVE_AGAIN_SECONDS
+        while True:
+            begun, switched_off = waiting.look_at(self._commands, self.names, deadline)
+            self._commit_row(term, serial, deadline)
+            if not begun.source:
+                return begun
+            ended = waiting.look_at(self._commands, self.names, deadline)
+            if not begun.degraded and not ended[0].degraded and ended[1] == switched_off:
+                return begun
+            if not insist:
+                return replace(begun, degraded=True)
+            deadline.check("waiting for a row to be acknowledged: semi-sync is degraded")
+            time.sleep(pause)
+            pause = min(2 * pause, PROVE_AGAIN_SECONDS * 16)
+
+    def _commit_row(self, term: int, serial: int, deadline: Deadline) -> None:
         row = "INSERT INTO holdfast.proof (term, serial) VALUES (%s, %s)"
         for _ in range(3):
             try:
@@ -205,7 +264,45 @@ class SqlServer(ABC):
         self._refuse_if_following(self._commands, deadline)
         self._set(deadline, {"read_only": 0})
 
+    def bar(self, user: str, deadline: Deadline) -> None:
+        if user == self._admin:
+            raise Refused(f"{user} is the agent's own account: locked, nobody could unlock it")
+        try:
+            try:
+                barring.bar(self._side, self.catalog, user, deadline)
+            except StatementRefused as error:
+                if error.code != READ_ONLY:
+                    raise
+                self._let_administrator_write(deadline)
+                barring.bar(self._side, self.catalog, user, deadline)
+        finally:
+            self._barred_until = 0.0
+
+    def unbar(self, user: str, deadline: Deadline) -> None:
+        try:
+            barring.unbar(self._side, self.catalog, user, deadline)
+        finally:
+            self._barred_until = 0.0
+
+    def quiesce(self, deadline: Deadline) -> None:
+        quiescing.refuse_writes(self._side, self._refuse_writes, deadline)
+        quiescing.settle(
+            self._side,
+            self.names,
+            self.catalog,
+            lambda: {each.session_id for each in self._sessions},
+            deadline,
+        )
+
     # parts
+
+    def _barred_accounts(self, deadline: Deadline) -> tuple[str, ...]:
+        """Looked up now and then."""
+        now = time.monotonic()
+        if now >= self._barred_until:
+            self._barred = barring.barred(self._eyes, self.catalog, deadline)
+            self._barred_until = now + BARRED_SECONDS
+        return self._barred
 
     def _drain(self, now: Following, deadline: Deadline) -> None:
         if not now.received:
@@ -223,7 +320,7 @@ class SqlServer(ABC):
         """See ``acknowledge.py``. With a source that cannot be reached there is nobody to tell."""
         patience = Deadline(min(CONNECT_SECONDS, deadline.left))
 
-        def position() -> Position | None:
+        def position() -> FilePosition | None:
             while True:
                 receiver, reached = self._position(deadline)
                 if receiver is Receiver.ON:

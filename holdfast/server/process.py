@@ -1,7 +1,8 @@
 """The database server's process: start it, find one that runs, notice its end, kill it.
 
 The server outlives the agent: it is started in a session of its own, and an agent that comes back finds it by its
-command line. Files that name a pid are never trusted: the number may belong to another process by now.
+command line. One that somebody else has started otherwise is known by the data directory that it works in. Files that
+name a pid are never trusted: the number may belong to another process by now.
 """
 
 from __future__ import annotations
@@ -22,6 +23,9 @@ from pathlib import Path
 from holdfast.errors import DeadlinePassed, Refused
 
 _FLAG = b"--defaults-file="
+_SERVERS = frozenset({b"mysqld", b"mariadbd"})
+"""Names of a server's program; a loader may stand before it."""
+_PROGRAM_WORDS = 8
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NOT_INHERITED = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC")
 """What a service manager told the agent, and the agent alone."""
@@ -87,6 +91,11 @@ class Running:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.fd, signal.SIGKILL)
 
+    def terminate(self) -> None:
+        """Send SIGTERM: an orderly shutdown; does not wait."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self.fd, signal.SIGTERM)
+
     def kill_and_wait(self, seconds: float) -> Ending:
         """SIGKILL it and wait until its sockets and file locks are gone.
 
@@ -132,7 +141,7 @@ class ServerProcess:
         self._boot_id = boot_id
 
     def find(self) -> Running | None:
-        """The server that runs with our option file, whoever started it.
+        """The server that runs with our option file or on our data directory, whoever started it.
 
         :raises Refused: when there are several
         """
@@ -143,7 +152,8 @@ class ServerProcess:
         if len(found) > 1:
             pids = ", ".join(str(each.pid) for each in found)
             raise Refused(
-                f"processes {pids} all run with {self.option_file}: stop all of them but one"
+                f"processes {pids} all run with {self.option_file} or in {self.datadir}: "
+                "stop all of them but one"
             )
         return found[0] if found else None
 
@@ -221,9 +231,13 @@ class ServerProcess:
         """Whether it has our option file and is the server, not a client that was given the same file."""
         try:
             line = _command_line(pid)
-            if _FLAG not in line or _stat(pid)[0] in "ZX":
+            if not line or _stat(pid)[0] in "ZX":
                 return False
             words = line.rstrip(b"\0").split(b"\0")
+            if self._holds_our_data(pid, words):
+                return True
+            if _FLAG not in line:
+                return False
             at = next(i for i, word in enumerate(words) if word.startswith(_FLAG))
             if Path(os.fsdecode(words[at][len(_FLAG) :])).resolve() != self.option_file.resolve():
                 return False
@@ -235,6 +249,19 @@ class ServerProcess:
         except (OSError, StopIteration):
             return False
 
+    def _holds_our_data(self, pid: int, words: list[bytes]) -> bool:
+        """Whether it is a server, of whatever command line, that has our data directory's files open.
+
+        InnoDB's lock lets one server in at a time, so that one is ours to find, and to kill.
+        """
+        if _SERVERS.isdisjoint(word.rpartition(b"/")[2] for word in words[:_PROGRAM_WORDS]):
+            return False
+        datadir = os.path.realpath(self.datadir)
+        if os.readlink(f"/proc/{pid}/cwd") != datadir:
+            return False
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            return any(_link(entry.path).startswith(datadir + "/") for entry in entries)
+
     def _incarnation(self, pid: int) -> str:
         return f"{self._boot_id()[:8]}-{pid}-{_stat(pid)[19]}"
 
@@ -242,6 +269,13 @@ class ServerProcess:
 def _pids() -> Iterator[int]:
     with os.scandir("/proc") as entries:
         yield from (int(entry.name) for entry in entries if entry.name.isdecimal())
+
+
+def _link(path: str) -> str:
+    try:
+        return os.readlink(path)
+    except OSError:  # it was closed meanwhile
+        return ""
 
 
 def _command_line(pid: int) -> bytes:

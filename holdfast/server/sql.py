@@ -7,7 +7,7 @@ import select
 import socket
 import textwrap
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -58,11 +58,15 @@ class Connection:
     the server goes on with the statement), and ``Refused`` when the deadline was called off.
 
     Messages name a statement without its arguments: those may be passwords.
+
+    :param settings: what each of its sessions begins with, as after ``SET SESSION``
     """
 
-    def __init__(self, path: Path, account: Account) -> None:
+    def __init__(self, path: Path, account: Account, settings: str = "") -> None:
         self._path = path
         self._account = account
+        self._settings = settings
+        self._pinned = False
         self._turn = threading.Lock()
         self._wire: _Wire | None = None
 
@@ -73,6 +77,26 @@ class Connection:
     def run(self, sql: str, deadline: Deadline, args: Sequence[object] = ()) -> None:
         """Carry out a statement that changes something."""
         self._ask(sql, deadline, args, OutcomeUnknown)
+
+    @contextlib.contextmanager
+    def one_session(self, deadline: Deadline) -> Iterator[None]:
+        """Within it no other session is opened: what this one holds (locks, settings) is held throughout.
+
+        Dropped at the end, with all that it holds. For one thread.
+        """
+        self.look("SELECT 1", deadline)
+        self._pinned = True
+        try:
+            yield
+        finally:
+            self._pinned = False
+            self.close()
+
+    @property
+    def session_id(self) -> int:
+        """As the server numbers it; 0 while none is open."""
+        wire = self._wire
+        return wire.thread_id() if wire is not None else 0
 
     def close(self) -> None:
         """Drop the session; the next statement opens another. Ends a statement that hangs, too."""
@@ -119,8 +143,10 @@ class Connection:
         if self._wire is not None and self._wire.is_stale():
             self._discard()
         if self._wire is None:
+            if self._pinned:
+                raise OutcomeUnknown(f"{self._path}: the session was lost")
             deadline.check(f"connecting to {self._path}")
-            self._wire = _connect(self._path, self._account, deadline)
+            self._wire = _connect(self._path, self._account, self._settings, deadline)
         return self._wire
 
 
@@ -137,6 +163,7 @@ if TYPE_CHECKING:
         def _execute_command(self, command: int, sql: bytes) -> None: ...
         def _read_query_result(self, unbuffered: bool = False) -> int: ...
         def _force_close(self) -> None: ...
+        def thread_id(self) -> int: ...
 
 else:
     _PyMySQL = pymysql.connections.Connection
@@ -189,7 +216,7 @@ class _Wire(_PyMySQL):
         self._force_close()
 
 
-def _connect(path: Path, account: Account, deadline: Deadline) -> _Wire:
+def _connect(path: Path, account: Account, settings: str, deadline: Deadline) -> _Wire:
     wire = _Wire(
         unix_socket=str(path),
         user=account.user,
@@ -197,7 +224,7 @@ def _connect(path: Path, account: Account, deadline: Deadline) -> _Wire:
         charset="utf8mb4",
         autocommit=True,
         cursorclass=DictCursor,
-        init_command=f"SET SESSION wait_timeout = {IDLE_SECONDS}",
+        init_command=f"SET SESSION wait_timeout = {IDLE_SECONDS}{', ' if settings else ''}{settings}",
         defer_connect=True,
         ssl_disabled=True,  # it is a local socket, and to load certificates takes 10 ms
     )

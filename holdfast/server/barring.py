@@ -1,0 +1,103 @@
+"""Keep a member from acknowledging: its replication account is locked, and its connections are ended.
+
+Nothing of it is written to the binlog, and none of it waits behind commits that wait for an acknowledgement.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+from holdfast.errors import Refused
+from holdfast.server.base import Deadline
+from holdfast.server.sql import Connection, StatementRefused
+
+LOGGING_IN = "unauthenticated user"
+LOGIN_SECONDS = 0.1
+"""How long a connection that was logging in when its account was locked may take to be let in or not."""
+
+KILL_AGAIN_SECONDS = 0.1
+NO_SUCH_THREAD = 1094
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """Where one flavor has it.
+
+    :ivar locked: names of the accounts that may replicate and are locked
+    :ivar hosts: host parts of a user's accounts
+    :ivar sessions: all sessions, with columns id, user, command, state
+    """
+
+    locked: str
+    hosts: str
+    sessions: str
+
+
+MARIADB = Catalog(
+    locked="SELECT DISTINCT u.User AS user FROM mysql.user u "
+    "JOIN mysql.global_priv p ON (p.User, p.Host) = (u.User, u.Host) "
+    "WHERE u.Repl_slave_priv = 'Y' AND JSON_VALUE(p.Priv, '$.account_locked') IN ('1', 'true') ORDER BY 1",
+    hosts="SELECT Host AS host FROM mysql.user WHERE User = %s AND is_role = 'N'",
+    sessions="SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state FROM information_schema.PROCESSLIST",
+)
+
+MYSQL = Catalog(
+    locked="SELECT DISTINCT User AS user FROM mysql.user WHERE Repl_slave_priv = 'Y' AND account_locked = 'Y' "
+    "AND User <> 'root' AND User NOT LIKE 'mysql.%' ORDER BY 1",
+    hosts="SELECT Host AS host FROM mysql.user WHERE User = %s",
+    sessions="SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state FROM performance_schema.processlist",
+)
+
+
+def bar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> None:
+    """Lock all accounts of ``user``, end what is connected as it, and wait until that is gone.
+
+    A dump thread takes its connection out of the thread that receives acknowledgements before it ends.
+
+    :param side: a session that writes no binlog
+    """
+    _alter(side, catalog, user, "LOCK", deadline)
+    begun = time.monotonic()
+    suspects: set[int] | None = None
+    killed: dict[int, float] = {}
+    while True:
+        rows = side.look(f"{catalog.sessions} WHERE USER IN (%s, %s)", deadline, (user, LOGGING_IN))
+        logging_in = {int(row["id"]) for row in rows if row["user"] == LOGGING_IN}
+        own = {int(row["id"]) for row in rows} - logging_in
+        # whoever begins to log in from here on is refused; these may have passed that check
+        suspects = logging_in if suspects is None else suspects & logging_in
+        if not own and not suspects:
+            return
+        now = time.monotonic()
+        for each in own | (suspects if now - begun > LOGIN_SECONDS else set()):
+            if now - killed.get(each, -1.0) > KILL_AGAIN_SECONDS:
+                kill(side, each, deadline)
+                killed[each] = now
+        deadline.check(f"ending the connections of {user}")
+        time.sleep(0.002)
+
+
+def unbar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> None:
+    _alter(side, catalog, user, "UNLOCK", deadline)
+
+
+def barred(eyes: Connection, catalog: Catalog, deadline: Deadline) -> tuple[str, ...]:
+    return tuple(str(row["user"]) for row in eyes.look(catalog.locked, deadline))
+
+
+def kill(side: Connection, session_id: int, deadline: Deadline) -> None:
+    try:
+        side.run(f"KILL {session_id}", deadline)
+    except StatementRefused as error:
+        if error.code != NO_SUCH_THREAD:
+            raise
+
+
+def _alter(side: Connection, catalog: Catalog, user: str, what: str, deadline: Deadline) -> None:
+    hosts = [str(row["host"]) for row in side.look(catalog.hosts, deadline, (user,))]
+    if not hosts:
+        raise Refused(f"no account {user} on this server: create the member's replication account")
+    names = ", ".join("%s@%s" for _ in hosts)
+    accounts = [part for host in hosts for part in (user, host)]
+    side.run(f"ALTER USER {names} ACCOUNT {what}", deadline, accounts)

@@ -1,0 +1,25 @@
+"""How far a replica has come, as SHOW REPLICA STATUS tells it."""
+
+from __future__ import annotations
+
+from holdfast.core.view import Position
+
+SOURCE_FAILED = (1236, 13114)
+"""What a receiver says when its source cannot send: with the source's own words."""
+
+_PURGED = ("purged", "could not find")
+
+
+def place(file: str, offset: int) -> Position:
+    """Of a file named like ``binlog.000007``, which is "" before the first connection."""
+    number = file.rpartition(".")[2]
+    return Position(int(number), int(offset)) if number.isdecimal() else Position()
+
+
+def lacks_binlogs(code: int, message: str) -> bool:
+    """Whether the source no longer has what the replica needs next.
+
+    Not so when it never had it (MariaDB: "which is not in the master's binlog"): that replica has diverged.
+    """
+    said = message.lower()
+    return code in SOURCE_FAILED and any(word in said for word in _PURGED)
