@@ -12,6 +12,8 @@ from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, Un
 TIMEOUT_SECONDS = 5.0
 CLONE_SECONDS = 45.0
 RESTART_SECONDS = 140.0
+CHECK_SECONDS = 25.0
+ADOPT_SECONDS = 200.0
 """A little more than the manager gives an agent."""
 
 _ERRORS: dict[str, type[HoldfastError]] = {
@@ -83,6 +85,17 @@ class ManagerClient:
         """:param waiting: writes may wait meanwhile, where they must"""
         path = f"/v1/clusters/{cluster}/members/{name}/restart"
         return self._post(path, {"waiting": waiting}, RESTART_SECONDS)
+
+    def check(self, cluster: str) -> dict[str, Any]:
+        """What is right and wrong with each member, as ``core.findings.CheckReport``."""
+        return self._get(f"/v1/clusters/{cluster}/check", CHECK_SECONDS)
+
+    def adopt(
+        self, cluster: str, members: Mapping[str, str], primary: str = "", dry_run: bool = True
+    ) -> dict[str, Any]:
+        """Take over a cluster that runs: ``plan``, all that stands ``against`` it, and whether it is ``done``."""
+        body = {"dry_run": dry_run, "primary": primary, "members": dict(members)}
+        return self._post(f"/v1/clusters/{cluster}/adopt", body, ADOPT_SECONDS)
 
     def close(self) -> None:
         self._http.close()

@@ -2,6 +2,8 @@
 
 GET  /v1/state?since=VERSION&wait=SECONDS   -> StateReply, at once when VERSION is not the present one
 GET  /v1/identity                           -> Identity
+GET  /v1/facts                              -> FactsReply: what a check looks at
+GET  /v1/account                            -> AccountReply
 POST /v1/command                            CommandRequest -> CommandReply
 """
 
@@ -11,9 +13,10 @@ import dataclasses
 import re
 from typing import Any, get_args
 
-from pydantic import BaseModel, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter
 
 from holdfast.core.commands import Command
+from holdfast.core.facts import Facts
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState
 from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, StaleTerm, Unreachable
@@ -98,6 +101,20 @@ class Identity(BaseModel):
     host: str = ""
     port: int = 0
     server_id: int = 0
+
+
+class FactsReply(BaseModel):
+    """:ivar clock: the host's wall clock, right before the answer was sent"""
+
+    facts: Facts
+    clock: float
+
+
+class AccountReply(BaseModel):
+    """A member's replication account; ``authentication`` is what a server keeps instead of the password."""
+
+    user: str
+    authentication: str = Field(repr=False)
 
 
 def consequence(error: HoldfastError) -> str:

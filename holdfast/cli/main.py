@@ -17,7 +17,7 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli import config, member, sandbox, status
+from holdfast.cli import adopt, check, config, member, sandbox, status
 from holdfast.errors import HoldfastError, OutcomeUnknown, Unreachable
 
 EXIT_CODES = (
@@ -53,6 +53,8 @@ app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(config.app, name="config")
 app.add_typer(member.app, name="member")
 app.command("status")(status.status)
+app.command("check")(check.check)
+app.command("adopt")(adopt.adopt)
 app.command("restart")(member.restart_all)
 
 Config = Annotated[Path, typer.Option("--config", help="The configuration file (YAML).")]

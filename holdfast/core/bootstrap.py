@@ -31,6 +31,13 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
                 f"(its agent promised term {state.term}): give the manager the store that it had"
             )
         states.append(state)
+    for state in states:
+        if state.up and (state.writable or state.replication.source):
+            does = f"follows {state.replication.source}" if not state.writable else "takes writes"
+            return Decision(
+                f"no record yet, and {state.name} {does}: holdfast adopt takes over a cluster that runs; where "
+                "all is new, nobody may take writes or follow another"
+            )
     down = [state.name for state in states if state.server is ServerStatus.DOWN]
     if down:
         return Decision(
@@ -40,11 +47,6 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
     for state in states:
         if not state.up:
             return Decision(f"no record yet: the server of {state.name} is starting")
-        if state.writable:
-            return Decision(
-                f"no record yet, and {state.name} takes writes: taking over a running cluster is not "
-                "there yet; set it read-only if it is new"
-            )
     first = states[0]
     for state in states:
         if state.flavor is not first.flavor:

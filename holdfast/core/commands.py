@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from holdfast.core.settings import WaitPoint
 
@@ -161,6 +161,22 @@ class Clone:
     discard: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class Equip:
+    """Load and set what a running server lacks that was not started from our option file (semi-sync, time-outs)."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureAccount:
+    """On the primary: make the replication account ``user``, or give it this password; replicas get it from there.
+
+    :ivar authentication: what the server keeps instead of the password
+    """
+
+    user: str
+    authentication: str = field(repr=False)
+
+
 Command = (
     Promise
     | Drain
@@ -178,4 +194,6 @@ Command = (
     | Rewind
     | Compare
     | Clone
+    | Equip
+    | EnsureAccount
 )

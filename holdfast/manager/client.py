@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
+import time
+from typing import TypeVar
+
 import httpx
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from holdfast.core.commands import (
     Clone,
@@ -17,12 +21,26 @@ from holdfast.core.commands import (
     Restart,
     Rewind,
 )
+from holdfast.core.facts import Facts
 from holdfast.errors import OutcomeUnknown, Unreachable
-from holdfast.wire import CommandReply, CommandRequest, Identity, StateReply, command_name
+from holdfast.wire import (
+    AccountReply,
+    CommandReply,
+    CommandRequest,
+    FactsReply,
+    Identity,
+    StateReply,
+    command_name,
+)
 
 CONNECT_SECONDS = 0.5
 GRACE_SECONDS = 1.5
 """What a long poll may take beyond the time it was told to wait: a busy machine is not a dead one."""
+
+FACTS_SECONDS = 20.0
+"""Tables are counted, on a server that may be busy."""
+
+Reply = TypeVar("Reply", bound=BaseModel)
 
 _STATE = TypeAdapter(StateReply)
 _REPLY = TypeAdapter(CommandReply)
@@ -76,6 +94,27 @@ class AgentClient:
             response = await self._http.get("/v1/identity", timeout=timeout)
             self._understood(response)
             return Identity.model_validate_json(response.content)
+        except (httpx.TransportError, ValidationError) as error:
+            raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
+
+    async def facts(self) -> Facts:
+        """What a check looks at on the member's host, with how far its clock is from ours.
+
+        :raises Unreachable: no answer, or none that can be understood
+        """
+        reply = await self._inspected("/v1/facts", FactsReply, FACTS_SECONDS)
+        return dataclasses.replace(reply.facts, clock_offset=reply.clock - time.time())
+
+    async def account(self) -> AccountReply:
+        """:raises Unreachable: no answer, or none that can be understood"""
+        return await self._inspected("/v1/account", AccountReply, 3.0)
+
+    async def _inspected(self, path: str, model: type[Reply], seconds: float) -> Reply:
+        timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
+        try:
+            response = await self._http.get(path, timeout=timeout)
+            self._understood(response)
+            return model.model_validate_json(response.content)
         except (httpx.TransportError, ValidationError) as error:
             raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
 

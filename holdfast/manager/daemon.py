@@ -21,6 +21,7 @@ from holdfast.errors import Fatal
 from holdfast.manager.api import make_app
 from holdfast.manager.client import AgentClient
 from holdfast.manager.configure import Given
+from holdfast.manager.inspect import add_inspection
 from holdfast.manager.lead import Leader
 from holdfast.serving import HttpServer, listening
 from holdfast.store.sqlite import SqliteStore
@@ -73,7 +74,9 @@ async def _serve(
         await asyncio.gather(*tasks, return_exceptions=True)
 
     failures: list[BaseException] = []
-    server = HttpServer(make_app(leaders, token, lifespan))
+    app = make_app(leaders, token, lifespan)
+    add_inspection(app, leaders)
+    server = HttpServer(app)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(
             number, lambda: setattr(server, "should_exit", True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from holdfast.core import bootstrap
@@ -67,6 +67,10 @@ class Leader:
     @property
     def record(self) -> Record | None:
         return self._record
+
+    @property
+    def agents(self) -> Mapping[str, AgentClient]:
+        return self._agents
 
     def view(self) -> View:
         return self._observer.view()
@@ -146,6 +150,34 @@ class Leader:
             term = self._term
         await actor.order(term, step)
         return order.done
+
+    async def prepare(self, step: Send) -> None:
+        """Have a command carried out before there is a record.
+
+        :raises Refused: there is one
+        :raises HoldfastError: by consequence
+        """
+        async with self.deciding:
+            actor = self._founding()
+        await actor.order(bootstrap.TERM, step)
+
+    async def found(self, record: Record, why: str) -> None:
+        """Begin with this record; call it with ``deciding`` held, from a look that was taken since.
+
+        :raises Refused: there is one
+        """
+        self._founding()
+        await self._save(record)
+        self.events.add(EventKind.DECIDED, f"{why} (term {record.term})", record.primary)
+        self._observer.changed.set()
+
+    def _founding(self) -> Actor:
+        if self._actor is None:
+            self.refuse_elsewhere()
+            raise Unreachable(f"this manager does not lead: {self._decision.reason}")
+        if self._record is not None:
+            raise Refused(f"{self.cluster.name} is managed already: {self._record.primary} is its primary")
+        return self._actor
 
     async def _follow(self) -> None:
         """Another manager leads: keep up with what people want, to be ready."""

@@ -1,0 +1,103 @@
+"""What a server needs before it is taken over, that somebody else has started and set up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from holdfast.core.gtid import Flavor
+from holdfast.errors import Refused
+from holdfast.server.authentication import check_authentication
+from holdfast.server.base import Account, Deadline
+from holdfast.server.optionfile import NET_TIMEOUT_SECONDS
+from holdfast.server.sql import Connection, StatementRefused
+
+PLUGINS = {
+    "rpl_semi_sync_source": "semisync_source.so",
+    "rpl_semi_sync_replica": "semisync_replica.so",
+}
+ALREADY_THERE = 1125
+RIGHTS = {
+    Flavor.MARIADB: "REPLICATION SLAVE",
+    Flavor.MYSQL: "REPLICATION SLAVE, BACKUP_ADMIN",  # to be cloned from
+}
+
+
+class Adopter:
+    """Speaks to the server in a session of its own, which is opened when it is needed."""
+
+    def __init__(self, flavor: Flavor, socket: Path, admin: Account) -> None:
+        self._flavor = flavor
+        self._connection = Connection(socket, admin)
+
+    def equip(self, deadline: Deadline) -> None:
+        """Load and set what its option file would have: semi-sync, durable flushing of a primary, time-outs.
+
+        No row is written, and nothing goes into the binary log. A replica's flushing is left: it is relaxed as
+        soon as the member follows.
+        """
+        if self._flavor is Flavor.MYSQL:
+            _load_plugins(self._connection, deadline)
+            wanted = {"replica_net_timeout": NET_TIMEOUT_SECONDS}
+        else:
+            wanted = {
+                "slave_net_timeout": NET_TIMEOUT_SECONDS,
+                "rpl_semi_sync_slave_kill_conn_timeout": 1,
+            }
+        look = "SELECT @@global.read_only AS read_only"
+        if not self._connection.look(look, deadline)[0]["read_only"]:
+            wanted |= {"sync_binlog": 1, "innodb_flush_log_at_trx_commit": 1}
+        settings = ", ".join(f"GLOBAL {name} = {value}" for name, value in wanted.items())
+        self._connection.run(f"SET {settings}", deadline)
+
+    def ensure_account(self, user: str, authentication: str, deadline: Deadline) -> None:
+        """Make the replication account ``user``, or give it this password; binlogged, so replicas have it too."""
+        check_authentication(self._flavor, authentication)
+        name = f"'{_quoted(user)}'@'%'"
+        if self._flavor is Flavor.MARIADB:
+            identified = f"IDENTIFIED VIA mysql_native_password USING '{authentication}'"
+        else:
+            identified = f"IDENTIFIED WITH caching_sha2_password AS '{authentication}'"
+        for statement in (
+            f"CREATE USER IF NOT EXISTS {name} {identified}",
+            f"ALTER USER {name} {identified}",
+            f"GRANT {RIGHTS[self._flavor]} ON *.* TO {name}",
+        ):
+            try:
+                self._connection.run(statement, deadline)
+            except StatementRefused as error:
+                # the statement is not repeated: it holds what a server keeps instead of the password
+                what = f"making the replication account {user}"
+                said = str(error).partition(f"error {error.code}: ")[2]
+                raise StatementRefused(what, error.code, said) from None
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _quoted(user: str) -> str:
+    if not user or any(each in user for each in "'\\\0") or len(user) > 80:
+        raise Refused(f"{user!r} cannot be the name of a replication account")
+    return user
+
+
+def _load_plugins(connection: Connection, deadline: Deadline) -> None:
+    """MySQL keeps them for later starts. It refuses to while it is super-read-only; plainly read-only it stays."""
+    rows = connection.look("SELECT PLUGIN_NAME AS name FROM information_schema.plugins", deadline)
+    loaded = {str(row["name"]).lower() for row in rows}
+    missing = {name: file for name, file in PLUGINS.items() if name not in loaded}
+    if not missing:
+        return
+    look = "SELECT @@global.super_read_only AS super"
+    closed = bool(connection.look(look, deadline)[0]["super"])
+    if closed:
+        connection.run("SET GLOBAL super_read_only = 0", deadline)
+    try:
+        for name, file in missing.items():
+            try:
+                connection.run(f"INSTALL PLUGIN {name} SONAME '{file}'", deadline)
+            except StatementRefused as error:
+                if error.code != ALREADY_THERE:
+                    raise
+    finally:
+        if closed:
+            connection.run("SET GLOBAL super_read_only = 1", deadline)
