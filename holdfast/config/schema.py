@@ -81,6 +81,7 @@ class ServerConfig(StrictModel):
     :ivar command: argv that runs the server binary, without options
     :ivar option_file: given to it as ``--defaults-file``
     :ivar binlog_index: the index of its binary logs
+    :ivar backup_command: argv that runs ``mariadb-backup``, without options; looked for beside the server where not said
     """
 
     flavor: Flavor
@@ -90,6 +91,7 @@ class ServerConfig(StrictModel):
     socket: Path
     binlog_index: Path
     admin: AccountConfig
+    backup_command: tuple[str, ...] = ()
 
 
 class AgentConfig(_Daemon):

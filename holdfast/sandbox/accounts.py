@@ -12,6 +12,7 @@ import os
 import secrets
 from pathlib import Path
 
+from holdfast.core.gtid import Flavor
 from holdfast.sandbox.spec import MOST_MEMBERS
 from holdfast.sandbox.trees import cache_dir
 from holdfast.server.base import Account
@@ -33,15 +34,17 @@ class Accounts:
         """The member's own account, which exists on all."""
         return self._account(f"repl_{member}")
 
-    def statements(self) -> list[str]:
+    def statements(self, flavor: str) -> list[str]:
         """What a template is made with; the same for a sandbox of any size."""
         made = [f"CREATE DATABASE {SCHEMA}"]
         # made here, it is no DDL in the first primary's pending log: that could not be cut
         made += PROOF_SCHEMA
         made += _user(self.admin, "localhost", "ALL PRIVILEGES ON *.*", " WITH GRANT OPTION")
         made += _user(self.app, "%", f"ALL PRIVILEGES ON {SCHEMA}.*")
+        # with BACKUP_ADMIN a member may be cloned from the others
+        rights = "REPLICATION SLAVE" + ", BACKUP_ADMIN" * (flavor == Flavor.MYSQL) + " ON *.*"
         for number in range(1, MOST_MEMBERS + 1):
-            made += _user(self.replication(f"m{number}"), "%", "REPLICATION SLAVE ON *.*")
+            made += _user(self.replication(f"m{number}"), "%", rights)
         made.append("ALTER USER 'root'@'localhost' ACCOUNT LOCK")
         return made
 

@@ -326,7 +326,7 @@ class Sandbox:
             if empty:
                 member.datadir.mkdir(mode=0o700)
             else:
-                template = make_template(tree, self.accounts.statements())
+                template = make_template(tree, self.accounts.statements(tree.flavor))
                 copy_template(template, member.datadir)
             self._say(f"starting the agent of {member.name}")
             self._crew.spawn(member.name)
@@ -346,6 +346,7 @@ class Sandbox:
                 self.manager.add_member(CLUSTER, member.name, agent)
                 return member.name
             except Unreachable:
+                self._crew.refuse_if_ended()
                 if time.monotonic() > end:
                     raise
                 time.sleep(POLL_SECONDS)

@@ -33,7 +33,7 @@ def write_files(spec: Spec, tree: ServerTree, accounts: Accounts) -> None:
         write_member(spec, member, tree, accounts)
     empty = [member for member in spec.members if not member.datadir.exists()]
     if empty:
-        template = make_template(tree, accounts.statements())
+        template = make_template(tree, accounts.statements(tree.flavor))
         with ThreadPoolExecutor(len(empty)) as pool:
             list(pool.map(lambda member: copy_template(template, member.datadir), empty))
 

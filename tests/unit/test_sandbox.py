@@ -135,7 +135,7 @@ def test_a_port_in_use_is_named(spec: Spec) -> None:
 def test_passwords_stay_the_same_for_a_cache_and_differ_between_caches(tmp_path: Path) -> None:
     first, again = cached_accounts(tmp_path / "a"), cached_accounts(tmp_path / "a")
     other = cached_accounts(tmp_path / "b")
-    assert first.statements() == again.statements()
+    assert first.statements("mysql") == again.statements("mysql")
     assert first.app.password != other.app.password
     assert first.app.password != first.admin.password
     assert stat.S_IMODE((tmp_path / "a" / "sandbox-secret").stat().st_mode) == 0o600

@@ -1,0 +1,213 @@
+"""Gives a copy of the running MariaDB server's data to another member's agent.
+
+``GET /v1/backup?pack=auto|never`` answers with a stream of frames (see ``frames.py``): an OPENING that says how much
+is to be expected, what ``mariadb-backup`` writes, and an END that says how it ended and which GTIDs the copy has. The
+server goes on serving; at the end its commits are held for a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import queue
+import re
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from fastapi import APIRouter, Response
+from starlette.responses import StreamingResponse
+
+from holdfast.agent.board import Board
+from holdfast.agent.datadir import size
+from holdfast.agent.frames import ALIVE, Kind, Sender
+from holdfast.binlog.place import logged_at
+from holdfast.config.schema import ServerConfig
+from holdfast.core.gtid import Flavor
+from holdfast.errors import HoldfastError, Refused
+from holdfast.log import say
+from holdfast.server.backup import find_tools, option_copy_for_backup
+from holdfast.server.base import Account
+from holdfast.server.initialise import last_words
+from holdfast.serving import error_response
+
+CHUNK_BYTES = 1024 * 1024
+ALIVE_SECONDS = 3.0
+"""After this much silence the stream says that the donor is still there."""
+FIRST_GUESS_SECONDS = 0.004
+"""Compressing a chunk at level 1."""
+PLACE = re.compile(rb"binlog position: filename '([^']+)', position '(\d+)'")
+
+logger = logging.getLogger(__name__)
+
+
+class Donor:
+    """:param unable: why nothing can be copied from here now, or \"\""""
+
+    def __init__(
+        self,
+        board: Board,
+        server: ServerConfig,
+        admin: Account,
+        state_dir: Path,
+        unable: Callable[[], str],
+    ) -> None:
+        self._board = board
+        self._server = server
+        self._admin = admin
+        self._scratch = state_dir / "backup"
+        self._unable = unable
+        self._giving = False
+
+    def router(self) -> APIRouter:
+        router = APIRouter()
+
+        @router.get("/v1/backup")
+        async def backup(pack: str = "auto") -> Response:
+            """A copy of the server's data, in frames."""
+            try:
+                process = self._begin()
+            except (Refused, OSError) as error:
+                return error_response(409, "Refused", f"{self._board.state.name}: {error}")
+            frames = self._frames(process, pack != "never")
+            return StreamingResponse(frames, media_type="application/octet-stream")
+
+        return router
+
+    def _begin(self) -> subprocess.Popen[bytes]:
+        if self._giving:
+            raise Refused("it gives a copy to another member: wait until that has ended")
+        if self._server.flavor is not Flavor.MARIADB:
+            raise Refused("MySQL's server gives copies itself, through its CLONE plugin")
+        unable = self._unable() or ("" if self._board.state.up else "its server is not up")
+        if unable:
+            raise Refused(f"nothing can be copied from it: {unable}")
+        tools = find_tools(self._server.command, self._server.backup_command)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        self._scratch.mkdir(mode=0o700)
+        options = self._scratch / "my.cnf"
+        option_copy_for_backup(self._server.option_file, self._server.socket, self._admin, options)
+        with (self._scratch / "log").open("wb") as log:
+            process = subprocess.Popen(
+                tools.making(options, self._scratch),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=log,
+            )
+        self._giving = True
+        say(logger, "a copy of the data is given to another member")
+        return process
+
+    async def _frames(self, process: subprocess.Popen[bytes], pack: bool) -> AsyncIterator[bytes]:
+        copy = _Copy(process, self._opening, self._end)
+        try:
+            copy.start()
+            while frame := await asyncio.to_thread(copy.next, ALIVE_SECONDS):
+                begun = time.monotonic()
+                yield frame
+                # worth it where the connection is slower than the compressing
+                copy.packed = pack and time.monotonic() - begun > copy.making_seconds
+        finally:
+            process.kill()
+            await asyncio.shield(asyncio.to_thread(copy.stop))
+            self._giving = False
+
+    def _opening(self) -> Mapping[str, Any]:
+        version = self._board.state.version
+        return {"bytes": size(self._server.datadir, self._is_not_copied), "version": version}
+
+    def _end(self, status: int) -> Mapping[str, Any]:
+        """How it ended, and what the copy has: what had been logged at the place that the tool names."""
+        log = self._scratch / "log"
+        if status != 0:
+            return {"error": f"mariadb-backup ended with {status}: {last_words(log)}"}
+        found = PLACE.findall(log.read_bytes())
+        if not found:
+            return {"error": "mariadb-backup does not say up to which place in the binlog it went"}
+        name, offset = os.path.basename(os.fsdecode(found[-1][0])), int(found[-1][1])
+        state = logged_at(self._server.binlog_index.with_name(name), offset)
+        return {"state": str(state), "file": name, "offset": offset}
+
+    def _is_not_copied(self, name: str) -> bool:
+        return name.startswith((f"{self._server.binlog_index.stem}.", "relay", "ibtmp"))
+
+
+class _Copy:
+    """What the tool writes, made into frames by a thread of its own.
+
+    :ivar packed: compress what comes next
+    :ivar making_seconds: how long the compressing of a chunk takes
+    """
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        opening: Callable[[], Mapping[str, Any]],
+        end: Callable[[int], Mapping[str, Any]],
+    ) -> None:
+        self.packed = False
+        self.making_seconds = FIRST_GUESS_SECONDS
+        self._process = process
+        self._opening = opening
+        self._end = end
+        self._sender = Sender()
+        self._ready: queue.Queue[bytes] = queue.Queue(maxsize=4)
+        self._stopped = False
+        self._thread = threading.Thread(target=self._run, name="give a copy", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def next(self, seconds: float) -> bytes:
+        """The next frame, one that only says that we are there after ``seconds``, or nothing at the end."""
+        try:
+            return self._ready.get(timeout=seconds)
+        except queue.Empty:
+            return ALIVE if self._thread.is_alive() else b""
+
+    def stop(self) -> None:
+        """Expects that the process was killed, or has ended."""
+        self._stopped = True
+        while self._thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                self._ready.get_nowait()
+            self._thread.join(0.05)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+        self._process.wait()
+
+    def _run(self) -> None:
+        try:
+            self._put(self._sender.fields(Kind.OPENING, **self._opening()))
+            total = 0
+            stdout = self._process.stdout
+            assert stdout is not None
+            while chunk := stdout.read(CHUNK_BYTES):
+                total += len(chunk)
+                packed, begun = self.packed, time.monotonic()
+                frame = self._sender.data(chunk, packed)
+                if packed:
+                    self.making_seconds = time.monotonic() - begun
+                self._put(frame)
+            said = self._end(self._process.wait())
+            self._put(self._sender.fields(Kind.END, bytes=total, **said))
+            if "error" in said:
+                say(logger, f"the copy was not made: {said['error']}", logging.WARNING)
+        except (HoldfastError, OSError) as error:
+            say(logger, f"the copy was not made: {error}", logging.WARNING)
+            self._put(self._sender.fields(Kind.END, error=str(error)))
+        self._put(b"")
+
+    def _put(self, frame: bytes) -> None:
+        while not self._stopped:
+            try:
+                self._ready.put(frame, timeout=0.5)
+                return
+            except queue.Full:
+                continue

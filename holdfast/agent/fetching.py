@@ -1,0 +1,164 @@
+"""Fetches a copy of a MariaDB server's data from the donor's agent, and brings it to one moment."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import httpx
+
+from holdfast.agent import datadir as files
+from holdfast.agent.frames import BrokenStream, Frame, Kind, received
+from holdfast.agent.job import Job
+from holdfast.config.schema import ServerConfig, is_loopback
+from holdfast.core.view import MemberState
+from holdfast.errors import Refused, Unreachable
+from holdfast.server.backup import BackupTools, binlog_place, find_tools
+from holdfast.server.base import Deadline
+from holdfast.server.initialise import last_words, run_to_end
+from holdfast.wire import StateReply
+
+SILENCE_SECONDS = 20.0
+"""After this much silence a donor is given up: it says every three seconds that it is there."""
+PREPARE_SECONDS = 30 * 86400.0
+PREPARE_BYTES = 256 * 1024 * 1024
+UNPACK_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Donor:
+    """The agent of the member that gives the copy."""
+
+    name: str
+    agent: str
+    token: str | None
+
+    def state(self, deadline: Deadline) -> MemberState:
+        """:raises Unreachable:"""
+        try:
+            with self._client(min(5.0, max(0.1, deadline.left))) as http:
+                answer = http.get("/v1/state")
+                self._check(answer)
+                return StateReply.model_validate_json(answer.content).state
+        except (httpx.HTTPError, ValueError) as error:
+            raise Unreachable(f"the agent of {self.name} ({self.agent}): {error!r}") from error
+
+    @contextlib.contextmanager
+    def backup(self) -> Iterator[Iterator[bytes]]:
+        """:raises Unreachable: no connection, or it was lost"""
+        pack = "never" if is_loopback(f"{urlsplit(self.agent).hostname}:0") else "auto"
+        try:
+            with (
+                self._client(SILENCE_SECONDS) as http,
+                http.stream("GET", "/v1/backup", params={"pack": pack}) as answer,
+            ):
+                if answer.status_code != 200:
+                    answer.read()
+                self._check(answer)
+                yield answer.iter_raw()
+        except httpx.HTTPError as error:
+            raise Unreachable(f"the stream from {self.name} broke off: {error!r}") from error
+
+    def _client(self, seconds: float) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        return httpx.Client(base_url=self.agent, timeout=seconds, headers=headers, trust_env=False)
+
+    def _check(self, answer: httpx.Response) -> None:
+        if answer.status_code != 200:
+            try:
+                said = answer.json()["message"]
+            except (ValueError, KeyError, TypeError):
+                said = answer.text[:200]
+            raise Refused(f"the agent of {self.name} refuses: {said}")
+
+
+def fetch(
+    job: Job, donor: Donor, own: ServerConfig, incoming: Path, scratch: Path, lock: int
+) -> str:
+    """Fill ``incoming`` with a copy that a server can be started on.
+
+    :param scratch: a folder for logs
+    :param lock: a file descriptor that the tools hold open while they run
+    :returns: the GTIDs that the copy has, as ``@@gtid_binlog_state``
+    :raises HoldfastError: ``incoming`` is to be thrown away
+    """
+    tools = find_tools(own.command, own.backup_command)
+    with donor.backup() as pieces:
+        end = _receive(job, received(pieces), tools, own, incoming, scratch / "clone.log", lock)
+    if "error" in end:
+        raise Refused(f"{donor.name} could not make the copy: {end['error']}")
+    place = binlog_place(incoming)
+    if place != (end.get("file"), end.get("offset")):
+        raise BrokenStream(f"the copy goes up to {place}, and {donor.name} says {end}")
+    job.stage(f"preparing the copy from {donor.name}")
+    log = scratch / "clone.log"
+    with log.open("wb") as output:
+        argv = tools.preparing(incoming, PREPARE_BYTES)
+        run_to_end(argv, output, log, "preparing the copy", job.deadline(PREPARE_SECONDS), (lock,))
+    return str(end["state"])
+
+
+def _receive(
+    job: Job,
+    frames: Iterator[Frame],
+    tools: BackupTools,
+    own: ServerConfig,
+    incoming: Path,
+    log: Path,
+    lock: int,
+) -> Mapping[str, Any]:
+    """Unpack what comes; returns what the END says."""
+    opening = next(frame for frame in frames if frame.kind is not Kind.ALIVE)
+    if opening.kind is not Kind.OPENING:
+        raise BrokenStream("the stream does not begin with its opening")
+    expected = int(opening.fields()["bytes"])
+    files.make_room(own.datadir, own.binlog_index, expected)
+    with log.open("wb") as output:
+        unpacker = subprocess.Popen(
+            tools.unpacking(incoming),
+            stdin=subprocess.PIPE,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=(lock,),
+        )
+    assert unpacker.stdin is not None
+    done = 0
+    try:
+        for frame in frames:
+            job.progress(done, max(done, expected))
+            if frame.kind is Kind.DATA:
+                try:
+                    unpacker.stdin.write(frame.payload)
+                except BrokenPipeError:
+                    raise Refused(f"unpacking failed: {_said(unpacker, log)}") from None
+                done += len(frame.payload)
+            elif frame.kind is Kind.END:
+                end = frame.fields()
+                if "error" not in end and end.get("bytes") != done:
+                    raise BrokenStream(f"{done} bytes came, and {end.get('bytes')} were sent")
+                break
+        with contextlib.suppress(BrokenPipeError):
+            unpacker.stdin.close()
+        if "error" in end:
+            return end
+        if unpacker.wait(UNPACK_SECONDS) != 0:
+            raise Refused(f"unpacking failed: {last_words(log)}")
+        return end
+    except subprocess.TimeoutExpired as error:
+        raise Refused("unpacking does not end") from error
+    finally:
+        unpacker.kill()
+        with contextlib.suppress(BrokenPipeError):
+            unpacker.stdin.close()
+        unpacker.wait()
+
+
+def _said(unpacker: subprocess.Popen[bytes], log: Path) -> str:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        unpacker.wait(5)
+    return last_words(log)

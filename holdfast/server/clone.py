@@ -1,0 +1,125 @@
+"""What is said to a server that is being cloned, over SQL: MySQL's CLONE, and the GTID state of a copy."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.core.gtid import Flavor, GtidSet, parse
+from holdfast.errors import Refused
+from holdfast.server.base import Account, Deadline, Source
+from holdfast.server.sql import Connection, StatementRefused
+
+RESTART_FAILED = 3707
+"""All is copied, and the server ends: nobody but the agent may start it again."""
+SECONDS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Copied:
+    """How far a CLONE is.
+
+    :ivar stage: as MySQL calls it: FILE COPY, PAGE COPY, REDO COPY …
+    """
+
+    stage: str
+    done: int
+    total: int
+
+
+class Recipient:
+    """Sessions of the administrator on a server that becomes a copy of another."""
+
+    def __init__(self, flavor: Flavor, socket: Path, admin: Account) -> None:
+        self._flavor = flavor
+        self._commands = Connection(socket, admin)
+        self._eyes = Connection(socket, admin)
+
+    def close(self) -> None:
+        for connection in (self._commands, self._eyes):
+            connection.close()
+
+    def ping(self, deadline: Deadline) -> None:
+        """:raises Unreachable: not yet"""
+        self._commands.look("SELECT 1", deadline)
+
+    def clone(self, source: Source, deadline: Deadline) -> None:
+        """MySQL: drop all data, and take the donor's. On return the server ends by itself.
+
+        :raises Refused: MySQL's reason
+        """
+        place = f"{source.host}:{source.port}"
+        with contextlib.suppress(StatementRefused):  # it is loaded by the option file already
+            self._commands.run("INSTALL PLUGIN clone SONAME 'mysql_clone.so'", deadline)
+        self._commands.run("SET GLOBAL clone_valid_donor_list = %s", deadline, (place,))
+        try:
+            self._commands.run(
+                f"CLONE INSTANCE FROM %s@%s:{source.port} IDENTIFIED BY %s",
+                deadline,
+                (source.account.user, source.host, source.account.password),
+            )
+        except StatementRefused as error:
+            if error.code != RESTART_FAILED:
+                raise
+
+    def copied(self, deadline: Deadline) -> Copied | None:
+        """MySQL: how far CLONE is; None while it says nothing."""
+        rows = self._eyes.look(
+            "SELECT STAGE AS stage, STATE AS state, ESTIMATE AS total, DATA AS done "
+            "FROM performance_schema.clone_progress ORDER BY BEGIN_TIME",
+            deadline,
+        )
+        begun = [row for row in rows if row["state"] in ("In Progress", "Completed")]
+        if not begun:
+            return None
+        total = sum(int(row["total"] or 0) for row in begun)
+        done = sum(int(row["done"] or 0) for row in begun)
+        return Copied(str(begun[-1]["stage"]), done, max(done, total))
+
+    def finish_clone(self, deadline: Deadline) -> GtidSet:
+        """MySQL: after the start that ends a CLONE: make sure that it is whole, and follow nobody.
+
+        :returns: what the copy holds
+        :raises Refused: it is not whole
+        """
+        rows = self._commands.look(
+            "SELECT STATE AS state, ERROR_MESSAGE AS error, GTID_EXECUTED AS copied, "
+            "@@global.gtid_executed AS executed FROM performance_schema.clone_status",
+            deadline,
+        )
+        if not rows or rows[0]["state"] != "Completed":
+            found = f"{rows[0]['state']}: {rows[0]['error']}" if rows else "nothing"
+            raise Refused(f"MySQL says of the clone: {found}")
+        copied, executed = (
+            parse(self._flavor, str(rows[0][name] or "").replace("\n", ""))
+            for name in ("copied", "executed")
+        )
+        if copied != executed:
+            raise Refused(f"the server executed {executed}, and the copy was of {copied}")
+        self._follow_nobody(deadline)
+        return executed
+
+    def adopt_history(self, state: str, deadline: Deadline) -> GtidSet:
+        """MariaDB: a copy begins with an empty binlog; make it show what the data has.
+
+        :param state: ``@@gtid_binlog_state`` of the donor at the moment that the copy is of
+        """
+        wanted = parse(self._flavor, state)
+        self._follow_nobody(deadline)
+        self._commands.run("RESET MASTER", deadline)
+        self._commands.run("SET GLOBAL gtid_binlog_state = %s", deadline, (state,))
+        head = self._commands.look("SELECT @@global.gtid_binlog_pos AS head", deadline)[0]["head"]
+        self._commands.run("SET GLOBAL gtid_slave_pos = %s", deadline, (head,))
+        found = self._commands.look("SELECT @@global.gtid_binlog_state AS state", deadline)[0]
+        if parse(self._flavor, found["state"]) != wanted:
+            raise Refused(f"the server's GTID state is {found['state']}, and was to be {state}")
+        return wanted
+
+    def _follow_nobody(self, deadline: Deadline) -> None:
+        row = self._commands.look("SELECT @@global.read_only AS read_only", deadline)[0]
+        if not row["read_only"]:
+            raise Refused("the server takes writes: read_only is not in its option file")
+        if self._commands.look("SHOW REPLICA STATUS", deadline):
+            self._commands.run("STOP REPLICA", deadline)
+            self._commands.run("RESET REPLICA ALL", deadline)

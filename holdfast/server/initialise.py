@@ -1,0 +1,122 @@
+"""Makes a new, empty data directory with the server's own tools."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from holdfast.errors import Refused
+from holdfast.server.base import Account, Deadline
+from holdfast.server.option_copy import copy_options
+
+ELSEWHERE = frozenset({"datadir", "log_error", "pid_file", "socket", "log_bin"})
+"""Options of the running server that a server which only makes a data directory must not take."""
+POLL_SECONDS = 0.05
+
+
+def administrator(admin: Account) -> list[str]:
+    """The statements that make the account which the agent uses."""
+    name = f"'{admin.user}'@'localhost'"
+    password = admin.password.replace("\\", "\\\\").replace("'", "''")
+    return [
+        f"CREATE USER {name} IDENTIFIED BY '{password}'",
+        f"GRANT ALL PRIVILEGES ON *.* TO {name} WITH GRANT OPTION",
+    ]
+
+
+def initialise_mysql(
+    command: Sequence[str],
+    option_file: Path,
+    folder: Path,
+    scratch: Path,
+    statements: Sequence[str],
+    deadline: Deadline,
+    keep_open: Sequence[int] = (),
+    own: Callable[[Path], None] = lambda path: None,
+) -> None:
+    """Make a data directory in ``folder``, which is empty; the server ends by itself, having shut down cleanly.
+
+    :param scratch: a folder for the copy of the option file and the log
+    :param statements: run once the system tables exist, each on one line; in no binary log
+    :param keep_open: file descriptors that the server holds open for as long as it runs
+    :param own: makes a file the server's
+    :raises Refused: it could not; holds the end of the log
+    """
+    options, log = scratch / "initialise.cnf", scratch / "initialise.log"
+    # beside the folder: the user that the server runs as need not see our own folders
+    script = folder.with_name(".holdfast-init.sql")
+    copy_options(option_file, options, without=ELSEWHERE, loose=True)
+    try:
+        script.unlink(missing_ok=True)
+        descriptor = os.open(script, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.writelines(f"{statement};\n" for statement in statements)
+        own(script)
+        argv = [
+            *command,
+            f"--defaults-file={options}",
+            f"--datadir={folder}",
+            "--disable-log-bin",
+            "--initialize-insecure",
+            f"--init-file={script}",
+        ]
+        with log.open("wb") as output:
+            run_to_end(argv, output, log, "making a data directory", deadline, keep_open)
+    finally:
+        script.unlink(missing_ok=True)
+        options.unlink(missing_ok=True)
+
+
+def run_to_end(
+    argv: Sequence[str],
+    output: BinaryIO,
+    log: Path,
+    what: str,
+    deadline: Deadline,
+    keep_open: Sequence[int] = (),
+) -> None:
+    """Run a program; it is killed when it is called off.
+
+    :param output, log: the open file that gets what it says, and its name
+    :raises Refused: it failed; holds the last that it said
+    """
+    try:
+        process = subprocess.Popen(
+            argv,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            pass_fds=tuple(keep_open),
+            cwd=log.parent,
+        )
+    except OSError as error:
+        raise Refused(f"{what}: cannot run {argv[0]}: {error}") from error
+    try:
+        while True:
+            try:
+                status = process.wait(POLL_SECONDS)
+                break
+            except subprocess.TimeoutExpired:
+                deadline.check(what)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    if status != 0:
+        raise Refused(f"{what} failed with status {status}: {last_words(log)}")
+
+
+def last_words(log: Path, lines: int = 3) -> str:
+    """The last lines of a log, in one."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, log.stat().st_size - 8192))
+            text = file.read().decode(errors="replace")
+    except OSError:
+        return "nothing is known of why"
+    words = [line.strip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in words if "error" in line.lower() or "fatal" in line.lower()]
+    return " / ".join((errors or words)[-lines:])[:600] or "it said nothing"
