@@ -84,3 +84,13 @@ def _after_variable(status: bytes, code: int, position: int) -> int:
             position = status.index(0, position) + 1
         return position
     return position + _FIXED_BYTES[code]
+
+
+def parse_statement(body: bytes) -> tuple[str, str]:
+    """Default schema and text of a Query event; ValueError if its body holds no query."""
+    if len(body) < _POST_HEADER.size:
+        raise ValueError("a query event shorter than its fixed part")
+    _, _, database_bytes, _, status_bytes = _POST_HEADER.unpack_from(body)
+    start = _POST_HEADER.size + status_bytes
+    end = start + database_bytes
+    return body[start:end].decode("utf-8", "replace"), body[end + 1 :].decode("utf-8", "replace")

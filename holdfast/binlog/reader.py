@@ -183,10 +183,12 @@ class Binlog:
         self._window_offset = 0
         self.format = self._read_format()
 
-    def events(self) -> Iterator[Event | Torn]:
-        """All events from the format description on; a torn end comes last."""
-        offset = len(MAGIC)
-        while offset < self.size:
+    def events(
+        self, start: int = len(MAGIC), end: int | None = None
+    ) -> Iterator[Event | Torn]:
+        """All events from the format description (or from ``start``) on; a torn end comes last."""
+        offset = start
+        while offset < (self.size if end is None else end):
             event = self._header(offset)
             yield event
             if isinstance(event, Torn):

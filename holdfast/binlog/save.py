@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO
 
+from holdfast.binlog.errant import Errant
 from holdfast.binlog.index import sync_folder
 from holdfast.binlog.reader import HEADER, IN_USE, MAGIC, Binlog, open_binlog
 from holdfast.binlog.tail import Pending
@@ -27,16 +29,7 @@ def save(tail: Pending, target: Path) -> None:
     if target.exists():
         raise Refused(f"{target} exists already: name another file for the pending transactions")
     part = target.with_name(f".{target.name}.part")
-    part.unlink(missing_ok=True)
-    with part.open("xb") as output:
-        os.fchmod(output.fileno(), 0o600)
-        output.write(MAGIC)
-        for piece in tail.pieces:
-            with open_binlog(piece.file) as log:
-                output.write(_format_description(log))
-                _copy(log, piece.start, piece.end, output)
-        output.flush()
-        os.fsync(output.fileno())
+    _write(((piece.file, [(piece.start, piece.end)]) for piece in tail.pieces), part)
     try:
         os.link(part, target)  # unlike a rename, this does not replace what came in between
     except FileExistsError as error:
@@ -46,7 +39,31 @@ def save(tail: Pending, target: Path) -> None:
     sync_folder(target.parent)
 
 
-def _format_description(log: Binlog) -> bytes:
+def save_errant(errant: Errant, target: Path) -> None:
+    """Write what the primary lacks, and only that, as one binlog; on disk when this returns.
+
+    :raises Refused: the binlogs have changed meanwhile
+    """
+    _write(((stretch.file, stretch.errant()) for stretch in errant.stretches), target)
+    sync_folder(target.parent)
+
+
+def _write(pieces: Iterable[tuple[Path, Iterable[tuple[int, int]]]], target: Path) -> None:
+    """:param pieces: files, and where in each what is to be copied begins and ends"""
+    target.unlink(missing_ok=True)
+    with target.open("xb") as output:
+        os.fchmod(output.fileno(), 0o600)
+        output.write(MAGIC)
+        for file, parts in pieces:
+            with open_binlog(file) as log:
+                output.write(format_description(log))
+                for start, end in parts:
+                    _copy(log, start, end, output)
+        output.flush()
+        os.fsync(output.fileno())
+
+
+def format_description(log: Binlog) -> bytes:
     """The file's own, no longer marked as in use (its checksum leaves that mark out)."""
     event = log.format.event
     raw = bytearray(log.read_at(event.offset, event.size))

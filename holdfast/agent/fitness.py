@@ -1,0 +1,101 @@
+"""What is wrong with the data of this member, on disk: it survives the ends of agent and server."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from holdfast.agent.board import Board
+from holdfast.agent.term import replace_durably, sync_folder
+from holdfast.errors import Refused
+from holdfast.server.rewind import Repair
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """:ivar suspects, unfit: as in ``MemberState``; :ivar repair: a rewind that was begun"""
+
+    suspects: tuple[str, ...] = ()
+    unfit: str = ""
+    repair: Repair | None = None
+
+
+class Fitness:
+    """Tables that a rewind touched, why the member must be cloned, and the rewind that is under way.
+
+    What is said here is on disk before it is published.
+
+    :ivar path: a file that cannot be read makes the member unfit
+    """
+
+    def __init__(self, state_dir: Path, board: Board) -> None:
+        self.path = state_dir / "fitness"
+        self._board = board
+        self._known = self._read()
+        self._publish()
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        return self._known.suspects
+
+    @property
+    def unfit(self) -> str:
+        return self._known.unfit
+
+    @property
+    def repair(self) -> Repair | None:
+        return self._known.repair
+
+    def begin_rewind(self, repair: Repair, touched: tuple[str, ...]) -> None:
+        """:raises Refused: when it cannot be written, as from all that follow"""
+        suspects = tuple(sorted({*self._known.suspects, *touched}))
+        self._write(replace(self._known, repair=repair, suspects=suspects))
+
+    def end_rewind(self) -> None:
+        self._write(replace(self._known, repair=None))
+
+    def compared(self) -> None:
+        """The suspects are as they should be."""
+        self._write(replace(self._known, suspects=()))
+
+    def declare_unfit(self, reason: str) -> None:
+        self._write(replace(self._known, unfit=" ".join(reason.split())))
+
+    def forget(self) -> None:
+        """The data was replaced."""
+        self._write(_Known())
+
+    def _write(self, known: _Known) -> None:
+        try:
+            if known == _Known():
+                self.path.unlink(missing_ok=True)
+                sync_folder(self.path.parent)
+            else:
+                replace_durably(self.path, json.dumps(asdict(known), indent=1) + "\n")
+        except OSError as error:
+            raise Refused(f"cannot write {self.path}: {error.strerror}") from error
+        self._known = known
+        self._publish()
+
+    def _publish(self) -> None:
+        # a clone that has to be done anew has its own reason
+        unfit = {"unfit": self._known.unfit} if self._known.unfit else {}
+        self._board.change(suspects=self._known.suspects, **unfit)
+
+    def _read(self) -> _Known:
+        try:
+            found: dict[str, Any] = json.loads(self.path.read_bytes())
+            repair = found["repair"]
+            return _Known(
+                suspects=tuple(map(str, found["suspects"])),
+                unfit=str(found["unfit"]),
+                repair=None if repair is None else Repair(**repair),
+            )
+        except FileNotFoundError:
+            return _Known()
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            return _Known(
+                unfit=f"{self.path} cannot be read, so a rewind may be half done: {error}"
+            )

@@ -1,0 +1,225 @@
+"""The Rewind command: what this server has committed and the primary lacks is saved, undone and forgotten.
+
+In this order, so that it can end anywhere and be asked for again:
+
+1. *Find* it in the binlogs, and *save* it, also when it turns out that it cannot be undone.
+2. *Judge* whether it can. If not, the member is unfit: it is cloned.
+3. *Note* on disk that a rewind begins, of which tables, and which GTID state it leads to.
+4. *Undo* the rows, in one transaction that leaves a note in the server.
+5. *Repair* the GTID state; the note in the server goes, then the one on disk.
+
+A server that ends between 4 and 5 has its rows undone and its GTIDs not, or none at all: it must not follow anybody
+like that, so whoever wants that calls :meth:`Rewinding.settle` first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from holdfast.agent.board import Board
+from holdfast.agent.fitness import Fitness
+from holdfast.agent.saving import save_errant
+from holdfast.agent.watch import Watch
+from holdfast.binlog import errant as finding
+from holdfast.binlog.describe import ColumnName
+from holdfast.binlog.errant import Errant, Examination
+from holdfast.binlog.rewind import format_statement, undo_statements
+from holdfast.core.commands import Rewind
+from holdfast.core.gtid import Flavor, GtidSet, Interval, parse
+from holdfast.core.view import Receiver
+from holdfast.errors import BadInput, DeadlinePassed, Refused
+from holdfast.server.base import Deadline
+from holdfast.server.rewind import Disturbed, Repair, Rewinder, Undo, Unrewindable
+
+Done = Callable[[str], None]
+
+
+class Rewinding:
+    """:ivar saved: folder of what is saved"""
+
+    def __init__(
+        self,
+        board: Board,
+        watch: Watch,
+        rewinder: Rewinder,
+        fitness: Fitness,
+        index: Path,
+        saved: Path,
+    ) -> None:
+        self.saved = saved
+        self._board = board
+        self._watch = watch
+        self._name = board.state.name
+        self._flavor = board.state.flavor
+        self._rewinder = rewinder
+        self._fitness = fitness
+        self._index = index
+
+    def settle(self, deadline: Deadline, done: Done) -> None:
+        """Bring a rewind that was interrupted to its end, or to its beginning; call before the server follows anybody.
+
+        :raises Refused: the member is unfit
+        """
+        repair = self._fitness.repair
+        if repair is None:
+            return
+        if self._rewinder.is_undone(repair, deadline):
+            self._repair(repair, deadline)
+            done("interrupted rewind ended")
+        else:
+            self._fitness.end_rewind()
+
+    def part(self, deadline: Deadline, done: Done) -> None:
+        """Make the server follow nobody. One that does, or that acknowledges, is started anew: what it received counts
+        no longer from then on, as it is another incarnation.
+
+        :raises Refused: it is writable
+        """
+        state = self._board.state
+        if state.writable:
+            raise Refused(f"{state.name} is writable: fence it before it is rewound")
+        replication = state.replication
+        busy = replication.applier or replication.receiver is not Receiver.OFF
+        if busy or state.semi_sync.replica or state.semi_sync.source:
+            self._watch.kill_and_wait("started anew to be rewound", deadline.left)
+            self._watch.start()
+            deadline.wait_until("waiting for the server", self._is_up, 0.01)
+            done("started anew")
+        self._board.change(proved=0, promised=0)
+        self._rewinder.leave(deadline)
+        done("follows nobody")
+
+    def _is_up(self) -> bool:
+        if self._watch.current() is None:
+            raise Refused(f"the server of {self._name} ended: {self._board.state.reason}")
+        return self._board.state.up
+
+    def rewind(self, command: Rewind, deadline: Deadline, done: Done) -> None:
+        """Expects a server that :meth:`part` has made follow nobody.
+
+        When it is not possible, the member is unfit from then on, and what was found is saved.
+
+        :raises BadInput: ``present`` is no GTID set; :raises Refused: the member is unfit; or nothing was done
+        """
+        try:
+            present = parse(self._flavor, command.present)
+        except ValueError as error:
+            raise BadInput("present", str(error)) from None
+        self.settle(deadline, done)
+        was, slave_pos = self._rewinder.gtid_state(deadline)
+        unknown = parse(self._flavor, was).subtract(present)
+        if not unknown:
+            return
+        errant = finding.find(self._index, present)
+        done("binlog read")
+        if errant.transactions:
+            self._save(errant, command, deadline)
+            done("saved")
+        examination = finding.examine(errant)
+        repair = self._plan(errant, was, slave_pos, present)
+        reason = (
+            examination.obstacle
+            or ("" if errant.transactions else f"{unknown} is not in its binlogs any more")
+            or (
+                ""
+                if repair
+                else f"its GTIDs before them are not known, or {command.primary} lacks some"
+            )
+            or self._rewinder.obstacle(examination.tables, deadline)
+        )
+        done("examined")
+        if reason or repair is None:
+            raise self._unfit(f"{errant} that {command.primary} lacks cannot be rewound: {reason}")
+        self._undo(errant, examination, repair, deadline, done)
+
+    def _undo(
+        self,
+        errant: Errant,
+        examination: Examination,
+        repair: Repair,
+        deadline: Deadline,
+        done: Done,
+    ) -> None:
+        touched = examination.tables | self._rewinder.cascades(examination.tables, deadline)
+        self._fitness.begin_rewind(repair, tuple(f"{schema}.{table}" for schema, table in touched))
+        undo = Undo(
+            layout=format_statement(errant),
+            statements=lambda one_by_one: undo_statements(errant, one_by_one),
+            largest=examination.largest,
+        )
+        deadline.check("undoing")
+        try:
+            self._rewinder.undo(repair, undo, deadline)
+        except Unrewindable as error:
+            raise self._unfit(f"{errant} cannot be rewound: {error}") from error
+        except DeadlinePassed as error:
+            if self._rewinder.is_undone(repair, Deadline(5.0, deadline.cancelled)):
+                raise
+            raise self._unfit(f"to rewind {errant} takes too long: {error}") from error
+        done("undone")
+        self._repair(repair, deadline)
+        done("GTIDs repaired")
+
+    def _repair(self, repair: Repair, deadline: Deadline) -> None:
+        try:
+            self._rewinder.repair(repair, deadline)
+        except Disturbed as error:
+            raise self._unfit(str(error)) from error
+        self._fitness.end_rewind()
+
+    def _save(self, errant: Errant, command: Rewind, deadline: Deadline) -> None:
+        heading = (
+            f"What {self._name} had committed and the primary, {command.primary}, lacks: {errant}.",
+            "It is taken back here; nobody else has it. Times are UTC.",
+        )
+
+        def columns(schema: str, table: str) -> Sequence[ColumnName]:
+            found = self._rewinder.columns(schema, table, deadline)
+            return [ColumnName(name, kind) for name, kind in found]
+
+        save_errant(errant, self.saved, heading, columns)
+
+    def _plan(self, errant: Errant, was: str, slave_pos: str, present: GtidSet) -> Repair | None:
+        """The GTID state as it was before the first of them; None when it is not known."""
+        if self._flavor is Flavor.MYSQL:
+            becomes, pos = str(parse(self._flavor, was).subtract(errant.undone)), ""
+        elif errant.before is None:
+            return None
+        else:
+            heads = _heads(errant.before, parse(self._flavor, slave_pos), errant.undone)
+            becomes, pos = _in_order(errant.before), ",".join(heads)
+        if not present.contains(parse(self._flavor, f"{becomes},{pos}")):
+            return None
+        name = hashlib.sha256(f"{was}\n{becomes}\n{pos}".encode()).hexdigest()[:32]
+        return Repair(name, was, becomes, pos)
+
+    def _unfit(self, reason: str) -> Refused:
+        self._fitness.declare_unfit(reason)
+        return Refused(reason)
+
+
+def _in_order(state: GtidSet) -> str:
+    """``gtid_binlog_state``: MariaDB takes the last that it names of a domain for the domain's head."""
+    return ",".join(
+        f"{stream}-{spans[-1][1]}" for stream, spans in sorted(_entries(state), key=_age)
+    )
+
+
+def _heads(before: GtidSet, applied: GtidSet, undone: GtidSet) -> Iterable[str]:
+    """``gtid_slave_pos``: the last of each domain; of one that had no transaction in the binlog, what it was."""
+    kept = [entry for entry in _entries(applied) if not undone.has(entry[0], entry[1][-1][1])]
+    last: dict[str, str] = {}
+    for stream, spans in sorted([*_entries(before), *kept], key=_age):
+        last[stream.split("-")[0]] = f"{stream}-{spans[-1][1]}"
+    return last.values()
+
+
+def _entries(gtids: GtidSet) -> list[tuple[str, tuple[Interval, ...]]]:
+    return list(gtids.streams.items())
+
+
+def _age(entry: tuple[str, tuple[Interval, ...]]) -> tuple[int, int]:
+    stream, spans = entry
+    return int(stream.split("-")[0]), spans[-1][1]
