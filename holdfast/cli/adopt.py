@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 import time
@@ -41,8 +42,21 @@ def adopt(
 
     Exits with 0 when every member votes (or waits for a seat), with 1 if it is refused, with 3 when that is not known.
     """
-    client, name = connect(manager, token_file, cluster)
     members = dict(_member(each) for each in member or ())
+    client, name = connect(manager, token_file, cluster)
+    with contextlib.closing(client):
+        _adopt(client, name, members, dry_run, yes, timeout, as_json)
+
+
+def _adopt(
+    client: ManagerClient,
+    name: str,
+    members: dict[str, str],
+    dry_run: bool,
+    yes: bool,
+    timeout: float,
+    as_json: bool,
+) -> None:
     asked = client.adopt(name, members)
     if asked["against"]:
         _refuse(asked, as_json)

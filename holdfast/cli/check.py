@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Annotated, Any
@@ -45,7 +46,8 @@ def check(
         report = _without_manager(agent, token_file)
     else:
         client, name = connect(manager, token_file, cluster)
-        report = client.check(name)
+        with contextlib.closing(client):
+            report = client.check(name)
     print_report(report) if not as_json else print(json.dumps(report))
     if code := exit_code(report, strict):
         raise typer.Exit(code)

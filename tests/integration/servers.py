@@ -59,12 +59,12 @@ class BareServer:
             flavor
         ](self.socket, ADMIN)
         self.process: subprocess.Popen[bytes] | None = None
-        self._option_file = folder / "my.cnf"
+        self.option_file = folder / "my.cnf"
         self._output = folder / "server.out"
         template.copy_template(template.make_template(self.tree, statements()), self.datadir)
         tmpdir = folder / "tmp"
         tmpdir.mkdir()
-        self._option_file.write_text(
+        self.option_file.write_text(
             optionfile.render(
                 flavor,
                 datadir=self.datadir,
@@ -83,7 +83,7 @@ class BareServer:
             self.process = subprocess.Popen(
                 [
                     *self.tree.command,
-                    f"--defaults-file={self._option_file}",
+                    f"--defaults-file={self.option_file}",
                     *self.tree.arguments,
                 ],
                 stdin=subprocess.DEVNULL,
@@ -113,6 +113,10 @@ class BareServer:
     def freeze(self) -> None:
         assert self.process is not None
         self.process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGCONT)
 
     def restart(self) -> None:
         self.kill()
@@ -200,9 +204,15 @@ class Proxy:
 
 @contextmanager
 def bare_servers(
-    flavor: Flavor, count: int, extra: Mapping[str, optionfile.Value] | None = None
+    flavor: Flavor,
+    count: int,
+    extra: Mapping[str, optionfile.Value] | None = None,
+    prepare: Callable[[BareServer], None] = lambda _: None,
 ) -> Iterator[list[BareServer]]:
-    """Servers that were just booted: read-only, following nobody, without any transaction."""
+    """Servers that were just booted: read-only, following nobody, without any transaction.
+
+    :param prepare: called with each before it is started
+    """
     folder = Path(tempfile.mkdtemp(prefix="holdfast-"))
     servers: list[BareServer] = []
     with free_ports(count) as ports:
@@ -211,6 +221,8 @@ def bare_servers(
                 BareServer(flavor, number, folder / str(number), ports[number], extra)
                 for number in range(count)
             ]
+            for server in servers:
+                prepare(server)
             with ThreadPoolExecutor() as pool:
                 list(pool.map(BareServer.start, servers))
             yield servers

@@ -1,0 +1,316 @@
+"""A replication cluster as a DBA has set it up by hand: async, one account for all replicas, option files of his own.
+
+Beside each server an agent can be started, and a manager, whose files say how the server shall be started from then on.
+"""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from holdfast.client import ManagerClient
+from holdfast.core.gtid import Flavor, parse
+from holdfast.errors import HoldfastError
+from holdfast.sandbox.daemons import Daemon, Spawner, tail
+from holdfast.sandbox.files import write_secret
+from holdfast.sandbox.journal import Report
+from holdfast.sandbox.locator import Target
+from holdfast.sandbox.spec import HOST, free_base_port
+from holdfast.sandbox.workload import TABLE, Workload
+from holdfast.server import optionfile
+from holdfast.server.base import Account
+from holdfast.server.process import ServerProcess
+from tests.integration.servers import (
+    ADMIN,
+    CLIENT,
+    BareServer,
+    bare_servers,
+    wait_until,
+)
+
+CLUSTER = "shop"
+OLD = Account("old_repl", "old")
+"""The one account by which all replicas follow before they are adopted."""
+
+
+class ClassicServer:
+    """A server that a DBA has set up; ``option_file`` is the one that the agent will start it with."""
+
+    def __init__(self, bare: BareServer, folder: Path) -> None:
+        self.bare = bare
+        self.name = f"m{bare.number + 1}"
+        self.folder = folder
+        self.account = Account(f"repl_{self.name}", f"ge'heim %s {self.name}")
+        self.option_file = folder / "holdfast.cnf"
+        self.agent_config = folder / "agent.yaml"
+        self.agent_log = folder / "agent.log"
+        self.agent_url = ""
+
+    def write_option_file(self, **extra: str | int) -> None:
+        """As the check wants it, but for ``extra``, which is appended: the last one counts."""
+        bare = self.bare
+        pairs = (word.removeprefix("--").partition("=") for word in bare.tree.arguments)
+        text = optionfile.render(
+            bare.flavor,
+            datadir=bare.datadir,
+            tmpdir=self.folder / "tmp",
+            socket=bare.socket,
+            port=bare.port,
+            server_id=bare.number + 1,
+            error_log=bare.error_log,
+            buffer_pool_mb=64,
+            extra={name.replace("-", "_"): value for name, _, value in pairs},
+        )
+        self.option_file.write_text(text + "".join(f"{k} = {v}\n" for k, v in extra.items()))
+
+    def write_agent_config(self, port: int, token: Path) -> None:
+        bare = self.bare
+        self.agent_url = f"http://{HOST}:{port}"
+        (self.folder / "state").mkdir(mode=0o700)
+        write_secret(self.folder / "admin.password", ADMIN.password)
+        write_secret(self.folder / "replication.password", self.account.password)
+        settings = {
+            "cluster": CLUSTER,
+            "name": self.name,
+            "listen": f"{HOST}:{port}",
+            "token_file": str(token),
+            "state_dir": str(self.folder / "state"),
+            "server": {
+                "flavor": bare.flavor.value,
+                "command": list(bare.tree.command),
+                "option_file": str(self.option_file),
+                "datadir": str(bare.datadir),
+                "socket": str(bare.socket),
+                "binlog_index": str(bare.datadir / "binlog.index"),
+                "admin": {
+                    "user": ADMIN.user,
+                    "password_file": str(self.folder / "admin.password"),
+                },
+            },
+            "replication": {
+                "user": self.account.user,
+                "password_file": str(self.folder / "replication.password"),
+            },
+        }
+        self.agent_config.write_text(yaml.safe_dump(settings))
+
+    def process(self) -> ServerProcess:
+        command = self.bare.tree.command
+        return ServerProcess(
+            command, self.option_file, self.bare.datadir, self.folder / "server.out"
+        )
+
+    def end(self) -> None:
+        """Also a server that the agent has started."""
+        running = self.process().find()
+        if running is not None:
+            running.kill_and_wait(10)
+
+
+class Classic:
+    """The first server is primary; the others follow it."""
+
+    def __init__(self, servers: list[ClassicServer], folder: Path) -> None:
+        self.servers = servers
+        self.folder = folder
+        self.token = folder / "token"
+        self.manager_config = folder / "manager.yaml"
+        self.manager_log = folder / "manager.log"
+        base = free_base_port()
+        self.manager_url = f"http://{HOST}:{base}"
+        write_secret(self.token, secrets.token_hex(16))
+        for number, server in enumerate(servers, 1):
+            server.write_option_file()
+            server.write_agent_config(base + number, self.token)
+        members = [
+            {"name": s.name, "agent": s.agent_url, "host": HOST, "port": s.bare.port}
+            for s in servers
+        ]
+        self.manager_config.write_text(
+            yaml.safe_dump(
+                {
+                    "listen": f"{HOST}:{base}",
+                    "token_file": str(self.token),
+                    "agent_token_file": str(self.token),
+                    "store": str(folder / "store.db"),
+                    "clusters": [{"name": CLUSTER, "members": members}],
+                }
+            )
+        )
+        self.client = ManagerClient(self.manager_url, self.token.read_text().strip())
+        self._spawner = Spawner()
+        self._daemons: list[Daemon] = []
+
+    @property
+    def primary(self) -> BareServer:
+        return self.servers[0].bare
+
+    @property
+    def arguments(self) -> list[str]:
+        """Options by which the command line finds the manager."""
+        return ["--manager", self.manager_url, "--token-file", str(self.token)]
+
+    def replicate(self) -> None:
+        """Async, with GTIDs, by one account."""
+        self.primary.sql(
+            f"CREATE USER '{OLD.user}'@'%' IDENTIFIED BY '{OLD.password}'",
+            f"GRANT REPLICATION SLAVE ON *.* TO '{OLD.user}'@'%'",
+            TABLE,
+        )
+        for server in self.servers[1:]:
+            follow(server.bare, self.primary)
+        self.wait_level()
+
+    def start_daemons(self) -> None:
+        self.start_agents()
+        self._spawn("manager", self.manager_config, self.manager_log)
+        wait_until(self._answers, 20, f"the manager answers: {tail(self.manager_log)}")
+
+    def start_agents(self) -> None:
+        for server in self.servers:
+            self._spawn("agent", server.agent_config, server.agent_log)
+
+    def _spawn(self, kind: str, config: Path, log: Path) -> None:
+        self._daemons.append(self._spawner.start(kind, config, log))
+
+    def _answers(self) -> bool:
+        try:
+            members = self.client.status(CLUSTER)["members"]
+        except HoldfastError:
+            return False
+        return all(member["state"] != "unknown" for member in members)
+
+    def workload(self, writers: int = 4, rate: float | None = None) -> Workload:
+        targets = tuple(Target(s.name, HOST, s.bare.port) for s in self.servers)
+        return Workload(targets, CLIENT, writers, rate)
+
+    def wait_whole(self, seconds: float = 60) -> dict[str, Any]:
+        wait_until(
+            lambda: bool(self.status()["whole"]), seconds, f"the cluster is whole; {self.logs()}"
+        )
+        return self.status()
+
+    def status(self) -> dict[str, Any]:
+        return self.client.status(CLUSTER)
+
+    def wait_level(self) -> None:
+        """Every server has applied the same."""
+        column = (
+            "@@global.gtid_executed"
+            if self.primary.flavor is Flavor.MYSQL
+            else "@@global.gtid_binlog_state"
+        )
+
+        def level() -> bool:
+            sets = [
+                parse(self.primary.flavor, str(s.bare.value(f"SELECT {column}")).replace("\n", ""))
+                for s in self.servers
+            ]
+            return all(each == sets[0] for each in sets)
+
+        wait_until(level, 30, "all servers have applied the same")
+
+    def check(self, report: Report) -> None:
+        """Every acknowledged write is on every server, and their tables are the same. Nobody may be writing."""
+        self.wait_level()
+        told = set(report.acknowledged_rows())
+        assert told
+        sums = set()
+        for server in self.servers:
+            rows = server.bare.sql(f"SELECT writer, n FROM app.writes WHERE run = {report.run}")
+            lost = told - {(row["writer"], row["n"]) for row in rows}
+            assert not lost, f"{server.name} lacks {sorted(lost)[:20]}"
+            checksums = server.bare.sql("CHECKSUM TABLE app.writes EXTENDED")
+            sums.add(checksums[0]["Checksum"])
+        assert len(sums) == 1
+
+    def logs(self) -> str:
+        logs = [self.manager_log, *(server.agent_log for server in self.servers)]
+        return "\n".join(f"{log}:\n{tail(log, 12)}" for log in logs)
+
+    def end(self) -> None:
+        self.client.close()
+        for daemon in self._daemons:
+            daemon.end()
+        self._spawner.bury()
+        for server in self.servers:
+            server.end()
+
+
+def follow(replica: BareServer, source: BareServer, gtid: bool = True) -> None:
+    if replica.flavor is Flavor.MYSQL:
+        auto = f", SOURCE_AUTO_POSITION = {int(gtid)}"
+        replica.sql(
+            f"CHANGE REPLICATION SOURCE TO SOURCE_HOST = 'localhost', SOURCE_PORT = {source.port}, "
+            f"SOURCE_USER = '{OLD.user}', SOURCE_PASSWORD = '{OLD.password}', SOURCE_SSL = 1{auto}",
+            "START REPLICA",
+        )
+    else:
+        use = "slave_pos" if gtid else "no"
+        replica.sql(
+            f"CHANGE MASTER TO master_host = '127.0.0.1', master_port = {source.port}, "
+            f"master_user = '{OLD.user}', master_password = '{OLD.password}', master_use_gtid = {use}",
+            "START SLAVE",
+        )
+
+
+def own_options(bare: BareServer, primary: bool) -> str:
+    """What the DBA's own option file says: right in what adopting cannot set, default in all else."""
+    common: dict[str, str | int] = {
+        "datadir": str(bare.datadir),
+        "socket": str(bare.socket),
+        "port": bare.port,
+        "bind_address": HOST,
+        "server_id": bare.number + 1,
+        "log_error": str(bare.error_log),
+        "tmpdir": str(bare.datadir.parent / "tmp"),
+        "log_bin": "binlog",
+        "binlog_format": "ROW",
+        "innodb_buffer_pool_size": "64M",
+        "read_only": "OFF" if primary else "ON",
+        "sync_binlog": 0,
+        "innodb_flush_log_at_trx_commit": 2,
+    }
+    own: Mapping[str, str | int] = (
+        {"gtid_mode": "ON", "enforce_gtid_consistency": "ON", "mysqlx": "OFF"}
+        if bare.flavor is Flavor.MYSQL
+        else {"gtid_strict_mode": "ON", "log_slave_updates": "ON", "performance_schema": "OFF"}
+    )
+    lines = [f"{name} = {value}" for name, value in {**common, **own}.items()]
+    return "\n".join(["[mysqld]", *lines, ""])
+
+
+@contextmanager
+def classic(
+    flavor: Flavor, count: int = 3, extra: Mapping[int, Mapping[str, str | int]] | None = None
+) -> Iterator[Classic]:
+    """A cluster that replicates; no agents yet.
+
+    :param extra: options of single servers, by their number from 0, as they run
+    """
+    folder = Path(tempfile.mkdtemp(prefix="holdfast-"))
+    with ExitStack() as stack:
+        stack.callback(shutil.rmtree, folder, ignore_errors=True)
+
+        def prepare(bare: BareServer) -> None:
+            text = own_options(bare, primary=bare.number == 0)
+            more = (extra or {}).get(bare.number, {})
+            bare.option_file.write_text(text + "".join(f"{k} = {v}\n" for k, v in more.items()))
+
+        bares = stack.enter_context(bare_servers(flavor, count, prepare=prepare))
+        servers = []
+        for bare in bares:
+            own = folder / f"m{bare.number + 1}"
+            (own / "tmp").mkdir(parents=True)
+            servers.append(ClassicServer(bare, own))
+        made = Classic(servers, folder)
+        stack.callback(made.end)
+        made.replicate()
+        yield made
