@@ -170,14 +170,17 @@ def _others(
             steps.append(Send(member.name, step.command))
         if step.reason:
             unwell.append(f"{member.name}: {step.reason}")
-        elif lapse := membership.lapsed(cluster, view, primary, member.name):
+        elif (lapse := membership.lapsed(cluster, view, primary, member.name)) and (
+            member.name in record.target.names()
+        ):
             unwell.append(f"{member.name}: {lapse}")
         elif record.target.incarnation(member.name) is None and membership.should_vote(
             cluster, record, primary, member.name
         ):
             unwell.append(f"{member.name}: a learner, it does not vote")
-        if member.account in primary.barred and membership.unbarrable(record, view, member.name):
-            steps.append(Send(primary.name, Unbar(member.account)))
+        account = cluster.account(member.name)
+        if account in primary.barred and membership.unbarrable(record, view, member.name):
+            steps.append(Send(primary.name, Unbar(account)))
     return tuple(steps), unwell
 
 

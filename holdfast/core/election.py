@@ -33,8 +33,11 @@ class NobodyElected:
     reason: str
 
 
-def elect(quorum: Sequence[MemberState], cluster: Cluster) -> Elected | NobodyElected:
-    """Choose among ``quorum``: by priority, then whoever is ready first.
+def elect(
+    quorum: Sequence[MemberState], cluster: Cluster, learners: Sequence[MemberState] = ()
+) -> Elected | NobodyElected:
+    """Choose among ``quorum``: by priority, then whoever is ready first. ``learners``, who promised too, may fetch
+    from it what they lack, where nobody of it may be primary.
 
     Before anybody is named it has applied what it received; only then are MariaDB's sets exact (see
     ``GtidSet.covers``), and a history that another of the quorum has and it lacks shows.
@@ -54,10 +57,15 @@ def elect(quorum: Sequence[MemberState], cluster: Cluster) -> Elected | NobodyEl
             f"{names} received everything but cannot apply it ({error}); mend the applier"
         )
     front = min(able, key=lambda state: not drained(state))
-    chosen = _preferred(quorum, able, cluster)
+    chosen = _preferred(quorum, able, cluster) or _preferred(
+        [s for s in learners if front.received_set().covers(s.received_set())], able, cluster
+    )
     if chosen is None:
-        reasons = "; ".join(f"{state.name}: {against(state, cluster)}" for state in quorum)
-        return NobodyElected(f"nobody may ({reasons}); see holdfast config")
+        reasons = "; ".join(
+            f"{state.name}: {against(state, cluster) or 'it cannot fetch what it lacks'}"
+            for state in quorum
+        )
+        return NobodyElected(f"nobody may take over ({reasons}); see holdfast config")
     if chosen not in able and not drained(front):
         return Elected(front, drained=False)  # only what is applied can be fetched from it
     first = chosen if chosen in able else front
@@ -70,9 +78,11 @@ def elect(quorum: Sequence[MemberState], cluster: Cluster) -> Elected | NobodyEl
                 f"{other.name} has {missing} which {first.name} lacks although it has come as far: "
                 "their histories have diverged; decide which to keep and clone the other"
             )
-    if chosen is not first:
-        return Elected(chosen, drained=False, fetch_from=first.name)
-    return Elected(chosen, drained=True)
+    if chosen is first or chosen.applied_set().contains(first.applied_set()):
+        return Elected(chosen, drained=drained(chosen))
+    if chosen.received_set().contains(first.applied_set()):
+        return Elected(chosen, drained=False)
+    return Elected(chosen, drained=False, fetch_from=first.name)
 
 
 def against(state: MemberState, cluster: Cluster) -> str:

@@ -8,14 +8,14 @@ Nothing is remembered between two calls but the record: any manager can go on fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.core.cluster import Cluster
-from holdfast.core.commands import Drain, Fetch, Promise, Start
+from holdfast.core.commands import Drain, Fetch, Promise, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.election import Elected, NobodyElected, elect, prefer_learner
-from holdfast.core.loss import missing_from, refused
+from holdfast.core.loss import missing_from, refused, without_errants
 from holdfast.core.modes import promotion
 from holdfast.core.quorum import Configuration, Voter, acks_for, settled
 from holdfast.core.record import Kind, Record, Step, Stray, Transition
@@ -71,9 +71,10 @@ def begin(cluster: Cluster, record: Record, view: View) -> Decision:
     ahead = prospects(record, view)
     gone = f"the server of {record.primary}, the primary, is gone"
     wanted = cluster.settings.automatic_failover
-    lossy = refused(cluster, record) == "" and bool(_could_follow(cluster, record, view))
-    if wanted and (record.recoverable(ahead.reachable) or lossy):
-        safe = record.recoverable(ahead.reachable)
+    safe = record.recoverable(ahead.reachable)
+    heirs = _heirs(cluster, record, view, ahead, safe)
+    futile = elect(heirs, cluster, _learners(cluster, record, view, heirs)) if heirs else None
+    if wanted and futile and not isinstance(futile, NobodyElected):
         begun = replace(
             record,
             term=record.term + 1,
@@ -83,11 +84,13 @@ def begin(cluster: Cluster, record: Record, view: View) -> Decision:
         return Decision(gone, (Save(begun, f"{gone}: failover begins{allowed}"),))
     if not wanted:
         against = "automatic_failover is off"
+    elif isinstance(futile, NobodyElected):
+        against = futile.reason
     else:
         against = "; ".join(ahead.missing) if record.mode is Mode.STRONG else ""
         against = against or refused(cluster, record) or "nobody else answers"
     refusal = f"{gone}, and nobody may take over: {against}"
-    if ahead.silent and wanted and record.mode is Mode.STRONG:
+    if ahead.silent and wanted and not safe and record.mode is Mode.STRONG:
         return Decision(f"{refusal}; waiting for {', '.join(ahead.silent)}")
     if record.transition == Transition(Kind.RESTART, Step.OPEN):
         return Decision(
@@ -97,6 +100,26 @@ def begin(cluster: Cluster, record: Record, view: View) -> Decision:
     restart = replace(record, transition=Transition(Kind.RESTART, Step.OPEN))
     why = f"{refusal}; {record.primary} will be restarted in place"
     return Decision(why, (Save(restart, why),))
+
+
+def _heirs(
+    cluster: Cluster, record: Record, view: View, ahead: Prospects, safe: bool
+) -> list[MemberState]:
+    """Who would be elected among, as things look now."""
+    states = [s for m in cluster.others(record.primary) if (s := view.state(m.name)) and s.up]
+    if safe:
+        return [s for s in states if (s.name, s.incarnation) in ahead.reachable]
+    if refused(cluster, record):
+        return []
+    able = _could_follow(cluster, record, view)
+    return without_errants(record, view, [s for s in states if s.name in able])
+
+
+def _learners(
+    cluster: Cluster, record: Record, view: View, heirs: Sequence[MemberState]
+) -> list[MemberState]:
+    able = _could_follow(cluster, record, view) - {state.name for state in heirs}
+    return [state for name in sorted(able) if (state := view.state(name))]
 
 
 def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
@@ -114,22 +137,22 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
     )
     lossy = record.transition is not None and record.transition.lossy
     if lossy:
-        quorum = [state for state in promised if state.up]
-        waiting = sorted(_could_follow(cluster, record, view) - {s.name for s in quorum})
+        quorum = without_errants(record, view, [state for state in promised if state.up])
+        waiting = sorted(_could_follow(cluster, record, view) - {s.name for s in promised})
         if waiting:
             return Decision(f"failover: waiting for the promise of {', '.join(waiting)}", asks)
     else:
         quorum = [s for s in promised if (s.name, s.incarnation) in ahead.reachable]
         if not record.recoverable((s.name, s.incarnation) for s in quorum):
             return _without_quorum(record, ahead, quorum, asks)
-    outcome = elect(quorum, cluster)
-    if isinstance(outcome, NobodyElected):
-        return Decision(f"no failover: {outcome.reason}", asks)
     learners = [state for state in promised if state.up and state not in quorum]
+    outcome = elect(quorum, cluster, learners)
+    if isinstance(outcome, NobodyElected):
+        return _give_up(record, f"no failover: {outcome.reason}")
     chosen = prefer_learner(outcome, learners, quorum, cluster)
     name = chosen.state.name
     if chosen.fetch_from:
-        return _fetch(cluster, chosen)
+        return _fetch(cluster, view, chosen)
     if not chosen.drained:
         return Decision(f"failover: {name} applies what it received", (Send(name, Drain()),))
     named = name_primary(cluster, record, view, chosen.state, quorum)
@@ -147,12 +170,17 @@ def _without_quorum(
         waiting = sorted({name for name, _ in ahead.reachable} - {s.name for s in quorum})
         waiting += ahead.silent
         return Decision(f"failover: waiting for the promise of {', '.join(waiting)}", asks)
+    return _give_up(record, f"no recovery quorum: {'; '.join(ahead.missing)}")
+
+
+def _give_up(record: Record, reason: str) -> Decision:
+    """Nobody else was named: the primary may come back in place."""
+    why = f"{reason}; {record.primary} must come back"
     given_up = replace(record, transition=Transition(Kind.RESTART, Step.OPEN))
-    why = f"no recovery quorum: {'; '.join(ahead.missing)}; {record.primary} must come back"
     return Decision(why, (Save(given_up, why),))
 
 
-def _fetch(cluster: Cluster, chosen: Elected) -> Decision:
+def _fetch(cluster: Cluster, view: View, chosen: Elected) -> Decision:
     """The preferred one lacks something that another received: it fetches that first.
 
     A Drain in between brings a fresh look at how far it is.
@@ -160,6 +188,10 @@ def _fetch(cluster: Cluster, chosen: Elected) -> Decision:
     name, source = chosen.state.name, cluster.member(chosen.fetch_from)
     replication = chosen.state.replication
     why = f"failover: {name} is preferred, and fetches from {source.name} what it lacks"
+    server = view.state(source.name)
+    account = cluster.account(name)
+    if server and account in server.barred:  # from when that one was primary
+        return Decision(why, (Send(source.name, Unbar(account)),))
     if replication.source == source.address and replication.receiver is not Receiver.OFF:
         return Decision(why, (Send(name, Drain()),))
     return Decision(why, (Send(name, Fetch(source.name, source.host, source.port)),))

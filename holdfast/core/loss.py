@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from holdfast.core.cluster import Cluster
 from holdfast.core.gtid import parse
 from holdfast.core.record import Record
+from holdfast.core.rejoin import with_everything_of
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, View
 
@@ -32,3 +36,13 @@ def missing_from(record: Record, view: View, chosen: MemberState) -> str:
     if not missing:
         return f"it has everything that {record.primary} was last seen with; {moment}"
     return f"it lacks {missing.count()} transactions that {record.primary} was last seen with ({missing}); {moment}"
+
+
+def without_errants(record: Record, view: View, states: Sequence[MemberState]) -> list[MemberState]:
+    """Those that have nothing which the deposed primary did not have, as far as that is known; else all."""
+    primary = view.state(record.primary)
+    if primary is None or not primary.origin:
+        return list(states)
+    known = with_everything_of(replace(primary, applied=primary.last_applied))
+    clean = [state for state in states if not state.received_set().subtract(known)]
+    return clean or list(states)

@@ -195,20 +195,21 @@ def should_vote(cluster: Cluster, record: Record, primary: MemberState, name: st
 
 
 def unbarrable(record: Record, view: View, name: str) -> bool:
-    """Whether a barred member may connect to the primary again: it is known to acknowledge nothing.
+    """Whether a barred member may connect to the primary again: as a voter of the target, or one that is known to
+    acknowledge nothing.
 
-    Its agent has had a command of this term, which began when it was barred: one of before that would make it
-    acknowledge is refused there from now on.
+    The agent of such a one has had a command of this term, which began when it was barred: one of before that would
+    make it acknowledge is refused there from now on.
     """
     state = view.state(name)
+    if state is None or not state.up or state.silent_seconds or state.busy:
+        return False
+    if (name, state.incarnation) in record.target.voters:
+        return True
     return (
-        state is not None
-        and state.up
-        and not state.silent_seconds
-        and not state.busy
-        and state.term == record.term
+        state.term == record.term
         and not state.semi_sync.replica
-        and not record.votes(state.name, state.incarnation)
+        and not record.votes(name, state.incarnation)
     )
 
 

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.view import Lapse, MemberState, Receiver, Seen, Unseen, View
+from holdfast.core.view import Lapse, MemberState, Receiver, Sighting, Unseen, View
 
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
     """One member.
 
+    :ivar run: the primary's incarnation at the mark; what another one had does not count
     :ivar mark: what the primary had committed at ``since``, as it says it
     :ivar since: the last moment (the manager's clock, seconds) at which nothing was held against the member
     :ivar reason: what is held against it now, or ""
     """
 
+    run: str
     mark: str
     since: float
     reason: str = ""
@@ -26,12 +28,15 @@ class Pulse:
 def felt(before: Mapping[str, Pulse], primary: str, view: View) -> dict[str, Pulse]:
     """The pulses after a look at ``view``. To be felt at every look: what was never seen well is counted from now."""
     state = view.state(primary)
-    mark = state.applied if state and state.up else ""
-    return {
-        name: _felt(before.get(name) or Pulse(mark, view.now), mark, state, name, view)
-        for name in view.members
-        if name != primary
-    }
+    up = state if state and state.up else None
+    fresh = Pulse(up.incarnation if up else "", up.applied if up else "", view.now)
+    felt = {}
+    for name in view.members:
+        if name != primary:
+            known = before.get(name, fresh)
+            same = up is None or known.run == up.incarnation
+            felt[name] = _felt(known if same else fresh, fresh, up, view.members[name], view.now)
+    return felt
 
 
 def lapses(pulses: Mapping[str, Pulse], now: float) -> dict[str, Lapse]:
@@ -43,22 +48,23 @@ def lapses(pulses: Mapping[str, Pulse], now: float) -> dict[str, Lapse]:
     }
 
 
-def _felt(before: Pulse, mark: str, primary: MemberState | None, name: str, view: View) -> Pulse:
-    sighting = view.members.get(name)
-    if not isinstance(sighting, Seen):
-        since = sighting.since if isinstance(sighting, Unseen) else view.now
-        return Pulse(before.mark, min(before.since, since), "its agent does not answer")
+def _felt(
+    before: Pulse, fresh: Pulse, primary: MemberState | None, sighting: Sighting, now: float
+) -> Pulse:
+    if isinstance(sighting, Unseen):
+        since = min(before.since, sighting.since)
+        return replace(before, since=since, reason="its agent does not answer")
     state = sighting.state
     if not state.up:
-        return Pulse(mark, view.now)  # known to be down: no matter of patience
+        return fresh  # known to be down: no matter of patience
     if state.silent_seconds:
-        since = min(before.since, view.now - state.silent_seconds)
-        return Pulse(before.mark, since, "its server does not answer")
+        since = min(before.since, now - state.silent_seconds)
+        return replace(before, since=since, reason="its server does not answer")
     if state.replication.receiver is not Receiver.ON:
-        return Pulse(before.mark, before.since, "its receiver is not connected")
+        return replace(before, reason="its receiver is not connected")
     if primary is None or not _owes(state, primary, before.mark):
-        return Pulse(mark or before.mark, view.now)
-    return Pulse(before.mark, before.since, "it does not receive what the primary commits")
+        return fresh
+    return replace(before, reason="it does not receive what the primary commits")
 
 
 def _owes(state: MemberState, primary: MemberState, mark: str) -> bool:

@@ -59,7 +59,7 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
     if errant_transactions(primary, state):
         rewind = Rewind(record.primary, str(with_everything_of(primary)))
         why = f"{spoiled(primary, state)}: they are being rewound"
-        return Rejoin(rewind if primary.writable else None, why)
+        return Rejoin(rewind if _accepted(primary) else None, why)
     if state.replication.purged:
         return _clone(cluster, record, view, primary, state, spoiled(primary, state))
     if not attached(cluster, record, state) or _told_too_little(cluster, record, primary, state):
@@ -91,6 +91,12 @@ def _unseat(record: Record, state: MemberState, why: str) -> Rejoin:
     return Rejoin(Restart(), f"{why}; it is restarted, for it must not vote while that is mended")
 
 
+def _accepted(primary: MemberState) -> bool:
+    """Whether what the primary has is what counts: it is open, or being opened. One that came back in place is looked
+    at first: see ``failover.ahead_of``."""
+    return primary.writable or primary.semi_sync.source
+
+
 def _told_too_little(
     cluster: Cluster, record: Record, primary: MemberState, state: MemberState
 ) -> bool:
@@ -110,7 +116,7 @@ def _clone(
     state: MemberState,
     why: str,
 ) -> Rejoin:
-    if not primary.writable:
+    if not _accepted(primary):
         return Rejoin(reason=why)
     donor = cluster.member(best_donor(cluster, record, view, state.name))
     present = str(with_everything_of(primary))

@@ -9,9 +9,25 @@ from holdfast.core.commands import Command
 from holdfast.core.decide import decide
 from holdfast.core.decision import Save, Send
 from holdfast.core.gtid import Flavor
+from holdfast.core.pulse import Pulse, felt, lapses
 from holdfast.core.record import Record, from_json, to_json
+from holdfast.core.settings import Mode, Settings
 from holdfast.core.view import Seen, ServerStatus, Sighting, Unseen, View
 from tests.model.world import World
+
+STORM = {
+    "write": 30,
+    "replicate": 40,
+    "manage": 30,
+    "crash": 3,
+    "agent": 1,
+    "manager": 1,
+    "late": 3,
+    "freeze": 1,
+    "cut": 1,
+    "heal": 2,
+}
+"""What happens in a storm, and how often."""
 
 
 class Run:
@@ -22,9 +38,12 @@ class Run:
     :ivar failovers: how often another primary was named
     """
 
-    def __init__(self, seed: int, members: int, flavor: Flavor) -> None:
+    def __init__(
+        self, seed: int, members: int, flavor: Flavor, settings: Settings | None = None
+    ) -> None:
         self.rng = random.Random(seed)
-        self.world = World(self.rng, members, flavor)
+        self.world = World(self.rng, members, flavor, settings)
+        self.pulses: dict[str, Pulse] = {}
         self.stored = ""
         self.known: dict[str, Sighting] = {}
         self.late: list[tuple[str, int, Command]] = []
@@ -49,7 +68,11 @@ class Run:
         """What the manager decides, on what it knows."""
         self.now += 0.2
         view = View(dict(self.known), self.now)
-        decision = decide(self.world.cluster, self.record, view)
+        record = self.record
+        if record:
+            self.pulses = felt(self.pulses, record.primary, view)
+            view = replace(view, lapses=lapses(self.pulses, self.now))
+        decision = decide(self.world.cluster, record, view)
         assert decision.reason
         assert len(decision.steps) < 2 or not any(isinstance(s, Save) for s in decision.steps)
         self.reason, self.well = decision.reason, decision.well
@@ -61,9 +84,19 @@ class Run:
         match step:
             case Save(record=new):
                 self.failovers += bool(record and record.primary != new.primary)
+                if record and record.transition and record.transition.lossy:
+                    self._lose(record, new)
                 self.stored = to_json(new)
             case Send(member=name, command=command):
                 self.send(name, record.term if record else 0, command, interrupted)
+
+    def _lose(self, before: Record, after: Record) -> None:
+        """A failover that a person allowed to lose something: only where nothing was promised."""
+        assert before.mode is not Mode.STRONG
+        assert self.world.settings.allow_loss
+        if before.primary != after.primary:
+            kept = set(self.world.hosts[after.primary].binlog)
+            self.world.acknowledged = [t for t in self.world.acknowledged if t in kept]
 
     def send(self, name: str, term: int, command: Command, interrupted: bool) -> None:
         try:
@@ -97,6 +130,7 @@ class Run:
     def new_manager(self) -> None:
         """The one before it may still have commands under way."""
         self.known = {}
+        self.pulses = {}
         if record := self.record:
             self.stored = to_json(replace(record, term=record.term + 1))
 
@@ -105,8 +139,8 @@ class Run:
         world, rng = self.world, self.rng
         host = rng.choice(list(world.hosts.values()))
         match rng.choices(
-            ["write", "replicate", "manage", "crash", "agent", "manager", "late"],
-            [30, 40, 30, 3, 1, 1, 3],
+            [*STORM],
+            [*STORM.values()],
         )[0]:
             case "write":
                 world.write()
@@ -120,6 +154,13 @@ class Run:
                 host.agent_up = not host.agent_up
             case "manager":
                 self.new_manager()
+            case "freeze" if host.up:
+                host.frozen = not host.frozen
+            case "cut":
+                pair = frozenset(rng.sample(sorted(world.hosts), min(2, len(world.hosts))))
+                world.cut ^= {pair}
+            case "heal":
+                self.mend()
             case "late" if self.late:
                 self.send(*self.late.pop(rng.randrange(len(self.late))), interrupted=False)
 
@@ -144,8 +185,15 @@ class Run:
                 f"{host.name} has diverged unseen"
             )
 
+    def mend(self) -> None:
+        """Nothing is frozen or cut off any more."""
+        self.world.cut.clear()
+        for host in self.world.hosts.values():
+            host.frozen = False
+
     def calm(self) -> None:
         """Everything is mended: the cluster must become well, but for members with errant data."""
+        self.mend()
         for host in self.world.hosts.values():
             host.agent_up = True
         for _ in range(400):

@@ -12,18 +12,26 @@ from typing import NamedTuple
 
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import (
+    Bar,
+    Clone,
     Command,
+    Compare,
     Cut,
     Drain,
     Fence,
+    Fetch,
     Follow,
     Promise,
     Promote,
     Prove,
+    Restart,
+    Rewind,
     SetAcks,
     Start,
+    Unbar,
 )
 from holdfast.core.gtid import Flavor, parse
+from holdfast.core.settings import Settings, WaitPoint
 from holdfast.core.view import (
     MemberState,
     Receiver,
@@ -73,6 +81,14 @@ class Host:
     writable: bool = False
     proved: int = 0
     gap: bool = False
+    timeout: float = 0.0
+    wait_point: WaitPoint = WaitPoint.AFTER_SYNC
+    barred: set[str] = field(default_factory=set)
+    frozen: bool = False
+    suspect: bool = False
+    unfit: str = ""
+    last_applied: str = ""
+    strange: bool = False
     tail: Tail = field(default_factory=Tail)
     agent_up: bool = True
 
@@ -107,7 +123,10 @@ class Host:
                 self.promised,
                 self.status,
                 self.incarnation,
+                origin=self.origin,
+                last_applied=self.last_applied,
                 tail=self.tail,
+                unfit=self.unfit,
             )
         committed = [t for t in self.binlog if t not in self.pending]
         applied = self.binlog if self.flavor is Flavor.MARIADB else committed
@@ -126,17 +145,38 @@ class Host:
             proved=self.proved,
             replication=Replication(
                 self.source,
-                Receiver.ON if self.receiving else Receiver.OFF,
+                Receiver.OFF
+                if not self.receiving
+                else Receiver.CONNECTING
+                if self.strange
+                else Receiver.ON,
                 self.applying,
+                purged=self.strange,
             ),
-            semi_sync=SemiSync(self.source_on, self.acks, 0, self.replica),
+            semi_sync=SemiSync(
+                self.source_on,
+                self.acks,
+                0,
+                self.replica,
+                self.timeout,
+                self.wait_point,
+                waiting=len(self.pending),
+            ),
+            barred=tuple(sorted(self.barred)),
+            silent_seconds=9.0 if self.frozen else 0.0,
+            suspects=("app.t",) if self.suspect else (),
+            unfit=self.unfit,
         )
 
     def crash(self) -> None:
+        self.last_applied = self.text([t for t in self.binlog if t not in self.pending])
         self.status = ServerStatus.DOWN
+        self.frozen = False
+        self.timeout = 0.0
         self.writable = self.receiving = self.applying = self.replica = self.source_on = False
         self.acks = self.proved = 0
         self.relay = []
+        self.strange = False
         self.tail = Tail()
 
     def next(self, content: int) -> Transaction:
@@ -155,29 +195,50 @@ class Host:
 class World:
     """:ivar acknowledged: every transaction that a client was told is committed"""
 
-    def __init__(self, rng: random.Random, members: int, flavor: Flavor) -> None:
+    def __init__(
+        self, rng: random.Random, members: int, flavor: Flavor, settings: Settings | None = None
+    ) -> None:
         self.rng = rng
+        self.settings = settings or Settings()
+        self.cut: set[frozenset[str]] = set()
         self.hosts = {f"m{i}": Host(f"m{i}", i, flavor) for i in range(1, members + 1)}
-        self.cluster = self.named("c")
         self.acknowledged: list[Transaction] = []
         self.written = 0
 
-    def named(self, cluster: str) -> Cluster:
-        """As a person would have configured it."""
-        members = tuple(Member(name, name, 3306) for name in self.hosts)
-        return Cluster(cluster, members)
+    @property
+    def cluster(self) -> Cluster:
+        """As a person has configured it now."""
+        members = tuple(Member(name, name, 3306, account=f"repl_{name}") for name in self.hosts)
+        return Cluster("c", members, self.settings)
+
+    def connected(self, host: Host, source: Host) -> bool:
+        return (
+            not host.strange
+            and host.up
+            and source.up
+            and host.source == f"{source.name}:3306"
+            and host.receiving
+            and not host.frozen
+            and not source.frozen
+            and f"repl_{host.name}" not in source.barred
+            and frozenset({host.name, source.name}) not in self.cut
+        )
 
     def replicas(self, source: Host) -> list[Host]:
-        address = f"{source.name}:3306"
-        return [h for h in self.hosts.values() if h.up and h.source == address and h.receiving]
+        return [h for h in self.hosts.values() if self.connected(h, source)]
 
     # What happens by itself
 
     def write(self) -> None:
         """A client writes to every server that lets it."""
         for host in self.hosts.values():
-            if host.up and host.writable:
+            if host.up and host.writable and not host.frozen:
                 self.commit(host)
+
+    def write_by_hand(self, host: Host) -> None:
+        """An administrator's row, which nothing keeps from being committed."""
+        self.written += 1
+        host.binlog.append(host.next(self.written))
 
     def commit(self, host: Host) -> Transaction:
         self.written += 1
@@ -195,7 +256,8 @@ class World:
                 for r in self.replicas(host)
                 if r.replica and (transaction in r.relay or transaction in r.binlog)
             ]
-            if host.source_on and len(holders) < host.acks:
+            timed_out = host.timeout and self.rng.random() < 0.2
+            if host.source_on and len(holders) < host.acks and not timed_out:
                 break
             host.pending.remove(transaction)
             self.acknowledged.append(transaction)
@@ -208,15 +270,24 @@ class World:
                 host.status = ServerStatus.UP
                 host.pending = []  # crash recovery commits what is in the binlog
             return
+        if host.frozen:
+            return
         if host.relay and host.applying and self.rng.random() < 0.5:
             host.binlog.append(host.relay.pop(0))
         elif host.receiving:
             source = self.hosts[host.source.partition(":")[0]]
-            if source.up:
+            if self.connected(host, source) and not self._strange(host, source):
                 have = {t.gtid for t in (*host.binlog, *host.relay)}
                 new = [t for t in source.binlog if t.gtid not in have]
                 host.relay += new[: self.rng.randint(1, 3)]
                 self.judge(source)
+
+    def _strange(self, host: Host, source: Host) -> bool:
+        """MariaDB's source refuses a replica that comes with a GTID which it does not have (error 1236)."""
+        last = [*host.binlog, *host.relay][-1:]
+        if host.flavor is Flavor.MARIADB and last:
+            host.strange = last[0].gtid not in {t.gtid for t in source.binlog}
+        return host.strange
 
     # What agents do
 
@@ -237,13 +308,41 @@ class World:
                 yield lambda: setattr(host, "receiving", False)
                 yield lambda: setattr(host, "promised", term)
             case Start() if host.status is ServerStatus.DOWN:
+                if host.unfit:
+                    raise ValueError("it is unfit")
                 yield lambda: self._start(host)
+            case Clone(donor=donor) if not host.writable and self.hosts[donor].up:
+                yield lambda: self._wipe(host)
+                yield lambda: self._clone(host, self.hosts[donor])
             case Cut(present=present) if host.status is ServerStatus.DOWN:
                 yield lambda: self._cut(host, term, present)
             case Fence() if host.up:
                 yield host.crash
-            case _ if not host.up:
-                raise ValueError("server is not up")
+            case _ if not host.up or host.frozen:
+                raise ValueError("server does not answer")
+            case Bar(user=user):
+                yield lambda: host.barred.add(user)
+            case Unbar(user=user):
+                yield lambda: host.barred.discard(user)
+            case Restart():
+                if host.source_on and host.pending:
+                    raise ValueError("commits wait")
+                yield host.crash
+                yield lambda: self._start(host)
+            case Rewind(present=present):
+                if host.writable:
+                    raise ValueError("it takes writes")
+                yield lambda: self._rewind(host, present)
+            case Compare():
+                yield lambda: setattr(host, "suspect", False)
+            case Fetch(source=source):
+                if host.promised != term:
+                    raise ValueError("it has not promised")
+                yield lambda: self._drain(host)
+                yield lambda: setattr(host, "replica", False)
+                yield lambda: setattr(host, "source", f"{source}:3306")
+                yield lambda: setattr(host, "receiving", True)
+                yield lambda: setattr(host, "applying", True)
             case Drain():
                 yield lambda: self._drain(host)
             case Follow(source=source, semi_sync=semi_sync):
@@ -254,22 +353,25 @@ class World:
                     yield lambda: self._drain(host)
                     yield lambda: setattr(host, "receiving", False)
                     yield lambda: setattr(host, "relay", [])
+                    yield lambda: setattr(host, "strange", False)
                     yield lambda: setattr(host, "source", f"{source}:3306")
                 yield lambda: setattr(host, "source_on", False)
                 yield lambda: setattr(host, "replica", semi_sync)
                 yield lambda: setattr(host, "receiving", True)
                 yield lambda: setattr(host, "applying", True)
-            case Promote(acks=acks, serial=serial):
+            case Promote(acks=acks, serial=serial, timeout_seconds=timeout, wait_point=point):
                 host.promised = 0
                 yield lambda: setattr(host, "receiving", False)
                 if host.relay:
                     raise ValueError("not drained")
                 yield lambda: self._unfollow(host)
-                yield lambda: self._set_acks(host, acks)
+                yield lambda: self._set_acks(host, acks, timeout, point)
                 yield lambda: self._prove(host, serial)
                 yield lambda: self._open(host)
-            case SetAcks(acks=acks):
-                yield lambda: self._set_acks(host, acks)
+            case SetAcks(acks=acks, timeout_seconds=timeout, wait_point=point):
+                if host.source:
+                    raise ValueError("it follows another")
+                yield lambda: self._set_acks(host, acks, timeout, point)
             case Prove(serial=serial):
                 yield lambda: self._prove(host, serial)
 
@@ -283,7 +385,7 @@ class World:
         lacking = [t for t in host.binlog if not have.has(*t.gtid)]
         committed = [t for t in lacking if t not in host.pending]
         if committed:
-            host.tail = Tail(TailVerdict.UNSAFE, term, reason="restarted since the crash")
+            host.tail = Tail(TailVerdict.COMMITTED, term, reason="it has committed them")
             return
         if lacking:
             host.uuid += 1
@@ -298,8 +400,40 @@ class World:
     def _unfollow(self, host: Host) -> None:
         host.source, host.applying, host.replica, host.gap = "", False, False, True
 
-    def _set_acks(self, host: Host, acks: int) -> None:
+    def _wipe(self, host: Host) -> None:
+        host.crash()
+        host.binlog, host.pending, host.unfit = [], [], "its clone was broken off"
+
+    def _clone(self, host: Host, donor: Host) -> None:
+        host.binlog = [t for t in donor.binlog if t not in donor.pending]
+        host.barred, host.uuid, host.unfit, host.suspect = (
+            set(donor.barred),
+            host.uuid + 1,
+            "",
+            False,
+        )
+        self._start(host)
+
+    def _rewind(self, host: Host, present: str) -> None:
+        """Back to before the first of what the primary lacks; sometimes that cannot be done."""
+        have = parse(host.flavor, present)
+        first = next((i for i, t in enumerate(host.binlog) if not have.has(*t.gtid)), None)
+        if first is None:
+            return
+        host.source, host.relay, host.receiving, host.applying = "", [], False, False
+        host.strange = False
+        if self.rng.random() < 0.2:
+            host.unfit = "it cannot be rewound"
+            return
+        host.binlog = host.binlog[:first]
+        host.uuid += 1
+        host.suspect = True
+
+    def _set_acks(
+        self, host: Host, acks: int, timeout: float = 0.0, point: WaitPoint = WaitPoint.AFTER_SYNC
+    ) -> None:
         host.acks, host.source_on = acks, acks > 0
+        host.timeout, host.wait_point = timeout, point
         self.judge(host)
 
     def _prove(self, host: Host, serial: int) -> None:
