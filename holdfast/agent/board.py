@@ -9,7 +9,10 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from holdfast.core.view import MemberState
+from holdfast.core.view import MemberState, Position
+
+TELL_SILENCE_SECONDS = 0.5
+"""How often it is told that a server is silent still."""
 
 
 class Board:
@@ -59,15 +62,23 @@ class Board:
 
 
 def _worth_telling(state: MemberState) -> MemberState:
-    """Without what changes all the time: positions, lag, and how long ago the last answer came.
+    """Without what changes all the time: positions, lag, who waits; and how long ago the last answer came, save in
+    half seconds of silence.
 
-    ``busy`` is left out as well: whoever gave the command is told when it has ended.
+    ``busy`` is left out as well: whoever gave the command is told when it has ended. ``progress`` but for its kind.
     """
+    progress = state.progress
     return replace(
         state,
         received="",
         applied="",
         busy="",
-        replication=replace(state.replication, lag_seconds=None),
+        written=Position(),
+        silent_seconds=state.silent_seconds // TELL_SILENCE_SECONDS,
+        progress=progress and replace(progress, done=0, total=0, rate=0.0),
+        replication=replace(
+            state.replication, lag_seconds=None, fetched=Position(), executed=Position()
+        ),
+        semi_sync=replace(state.semi_sync, waiting=0),
         reason=re.sub(r"\d+\.\d s", "", state.reason),
     )

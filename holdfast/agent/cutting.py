@@ -10,9 +10,10 @@ from pathlib import Path
 from holdfast.agent.term import replace_durably, sync_folder
 from holdfast.binlog import cut, save, tail
 from holdfast.binlog.gtid_event import Gtid
-from holdfast.core.commands import Cut
+from holdfast.core.commands import Cut, Promote, SetAcks
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.view import Tail, TailVerdict
+from holdfast.core.settings import WaitPoint
+from holdfast.core.view import SemiSync, Tail, TailVerdict
 from holdfast.errors import BadInput, Refused
 from holdfast.server.base import Deadline
 
@@ -56,22 +57,25 @@ def cut_pending(
     match found:
         case tail.Clean():
             return Tail(TailVerdict.CLEAN, term)
-        case tail.Unsafe(reason=reason):
+        case tail.Unsafe(reason=reason, remedy=remedy, summary=known):
+            # nothing was pending on a replica: whatever is in its binlog, a rewind sees what can be done
+            if known is not None and (remedy is tail.Remedy.REWIND or not was_primary):
+                return Tail(TailVerdict.COMMITTED, term, "", known.transactions, reason)
             return Tail(TailVerdict.UNSAFE, term, reason=reason)
         case tail.Pending(summary=summary) if recovering:
             return Tail(
-                TailVerdict.UNSAFE,
+                TailVerdict.COMMITTED,
                 term,
-                reason=f"its server was started in place and died again before it was up: {summary.transactions} "
-                "transactions that the primary lacks may have been committed; "
-                "rewinding them is not there yet: clone it from another member",
+                transactions=summary.transactions,
+                reason=f"its server was started in place and died again before it was up: {summary} "
+                f"that {command.primary} lacks may have been committed, and must be rewound",
             )
         case tail.Pending(summary=summary) if summary.transactions and not was_primary:
             return Tail(
-                TailVerdict.UNSAFE,
+                TailVerdict.COMMITTED,
                 term,
-                reason=f"it was no primary, so {summary} that it wrote itself are committed; "
-                "rewinding them is not there yet: clone it from another member",
+                transactions=summary.transactions,
+                reason=f"it was no primary, so {summary} that it wrote itself are committed, and must be rewound",
             )
         case tail.Pending(summary=summary):
             saved = _save(found, pending, term)
@@ -85,6 +89,27 @@ def cut_pending(
             return Tail(TailVerdict.CUT, term, str(saved), summary.transactions)
 
 
+def holds_back(waits: SemiSync) -> bool:
+    """Whether commits wait for an acknowledgement, for ever, and before they are carried out."""
+    return (
+        waits.source
+        and waits.acks >= 1
+        and not waits.timeout_seconds
+        and not waits.degraded
+        and waits.wait_point is WaitPoint.AFTER_SYNC
+    )
+
+
+def asked(command: SetAcks | Promote) -> SemiSync:
+    """How commits are to wait."""
+    return SemiSync(
+        source=command.acks > 0,
+        acks=command.acks,
+        timeout_seconds=command.timeout_seconds,
+        wait_point=command.wait_point,
+    )
+
+
 class Marker:
     """A file whose being there is what is remembered, across the ends of agent and server.
 
@@ -92,8 +117,10 @@ class Marker:
     first and marks the binlog afterwards, so that, killed in between, the binlog alone looks as if nothing had been
     committed.
 
-    ``primary`` is there from a promotion until the server follows another: only then did its own transactions wait for
-    acknowledgements. What somebody writes on a replica is committed at once.
+    ``primary`` is there while what this server issues, and nobody else has, is pending and may be cut: its clients were
+    not told, and no session has seen it. That is so from a promotion on, or from a row that was acknowledged, while
+    commits wait as :func:`holds_back` says. It goes *before* the server is told to wait in any lesser way (what is
+    let through then is committed) or to follow another (what somebody writes on a replica is committed at once).
     """
 
     def __init__(self, path: Path) -> None:

@@ -19,11 +19,17 @@ from fastapi import FastAPI
 from holdfast import log
 from holdfast.agent.api import LongPoll, make_app
 from holdfast.agent.board import Board
+from holdfast.agent.cloning import Cloning
+from holdfast.agent.donor import Donor
 from holdfast.agent.duties import Duties
+from holdfast.agent.fitness import Fitness
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.identity import identity
+from holdfast.agent.inspect import Inspector, add_inspection
+from holdfast.agent.job import Jobs
 from holdfast.agent.lane import Lane
 from holdfast.agent.observe import Observer
+from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.term import TermFile
 from holdfast.agent.watch import Watch
 from holdfast.config.load import account, secret
@@ -31,14 +37,19 @@ from holdfast.config.schema import AgentConfig
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState
 from holdfast.errors import Fatal
+from holdfast.server.adopting import Adopter
 from holdfast.server.base import Server
 from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer
 from holdfast.server.process import ServerProcess, kernel_boot_id
+from holdfast.server.rewind import Rewinder
 from holdfast.serving import HttpServer, listening
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may hold up the others: a tenth of Python's usual, for the sake of quick answers."""
+
+STOP_SECONDS = 3.0
+"""How long the end of a job that was called off is waited for."""
 
 logger = logging.getLogger(__name__)
 
@@ -82,8 +93,14 @@ class Agent:
         self._server = server or _adapter(config)
         self._boot_id = boot_id
         self._term = TermFile(config.state_dir)
-        state = MemberState(config.name, config.server.flavor, term=self._term.promised)
+        state = MemberState(
+            config.name,
+            config.server.flavor,
+            term=self._term.promised,
+            account=self._replication.user,
+        )
         self.board = Board(state)
+        self._fitness = Fitness(config.state_dir, self.board)
         self._on_stop: list[Callable[[], None]] = []
 
     async def serve(self, listener: socket.socket) -> None:
@@ -108,10 +125,26 @@ class Agent:
             self._boot_id,
         )
         watch = Watch(process, self.board, loop)
-        observer = Observer(self._server, watch, self.board)
+        observer = Observer(self._server, watch, self.board, own.binlog_index)
         marker = RelaxedMarker(config.state_dir, own.binlog_index, self._boot_id)
         watch.on_appeared = observer.appeared
         watch.on_clean_end = marker.clear_in_background
+        admin = account(own.admin, "server.admin.password_file")
+        adopter = Adopter(own.flavor, own.socket, admin)
+        jobs = Jobs(self.board)
+        cloning = Cloning(
+            self.board,
+            jobs,
+            watch,
+            self._server,
+            own,
+            admin,
+            self._replication,
+            config.state_dir.absolute(),
+            self._token,
+            observer.look,
+        )
+        observer.on_down = cloning.publish
         duties = Duties(
             self._server,
             watch,
@@ -121,11 +154,24 @@ class Agent:
             config.state_dir,
             own.datadir,
             own.binlog_index,
+            adopter,
+            cloning,
+            Rewinding(
+                self.board,
+                watch,
+                Rewinder(own.flavor, own.socket, admin),
+                self._fitness,
+                own.binlog_index,
+                config.state_dir / "pending",
+            ),
         )
+        cloning.forget.append(self._fitness.forget)
+        observer.on_look = duties.seen
         lane = Lane(duties, self._term, watch, observer, self.board)
         poll = LongPoll(self.board, loop)
         watch.look()
-        self._on_stop += [poll.close, lane.stop]
+        cloning.publish()
+        self._on_stop += [poll.close, lane.stop, jobs.stop]
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -133,10 +179,16 @@ class Agent:
             lane.start()
             yield
             self.stop()
+            await asyncio.to_thread(jobs.wait, STOP_SECONDS)
             await asyncio.to_thread(observer.stop)
             self._server.close()
+            adopter.close()
 
-        return make_app(self.board, lane, poll, self._token, lifespan, identity(config))
+        app = make_app(self.board, lane, poll, self._token, lifespan, identity(config))
+        add_inspection(app, Inspector(config, self._replication, watch.look))
+        donor = Donor(self.board, own, admin, config.state_dir.absolute(), cloning.unfit)
+        app.include_router(donor.router())
+        return app
 
     def stop(self) -> None:
         """Answer everybody who waits, and end."""

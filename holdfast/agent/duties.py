@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import assert_never
 
 from holdfast.agent.board import Board
-from holdfast.agent.cutting import Marker, cut_pending
+from holdfast.agent.cloning import Cloning
+from holdfast.agent.cutting import Marker, asked, cut_pending, holds_back
 from holdfast.agent.flushing import RelaxedMarker
+from holdfast.agent.restarting import end_in_order
+from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import (
     Bar,
@@ -19,6 +22,8 @@ from holdfast.core.commands import (
     Compare,
     Cut,
     Drain,
+    EnsureAccount,
+    Equip,
     Fence,
     Fetch,
     Follow,
@@ -32,15 +37,16 @@ from holdfast.core.commands import (
     Unbar,
 )
 from holdfast.core.view import MemberState, Receiver, ServerStatus, Tail, TailVerdict
-from holdfast.errors import Refused
-from holdfast.server.base import Account, Deadline, Server, Source
+from holdfast.errors import DeadlinePassed, Refused
+from holdfast.server.adopting import Adopter
+from holdfast.server.base import Account, Deadline, Observation, Server, Source
 
 SECONDS: dict[type[Command], float] = {
     Promise: 1.0,
     Drain: 10.0,
     Follow: 15.0,
     Promote: 15.0,
-    SetAcks: 1.0,
+    SetAcks: 3.0,
     Prove: 5.0,
     Fence: 2.0,
     Cut: 60.0,
@@ -52,8 +58,13 @@ SECONDS: dict[type[Command], float] = {
     Rewind: 120.0,
     Compare: 5.0,
     Clone: 30.0,
+    Equip: 5.0,
+    EnsureAccount: 5.0,
 }
 """How long each command may take."""
+
+ACKER_SECONDS = 1.0
+"""How long a promotion waits for replicas, where commits do not wait for ever either."""
 
 
 class Steps:
@@ -87,8 +98,14 @@ class Duties:
         state_dir: Path,
         datadir: Path,
         binlog_index: Path,
+        adopter: Adopter,
+        cloning: Cloning,
+        rewinding: Rewinding,
     ) -> None:
         self._server = server
+        self._adopter = adopter
+        self._cloning = cloning
+        self._rewinding = rewinding
         self._watch = watch
         self._board = board
         self._marker = marker
@@ -107,6 +124,7 @@ class Duties:
         :raises HoldfastError: by consequence
         """
         deadline = Deadline(SECONDS[type(command)], cancelled)
+        self._cloning.admit(command, deadline)
         match command:
             case Promise():
                 self._promise(deadline, steps)
@@ -118,10 +136,9 @@ class Duties:
                 self._follow(command, deadline, steps)
             case Promote():
                 self._promote(term, command, deadline, steps)
-            case SetAcks(acks=acks):
+            case SetAcks():
                 self._primary("set acks")
-                self._server.set_acks(acks, deadline)
-                steps.done("acks set")
+                self._set_acks(command, deadline, steps)
             case Prove(serial=serial):
                 self._primary("prove")
                 self._prove(term, serial, deadline, steps)
@@ -132,8 +149,30 @@ class Duties:
                 self._cut(term, command, deadline, steps)
             case Start():
                 self._start(steps)
-            case Fetch() | Bar() | Unbar() | Restart() | Rewind() | Compare() | Clone():
-                raise Refused(f"{type(command).__name__} is not there yet")
+            case Fetch():
+                self._fetch(term, command, deadline, steps)
+            case Bar(user=user):
+                self._primary("bar")
+                self._server.bar(user, deadline)
+                steps.done("barred")
+            case Unbar(user=user):
+                self._primary("unbar")
+                self._server.unbar(user, deadline)
+                steps.done("let in")
+            case Restart():
+                self._restart(term, deadline, steps)
+            case Clone():
+                self._cloning.begin(command, deadline, steps.done)
+            case Rewind():
+                self._rewind(command, deadline, steps)
+            case Compare():
+                raise Refused("Compare is not there yet")
+            case Equip():
+                self._equip(deadline, steps)
+            case EnsureAccount(user=user, authentication=authentication):
+                self._primary("make an account")
+                self._adopter.ensure_account(user, authentication, deadline)
+                steps.done("account made")
             case _:
                 assert_never(command)
 
@@ -153,6 +192,7 @@ class Duties:
                 f"{state.name} is writable, it may hold what {command.source} lacks: fence it first"
             )
         self._trusted()
+        self._rewinding.settle(deadline, steps.done)
         self._marker.mark()
         steps.done("marked as relaxed")
         source = Source(command.host, command.port, self._replication)
@@ -161,15 +201,28 @@ class Duties:
         self._server.follow(source, command.semi_sync, deadline)
         steps.done("following")
 
+    def _fetch(self, term: int, command: Fetch, deadline: Deadline, steps: Steps) -> None:
+        """Like :meth:`_follow`, but the promise stands: it is received from another that promised."""
+        state = self._up("fetch")
+        if state.promised != term:
+            raise Refused(f"{state.name} has not promised term {term}: promise, then fetch")
+        if state.writable or state.semi_sync.source:
+            raise Refused(f"{state.name} is a primary, it may hold what {command.source} lacks")
+        self._trusted()
+        self._rewinding.settle(deadline, steps.done)
+        self._marker.mark()
+        self._primary_role.clear()
+        source = Source(command.host, command.port, self._replication)
+        self._server.follow(source, False, deadline)
+        steps.done("fetching")
+
     def _promote(self, term: int, command: Promote, deadline: Deadline, steps: Steps) -> None:
         state = self._up("promote")
         self._board.change(promised=0)
         self._trusted()
-        semi_sync = state.semi_sync
-        if state.writable and (semi_sync.source or command.acks == 0):
-            if (semi_sync.acks if semi_sync.source else 0) != command.acks:
-                self._server.set_acks(command.acks, deadline)
-                steps.done("acks set")
+        self._rewinding.settle(deadline, steps.done)
+        if state.writable and (state.semi_sync.source or command.acks == 0):
+            self._set_acks(command, deadline, steps)
         else:
             drained = state.received_set() == state.applied_set()
             if state.replication.receiver is not Receiver.OFF or not drained:
@@ -177,22 +230,78 @@ class Duties:
                 steps.done("receiver stopped")
                 self._server.drain(deadline)
                 steps.done("applied")
-            self._primary_role.mark()
-            self._server.prepare_primary(command.acks, deadline)
+            if state.writable or not holds_back(asked(command)):
+                self._primary_role.clear()
+            else:
+                self._primary_role.mark()
+            self._server.prepare_primary(
+                command.acks, deadline, command.timeout_seconds, command.wait_point
+            )
             steps.done("prepared")
-        self._server.wait_for_ackers(command.acks, deadline)
-        steps.done("ackers connected")
-        self._prove(term, command.serial, deadline, steps)
+        if self._ackers_connected(command, deadline, steps):
+            self._prove(term, command.serial, deadline, steps, insist=not command.timeout_seconds)
+        elif not state.writable:
+            # a time-out would let it through all the same: but a new primary begins with a row of its own
+            self._server.set_acks(0, deadline)
+            self._server.prove(term, command.serial, deadline)
+            self._set_acks(command, deadline, steps)
+            steps.done("began alone")
         deadline.check("opening")
         self._server.open(deadline)
         steps.done("opened")
         self._marker.clear_in_background()
 
-    def _prove(self, term: int, serial: int, deadline: Deadline, steps: Steps) -> None:
+    def _ackers_connected(self, command: Promote, deadline: Deadline, steps: Steps) -> bool:
+        """Where commits wait for a time only, so does this."""
+        if not command.timeout_seconds:
+            self._server.wait_for_ackers(command.acks, deadline)
+        else:
+            patience = min(command.timeout_seconds, ACKER_SECONDS, deadline.left)
+            try:
+                self._server.wait_for_ackers(command.acks, Deadline(patience, deadline.cancelled))
+            except DeadlinePassed:
+                return False
+        steps.done("ackers connected")
+        return True
+
+    def _set_acks(self, command: SetAcks | Promote, deadline: Deadline, steps: Steps) -> None:
+        if not holds_back(asked(command)):
+            self._primary_role.clear()
+        self._server.set_acks(command.acks, deadline, command.timeout_seconds, command.wait_point)
+        steps.done("acks set")
+
+    def _prove(
+        self, term: int, serial: int, deadline: Deadline, steps: Steps, insist: bool = True
+    ) -> None:
         before = self._board.state
-        self._server.prove(term, serial, deadline)
+        under = self._server.prove(term, serial, deadline, insist)
+        if under.degraded:
+            steps.done("row committed, not acknowledged")
+            return
+        if holds_back(under):
+            self._primary_role.mark()
         self._board.change(during=before.incarnation, proved=max(before.proved, serial))
         steps.done("proved")
+
+    def seen(self, found: Observation) -> None:
+        """Told of each look at the server: whoever has changed how commits wait, the mark must not outlast it."""
+        if found.writable and not holds_back(found.semi_sync):
+            self._primary_role.clear()
+
+    def _restart(self, term: int, deadline: Deadline, steps: Steps) -> None:
+        state = self._up("restart")
+        self._trusted()
+        end_in_order(
+            self._server, self._watch, state, self._replication, term, deadline, steps.done
+        )
+        self._start(steps)
+
+    def _rewind(self, command: Rewind, deadline: Deadline, steps: Steps) -> None:
+        self._up("rewind")
+        self._trusted()
+        self._primary_role.clear()  # what is in its binlog is committed
+        self._rewinding.part(deadline, steps.done)
+        self._rewinding.rewind(command, deadline, steps.done)
 
     def _cut(self, term: int, command: Cut, deadline: Deadline, steps: Steps) -> None:
         if self._watch.look() is not None:
@@ -221,10 +330,18 @@ class Duties:
     def _start(self, steps: Steps) -> None:
         self._trusted()
         self._marker.forget_former_boot()
-        if self._board.state.tail.verdict is TailVerdict.UNCHECKED:
+        if self._board.state.tail.verdict in (TailVerdict.UNCHECKED, TailVerdict.COMMITTED):
+            # COMMITTED: should the server die before it is up, that must be found again
             self._recovery.mark()
         self._watch.start()
         steps.done("started")
+
+    def _equip(self, deadline: Deadline, steps: Steps) -> None:
+        """A server without semi-sync cannot be observed yet: so it need not be seen as up."""
+        if self._watch.current() is None:
+            raise Refused("cannot equip: the server is not running")
+        self._adopter.equip(deadline)
+        steps.done("equipped")
 
     def _trusted(self) -> None:
         """Tables and binlog that a host's crash tore apart are neither followed on with nor served from."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import fields
+from pathlib import Path
 
 from holdfast.agent.board import Board
 from holdfast.agent.watch import Watch
+from holdfast.agent.written import BinlogEnd
 from holdfast.core.view import MemberState, ServerStatus
 from holdfast.errors import HoldfastError, Unreachable
 from holdfast.log import say
@@ -19,6 +22,10 @@ STARTING_EVERY_SECONDS = 0.025
 DOWN_EVERY_SECONDS = 1.0
 """How often a server that somebody else has started is looked for."""
 OBSERVE_SECONDS = 1.0
+SILENT_SECONDS = 0.5
+"""A server that has answered nothing for so long is told to be silent."""
+UNDER_WAY_SECONDS = 0.25
+"""So long a look may take before what it waits for counts as silence: this host may just be busy."""
 
 _SHARED = {f.name for f in fields(Observation)} & {f.name for f in fields(MemberState)}
 
@@ -26,25 +33,35 @@ logger = logging.getLogger(__name__)
 
 
 class Observer:
-    """Keeps the board true to the server."""
+    """Keeps the board true to the server.
 
-    def __init__(self, server: Server, watch: Watch, board: Board) -> None:
+    :ivar on_look: called with each look, before it is published
+    """
+
+    def __init__(self, server: Server, watch: Watch, board: Board, binlog_index: Path) -> None:
+        self.on_look: Callable[[Observation], None] = lambda found: None
+        self.on_down: Callable[[], None] = lambda: None
         self._server = server
         self._watch = watch
         self._board = board
+        self._binlog = BinlogEnd(binlog_index)
         self._poked = threading.Event()
         self._looking = threading.Lock()
         self._answered_at = time.monotonic()
-        self._stopped = False
+        self._asked_at: float | None = None
+        self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="observe", daemon=True)
+        self._listener = threading.Thread(target=self._listen, name="silence", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
+        self._listener.start()
 
     def stop(self) -> None:
-        self._stopped = True
+        self._stopped.set()
         self._poked.set()
         self._thread.join(OBSERVE_SECONDS + 0.5)
+        self._listener.join(0.5)
 
     def poke(self) -> None:
         """Look now, not when it is time."""
@@ -61,16 +78,20 @@ class Observer:
             if running is None:
                 return
             state = self._board.state
+            self._asked_at = self._asked_at or time.monotonic()
             try:
                 if state.server is not ServerStatus.UP:
                     self._server.ping(Deadline(OBSERVE_SECONDS))
                 found = self._server.observe(Deadline(OBSERVE_SECONDS))
             except HoldfastError as error:
                 raise self._unanswered(running.incarnation, error) from error
-            self._answered_at = time.monotonic()
+            self._answered_at, self._asked_at = time.monotonic(), None
+            self.on_look(found)
             self._board.change(
                 during=running.incarnation,
                 server=ServerStatus.UP,
+                silent_seconds=0.0,
+                written=self._binlog.look(),
                 reason=self._board.lasting,
                 **{name: getattr(found, name) for name in _SHARED},
             )
@@ -79,7 +100,7 @@ class Observer:
 
     def appeared(self) -> None:
         """A run of the server begins; its silence is counted from here."""
-        self._answered_at = time.monotonic()
+        self._answered_at, self._asked_at = time.monotonic(), None
         self.poke()
 
     def _unanswered(self, incarnation: str, error: Exception) -> Unreachable:
@@ -95,12 +116,28 @@ class Observer:
         self._board.change(during=incarnation, reason=reason)
         return Unreachable(f"{reason or 'the server is starting'}: {error}")
 
+    def _listen(self) -> None:
+        """Tells that the server is silent while a look still waits for it; not of a server that is starting."""
+        while not self._stopped.wait(UNDER_WAY_SECONDS / 2):
+            self._tell_silence()
+
+    def _tell_silence(self) -> None:
+        asked, state = self._asked_at, self._board.state
+        now = time.monotonic()
+        if asked is None or now - asked < UNDER_WAY_SECONDS or state.server is not ServerStatus.UP:
+            return
+        silent = round(now - self._answered_at, 1)
+        if silent >= SILENT_SECONDS and self._asked_at is not None:
+            self._board.change(during=state.incarnation, silent_seconds=silent)
+
     def _run(self) -> None:
         complaint = ""
-        while not self._stopped:
+        while not self._stopped.is_set():
             try:
                 if self._watch.look() is not None:
                     self.look()
+                else:
+                    self.on_down()
                 complaint = ""
             except HoldfastError as error:
                 complaint = self._complain(error, complaint)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from holdfast.agent.board import Board
 from holdfast.core.view import Replication, SemiSync, ServerStatus, Tail
-from holdfast.errors import Refused
+from holdfast.errors import DeadlinePassed, Refused
 from holdfast.log import say
 from holdfast.server.process import Ending, Running, ServerProcess
 
@@ -87,6 +87,19 @@ class Watch:
             running.kill_and_wait(seconds)
             self._ended(running)
 
+    def end_in_order(self, because: str, seconds: float) -> None:
+        """SIGTERM; DOWN is published when this returns.
+
+        :raises DeadlinePassed: it has not ended, and goes on ending
+        """
+        running = self.current()
+        if running is not None:
+            self._killed_because = because
+            running.terminate()
+            if not running.wait(seconds):
+                raise DeadlinePassed(f"shutting the server (pid {running.pid}) down", seconds)
+            self._ended(running)
+
     def _appeared(self, running: Running) -> None:
         self._running = running
         self._since = time.monotonic()
@@ -127,6 +140,8 @@ class Watch:
                 proved=0,
                 replication=Replication(),
                 semi_sync=SemiSync(),
+                barred=(),
+                silent_seconds=0.0,
                 reason=reason,
             )
         say(logger, reason, logging.WARNING, pid=running.pid)

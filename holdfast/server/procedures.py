@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -61,11 +62,15 @@ PROOF_SCHEMA = (
 DDL back, should the first proof be left pending by a crash."""
 
 
+_Alter = Callable[[Connection, barring.Catalog, str, Deadline], None]
+
+
 @dataclass(frozen=True, slots=True)
 class Following:
     """How replication is configured and runs, as the procedures need it.
 
     :ivar host: of the source, or "" when none is configured
+    :ivar waits_to_connect: the receiver was not let in, or found nobody, and pauses before it tries again
     :ivar received: whole transactions that the receiver has fetched, in the server's own text
     """
 
@@ -73,6 +78,7 @@ class Following:
     port: int
     user: str
     receiver: bool
+    waits_to_connect: bool
     applier: bool
     receiver_code: int
     applier_error: str
@@ -172,7 +178,7 @@ class SqlServer(ABC):
                 self._drain(now, deadline)
             self._change_source(source, now, deadline)
             now = self._following(deadline)
-        if self._acknowledges(deadline) is not semi_sync:
+        if self._acknowledges(deadline) is not semi_sync or now.waits_to_connect:
             if now.receiver:
                 self.stop_receiver(deadline)
             self._set(deadline, {f"rpl_semi_sync_{self.replica_side}_enabled": int(semi_sync)})
@@ -267,22 +273,10 @@ class SqlServer(ABC):
     def bar(self, user: str, deadline: Deadline) -> None:
         if user == self._admin:
             raise Refused(f"{user} is the agent's own account: locked, nobody could unlock it")
-        try:
-            try:
-                barring.bar(self._side, self.catalog, user, deadline)
-            except StatementRefused as error:
-                if error.code != READ_ONLY:
-                    raise
-                self._let_administrator_write(deadline)
-                barring.bar(self._side, self.catalog, user, deadline)
-        finally:
-            self._barred_until = 0.0
+        self._alter_account(barring.bar, user, deadline)
 
     def unbar(self, user: str, deadline: Deadline) -> None:
-        try:
-            barring.unbar(self._side, self.catalog, user, deadline)
-        finally:
-            self._barred_until = 0.0
+        self._alter_account(barring.unbar, user, deadline)
 
     def quiesce(self, deadline: Deadline) -> None:
         quiescing.refuse_writes(self._side, self._refuse_writes, deadline)
@@ -295,6 +289,17 @@ class SqlServer(ABC):
         )
 
     # parts
+
+    def _alter_account(self, alter: _Alter, user: str, deadline: Deadline) -> None:
+        try:
+            alter(self._side, self.catalog, user, deadline)
+        except StatementRefused as error:
+            if error.code != READ_ONLY:
+                raise
+            self._let_administrator_write(deadline)
+            alter(self._side, self.catalog, user, deadline)
+        finally:
+            self._barred_until = 0.0
 
     def _barred_accounts(self, deadline: Deadline) -> tuple[str, ...]:
         """Looked up now and then."""

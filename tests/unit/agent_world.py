@@ -18,6 +18,7 @@ from holdfast.agent.daemon import Agent
 from holdfast.config.schema import AgentConfig
 from holdfast.core.commands import Command
 from holdfast.core.gtid import Flavor
+from holdfast.core.settings import WaitPoint
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync
 from holdfast.errors import Unreachable
 from holdfast.server.base import Deadline, Observation, Source
@@ -32,7 +33,8 @@ class MemoryServer:
     """A database server that follows the rules of ``server/base.py``, without a database.
 
     :ivar stuck: names of the methods that do not end until their deadline, or until it is called off
-    :ivar frozen: it answers nothing
+    :ivar frozen: it answers nothing, and says so
+    :ivar hangs: it answers nothing
     """
 
     flavor = Flavor.MARIADB
@@ -51,12 +53,14 @@ class MemoryServer:
         self.calls: list[str] = []
         self.stuck: set[str] = set()
         self.frozen = False
+        self.hangs = False
         self.closed = False
         self.ackers = 9
 
     def ping(self, deadline: Deadline) -> None:
         if self.frozen:
             raise Unreachable("no answer")
+        deadline.wait_until("an answer", lambda: not self.hangs)
 
     def observe(self, deadline: Deadline) -> Observation:
         self.ping(deadline)
@@ -75,23 +79,49 @@ class MemoryServer:
         self._replicate(source=f"{source.host}:{source.port}", receiver=Receiver.ON, applier=True)
         self.now = replace(self.now, semi_sync=SemiSync(replica=semi_sync))
 
-    def prepare_primary(self, acks: int, deadline: Deadline) -> None:
+    def prepare_primary(
+        self,
+        acks: int,
+        deadline: Deadline,
+        timeout_seconds: float = 0.0,
+        wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+    ) -> None:
         self._called("prepare_primary", deadline)
         assert self.now.replication.receiver is Receiver.OFF
         assert self.now.received == self.now.applied
         self.now = replace(self.now, replication=Replication())
-        self.set_acks(acks, deadline)
+        self.set_acks(acks, deadline, timeout_seconds, wait_point)
 
     def wait_for_ackers(self, acks: int, deadline: Deadline) -> None:
         self._called("wait_for_ackers", deadline)
         deadline.wait_until("ackers", lambda: self.ackers >= acks)
 
-    def set_acks(self, acks: int, deadline: Deadline) -> None:
+    def set_acks(
+        self,
+        acks: int,
+        deadline: Deadline,
+        timeout_seconds: float = 0.0,
+        wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+    ) -> None:
         self._called("set_acks", deadline)
-        self.now = replace(self.now, semi_sync=SemiSync(source=acks > 0, acks=acks))
+        waits = SemiSync(True, acks, timeout_seconds=timeout_seconds, wait_point=wait_point)
+        self.now = replace(self.now, semi_sync=waits if acks else SemiSync())
 
-    def prove(self, term: int, serial: int, deadline: Deadline) -> None:
+    def prove(self, term: int, serial: int, deadline: Deadline, insist: bool = True) -> SemiSync:
         self._called("prove", deadline)
+        return self.now.semi_sync
+
+    def bar(self, user: str, deadline: Deadline) -> None:
+        self._called("bar", deadline)
+        self.now = replace(self.now, barred=tuple(sorted({*self.now.barred, user})))
+
+    def unbar(self, user: str, deadline: Deadline) -> None:
+        self._called("unbar", deadline)
+        self.now = replace(self.now, barred=tuple(set(self.now.barred) - {user}))
+
+    def quiesce(self, deadline: Deadline) -> None:
+        self._called("quiesce", deadline)
+        self.now = replace(self.now, writable=False)
 
     def open(self, deadline: Deadline) -> None:
         self._called("open", deadline)
@@ -126,6 +156,7 @@ class World:
         (folder / "server.py").write_text(SLEEPER)
         (folder / "my.cnf").touch()
         (folder / "data").mkdir()
+        (folder / "data" / "ibdata1").touch()
         (folder / "secret").write_text("secret\n")
         if token:
             (folder / "token").write_text(token + "\n")

@@ -170,11 +170,24 @@ def test_a_server_that_does_not_answer_keeps_what_is_known_of_it(world: World) -
     assert state.server is ServerStatus.UP
     assert state.received == "0-1-10"
     assert state.reason.startswith("no answer from the server for ")
-    frozen = world.state().version
-    world.until(lambda state: state.reason > "no answer from the server for 0.6 s")
-    assert world.state().version == frozen
     world.server.frozen = False
-    assert world.state(since=frozen, wait=20).state.reason == ""
+    world.until(lambda state: state.reason == "" and state.silent_seconds == 0)
+
+
+def test_silence_is_told_each_half_second_and_ends_with_an_answer(world: World) -> None:
+    version = started(world)
+    world.server.hangs = True
+    begun = time.monotonic()
+    told = [world.state(since=version, wait=20)]
+    while told[-1].state.silent_seconds < 1.5:
+        told.append(world.state(since=told[-1].version, wait=20))
+    silent = [each.state.silent_seconds for each in told if each.state.silent_seconds]
+    assert 0.5 <= silent[0] < 1
+    assert {1, 2, 3} == {each // 0.5 for each in silent}
+    assert time.monotonic() - begun < 3
+    assert told[-1].state.up
+    world.server.hangs = False
+    world.until(lambda state: state.silent_seconds == 0)
 
 
 def test_a_stopping_agent_answers_its_polls_and_leaves_the_server(world: World) -> None:

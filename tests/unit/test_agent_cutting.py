@@ -62,7 +62,7 @@ def test_what_a_replica_wrote_itself_is_committed_and_never_cut(crashed: World) 
 def test_a_promotion_is_remembered_until_it_follows(world: World) -> None:
     world.done(1, Start())
     world.until(lambda state: state.up)
-    world.done(1, Promote(acks=0, serial=1))
+    world.done(1, Promote(acks=1, serial=1))
     assert (world.state_dir / "primary").exists()
     world.restart_agent()
     world.done(1, Fence())

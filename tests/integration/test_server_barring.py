@@ -1,0 +1,238 @@
+"""A member that must not acknowledge any more is barred: whatever it, the primary and the clients do meanwhile."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+import pymysql
+import pytest
+
+from holdfast.core.gtid import Flavor
+from holdfast.core.view import Receiver
+from holdfast.errors import DeadlinePassed, Refused
+from holdfast.server.base import Deadline
+from tests.integration.servers import (
+    ADMIN,
+    CLIENT,
+    BareServer,
+    bare_servers,
+    replication,
+    wait_until,
+)
+
+
+@pytest.fixture(params=list(Flavor), scope="module")
+def servers(request: pytest.FixtureRequest) -> Iterator[list[BareServer]]:
+    with bare_servers(request.param, 3) as servers:
+        yield servers
+
+
+@pytest.fixture
+def trio(servers: list[BareServer]) -> Iterator[list[BareServer]]:
+    """A primary that waits for one of two replicas."""
+    primary, *replicas = servers
+    primary.adapter.prepare_primary(1, soon())
+    for replica in replicas:
+        replica.adapter.follow(primary.source(replica), True, soon())
+    primary.adapter.wait_for_ackers(2, soon())
+    primary.adapter.prove(1, 1, soon())
+    primary.adapter.open(soon())
+    primary.sql("CREATE TABLE IF NOT EXISTS app.t (id INT AUTO_INCREMENT PRIMARY KEY, v LONGTEXT)")
+    yield servers
+    for replica in replicas:
+        replica.thaw()
+        primary.adapter.unbar(user_of(replica), soon())
+
+
+def soon() -> Deadline:
+    return Deadline(8)
+
+
+def user_of(server: BareServer) -> str:
+    return replication(server.number).user
+
+
+def timed_bar(primary: BareServer, replica: BareServer, what: str) -> float:
+    begun = time.monotonic()
+    primary.adapter.bar(user_of(replica), Deadline(2))
+    seconds = time.monotonic() - begun
+    print(f"{primary.flavor} bar, {what}: {1000 * seconds:.1f} ms")
+    return seconds
+
+
+def connections(primary: BareServer, replica: BareServer) -> int:
+    return int(
+        primary.value(
+            f"SELECT COUNT(*) FROM information_schema.processlist WHERE user = '{user_of(replica)}'"
+        )
+    )
+
+
+def barred(primary: BareServer) -> tuple[str, ...]:
+    return primary.adapter.observe(soon()).barred
+
+
+@contextmanager
+def writers(primary: BareServer, count: int, size: int = 200) -> Iterator[list[int]]:
+    """Clients that write without a pause; how often each was answered."""
+    answered = [0] * count
+    ended = threading.Event()
+
+    def write(number: int) -> None:
+        with suppress(pymysql.err.MySQLError), primary.connect(CLIENT) as mine:
+            while not ended.is_set():
+                mine.cursor().execute("INSERT INTO app.t (v) VALUES (REPEAT('x', %s))", (size,))
+                answered[number] += 1
+
+    threads = [threading.Thread(target=write, args=(each,)) for each in range(count)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield answered
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(20)
+            assert not thread.is_alive()
+
+
+def waiting(primary: BareServer) -> int:
+    return primary.adapter.observe(soon()).semi_sync.waiting
+
+
+def test_one_that_is_barred_acknowledges_nothing_and_the_other_still_does(
+    trio: list[BareServer],
+) -> None:
+    primary, one, other = trio
+    assert timed_bar(primary, one, "idle") < 1
+    assert barred(primary) == (user_of(one),)
+    assert connections(primary, one) == 0
+    primary.adapter.prove(1, 2, soon())
+    timed_bar(primary, other, "idle")
+    with pytest.raises(DeadlinePassed):
+        primary.adapter.prove(1, 3, Deadline(0.5))
+    primary.adapter.unbar(user_of(other), soon())
+    other.adapter.follow(primary.source(other), True, soon())
+    primary.adapter.prove(1, 4, soon())
+    assert barred(primary) == (user_of(one),)
+
+
+def test_barring_is_not_written_to_the_binlog(trio: list[BareServer]) -> None:
+    primary, one, other = trio
+    before = primary.adapter.observe(soon()).applied
+    primary.adapter.bar(user_of(one), soon())
+    primary.adapter.bar(user_of(one), soon())
+    primary.adapter.unbar(user_of(one), soon())
+    primary.adapter.unbar(user_of(one), soon())
+    assert primary.adapter.observe(soon()).applied == before
+    assert barred(other) == ()
+
+
+def test_barring_does_not_wait_for_commits_that_wait(trio: list[BareServer]) -> None:
+    primary, *replicas = trio
+    for replica in replicas:
+        replica.freeze()
+    with writers(primary, 4) as answered:
+        wait_until(lambda: waiting(primary) > 0, 5, "commits wait")
+        time.sleep(0.2)
+        before = list(answered)
+        for replica in replicas:
+            assert timed_bar(primary, replica, "commits wait, replica frozen") < 1
+            assert connections(primary, replica) == 0
+        assert answered == before
+        for replica in replicas:
+            replica.thaw()
+        time.sleep(0.3)
+        assert answered == before
+        assert waiting(primary) > 0
+        primary.adapter.unbar(user_of(replicas[0]), soon())
+        replicas[0].adapter.follow(primary.source(replicas[0]), True, soon())
+        wait_until(lambda: sum(answered) > sum(before), 5, "commits go on")
+
+
+def test_a_frozen_replica_whose_socket_is_full_is_barred(trio: list[BareServer]) -> None:
+    primary, one, _ = trio
+    one.freeze()
+    for _ in range(12):
+        primary.sql("INSERT INTO app.t (v) VALUES (REPEAT('x', 2000000))", account=CLIENT)
+    with writers(primary, 2):
+        assert timed_bar(primary, one, "its socket is full, under load") < 1.5
+        assert connections(primary, one) == 0
+
+
+def test_barring_under_load(trio: list[BareServer]) -> None:
+    primary, one, _ = trio
+    with writers(primary, 6) as answered:
+        wait_until(lambda: sum(answered) > 50, 10, "writes flow")
+        for _ in range(3):
+            assert timed_bar(primary, one, "under load") < 1.5
+            before = sum(answered)
+            wait_until(lambda b=before: sum(answered) > b + 10, 10, "writes flow")  # type: ignore[misc]
+            primary.adapter.unbar(user_of(one), soon())
+            begun = time.monotonic()
+            one.adapter.follow(primary.source(one), True, soon())
+            wait_until(
+                lambda: one.adapter.observe(soon()).replication.receiver is Receiver.ON,
+                5,
+                "it is back",
+            )
+            print(f"back in {1000 * (time.monotonic() - begun):.1f} ms")
+
+
+def test_who_is_logging_in_meanwhile_does_not_slip_through(trio: list[BareServer]) -> None:
+    primary, one, _ = trio
+    account = replication(one.number)
+    ended = threading.Event()
+    let_in: list[float] = []
+
+    def knock() -> None:
+        while not ended.is_set():
+            with (
+                suppress(pymysql.err.MySQLError),
+                pymysql.connect(
+                    host="127.0.0.1",
+                    port=primary.port,
+                    user=account.user,
+                    password=account.password,
+                ) as mine,
+            ):
+                let_in.append(time.monotonic())
+                with suppress(pymysql.err.MySQLError):
+                    mine.cursor().execute("SELECT SLEEP(5)")
+
+    threads = [threading.Thread(target=knock) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    try:
+        wait_until(lambda: len(let_in) > 6, 10, "some are in")
+        primary.adapter.bar(account.user, Deadline(2))
+        assert connections(primary, one) == 0
+        time.sleep(0.3)
+        assert connections(primary, one) == 0
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join(10)
+
+
+def test_what_cannot_be_barred(trio: list[BareServer]) -> None:
+    primary = trio[0]
+    with pytest.raises(Refused, match="the agent's own"):
+        primary.adapter.bar(ADMIN.user, soon())
+    with pytest.raises(Refused, match="no account nobody"):
+        primary.adapter.bar("nobody", soon())
+    assert barred(primary) == ()
+
+
+def test_who_is_barred_is_told_again_after_a_restart(
+    trio: list[BareServer],
+) -> None:
+    primary, one, _ = trio
+    primary.adapter.bar(user_of(one), soon())
+    primary.restart()
+    assert barred(primary) == (user_of(one),)
+    primary.adapter.unbar(user_of(one), soon())
+    assert barred(primary) == ()
