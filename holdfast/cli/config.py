@@ -114,22 +114,24 @@ def edit(
 
 def _print(items: list[dict[str, Any]]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for heading in ("key", "value", "from", "meaning"):
-        table.add_column(heading, no_wrap=heading != "meaning", overflow="fold")
+    console = Console(highlight=False, soft_wrap=True)
+    key_width = max(len(each["key"]) for each in items)
+    value_width = max(len(each["text"]) for each in items)
+    head = f"{'key':{key_width}}  {'value':{value_width}}  {'from':7}  meaning"
+    console.print(Text(head, style="dim"))
+    told: set[str] = set()
     for item in items:
+        # of a key that every member has, once is enough
+        meaning = "" if item["meaning"] in told else item["meaning"]
+        told.add(item["meaning"])
         style = "" if item["source"] == "default" else "bold"
-        table.add_row(
-            Text(item["key"], style=style),
-            Text(item["text"] or '""', style=style),
-            Text(item["source"]),
-            Text(item["meaning"], style="dim"),
-        )
-    console = Console(highlight=False)
-    console.print(table)
+        line = Text(f"{item['key']:{key_width}}  {item['text'] or '-':{value_width}}  ", style)
+        line.append(f"{item['source']:7}  ", "not bold")
+        line.append(meaning, "not bold dim")
+        line.rstrip()
+        console.print(line)
 
 
 def _tell(answer: dict[str, Any], what: list[str], as_json: bool) -> None:

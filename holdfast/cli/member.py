@@ -172,9 +172,10 @@ def _restart(client: ManagerClient, cluster: str, name: str, yes: bool, timeout:
             raise Refused(
                 f"{name} was the primary, and {answer['primary']} has taken over: {answer['reason']}"
             )
-        in_place = now["role"] == before["role"] or now["role"] in ("primary", "voter")
-        writable = answer["writable"] or before["role"] != "primary"
-        return now["incarnation"] not in ("", before["incarnation"]) and in_place and writable
+        # a voter may be a learner now: another one had its seat meanwhile
+        in_place = now["role"] != "out" and not now["reason"]
+        new = now["incarnation"] not in ("", before["incarnation"])
+        return bool(new and in_place and answer["writable"])
 
     _wait(client, cluster, back, timeout, f"{name} to be back")
 

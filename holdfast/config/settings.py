@@ -246,8 +246,7 @@ def refuse_strangers(keys: Iterable[str], members: Sequence[str]) -> None:
             continue
         name = member_key(key)[0]
         if name not in members:
-            hint = did_you_mean(name, members) or f"; there are {', '.join(members)}"
-            raise BadInput(key, f"there is no member {name}{hint}")
+            raise BadInput(key, f"there is no member {name}; there are {', '.join(members)}")
 
 
 def check(settings: Settings, members: Sequence[str]) -> None:

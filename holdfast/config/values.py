@@ -29,7 +29,7 @@ def seconds(value: Any) -> float:
     if isinstance(value, str):
         match = re.fullmatch(_NUMBER + r"(ms|s|m|h)?", value.lower())
         if match:
-            return float(match[1]) * _UNITS_OF_TIME[match[2] or "s"]
+            return round(float(match[1]) * _UNITS_OF_TIME[match[2] or "s"], 9)
     elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
         return float(value)
     raise ValueError('must be a duration, for example 2, "2s" or "500ms"')

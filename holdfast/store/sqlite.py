@@ -101,7 +101,7 @@ class SqliteStore:
 
     def _unreadable(self, table: str, cluster: str, error: Exception) -> Refused:
         return Refused(
-            f"store: the {table} of {cluster} in {self._path} is not readable ({error!r}); "
+            f"store: the {table} of {cluster} in {self._path} cannot be read ({error!r}); "
             "restore the file from a copy"
         )
 

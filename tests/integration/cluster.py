@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from holdfast.core.gtid import Flavor
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, Refused
 from holdfast.sandbox.cluster import Sandbox, Status, remove_quietly
 from holdfast.sandbox.journal import Report
-from holdfast.sandbox.spec import free_base_port
+from holdfast.sandbox.spec import CLUSTER, checked, free_base_port
 from holdfast.sandbox.verification import Verification, settle, verify
 from holdfast.sandbox.workload import Workload
 
@@ -31,23 +31,31 @@ class Clusters:
         self._made = 0
         self.runs = 0
 
-    def whole(self, flavor: Flavor, members: int = 3) -> Sandbox:
+    def whole(
+        self, flavor: Flavor, members: int = 3, settings: Mapping[str, Any] | None = None
+    ) -> Sandbox:
         """A whole cluster of this server: the one at hand if it is that, else a new one."""
         found = self._sandbox
-        if found is not None and (found.spec.flavor, found.spec.size) == (flavor, members):
+        if found is not None and _is_like(found, flavor, members, settings or {}):
             try:
+                _forget_changes(found)
                 found.wait_until(lambda status: bool(status["whole"]), REPAIR_SECONDS)
                 return found
             except HoldfastError:
                 pass
-        return self.fresh(flavor, members)
+        return self.fresh(flavor, members, settings)
 
-    def fresh(self, flavor: Flavor, members: int = 3) -> Sandbox:
-        """A cluster in which nothing has happened yet."""
+    def fresh(
+        self, flavor: Flavor, members: int = 3, settings: Mapping[str, Any] | None = None
+    ) -> Sandbox:
+        """A cluster in which nothing has happened yet.
+
+        :param settings: with which it begins, by dotted key
+        """
         self.remove()
         self._made += 1
         folder = self._folder / f"{flavor.value}{self._made}"
-        self._sandbox = Sandbox.create(folder, flavor, members, free_base_port())
+        self._sandbox = Sandbox.create(folder, flavor, members, free_base_port(), settings=settings)
         self._sandbox.up()
         return self._sandbox
 
@@ -59,6 +67,25 @@ class Clusters:
     def next_run(self) -> int:
         self.runs += 1
         return self.runs
+
+
+def _is_like(sandbox: Sandbox, flavor: Flavor, members: int, settings: Mapping[str, Any]) -> bool:
+    spec = sandbox.spec
+    wanted = checked(settings, members)
+    made = (spec.flavor, spec.size, spec.further, spec.settings)
+    return made == (flavor, members, 0, wanted)
+
+
+def _forget_changes(sandbox: Sandbox) -> None:
+    """Take back what a test has set while the cluster ran.
+
+    :raises Refused: a member was taken out
+    """
+    if len(sandbox.manager.members(CLUSTER)) != sandbox.spec.size:
+        raise Refused("a member is missing")
+    found = sandbox.manager.settings(CLUSTER)["settings"]
+    if changed := [each["key"] for each in found if each["source"] == "store"]:
+        sandbox.manager.change_settings(CLUSTER, {}, changed)
 
 
 class Writers:

@@ -11,6 +11,7 @@ import yaml
 
 from holdfast.config.load import agent_config, manager_config
 from holdfast.errors import BadInput
+from holdfast.manager.configure import Given
 
 
 @pytest.fixture
@@ -121,6 +122,42 @@ def test_manager(
 ) -> None:
     manager["clusters"][0]["members"][2].update(member)
     assert message in error(manager_config, tmp_path, manager)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"mod": "strong"}, "clusters.0.settings.mod: unknown key; did you mean mode?"),
+        (
+            {"members": {"m1": {"zon": 1}}},
+            "settings.members.m1.zon: unknown key; did you mean zone",
+        ),
+        ({"members": {"m9": {}}}, None),
+        ({"members": {"m9": {"zone": "a"}}}, "settings: members.m9.zone: there is no member m9"),
+        ({"durability": "zones"}, "settings: members.m1.zone: is needed with durability zones"),
+        ({"ack_patience": "soon"}, "settings.ack_patience: must be a duration"),
+    ],
+)
+def test_settings_of_a_cluster(
+    tmp_path: Path, manager: dict[str, Any], settings: dict[str, Any], message: str | None
+) -> None:
+    manager["clusters"][0]["settings"] = settings
+    if message:
+        assert message in error(manager_config, tmp_path, manager)
+    else:
+        (tmp_path / "file.yaml").write_text(yaml.safe_dump(manager))
+        manager_config(tmp_path / "file.yaml")
+
+
+def test_an_account_is_that_of_the_file_or_named_after_the_member(
+    tmp_path: Path, manager: dict[str, Any]
+) -> None:
+    manager["clusters"][0]["members"][1]["account"] = "replicator2"
+    manager["clusters"][0]["settings"] = {"mode": "async"}
+    (tmp_path / "file.yaml").write_text(yaml.safe_dump(manager))
+    given = Given.by(manager_config(tmp_path / "file.yaml").clusters[0])
+    assert [member.account for member in given.members] == ["repl_m1", "replicator2", "repl_m3"]
+    assert given.settings == {"mode": "async"}
 
 
 def test_clusters_of_one_name(tmp_path: Path, manager: dict[str, Any]) -> None:

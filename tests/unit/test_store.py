@@ -13,7 +13,7 @@ import pytest
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record
 from holdfast.errors import Conflict, Fatal, Refused
-from holdfast.store.base import Stored
+from holdfast.store.base import Stored, StoredSettings
 from holdfast.store.sqlite import SqliteStore
 
 RECORD = Record(1, "m1", 1, (Configuration(frozenset({("m1", "a")}), 0),), 1)
@@ -63,7 +63,7 @@ def test_one_leads_a_cluster_at_a_time(store: SqliteStore, path: Path) -> None:
 def test_a_record_that_cannot_be_read_is_refused(store: SqliteStore, path: Path) -> None:
     with closing(sqlite3.connect(path)) as raw, raw:
         raw.execute("insert into record values ('c', 3, '{\"term\": 1}')")
-    with pytest.raises(Refused, match=r"the record of c in .* is not readable"):
+    with pytest.raises(Refused, match=r"the record of c in .* cannot be read"):
         store.load("c")
 
 
@@ -71,3 +71,45 @@ def test_a_file_that_is_no_store(path: Path) -> None:
     path.write_bytes(b"something else entirely" * 100)
     with pytest.raises(Fatal, match="store: cannot use"):
         SqliteStore(path)
+
+
+def test_settings_are_kept_apart_from_the_record(store: SqliteStore, path: Path) -> None:
+    assert store.settings("c") == StoredSettings({}, 0)
+    assert store.replace_settings("c", {"settings": {"mode": "async"}}, 0) == 1
+    assert store.replace("c", RECORD, 0) == 1
+    assert store.replace_settings("c", {"settings": {"ack_patience": 0.5}}, 1) == 2
+    with closing(SqliteStore(path)) as another:
+        assert another.settings("c") == StoredSettings({"settings": {"ack_patience": 0.5}}, 2)
+        assert another.settings("d") == StoredSettings({}, 0)
+        assert another.load("c") == Stored(RECORD, 1)
+
+
+@pytest.mark.parametrize("expected", [0, 2, 9])
+def test_settings_that_another_has_changed_are_not_replaced(
+    store: SqliteStore, expected: int
+) -> None:
+    store.replace_settings("c", {"a": 1}, 0)
+    with pytest.raises(Conflict, match="settings of c"):
+        store.replace_settings("c", {"a": 2}, expected)
+    assert store.settings("c") == StoredSettings({"a": 1}, 1)
+
+
+def test_a_store_from_before_there_were_settings_opens(path: Path) -> None:
+    with closing(SqliteStore(path)) as first:
+        first.replace("c", RECORD, 0)
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("drop table settings")
+    with closing(SqliteStore(path)) as later:
+        assert later.load("c") == Stored(RECORD, 1)
+        assert later.settings("c").version == 0
+        assert later.replace_settings("c", {}, 0) == 1
+
+
+@pytest.mark.parametrize("body", ["{", "[]", "3"])
+def test_settings_that_cannot_be_read_are_refused(
+    store: SqliteStore, path: Path, body: str
+) -> None:
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("insert into settings values ('c', 3, ?)", (body,))
+    with pytest.raises(Refused, match=r"the settings of c in .* cannot be read"):
+        store.settings("c")
