@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.decision import Decision
 from holdfast.core.record import Record, Step
 from holdfast.core.rejoin import rejoin
-from holdfast.core.view import MemberState, Receiver, ServerStatus, Unseen, View
+from holdfast.core.stages import Stage, standing
+from holdfast.core.view import MemberState, Progress, Receiver, ServerStatus, Unseen, View
 
 
 class Role(StrEnum):
@@ -23,7 +25,10 @@ class Role(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """:ivar state: down, starting, or what it does; "unknown" when its agent does not answer"""
+    """:ivar state: down, starting, or what it does; "unknown" when its agent does not answer
+    :ivar bytes_behind: see ``stages.Standing``; :ivar eta_seconds: until it has caught up, at the speed of late
+    :ivar progress: what goes on in its background
+    """
 
     name: str
     host: str
@@ -35,12 +40,20 @@ class MemberStatus:
     lag_seconds: float | None
     incarnation: str
     reason: str
+    stage: Stage = Stage.NONE
+    bytes_behind: int | None = None
+    eta_seconds: float | None = None
+    progress: Progress | None = None
+    zone: str = ""
+    priority: int = 100
 
 
 @dataclass(frozen=True, slots=True)
 class Status:
     """:ivar writable: the primary takes writes and has the voters it needs to acknowledge them
-    :ivar whole: every member is primary or voter and well"""
+    :ivar whole: every member is as it should be
+    :ivar degraded: mode semi-sync: commits do not wait now
+    """
 
     cluster: str
     term: int
@@ -51,9 +64,17 @@ class Status:
     whole: bool
     reason: str
     members: tuple[MemberStatus, ...]
+    degraded: bool = False
 
 
-def status(cluster: Cluster, record: Record | None, view: View, decision: Decision) -> Status:
+def status(
+    cluster: Cluster,
+    record: Record | None,
+    view: View,
+    decision: Decision,
+    estimates: Mapping[str, float] | None = None,
+) -> Status:
+    """:param estimates: seconds until members have caught up"""
     primary = view.state(record.primary) if record else None
     return Status(
         cluster=cluster.name,
@@ -64,7 +85,32 @@ def status(cluster: Cluster, record: Record | None, view: View, decision: Decisi
         writable=bool(primary and primary.up and primary.writable),
         whole=decision.well,
         reason=decision.reason,
-        members=tuple(_member(cluster, record, view, member) for member in cluster.members),
+        members=tuple(
+            _placed(cluster, record, view, _member(cluster, record, view, member), estimates or {})
+            for member in cluster.members
+        ),
+        degraded=bool(primary and primary.semi_sync.degraded),
+    )
+
+
+def _placed(
+    cluster: Cluster,
+    record: Record | None,
+    view: View,
+    member: MemberStatus,
+    estimates: Mapping[str, float],
+) -> MemberStatus:
+    """With its place in the cluster, and how far it is on its way there."""
+    setting, state = cluster.setting(member.name), view.state(member.name)
+    stands = standing(cluster, record, view, member.name) if record else None
+    return replace(
+        member,
+        stage=stands.stage if stands else Stage.NONE,
+        bytes_behind=stands.bytes_behind if stands else None,
+        eta_seconds=estimates.get(member.name),
+        progress=state.progress if state else None,
+        zone=setting.zone,
+        priority=setting.priority,
     )
 
 

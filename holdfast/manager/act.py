@@ -9,7 +9,7 @@ from typing import Any
 
 from holdfast.core.commands import Command
 from holdfast.core.decision import Send
-from holdfast.errors import HoldfastError, OutcomeUnknown
+from holdfast.errors import HoldfastError, OutcomeUnknown, Refused
 from holdfast.manager.client import AgentClient
 from holdfast.manager.events import EventKind, EventLog
 from holdfast.manager.observe import Observer
@@ -28,6 +28,7 @@ class _Last:
     ended: float = 0.0
     times: int = 1
     told: str = ""
+    refused: str = ""
 
 
 class Actor:
@@ -90,6 +91,15 @@ class Actor:
             del self._under_way[member]
         self._observer.changed.set()
 
+    def refusal(self, member: str, kind: type[Command]) -> str:
+        """Why the last command of that kind was refused there, or ""."""
+        last = self._last.get((member, kind))
+        return last.refused if last else ""
+
+    def forgive(self, member: str, kind: type[Command]) -> None:
+        """Forget how commands of that kind went there."""
+        self._last.pop((member, kind), None)
+
     def forget(self, member: str) -> None:
         """It is no member any more: what is under way there is called off."""
         _, _, task = self._under_way.pop(member, (0, None, None))
@@ -128,6 +138,8 @@ class Actor:
             )
         except HoldfastError as error:
             text = f"{step.member}: {name} failed: {error}"
+            if isinstance(error, Refused):
+                self._last[step.member, type(step.command)].refused = str(error)
             if self._told(step, text):
                 self._events.add(
                     EventKind.FAILED, text, step.member, (time.monotonic() - begun) * 1000

@@ -18,7 +18,8 @@ logger = logging.getLogger(__name__)
 
 class EventKind(StrEnum):
     """LED: this manager leads from now on. DETECTED: the primary died. DECIDED: a record was saved.
-    COMMAND: an agent has done what it was asked; FAILED: it has not. WHOLE: every member is well again.
+    COMMAND: an agent has done what it was asked; FAILED: it has not. DEGRADED: commits stop waiting for
+    acknowledgements, or wait again. WHOLE: every member is well again.
     CONFIGURED: a person has changed settings or
     members; ORDERED: a person wants something done."""
 
@@ -27,6 +28,7 @@ class EventKind(StrEnum):
     DECIDED = "decided"
     COMMAND = "command"
     FAILED = "failed"
+    DEGRADED = "degraded"
     WHOLE = "whole"
     CONFIGURED = "configured"
     ORDERED = "ordered"

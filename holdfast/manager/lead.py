@@ -10,10 +10,14 @@ from dataclasses import replace
 
 from holdfast.core import bootstrap
 from holdfast.core.cluster import Cluster, Member
+from holdfast.core.commands import Restart
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.orders import Order, first_step, objections
+from holdfast.core.pulse import Pulse, felt, lapses
 from holdfast.core.record import Record
+from holdfast.core.restart import CLOSING
+from holdfast.core.stages import Stage, standing
 from holdfast.core.status import Status, status
 from holdfast.core.view import ServerStatus, View
 from holdfast.errors import Conflict, HoldfastError, Refused, Unreachable
@@ -21,6 +25,7 @@ from holdfast.log import say
 from holdfast.manager.act import Actor
 from holdfast.manager.client import AgentClient
 from holdfast.manager.configure import Configured, Given
+from holdfast.manager.estimate import Estimate
 from holdfast.manager.events import EventKind, EventLog
 from holdfast.manager.observe import Observer
 from holdfast.store.base import Store
@@ -28,6 +33,7 @@ from holdfast.store.base import Store
 LOOK_AGAIN_SECONDS = 0.2
 """Time itself may change a decision (patience, pauses), so one is made at least this often."""
 ASK_AGAIN_SECONDS = 1.0
+WAIT_SECONDS = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +64,9 @@ class Leader:
         self._version = 0
         self._elsewhere = True
         self._decision = Decision(f"this manager does not lead {given.name} yet")
+        self._pulses: dict[str, Pulse] = {}
+        self._estimates: dict[str, Estimate] = {}
+        self._degraded = False
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -73,13 +82,18 @@ class Leader:
         return self._agents
 
     def view(self) -> View:
-        return self._observer.view()
+        """What is known now, and for how long each member owes an acknowledgement."""
+        view = self._observer.view()
+        if self._record is None:
+            return view
+        self._pulses = felt(self._pulses, self._record.primary, view)
+        return replace(view, lapses=lapses(self._pulses, view.now))
 
     def status(self) -> Status:
         """Decided anew, so that what it says of the whole fits what it says of the members."""
-        view = self._observer.view()
+        view = self.view()
         decision = decide(self.cluster, self._record, view) if self._actor else self._decision
-        return status(self.cluster, self._record, view, decision)
+        return status(self.cluster, self._record, view, decision, self._estimated(view))
 
     async def run(self) -> None:
         """Observe, and lead whenever no other manager does, until cancelled."""
@@ -143,13 +157,35 @@ class Leader:
             step = first_step(self.cluster, self._record, self.view(), order)
             self.events.add(EventKind.ORDERED, f"{order.text}, by a person", order.member)
             if isinstance(step, Save):
+                actor.forgive(order.member, Restart)
                 await self._save(step.record)
                 self.events.add(EventKind.DECIDED, step.why, order.member)
                 self._observer.changed.set()
-                return step.why
             term = self._term
+        if isinstance(step, Save):
+            return await self._closed(actor, order)
         await actor.order(term, step)
         return order.done
+
+    async def _closed(self, actor: Actor, order: Order) -> str:
+        """Wait until the primary has ended, or refused to."""
+        while self._record and self._record.transition == CLOSING:
+            await asyncio.sleep(WAIT_SECONDS)
+        if refusal := actor.refusal(order.member, Restart):
+            raise Refused(refusal)
+        return order.done
+
+    async def _gave_up_restart(self, actor: Actor) -> bool:
+        """A primary that refuses to be restarted goes on as before."""
+        record = self._record
+        if record is None or record.transition != CLOSING:
+            return False
+        refusal = actor.refusal(record.primary, Restart)
+        if not refusal:
+            return False
+        await self._save(replace(record, transition=None))
+        self.events.add(EventKind.DECIDED, f"{record.primary} goes on: {refusal}", record.primary)
+        return True
 
     async def prepare(self, step: Send) -> None:
         """Have a command carried out before there is a record.
@@ -176,7 +212,9 @@ class Leader:
             self.refuse_elsewhere()
             raise Unreachable(f"this manager does not lead: {self._decision.reason}")
         if self._record is not None:
-            raise Refused(f"{self.cluster.name} is managed already: {self._record.primary} is its primary")
+            raise Refused(
+                f"{self.cluster.name} is managed already: {self._record.primary} is its primary"
+            )
         return self._actor
 
     async def _follow(self) -> None:
@@ -227,8 +265,13 @@ class Leader:
             return await self._decide(actor)
 
     async def _decide(self, actor: Actor) -> bool:
-        decision = decide(self.cluster, self._record, self._observer.view())
+        view = self.view()
+        if await self._gave_up_restart(actor):
+            return True
+        decision = decide(self.cluster, self._record, view)
         self._note(decision)
+        self._note_degraded(view)
+        self._estimated(view)
         for step in decision.steps:
             match step:
                 case Save(record=record, why=why):
@@ -264,7 +307,7 @@ class Leader:
         if before is None or before.transition or not record.transition:
             return
         state = self._observer.view().state(before.primary)
-        if state and state.server is ServerStatus.DOWN:
+        if state and state.server is ServerStatus.DOWN and record.transition != CLOSING:
             text = f"the server of {before.primary}, the primary, is gone"
             self.events.add(EventKind.DETECTED, text, before.primary)
 
@@ -274,6 +317,31 @@ class Leader:
         elif decision.reason != self._decision.reason and not decision.steps:
             say(logger, decision.reason, cluster=self.cluster.name)
         self._decision = decision
+
+    def _estimated(self, view: View) -> dict[str, float]:
+        """Seconds until each learner has caught up, where that can be told."""
+        found = {}
+        for name in self._agents:
+            stands = standing(self.cluster, self._record, view, name) if self._record else None
+            if stands is None or not stands.bytes_behind or stands.stage is Stage.VOTER:
+                self._estimates.pop(name, None)
+                continue
+            estimate = self._estimates.setdefault(name, Estimate())
+            estimate.look(view.now, stands.bytes_behind)
+            if (left := estimate.seconds_left()) is not None:
+                found[name] = round(left, 1)
+        return found
+
+    def _note_degraded(self, view: View) -> None:
+        """Mode semi-sync: tell when commits stop waiting, and when they wait again."""
+        state = view.state(self._record.primary) if self._record else None
+        if state is None or not state.up or state.semi_sync.degraded is self._degraded:
+            return
+        self._degraded = state.semi_sync.degraded
+        text = f"commits on {state.name} wait for acknowledgements again"
+        if self._degraded:
+            text = f"commits on {state.name} do not wait for acknowledgements: the time-out struck"
+        self.events.add(EventKind.DEGRADED, text, state.name)
 
     def _decide_nothing(self, reason: str) -> None:
         if reason != self._decision.reason:

@@ -68,7 +68,7 @@ def new_world(flavor: Flavor = Flavor.MARIADB) -> World:
 
 
 def leader(world: World, store: SqliteStore, name: str = "c") -> Leader:
-    given = Given(name, world.named(name).members)
+    given = Given(name, world.cluster.members)
     return Leader(given, lambda member: MemoryAgent(world, member.name), store)  # type: ignore[arg-type,return-value]
 
 
