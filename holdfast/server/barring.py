@@ -70,11 +70,8 @@ def bar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> No
     while True:
         rows = side.look(f"{catalog.sessions} WHERE USER IN (%s, %s)", deadline, (user, LOGGING_IN))
         logging_in = {int(row["id"]) for row in rows if row["user"] == LOGGING_IN}
-        mute = {
-            each
-            for row in rows
-            if row["state"] == catalog.mute and (each := int(row["id"])) in killed
-        }
+        mute = {int(row["id"]) for row in rows if catalog.mute and row["state"] == catalog.mute}
+        mute &= set(killed)
         own = {int(row["id"]) for row in rows} - logging_in - mute
         # whoever begins to log in from here on is refused; these may have passed that check
         suspects = logging_in if suspects is None else suspects & logging_in

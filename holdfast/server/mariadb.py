@@ -105,8 +105,7 @@ class MariadbServer(SqlServer):
             port=row.get("Master_Port", 0),
             user=row.get("Master_User", ""),
             receiver=row.get("Slave_IO_Running", "No") != "No",
-            waits_to_connect=row.get("Slave_IO_Running") == "Connecting"
-            and row["Last_IO_Errno"] != 0,
+            connecting=row.get("Slave_IO_Running") == "Connecting",
             applier=row.get("Slave_SQL_Running", "No") != "No",
             receiver_code=row.get("Last_IO_Errno", 0),
             applier_error=row.get("Last_SQL_Error", ""),

@@ -169,7 +169,7 @@ class MysqlServer(SqlServer):
             port=row.get("port") or 0,
             user=row.get("user") or "",
             receiver=(row.get("receiver") or "OFF") != "OFF",
-            waits_to_connect=row.get("receiver") == "CONNECTING" and row["receiver_code"] != 0,
+            connecting=row.get("receiver") == "CONNECTING",
             applier=row.get("applier") == "ON",
             receiver_code=row.get("receiver_code") or 0,
             applier_error=row.get("worker_error") or row.get("applier_error") or "",

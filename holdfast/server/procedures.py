@@ -70,7 +70,7 @@ class Following:
     """How replication is configured and runs, as the procedures need it.
 
     :ivar host: of the source, or "" when none is configured
-    :ivar waits_to_connect: the receiver was not let in, or found nobody, and pauses before it tries again
+    :ivar connecting: the receiver has no connection: it may be in the pause of a second before it tries again
     :ivar received: whole transactions that the receiver has fetched, in the server's own text
     """
 
@@ -78,7 +78,7 @@ class Following:
     port: int
     user: str
     receiver: bool
-    waits_to_connect: bool
+    connecting: bool
     applier: bool
     receiver_code: int
     applier_error: str
@@ -178,7 +178,7 @@ class SqlServer(ABC):
                 self._drain(now, deadline)
             self._change_source(source, now, deadline)
             now = self._following(deadline)
-        if self._acknowledges(deadline) is not semi_sync or now.waits_to_connect:
+        if self._acknowledges(deadline) is not semi_sync or now.connecting:
             if now.receiver:
                 self.stop_receiver(deadline)
             self._set(deadline, {f"rpl_semi_sync_{self.replica_side}_enabled": int(semi_sync)})

@@ -151,9 +151,11 @@ class BareServer:
 
 
 class Proxy:
-    """Carries replication to a server; can stop within a transaction, like a host that dies.
+    """Carries replication to a server; can stop within a transaction, like a host that dies, and keep what
+    the replica sends for a while.
 
     :ivar stopped: set once the budget of bytes from the server is used up
+    :ivar kept: set once something that the replica sent is kept
     """
 
     def __init__(self, target: int) -> None:
@@ -164,14 +166,25 @@ class Proxy:
         self._ended = threading.Event()
         self.port: int = self._listener.getsockname()[1]
         self.stopped = threading.Event()
+        self.kept = threading.Event()
+        self._passes = threading.Event()
+        self._passes.set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def stop_after(self, count: int) -> None:
         self._budget = count
 
+    def keep(self) -> None:
+        """Let nothing through that the replica sends, until :meth:`release`."""
+        self._passes.clear()
+
+    def release(self) -> None:
+        self._passes.set()
+
     def close(self) -> None:
         """The other end learns of it at once."""
         self._ended.set()
+        self._passes.set()
         for each in (self._listener, *self._pairs):
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
@@ -194,6 +207,9 @@ class Proxy:
                 if counted and self._budget is not None:
                     data = data[: self._budget]
                     self._budget -= len(data)
+                if not counted and not self._passes.is_set():
+                    self.kept.set()
+                    self._passes.wait()
                 to.sendall(data)
                 if counted and self._budget == 0:
                     self.stopped.set()
