@@ -21,7 +21,6 @@ import fcntl
 import logging
 import os
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -130,7 +129,7 @@ class Cloning:
             self._board.change(unfit=unfit)
             raise Refused(f"{what} has to be cloned from another member: {unfit}")
 
-    def begin(self, term: int, command: Clone, deadline: Deadline, done: Done) -> None:
+    def begin(self, command: Clone, deadline: Deadline, done: Done) -> None:
         """Returns when the clone is under way; asked for the same again, it leaves that alone.
 
         :raises Refused: nothing was done
@@ -151,7 +150,7 @@ class Cloning:
                 raise DeadlinePassed("calling off what is under way", deadline.seconds)
             done("called off")
         if not self._marker.unfit():
-            self._give_up_old(term, command, present, deadline, done)
+            self._give_up_old(command, present, deadline, done)
         self._marker.mark(command.donor)
         self._watch.kill_and_wait(f"cloned from {command.donor}", deadline.left)
         self._server.close()
@@ -176,7 +175,7 @@ class Cloning:
             raise Refused(f"{donor.name} cannot give a copy: its server is {donor.server}")
 
     def _give_up_old(
-        self, term: int, command: Clone, present: GtidSet, deadline: Deadline, done: Done
+        self, command: Clone, present: GtidSet, deadline: Deadline, done: Done
     ) -> None:
         """Judge, and save what nobody else has, before and after the server has been ended.
 
@@ -204,9 +203,9 @@ class Cloning:
             if found.unique:  # its files have come to rest
                 found = self._judge(present, executed, deadline, command.discard)
         if found.unique:
-            stem = f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-term{term}-clone"
             try:
-                saved = save_unique(self._own.binlog_index, present, self._state_dir, stem)
+                folder = self._state_dir / "pending"
+                saved = save_unique(self._own.binlog_index, present, folder)
             except (Refused, OSError) as error:
                 if not command.discard:
                     raise Refused(f"what only {state.name} has cannot be saved: {error}") from error

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from holdfast.agent.saving import save_errant
 from holdfast.agent.term import replace_durably, sync_folder
-from holdfast.binlog.describe import describe, nameless
+from holdfast.binlog.describe import nameless
 from holdfast.binlog.errant import find
-from holdfast.binlog.save import save_errant
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.errors import Refused
 
@@ -39,25 +39,15 @@ class CloneMarker:
         return f"{what} failed: {failed.strip()}" if failed.strip() else f"{what} was interrupted"
 
 
-def save_unique(index: Path, present: GtidSet, state_dir: Path, stem: str) -> Path:
+def save_unique(index: Path, present: GtidSet, folder: Path) -> Path:
     """Save what the binlogs hold and the primary lacks, as a binlog and as text for people.
 
     :returns: the binlog
     :raises Refused: it cannot be read
     """
-    folder = state_dir / "pending"
-    folder.mkdir(mode=0o700, exist_ok=True)
-    number = 0
-    while (target := folder / f"{stem}{number or ''}.binlog").exists():
-        number += 1
     errant = find(index, present)
-    save_errant(errant, target)
-    heading = [f"{errant}: this server had them and the primary had not, when it was cloned anew"]
-    try:
-        describe(errant, target.with_suffix(".txt"), heading, nameless)
-    except (Refused, ValueError) as error:
-        target.with_suffix(".txt").write_text(f"{heading[0]}\nthey cannot be shown: {error}\n")
-    return target
+    heading = [f"{errant}: this server had them and the primary had not, when it was cloned anew."]
+    return save_errant(errant, folder, heading, nameless).binlog
 
 
 def remember(state_dir: Path, datadir: Path, had: GtidSet) -> None:

@@ -71,6 +71,9 @@ class Donor:
         @router.get("/v1/backup")
         async def backup(pack: str = "auto") -> Response:
             """A copy of the server's data, in frames."""
+            if self._giving:
+                busy = f"{self._board.state.name} gives a copy to another member"
+                return error_response(503, "Refused", busy)
             try:
                 process = self._begin()
             except (Refused, OSError) as error:
@@ -81,8 +84,6 @@ class Donor:
         return router
 
     def _begin(self) -> subprocess.Popen[bytes]:
-        if self._giving:
-            raise Refused("it gives a copy to another member: wait until that has ended")
         if self._server.flavor is not Flavor.MARIADB:
             raise Refused("MySQL's server gives copies itself, through its CLONE plugin")
         unable = self._unable() or ("" if self._board.state.up else "its server is not up")
@@ -114,9 +115,13 @@ class Donor:
                 # worth it where the connection is slower than the compressing
                 copy.packed = pack and time.monotonic() - begun > copy.making_seconds
         finally:
+            # no await here: whoever was cut off is cancelled over and over
             process.kill()
-            await asyncio.shield(asyncio.to_thread(copy.stop))
-            self._giving = False
+            threading.Thread(target=self._ended, args=(copy,), daemon=True).start()
+
+    def _ended(self, copy: _Copy) -> None:
+        copy.stop()
+        self._giving = False
 
     def _opening(self) -> Mapping[str, Any]:
         version = self._board.state.version

@@ -28,6 +28,13 @@ SILENCE_SECONDS = 20.0
 PREPARE_SECONDS = 30 * 86400.0
 PREPARE_BYTES = 256 * 1024 * 1024
 UNPACK_SECONDS = 600.0
+BUSY = 503
+BUSY_SECONDS = 20.0
+"""So long a donor is asked again: it may not have noticed yet that an earlier clone is over."""
+
+
+class Busy(Refused):
+    """The donor cannot give a copy now, and will be able to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +57,7 @@ class Donor:
 
     @contextlib.contextmanager
     def backup(self) -> Iterator[Iterator[bytes]]:
-        """:raises Unreachable: no connection, or it was lost"""
+        """:raises Busy: it gives a copy to another member; :raises Unreachable: no connection, or it was lost"""
         pack = "never" if is_loopback(f"{urlsplit(self.agent).hostname}:0") else "auto"
         try:
             with (
@@ -74,6 +81,8 @@ class Donor:
                 said = answer.json()["message"]
             except (ValueError, KeyError, TypeError):
                 said = answer.text[:200]
+            if answer.status_code == BUSY:
+                raise Busy(said)
             raise Refused(f"the agent of {self.name} refuses: {said}")
 
 
@@ -88,15 +97,23 @@ def fetch(
     :raises HoldfastError: ``incoming`` is to be thrown away
     """
     tools = find_tools(own.command, own.backup_command)
-    with donor.backup() as pieces:
-        end = _receive(job, received(pieces), tools, own, incoming, scratch / "clone.log", lock)
+    log = scratch / "clone.log"
+    patience = job.deadline(BUSY_SECONDS)
+    while True:
+        try:
+            with donor.backup() as pieces:
+                end = _receive(job, received(pieces), tools, own, incoming, log, lock)
+            break
+        except Busy as error:
+            if not patience.left:
+                raise Refused(f"{error}: clone from somebody else, or later") from error
+            job.pause(0.5)
     if "error" in end:
         raise Refused(f"{donor.name} could not make the copy: {end['error']}")
     place = binlog_place(incoming)
     if place != (end.get("file"), end.get("offset")):
         raise BrokenStream(f"the copy goes up to {place}, and {donor.name} says {end}")
     job.stage(f"preparing the copy from {donor.name}")
-    log = scratch / "clone.log"
     with log.open("wb") as output:
         argv = tools.preparing(incoming, PREPARE_BYTES)
         run_to_end(argv, output, log, "preparing the copy", job.deadline(PREPARE_SECONDS), (lock,))

@@ -6,117 +6,396 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import pymysql
 import pytest
+import yaml
 
-from holdfast.core.commands import Clone, Cut, Drain, Fence, Promise, Promote, Start
+from holdfast.core.commands import Clone, Command, Cut, Fence, Promise, Promote, Start
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.view import MemberState, ServerStatus
-from tests.integration import test_agent_real as real
+from holdfast.sandbox import template, trees
+from holdfast.server.backup import find_tools
+from holdfast.server.process import ServerProcess
+from holdfast.wire import CommandReply
+from tests.integration import servers
 from tests.integration.test_agent_real import Member, rows, write
 
 ENDLESS = 2**63 - 2
+BULK_ROWS = 24
+SLOW_BYTES = 16 * 1024 * 1024
+"""A second of a copy that is to be interrupted."""
+
+THROTTLE = f"""
+import subprocess, sys, time
+if "--backup" not in sys.argv:
+    sys.exit(subprocess.call(sys.argv[1:]))
+with subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE) as tool:
+    while piece := tool.stdout.read({SLOW_BYTES} // 10):
+        sys.stdout.buffer.write(piece)
+        sys.stdout.flush()
+        time.sleep(0.1)
+sys.exit(tool.returncode)
+"""
+
+
+class Pair:
+    """m1 is the primary, alone, with rows in app.t and megabytes in app.bulk; m2 is what the tests make of it.
+
+    :ivar term: of the manager that the test is
+    """
+
+    def __init__(self, first: Member, second: Member) -> None:
+        self.first, self.second = first, second
+        self.term = 1
+        self.number = 10
+
+    def do(self, command: Command) -> CommandReply:
+        return self.second.do(self.term, command)
+
+    def ask(self, command: Command) -> CommandReply:
+        return self.second.ask(self.term, command)
+
+    def clone(self, discard: bool = False) -> Clone:
+        """m2 from m1."""
+        first = self.first
+        url = f"http://127.0.0.1:{first.agent_port}"
+        return Clone("m1", "127.0.0.1", first.port, url, self.present(), discard)
+
+    def present(self) -> str:
+        """What the primary has, and all that it will ever issue."""
+        state = self.first.until(lambda state: state.up and state.applied)
+        between = ":1-" if self.first.flavor is Flavor.MYSQL else "-"
+        own = parse(state.flavor, f"{state.origin}{between}{ENDLESS}")
+        return str(state.applied_set().union(own))
+
+    def written(self) -> int:
+        """Write one more row on the primary."""
+        self.number += 1
+        write(self.first, self.number)
+        return self.number
+
+    def empty(self) -> None:
+        """Nothing is left on m2."""
+        self.do(Fence())
+        clear(self.second.datadir)
+        self.second.until(lambda state: state.unfit == "its data directory is empty")
+
+    def halfway(self) -> MemberState:
+        """Data is coming."""
+        return self.second.until(lambda s: s.progress and s.progress.done > SLOW_BYTES / 4)
+
+    def cloned(self) -> MemberState:
+        """Wait for the end of a clone, and see that the copy is good: whole, read-only, following nobody."""
+        second = self.second
+        state = second.until(lambda state: state.progress is None, 90)
+        assert (state.unfit, state.reason, state.suspects) == ("", "", ()), log(second)
+        assert state.up
+        assert not state.writable
+        assert state.replication.source == ""
+        for left in ("cloning", "relaxed", "recovering", "primary"):
+            assert not (second.folder / "state" / left).exists(), left
+        assert not (second.datadir / ".holdfast-incoming").exists()
+        assert self.first.seen().state.applied_set().contains(state.applied_set())
+        return state
+
+    def join(self) -> None:
+        """The copy follows, and has what the primary had and has."""
+        first, second = self.first, self.second
+        self.do(second.follow(first))
+        self.written()
+        applied = first.until(lambda state: self.number in rows(first)).applied
+        second.until(lambda state: state.applied_set().contains(parse(first.flavor, applied)))
+        second.until(lambda state: rows(second) == rows(first))
+        same = "SELECT SUM(CRC32(filler)) FROM app.bulk"
+        assert sql(second, same) == sql(first, same)
+
+    def failed(self, *said: str) -> None:
+        """Wait for the end of a clone that fails: the member says why, and nobody can start what is left."""
+        second = self.second
+        state = second.until(lambda state: state.progress is None, 90)
+        assert any(word in state.unfit for word in said), (state.unfit, log(second))
+        assert "has to be cloned" in self.ask(Start()).message
+        assert second.seen().state.server is ServerStatus.DOWN, log(second)
+
+    def saved(self) -> list[str]:
+        """What was saved before data was given up, as text."""
+        return [path.read_text() for path in (self.second.folder / "state").glob("*/*.txt")]
+
+    def begin_with_a_replica(self) -> None:
+        """Whatever the test before has left."""
+        state = self.second.until(lambda state: state.progress is None, 90)
+        if state.unfit:
+            self.do(self.clone(discard=True))
+            self.cloned()
+        elif not state.up:
+            self.second.boot(self.term)
+        self.join()
+        for path in (self.second.folder / "state" / "pending").glob("*"):
+            path.unlink()
 
 
 @pytest.fixture
-def pair(flavor: Flavor) -> Iterator[list[Member]]:
-    """m1 is the primary, alone, with rows in app.t; m2 is a host with nothing running."""
+def pair(hosts: Pair) -> Pair:
+    hosts.begin_with_a_replica()
+    return hosts
+
+
+@pytest.fixture(scope="module")
+def hosts(flavor: Flavor) -> Iterator[Pair]:
     with tempfile.TemporaryDirectory(prefix="hf") as folder:  # short: sockets live in it
         made: list[Member] = []
         try:
             for number in (1, 2):
                 made.append(Member(Path(folder) / f"m{number}", flavor, number))
+            throttle(*made)
             begin(made[0])
-            yield made
+            yield Pair(*made)
         finally:
             for each in made:
                 each.end()
 
 
+def throttle(first: Member, second: Member) -> None:
+    """Copies are slow enough to be interrupted."""
+    if first.flavor is Flavor.MARIADB:
+        script = first.folder / "throttle.py"
+        script.write_text(THROTTLE)
+        config = yaml.safe_load(first.config.read_text())
+        tool = find_tools(first.command_line).backup
+        config["server"]["backup_command"] = [sys.executable, str(script), *tool]
+        first.config.write_text(yaml.safe_dump(config))
+        first.kill_agent()
+        first.start_agent()
+    else:
+        with second.option_file.open("a") as file:
+            file.write(f"loose_clone_max_data_bandwidth = {SLOW_BYTES >> 20}\n")
+            file.write("loose_clone_autotune_concurrency = OFF\n")
+
+
 def begin(first: Member) -> None:
     first.boot(1)
     if first.flavor is Flavor.MYSQL:
-        with closing(admin(first)) as session, session.cursor() as cursor:
-            for number in (1, 2, 3):
-                cursor.execute("SET sql_log_bin = 0")
-                cursor.execute("SET GLOBAL super_read_only = 0")
-                cursor.execute(f"GRANT BACKUP_ADMIN ON *.* TO 'repl{number}'@'%'")
+        grants = [f"GRANT BACKUP_ADMIN ON *.* TO 'repl{number}'@'%'" for number in (1, 2)]
+        sql(first, "SET GLOBAL super_read_only = 0", "SET sql_log_bin = 0", *grants)
     first.do(1, Promote(acks=0, serial=1))
     with closing(first.client()) as client, client.cursor() as cursor:
         cursor.execute("CREATE TABLE t (n INT PRIMARY KEY)")
+        cursor.execute("CREATE TABLE bulk (n INT PRIMARY KEY, filler LONGBLOB)")
+        for number in range(BULK_ROWS):
+            cursor.execute("INSERT INTO bulk VALUES (%s, RANDOM_BYTES(1024))", (number,))
+            cursor.execute("UPDATE bulk SET filler = REPEAT(filler, 1000) WHERE n = %s", (number,))
     write(first, 1, 2, 3)
 
 
-def admin(member: Member) -> Any:
-    import pymysql
-
-    from tests.integration import servers
-
-    return pymysql.connect(
-        unix_socket=str(member.folder / "s"),
-        user=servers.ADMIN.user,
-        password=servers.ADMIN.password,
-        autocommit=True,
-    )
-
-
-def value(member: Member, sql: str) -> Any:
-    with closing(admin(member)) as session, session.cursor() as cursor:
-        cursor.execute(sql)
+def sql(member: Member, *statements: str) -> Any:
+    """As the administrator; returns the first value of the last statement."""
+    account = servers.ADMIN
+    with (
+        closing(
+            pymysql.connect(
+                unix_socket=str(member.folder / "s"),
+                user=account.user,
+                password=account.password,
+                autocommit=True,
+            )
+        ) as session,
+        session.cursor() as cursor,
+    ):
+        for statement in statements:
+            cursor.execute(statement)
         row = cursor.fetchone()
         return row and row[0]
-
-
-def present(primary: Member) -> str:
-    """What the primary has, and all that it will ever issue."""
-    state = primary.until(lambda state: state.up and state.applied)
-    own = f"{state.origin}:1-{ENDLESS}" if primary.flavor is Flavor.MYSQL else f"{state.origin}-{ENDLESS}"
-    return str(state.applied_set().union(parse(primary.flavor, own)))
-
-
-def clone(donor: Member, discard: bool = False) -> Clone:
-    url = f"http://127.0.0.1:{donor.agent_port}"
-    name = f"m{donor.number}"
-    return Clone(name, "127.0.0.1", donor.port, url, present(donor), discard)
-
-
-def cloned(member: Member, seconds: float = 60) -> MemberState:
-    """Wait for the end of a clone, and that it is a good one."""
-    state = member.until(lambda state: state.progress is None, seconds)
-    assert (state.unfit, state.reason) == ("", ""), log(member)
-    assert state.up
-    assert not state.writable
-    assert state.replication.source == ""
-    assert not (member.folder / "state" / "cloning").exists()
-    assert not (member.datadir / ".holdfast-incoming").exists()
-    return state
 
 
 def log(member: Member) -> str:
     return (member.folder / "agent.log").read_text()[-6000:]
 
 
-def test_an_empty_member_is_cloned_and_follows(pair: list[Member]) -> None:
-    first, second = pair
-    shutil.rmtree(second.datadir)
-    second.datadir.mkdir(mode=0o700)
-    second.until(lambda state: state.unfit == "its data directory is empty")
-    for command in (Cut("m1", present(first)), Start()):
-        assert "has to be cloned" in second.ask(1, command).message
-    before = second.until(lambda state: True).incarnation
-    second.do(1, clone(first))
-    state = cloned(second)
-    assert state.incarnation not in ("", before)
-    assert parse(second.flavor, state.applied) == parse(
-        first.flavor, first.until(lambda state: state.up).applied
+def clear(folder: Path) -> None:
+    for path in folder.iterdir():
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def pid(member: Member) -> int:
+    return int(member.until(lambda state: state.incarnation).incarnation.split("-")[1])
+
+
+def test_an_empty_member_is_cloned_and_follows(pair: Pair) -> None:
+    first, second = pair.first, pair.second
+    pair.empty()
+    for command in (Cut("m1", pair.present()), Start()):
+        assert "its data directory is empty" in pair.ask(command).message
+    pair.do(pair.clone())
+    seen = pair.halfway().progress
+    assert seen is not None
+    assert seen.what.startswith("cloning from m1")
+    assert seen.total > seen.done
+    assert seen.rate > 0
+    refused: tuple[Command, ...] = (Promise(), Start(), second.follow(first), Promote(0, 1))
+    for command in refused:
+        reply = pair.ask(command)
+        assert (reply.error, "is being cloned" in reply.message) == ("Refused", True)
+    pair.do(pair.clone())  # asked again, it goes on
+    pair.term += 1  # and a new manager does not disturb it
+    assert pair.ask(Promise()).state.term == pair.term
+    assert second.seen().state.progress is not None
+    pair.written()
+    pair.cloned()
+    pair.join()
+
+
+def test_a_member_whose_transactions_are_purged_elsewhere_is_cloned(pair: Pair) -> None:
+    first, second = pair.first, pair.second
+    pair.do(Fence())
+    pair.written()
+    dumps = "SELECT COUNT(*) FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
+    # a dump thread keeps its binlog from being purged until it has noticed that nobody listens
+    servers.wait_until(lambda: sql(first, dumps) == 0, 20, "the primary sees that m2 is gone")
+    sql(first, "FLUSH BINARY LOGS")
+    newest = sorted(first.datadir.glob("binlog.0*"))[-1].name
+    sql(first, f"PURGE BINARY LOGS TO '{newest}'")
+    second.boot(pair.term)
+    pair.do(second.follow(first))
+    second.until(lambda state: state.replication.purged)
+    pair.do(pair.clone())
+    pair.cloned()
+    assert pair.saved() == []
+    pair.join()
+
+
+def test_what_only_the_member_has_is_saved_before_its_data_goes(pair: Pair) -> None:
+    first, second = pair.first, pair.second
+    pair.do(Fence())
+    second.boot(pair.term)
+    off = "SET GLOBAL super_read_only = 0" if first.flavor is Flavor.MYSQL else "SELECT 1"
+    sql(second, off, "INSERT INTO app.t VALUES (1001)", "DROP TABLE app.bulk")
+    pair.do(Fence())
+    # down, so that its binlogs alone can tell
+    pair.do(pair.clone())
+    pair.cloned()
+    (text,) = pair.saved()
+    assert "1001" in text
+    assert "DROP TABLE" in text
+    assert 1001 not in rows(second)
+    pair.join()
+
+
+def test_another_clusters_data_is_not_wiped_without_an_order(pair: Pair) -> None:
+    second = pair.second
+    pair.do(Fence())
+    foreign(second)
+    before = sorted(path.name for path in second.datadir.rglob("*"))
+    reply = pair.ask(pair.clone())
+    assert reply.error == "Refused"
+    assert "holdfast member clone m2 --discard" in reply.message
+    assert "stranger" in reply.message
+    assert sorted(path.name for path in second.datadir.rglob("*")) == before
+    assert second.seen().state.progress is None
+    pair.do(pair.clone(discard=True))
+    pair.cloned()
+    assert not (second.datadir / "stranger").exists()
+    pair.join()
+
+
+def foreign(member: Member) -> None:
+    """A server whose history begins anew, with a table that nobody else has."""
+    clear(member.datadir)
+    member.datadir.rmdir()
+    image = template.make_template(trees.find(member.flavor.value), servers.statements())
+    template.copy_template(image, member.datadir)
+    running = ServerProcess(
+        member.command_line, member.option_file, member.datadir, member.folder / "out"
+    ).start()
+    member.until(lambda state: state.up)
+    off = "SET GLOBAL super_read_only = 0" if member.flavor is Flavor.MYSQL else "SELECT 1"
+    sql(member, off, "CREATE DATABASE stranger", "CREATE TABLE stranger.t (n INT)")
+    running.kill_and_wait(10)
+    member.until(lambda state: state.server is ServerStatus.DOWN)
+
+
+def test_a_donor_that_dies_leaves_a_member_that_can_be_cloned_again(pair: Pair) -> None:
+    first = pair.first
+    pair.do(pair.clone())
+    pair.halfway()
+    os.kill(pid(first), signal.SIGKILL)
+    pair.failed("mariadb-backup ended", "MySQL", "CLONE")
+    first.until(lambda state: state.server is ServerStatus.DOWN)
+    first.boot(pair.term)
+    first.do(pair.term, Promote(acks=0, serial=pair.term))
+    pair.do(pair.clone())
+    pair.cloned()
+    pair.join()
+
+
+def test_an_agent_that_was_killed_finds_that_its_clone_was_interrupted(pair: Pair) -> None:
+    first, second = pair.first, pair.second
+    pair.do(pair.clone())
+    pair.halfway()
+    second.kill_agent()
+    second.start_agent()
+    assert second.seen().state.unfit == "its clone from m1 was interrupted"
+    assert "has to be cloned" in pair.ask(Promise()).message
+    assert "has to be cloned" in pair.ask(second.follow(first)).message
+    pair.do(pair.clone())
+    pair.halfway()
+    begun = time.monotonic()
+    pair.do(Fence())
+    assert time.monotonic() - begun < 2
+    pair.failed("called off by a fence")
+    pair.do(pair.clone())
+    pair.cloned()
+    pair.join()
+
+
+def test_a_disk_that_runs_full_is_told_and_can_be_mended(pair: Pair) -> None:
+    first, second = pair.first, pair.second
+    pair.do(Fence())
+    clear(second.datadir)
+    with mounted(second.datadir, 600):
+        kept = second.datadir / "lost+found"
+        kept.mkdir()
+        filler = kept / "filler"
+        fill(filler, second.datadir, 150 << 20 if first.flavor is Flavor.MYSQL else 10 << 20)
+        pair.do(pair.clone())
+        pair.failed("make room", "space", "Disk")
+        if first.flavor is Flavor.MARIADB:
+            # enough by what the donor says, and not when it comes
+            filler.unlink()
+            pair.do(pair.clone())
+            pair.halfway()
+            fill(filler, second.datadir, 2 << 20)
+            pair.failed("No space", "unpacking failed", "28")
+        filler.unlink()
+        pair.do(pair.clone())
+        pair.cloned()
+        pair.join()
+        pair.do(Fence())
+
+
+@contextmanager
+def mounted(folder: Path, megabytes: int) -> Iterator[None]:
+    """A small file system of its own."""
+    subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m,mode=700", "tmpfs", str(folder)],
+        check=True,
     )
-    assert rows(second) == [1, 2, 3]
-    second.do(1, second.follow(first))
-    write(first, 4)
-    second.until(lambda state: 4 in rows(second))
+    try:
+        yield
+    finally:
+        # lazily: a server that a failed test left keeps it busy, and dies with the test
+        subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def fill(file: Path, folder: Path, left: int) -> None:
+    """Take up the file system's space but for ``left`` bytes."""
+    found = os.statvfs(folder)
+    with file.open("wb") as output:
+        os.posix_fallocate(output.fileno(), 0, found.f_bavail * found.f_frsize - left)
