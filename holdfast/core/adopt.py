@@ -184,9 +184,20 @@ def _not_following(other: Facts, primary: Facts, found: Mapping[str, Facts]) -> 
             else "CHANGE REPLICATION SOURCE TO SOURCE_AUTO_POSITION = 1"
         )
         yield f"{other.member} replicates by file and position: {how}"
+    yield from _errant(_as_state(primary), _as_state(other))
     if upstream.error or not (upstream.receiver and upstream.applier):
         why = upstream.error or "its receiver or its applier is stopped"
         yield f"{other.member} does not replicate: {why}"
+
+
+def _as_state(facts: Facts) -> MemberState:
+    return MemberState(
+        facts.member,
+        facts.flavor,
+        origin=facts.origin,
+        received=facts.applied,
+        applied=facts.applied,
+    )
 
 
 def _is(server_id: int, uuid: str, facts: Facts) -> bool:

@@ -98,6 +98,7 @@ class Facts:
     :ivar supervisor: a wrapper that starts the server again when it ends (mysqld_safe), or ""
     :ivar foreign, keyless: tables that are not InnoDB's; without a primary key. None: could not be counted
     :ivar listen: address of the agent's API
+    :ivar applied, origin: GTIDs that it has, and the stream of those that it issues, as in ``MemberState``
     :ivar clock_offset: seconds by which its host's clock is ahead of the asker's; None when unknown
     """
 
@@ -122,6 +123,8 @@ class Facts:
     keyless: Tables | None = None
     binlog_index_found: bool = True
     listen: str = ""
+    applied: str = ""
+    origin: str = ""
     clock_offset: float | None = None
 
     @property

@@ -90,7 +90,6 @@ class Adoption:
             return None, (*against, *planned.reasons)
         if before := known_before(leader.cluster, leader.view()):
             against += before.reasons
-        against += diverged(leader.cluster, leader.view(), planned.primary)
         return planned, tuple(against)
 
     async def _carry_out(self, planned: Plan) -> None:

@@ -23,6 +23,12 @@ SQL_SECONDS = 3.0
 TABLES_SECONDS = 5.0
 MOST_NAMES = 5
 
+GTIDS = {
+    Flavor.MARIADB: "SELECT @@global.gtid_binlog_state AS applied, "
+    "CONCAT(@@global.gtid_domain_id, '-', @@server_id) AS origin",
+    Flavor.MYSQL: "SELECT @@global.gtid_executed AS applied, @@server_uuid AS origin",
+}
+
 FOREIGN = """
     SELECT CONCAT(table_schema, '.', table_name) AS name FROM information_schema.tables
     WHERE table_type = 'BASE TABLE' AND engine <> 'InnoDB' AND table_schema NOT IN
@@ -97,11 +103,14 @@ def _asked(facts: Facts, connection: Connection) -> Facts:
     )
     variables = {str(row["Variable_name"]): str(row["Value"]) for row in rows}
     mysql = facts.flavor is Flavor.MYSQL
+    gtids = connection.look(GTIDS[facts.flavor], deadline)[0]
     status = "SHOW REPLICA STATUS" if mysql else "SHOW ALL REPLICAS STATUS"
     upstreams = connection.look(status, deadline)
     return replace(
         facts,
         version=variables.get("version", ""),
+        applied=str(gtids["applied"]).replace("\n", ""),
+        origin=str(gtids["origin"]),
         variables=variables,
         plugins=_plugins(variables.get("plugin_dir", "")),
         upstreams=tuple(map(_mysql_upstream if mysql else _mariadb_upstream, upstreams)),

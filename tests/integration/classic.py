@@ -171,7 +171,10 @@ class Classic:
     def start_daemons(self) -> None:
         self.start_agents()
         self._spawn("manager", self.manager_config, self.manager_log)
-        wait_until(self._answers, 20, f"the manager answers: {tail(self.manager_log)}")
+        try:
+            wait_until(self._answers, 20, "manager and agents answer")
+        except AssertionError:
+            raise AssertionError(self.logs()) from None
 
     def start_agents(self) -> None:
         for server in self.servers:
@@ -187,14 +190,23 @@ class Classic:
             return False
         return all(member["state"] != "unknown" for member in members)
 
-    def workload(self, writers: int = 4, rate: float | None = None) -> Workload:
+    @contextmanager
+    def writing(self, writers: int = 4, rate: float | None = None) -> Iterator[Workload]:
+        """Writers at work, which find the primary by themselves."""
         targets = tuple(Target(s.name, HOST, s.bare.port) for s in self.servers)
-        return Workload(targets, CLIENT, writers, rate)
+        workload = Workload(targets, CLIENT, writers, rate)
+        workload.start()
+        try:
+            wait_until(lambda: workload.acknowledged() > 20 * writers, 20, "writes")
+            yield workload
+        finally:
+            workload.stop()
 
     def wait_whole(self, seconds: float = 60) -> dict[str, Any]:
-        wait_until(
-            lambda: bool(self.status()["whole"]), seconds, f"the cluster is whole; {self.logs()}"
-        )
+        try:
+            wait_until(lambda: bool(self.status()["whole"]), seconds, "the cluster is whole")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {self.status()}\n{self.logs()}") from None
         return self.status()
 
     def status(self) -> dict[str, Any]:
@@ -238,7 +250,7 @@ class Classic:
     def end(self) -> None:
         self.client.close()
         for daemon in self._daemons:
-            daemon.end()
+            daemon.end(0)
         self._spawner.bury()
         for server in self.servers:
             server.end()

@@ -10,15 +10,24 @@ from typer.testing import CliRunner, Result
 
 from holdfast.cli.main import app
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.workload import Workload
 from tests.integration.classic import CLUSTER, OLD, Classic, classic, follow
 from tests.integration.servers import wait_until
 
+SEMI_SYNC: dict[Flavor, tuple[dict[str, str | int], dict[str, str | int]]] = {
+    Flavor.MARIADB: (
+        {"rpl_semi_sync_master_enabled": "ON"},
+        {"rpl_semi_sync_slave_enabled": "ON"},
+    ),
+    Flavor.MYSQL: (
+        {"plugin-load-add": "semisync_source.so", "rpl_semi_sync_source_enabled": "ON"},
+        {"plugin-load-add": "semisync_replica.so", "rpl_semi_sync_replica_enabled": "ON"},
+    ),
+}
+"""How a primary and its replicas may have been set up before: with a time-out of ten seconds."""
+
 
 def adopt(cluster: Classic, *further: str) -> Result:
-    return CliRunner().invoke(
-        app, ["adopt", *cluster.arguments, "--cluster", CLUSTER, *further], catch_exceptions=True
-    )
+    return CliRunner().invoke(app, ["adopt", *cluster.arguments, "--cluster", CLUSTER, *further])
 
 
 def refused(cluster: Classic) -> list[str]:
@@ -30,135 +39,132 @@ def refused(cluster: Classic) -> list[str]:
     return list(json.loads(result.stdout)["against"])
 
 
-@pytest.fixture
-def running(flavor: Flavor) -> Iterator[Classic]:
+def follows_as(cluster: Classic, number: int) -> str:
+    row = cluster.servers[number].bare.sql("SHOW REPLICA STATUS")[0]
+    return str(row.get("Source_User") or row.get("Master_User"))
+
+
+@pytest.fixture(scope="module")
+def unadopted(flavor: Flavor) -> Iterator[Classic]:
+    """Each test leaves it as it was."""
     with classic(flavor) as made:
         made.start_daemons()
         yield made
 
 
-@pytest.fixture
-def writing(running: Classic) -> Iterator[Workload]:
-    workload = running.workload()
-    workload.start()
-    yield workload
-    workload.stop()
+def test_under_load_it_becomes_whole_and_survives_the_loss_of_its_primary(flavor: Flavor) -> None:
+    with classic(flavor) as running, running.writing() as workload:
+        running.start_daemons()
+        begun = workload.report().times()[-1]
+        result = adopt(running, "--yes", "--timeout", "60")
+        assert result.exit_code == 0, f"{result.output}\n{result.exception}\n{running.logs()}"
+        status = running.status()
+        assert (status["primary"], status["acks"], status["mode"]) == ("m1", 1, "strong")
+        assert {member["role"] for member in status["members"]} == {"primary", "voter"}
+        for number in (1, 2):
+            assert follows_as(running, number) == running.servers[number].account.user
+        gap = workload.report().gaps_after(begun)[0]
+        print(f"\nlongest gap between acknowledged writes while adopting: {gap.ms:.0f} ms")
+        again = adopt(running, "--yes")
+        assert again.exit_code == 1
+        assert "managed already" in str(again.exception)
+
+        before = workload.acknowledged()
+        running.primary.kill()
+        wait_until(
+            lambda: running.status()["primary"] != "m1" and workload.acknowledged() > before + 100,
+            30,
+            "another takes over and is written to",
+        )
+        report = workload.stop()
+        running.wait_whole()
+        assert running.servers[0].process().find() is not None, "its agent has started it"
+        running.check(report)
 
 
-def test_under_load_it_becomes_whole_and_loses_its_primary_without_losing_a_write(
-    running: Classic, writing: Workload
+def test_what_waited_for_replicas_before_goes_on_and_an_attempt_that_was_cut_short_is_done_again(
+    flavor: Flavor,
 ) -> None:
-    wait_until(lambda: writing.acknowledged() > 200, 20, "writes before")
-    begun = writing.report().times()[-1]
-    result = adopt(running, "--yes", "--timeout", "60")
-    assert result.exit_code == 0, f"{result.output}\n{result.exception}\n{running.logs()}"
-    status = running.wait_whole(1)
-    assert status["primary"] == "m1"
-    assert status["acks"] == 1
-    assert {member["role"] for member in status["members"]} == {"primary", "voter"}
-    for server in running.servers[1:]:
-        assert follows_as(running, server.name) == server.account.user
-    before = writing.acknowledged()
-    gap = writing.report().gaps_after(begun)[0]
-    print(f"\nlongest gap between acknowledged writes while adopting: {gap.ms:.0f} ms")
-    running.primary.kill()
-    wait_until(
-        lambda: running.status()["primary"] != "m1" and writing.acknowledged() > before + 100,
-        30,
-        f"another takes over; {running.logs()}",
-    )
-    report = writing.stop()
-    status = running.wait_whole()
-    assert running.servers[0].process().find() is not None
-    running.check(report)
+    """It was semi-sync. Accounts are there, with other passwords, and one replica follows by its own already."""
+    primary, replica = SEMI_SYNC[flavor]
+    with (
+        classic(flavor, extra={0: primary, 1: replica, 2: replica}) as running,
+        running.writing() as workload,
+    ):
+        for server in running.servers:
+            running.primary.sql(f"CREATE USER '{server.account.user}'@'%' IDENTIFIED BY 'other'")
+        running.start_daemons()
+        result = adopt(running, "--yes", "--timeout", "60")
+        assert result.exit_code == 0, f"{result.output}\n{result.exception}\n{running.logs()}"
+        report = workload.stop()
+        assert max(gap.ms for gap in report.gaps_after(0)) < 9000, "nothing waited for a time-out"
+        running.wait_whole()
+        running.check(report)
 
 
-def follows_as(cluster: Classic, name: str) -> str:
-    server = next(each.bare for each in cluster.servers if each.name == name)
-    row = server.sql("SHOW REPLICA STATUS")[0]
-    return str(row.get("Source_User") or row.get("Master_User"))
+def test_without_an_order_a_running_cluster_is_left_alone(unadopted: Classic) -> None:
+    reason = unadopted.status()["reason"]
+    assert "holdfast adopt" in reason or "starting" in reason
+    assert not [e for e in unadopted.client.events(CLUSTER, 0, 0) if e["kind"] == "command"]
 
 
-def test_a_dry_run_tells_the_plan_and_does_nothing(running: Classic) -> None:
-    result = adopt(running, "--dry-run")
+def test_a_dry_run_tells_the_plan_and_does_nothing(unadopted: Classic) -> None:
+    result = adopt(unadopted, "--dry-run")
     assert result.exit_code == 0, result.output
     assert "m1 is primary and stays it" in result.output
     assert "m2, m3" in result.output
-    assert running.status()["primary"] is None
-    assert follows_as(running, "m2") == OLD.user
-    users = {row["User"] for row in running.primary.sql("SELECT User FROM mysql.user")}
+    assert unadopted.status()["primary"] is None
+    assert follows_as(unadopted, 1) == OLD.user
+    users = {row["User"] for row in unadopted.primary.sql("SELECT User FROM mysql.user")}
     assert not any(user.startswith("repl_") for user in users)
 
 
-def test_adopted_again_it_is_refused(running: Classic) -> None:
-    assert adopt(running, "--yes").exit_code == 0
-    result = adopt(running, "--yes")
+def test_members_that_the_manager_does_not_have_are_refused(unadopted: Classic) -> None:
+    result = adopt(unadopted, "--dry-run", "--member", f"m9={unadopted.servers[0].agent_url}")
     assert result.exit_code == 1
-    assert "managed already" in str(result.exception)
+    assert "the manager's file has other members" in str(result.exception)
 
 
-def test_what_stands_against_it_is_told_at_once_and_nothing_is_done(running: Classic) -> None:
-    second, third = running.servers[1:]
-    # two that take writes
-    second.bare.sql("SET GLOBAL read_only = 0")
-    assert any("m1 and m2 both take writes" in reason for reason in refused(running))
-    second.bare.sql("SET GLOBAL read_only = 1")
-    # a chain
-    third.bare.sql("STOP REPLICA", "RESET REPLICA ALL")
-    assert any("m3 follows nobody" in reason for reason in refused(running))
-    follow(third.bare, second.bare)
+def test_two_servers_that_take_writes_are_refused(unadopted: Classic) -> None:
+    second = unadopted.servers[1].bare
+    second.sql("SET GLOBAL read_only = 0")
+    assert any("m1 and m2 both take writes" in reason for reason in refused(unadopted))
+    second.sql("SET GLOBAL read_only = 1")
+
+
+def test_a_replica_that_does_not_follow_the_primary_is_refused(unadopted: Classic) -> None:
+    second, third = (server.bare for server in unadopted.servers[1:])
+    second.sql("STOP REPLICA")
+    third.sql("STOP REPLICA", "RESET REPLICA ALL")
+    reasons = refused(unadopted)
+    assert any("m2 does not replicate" in reason for reason in reasons), reasons
+    assert any("m3 follows nobody" in reason for reason in reasons), reasons
+    second.sql("START REPLICA")
+    follow(third, second)
     wait_until(
-        lambda: any("m3 follows m2" in reason for reason in refused(running)), 10, "seen as a chain"
+        lambda: any("m3 follows m2" in reason for reason in refused(unadopted)), 10, "a chain"
     )
-    third.bare.sql("STOP REPLICA", "RESET REPLICA ALL")
-    # positions that are no GTIDs
-    follow(third.bare, running.primary, gtid=False)
+    third.sql("STOP REPLICA", "RESET REPLICA ALL")
+    follow(third, unadopted.primary, gtid=False)
     wait_until(
-        lambda: any("m3 replicates by file and position" in r for r in refused(running)),
+        lambda: any("m3 replicates by file and position" in r for r in refused(unadopted)),
         10,
-        "seen to use no GTIDs",
+        "a replica without GTIDs",
     )
-    third.bare.sql("STOP REPLICA", "RESET REPLICA ALL")
-    follow(third.bare, running.primary)
-    # a replica that stands still
-    second.bare.sql("STOP REPLICA")
-    assert any("m2 does not replicate" in reason for reason in refused(running))
-    second.bare.sql("START REPLICA")
-    # an option file that would boot it as something else
-    third.write_option_file(read_only="OFF")
-    against = refused(running)
-    assert [reason for reason in against if reason.startswith("m3: the option file says read_only")]
+    third.sql("STOP REPLICA", "RESET REPLICA ALL")
+    follow(third, unadopted.primary)
+    unadopted.wait_level()
+
+
+def test_what_a_check_finds_wrong_is_refused(unadopted: Classic) -> None:
+    third = unadopted.servers[2]
+    third.write_option_file(read_only="OFF", binlog_format="STATEMENT")
+    wrong = [reason for reason in refused(unadopted) if reason.startswith("m3: the option file")]
+    assert len(wrong) == 2, wrong
     third.write_option_file()
-    # what only a replica has
-    closed = "SET GLOBAL super_read_only = 0"
-    if running.primary.flavor is Flavor.MYSQL:
-        second.bare.sql(closed)
-    second.bare.sql("CREATE TABLE app.stray (id INT PRIMARY KEY)")
-    wait_until(
-        lambda: (
-            any("m2 has transactions that m1 lacks" in r for r in refused(running))
-            or running.primary.flavor is Flavor.MYSQL
-        ),
-        10,
-        "the stray is seen",
-    )
-    running.primary.sql("SELECT 1")
 
 
-def test_an_adoption_that_was_cut_short_is_done_again(running: Classic, writing: Workload) -> None:
-    """Its accounts are there, one replica follows by its own, and there is no record."""
-    for server in running.servers:
-        running.primary.sql(
-            f"CREATE USER '{server.account.user}'@'%' IDENTIFIED BY 'another password'"
-        )
-    result = adopt(running, "--yes")
-    assert result.exit_code == 0, f"{result.output}\n{result.exception}\n{running.logs()}"
-    report = writing.stop()
-    running.wait_whole()
-    running.check(report)
-
-
-def test_without_an_order_a_running_cluster_is_left_alone(running: Classic) -> None:
-    reason = running.status()["reason"]
-    assert "holdfast adopt" in reason or "starting" in reason
-    assert not [e for e in running.client.events(CLUSTER, 0, 0) if e["kind"] == "command"]
+def test_a_replica_with_a_transaction_of_its_own_is_refused(unadopted: Classic) -> None:
+    """The last one: it cannot be undone."""
+    unadopted.servers[1].bare.sql("CREATE TABLE app.stray (id INT PRIMARY KEY)")
+    assert any("m2 has transactions that m1 lacks" in reason for reason in refused(unadopted))
