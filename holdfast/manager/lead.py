@@ -187,6 +187,17 @@ class Leader:
         self.events.add(EventKind.DECIDED, f"{record.primary} goes on: {refusal}", record.primary)
         return True
 
+    async def carry_out(self, step: Send) -> None:
+        """Have a command carried out in the present term, beside what is decided.
+
+        :raises Unreachable: this manager does not lead the cluster
+        :raises HoldfastError: by consequence
+        """
+        self.refuse_elsewhere()
+        if self._actor is None:
+            raise Unreachable(f"this manager does not lead: {self._decision.reason}")
+        await self._actor.order(self._term, step)
+
     async def prepare(self, step: Send) -> None:
         """Have a command carried out before there is a record.
 

@@ -9,7 +9,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from holdfast.core.cluster import Member
-from holdfast.core.commands import Promise
+from holdfast.core.commands import EnsureAccount, Promise
+from holdfast.core.decision import Send
 from holdfast.core.gtid import Flavor
 from holdfast.core.settings import Mode, WhenAlone
 from holdfast.core.view import MemberState, View
@@ -18,7 +19,7 @@ from holdfast.manager.client import AgentClient
 from holdfast.manager.configure import MOST_MEMBERS, Changed, prices
 from holdfast.manager.events import EventKind
 from holdfast.manager.lead import Leader
-from holdfast.wire import Identity
+from holdfast.wire import AccountReply, Identity
 
 DEFAULT_PORT = 3306
 
@@ -82,18 +83,19 @@ class People:
         _refuse_known(leader, newcomer.name)
         probe = leader.connect(Member(newcomer.name, "", 0, newcomer.agent))
         try:
-            identity, state = await _asked(probe)
+            identity, state, account = await _asked(probe)
         finally:
             await probe.close()
         host = newcomer.host or identity.host or urlsplit(newcomer.agent).hostname or ""
         port = newcomer.port or identity.port or DEFAULT_PORT
-        account = identity.account or f"repl_{newcomer.name}"
-        member = Member(newcomer.name, host, port, newcomer.agent, account)
+        member = Member(newcomer.name, host, port, newcomer.agent, account.user)
+        _refuse_misfit(leader, member, identity, state)
+        if leader.record:
+            made = EnsureAccount(account.user, account.authentication)
+            await leader.carry_out(Send(leader.record.primary, made))
         async with leader.deciding:
             _refuse_known(leader, newcomer.name)
-            against = _against(leader, member, identity, state)
-            if against:
-                raise Refused(f"{newcomer.name} cannot become a member: {'; '.join(against)}")
+            _refuse_misfit(leader, member, identity, state)
             configured = leader.configured
             changed = configured.changed.with_member(configured.given, member)
             await self._save(changed, f"{member.name} ({member.address}) is a member from now on")
@@ -139,14 +141,22 @@ class People:
         leader.events.add(EventKind.CONFIGURED, event)
 
 
-async def _asked(agent: AgentClient) -> tuple[Identity, MemberState]:
-    identity, reply = await asyncio.gather(agent.identity(), agent.state(None, 0))
-    return identity, reply.state
+async def _asked(agent: AgentClient) -> tuple[Identity, MemberState, AccountReply]:
+    identity, reply, account = await asyncio.gather(
+        agent.identity(), agent.state(None, 0), agent.account()
+    )
+    return identity, reply.state, account
 
 
 def _refuse_known(leader: Leader, name: str) -> None:
     if name in {member.name for member in leader.cluster.members}:
         raise Refused(f"{name} is a member already")
+
+
+def _refuse_misfit(leader: Leader, member: Member, identity: Identity, state: MemberState) -> None:
+    against = _against(leader, member, identity, state)
+    if against:
+        raise Refused(f"{member.name} cannot become a member: {'; '.join(against)}")
 
 
 def _against(leader: Leader, member: Member, identity: Identity, state: MemberState) -> list[str]:

@@ -5,62 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from holdfast.core.commands import Command
 from holdfast.core.gtid import Flavor
-from holdfast.core.status import Role, Status
-from holdfast.errors import Unreachable
+from holdfast.core.status import Role
 from holdfast.manager.configure import Given
 from holdfast.manager.events import EventKind
 from holdfast.manager.lead import Leader
 from holdfast.store.sqlite import SqliteStore
-from holdfast.wire import CommandReply, StateReply
 from tests.model.world import World
-
-SECONDS = 10.0
-
-
-class MemoryAgent:
-    """What ``AgentClient`` is to a real agent."""
-
-    def __init__(self, world: World, name: str) -> None:
-        self._world = world
-        self._name = name
-
-    async def state(self, since: int | None, wait: float) -> StateReply:
-        await asyncio.sleep(0.005)
-        self._there()
-        self._world.replicate()
-        state = self._world.hosts[self._name].state()
-        return StateReply(state=state, version=time.monotonic_ns())
-
-    async def command(self, term: int, command: Command) -> CommandReply:
-        await asyncio.sleep(0.001)
-        self._there()
-        error = ""
-        try:
-            self._world.execute(self._name, term, command, interrupted=False)
-        except ValueError as refused:
-            error = str(refused)
-        return CommandReply(
-            state=self._world.hosts[self._name].state(),
-            version=time.monotonic_ns(),
-            error="Refused" if error else "",
-            message=error,
-        )
-
-    def _there(self) -> None:
-        if not self._world.hosts[self._name].agent_up:
-            raise Unreachable("connection refused")
-
-    async def close(self) -> None:
-        pass
+from tests.unit.memory_agent import MemoryAgent, managing, until
 
 
 def new_world(flavor: Flavor = Flavor.MARIADB) -> World:
@@ -69,34 +25,12 @@ def new_world(flavor: Flavor = Flavor.MARIADB) -> World:
 
 def leader(world: World, store: SqliteStore, name: str = "c") -> Leader:
     given = Given(name, world.cluster.members)
-    return Leader(given, lambda member: MemoryAgent(world, member.name), store)  # type: ignore[arg-type,return-value]
+    return Leader(given, lambda member: MemoryAgent(world, member.name, []), store)  # type: ignore[arg-type,return-value]
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     return tmp_path / "store.db"
-
-
-@asynccontextmanager
-async def managing(*leaders: Leader) -> AsyncIterator[None]:
-    """As one manager process: ended without a farewell at the end of the block."""
-    tasks = [asyncio.create_task(each.run()) for each in leaders]
-    try:
-        yield
-    finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-
-
-async def until(led: Leader, reached: Callable[[Status], bool]) -> Status:
-    end = time.monotonic() + SECONDS
-    while not reached(status := led.status()):
-        assert time.monotonic() < end, status
-        await asyncio.sleep(0.01)
-    return status
 
 
 def test_two_clusters_in_one_manager(path: Path) -> None:

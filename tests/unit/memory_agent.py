@@ -1,0 +1,95 @@
+"""Agents in memory, and managers that run on them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from holdfast.core.commands import Command
+from holdfast.core.status import Status
+from holdfast.errors import Unreachable
+from holdfast.manager.lead import Leader
+from holdfast.wire import AccountReply, CommandReply, Identity, StateReply
+from tests.model.world import World
+
+SECONDS = 10.0
+
+
+class MemoryAgent:
+    """What ``AgentClient`` is to a real agent.
+
+    :ivar asked: every command, of all members, in order
+    """
+
+    asked: list[tuple[str, Command]]
+
+    def __init__(self, world: World, name: str, asked: list[tuple[str, Command]]) -> None:
+        self._world = world
+        self._name = name
+        self.asked = asked
+
+    async def state(self, since: int | None, wait: float) -> StateReply:
+        await asyncio.sleep(0.005)
+        self._there()
+        self._world.replicate()
+        state = self._world.hosts[self._name].state()
+        return StateReply(state=state, version=time.monotonic_ns())
+
+    async def identity(self) -> Identity:
+        self._there()
+        host = self._world.hosts[self._name]
+        return Identity(
+            cluster="c", name=self._name, flavor=host.flavor, host=self._name, port=3306
+        )
+
+    async def account(self) -> AccountReply:
+        self._there()
+        return AccountReply(user=f"repl_{self._name}", authentication="*" + "0" * 40)
+
+    async def command(self, term: int, command: Command) -> CommandReply:
+        await asyncio.sleep(0.001)
+        self._there()
+        self.asked.append((self._name, command))
+        error = ""
+        try:
+            self._world.execute(self._name, term, command, interrupted=False)
+        except ValueError as refused:
+            error = str(refused)
+        return CommandReply(
+            state=self._world.hosts[self._name].state(),
+            version=time.monotonic_ns(),
+            error="Refused" if error else "",
+            message=error,
+        )
+
+    def _there(self) -> None:
+        if self._name not in self._world.hosts or not self._world.hosts[self._name].agent_up:
+            raise Unreachable("connection refused")
+
+    async def close(self) -> None:
+        pass
+
+
+@asynccontextmanager
+async def managing(*leaders: Leader) -> AsyncIterator[None]:
+    """As one manager process: ended without a farewell at the end of the block."""
+    tasks = [asyncio.create_task(each.run()) for each in leaders]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+
+
+async def until(led: Leader, reached: Callable[[Status], bool]) -> Status:
+    end = time.monotonic() + SECONDS
+    while not reached(status := led.status()):
+        assert time.monotonic() < end, status
+        await asyncio.sleep(0.01)
+    return status
