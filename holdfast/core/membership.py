@@ -204,12 +204,12 @@ def unbarrable(record: Record, view: View, name: str) -> bool:
     state = view.state(name)
     if state is None or not state.up or state.silent_seconds or state.busy:
         return False
-    if (name, state.incarnation) in record.target.voters:
+    if record.votes(name, state.incarnation):
         return True
     return (
         state.term == record.term
         and not state.semi_sync.replica
-        and not record.votes(name, state.incarnation)
+        and not record.counts(name, state.incarnation)
     )
 
 

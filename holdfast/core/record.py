@@ -95,9 +95,14 @@ class Record:
         """For how many acknowledgements the primary waits, by ``quorum.extendable``."""
         return self.target.acks
 
-    def votes(self, name: str, incarnation: str) -> bool:
-        """Whether that run of that member is a voter of a configuration in force."""
+    def counts(self, name: str, incarnation: str) -> bool:
+        """Whether that run of that member is a voter of any configuration in force: what it has received may be the
+        one copy that a recovery quorum relies on."""
         return any((name, incarnation) in each.voters for each in self.configurations)
+
+    def votes(self, name: str, incarnation: str) -> bool:
+        """Whether that run of that member is to acknowledge: it is a voter of the target."""
+        return (name, incarnation) in self.target.voters
 
     def recoverable(self, promised: Iterable[tuple[str, str]]) -> bool:
         """Whether these promises make it safe to depose the primary. Only mode strong can be sure of it."""

@@ -50,7 +50,7 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
         return Rejoin(Fence(), f"it takes writes, and {record.primary} is the primary")
     if primary is None or not primary.up:
         return Rejoin(reason=_idle(state, record.primary))
-    if state.up and record.votes(name, state.incarnation) and (why := spoiled(primary, state)):
+    if state.up and record.counts(name, state.incarnation) and (why := spoiled(primary, state)):
         return _unseat(record, state, why)
     if state.unfit:
         return _clone(cluster, record, view, primary, state, state.unfit)

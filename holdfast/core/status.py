@@ -152,7 +152,7 @@ def _role(
         return Role.PRIMARY if state.up else Role.OUT
     if not state.up:
         return Role.OUT
-    if record.votes(member.name, state.incarnation):
+    if record.counts(member.name, state.incarnation):
         return Role.VOTER
     following = state.replication.source == cluster.member(record.primary).address
     return Role.LEARNER if following else Role.OUT

@@ -70,8 +70,9 @@ def test_whatever_is_set_meanwhile(flavor: Flavor, members: int, choices: list[S
         assert run.well, f"seed {seed}: {run.reason}"
         failovers += run.failovers
         changes += len(seen)
-    assert failovers or members == 2, "the storms did not make the cluster fail over"
-    assert changes > SEEDS // 2, "the settings changed nothing"
+    if choices[-1].allow_loss or (choices[-1].mode is Mode.STRONG and members > 2):
+        assert failovers, "the storms did not make the cluster fail over"
+    assert changes > SEEDS // 4, "the settings changed nothing"
 
 
 @pytest.mark.parametrize("flavor", list(Flavor))
