@@ -156,7 +156,7 @@ class Duties:
                 self._server.bar(user, deadline)
                 steps.done("barred")
             case Unbar(user=user):
-                self._primary("unbar")
+                self._up("unbar")  # another may have to fetch from a replica that was primary once
                 self._server.unbar(user, deadline)
                 steps.done("let in")
             case Restart():
