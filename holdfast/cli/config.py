@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from holdfast.cli.columns import print_columns
 from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
 from holdfast.errors import BadInput, HoldfastError, Refused
 
@@ -104,34 +105,29 @@ def edit(
         except HoldfastError as error:
             text = f"# Refused: {error}\n{_without_complaint(text)}"
             print(f"holdfast: {error}", file=sys.stderr)
-            if not sys.stdin.isatty() or not typer.confirm("Edit again?", default=True):
-                raise
+            if not _again():
+                raise Refused("nothing was changed") from error
             continue
         told = [f"{key} = {value}" for key, value in wanted.items()]
         _tell(changed, [*told, *(f"{key} is taken out" for key in removed)], False)
         return
 
 
-def _print(items: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-    from rich.text import Text
+def _again() -> bool:
+    return sys.stdin.isatty() and typer.confirm("Edit again?", default=True)
 
-    console = Console(highlight=False, soft_wrap=True)
-    key_width = max(len(each["key"]) for each in items)
-    value_width = max(len(each["text"]) for each in items)
-    head = f"{'key':{key_width}}  {'value':{value_width}}  {'from':7}  meaning"
-    console.print(Text(head, style="dim"))
+
+def _print(items: list[dict[str, Any]]) -> None:
     told: set[str] = set()
+    rows = []
     for item in items:
         # of a key that every member has, once is enough
         meaning = "" if item["meaning"] in told else item["meaning"]
         told.add(item["meaning"])
         style = "" if item["source"] == "default" else "bold"
-        line = Text(f"{item['key']:{key_width}}  {item['text'] or '-':{value_width}}  ", style)
-        line.append(f"{item['source']:7}  ", "not bold")
-        line.append(meaning, "not bold dim")
-        line.rstrip()
-        console.print(line)
+        value = item["text"] or "-"
+        rows.append([(item["key"], style), (value, style), (item["source"], ""), (meaning, "dim")])
+    print_columns(("key", "value", "from", "meaning"), rows)
 
 
 def _tell(answer: dict[str, Any], what: list[str], as_json: bool) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli.columns import print_columns
 from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
 from holdfast.errors import BadInput, DeadlinePassed, Refused, Unreachable
 
@@ -42,10 +43,11 @@ def list_members(
     if as_json:
         print(json.dumps(members))
         return
-    widths = [max(len(str(each[key])) for each in members) for key in ("name", "host")]
-    for each in members:
-        address = f"{each['host']}:{each['port']}"
-        print(f"{each['name']:{widths[0]}}  {address:{widths[1] + 6}}  {each['agent']}")
+    rows = [
+        [(each["name"], ""), (f"{each['host']}:{each['port']}", ""), (each["agent"], "")]
+        for each in members
+    ]
+    print_columns((), rows)
 
 
 @app.command()

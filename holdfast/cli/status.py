@@ -8,6 +8,7 @@ from typing import Any
 
 import typer
 
+from holdfast.cli.columns import print_columns
 from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
 
 NOT_WRITABLE = 4
@@ -61,7 +62,6 @@ def short_gtids(text: str, width: int = 40) -> str:
 
 def _print(answer: dict[str, Any]) -> None:
     from rich.console import Console
-    from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
@@ -72,22 +72,20 @@ def _print(answer: dict[str, Any]) -> None:
         for heading, cell in FURTHER.items()
         if any(cell(member) for member in members)
     }
-    table = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 2, 0, 0))
-    for heading in ("member", "address", "role", *further, "state", "received"):
-        table.add_column(heading, no_wrap=True)
-    table.add_column("lag", justify="right")
-    for member in members:
-        lag = member["lag_seconds"]
-        table.add_row(
-            Text(member["name"]),
-            Text(f"{member['host']}:{member['port']}"),
-            Text(member["role"], style=STYLES.get(member["role"], "")),
-            *(Text(cell(member)) for cell in further.values()),
-            Text(member["state"]),
-            Text(short_gtids(member["received"])),
-            Text("-" if lag is None else f"{lag:g} s"),
-        )
-    console.print(table)
+    head = ("member", "address", "role", *further, "state", "received", "lag")
+    rows = [
+        [
+            (member["name"], ""),
+            (f"{member['host']}:{member['port']}", ""),
+            (member["role"], STYLES.get(member["role"], "")),
+            *((cell(member), "") for cell in further.values()),
+            (member["state"], ""),
+            (short_gtids(member["received"]), ""),
+            ("-" if member["lag_seconds"] is None else f"{member['lag_seconds']:g} s", ""),
+        ]
+        for member in members
+    ]
+    print_columns(head, rows, right=("behind", "lag"))
     for member in members:
         if member.get("progress"):
             console.print(Text(f"{member['name']}: {progress_line(member['progress'])}"))
@@ -134,12 +132,12 @@ def duration(seconds: float) -> str:
 
 def _stage(member: dict[str, Any]) -> str:
     stage = str(member.get("stage") or "")
-    return "" if stage == "voter" else stage
+    return "" if stage == member["role"] else stage
 
 
 def _behind(member: dict[str, Any]) -> str:
     behind, left = member.get("bytes_behind"), member.get("eta_seconds")
-    if not _stage(member) or behind is None:
+    if member["role"] in ("primary", "voter") or not behind:
         return ""
     return amount(behind) + ("" if left is None else f", {duration(left)} left")
 

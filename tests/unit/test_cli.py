@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -38,22 +39,48 @@ STATUS: dict[str, Any] = {
 }  # fmt: skip
 
 
+SETTINGS: dict[str, Any] = {
+    "version": 4,
+    "settings": [
+        {"key": "mode", "value": "async", "text": "async", "source": "store", "meaning": "how"},
+        {"key": "ack_patience", "value": 0.5, "text": "500ms", "source": "store", "meaning": "p"},
+        {"key": "members.m1.zone", "value": "", "text": "", "source": "default", "meaning": "z"},
+        {"key": "members.m2.zone", "value": "b", "text": "b", "source": "file", "meaning": "z"},
+    ],
+}
+MEMBERS = [
+    {"name": "m1", "host": "db1", "port": 3306, "agent": "http://db1:7401"},
+    {"name": "m22", "host": "db22", "port": 3307, "agent": "http://db22:7401"},
+]
+
+
 class _Manager(BaseHTTPRequestHandler):
     """Answers as a manager would."""
 
     status: ClassVar[dict[str, Any]] = STATUS
     clusters: ClassVar[list[str]] = ["shop"]
+    settings: ClassVar[dict[str, Any]] = SETTINGS
+    posts: ClassVar[dict[str, list[tuple[int, Any]]]] = {}
+    asked: ClassVar[list[tuple[str, Any]]] = []
 
     def do_GET(self) -> None:
         answers = {
             "/v1/clusters": {"clusters": self.clusters},
             "/v1/clusters/shop/status": self.status,
+            "/v1/clusters/shop/settings": self.settings,
+            "/v1/clusters/shop/members": {"members": MEMBERS},
         }
         if self.headers["Authorization"] != "Bearer s3cret":
             return self._answer(401, {"detail": "no"})
         if self.path not in answers:
             return self._answer(404, {"detail": f"no cluster {self.path}"})
         return self._answer(200, answers[self.path])
+
+    def do_POST(self) -> None:
+        length = int(self.headers["Content-Length"])
+        self.asked.append((self.path, json.loads(self.rfile.read(length))))
+        code, body = self.posts[self.path].pop(0)
+        return self._answer(code, body)
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
@@ -71,6 +98,7 @@ def manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """The URL of a manager of one cluster, and a token for it in the environment."""
     (tmp_path / "token").write_text("s3cret\n")
     monkeypatch.setenv("HOLDFAST_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setattr(_Manager, "asked", [])
     server = ThreadingHTTPServer(("127.0.0.1", 0), _Manager)
     server.daemon_threads = True
     thread = Thread(target=server.serve_forever)
@@ -210,3 +238,234 @@ def test_a_wrong_token_is_bad_input(
 )  # fmt: skip
 def test_gtids_are_shortened_for_people(text: str, shown: str) -> None:
     assert short_gtids(text, 30) == shown
+
+
+def test_config_show_says_where_each_value_comes_from(
+    manager: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("config", "show", "--manager", manager) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "key              value  from     meaning",
+        "mode             async  store    how",
+        "ack_patience     500ms  store    p",
+        "members.m1.zone  -      default  z",
+        "members.m2.zone  b      file",
+    ]
+    assert exit_code("config", "show", "--manager", manager, "--json") == 0
+    assert json.loads(capsys.readouterr().out) == SETTINGS
+
+
+def test_config_set_sends_all_at_once_and_tells_what_is_given_up(
+    manager: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/v1/clusters/shop/settings"
+    posts = {path: [(200, {"version": 5, "notes": ["mode: it gives something up"]})]}
+    monkeypatch.setattr(_Manager, "posts", posts)
+    assert exit_code("config", "set", "mode", "async", "a", "b", "--manager", manager) == 0
+    said = capsys.readouterr()
+    assert said.out.splitlines() == ["mode = async", "a = b"]
+    assert said.err == "note: mode: it gives something up\n"
+    sent = {"set": {"mode": "async", "a": "b"}, "unset": [], "expected": None}
+    assert _Manager.asked == [(path, sent)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("mode",), "mode: needs a value"),
+        (("mode", "async", "mode", "strong"), "config set: a key is given twice"),
+    ],
+)
+def test_config_set_without_pairs_is_refused_here(
+    arguments: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("config", "set", *arguments) == 1
+    assert said(capsys).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("code", "error", "exits"),
+    [
+        (400, {"error": "BadInput", "message": "mode: must be something"}, 1),
+        (409, {"error": "Refused", "message": "no"}, 1),
+        (503, {"error": "Unreachable", "message": "it does not lead"}, 3),
+        (504, {"error": "OutcomeUnknown", "message": "perhaps"}, 3),
+    ],
+)
+def test_what_the_manager_refuses_has_its_consequence_here(
+    manager: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    error: dict[str, str],
+    exits: int,
+) -> None:
+    monkeypatch.setattr(_Manager, "posts", {"/v1/clusters/shop/settings": [(code, error)]})
+    assert exit_code("config", "set", "mode", "x", "--manager", manager) == exits
+    assert said(capsys).strip() == error["message"]
+
+
+def editor(folder: Path, *steps: str) -> str:
+    """An editor that does one of these to the file each time: python, with the text as ``t``."""
+    script = folder / "editor.py"
+    (folder / "steps").write_text(json.dumps(steps))
+    script.write_text(f"""
+import json, pathlib, sys
+steps = pathlib.Path({str(folder / "steps")!r})
+first, *rest = json.loads(steps.read_text())
+steps.write_text(json.dumps(rest))
+path = pathlib.Path(sys.argv[1])
+t = path.read_text()
+(pathlib.Path({str(folder)!r}) / "offered").write_text(t)
+path.write_text(eval(first))
+""")
+    return f"{sys.executable} {script}"
+
+
+def test_config_edit_changes_what_was_edited(
+    manager: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    path = "/v1/clusters/shop/settings"
+    monkeypatch.setattr(_Manager, "posts", {path: [(200, {"version": 5, "notes": []})]})
+    change = "t.replace('ack_patience: 500ms', 'when_alone: serve')"
+    monkeypatch.setenv("VISUAL", editor(tmp_path, change))
+    assert exit_code("config", "edit", "--manager", manager) == 0
+    offered = (tmp_path / "offered").read_text()
+    assert "#   members.m2.zone: b" in offered
+    assert offered.endswith("mode: async\nack_patience: 500ms\n")
+    sent = {
+        "set": {"mode": "async", "when_alone": "serve"},
+        "unset": ["ack_patience"],
+        "expected": 4,
+    }
+    assert _Manager.asked == [(path, sent)]
+    assert "ack_patience is taken out" in capsys.readouterr().out
+
+
+def test_config_edit_without_a_change_asks_for_nothing(
+    manager: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setenv("VISUAL", editor(tmp_path, "t + '# a thought\\n'"))
+    assert exit_code("config", "edit", "--manager", manager) == 0
+    assert capsys.readouterr().out == "nothing was changed\n"
+    assert _Manager.asked == []
+
+
+def test_config_edit_offers_what_was_refused_again_with_the_reason(
+    manager: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    path = "/v1/clusters/shop/settings"
+    refusal = {"error": "BadInput", "message": "mode: no"}
+    done = {"version": 5, "notes": []}
+    monkeypatch.setattr(_Manager, "posts", {path: [(400, refusal), (200, done)]})
+    add, mend = "t + 'mod: async\\n'", "t.replace('mod: async', 'when_alone: serve')"
+    monkeypatch.setenv("VISUAL", editor(tmp_path, add, mend, "t + 'wait_point: after_sync\\n'"))
+    monkeypatch.setattr("holdfast.cli.config._again", lambda: True)
+    assert exit_code("config", "edit", "--manager", manager) == 0
+    err = capsys.readouterr().err.splitlines()
+    assert err == ["holdfast: mod: unknown key; did you mean mode?", "holdfast: mode: no"]
+    assert (tmp_path / "offered").read_text().startswith("# Refused: mode: no\n# Settings of shop")
+    assert len(_Manager.asked) == 2
+
+
+def test_config_edit_with_an_editor_that_fails_changes_nothing(
+    manager: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VISUAL", "/no/such/editor")
+    assert exit_code("config", "edit", "--manager", manager) == 1
+    assert "nothing was changed" in said(capsys)
+
+
+def test_members_are_listed_in_columns(manager: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("member", "list", "--manager", manager) == 0
+    assert capsys.readouterr().out.splitlines() == [
+        "m1   db1:3306   http://db1:7401",
+        "m22  db22:3307  http://db22:7401",
+    ]
+
+
+def test_member_remove_asks_until_it_is_removed(
+    manager: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/v1/clusters/shop/members/m2/remove"
+    waits = (200, {"removed": False, "waiting": "it votes still"})
+    gone = (200, {"removed": True, "waiting": "", "notes": ["a note"]})
+    monkeypatch.setattr(_Manager, "posts", {path: [waits, waits, gone]})
+    assert exit_code("member", "remove", "m2", "--manager", manager) == 0
+    told = capsys.readouterr()
+    assert told.out == "m2 is no member any more\n"
+    assert told.err.splitlines() == ["  m2: it votes still", "note: a note"]
+    monkeypatch.setattr(_Manager, "posts", {path: [waits, waits]})
+    assert exit_code("member", "remove", "m2", "--timeout", "0", "--manager", manager) == 3
+    assert "ask again to go on waiting" in capsys.readouterr().err
+
+
+def test_member_clone_says_that_it_has_begun(
+    manager: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = "/v1/clusters/shop/members/m2/clone"
+    monkeypatch.setattr(_Manager, "posts", {path: [(200, {"done": "m2 is being cloned"})]})
+    options = ("--from", "m1", "--discard", "--json", "--manager", manager)
+    assert exit_code("member", "clone", "m2", *options) == 0
+    assert json.loads(capsys.readouterr().out)["done"] == "m2 is being cloned"
+    assert _Manager.asked == [(path, {"donor": "m1", "discard": True})]
+
+
+def test_restart_all_wants_to_be_told_so_and_a_whole_cluster(
+    manager: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert exit_code("restart", "--manager", manager) == 1
+    assert said(capsys).startswith("--all: is needed")
+    assert exit_code("restart", "--all", "--manager", manager) == 1
+    assert "nothing was restarted: m1 takes writes; m2 is away" in said(capsys)
+    monkeypatch.setattr(_Manager, "status", {**STATUS, "whole": True})
+    assert exit_code("restart", "--all", "--manager", manager) == 1
+    assert "while m1, the primary, restarts: add --yes" in said(capsys)
+    assert _Manager.asked == []
+
+
+def test_status_shows_what_is_out_of_the_ordinary_and_nothing_else(
+    manager: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = STATUS["members"]
+    quiet = {"stage": "", "bytes_behind": None, "eta_seconds": None, "zone": "", "priority": 100}
+    copying = {"what": "cloning from m1", "done": 2**30, "total": 2**32, "rate": 2.0**26}
+    learner = {
+        **quiet,
+        "role": "learner",
+        "stage": "catching up",
+        "bytes_behind": 300 * 2**20,
+        "eta_seconds": 75.0,
+        "priority": 0,
+        "progress": copying,
+    }
+    members = [{**one, **quiet}, {**two, **learner}]
+    answer = {**STATUS, "mode": "semi-sync", "degraded": True, "members": members}
+    monkeypatch.setattr(_Manager, "status", answer)
+    assert exit_code("status", "--manager", manager) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "shop: term 7, semi-sync (degraded: commits do not wait now), 1 ack"
+    assert lines[1].split() == [
+        "member", "address", "role", "stage", "behind", "priority", "state", "received", "lag",
+    ]  # fmt: skip
+    assert "catching up" in lines[3]
+    assert "300 MB, 75 s left" in lines[3]
+    assert lines[4] == "m2: cloning from m1: 1.0 GB of 4.0 GB (25 %), 64 MB/s, 48 s left"
+
+
+@pytest.mark.parametrize("wrong", [["a"], ["a=1", "b"]])
+def test_sandbox_settings_are_key_and_value(
+    wrong: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = [each for pair in wrong for each in ("--set", pair)]
+    assert exit_code("sandbox", "up", "--dir", str(tmp_path / "x"), *options) == 1
+    assert said(capsys).startswith("--set: must be KEY=VALUE, not")

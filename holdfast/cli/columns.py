@@ -1,0 +1,33 @@
+"""Rows for people: in columns, as wide as what is in them, never cut to the width of a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+
+Cell = tuple[str, str]
+"""A text and its style, in rich's words."""
+
+
+def print_columns(
+    head: Sequence[str], rows: Sequence[Sequence[Cell]], right: Collection[str] = ()
+) -> None:
+    """Print a head, unless it is empty, and rows; the columns named in ``right`` are set to the right."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(highlight=False, soft_wrap=True)
+    widths = [max(len(text) for text, _ in column) for column in zip(*rows, strict=True)]
+    widths = [
+        max(width, len(each))
+        for width, each in zip(widths, head or [""] * len(widths), strict=True)
+    ]
+    lines = [[(each, "dim") for each in head]] if head else []
+    for line in [*lines, *rows]:
+        shown = Text()
+        for number, (text, style) in enumerate(line):
+            set_right = bool(head) and head[number] in right
+            padded = f"{text:>{widths[number]}}" if set_right else f"{text:{widths[number]}}"
+            shown.append(padded, style)
+            shown.append("  ")
+        shown.rstrip()
+        console.print(shown)
