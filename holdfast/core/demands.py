@@ -53,6 +53,7 @@ _WAIT_ALONE = (
     "else commits are acknowledged at once when no replica is left; Holdfast sets it on a primary"
 )
 _LOCAL = "statements give other rows elsewhere, and cannot be undone"
+_HIDDEN = "an applier that passes over errors makes members differ without a word"
 _UNREAD = "the end of a crashed primary's binlog cannot be read then: that member must be cloned"
 
 _SHARED = (
@@ -78,6 +79,8 @@ _MARIADB = (
            None, _WARNING, _WAIT_POINT),
     Demand("wait-alone", "rpl_semi_sync_master_wait_no_slave", "ON", "ON",
            _WARNING, _WARNING, _WAIT_ALONE),
+    Demand("applier-errors", "slave_skip_errors", "OFF", "OFF", _WRONG, _WRONG, _HIDDEN),
+    Demand("applier-errors", "slave_exec_mode", "STRICT", "STRICT", _WRONG, _WRONG, _HIDDEN),
     Demand("readable-binlog", "encrypt_binlog", "OFF", "OFF", _WARNING, _WARNING, _UNREAD),
     Demand("readable-binlog", "log_bin_compress", "OFF", "OFF", _WARNING, _WARNING, _UNREAD),
 )  # fmt: skip
@@ -106,6 +109,8 @@ _MYSQL = (
            None, _WARNING, _WAIT_POINT),
     Demand("wait-alone", "rpl_semi_sync_source_wait_no_replica", "ON", "ON",
            _WARNING, _WARNING, _WAIT_ALONE),
+    Demand("applier-errors", "replica_skip_errors", "OFF", "OFF", _WRONG, _WRONG, _HIDDEN),
+    Demand("applier-errors", "replica_exec_mode", "STRICT", "STRICT", _WRONG, _WRONG, _HIDDEN),
     Demand("readable-binlog", "binlog_encryption", "OFF", "OFF", _WARNING, _WARNING, _UNREAD),
     Demand("readable-binlog", "binlog_transaction_compression", "OFF", "OFF",
            _WARNING, _WARNING, _UNREAD),
@@ -156,7 +161,14 @@ def _judged(facts: Facts, demand: Demand) -> Finding:
 
 
 _AT_BOOT_ONLY = frozenset(
-    {"log_slave_updates", "log_replica_updates", "relay_log_recovery", "performance_schema"}
+    {
+        "log_slave_updates",
+        "log_replica_updates",
+        "relay_log_recovery",
+        "performance_schema",
+        "slave_skip_errors",
+        "replica_skip_errors",
+    }
 )
 _OWN_VALUE = frozenset({"binlog_format", "binlog_row_image"})
 """Each session has its own value, which it takes when it begins."""

@@ -15,6 +15,7 @@ class Upstream:
     :ivar channel: its name; "" for the default one
     :ivar server_id, uuid: of the source, as the receiver learned them; 0 and "" before it ever connected
     :ivar gtid: positions are GTIDs, not places in a file
+    :ivar delay_seconds: for which it holds back what it has received, on purpose
     :ivar filters: what of the source it does not apply, as ``option=value``
     """
 
@@ -29,6 +30,7 @@ class Upstream:
     applier: bool = False
     error: str = ""
     tls: bool = False
+    delay_seconds: int = 0
     filters: tuple[str, ...] = ()
 
     @property

@@ -308,6 +308,10 @@ def _replication(facts: Facts) -> Iterator[Finding]:
         )
     else:
         yield ok("sources", "it follows one source at most")
+    if delay := max((up.delay_seconds for up in facts.upstreams), default=0):
+        text = f"it applies {delay} s late on purpose: it could not take over before that"
+        how = "MASTER_DELAY" if facts.flavor is Flavor.MARIADB else "SOURCE_DELAY"
+        yield Finding("delay", Level.WRONG, text, f"{how} = 0, or leave it out of the cluster")
     side = "slave" if facts.flavor is Flavor.MARIADB else "replica"
     packet = int(facts.variables.get("max_allowed_packet", "0") or 0)
     taken = int(facts.variables.get(f"{side}_max_allowed_packet", "0") or 0)

@@ -29,6 +29,15 @@ class Adopter:
         self._flavor = flavor
         self._connection = Connection(socket, admin)
 
+    def relaxed(self, deadline: Deadline) -> bool:
+        """Whether it takes writes that it does not flush."""
+        look = (
+            "SELECT @@global.read_only AS read_only, @@global.sync_binlog AS binlog, "
+            "@@global.innodb_flush_log_at_trx_commit AS redo"
+        )
+        row = self._connection.look(look, deadline)[0]
+        return not row["read_only"] and (int(row["binlog"]), int(row["redo"])) != (1, 1)
+
     def equip(self, deadline: Deadline) -> None:
         """Load and set what its option file would have: semi-sync, durable flushing of a primary, time-outs.
 

@@ -30,12 +30,16 @@ _MYSQL_NAMES = {
     "slave_net_timeout": "replica_net_timeout",
     "slave_preserve_commit_order": "replica_preserve_commit_order",
     "slave_max_allowed_packet": "replica_max_allowed_packet",
+    "slave_skip_errors": "replica_skip_errors",
+    "slave_exec_mode": "replica_exec_mode",
 }
 _MARIADB_NAMES = {
     "skip_replica_start": "skip_slave_start",
     "log_replica_updates": "log_slave_updates",
     "replica_net_timeout": "slave_net_timeout",
     "replica_max_allowed_packet": "slave_max_allowed_packet",
+    "replica_skip_errors": "slave_skip_errors",
+    "replica_exec_mode": "slave_exec_mode",
 }
 _FILTER = re.compile(r"(replicate|binlog)_(wild_)?(do|ignore)_|replicate_rewrite_db")
 

@@ -164,6 +164,7 @@ def _mysql_upstream(row: Row) -> Upstream:
         applier=row["Replica_SQL_Running"] == "Yes",
         error=str(row["Last_SQL_Error"] or row["Last_IO_Error"] or ""),
         tls=row["Source_SSL_Allowed"] == "Yes",
+        delay_seconds=int(row["SQL_Delay"] or 0),
         filters=_filters(row),
     )
 
@@ -180,6 +181,7 @@ def _mariadb_upstream(row: Row) -> Upstream:
         applier=row["Slave_SQL_Running"] == "Yes",
         error=str(row["Last_SQL_Error"] or row["Last_IO_Error"] or ""),
         tls=row["Master_SSL_Allowed"] == "Yes",
+        delay_seconds=int(row["SQL_Delay"] or 0),
         filters=_filters(row),
     )
 

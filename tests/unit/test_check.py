@@ -274,6 +274,12 @@ def test_several_sources_or_one_with_a_name_are_wrong(flavor: Flavor) -> None:
 
 
 @BOTH
+def test_a_replica_that_is_late_on_purpose_is_wrong(flavor: Flavor) -> None:
+    late = Upstream("127.0.0.1", 1, "u", tls=True, delay_seconds=3600)
+    assert only(replace(good(flavor), upstreams=(late,))).key == "delay"
+
+
+@BOTH
 def test_what_leaves_the_host_unencrypted_is_a_warning(flavor: Flavor) -> None:
     assert only(replace(good(flavor), listen="10.0.0.1:7400")).level is Level.WARNING
     far = Upstream("10.0.0.2", 1, "u")
