@@ -31,6 +31,7 @@ from holdfast.core.gtid import Flavor, GtidSet, Interval, parse
 from holdfast.core.view import Receiver
 from holdfast.errors import BadInput, DeadlinePassed, Refused
 from holdfast.server.base import Deadline
+from holdfast.server.digest import table_name
 from holdfast.server.rewind import Disturbed, Repair, Rewinder, Undo, Unrewindable
 
 Done = Callable[[str], None]
@@ -143,7 +144,7 @@ class Rewinding:
         done: Done,
     ) -> None:
         touched = examination.tables | self._rewinder.cascades(examination.tables, deadline)
-        self._fitness.begin_rewind(repair, tuple(f"{schema}.{table}" for schema, table in touched))
+        self._fitness.begin_rewind(repair, tuple(map(table_name, touched)))
         undo = Undo(
             layout=format_statement(errant),
             statements=lambda one_by_one: undo_statements(errant, one_by_one),

@@ -1,0 +1,279 @@
+"""Digests of tables, the same on every server that holds the same rows; and the place in the history that they are of.
+
+The place must be exact. MariaDB says for a consistent snapshot where in the binlog it is, so no lock is needed. MySQL
+does not: there the tables are locked for as long as it takes to begin the snapshot and to read ``gtid_executed``. What
+other tables do meanwhile does not matter.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.core.gtid import Flavor
+from holdfast.errors import Refused
+from holdfast.server.base import Account, Deadline
+from holdfast.server.session import Session
+from holdfast.server.sql import Row, StatementRefused
+
+ABSENT = "absent"
+"""Digest of a table that is not there."""
+
+LOCK_SECONDS = 1
+"""How long a lock may be waited for: writers wait behind it. The least that MySQL takes."""
+
+LOOK_SECONDS = 0.02
+"""How often it is looked whether the applier has come to its place."""
+
+_NO_SUCH_TABLE = frozenset({1146, 1049, 1051})
+_BLOBS = ("tiny", "", "medium", "long")
+_HASHED = frozenset({"char", "varchar", "binary", "varbinary"}) | {
+    f"{size}{kind}" for size in _BLOBS for kind in ("text", "blob")
+}
+_NUMBERED = frozenset({"bit", "enum", "set"})
+_SHAPES = ("point", "linestring", "polygon")
+_GEOMETRY = frozenset({"geometry", "geometrycollection", "geomcollection", *_SHAPES}) | {
+    f"multi{shape}" for shape in _SHAPES
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A moment in a primary's history.
+
+    :ivar gtids: MySQL: what was executed; :ivar file, offset: MariaDB: the end of what was committed
+    """
+
+    server_id: int
+    gtids: str = ""
+    file: str = ""
+    offset: int = 0
+
+
+Table = tuple[str, str]
+"""Schema and name."""
+
+
+class Digester:
+    """Takes digests on the local server, in sessions of its own."""
+
+    def __init__(self, flavor: Flavor, socket: Path, admin: Account) -> None:
+        self._flavor = flavor
+        self._socket = socket
+        self._admin = admin
+
+    def take(
+        self, tables: Sequence[Table], deadline: Deadline, begun: Callable[[Place], None]
+    ) -> Mapping[Table, str]:
+        """On a primary: digests of ``tables`` at one moment, of which ``begun`` is told as soon as it is chosen.
+
+        :raises Refused: commits wait, or somebody holds a lock on a table: try again later
+        """
+        with self._session() as session:
+            self._set_up(session, deadline)
+            begun(self._begin(session, tables, deadline))
+            return self._digests(session, tables, deadline)
+
+    def here(self, tables: Sequence[Table], deadline: Deadline) -> Mapping[Table, str]:
+        """On a replica whose applier is stopped."""
+        with self._session() as session:
+            self._set_up(session, deadline)
+            session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT", deadline)
+            return self._digests(session, tables, deadline)
+
+    def apply_until(self, place: Place, deadline: Deadline) -> None:
+        """On a replica whose applier is stopped: apply up to ``place``, exactly; the applier is stopped after that.
+
+        :raises Refused: it follows another server, or cannot apply what comes
+        """
+        with self._session() as session:
+            status = self._status(session, deadline)
+            if int(status["source_id"]) != place.server_id:
+                raise Refused(
+                    "it follows another server than the one that it is to be compared with"
+                )
+            if not self._may_start(status):
+                raise Refused("its receiver has stopped")
+            if self._flavor is Flavor.MARIADB:
+                session.run(
+                    "START REPLICA SQL_THREAD UNTIL MASTER_LOG_FILE = %s, MASTER_LOG_POS = %s",
+                    deadline,
+                    (place.file, place.offset),
+                )
+            elif place.gtids:
+                until = "START REPLICA SQL_THREAD UNTIL SQL_AFTER_GTIDS = %s"
+                session.run(until, deadline, (place.gtids,))
+            while (status := self._status(session, deadline))["applier"] != "No":
+                deadline.check("applying up to the place of the comparison")
+                time.sleep(LOOK_SECONDS)
+            if status["error"]:
+                raise Refused(f"its applier has stopped: {status['error']}")
+
+    def release(self, deadline: Deadline) -> None:
+        """Let the applier run on; not where that would cost what was received: then following does it."""
+        with self._session() as session:
+            rows = session.look("SHOW REPLICA STATUS", deadline)
+            if rows and self._may_start(self._status(session, deadline)):
+                session.run("START REPLICA SQL_THREAD", deadline)
+
+    def _may_start(self, status: Row) -> bool:
+        """MariaDB drops the relay log when a thread is started while both are stopped (MDEV-4698)."""
+        return self._flavor is Flavor.MYSQL or status["receiver"] != "No"
+
+    def _begin(self, session: Session, tables: Sequence[Table], deadline: Deadline) -> Place:
+        server_id = int(session.look("SELECT @@server_id AS id", deadline)[0]["id"])
+        if self._flavor is Flavor.MARIADB:
+            session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT", deadline)
+            rows = session.look("SHOW STATUS LIKE 'binlog_snapshot_%'", deadline)
+            found = {str(row["Variable_name"]).lower(): str(row["Value"]) for row in rows}
+            return Place(
+                server_id,
+                file=found["binlog_snapshot_file"],
+                offset=int(found["binlog_snapshot_position"]),
+            )
+        self._refuse_while_commits_wait(session, deadline)
+        with self._session() as locker:
+            locker.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}", deadline)
+            there = [table for table in tables if self._columns(session, table, deadline)]
+            if there:
+                locks = ", ".join(f"{_quoted(table)} READ" for table in there)
+                locker.run(f"LOCK TABLES {locks}", deadline)
+            session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT", deadline)
+            row = session.look("SELECT @@global.gtid_executed AS gtids", deadline)[0]
+            locker.run("UNLOCK TABLES", deadline)
+        return Place(server_id, gtids=str(row["gtids"]).replace("\n", ""))
+
+    def _refuse_while_commits_wait(self, session: Session, deadline: Deadline) -> None:
+        rows = session.look(
+            "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_wait_sessions'", deadline
+        )
+        if rows and int(rows[0]["Value"]):
+            raise Refused("commits wait for an acknowledgement: a lock would wait behind them")
+
+    def _digests(
+        self, session: Session, tables: Sequence[Table], deadline: Deadline
+    ) -> Mapping[Table, str]:
+        found = {}
+        for table in tables:
+            # what was locked against ALTER TABLE is free again after each
+            session.run("SAVEPOINT digest", deadline)
+            found[table] = self._digest(session, table, deadline)
+            session.run("ROLLBACK TO SAVEPOINT digest", deadline)
+        return found
+
+    def _digest(self, session: Session, table: Table, deadline: Deadline) -> str:
+        columns = self._columns(session, table, deadline)
+        if not columns:
+            return ABSENT
+        names = [_quote(str(row["name"])) for row in columns]
+        nulls = f"CONCAT({', '.join(f'ISNULL({name})' for name in names)})"
+        parts = [
+            self._expression(name, str(row["type"]))
+            for name, row in zip(names, columns, strict=True)
+        ]
+        row_hash = f"SHA2(CONCAT_WS(',', {nulls}, {', '.join(parts)}), 256)"
+        sql = (
+            "SELECT COUNT(*) AS count, SUM(CAST(CONV(LEFT(hash, 15), 16, 10) AS UNSIGNED)) AS sum, "
+            "BIT_XOR(CAST(CONV(SUBSTRING(hash, 17, 16), 16, 10) AS UNSIGNED)) AS xored "
+            f"FROM (SELECT {row_hash} AS hash FROM {_quoted(table)}) AS hashes"
+        )
+        try:
+            row = session.look(sql, deadline)[0]
+        except StatementRefused as error:
+            if error.code in _NO_SUCH_TABLE:
+                return ABSENT
+            raise
+        layout = hashlib.sha256(repr([(r["name"], r["type"]) for r in columns]).encode())
+        return f"{row['count']}-{row['sum'] or 0}-{row['xored']}-{layout.hexdigest()[:16]}"
+
+    def _columns(self, session: Session, table: Table, deadline: Deadline) -> list[Row]:
+        rows = session.look(
+            "SELECT COLUMN_NAME AS name, DATA_TYPE AS type FROM information_schema.COLUMNS "
+            "WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION",
+            deadline,
+            table,
+        )
+        return [{name: _text(value) for name, value in row.items()} for row in rows]
+
+    def _expression(self, name: str, kind: str) -> str:
+        """A text that is short, and another for each value; numbers and times as the server prints them."""
+        kind = kind.lower()
+        if kind in _HASHED:
+            return f"SHA2({name}, 256)"
+        if kind == "json":
+            return f"SHA2(CAST({name} AS CHAR), 256)"
+        if kind in _GEOMETRY:
+            return f"ST_SRID({name}), SHA2(ST_AsBinary({name}), 256)"
+        if kind == "vector":
+            return f"SHA2(HEX({name}), 256)"
+        if kind in _NUMBERED:
+            return f"{name} + 0"
+        if kind in ("float", "double"):
+            return f"CAST({name} + 0e0 AS CHAR)"  # a FLOAT is printed with too few digits
+        return f"CAST({name} AS CHAR)"
+
+    def _status(self, session: Session, deadline: Deadline) -> Row:
+        rows = session.look("SHOW REPLICA STATUS", deadline)
+        if not rows:
+            raise Refused("it follows nobody")
+        row = rows[0]
+        mysql = self._flavor is Flavor.MYSQL
+        return {
+            "source_id": row["Source_Server_Id" if mysql else "Master_Server_Id"],
+            "receiver": row["Replica_IO_Running" if mysql else "Slave_IO_Running"],
+            "applier": row["Replica_SQL_Running" if mysql else "Slave_SQL_Running"],
+            "error": row["Last_SQL_Error"],
+        }
+
+    def _set_up(self, session: Session, deadline: Deadline) -> None:
+        limit = "max_statement_time" if self._flavor is Flavor.MARIADB else "max_execution_time"
+        session.run(
+            f"SET SESSION time_zone = '+00:00', sql_mode = '', {limit} = 0, "
+            f"lock_wait_timeout = {LOCK_SECONDS}",
+            deadline,
+        )
+        session.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", deadline)
+
+    @contextlib.contextmanager
+    def _session(self) -> Iterator[Session]:
+        session = Session(self._socket, self._admin)
+        try:
+            yield session
+        finally:
+            session.close()
+
+
+def table_name(table: Table) -> str:
+    """As a person reads it; :func:`parse_table` gives the table back."""
+    schema, name = table
+    plain = all(part.replace("$", "_").isidentifier() or part.isalnum() for part in table)
+    return f"{schema}.{name}" if plain else _quoted(table)
+
+
+def parse_table(text: str) -> Table:
+    """:raises ValueError: this is not what :func:`table_name` makes"""
+    if not text.startswith("`"):
+        schema, dot, name = text.partition(".")
+        if not dot or not schema or not name:
+            raise ValueError(f"no schema.table: {text!r}")
+        return schema, name
+    schema, dot, name = text[1:-1].partition("`.`")
+    if not dot or not text.endswith("`"):
+        raise ValueError(f"no `schema`.`table`: {text!r}")
+    return schema.replace("``", "`"), name.replace("``", "`")
+
+
+def _quoted(table: Table) -> str:
+    return f"{_quote(table[0])}.{_quote(table[1])}"
+
+
+def _quote(name: str) -> str:
+    return f"`{name.replace('`', '``')}`"
+
+
+def _text(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,43 @@
+"""What somebody writes on a replica by hand is taken back by the cluster itself, and the tables compared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from holdfast.core.gtid import Flavor
+from holdfast.sandbox.cluster import Sandbox
+from tests.integration.cluster import assert_identical, member_of, replicas, writing
+
+SECONDS = 60.0
+
+
+def by_hand(sandbox: Sandbox, name: str, *statements: str) -> None:
+    """As an administrator who has logged in on that host."""
+    with sandbox.connect(name, sandbox.accounts.admin) as connection, connection.cursor() as cursor:
+        if sandbox.spec.flavor is Flavor.MYSQL:
+            cursor.execute("SET GLOBAL super_read_only = 0")
+        for statement in statements:
+            cursor.execute(statement)
+
+
+def test_an_errant_write_on_a_voter_is_saved_undone_and_compared_while_clients_write(
+    cluster: Sandbox, run: int
+) -> None:
+    victim = replicas(cluster.status())[0]
+    with writing(cluster, run) as writers:
+        writers.wait_for(50)
+        by_hand(cluster, victim, "UPDATE holdfast.proof SET term = term + 1000")
+        writers.wait_for(50)
+        cluster.wait_until(lambda status: bool(saved(cluster, victim)), SECONDS)
+        cluster.wait_until(lambda status: bool(status["whole"]), SECONDS)
+        writers.wait_for(50)
+        writers.check()
+    (text,) = saved(cluster, victim)
+    assert "UPDATE holdfast.proof (id=" in text.read_text()
+    state = member_of(cluster.status(), victim)
+    assert not state.get("unfit"), state
+    assert_identical(cluster)
+
+
+def saved(sandbox: Sandbox, name: str) -> list[Path]:
+    return sorted(sandbox.spec.member(name).state_dir.glob("pending/*-errant-*.txt"))
