@@ -20,6 +20,8 @@ from holdfast import log
 from holdfast.agent.api import LongPoll, make_app
 from holdfast.agent.board import Board
 from holdfast.agent.cloning import Cloning
+from holdfast.agent.comparing import Comparing
+from holdfast.agent.digesting import Digests, add_digests
 from holdfast.agent.donor import Donor
 from holdfast.agent.duties import Duties
 from holdfast.agent.fitness import Fitness
@@ -39,6 +41,7 @@ from holdfast.core.view import MemberState
 from holdfast.errors import Fatal
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Server
+from holdfast.server.digest import Digester
 from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer
 from holdfast.server.process import ServerProcess, kernel_boot_id
@@ -145,6 +148,16 @@ class Agent:
             observer.look,
         )
         observer.on_down = cloning.publish
+        digester = Digester(own.flavor, own.socket, admin)
+        comparing = Comparing(
+            jobs,
+            self._server,
+            digester,
+            self._fitness,
+            self._token,
+            observer.look,
+            config.state_dir,
+        )
         duties = Duties(
             self._server,
             watch,
@@ -164,8 +177,10 @@ class Agent:
                 own.binlog_index,
                 config.state_dir / "pending",
             ),
+            comparing,
         )
         cloning.forget.append(self._fitness.forget)
+        observer.holds_applier = lambda: comparing.held
         observer.on_look = duties.seen
         lane = Lane(duties, self._term, watch, observer, self.board)
         poll = LongPoll(self.board, loop)
@@ -186,6 +201,7 @@ class Agent:
 
         app = make_app(self.board, lane, poll, self._token, lifespan, identity(config))
         add_inspection(app, Inspector(config, self._replication, watch.look))
+        add_digests(app, Digests(digester))
         donor = Donor(self.board, own, admin, config.state_dir.absolute(), cloning.unfit)
         app.include_router(donor.router())
         return app

@@ -10,6 +10,7 @@ from typing import assert_never
 
 from holdfast.agent.board import Board
 from holdfast.agent.cloning import Cloning
+from holdfast.agent.comparing import Comparing
 from holdfast.agent.cutting import Marker, asked, cut_pending, holds_back
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.restarting import end_in_order
@@ -101,11 +102,13 @@ class Duties:
         adopter: Adopter,
         cloning: Cloning,
         rewinding: Rewinding,
+        comparing: Comparing,
     ) -> None:
         self._server = server
         self._adopter = adopter
         self._cloning = cloning
         self._rewinding = rewinding
+        self._comparing = comparing
         self._watch = watch
         self._board = board
         self._marker = marker
@@ -125,6 +128,7 @@ class Duties:
         """
         deadline = Deadline(SECONDS[type(command)], cancelled)
         self._cloning.admit(command, deadline)
+        self._comparing.admit(command, deadline)
         match command:
             case Promise():
                 self._promise(deadline, steps)
@@ -166,7 +170,8 @@ class Duties:
             case Rewind():
                 self._rewind(command, deadline, steps)
             case Compare():
-                raise Refused("Compare is not there yet")
+                self._up("compare")
+                self._comparing.begin(command)
             case Equip():
                 self._equip(deadline, steps)
             case EnsureAccount(user=user, authentication=authentication):
@@ -282,6 +287,7 @@ class Duties:
             self._primary_role.mark()
         self._board.change(during=before.incarnation, proved=max(before.proved, serial))
         steps.done("proved")
+        self._marker.clear_in_background()
 
     def seen(self, found: Observation) -> None:
         """Told of each look at the server: whoever has changed how commits wait, the mark must not outlast it."""
@@ -340,6 +346,8 @@ class Duties:
         """A server without semi-sync cannot be observed yet: so it need not be seen as up."""
         if self._watch.current() is None:
             raise Refused("cannot equip: the server is not running")
+        if self._adopter.relaxed(deadline):
+            self._marker.mark()  # until its first proof
         self._adopter.equip(deadline)
         steps.done("equipped")
 

@@ -6,7 +6,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from holdfast.agent.board import Board
@@ -36,10 +36,12 @@ class Observer:
     """Keeps the board true to the server.
 
     :ivar on_look: called with each look, before it is published
+    :ivar holds_applier: whether the applier was stopped on purpose, and will run on by itself: then it is told to run
     """
 
     def __init__(self, server: Server, watch: Watch, board: Board, binlog_index: Path) -> None:
         self.on_look: Callable[[Observation], None] = lambda found: None
+        self.holds_applier: Callable[[], bool] = lambda: False
         self.on_down: Callable[[], None] = lambda: None
         self._server = server
         self._watch = watch
@@ -87,6 +89,8 @@ class Observer:
                 raise self._unanswered(running.incarnation, error) from error
             self._answered_at, self._asked_at = time.monotonic(), None
             self.on_look(found)
+            if self.holds_applier():
+                found = replace(found, replication=replace(found.replication, applier=True))
             self._board.change(
                 during=running.incarnation,
                 server=ServerStatus.UP,

@@ -106,6 +106,9 @@ class Server(Protocol):
         :raises Refused: when the applier is not running although something is left to apply: says its error
         """
 
+    def hold_applier(self, deadline: Deadline) -> None:
+        """Stop the applier alone, at the end of a transaction or at the beginning of one."""
+
     def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
         """Replicate from ``source``, read-only, relaxed flushing, source-side semi-sync off.
 

@@ -169,6 +169,9 @@ class SqlServer(ABC):
     def drain(self, deadline: Deadline) -> None:
         self._drain(self._following(deadline), deadline)
 
+    def hold_applier(self, deadline: Deadline) -> None:
+        self._stop_applier(deadline)
+
     def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
         self._become_replica(deadline)
         now = self._following(deadline)

@@ -74,6 +74,9 @@ class MemoryServer:
         self._called("drain", deadline)
         self.now = replace(self.now, applied=self.now.received)
 
+    def hold_applier(self, deadline: Deadline) -> None:
+        self._called("hold_applier", deadline)
+
     def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
         self._called("follow", deadline)
         self._replicate(source=f"{source.host}:{source.port}", receiver=Receiver.ON, applier=True)
