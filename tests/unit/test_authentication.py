@@ -16,7 +16,7 @@ from holdfast.server.authentication import (
 @pytest.mark.parametrize(
     ("password", "salt", "digest"),
     [
-        ("Hello world!", "saltstring", "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc8"),
+        ("Hello world!", "saltstring", "5B8vYYiY.CVt1RlTTf8KbXBH3hsxY/GNooZaBBGWEc5"),
         (
             "This is just a test",
             "toolongsaltstrin",

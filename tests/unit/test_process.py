@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -161,6 +161,52 @@ def test_the_server_of_another_option_file_is_left_alone(host: Host) -> None:
     host.run(sys.executable, str(host.program), f"--defaults-file={other}")
     time.sleep(0.1)
     assert host.process().find() is None
+
+
+def server_program(host: Host, name: str, opens: Path) -> Path:
+    """Like a server with a command line of its own: it works in its folder, with a file of it open."""
+    program = host.folder / name
+    program.write_text(f"exec 3<'{opens}'; sleep 60; :")
+    return program
+
+
+@pytest.mark.parametrize("name", ["mariadbd", "mysqld"])
+def test_a_server_that_was_started_in_another_way_is_known_by_its_data(
+    host: Host, name: str
+) -> None:
+    data = host.datadir / "ibdata1"
+    data.touch()
+    host.run("/bin/sh", str(server_program(host, name, data)), "--user=mysql", cwd=host.datadir)
+    wait_for(lambda: host.process().find() is not None)
+    found = host.process().find()
+    assert found is not None
+    assert found.pid == host.others[0].pid
+    with pytest.raises(Refused, match="running already"):
+        host.process().start()
+
+
+def test_a_server_on_other_data_and_a_tool_on_ours_are_left_alone(host: Host) -> None:
+    data = host.datadir / "ibdata1"
+    data.touch()
+    elsewhere = host.folder / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "ibdata1").touch()
+    other = server_program(host, "mysqld", elsewhere / "ibdata1")
+    host.run("/bin/sh", str(other), cwd=elsewhere)
+    idle = server_program(host, "mariadbd", Path("/dev/null"))  # such as mariadbd --help
+    host.run("/bin/sh", str(idle), cwd=host.datadir)
+    tool = server_program(host, "mariadb-backup", data)
+    host.run("/bin/sh", str(tool), cwd=host.datadir)
+    for each in host.others:
+        wait_for(lambda pid=each.pid: Path(f"/proc/{pid}/fd/3").exists())  # type: ignore[misc]
+    assert host.process().find() is None
+
+
+def wait_for(reached: Callable[[], bool]) -> None:
+    end = time.monotonic() + 5
+    while not reached():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def test_two_servers_on_one_option_file_are_an_error(host: Host) -> None:
