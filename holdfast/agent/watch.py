@@ -15,6 +15,8 @@ from holdfast.errors import DeadlinePassed, Refused
 from holdfast.log import say
 from holdfast.server.process import Ending, Running, ServerProcess
 
+ENDING_EVERY_SECONDS = 0.05
+
 logger = logging.getLogger(__name__)
 
 
@@ -87,16 +89,21 @@ class Watch:
             running.kill_and_wait(seconds)
             self._ended(running)
 
-    def end_in_order(self, because: str, seconds: float) -> None:
+    def end_in_order(self, because: str, seconds: float, meanwhile: Callable[[], None]) -> None:
         """SIGTERM; DOWN is published when this returns.
 
+        :param meanwhile: called again and again until it has ended
         :raises DeadlinePassed: it has not ended, and goes on ending
         """
         running = self.current()
         if running is not None:
             self._killed_because = because
             running.terminate()
-            if not running.wait(seconds):
+            end = time.monotonic() + seconds
+            while not running.wait(ENDING_EVERY_SECONDS):
+                meanwhile()
+                if time.monotonic() < end:
+                    continue
                 raise DeadlinePassed(f"shutting the server (pid {running.pid}) down", seconds)
             self._ended(running)
 

@@ -282,7 +282,9 @@ class SqlServer(ABC):
         self._alter_account(barring.unbar, user, deadline)
 
     def quiesce(self, deadline: Deadline) -> None:
-        quiescing.refuse_writes(self._side, self._refuse_writes, deadline)
+        quiescing.refuse_writes(
+            self._side, self._commands, self.catalog, self._refuse_writes, deadline
+        )
         quiescing.settle(
             self._side,
             self.names,

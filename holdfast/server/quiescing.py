@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
-from holdfast.errors import Refused
+from holdfast.errors import HoldfastError, Refused
 from holdfast.server.barring import Catalog, kill
 from holdfast.server.base import Deadline
 from holdfast.server.sql import Connection, StatementRefused
@@ -23,20 +23,28 @@ SENDING_SECONDS = 1.0
 SERVERS_OWN = ("system user", "event_scheduler")
 
 
-def refuse_writes(side: Connection, variable: str, deadline: Deadline) -> None:
+def refuse_writes(
+    side: Connection, other: Connection, catalog: Catalog, variable: str, deadline: Deadline
+) -> None:
     """Returns once no commit is under way.
 
-    :param side: a session whose lock waits are short: a statement that hangs would strike later on
+    :param side: a session whose lock waits are short
+    :param other: ends that session when this is called off: left alone, its statement would strike later on
     :raises Refused: commits did not come to their end
     """
     patience = Deadline(min(REFUSING_SECONDS, deadline.left), deadline.cancelled)
     while True:
+        side.look("SELECT 1", deadline)
+        session = side.session_id
         try:
             side.run(f"SET GLOBAL {variable} = 1", deadline)
             return
         except StatementRefused as error:
             if error.code != LOCK_WAIT_TIMEOUT:
                 raise
+        except HoldfastError:
+            _end(other, catalog, session)
+            raise
         if not patience.left:
             raise Refused(f"commits are under way for more than {REFUSING_SECONDS:g} s")
         deadline.check("refusing new commits")
@@ -62,6 +70,14 @@ def settle(
     waiting = look_at(side, names, deadline)[0].waiting
     if waiting:
         raise Refused(f"{waiting} commits wait for an acknowledgement")
+
+
+def _end(other: Connection, catalog: Catalog, session: int) -> None:
+    deadline = Deadline(ENDING_SECONDS)
+    while other.look(f"{catalog.sessions} WHERE ID = {session}", deadline):
+        kill(other, session, deadline)
+        deadline.check("ending a statement that was called off")
+        time.sleep(0.002)
 
 
 def _end_clients(
