@@ -4,6 +4,7 @@ GET  /v1/state?since=VERSION&wait=SECONDS   -> StateReply, at once when VERSION 
 GET  /v1/identity                           -> Identity
 GET  /v1/facts                              -> FactsReply: what a check looks at
 GET  /v1/account                            -> AccountReply
+GET  /v1/reach?host=HOST&port=PORT          -> ReachReply: who is there, for its replication account
 POST /v1/command                            CommandRequest -> CommandReply
 """
 
@@ -115,6 +116,14 @@ class AccountReply(BaseModel):
 
     user: str
     authentication: str = Field(repr=False)
+
+
+class ReachReply(BaseModel):
+    """:ivar error: why nobody is there, or ""; :ivar uuid: of a MySQL server"""
+
+    server_id: int = 0
+    uuid: str = ""
+    error: str = ""
 
 
 def consequence(error: HoldfastError) -> str:

@@ -6,18 +6,22 @@ import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Query, Response
 
 from holdfast.config.load import account
 from holdfast.config.schema import AgentConfig
 from holdfast.core.facts import Facts
 from holdfast.errors import HoldfastError
+from holdfast.server.adopting import reached
 from holdfast.server.authentication import authentication_string
-from holdfast.server.base import Account
+from holdfast.server.base import Account, Source
 from holdfast.server.facts import Place, collect
 from holdfast.server.process import Running
-from holdfast.wire import AccountReply, FactsReply
+from holdfast.wire import AccountReply, FactsReply, ReachReply
+
+REACH_SECONDS = 5.0
 
 
 class Inspector:
@@ -61,6 +65,15 @@ class Inspector:
         text = authentication_string(flavor, self._replication.password)
         return AccountReply(user=self._replication.user, authentication=text)
 
+    def reach(self, host: str, port: int) -> ReachReply:
+        """Whether the member could follow there, and whom."""
+        source = Source(host, port, self._replication)
+        try:
+            server_id, uuid = reached(self._place.flavor, source, REACH_SECONDS)
+        except HoldfastError as error:
+            return ReachReply(error=str(error))
+        return ReachReply(server_id=server_id, uuid=uuid)
+
 
 def add_inspection(app: FastAPI, inspector: Inspector) -> None:
     one_at_a_time = asyncio.Lock()
@@ -72,6 +85,11 @@ def add_inspection(app: FastAPI, inspector: Inspector) -> None:
             found = await asyncio.to_thread(inspector.facts)
         reply = FactsReply(facts=found, clock=time.time())
         return Response(reply.model_dump_json().encode(), media_type="application/json")
+
+    @app.get("/v1/reach", response_model=ReachReply)
+    async def reach(host: str, port: Annotated[int, Query(ge=1, le=65535)]) -> ReachReply:
+        """Log in at that address with the member's replication account, and say which server it is."""
+        return await asyncio.to_thread(inspector.reach, host, port)
 
     @app.get("/v1/account", response_model=AccountReply)
     async def account() -> Response:

@@ -25,6 +25,7 @@ SERIAL = 1
 class Plan:
     """What adopting would do.
 
+    :ivar server_id, uuid: of the primary's server
     :ivar accounts: replication accounts that are made on the primary, or get the password that the agents have
     :ivar repointed: replicas that follow by another account, or by another name of the primary, as yet
     :ivar equipped: members into whose servers semi-sync is loaded
@@ -32,6 +33,8 @@ class Plan:
 
     primary: str
     replicas: tuple[str, ...]
+    server_id: int
+    uuid: str
     accounts: tuple[str, ...]
     repointed: tuple[str, ...]
     equipped: tuple[str, ...]
@@ -65,6 +68,8 @@ def plan(cluster: Cluster, found: Mapping[str, Facts]) -> Plan | Refusals:
     return Plan(
         primary=primary.member,
         replicas=tuple(other.member for other in others),
+        server_id=int(primary.variables["server_id"]),
+        uuid=primary.variables.get("server_uuid", ""),
         accounts=tuple(found[member.name].account for member in cluster.members),
         repointed=tuple(
             other.member

@@ -86,6 +86,11 @@ def _accounts(
             f"{who} have the same replication account: one could not be barred without the others"
         )
         yield Finding(key, Level.WRONG, text, "give each one its own (replication.user)")
+    if adopting and not shared:
+        made = names(set(users.values()))
+        text = f"holdfast adopt makes {made}, or gives them the agents' passwords"
+        yield Finding(key, Level.NOTE, text)
+        return
     troubles = False
     for facts in running:
         wanted = {user for member, user in users.items() if member != facts.member}
@@ -97,13 +102,10 @@ def _accounts(
         troubles = True
         rights = "REPLICATION SLAVE" + ", BACKUP_ADMIN" * (facts.flavor is Flavor.MYSQL)
         text = f"{facts.member} has no account {names(lacking)} that may replicate ({rights})"
-        if adopting:
-            yield Finding(key, Level.NOTE, f"{text}; holdfast adopt makes it")
-        else:
-            exists = lacking <= facts.replicators  # it is BACKUP_ADMIN alone that is missing
-            level = Level.WARNING if exists else Level.WRONG
-            mend = f"on the primary: CREATE USER …; GRANT {rights} ON *.* TO …"
-            yield Finding(key, level, text, mend)
+        exists = lacking <= facts.replicators  # it is BACKUP_ADMIN alone that is missing
+        level = Level.WARNING if exists else Level.WRONG
+        mend = f"on the primary: CREATE USER …; GRANT {rights} ON *.* TO …"
+        yield Finding(key, level, text, mend)
     if not shared and not troubles and running:
         yield ok(key, "each member has its own replication account, and all know it")
 

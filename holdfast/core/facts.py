@@ -98,6 +98,8 @@ class Facts:
     :ivar replicators: accounts that may replicate; :ivar backup_admins: that may be cloned from (MySQL)
     :ivar account: the member's own replication account
     :ivar supervisor: a wrapper that starts the server again when it ends (mysqld_safe), or ""
+    :ivar plugins: libraries of semi-sync that it could load
+    :ivar installed: libraries that it loads at every start, as its own table says (MySQL)
     :ivar foreign, keyless: tables that are not InnoDB's; without a primary key. None: could not be counted
     :ivar listen: address of the agent's API
     :ivar applied, origin: GTIDs that it has, and the stream of those that it issues, as in ``MemberState``
@@ -121,6 +123,8 @@ class Facts:
     replicators: frozenset[str] = frozenset()
     backup_admins: frozenset[str] = frozenset()
     plugins: frozenset[str] = frozenset()
+    installed: frozenset[str] = frozenset()
+    events: int = 0
     foreign: Tables | None = None
     keyless: Tables | None = None
     binlog_index_found: bool = True

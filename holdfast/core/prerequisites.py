@@ -105,8 +105,8 @@ def check_member(facts: Facts) -> Iterator[Finding]:
     yield from _tables(facts)
     yield from _replication(facts)
     yield from _encryption(facts)
-    if facts.on("event_scheduler"):
-        text = "the event scheduler is on: events run on the primary alone"
+    if facts.on("event_scheduler") and facts.events:
+        text = f"{facts.events} events: they run on the primary alone"
         yield Finding("events", Level.NOTE, text, "after a change of primary, enable them there")
 
 
@@ -241,15 +241,28 @@ def _plugins(facts: Facts) -> Iterator[Finding]:
         text = f"there is no {files} in {facts.variables.get('plugin_dir', 'its plugin_dir')}"
         yield Finding("plugins", Level.WRONG, text, "install the server's package that has it")
     elif missing:
-        loads = " ".join(f"plugin-load-add = semisync_{side}.so" for side in missing)
         yield Finding(
             "plugins",
             Level.WARNING,
-            f"semi-sync is not loaded ({names(missing)}); holdfast adopt loads it",
-            f"put {loads} into {facts.boot.file}",
+            f"semi-sync is not loaded ({names(missing)}); holdfast adopt loads it, for later starts too",
+            "; ".join(
+                f"INSTALL PLUGIN rpl_semi_sync_{s} SONAME 'semisync_{s}.so'" for s in missing
+            ),
         )
+    elif lacking := [side for side in sides if not _loaded_at_boot(facts, side)]:
+        loads = "; ".join(f"plugin-load-add = semisync_{side}.so" for side in lacking)
+        text = "semi-sync is loaded now, and would not be after a restart"
+        yield Finding("plugins", Level.WRONG, text, f"put {loads} into {facts.boot.file}")
     else:
         yield ok("plugins", "semi-sync is there")
+
+
+def _loaded_at_boot(facts: Facts, side: str) -> bool:
+    """MariaDB has it built in."""
+    if facts.flavor is Flavor.MARIADB or facts.boot.problem:
+        return True
+    name = f"semisync_{side}"
+    return f"{name}.so" in facts.installed or name in facts.boot.options.get("plugin_load", "")
 
 
 def _privileges(facts: Facts) -> Iterator[Finding]:

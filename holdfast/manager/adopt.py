@@ -1,7 +1,8 @@
 """Takes over a cluster that runs already, when a person orders it.
 
 In this order, each step harmless by itself and done again by the next attempt: servers are equipped -> accounts are
-made on the primary -> each replica follows by its own -> the record is saved: from here on the cluster is managed.
+made on the primary, and tried from each host -> each replica follows by its own -> the record is saved: from here on
+the cluster is managed.
 """
 
 from __future__ import annotations
@@ -112,10 +113,31 @@ class Adoption:
             account = await agent.account()
             step = EnsureAccount(account.user, account.authentication)
             await leader.prepare(Send(primary, step))
+        await self._try(planned)
         source = cluster.member(primary)
         for name in planned.replicas:
             await self._repoint(name, Follow(primary, source.host, source.port, semi_sync=False))
         await self._found(primary)
+
+    async def _try(self, planned: Plan) -> None:
+        """A replica that was told to follow a wrong place would follow nobody any more.
+
+        :raises Refused: with all that stands against it
+        """
+        leader = self._leader
+        source = leader.cluster.member(planned.primary)
+        against = []
+        for name in planned.replicas:
+            there = await leader.agents[name].reach(source.host, source.port)
+            if there.error:
+                against.append(f"from the host of {name}, {there.error}")
+            elif (there.server_id, there.uuid) != (planned.server_id, planned.uuid):
+                against.append(
+                    f"from the host of {name}, {source.address} is another server (server_id "
+                    f"{there.server_id} {there.uuid})"
+                )
+        if against:
+            raise Refused(f"{leader.cluster.name} is not adopted: {'; '.join(against)}")
 
     async def _until_observed(self) -> None:
         """A MySQL server is seen as up only when semi-sync is loaded."""

@@ -29,6 +29,7 @@ from holdfast.wire import (
     CommandRequest,
     FactsReply,
     Identity,
+    ReachReply,
     StateReply,
     command_name,
 )
@@ -108,6 +109,13 @@ class AgentClient:
     async def account(self) -> AccountReply:
         """:raises Unreachable: no answer, or none that can be understood"""
         return await self._inspected("/v1/account", AccountReply, 3.0)
+
+    async def reach(self, host: str, port: int) -> ReachReply:
+        """Who answers the member's replication account at that address.
+
+        :raises Unreachable: the agent gives no answer, or none that can be understood
+        """
+        return await self._inspected(f"/v1/reach?host={host}&port={port}", ReachReply, 8.0)
 
     async def _inspected(self, path: str, model: type[Reply], seconds: float) -> Reply:
         timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)

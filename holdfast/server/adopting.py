@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
+import pymysql
+
 from holdfast.core.gtid import Flavor
-from holdfast.errors import Refused
+from holdfast.errors import Refused, Unreachable
 from holdfast.server.authentication import check_authentication
-from holdfast.server.base import Account, Deadline
+from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.optionfile import NET_TIMEOUT_SECONDS
 from holdfast.server.sql import Connection, StatementRefused
 
@@ -59,18 +62,26 @@ class Adopter:
         self._connection.run(f"SET {settings}", deadline)
 
     def ensure_account(self, user: str, authentication: str, deadline: Deadline) -> None:
-        """Make the replication account ``user``, or give it this password; binlogged, so replicas have it too."""
+        """Make the replication account ``user``, or give it this password; binlogged, so replicas have it too.
+
+        Where it exists for other hosts as well, one of those may be the one that counts: all get the password.
+        """
         check_authentication(self._flavor, authentication)
-        name = f"'{_quoted(user)}'@'%'"
         if self._flavor is Flavor.MARIADB:
             identified = f"IDENTIFIED VIA mysql_native_password USING '{authentication}'"
         else:
             identified = f"IDENTIFIED WITH caching_sha2_password AS '{authentication}'"
-        for statement in (
-            f"CREATE USER IF NOT EXISTS {name} {identified}",
-            f"ALTER USER {name} {identified}",
-            f"GRANT {RIGHTS[self._flavor]} ON *.* TO {name}",
-        ):
+        look = "SELECT Host AS host FROM mysql.user WHERE User = %s"
+        hosts = {str(row["host"]) for row in self._connection.look(look, deadline, (_named(user),))}
+        statements: list[str] = []
+        for host in sorted(hosts | {"%"}):
+            name = f"'{_named(user)}'@'{_named(host)}'"
+            statements += [
+                f"CREATE USER IF NOT EXISTS {name} {identified}",
+                f"ALTER USER {name} {identified}",
+                f"GRANT {RIGHTS[self._flavor]} ON *.* TO {name}",
+            ]
+        for statement in statements:
             try:
                 self._connection.run(statement, deadline)
             except StatementRefused as error:
@@ -83,10 +94,42 @@ class Adopter:
         self._connection.close()
 
 
-def _quoted(user: str) -> str:
-    if not user or any(each in user for each in "'\\\0") or len(user) > 80:
-        raise Refused(f"{user!r} cannot be the name of a replication account")
-    return user
+def reached(flavor: Flavor, source: Source, seconds: float) -> tuple[int, str]:
+    """Log in to ``source`` as a receiver would: its server id, and on MySQL its UUID.
+
+    :raises Unreachable: it does not let us in
+    """
+    uuid = "@@server_uuid" if flavor is Flavor.MYSQL else "''"
+    try:
+        with (
+            contextlib.closing(
+                pymysql.connect(
+                    host=source.host,
+                    port=source.port,
+                    user=source.account.user,
+                    password=source.account.password,
+                    connect_timeout=seconds,
+                    read_timeout=seconds,
+                    write_timeout=seconds,
+                )
+            ) as connection,
+            connection.cursor() as cursor,
+        ):
+            cursor.execute(f"SELECT @@server_id, {uuid}")
+            found = cursor.fetchone()
+    except (pymysql.err.MySQLError, OSError) as error:
+        raise Unreachable(
+            f"{source.host}:{source.port} does not let {source.account.user} in: {error.args[-1]}"
+        ) from None
+    server_id, name = found or (0, "")
+    return int(server_id), str(name)
+
+
+def _named(text: str) -> str:
+    """A user's or a host's name, which becomes part of a statement."""
+    if not text or any(each in text for each in "'\\\0") or len(text) > 255:
+        raise Refused(f"{text!r} cannot be the name of a replication account")
+    return text
 
 
 def _load_plugins(connection: Connection, deadline: Deadline) -> None:

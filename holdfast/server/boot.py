@@ -41,6 +41,8 @@ _MARIADB_NAMES = {
     "replica_skip_errors": "slave_skip_errors",
     "replica_exec_mode": "slave_exec_mode",
 }
+_ADDED = {"plugin_load_add": "plugin_load"}
+"""Options that add to what another one says."""
 _FILTER = re.compile(r"(replicate|binlog)_(wild_)?(do|ignore)_|replicate_rewrite_db")
 
 
@@ -58,6 +60,9 @@ def read(option_file: Path, flavor: Flavor, version: str, datadir: Path) -> Boot
             if _FILTER.match(name):
                 filters.append(f"{name}={value}")
             option, value = _option(name, value)
+            if option in _ADDED:
+                value = ";".join(filter(None, (options.get(_ADDED[option], ""), value)))
+                option = _ADDED[option]
             options[_known(option, flavor)] = value
     except _Cannot as problem:
         return Boot(str(option_file), problem=str(problem))

@@ -29,6 +29,7 @@ GTIDS = {
     Flavor.MYSQL: "SELECT @@global.gtid_executed AS applied, @@server_uuid AS origin",
 }
 
+EVENTS = "SELECT COUNT(*) AS events FROM information_schema.events WHERE EVENT_SCHEMA <> 'sys'"
 FOREIGN = """
     SELECT CONCAT(table_schema, '.', table_name) AS name FROM information_schema.tables
     WHERE table_type = 'BASE TABLE' AND engine <> 'InnoDB' AND table_schema NOT IN
@@ -115,23 +116,25 @@ def _asked(facts: Facts, connection: Connection) -> Facts:
         plugins=_plugins(variables.get("plugin_dir", "")),
         upstreams=tuple(map(_mysql_upstream if mysql else _mariadb_upstream, upstreams)),
         privileges=_privileges(connection.look("SHOW GRANTS", deadline)),
-        replicators=_users(
-            connection, "SELECT User AS user FROM mysql.user WHERE Repl_slave_priv = 'Y'", deadline
+        replicators=_column(
+            connection, "SELECT User AS value FROM mysql.user WHERE Repl_slave_priv = 'Y'", deadline
         ),
-        backup_admins=_users(
+        backup_admins=_column(
             connection,
-            "SELECT USER AS user FROM mysql.global_grants WHERE PRIV = 'BACKUP_ADMIN'",
+            "SELECT USER AS value FROM mysql.global_grants WHERE PRIV = 'BACKUP_ADMIN'",
             deadline,
         )
         if mysql
         else frozenset(),
+        installed=_column(connection, "SELECT dl AS value FROM mysql.plugin", deadline),
+        events=int(connection.look(EVENTS, deadline)[0]["events"]),
         foreign=_tables(connection, FOREIGN, mysql),
         keyless=_tables(connection, KEYLESS, mysql),
     )
 
 
-def _users(connection: Connection, sql: str, deadline: Deadline) -> frozenset[str]:
-    return frozenset(str(row["user"]) for row in connection.look(sql, deadline))
+def _column(connection: Connection, sql: str, deadline: Deadline) -> frozenset[str]:
+    return frozenset(str(row["value"]) for row in connection.look(sql, deadline))
 
 
 def _tables(connection: Connection, sql: str, mysql: bool) -> Tables | None:

@@ -65,6 +65,12 @@ def test_under_load_it_becomes_whole_and_survives_the_loss_of_its_primary(flavor
             assert follows_as(running, number) == running.servers[number].account.user
         gap = workload.report().gaps_after(begun)[0]
         print(f"\nlongest gap between acknowledged writes while adopting: {gap.ms:.0f} ms")
+        flushed = running.primary.sql(
+            "SELECT @@sync_binlog AS b, @@innodb_flush_log_at_trx_commit AS r"
+        )
+        assert flushed == [{"b": 1, "r": 1}]
+        relaxed = running.servers[0].folder / "state" / "relaxed"
+        wait_until(lambda: not relaxed.exists(), 10, "what was not flushed before is on disk")
         again = adopt(running, "--yes")
         assert again.exit_code == 1
         assert "managed already" in str(again.exception)

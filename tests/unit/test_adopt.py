@@ -29,7 +29,7 @@ from holdfast.core.view import (
 from holdfast.errors import OutcomeUnknown, Refused, Unreachable
 from holdfast.manager.adopt import Adoption
 from holdfast.manager.events import EventLog
-from holdfast.wire import AccountReply
+from holdfast.wire import AccountReply, ReachReply
 from tests.unit.test_check import good, running
 
 BOTH = pytest.mark.parametrize("flavor", list(Flavor))
@@ -76,6 +76,8 @@ def test_the_one_that_takes_writes_and_is_followed_is_primary(flavor: Flavor) ->
     assert planned == Plan(
         primary="m1",
         replicas=("m2", "m3"),
+        server_id=1,
+        uuid="uuid-1" if flavor is Flavor.MYSQL else "",
         accounts=("repl_m1", "repl_m2", "repl_m3"),
         repointed=("m2", "m3"),
         equipped=(),
@@ -211,6 +213,11 @@ def test_without_an_order_nothing_is_done_to_a_cluster_that_runs() -> None:
 class Agent:
     def __init__(self, name: str) -> None:
         self._name = name
+        self.reaches = ReachReply(server_id=1)
+
+    async def reach(self, host: str, port: int) -> ReachReply:
+        assert (host, port) == ("h", 3306)
+        return self.reaches
 
     async def account(self) -> AccountReply:
         return AccountReply(user=f"repl_{self._name}", authentication=f"*{self._name}")
@@ -308,6 +315,24 @@ def test_another_primary_than_the_one_that_was_shown_is_refused() -> None:
     with pytest.raises(Refused, match="m1 is primary now, not m2"):
         asyncio.run(adoption(leader).run(False, "m2", {}))
     assert leader.sent == []
+
+
+@pytest.mark.parametrize(
+    ("there", "reason"),
+    [
+        (ReachReply(server_id=9), "from the host of m3, h:3306 is another server"),
+        (ReachReply(error="h:3306 does not let repl_m3 in"), "from the host of m3, h:3306 does"),
+    ],
+)
+def test_a_replica_that_would_not_reach_the_primary_is_not_told_to_follow_it(
+    there: ReachReply, reason: str
+) -> None:
+    leader = MemoryLeader()
+    leader.agents["m3"].reaches = there
+    with pytest.raises(Refused, match=reason):
+        asyncio.run(adoption(leader).run(False, "", {}))
+    assert not [step for step in leader.sent if isinstance(step.command, Follow)]
+    assert leader.record is None
 
 
 def test_a_replica_that_never_attaches_is_told_and_nothing_is_recorded(

@@ -63,6 +63,11 @@ def test_files_that_are_included_count_in_their_place(tmp_path: Path) -> None:
     assert read(tmp_path, f"!include {folder}/a.cnf\n").options["port"] == "1"
 
 
+def test_plugins_are_added_to_those_before(tmp_path: Path) -> None:
+    text = "[mysqld]\nplugin-load-add = a.so\nplugin_load_add=b=b.so\n"
+    assert read(tmp_path, text).options["plugin_load"] == "a.so;b=b.so"
+
+
 def test_what_cannot_be_read_is_told(tmp_path: Path) -> None:
     assert "cannot read" in read(tmp_path, f"!include {tmp_path}/none.cnf").problem
     assert "cannot read" in read(tmp_path, f"!includedir {tmp_path}/none").problem
