@@ -49,7 +49,16 @@ class GtidSet:
         return hash((self.flavor, frozenset(self.streams.items())))
 
     def __str__(self) -> str:
-        return ",".join(_format(self.flavor, *entry) for entry in sorted(self.streams.items()))
+        """MariaDB takes the last that ``gtid_binlog_state`` names of a domain for its head: the highest stands last."""
+        return ",".join(
+            _format(self.flavor, *entry) for entry in sorted(self.streams.items(), key=self._place)
+        )
+
+    def _place(self, entry: tuple[str, tuple[Interval, ...]]) -> tuple[str, int, str]:
+        stream, spans = entry
+        if self.flavor is Flavor.MYSQL:
+            return stream, 0, ""
+        return stream.partition("-")[0], spans[-1][1], stream
 
     def has(self, stream: str, number: int) -> bool:
         """Whether the single GTID ``number`` of ``stream`` is in the set."""

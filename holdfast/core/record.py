@@ -95,6 +95,10 @@ class Record:
         """For how many acknowledgements the primary waits, by ``quorum.extendable``."""
         return self.target.acks
 
+    def names(self, name: str) -> bool:
+        """Whether a configuration in force counts on that member."""
+        return any(name in each.names() for each in self.configurations)
+
     def counts(self, name: str, incarnation: str) -> bool:
         """Whether that run of that member is a voter of any configuration in force: what it has received may be the
         one copy that a recovery quorum relies on."""

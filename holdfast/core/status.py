@@ -26,6 +26,7 @@ class Role(StrEnum):
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
     """:ivar state: down, starting, or what it does; "unknown" when its agent does not answer
+    :ivar votes: the record counts on it, whether it can be seen or not
     :ivar bytes_behind: see ``stages.Standing``; :ivar eta_seconds: until it has caught up, at the speed of late
     :ivar progress: what goes on in its background
     """
@@ -40,6 +41,7 @@ class MemberStatus:
     lag_seconds: float | None
     incarnation: str
     reason: str
+    votes: bool = False
     stage: Stage = Stage.NONE
     bytes_behind: int | None = None
     eta_seconds: float | None = None
@@ -105,6 +107,7 @@ def _placed(
     stands = standing(cluster, record, view, member.name) if record else None
     return replace(
         member,
+        votes=record is not None and record.names(member.name),
         stage=stands.stage if stands else Stage.NONE,
         bytes_behind=stands.bytes_behind if stands else None,
         eta_seconds=estimates.get(member.name),

@@ -158,3 +158,28 @@ def explain(sandbox: Sandbox) -> str:
         return f"{sandbox.status()}\n{sandbox.logs(15)}"
     except HoldfastError as error:
         return f"{error}\n{sandbox.logs(15)}"
+
+
+def wait_failed_over(sandbox: Sandbox, deposed: str) -> str:
+    """The new primary, once it takes writes."""
+    status = sandbox.wait_until(
+        lambda s: s["writable"] and s["primary"] != deposed, 20, "another primary"
+    )
+    return str(status["primary"])
+
+
+def admin(sandbox: Sandbox, member: str, *statements: str) -> list[tuple[object, ...]]:
+    """Run statements as the administrator; the rows of the last."""
+    with (
+        sandbox.connect(member, sandbox.accounts.admin) as connection,
+        connection.cursor() as cursor,
+    ):
+        for statement in statements:
+            cursor.execute(statement)
+        return list(cursor.fetchall())
+
+
+def by_hand(sandbox: Sandbox, member: str, *statements: str) -> None:
+    """What an administrator does to a replica although it is read-only."""
+    free = ("SET GLOBAL super_read_only = 0",) if sandbox.spec.flavor is Flavor.MYSQL else ()
+    admin(sandbox, member, *free, *statements)

@@ -19,35 +19,18 @@ from holdfast.sandbox.cluster import Sandbox, Status
 from holdfast.server.process import Running
 from tests.integration.cluster import (
     Clusters,
+    admin,
     assert_identical,
     explain,
     member_of,
     replicas,
+    wait_failed_over,
     writing,
 )
 
 
 def incarnations(sandbox: Sandbox) -> dict[str, str]:
     return {each["name"]: each["incarnation"] for each in sandbox.status()["members"]}
-
-
-def wait_failed_over(sandbox: Sandbox, deposed: str) -> str:
-    """The new primary, once it takes writes."""
-    status = sandbox.wait_until(
-        lambda s: s["writable"] and s["primary"] != deposed, 20, "another primary"
-    )
-    return str(status["primary"])
-
-
-def admin(sandbox: Sandbox, member: str, *statements: str) -> list[tuple[object, ...]]:
-    """Run statements as the administrator; the rows of the last."""
-    with (
-        sandbox.connect(member, sandbox.accounts.admin) as connection,
-        connection.cursor() as cursor,
-    ):
-        for statement in statements:
-            cursor.execute(statement)
-        return list(cursor.fetchall())
 
 
 def test_crash_at_idle(cluster: Sandbox) -> None:

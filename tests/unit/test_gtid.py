@@ -60,8 +60,21 @@ def test_mysql_text_round_trip(members: set[tuple[str, int]]) -> None:
 def test_mariadb_text_round_trip(state: dict[str, int]) -> None:
     text = ",".join(f"{stream}-{number}" for stream, number in sorted(state.items()))
     gtids = parse(Flavor.MARIADB, text)
-    assert str(gtids) == text
+    assert parse(Flavor.MARIADB, str(gtids)) == gtids
     assert gtids.count() == sum(state.values())
+
+
+@given(state=st.dictionaries(st.sampled_from(STREAMS[Flavor.MARIADB]), st.integers(1, 99)))
+def test_the_text_of_a_mariadb_state_names_the_head_of_each_domain_last(
+    state: dict[str, int],
+) -> None:
+    text = str(parse(Flavor.MARIADB, ",".join(f"{s}-{n}" for s, n in state.items())))
+    last = {part.split("-")[0]: int(part.split("-")[2]) for part in text.split(",") if part}
+    heads: dict[str, int] = {}
+    for stream, number in state.items():
+        domain = stream.split("-")[0]
+        heads[domain] = max(number, heads.get(domain, 0))
+    assert last == heads
 
 
 @given(members=sets(Flavor.MYSQL), others=sets(Flavor.MYSQL))
