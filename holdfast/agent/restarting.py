@@ -49,8 +49,7 @@ def end_in_order(
                 f"it is not shut down ({error}), nor does it go on as before: {trouble}"
             ) from error
         raise Refused(f"it goes on as before: {error}") from error
-    # MySQL waits for idle sessions, ours too: 2 s, or 10 while a replica is connected
-    watch.end_in_order(f"restarting by term {term}", deadline.left, server.close)
+    watch.end_in_order(f"restarting by term {term}", deadline.left, server.hasten_end)
     done("server ended")
 
 

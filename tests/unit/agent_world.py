@@ -126,6 +126,9 @@ class MemoryServer:
         self._called("quiesce", deadline)
         self.now = replace(self.now, writable=False)
 
+    def hasten_end(self) -> None:
+        self.calls.append("hasten_end")
+
     def open(self, deadline: Deadline) -> None:
         self._called("open", deadline)
         self.now = replace(self.now, writable=True)
@@ -158,7 +161,7 @@ class World:
         self.port, self._listener = _listen()
         (folder / "server.py").write_text(SLEEPER)
         (folder / "my.cnf").touch()
-        (folder / "data").mkdir()
+        (folder / "data" / "mysql").mkdir(parents=True)
         (folder / "data" / "ibdata1").touch()
         (folder / "secret").write_text("secret\n")
         if token:
