@@ -28,7 +28,7 @@ from holdfast.agent import datadir as files
 from holdfast.agent.board import Board
 from holdfast.agent.copies import CloneMarker, copied, remember, save_unique
 from holdfast.agent.cutting import Marker
-from holdfast.agent.fetching import Donor, fetch
+from holdfast.agent.fetching import Donor, DonorWatch, fetch
 from holdfast.agent.holdings import Holdings, judge
 from holdfast.agent.job import Job, Jobs
 from holdfast.agent.watch import Watch
@@ -49,6 +49,9 @@ CLONE_SECONDS = 30 * 86400.0
 END_SECONDS = 600.0
 FINISH_SECONDS = 60.0
 LOOK_SECONDS = 0.25
+ASK_SECONDS = 30.0
+NEW_SERVER_BYTES = 200 * 1024 * 1024
+"""Of a MySQL server that holds nothing yet: its logs and system tables."""
 EMPTY = "its data directory is empty"
 
 Done = Callable[[str], None]
@@ -173,6 +176,9 @@ class Cloning:
             raise Refused(f"{donor.name} runs {donor.flavor}, and {own.name} {own.flavor}")
         if not donor.up:
             raise Refused(f"{donor.name} cannot give a copy: its server is {donor.server}")
+        if donor.unfit or donor.suspects:
+            why = donor.unfit or f"{', '.join(donor.suspects)} was rewound and not compared yet"
+            raise Refused(f"{donor.name} has no data to copy: {why}")
 
     def _give_up_old(
         self, command: Clone, present: GtidSet, deadline: Deadline, done: Done
@@ -243,7 +249,7 @@ class Cloning:
                     case Flavor.MARIADB:
                         had = self._mariadb(job, command, donor)
                     case Flavor.MYSQL:
-                        had = self._mysql(job, command)
+                        had = self._mysql(job, command, donor)
             remember(self._state_dir, self._own.datadir, had)
             for forget in self.forget:
                 forget()
@@ -257,7 +263,7 @@ class Cloning:
                 self._watch.kill_and_wait(f"its clone from {command.donor} failed", KILL_SECONDS)
             files.drop_incoming(self._own.datadir)
             with contextlib.suppress(HoldfastError):
-                self._marker.mark(command.donor, str(error))
+                self._marker.mark(command.donor, job.called_off or str(error))
             self._board.change(unfit=self._marker.unfit())
             raise
         finally:
@@ -273,8 +279,11 @@ class Cloning:
             self._until_up(job, recipient)
             return recipient.adopt_history(state, job.deadline(FINISH_SECONDS))
 
-    def _mysql(self, job: Job, command: Clone) -> GtidSet:
+    def _mysql(self, job: Job, command: Clone, donor: Donor) -> GtidSet:
         own = self._own
+        files.drop_incoming(own.datadir)
+        wanted = donor.data_bytes(job.deadline(ASK_SECONDS)) + NEW_SERVER_BYTES
+        files.make_room(own.datadir, own.binlog_index, wanted)
         incoming = files.fresh_incoming(own.datadir)
         initialise_mysql(
             own.command,
@@ -292,7 +301,7 @@ class Cloning:
         with contextlib.closing(recipient):
             self._until_up(job, recipient)
             source = Source(command.host, command.port, self._replication)
-            self._copy(job, recipient, source)
+            self._copy(job, recipient, source, donor)
         self._server.close()  # a server that ends waits for those who are idle
         job.stage(f"{job.what}: waiting for the server to end")
         end = job.deadline(END_SECONDS)
@@ -302,9 +311,10 @@ class Cloning:
             self._until_up(job, recipient)
             return recipient.finish_clone(job.deadline(FINISH_SECONDS))
 
-    def _copy(self, job: Job, recipient: Recipient, source: Source) -> None:
-        """MySQL: CLONE in a thread, looked at from here."""
+    def _copy(self, job: Job, recipient: Recipient, source: Source, donor: Donor) -> None:
+        """MySQL: CLONE in a thread, looked at from here. It tries for minutes to reach a donor that is gone."""
         failed: list[HoldfastError] = []
+        lives = DonorWatch(donor, job)
 
         def clone() -> None:
             try:
@@ -317,11 +327,14 @@ class Cloning:
         what = job.what
         while thread.is_alive():
             job.check()
+            done = 0
             with contextlib.suppress(HoldfastError):
                 copied = recipient.copied(job.deadline(1.0))
                 if copied is not None:
                     job.what = f"{what} ({copied.stage.lower()})"
                     job.progress(copied.done, copied.total)
+                    done = copied.done
+            lives.look(done)
             thread.join(LOOK_SECONDS)
         job.what = what
         # a connection that was lost says nothing: the server's own word after the start decides

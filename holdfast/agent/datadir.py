@@ -14,9 +14,7 @@ from holdfast.errors import Refused
 INCOMING = ".holdfast-incoming"
 """Where a copy grows. Within the data directory: on its file system, and where the agent may write."""
 
-_SYSTEM = frozenset(
-    {"mysql", "sys", "performance_schema", "information_schema", "holdfast", "test"}
-)
+_SYSTEM = frozenset({"mysql", "sys", "performance_schema", "information_schema", "holdfast"})
 _KEPT = frozenset({"lost+found"})
 _NO_DATA = frozenset({"db.opt"})
 _SYSTEM_TABLESPACE_BYTES = 12 * 1024 * 1024
@@ -85,7 +83,7 @@ def make_room(datadir: Path, index: Path, wanted: int) -> None:
     free = found.f_bavail * found.f_frsize
     if free >= wanted:
         return
-    old = size(datadir)
+    old = sum(size(path) if path.is_dir() else path.lstat().st_size for path in _old(datadir))
     if free + old < wanted:
         raise Refused(
             f"the copy needs {_mb(wanted)} and the file system of {datadir} has {_mb(free)} free "

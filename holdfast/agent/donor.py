@@ -1,5 +1,7 @@
 """Gives a copy of the running MariaDB server's data to another member's agent.
 
+``GET /v1/data`` says how large a copy would be; a MySQL server gives it without us.
+
 ``GET /v1/backup?pack=auto|never`` answers with a stream of frames (see ``frames.py``): an OPENING that says how much
 is to be expected, what ``mariadb-backup`` writes, and an END that says how it ended and which GTIDs the copy has. The
 server goes on serving; at the end its commits are held for a moment.
@@ -80,6 +82,11 @@ class Donor:
                 return error_response(409, "Refused", f"{self._board.state.name}: {error}")
             frames = self._frames(process, pack != "never")
             return StreamingResponse(frames, media_type="application/octet-stream")
+
+        @router.get("/v1/data")
+        def data() -> dict[str, int]:
+            """How many bytes a copy of the server's data takes."""
+            return {"bytes": size(self._server.datadir, self._is_not_copied)}
 
         return router
 

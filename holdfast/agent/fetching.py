@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,7 @@ from holdfast.agent.frames import BrokenStream, Frame, Kind, received
 from holdfast.agent.job import Job
 from holdfast.config.schema import ServerConfig, is_loopback
 from holdfast.core.view import MemberState
-from holdfast.errors import Refused, Unreachable
+from holdfast.errors import HoldfastError, Refused, Unreachable
 from holdfast.server.backup import BackupTools, binlog_place, find_tools
 from holdfast.server.base import Deadline
 from holdfast.server.initialise import last_words, run_to_end
@@ -28,6 +30,8 @@ SILENCE_SECONDS = 20.0
 PREPARE_SECONDS = 30 * 86400.0
 PREPARE_BYTES = 256 * 1024 * 1024
 UNPACK_SECONDS = 600.0
+ANSWER_SECONDS = 10.0
+LOOK_SECONDS = 2.0
 BUSY = 503
 BUSY_SECONDS = 20.0
 """So long a donor is asked again: it may not have noticed yet that an earlier clone is over."""
@@ -47,12 +51,19 @@ class Donor:
 
     def state(self, deadline: Deadline) -> MemberState:
         """:raises Unreachable:"""
+        return StateReply.model_validate_json(self._get("/v1/state", deadline)).state
+
+    def data_bytes(self, deadline: Deadline) -> int:
+        """How much a copy takes. :raises Unreachable:"""
+        return int(json.loads(self._get("/v1/data", deadline))["bytes"])
+
+    def _get(self, path: str, deadline: Deadline) -> bytes:
         try:
-            with self._client(min(5.0, max(0.1, deadline.left))) as http:
-                answer = http.get("/v1/state")
+            with self._client(min(ANSWER_SECONDS, max(0.1, deadline.left))) as http:
+                answer = http.get(path)
                 self._check(answer)
-                return StateReply.model_validate_json(answer.content).state
-        except (httpx.HTTPError, ValueError) as error:
+                return answer.content
+        except httpx.HTTPError as error:
             raise Unreachable(f"the agent of {self.name} ({self.agent}): {error!r}") from error
 
     @contextlib.contextmanager
@@ -84,6 +95,34 @@ class Donor:
             if answer.status_code == BUSY:
                 raise Busy(said)
             raise Refused(f"the agent of {self.name} refuses: {said}")
+
+
+class DonorWatch:
+    """Tells when a donor's server ended, or when nothing comes from a donor whose agent does not answer either."""
+
+    def __init__(self, donor: Donor, job: Job) -> None:
+        self._donor = donor
+        self._job = job
+        self._incarnation = donor.state(job.deadline(LOOK_SECONDS)).incarnation
+        self._done = 0
+        self._came_at = self._looked_at = time.monotonic()
+
+    def look(self, done: int) -> None:
+        """:param done: bytes that have come; :raises Refused: no more will come"""
+        now = time.monotonic()
+        if done != self._done:
+            self._done, self._came_at = done, now
+        if now - max(self._looked_at, self._came_at) < LOOK_SECONDS:
+            return
+        self._looked_at = now
+        try:
+            state = self._donor.state(self._job.deadline(LOOK_SECONDS))
+        except HoldfastError as error:
+            if now - self._came_at > SILENCE_SECONDS:
+                raise Refused(f"nothing comes from {self._donor.name} any more: {error}") from error
+            return
+        if state.incarnation != self._incarnation:
+            raise Refused(f"the server of {self._donor.name} ended: {state.reason or state.server}")
 
 
 def fetch(

@@ -61,6 +61,10 @@ class Frame:
         return said
 
 
+def _chained(crc: int, kind: int, payload: bytes) -> int:
+    return zlib.crc32(payload, zlib.crc32(bytes([kind]), crc))
+
+
 class Sender:
     """Makes frames."""
 
@@ -77,7 +81,7 @@ class Sender:
         return self._frame(Kind.DATA, payload)
 
     def _frame(self, kind: Kind, payload: bytes) -> bytes:
-        self._crc = zlib.crc32(payload, self._crc)
+        self._crc = _chained(self._crc, kind, payload)
         return HEAD.pack(kind, len(payload), self._crc) + payload
 
 
@@ -100,10 +104,10 @@ def received(pieces: Iterable[bytes]) -> Iterator[Frame]:
             with memoryview(held) as view:
                 payload = bytes(view[HEAD.size : end])
             del held[:end]
-            if number == Kind.ALIVE:
+            if number == Kind.ALIVE and not length and not said:
                 yield Frame(Kind.ALIVE, b"", end)
                 continue
-            crc = zlib.crc32(payload, crc)
+            crc = _chained(crc, number, payload)
             if crc != said:
                 raise BrokenStream("a checksum is wrong: what came is not what was sent")
             kind = Kind(number)

@@ -17,8 +17,8 @@ from holdfast.binlog.reader import FileEnd, Unreadable, open_binlog
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.errors import Refused
 
-_HEADLESS_BYTES = 1024
-"""A server that died right after it had begun a file leaves less than this."""
+_HEADLESS_BYTES = {Flavor.MARIADB: 290, Flavor.MYSQL: 150}
+"""In less there is no room for a transaction: the server died when it had just begun the file."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +51,7 @@ def judge(
     empty = files.is_empty(datadir)
     if empty and not binlogs:
         return Holdings()
-    if not empty and not files.is_server_s(datadir):
+    if not empty and not binlogs and not files.is_server_s(datadir):
         return Holdings(obstacle=f"{datadir} holds files, and none of a database server")
     data = files.user_data(datadir, flavor)
     if executed is not None and present.contains(executed):
@@ -103,7 +103,7 @@ def _read(
         try:
             before = beginning(file)
         except Unreadable:
-            if history is None and file.stat().st_size < _HEADLESS_BYTES:
+            if history is None and file.stat().st_size < _HEADLESS_BYTES[flavor]:
                 continue
             raise
         if before.flavor is not flavor:

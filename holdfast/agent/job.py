@@ -29,18 +29,19 @@ class Job:
     """One piece of work, as the work itself sees it.
 
     :ivar what: for a person, such as "cloning from m2"; may be changed while it goes on
+    :ivar called_off: by whom, or ""
     """
 
     def __init__(self, what: str, board: Board) -> None:
         self.what = what
         self._board = board
-        self._called_off = ""
+        self.called_off = ""
         self._called = threading.Event()
         self._published = 0.0
         self._marks: list[tuple[float, int]] = []
 
     def cancel(self, because: str) -> None:
-        self._called_off = because
+        self.called_off = f"called off by {because}"
         self._called.set()
 
     @property
@@ -50,7 +51,7 @@ class Job:
     def check(self) -> None:
         """:raises CalledOff:"""
         if self.cancelled:
-            raise CalledOff(f"{self.what}: called off by {self._called_off}")
+            raise CalledOff(f"{self.what}: {self.called_off}")
 
     def pause(self, seconds: float) -> None:
         """Wait, unless it is called off. :raises CalledOff:"""

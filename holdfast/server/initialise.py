@@ -117,6 +117,7 @@ def last_words(log: Path, lines: int = 3) -> str:
             text = file.read().decode(errors="replace")
     except OSError:
         return "nothing is known of why"
-    words = [line.strip() for line in text.splitlines() if line.strip()]
+    plain = "".join(each for each in text if each.isprintable() or each == "\n")
+    words = [line.strip() for line in plain.splitlines() if line.strip()]
     errors = [line for line in words if "error" in line.lower() or "fatal" in line.lower()]
     return " / ".join((errors or words)[-lines:])[:600] or "it said nothing"

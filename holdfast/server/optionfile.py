@@ -181,4 +181,4 @@ _MYSQL: dict[str, Value] = {
     "rpl_semi_sync_source_timeout": 4294967295,
 }
 
-_MYSQL_PLUGINS = ("semisync_source.so", "semisync_replica.so", "mysql_clone.so")
+_MYSQL_PLUGINS = ("mysql_clone.so", "semisync_source.so", "semisync_replica.so")

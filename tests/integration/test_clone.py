@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -256,12 +256,15 @@ def test_a_member_whose_transactions_are_purged_elsewhere_is_cloned(pair: Pair) 
     first, second = pair.first, pair.second
     pair.do(Fence())
     pair.written()
-    dumps = "SELECT COUNT(*) FROM information_schema.processlist WHERE command LIKE 'Binlog Dump%'"
-    # a dump thread keeps its binlog from being purged until it has noticed that nobody listens
-    servers.wait_until(lambda: sql(first, dumps) == 0, 20, "the primary sees that m2 is gone")
     sql(first, "FLUSH BINARY LOGS")
-    newest = sorted(first.datadir.glob("binlog.0*"))[-1].name
-    sql(first, f"PURGE BINARY LOGS TO '{newest}'")
+    *old, newest = sorted(first.datadir.glob("binlog.0*"))
+
+    def purged() -> bool:
+        """MariaDB keeps a file until a checkpoint has come, and MySQL one that it sends from, without a word."""
+        sql(first, f"PURGE BINARY LOGS TO '{newest.name}'")
+        return not any(path.exists() for path in old)
+
+    servers.wait_until(purged, 20, "the primary purges its binlogs")
     second.boot(pair.term)
     pair.do(second.follow(first))
     second.until(lambda state: state.replication.purged)
@@ -326,7 +329,7 @@ def test_a_donor_that_dies_leaves_a_member_that_can_be_cloned_again(pair: Pair) 
     pair.do(pair.clone())
     pair.halfway()
     os.kill(pid(first), signal.SIGKILL)
-    pair.failed("mariadb-backup ended", "MySQL", "CLONE")
+    pair.failed("mariadb-backup ended", "the server of m1 ended")
     first.until(lambda state: state.server is ServerStatus.DOWN)
     first.boot(pair.term)
     first.do(pair.term, Promote(acks=0, serial=pair.term))
@@ -356,23 +359,22 @@ def test_an_agent_that_was_killed_finds_that_its_clone_was_interrupted(pair: Pai
 
 
 def test_a_disk_that_runs_full_is_told_and_can_be_mended(pair: Pair) -> None:
-    first, second = pair.first, pair.second
+    second = pair.second
     pair.do(Fence())
     clear(second.datadir)
-    with mounted(second.datadir, 600):
+    with mounted(second.datadir, 800):
         kept = second.datadir / "lost+found"
         kept.mkdir()
         filler = kept / "filler"
-        fill(filler, second.datadir, 150 << 20 if first.flavor is Flavor.MYSQL else 10 << 20)
+        fill(filler, second.datadir, 10 << 20)
         pair.do(pair.clone())
-        pair.failed("make room", "space", "Disk")
-        if first.flavor is Flavor.MARIADB:
-            # enough by what the donor says, and not when it comes
-            filler.unlink()
-            pair.do(pair.clone())
-            pair.halfway()
-            fill(filler, second.datadir, 2 << 20)
-            pair.failed("No space", "unpacking failed", "28")
+        pair.failed("make room")
+        # enough by what the donor says, and not when it comes
+        filler.unlink()
+        pair.do(pair.clone())
+        pair.halfway()
+        fill(filler, second.datadir, 2 << 20)
+        pair.failed("No space left", "Errcode: 28")
         filler.unlink()
         pair.do(pair.clone())
         pair.cloned()
@@ -395,7 +397,7 @@ def mounted(folder: Path, megabytes: int) -> Iterator[None]:
 
 
 def fill(file: Path, folder: Path, left: int) -> None:
-    """Take up the file system's space but for ``left`` bytes."""
-    found = os.statvfs(folder)
-    with file.open("wb") as output:
-        os.posix_fallocate(output.fileno(), 0, found.f_bavail * found.f_frsize - left)
+    """Take up the file system's space but for ``left`` bytes, while others take some too."""
+    with file.open("wb", buffering=0) as output, suppress(OSError):
+        while (found := os.statvfs(folder)).f_bavail * found.f_frsize > left:
+            output.write(bytes(1 << 20))

@@ -126,8 +126,8 @@ class MemoryServer:
         self._called("quiesce", deadline)
         self.now = replace(self.now, writable=False)
 
-    def hasten_end(self) -> None:
-        self.calls.append("hasten_end")
+    def part(self, deadline: Deadline) -> None:
+        self._called("part", deadline)
 
     def open(self, deadline: Deadline) -> None:
         self._called("open", deadline)

@@ -28,7 +28,7 @@ class Agent:
         self.folder = folder
         with socket.create_server(("127.0.0.1", 0)) as probe:
             self.url = f"http://127.0.0.1:{probe.getsockname()[1]}"
-        (folder / "data").mkdir()
+        (folder / "data" / "mysql").mkdir(parents=True)
         (folder / "my.cnf").touch()
         (folder / "server.py").write_text(SLEEPER)
         (folder / "secret").write_text("secret\n")
