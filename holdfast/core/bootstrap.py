@@ -38,15 +38,17 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
                 f"no record yet, and {state.name} {does}: holdfast adopt takes over a cluster that runs; where "
                 "all is new, nobody may take writes or follow another"
             )
+    for state in states:
+        if state.server is ServerStatus.STARTING:  # once it is seen, it may turn out to be at work
+            return Decision(
+                f"no record yet: the server of {state.name} is starting, or cannot be observed: see holdfast check"
+            )
     down = [state.name for state in states if state.server is ServerStatus.DOWN]
     if down:
         return Decision(
             f"no record yet: starting {', '.join(down)}",
             tuple(Send(name, Start()) for name in down),
         )
-    for state in states:
-        if not state.up:
-            return Decision(f"no record yet: the server of {state.name} is starting")
     first = states[0]
     for state in states:
         if state.flavor is not first.flavor:

@@ -97,6 +97,8 @@ class Facts:
         where the server says so
     :ivar replicators: accounts that may replicate; :ivar backup_admins: that may be cloned from (MySQL)
     :ivar account: the member's own replication account
+    :ivar pid: of the server's process, as the agent found it; 0 if it did not
+    :ivar signals: the agent may send it signals
     :ivar supervisor: a wrapper that starts the server again when it ends (mysqld_safe), or ""
     :ivar plugins: libraries of semi-sync that it could load
     :ivar installed: libraries that it loads at every start, as its own table says (MySQL)
@@ -116,6 +118,8 @@ class Facts:
     upstreams: tuple[Upstream, ...] = ()
     boot: Boot = field(default_factory=lambda: Boot(""))
     units: tuple[Unit, ...] = ()
+    pid: int = 0
+    signals: bool = True
     supervisor: str = ""
     spaces: tuple[Space, ...] = ()
     privileges: frozenset[str] = frozenset()

@@ -100,6 +100,7 @@ def check_member(facts: Facts) -> Iterator[Finding]:
     yield from _space(facts.spaces)
     if facts.problem:
         return
+    yield _process(facts)
     yield from _plugins(facts)
     yield from _privileges(facts)
     yield from _tables(facts)
@@ -230,6 +231,18 @@ def _space(spaces: Iterable[Space]) -> Iterator[Finding]:
             yield Finding("disk", level, left, "make room: a full disk stops all commits")
         else:
             yield ok("disk", left)
+
+
+def _process(facts: Facts) -> Finding:
+    """A server that cannot be killed cannot be fenced."""
+    mend = "run the agent as the server's user or as root, in the same container"
+    if not facts.pid:
+        text = f"the server answers, and no process of this host is found that has {facts.datadir}"
+        return Finding("process", Level.WRONG, text, f"{mend}; or mend server.datadir")
+    if not facts.signals:
+        text = f"the agent may not end the server (pid {facts.pid}), so it could not fence it"
+        return Finding("process", Level.WRONG, text, mend)
+    return ok("process", f"the server is process {facts.pid}, which the agent may end")
 
 
 def _plugins(facts: Facts) -> Iterator[Finding]:

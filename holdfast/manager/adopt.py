@@ -63,7 +63,7 @@ class Adoption:
             raise Refused(f"{leader.cluster.name} is being adopted already: look at its status")
         async with self._one_at_a_time:
             planned, against = await self._look(members)
-            if dry_run or (planned is None and not against):
+            if dry_run:
                 return AdoptReply(leader.cluster.name, planned, against)
             if against or planned is None:
                 raise Refused(f"{leader.cluster.name} is not adopted: {'; '.join(against)}")
@@ -105,15 +105,15 @@ class Adoption:
         await self._until_observed()
         if errant := diverged(cluster, leader.view(), primary):
             raise Refused(f"{cluster.name} is not adopted: {'; '.join(errant)}")
-        head = leader.view().state(primary)
-        if head is not None and head.semi_sync.source:
-            # its replicas stop acknowledging when they are repointed: until they vote, nobody waits for them
-            await leader.prepare(Send(primary, SetAcks(0)))
         for agent in list(leader.agents.values()):
             account = await agent.account()
             step = EnsureAccount(account.user, account.authentication)
             await leader.prepare(Send(primary, step))
         await self._try(planned)
+        head = leader.view().state(primary)
+        if head is not None and head.semi_sync.source:
+            # its replicas stop acknowledging when they are repointed: until they vote, nobody waits for them
+            await leader.prepare(Send(primary, SetAcks(0)))
         source = cluster.member(primary)
         for name in planned.replicas:
             await self._repoint(name, Follow(primary, source.host, source.port, semi_sync=False))

@@ -78,6 +78,8 @@ def collect(place: Place, pid: int | None) -> Facts:
         datadir=str(place.datadir),
         socket=str(place.socket),
         account=place.account,
+        pid=pid or 0,
+        signals=_signals(pid),
         units=units.find_units(place.root, pid),
         supervisor=units.supervisor(place.root, pid),
         binlog_index_found=place.binlog_index.exists(),
@@ -208,6 +210,16 @@ def _privileges(rows: Sequence[Row]) -> frozenset[str]:
             if grant.endswith("WITH GRANT OPTION"):
                 found.add("GRANT OPTION")
     return frozenset(found)
+
+
+def _signals(pid: int | None) -> bool:
+    try:
+        os.kill(pid or os.getpid(), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return True
 
 
 def _plugins(folder: str) -> frozenset[str]:

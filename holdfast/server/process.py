@@ -234,10 +234,14 @@ class ServerProcess:
             if not line or _stat(pid)[0] in "ZX":
                 return False
             words = line.rstrip(b"\0").split(b"\0")
-            if self._holds_our_data(pid, words):
+            if self._has_our_option_file(pid, words):
                 return True
-            if _FLAG not in line:
-                return False
+            return self._holds_our_data(pid, words)
+        except OSError:
+            return False
+
+    def _has_our_option_file(self, pid: int, words: list[bytes]) -> bool:
+        try:
             at = next(i for i, word in enumerate(words) if word.startswith(_FLAG))
             if Path(os.fsdecode(words[at][len(_FLAG) :])).resolve() != self.option_file.resolve():
                 return False

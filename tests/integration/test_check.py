@@ -168,6 +168,7 @@ def test_an_administrator_with_few_rights_is_told_what_is_missing(two: list[Bare
     assert "SHUTDOWN" in not_ok(facts)["privileges"]
     wrong_password = collect(place(server, Account("few", "no")), None)
     assert "few" in wrong_password.problem
+    assert "process" in not_ok(collect(place(server), None)), "answers, and is not found"
 
 
 def test_nothing_waits_behind_a_commit_that_waits_for_an_acknowledgement(

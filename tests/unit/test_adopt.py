@@ -282,7 +282,7 @@ def test_adopting_equips_all_makes_accounts_repoints_and_founds() -> None:
     reply = asyncio.run(adoption(leader).run(False, "m1", {}))
     assert reply.done
     kinds = [type(step.command) for step in leader.sent]
-    assert kinds == [Equip] * 3 + [SetAcks] + [EnsureAccount] * 3 + [Follow] * 2
+    assert kinds == [Equip] * 3 + [EnsureAccount] * 3 + [SetAcks] + [Follow] * 2
     assert all(s.member == "m1" for s in leader.sent if isinstance(s.command, EnsureAccount))
     assert leader.record is not None
 

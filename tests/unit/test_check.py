@@ -56,6 +56,7 @@ def good(flavor: Flavor, number: int = 1) -> Facts:
         replicators=frozenset({"repl_m1", "repl_m2"}),
         backup_admins=frozenset({"repl_m1", "repl_m2"}),
         installed=frozenset({"semisync_source.so", "semisync_replica.so"}),
+        pid=77,
         foreign=Tables(),
         keyless=Tables(),
         listen="127.0.0.1:7400",
@@ -248,6 +249,12 @@ def test_privileges_that_are_missing_are_named(flavor: Flavor) -> None:
     assert found(replace(good(flavor), privileges=everything), "privileges") == []
     no_grants = frozenset({"ALL PRIVILEGES"})
     assert "GRANT OPTION" in only(replace(good(flavor), privileges=no_grants)).text
+
+
+@BOTH
+def test_a_server_that_could_not_be_fenced_is_wrong(flavor: Flavor) -> None:
+    assert only(replace(good(flavor), pid=0)).level is Level.WRONG
+    assert only(replace(good(flavor), signals=False)).level is Level.WRONG
 
 
 @BOTH
