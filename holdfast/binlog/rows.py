@@ -128,6 +128,8 @@ def parse_rows(code: int, body: bytes) -> Rows:
         if kind.action is Action.UPDATE:
             present_after = body[position : position + size]
             position += size
+        if len(present_after) != size:
+            raise IndexError("it ends within a bitmap of columns")
         data = body[position:]
         if kind.compressed:
             data = uncompress(data)

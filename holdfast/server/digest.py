@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.core.gtid import Flavor
+from holdfast.core.gtid import Flavor, parse
 from holdfast.errors import Refused
 from holdfast.server.base import Account, Deadline
 from holdfast.server.session import Session
@@ -45,11 +45,12 @@ _GEOMETRY = frozenset({"geometry", "geometrycollection", "geomcollection", *_SHA
 class Place:
     """A moment in a primary's history.
 
-    :ivar gtids: MySQL: what was executed; :ivar file, offset: MariaDB: the end of what was committed
+    :ivar gtids: MySQL: what was executed; MariaDB: the last of each domain
+    :ivar file, offset: MariaDB: the same as a place in the binlog
     """
 
     server_id: int
-    gtids: str = ""
+    gtids: str
     file: str = ""
     offset: int = 0
 
@@ -98,20 +99,28 @@ class Digester:
                 )
             if not self._may_start(status):
                 raise Refused("its receiver has stopped")
+            if self._reached(status, place):
+                return
             if self._flavor is Flavor.MARIADB:
-                session.run(
-                    "START REPLICA SQL_THREAD UNTIL MASTER_LOG_FILE = %s, MASTER_LOG_POS = %s",
-                    deadline,
-                    (place.file, place.offset),
-                )
-            elif place.gtids:
+                until = "START REPLICA SQL_THREAD UNTIL MASTER_LOG_FILE = %s, MASTER_LOG_POS = %s"
+                session.run(until, deadline, (place.file, place.offset))
+            else:
                 until = "START REPLICA SQL_THREAD UNTIL SQL_AFTER_GTIDS = %s"
                 session.run(until, deadline, (place.gtids,))
             while (status := self._status(session, deadline))["applier"] != "No":
                 deadline.check("applying up to the place of the comparison")
+                if self._reached(status, place):
+                    session.run("STOP REPLICA SQL_THREAD", deadline)
                 time.sleep(LOOK_SECONDS)
-            if status["error"]:
-                raise Refused(f"its applier has stopped: {status['error']}")
+            if status["error"] or not self._reached(status, place):
+                raise Refused(
+                    f"its applier has stopped: {status['error'] or 'somebody stopped it'}"
+                )
+
+    def _reached(self, status: Row, place: Place) -> bool:
+        """An applier that runs until there will not go further. MariaDB's stops only when something comes behind it."""
+        has = parse(self._flavor, str(status["applied"]))
+        return has.covers(parse(self._flavor, place.gtids))
 
     def release(self, deadline: Deadline) -> None:
         """Let the applier run on; not where that would cost what was received: then following does it."""
@@ -130,11 +139,10 @@ class Digester:
             session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT", deadline)
             rows = session.look("SHOW STATUS LIKE 'binlog_snapshot_%'", deadline)
             found = {str(row["Variable_name"]).lower(): str(row["Value"]) for row in rows}
-            return Place(
-                server_id,
-                file=found["binlog_snapshot_file"],
-                offset=int(found["binlog_snapshot_position"]),
-            )
+            file, offset = found["binlog_snapshot_file"], int(found["binlog_snapshot_position"])
+            position = "SELECT BINLOG_GTID_POS(%s, %s) AS gtids"
+            row = session.look(position, deadline, (file, offset))[0]
+            return Place(server_id, str(row["gtids"] or ""), file, offset)
         self._refuse_while_commits_wait(session, deadline)
         with self._session() as locker:
             locker.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}", deadline)
@@ -222,7 +230,10 @@ class Digester:
             raise Refused("it follows nobody")
         row = rows[0]
         mysql = self._flavor is Flavor.MYSQL
+        variable = "gtid_executed" if mysql else "gtid_slave_pos"
+        applied = session.look(f"SELECT @@global.{variable} AS gtids", deadline)[0]["gtids"]
         return {
+            "applied": _text(applied).replace("\n", ""),
             "source_id": row["Source_Server_Id" if mysql else "Master_Server_Id"],
             "receiver": row["Replica_IO_Running" if mysql else "Slave_IO_Running"],
             "applier": row["Replica_SQL_Running" if mysql else "Slave_SQL_Running"],

@@ -41,3 +41,15 @@ def test_an_errant_write_on_a_voter_is_saved_undone_and_compared_while_clients_w
 
 def saved(sandbox: Sandbox, name: str) -> list[Path]:
     return sorted(sandbox.spec.member(name).state_dir.glob("pending/*-errant-*.txt"))
+
+
+def test_an_errant_drop_table_is_saved_and_the_member_cloned(cluster: Sandbox, run: int) -> None:
+    victim = replicas(cluster.status())[0]
+    with writing(cluster, run) as writers:
+        writers.wait_for(20)
+        by_hand(cluster, victim, "CREATE TABLE app.mine (a int)", "DROP TABLE app.mine")
+        cluster.wait_until(lambda status: bool(saved(cluster, victim)), SECONDS)
+        cluster.wait_until(lambda status: bool(status["whole"]), 2 * SECONDS)
+        writers.check()
+    assert any("DROP TABLE" in each.read_text() for each in saved(cluster, victim))
+    assert_identical(cluster)
