@@ -41,6 +41,7 @@ def end_in_order(
             server.quiesce(patience)
             done("no commit waits")
         deadline.check("shutting down")
+        server.part(patience)
     except HoldfastError as error:
         try:
             _undo(server, state, replication)
@@ -49,7 +50,7 @@ def end_in_order(
                 f"it is not shut down ({error}), nor does it go on as before: {trouble}"
             ) from error
         raise Refused(f"it goes on as before: {error}") from error
-    watch.end_in_order(f"restarting by term {term}", deadline.left, server.hasten_end)
+    watch.end_in_order(f"restarting by term {term}", deadline.left, server.close)
     done("server ended")
 
 

@@ -16,7 +16,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.sandbox.spec import MOST_MEMBERS
 from holdfast.sandbox.trees import cache_dir
 from holdfast.server.base import Account
-from holdfast.server.procedures import PROOF_SCHEMA
+from holdfast.server.proof import PROOF_SCHEMA
 
 SCHEMA = "app"
 

@@ -171,8 +171,8 @@ class Server(Protocol):
         :raises Refused: it cannot be; :meth:`open` undoes what was done, on a primary that was open
         """
 
-    def hasten_end(self) -> None:
-        """Of a server that shuts down in order: end what it would wait for, our own sessions too."""
+    def part(self, deadline: Deadline) -> None:
+        """The last thing before an orderly shutdown: nobody is connected any more for whom it would wait."""
 
     def open(self, deadline: Deadline) -> None:
         """Let clients write."""

@@ -227,12 +227,22 @@ class MysqlServer(SqlServer):
         )
 
     def _replica_settings(self) -> dict[str, int]:
-        return {**super()._replica_settings(), "super_read_only": 1}
+        return {**super()._replica_settings(), "super_read_only": 1, "offline_mode": 0}
 
     def _position(self, deadline: Deadline) -> tuple[Receiver, FilePosition]:
         row = self._commands.look("SHOW REPLICA STATUS", deadline)[0]
         receiver = RECEIVER.get(row["Replica_IO_Running"], Receiver.CONNECTING)
         return receiver, (row["Source_Log_File"], row["Read_Source_Log_Pos"])
+
+    def part(self, deadline: Deadline) -> None:
+        """It would wait for idle sessions, 10 s while a replica is connected."""
+        self._set(deadline, {"offline_mode": 1})
+        super().part(deadline)
+
+    def open(self, deadline: Deadline) -> None:
+        """Also for those whom :meth:`part` has turned away, should the shutdown not have come."""
+        super().open(deadline)
+        self._set(deadline, {"offline_mode": 0})
 
     def _let_administrator_write(self, deadline: Deadline) -> None:
         self._set(deadline, {"super_read_only": 0})

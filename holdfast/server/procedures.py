@@ -20,6 +20,7 @@ from holdfast.errors import Refused
 from holdfast.server import barring, quiescing, waiting
 from holdfast.server.acknowledge import FilePosition, acknowledge
 from holdfast.server.base import Account, Deadline, Observation, Source
+from holdfast.server.proof import PROOF_SCHEMA
 from holdfast.server.sql import Connection, StatementRefused
 
 HEARTBEAT_SECONDS = 0.25
@@ -49,18 +50,6 @@ READ_ONLY = 1290
 
 RECEIVER = {"Yes": Receiver.ON, "No": Receiver.OFF}
 """As SHOW REPLICA STATUS has it; all else (Connecting, Preparing) is on its way."""
-
-PROOF_SCHEMA = (
-    "CREATE DATABASE IF NOT EXISTS holdfast",
-    "CREATE TABLE IF NOT EXISTS holdfast.proof ("
-    "id bigint unsigned NOT NULL AUTO_INCREMENT PRIMARY KEY, "
-    "term bigint unsigned NOT NULL, "
-    "serial bigint unsigned NOT NULL, "
-    "at timestamp(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)) ENGINE=InnoDB",
-)
-"""Made at the first proof where it is missing; better made with the data directory: MariaDB cannot roll
-DDL back, should the first proof be left pending by a crash."""
-
 
 _Alter = Callable[[Connection, barring.Catalog, str, Deadline], None]
 
@@ -155,6 +144,9 @@ class SqlServer(ABC):
         for connection in self._sessions:
             connection.look("SELECT 1", deadline)
         self._barred_until = 0.0
+
+    def part(self, deadline: Deadline) -> None:
+        self.close()
 
     def close(self) -> None:
         for connection in self._sessions:
@@ -292,10 +284,6 @@ class SqlServer(ABC):
             lambda: {each.session_id for each in self._sessions},
             deadline,
         )
-
-    def hasten_end(self) -> None:
-        quiescing.end_dumps(self._side, self.catalog)
-        self.close()
 
     # parts
 

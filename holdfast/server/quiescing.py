@@ -5,7 +5,6 @@ A clean shutdown answers OK to every commit that waits for an acknowledgement (M
 
 from __future__ import annotations
 
-import contextlib
 import time
 from collections.abc import Callable, Collection
 
@@ -71,15 +70,6 @@ def settle(
     waiting = look_at(side, names, deadline)[0].waiting
     if waiting:
         raise Refused(f"{waiting} commits wait for an acknowledgement")
-
-
-def end_dumps(side: Connection, catalog: Catalog) -> None:
-    """Of a server that shuts down: nobody can connect any more. MySQL would wait 10 s for them."""
-    deadline = Deadline(ENDING_SECONDS)
-    with contextlib.suppress(HoldfastError):
-        for row in side.look(catalog.sessions, deadline):
-            if "dump" in str(row["command"]).lower():
-                kill(side, int(row["id"]), deadline)
 
 
 def _end(other: Connection, catalog: Catalog, session: int) -> None:
