@@ -183,6 +183,8 @@ class Rewinder:
                     if error.code in LOCKED_OUT:
                         raise
                     refused = error
+                finally:
+                    self._close_again(deadline)
         raise Unrewindable(f"the rows are not as the binlog left them: {refused}")
 
     def repair(self, repair: Repair, deadline: Deadline) -> None:
@@ -208,7 +210,7 @@ class Rewinder:
             if not self._mysql:
                 session.run("SET GLOBAL gtid_slave_pos = %s", deadline, (repair.slave_pos,))
             session.run("DROP TABLE IF EXISTS holdfast.rewind", deadline)
-            self._close_again(session, deadline)
+        self._close_again(deadline)
 
     # parts
 
@@ -260,9 +262,11 @@ class Rewinder:
             session.run("SET GLOBAL slave_exec_mode = 'STRICT'", deadline)
         session.run("SET GLOBAL innodb_flush_log_at_trx_commit = 1", deadline)
 
-    def _close_again(self, session: Session, deadline: Deadline) -> None:
+    def _close_again(self, deadline: Deadline) -> None:
+        """Best effort: to follow sets it again."""
         if self._mysql:
-            session.run("SET GLOBAL super_read_only = 1", deadline)
+            with contextlib.suppress(HoldfastError), self._session() as session:
+                session.run("SET GLOBAL super_read_only = 1", deadline)
 
     def _transaction(
         self, session: Session, repair: Repair, undo: Undo, one_by_one: bool, deadline: Deadline

@@ -53,3 +53,19 @@ def test_an_errant_drop_table_is_saved_and_the_member_cloned(cluster: Sandbox, r
         writers.check()
     assert any("DROP TABLE" in each.read_text() for each in saved(cluster, victim))
     assert_identical(cluster)
+
+
+def test_an_errant_write_right_before_a_crash_is_found_when_the_server_comes_back(
+    cluster: Sandbox, run: int
+) -> None:
+    """Down, its binlog ends with what looks pending: but it was no primary, so it is committed."""
+    victim = replicas(cluster.status())[1]
+    before = set(saved(cluster, victim))
+    with writing(cluster, run) as writers:
+        writers.wait_for(20)
+        by_hand(cluster, victim, "UPDATE holdfast.proof SET term = term + 7")
+        cluster.kill_server(victim)
+        cluster.wait_until(lambda status: set(saved(cluster, victim)) > before, SECONDS)
+        cluster.wait_until(lambda status: bool(status["whole"]), SECONDS)
+        writers.check()
+    assert_identical(cluster)
