@@ -1,0 +1,67 @@
+"""What an agent tells of its host, over HTTP: only to those who have the token, and never a password."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from holdfast.core.commands import EnsureAccount, Equip
+from holdfast.core.gtid import Flavor
+from holdfast.server.authentication import authentication_string
+from holdfast.wire import AccountReply, FactsReply, ReachReply
+from tests.unit.agent_world import World
+
+PATHS = ["/v1/facts", "/v1/account", "/v1/reach?host=127.0.0.1&port=9"]
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    made = World(tmp_path, token="s3cret")
+    yield made
+    made.end()
+
+
+def ask(world: World, path: str) -> httpx.Response:
+    return world.http.get(path, headers={"Authorization": "Bearer s3cret"})
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_without_the_token_nothing_is_told(world: World, path: str) -> None:
+    assert world.http.get(path).status_code == 401
+
+
+def test_the_account_comes_without_its_password(world: World) -> None:
+    answer = ask(world, "/v1/account")
+    account = AccountReply.model_validate_json(answer.content)
+    assert account.user == "holdfast"
+    assert account.authentication == authentication_string(Flavor.MARIADB, "secret")
+    assert "secret" not in answer.text
+    assert account.authentication not in repr(account)
+
+
+def test_facts_of_a_server_that_is_down_are_those_of_its_files(world: World) -> None:
+    reply = FactsReply.model_validate_json(ask(world, "/v1/facts").content)
+    assert reply.facts.member == "a"
+    assert reply.facts.problem
+    assert reply.facts.boot.file.endswith("my.cnf")
+    assert reply.facts.spaces
+
+
+def test_where_nobody_listens_nobody_is_reached(world: World) -> None:
+    reply = ReachReply.model_validate_json(ask(world, PATHS[2]).content)
+    assert "127.0.0.1:9 does not let holdfast in" in reply.error
+    assert ask(world, "/v1/reach?host=x&port=0").status_code == 400
+
+
+def test_a_server_that_is_down_is_neither_equipped_nor_given_accounts(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    try:
+        assert world.command(0, Equip()).error == "Refused"
+        made = world.command(0, EnsureAccount("u", "*x"))
+        assert made.error == "Refused"
+        assert "*x" not in repr(EnsureAccount("u", "*x"))
+    finally:
+        world.end()
