@@ -24,7 +24,7 @@ from holdfast.agent.saving import save_errant
 from holdfast.agent.watch import Watch
 from holdfast.binlog import errant as finding
 from holdfast.binlog.describe import ColumnName
-from holdfast.binlog.errant import Errant, Examination
+from holdfast.binlog.errant import Check, Errant, Examination
 from holdfast.binlog.rewind import format_statement, undo_statements
 from holdfast.core.commands import Rewind
 from holdfast.core.gtid import Flavor, GtidSet, Interval, parse
@@ -113,12 +113,18 @@ class Rewinding:
         unknown = parse(self._flavor, was).subtract(present)
         if not unknown:
             return
-        errant = finding.find(self._index, present)
+
+        def check() -> None:
+            if not deadline.left:  # next time, too
+                raise self._unfit(f"to read what {command.primary} lacks takes too long")
+            deadline.check("reading the binlogs")
+
+        errant = finding.find(self._index, present, check)
         done("binlog read")
         if errant.transactions:
-            self._save(errant, command, deadline)
+            self._save(errant, command, deadline, check)
             done("saved")
-        examination = finding.examine(errant)
+        examination = finding.examine(errant, check)
         repair = self._plan(errant, was, slave_pos, present)
         reason = (
             examination.obstacle
@@ -170,7 +176,7 @@ class Rewinding:
             raise self._unfit(str(error)) from error
         self._fitness.end_rewind()
 
-    def _save(self, errant: Errant, command: Rewind, deadline: Deadline) -> None:
+    def _save(self, errant: Errant, command: Rewind, deadline: Deadline, check: Check) -> None:
         heading = (
             f"What {self._name} had committed and the primary, {command.primary}, lacks: {errant}.",
             "It is taken back here; nobody else has it. Times are UTC.",
@@ -180,7 +186,7 @@ class Rewinding:
             found = self._rewinder.columns(schema, table, deadline)
             return [ColumnName(name, kind) for name, kind in found]
 
-        save_errant(errant, self.saved, heading, columns)
+        save_errant(errant, self.saved, heading, columns, check)
 
     def _plan(self, errant: Errant, was: str, slave_pos: str, present: GtidSet) -> Repair | None:
         """The GTID state as it was before the first of them; None when it is not known."""

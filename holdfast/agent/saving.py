@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.binlog import describe, save
-from holdfast.binlog.errant import Errant
+from holdfast.binlog.errant import Check, Errant
 
 _READ_BYTES = 1024 * 1024
 
@@ -23,7 +23,11 @@ class Saved:
 
 
 def save_errant(
-    errant: Errant, folder: Path, heading: Sequence[str], columns: describe.Lookup
+    errant: Errant,
+    folder: Path,
+    heading: Sequence[str],
+    columns: describe.Lookup,
+    check: Check = lambda: None,
 ) -> Saved:
     """Both files are complete and on disk when this returns. What was saved before is not saved again.
 
@@ -40,7 +44,7 @@ def save_errant(
     text = binlog.with_suffix(".txt")
     if not text.exists():
         read_it = f"The events are in {binlog.name}; docs/rewind.md says how they can be carried out again."
-        describe.describe(errant, text, (*heading, read_it), columns)
+        describe.describe(errant, text, (*heading, read_it), columns, check)
     return Saved(binlog, text)
 
 
