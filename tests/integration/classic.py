@@ -147,6 +147,7 @@ class Classic:
         self.client = ManagerClient(self.manager_url, self.token.read_text().strip())
         self._spawner = Spawner()
         self._daemons: list[Daemon] = []
+        self._manager: Daemon | None = None
 
     @property
     def primary(self) -> BareServer:
@@ -169,19 +170,25 @@ class Classic:
         self.wait_level()
 
     def start_daemons(self) -> None:
-        self.start_agents()
-        self._spawn("manager", self.manager_config, self.manager_log)
+        for server in self.servers:
+            self._spawn("agent", server.agent_config, server.agent_log)
+        self.start_manager()
+
+    def start_manager(self) -> None:
+        self._manager = self._spawn("manager", self.manager_config, self.manager_log)
         try:
             wait_until(self._answers, 20, "manager and agents answer")
         except AssertionError:
             raise AssertionError(self.logs()) from None
 
-    def start_agents(self) -> None:
-        for server in self.servers:
-            self._spawn("agent", server.agent_config, server.agent_log)
+    def kill_manager(self) -> None:
+        assert self._manager is not None
+        self._manager.end(0)
+        self._spawner.bury()
 
-    def _spawn(self, kind: str, config: Path, log: Path) -> None:
+    def _spawn(self, kind: str, config: Path, log: Path) -> Daemon:
         self._daemons.append(self._spawner.start(kind, config, log))
+        return self._daemons[-1]
 
     def _answers(self) -> bool:
         try:
