@@ -34,7 +34,7 @@ from holdfast.config.schema import ServerConfig
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError, Refused
 from holdfast.log import say
-from holdfast.server.backup import find_tools, option_copy_for_backup
+from holdfast.server.backup import find_tools, option_copy_for_backup, widen
 from holdfast.server.base import Account
 from holdfast.server.initialise import last_words
 from holdfast.serving import error_response
@@ -200,6 +200,7 @@ class _Copy:
             total = 0
             stdout = self._process.stdout
             assert stdout is not None
+            widen(stdout)
             while chunk := stdout.read(CHUNK_BYTES):
                 total += len(chunk)
                 packed, begun = self.packed, time.monotonic()

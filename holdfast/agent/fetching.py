@@ -8,8 +8,9 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
 import httpx
@@ -20,7 +21,7 @@ from holdfast.agent.job import Job
 from holdfast.config.schema import ServerConfig, is_loopback
 from holdfast.core.view import MemberState
 from holdfast.errors import HoldfastError, Refused, Unreachable
-from holdfast.server.backup import BackupTools, binlog_place, find_tools
+from holdfast.server.backup import BackupTools, binlog_place, find_tools, widen
 from holdfast.server.base import Deadline
 from holdfast.server.initialise import last_words, run_to_end
 from holdfast.wire import StateReply
@@ -31,6 +32,8 @@ PREPARE_SECONDS = 30 * 86400.0
 PREPARE_BYTES = 256 * 1024 * 1024
 UNPACK_SECONDS = 600.0
 ANSWER_SECONDS = 10.0
+READ_BYTES = 1024 * 1024
+LARGEST_REFUSAL_BYTES = 65536
 LOOK_SECONDS = 2.0
 BUSY = 503
 BUSY_SECONDS = 20.0
@@ -61,7 +64,8 @@ class Donor:
         try:
             with self._client(min(ANSWER_SECONDS, max(0.1, deadline.left))) as http:
                 answer = http.get(path)
-                self._check(answer)
+                if answer.status_code != 200:
+                    self._refuse(answer.status_code, answer.content)
                 return answer.content
         except httpx.HTTPError as error:
             raise Unreachable(f"the agent of {self.name} ({self.agent}): {error!r}") from error
@@ -69,32 +73,39 @@ class Donor:
     @contextlib.contextmanager
     def backup(self) -> Iterator[Iterator[bytes]]:
         """:raises Busy: it gives a copy to another member; :raises Unreachable: no connection, or it was lost"""
-        pack = "never" if is_loopback(f"{urlsplit(self.agent).hostname}:0") else "auto"
+        place = urlsplit(self.agent)
+        pack = "never" if is_loopback(f"{place.hostname}:0") else "auto"
+        kind = HTTPSConnection if place.scheme == "https" else HTTPConnection
+        # not httpx: its parser in Python would be slower than the disk
+        connection = kind(place.hostname or "", place.port, timeout=SILENCE_SECONDS)
         try:
-            with (
-                self._client(SILENCE_SECONDS) as http,
-                http.stream("GET", "/v1/backup", params={"pack": pack}) as answer,
-            ):
-                if answer.status_code != 200:
-                    answer.read()
-                self._check(answer)
-                yield answer.iter_raw()
-        except httpx.HTTPError as error:
+            path = f"{place.path.rstrip('/')}/v1/backup?pack={pack}"
+            connection.request("GET", path, headers=self._headers())
+            answer = connection.getresponse()
+            if answer.status != 200:
+                self._refuse(answer.status, answer.read(LARGEST_REFUSAL_BYTES))
+            yield iter(lambda: answer.read1(READ_BYTES), b"")
+        except (OSError, HTTPException) as error:
             raise Unreachable(f"the stream from {self.name} broke off: {error!r}") from error
+        finally:
+            connection.close()
 
     def _client(self, seconds: float) -> httpx.Client:
-        headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        return httpx.Client(base_url=self.agent, timeout=seconds, headers=headers, trust_env=False)
+        return httpx.Client(
+            base_url=self.agent, timeout=seconds, headers=self._headers(), trust_env=False
+        )
 
-    def _check(self, answer: httpx.Response) -> None:
-        if answer.status_code != 200:
-            try:
-                said = answer.json()["message"]
-            except (ValueError, KeyError, TypeError):
-                said = answer.text[:200]
-            if answer.status_code == BUSY:
-                raise Busy(said)
-            raise Refused(f"the agent of {self.name} refuses: {said}")
+    def _headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def _refuse(self, status: int, body: bytes) -> NoReturn:
+        try:
+            said = str(json.loads(body)["message"])
+        except (ValueError, KeyError, TypeError):
+            said = body[:200].decode(errors="replace")
+        if status == BUSY:
+            raise Busy(said)
+        raise Refused(f"the agent of {self.name} refuses: {said}")
 
 
 class DonorWatch:
@@ -183,6 +194,7 @@ def _receive(
             pass_fds=(lock,),
         )
     assert unpacker.stdin is not None
+    widen(unpacker.stdin)
     done = 0
     try:
         for frame in frames:

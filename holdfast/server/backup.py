@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from holdfast.errors import Refused
 from holdfast.server.base import Account
@@ -16,6 +19,8 @@ UNPACKER = "mbstream"
 BINLOG_INFO = ("mariadb_backup_binlog_info", "xtrabackup_binlog_info")
 """Where a backup says up to which place in the binlog it goes; the first since MariaDB 11.1."""
 GROUP = "mariabackup"
+LOG_COPY_MS = 10
+PIPE_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,8 @@ class BackupTools:
             "--stream=mbstream",
             f"--target-dir={target}",
             f"--tmpdir={target}",
+            # while commits are held it waits for this thread, whose pause is a second if nothing is said
+            f"--log-copy-interval={LOG_COPY_MS}",
         ]
 
     def unpacking(self, folder: Path) -> list[str]:
@@ -83,6 +90,12 @@ def option_copy_for_backup(option_file: Path, socket: Path, admin: Account, targ
     """
     login = {"socket": str(socket), "user": admin.user, "password": admin.password}
     copy_options(option_file, target, group=GROUP, more=login)
+
+
+def widen(pipe: IO[bytes]) -> None:
+    """Let more bytes wait in a pipe than the usual 64 kB, if that is allowed."""
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def binlog_place(folder: Path) -> tuple[str, int]:
