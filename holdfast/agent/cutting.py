@@ -82,7 +82,7 @@ def cut_pending(
             done("tail saved")
             if flavor is Flavor.MYSQL:
                 # before the cut: a server that has lost the tail must never issue its GTIDs again
-                _forget_uuid(datadir)
+                forget_uuid(datadir)
             deadline.check("cutting the binlog")
             cut.cut(found)
             done("binlog cut")
@@ -154,7 +154,7 @@ def _save(found: tail.Pending, pending: Path, term: int) -> Path:
         number += 1
 
 
-def _forget_uuid(datadir: Path) -> None:
+def forget_uuid(datadir: Path) -> None:
     """MySQL makes itself a new ``server_uuid``."""
     try:
         os.unlink(datadir / "auto.cnf")

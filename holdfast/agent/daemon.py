@@ -175,6 +175,7 @@ class Agent:
                 Rewinder(own.flavor, own.socket, admin),
                 self._fitness,
                 own.binlog_index,
+                own.datadir,
                 config.state_dir / "pending",
             ),
             comparing,
@@ -202,7 +203,8 @@ class Agent:
         app = make_app(self.board, lane, poll, self._token, lifespan, identity(config))
         add_inspection(app, Inspector(config, self._replication, watch.look))
         add_digests(app, Digests(digester))
-        donor = Donor(self.board, own, admin, config.state_dir.absolute(), cloning.unfit)
+        folder, guarded = config.state_dir.absolute(), self._token is not None
+        donor = Donor(self.board, own, admin, folder, cloning.unfit, guarded)
         app.include_router(donor.router())
         return app
 

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from holdfast.agent.board import Board
+from holdfast.agent.cutting import forget_uuid
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.saving import save_errant
 from holdfast.agent.watch import Watch
@@ -47,6 +48,7 @@ class Rewinding:
         rewinder: Rewinder,
         fitness: Fitness,
         index: Path,
+        datadir: Path,
         saved: Path,
     ) -> None:
         self.saved = saved
@@ -57,6 +59,7 @@ class Rewinding:
         self._rewinder = rewinder
         self._fitness = fitness
         self._index = index
+        self._datadir = datadir
 
     def settle(self, deadline: Deadline, done: Done) -> None:
         """Bring a rewind that was interrupted to its end, or to its beginning; call before the server follows anybody.
@@ -76,15 +79,20 @@ class Rewinding:
         """Make the server follow nobody. One that does, or that acknowledges, is started anew: what it received counts
         no longer from then on, as it is another incarnation.
 
+        MySQL always is: the GTIDs that will be undone may be on a server that is away, so this one must never issue
+        them again with another content. MariaDB's promotions begin at the next million for that.
+
         :raises Refused: it is writable
         """
         state = self._board.state
         if state.writable:
             raise Refused(f"{state.name} is writable: fence it before it is rewound")
-        replication = state.replication
+        replication, semi_sync = state.replication, state.semi_sync
         busy = replication.applier or replication.receiver is not Receiver.OFF
-        if busy or state.semi_sync.replica or state.semi_sync.source:
+        if busy or semi_sync.replica or semi_sync.source or self._flavor is Flavor.MYSQL:
             self._watch.kill_and_wait("started anew to be rewound", deadline.left)
+            if self._flavor is Flavor.MYSQL:
+                forget_uuid(self._datadir)
             self._watch.start()
             deadline.wait_until("waiting for the server", self._is_up, 0.01)
             done("started anew")

@@ -79,6 +79,7 @@ class Patient:
             self.rewinder,
             self.fitness,
             index,
+            self.server.datadir,
             self.folder / "pending",
         )
         self.steps: list[str] = []

@@ -11,6 +11,8 @@ import pytest
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError, Refused
+from holdfast.server.base import Deadline
+from holdfast.server.rewind import Repair
 from tests.integration.rewinding import Died, Patient, content, gtids
 from tests.integration.servers import ADMIN, BareServer, bare_servers
 
@@ -260,6 +262,27 @@ def test_rows_that_are_not_as_the_binlog_left_them_make_it_unfit_and_nothing_is_
     patient.start_agent()
     assert "cannot be rewound" in patient.board.state.unfit
     assert "INSERT app.uq (id=5, k=5)" in patient.texts()[0]
+
+
+def test_a_write_behind_the_undoing_is_found_before_its_gtid_would_be_forgotten(
+    patient: Patient,
+) -> None:
+    patient.errant("INSERT INTO uq VALUES (5, 5)")
+    repair = patient.rewinder.repair
+
+    def disturbed(plan: Repair, deadline: Deadline) -> None:
+        patient.errant("INSERT INTO nopk VALUES (9, 'late')")
+        repair(plan, deadline)
+
+    patient.rewinder.repair = disturbed  # type: ignore[method-assign]
+    with pytest.raises(Refused, match="somebody wrote here"):
+        patient.rewind()
+    had = gtids(patient.server)
+    assert not gtids(patient.primary).contains(had)  # a clone finds, and saves, the late one
+    patient.start_agent()
+    assert "somebody wrote here" in patient.board.state.unfit
+    with pytest.raises(Refused, match="somebody wrote here"):
+        patient.settle()  # so it is never let follow
 
 
 @pytest.mark.parametrize(
