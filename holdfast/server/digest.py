@@ -144,15 +144,16 @@ class Digester:
             row = session.look(position, deadline, (file, offset))[0]
             return Place(server_id, str(row["gtids"] or ""), file, offset)
         self._refuse_while_commits_wait(session, deadline)
+        there = [table for table in tables if self._columns(session, table, deadline)]
+        patience = Deadline(2 * LOCK_SECONDS, deadline.cancelled)  # the lock ends with its session
         with self._session() as locker:
-            locker.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}", deadline)
-            there = [table for table in tables if self._columns(session, table, deadline)]
+            locker.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}", patience)
             if there:
                 locks = ", ".join(f"{_quoted(table)} READ" for table in there)
-                locker.run(f"LOCK TABLES {locks}", deadline)
-            session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT", deadline)
-            row = session.look("SELECT @@global.gtid_executed AS gtids", deadline)[0]
-            locker.run("UNLOCK TABLES", deadline)
+                locker.run(f"LOCK TABLES {locks}", patience)
+            session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT", patience)
+            row = session.look("SELECT @@global.gtid_executed AS gtids", patience)[0]
+            locker.run("UNLOCK TABLES", patience)
         return Place(server_id, gtids=str(row["gtids"]).replace("\n", ""))
 
     def _refuse_while_commits_wait(self, session: Session, deadline: Deadline) -> None:
