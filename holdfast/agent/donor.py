@@ -50,7 +50,9 @@ logger = logging.getLogger(__name__)
 
 
 class Donor:
-    """:param unable: why nothing can be copied from here now, or \"\""""
+    """:param unable: why nothing can be copied from here now, or \"\"
+    :param guarded: whoever asks has shown the token
+    """
 
     def __init__(
         self,
@@ -59,12 +61,14 @@ class Donor:
         admin: Account,
         state_dir: Path,
         unable: Callable[[], str],
+        guarded: bool,
     ) -> None:
         self._board = board
         self._server = server
         self._admin = admin
         self._scratch = state_dir / "backup"
         self._unable = unable
+        self._guarded = guarded
         self._giving = False
 
     def router(self) -> APIRouter:
@@ -91,6 +95,8 @@ class Donor:
         return router
 
     def _begin(self) -> subprocess.Popen[bytes]:
+        if not self._guarded:
+            raise Refused("it has no token_file: everybody on its host could read all data")
         if self._server.flavor is not Flavor.MARIADB:
             raise Refused("MySQL's server gives copies itself, through its CLONE plugin")
         unable = self._unable() or ("" if self._board.state.up else "its server is not up")

@@ -14,6 +14,7 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pymysql
 import pytest
 import yaml
@@ -155,12 +156,25 @@ def hosts(flavor: Flavor) -> Iterator[Pair]:
         try:
             for number in (1, 2):
                 made.append(Member(Path(folder) / f"m{number}", flavor, number))
+            share_token(*made)
             throttle(*made)
             begin(made[0])
             yield Pair(*made)
         finally:
             for each in made:
                 each.end()
+
+
+def share_token(*members: Member) -> None:
+    """Nobody gets a copy of all data without one."""
+    for each in members:
+        token = each.folder / "token"
+        token.write_text("a token\n")
+        config = yaml.safe_load(each.config.read_text())
+        each.config.write_text(yaml.safe_dump({**config, "token_file": str(token)}))
+        each.http.headers["Authorization"] = "Bearer a token"
+        each.kill_agent()
+        each.start_agent()
 
 
 def throttle(first: Member, second: Member) -> None:
@@ -333,6 +347,25 @@ def test_a_donor_that_dies_leaves_a_member_that_can_be_cloned_again(pair: Pair) 
     first.until(lambda state: state.server is ServerStatus.DOWN)
     first.boot(pair.term)
     first.do(pair.term, Promote(acks=0, serial=pair.term))
+    pair.do(pair.clone())
+    pair.cloned()
+    pair.join()
+
+
+def test_a_donors_agent_that_dies_ends_the_clone_where_the_data_came_through_it(
+    pair: Pair,
+) -> None:
+    first = pair.first
+    url = f"http://127.0.0.1:{first.agent_port}/v1/backup"
+    assert httpx.get(url).status_code == 401
+    pair.do(pair.clone())
+    pair.halfway()
+    first.kill_agent()
+    if first.flavor is Flavor.MARIADB:
+        pair.failed("the stream ended before its end", "broke off")
+    else:
+        pair.second.until(lambda state: state.progress is None, 90)
+    first.start_agent()
     pair.do(pair.clone())
     pair.cloned()
     pair.join()
