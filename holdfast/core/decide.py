@@ -10,7 +10,7 @@ from holdfast.core.commands import Command, Cut, Follow, Prove, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import Diagnosis, Primary, diagnose
 from holdfast.core.record import Kind, Record, Step, Transition
-from holdfast.core.rejoin import attached, rejoin
+from holdfast.core.rejoin import attached, follow, rejoin
 from holdfast.core.view import MemberState, Receiver, View
 
 
@@ -106,12 +106,35 @@ def _keep(
             f"commits on {primary.name} wait: it needs {record.acks} acknowledgements, and only "
             f"{ready} of its voters ({failover.voters(record)}) can give one"
         )
+    elif _stalled(cluster, view, primary):
+        steps = (*steps, *_again(cluster, record, view))
+        reasons.append(
+            f"commits on {primary.name} wait although its voters are connected: they are asked again"
+        )
     reasons += _short_of(cluster, record, primary)
     reasons += unwell
     if not reasons and not steps:
         return Decision(f"{primary.name} is primary and takes writes; all members vote", well=True)
     orders = [f"{step.member} has been told to {_name(step.command)}" for step in steps]
     return Decision("; ".join(reasons or orders), steps)
+
+
+def _stalled(cluster: Cluster, view: View, primary: MemberState) -> bool:
+    lapse = view.lapses.get(primary.name)
+    return lapse is not None and lapse.seconds >= cluster.settings.ack_patience
+
+
+def _again(cluster: Cluster, record: Record, view: View) -> tuple[Send, ...]:
+    """An acknowledgement that was lost with its connection is not sent again, and what waits for it keeps others
+    out of the binlog. Told to follow as it does, a voter acknowledges what it has received (``server/acknowledge.py``).
+    """
+    return tuple(
+        Send(name, follow(cluster, record, state))
+        for name, incarnation in sorted(record.target.without(record.primary))
+        if (state := view.state(name))
+        and state.incarnation == incarnation
+        and not state.silent_seconds
+    )
 
 
 def _short_of(cluster: Cluster, record: Record, primary: MemberState) -> list[str]:

@@ -32,7 +32,9 @@ def felt(before: Mapping[str, Pulse], primary: str, view: View) -> dict[str, Pul
     fresh = Pulse(up.incarnation if up else "", up.applied if up else "", view.now)
     felt = {}
     for name in view.members:
-        if name != primary:
+        if name == primary:
+            felt[name] = _stalled(before.get(name, fresh), fresh, up)
+        else:
             known = before.get(name, fresh)
             same = up is None or known.run == up.incarnation
             felt[name] = _felt(known if same else fresh, fresh, up, view.members[name], view.now)
@@ -40,7 +42,7 @@ def felt(before: Mapping[str, Pulse], primary: str, view: View) -> dict[str, Pul
 
 
 def lapses(pulses: Mapping[str, Pulse], now: float) -> dict[str, Lapse]:
-    """Members that owe something, for how long, and what."""
+    """Members that owe something, for how long, and what; the primary, when its commits wait."""
     return {
         name: Lapse(now - pulse.since, pulse.reason)
         for name, pulse in pulses.items()
@@ -65,6 +67,13 @@ def _felt(
     if primary is None or not _owes(state, primary, before.mark):
         return fresh
     return replace(before, reason="it does not receive what the primary commits")
+
+
+def _stalled(before: Pulse, fresh: Pulse, primary: MemberState | None) -> Pulse:
+    """The primary's own: since when its commits have waited, and none was released."""
+    if primary is None or not primary.semi_sync.waiting or before.mark != fresh.mark:
+        return fresh
+    return replace(before, reason="its commits wait")
 
 
 def _owes(state: MemberState, primary: MemberState, mark: str) -> bool:

@@ -63,7 +63,7 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
     if state.replication.purged:
         return _clone(cluster, record, view, primary, state, spoiled(primary, state))
     if not attached(cluster, record, state) or _told_too_little(cluster, record, primary, state):
-        return Rejoin(_follow(cluster, record, state), _catching_up(state))
+        return Rejoin(follow(cluster, record, state), _catching_up(state))
     if state.suspects:
         compare = Compare(record.primary, cluster.member(record.primary).agent)
         why = f"it was rewound: {', '.join(state.suspects)} is being compared with {record.primary}"
@@ -194,7 +194,8 @@ def _start(
     return Rejoin(Start(), "its server is down and will be started")
 
 
-def _follow(cluster: Cluster, record: Record, state: MemberState) -> Follow:
+def follow(cluster: Cluster, record: Record, state: MemberState) -> Follow:
+    """What has it follow the recorded primary as the record asks."""
     primary = cluster.member(record.primary)
     semi_sync = record.votes(state.name, state.incarnation)
     return Follow(primary.name, primary.host, primary.port, semi_sync)

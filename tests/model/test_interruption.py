@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from holdfast.core.gtid import Flavor
+from holdfast.core.record import to_json
+from holdfast.core.restart import CLOSING
+from holdfast.core.settings import MemberSettings, Mode, Settings, WhenAlone
 from tests.model.manage import Run
 
 
@@ -43,6 +47,69 @@ def replica_crash(run: Run) -> None:
     run.world.hosts["m3"].crash()
 
 
+def frozen_voter(run: Run) -> None:
+    """It thaws when everything else has ended."""
+    write(run, 6)
+    run.world.hosts["m3"].frozen = True
+
+
+def cut_off_voter(run: Run) -> None:
+    write(run, 6)
+    run.world.cut.add(frozenset({"m1", "m3"}))
+    write(run, 3)
+
+
+def written_by_hand(run: Run) -> None:
+    write(run, 6)
+    run.world.write_by_hand(run.world.hosts["m3"])
+
+
+def unfit(run: Run) -> None:
+    write(run, 6)
+    run.world.hosts["m2"].crash()
+    run.world.hosts["m2"].unfit = "its clone was broken off"
+
+
+def to_async(run: Run) -> None:
+    write(run, 6)
+    run.world.settings = Settings(mode=Mode.ASYNC)
+
+
+def from_semi_sync(run: Run) -> None:
+    run.world.settings = Settings(mode=Mode.SEMI_SYNC)
+    run.calm()
+    write(run, 6)
+    run.world.settings = Settings()
+
+
+def fewer_voters(run: Run) -> None:
+    write(run, 6)
+    run.world.settings = Settings(members={"m2": MemberSettings(voter=False)})
+
+
+def serves_alone(run: Run) -> None:
+    """Its voters freeze; it goes on without them."""
+    run.world.settings = Settings(when_alone=WhenAlone.SERVE)
+    write(run, 6)
+    run.world.hosts["m2"].frozen = run.world.hosts["m3"].frozen = True
+
+
+def planned_restart(run: Run) -> None:
+    write(run, 6)
+    record = run.record
+    assert record
+    run.stored = to_json(replace(record, transition=CLOSING))
+
+
+def preferred_lacks_something(run: Run) -> None:
+    """The primary dies; who is preferred has received less than the other."""
+    run.world.settings = Settings(members={"m3": MemberSettings(priority=200)})
+    write(run, 6)
+    run.world.hosts["m3"].receiving = False
+    write(run, 3)
+    run.world.hosts["m1"].crash()
+
+
 def write(run: Run, count: int) -> None:
     for _ in range(count):
         run.world.write()
@@ -71,33 +138,55 @@ def whole(run: Run) -> None:
 
 
 @pytest.mark.parametrize("flavor", list(Flavor))
-@pytest.mark.parametrize("disaster", [failover, restart_in_place, power_cut, replica_crash])
+@pytest.mark.parametrize(
+    "disaster",
+    [
+        failover,
+        restart_in_place,
+        power_cut,
+        replica_crash,
+        frozen_voter,
+        cut_off_voter,
+        written_by_hand,
+        unfit,
+        to_async,
+        from_semi_sync,
+        fewer_voters,
+        serves_alone,
+        planned_restart,
+        preferred_lacks_something,
+    ],
+    ids=lambda disaster: disaster.__name__,
+)
 @pytest.mark.parametrize("broken", ["after", "before", "within"])
 def test_another_manager_goes_on_from_any_step(
     flavor: Flavor, disaster: Callable[[Run], None], broken: str
 ) -> None:
     interrupted_at = 0
-    while True:
-        run = begun(flavor, disaster)
-        first = run.steps
-        while not run.well or run.steps == first:
-            for name in run.world.hosts:
-                run.look(name)
-            for step in run.steps_now():
-                if run.steps - first < interrupted_at:
-                    run.take(step)
-                    continue
-                if broken != "before":
-                    run.take(step, interrupted=broken == "within")
-                run.new_manager()
-                whole(run)
-                break
-            else:
-                run.world.replicate()
-                run.check()
-                continue
-            break
-        else:
-            break  # it was over before the step at which to interrupt it
+    while _interrupted(begun(flavor, disaster), interrupted_at, broken):
         interrupted_at += 1
     assert interrupted_at >= 4, "there were hardly any steps: nothing was tested"
+
+
+def _interrupted(run: Run, at: int, broken: str) -> bool:
+    """Break off before, within or after the step with this number; False when it was over before it."""
+    first = run.steps
+    for round_number in range(400):
+        if run.well and run.steps > first:
+            return False
+        if round_number == 100:
+            run.mend()
+        for name in run.world.hosts:
+            run.look(name)
+        for step in run.steps_now():
+            if run.steps - first < at:
+                run.take(step)
+                continue
+            if broken != "before":
+                run.take(step, interrupted=broken == "within")
+            run.new_manager()
+            whole(run)
+            return True
+        run.world.replicate()
+        run.check()
+    raise AssertionError(f"it does not end: {run.reason}")

@@ -93,6 +93,16 @@ def test_commits_that_wait_show_who_receives_them(flavor: Flavor) -> None:
     assert innocent is None
 
 
+def test_commits_that_wait_for_long_are_held_against_the_primary_itself(flavor: Flavor) -> None:
+    looks = Looks()
+    waiting = SemiSync(source=True, acks=1, waiting=2)
+    for now, upto in ((0.0, 10), (1.0, 11), (2.0, 11), (3.0, 11)):
+        looks.at(now, server("p", flavor, upto, semi_sync=waiting), server("x", flavor, upto))
+    assert lapses(looks.pulses, 3.0)["p"] == Lapse(2.0, "its commits wait")
+    looks.at(4.0, server("p", flavor, 11), server("x", flavor, 11))
+    assert "p" not in lapses(looks.pulses, 4.0)
+
+
 def test_a_server_that_does_not_answer_owes_since_it_fell_silent(flavor: Flavor) -> None:
     looks = Looks()
     looks.at(0.0, server("p", flavor, 10), server("x", flavor, 10))
