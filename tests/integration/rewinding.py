@@ -112,9 +112,12 @@ class Patient:
 
     def errant(self, *statements: str) -> None:
         """What somebody writes here by hand, by which it stays read-only for all others."""
+        self.let_write()
+        self.server.sql("USE app", *statements)
+
+    def let_write(self) -> None:
         if self.server.flavor is Flavor.MYSQL:
             self.server.sql("SET GLOBAL super_read_only = 0")
-        self.server.sql("USE app", *statements)
 
     def texts(self) -> list[str]:
         return [path.read_text() for path in sorted((self.folder / "pending").glob("*.txt"))]

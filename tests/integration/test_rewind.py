@@ -84,6 +84,7 @@ def patient(pair: list[BareServer], tmp_path: Path) -> Patient:
     primary.sql("DROP DATABASE app", "CREATE DATABASE app", "USE app", *SCHEMA, *COMMON)
     if not gtids(primary).contains(gtids(replica)):  # a test has left it so
         made.part()
+        made.let_write()
         replica.sql("SET sql_log_bin = 0", "DROP DATABASE app", "DROP DATABASE IF EXISTS holdfast")
         start_over(replica)
         primary.sql(reset(primary.flavor))
