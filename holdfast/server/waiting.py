@@ -2,7 +2,8 @@
 
 Changed on a running primary without a moment in which a commit slips through:
 
-* It is never switched off and on again: off answers OK to every commit that waits.
+* It is never switched off and on again, which answers OK to every commit that waits: but for the change from a
+  wait without end to one that ends. What waits already would never be released by the new time-out.
 * Another time-out holds for commits that begin to wait from then on. One that waits already may still strike, and
   then it strikes for all (``switched_off`` counts it).
 * After a time-out the server waits again by itself once a replica has acknowledged the newest transaction. On an idle
@@ -132,6 +133,8 @@ def switch_on(
     where = f"{names.prefix}_wait_point"
     point: dict[str, int | str] = {where: wait_point.value.upper()}
     now = str(row["wait_point"]).lower()
+    if row["source_side"] and timeout_seconds and int(row["timeout"]) >= names.never:
+        switch_off(connection, names, deadline)
     if row["source_side"] and (now, wait_point) == ("after_commit", WaitPoint.AFTER_SYNC):
         _set(connection, {**values, f"{names.prefix}_enabled": 1}, deadline)
         _move_to_after_sync(barrier, point, deadline)

@@ -256,17 +256,14 @@ def test_the_wait_point_is_not_changed_while_commits_wait(pair: list[BareServer]
     assert waits(primary).wait_point is WaitPoint.AFTER_SYNC
 
 
-def test_lowered_while_commits_wait_those_go_on_waiting(pair: list[BareServer]) -> None:
+def test_a_time_out_releases_what_waited_without_end(pair: list[BareServer]) -> None:
+    """Set alone it would not: a commit keeps the time-out with which it began to wait."""
     primary, replica = pair
     stop(replica)
     with writers(primary, 3) as load:
         wait_until(lambda: waits(primary).waiting > 0, 5, "commits wait")
         before = load.answered
         primary.adapter.set_acks(1, soon(), 0.3)
-        time.sleep(1)
-        print(f"{primary.flavor}: released by a lower time-out: {load.answered - before}")
-        assert load.answered == before
-        primary.adapter.set_acks(0, soon())
-        wait_until(lambda: load.answered > before, 5, "let through")
+        wait_until(lambda: load.answered > before + 3, 5, "let through")
         primary.adapter.set_acks(1, soon())
         resume(primary, replica)
