@@ -138,6 +138,14 @@ class Configured:
         stored = await asyncio.to_thread(self._store.settings, self.given.name)
         return self._accept(stored, Changed.parsed(stored.document))
 
+    def misfit(self) -> str:
+        """What does not fit together, or "": the file may have changed below what the store holds."""
+        try:
+            check(self.cluster.settings, _names(self.cluster))
+        except BadInput as error:
+            return str(error)
+        return ""
+
     async def save(self, changed: Changed) -> None:
         """Check and store.
 

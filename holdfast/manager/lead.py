@@ -263,6 +263,9 @@ class Leader:
         """A new leading manager, a new term: what an older one still asks for is void from now on."""
         await self.configured.load()
         self.adopt()
+        if misfit := self.configured.misfit():
+            text = f"the settings of file and store do not fit together: {misfit}"
+            self.events.add(EventKind.FAILED, text)
         stored = await asyncio.to_thread(self._store.load, self.cluster.name)
         self._record, self._version = stored.record, stored.version
         if self._record:

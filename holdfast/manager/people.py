@@ -14,7 +14,7 @@ from holdfast.core.decision import Send
 from holdfast.core.gtid import Flavor
 from holdfast.core.settings import Mode, WhenAlone
 from holdfast.core.view import MemberState, View
-from holdfast.errors import Conflict, HoldfastError, Refused
+from holdfast.errors import Conflict, HoldfastError, OutcomeUnknown, Refused
 from holdfast.manager.client import AgentClient
 from holdfast.manager.configure import MOST_MEMBERS, Changed, prices
 from holdfast.manager.events import EventKind
@@ -133,8 +133,8 @@ class People:
         leader = self._leader
         try:
             await leader.configured.save(changed)
-        except Conflict:
-            await leader.configured.load()
+        except (Conflict, OutcomeUnknown):
+            await leader.configured.load()  # what the store holds counts, whoever wrote it
             leader.adopt()
             raise
         leader.adopt()

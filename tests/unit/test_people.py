@@ -224,6 +224,44 @@ def test_a_voter_is_removed_once_it_votes_no_longer_and_can_come_again(path: Pat
     scenario(run)
 
 
+def test_a_removal_that_a_managers_end_interrupts_is_finished_by_the_next(path: Path) -> None:
+    async def run() -> None:
+        async with managed(path) as one:
+            assert (await one.post("members/m3/remove")).json()["removed"] is False
+            world = one.world
+        async with managed(path, world=world) as two:
+            assert not two.leader.cluster.setting("m3").voter
+            async with asyncio.timeout(10):
+                while not (await two.post("members/m3/remove")).json()["removed"]:
+                    await asyncio.sleep(0.01)
+        async with managed(path, world=world) as three:
+            assert [member.name for member in three.leader.cluster.members] == ["m1", "m2"]
+
+    scenario(run)
+
+
+def test_settings_that_fit_the_file_no_longer_are_told_and_the_cluster_is_led(path: Path) -> None:
+    async def run() -> None:
+        zones = {f"members.m{number}.zone": "ab"[number % 2] for number in (1, 2, 3)}
+        async with managed(path, given=zones) as one:
+            assert (await one.set(durability="zones")).status_code == 200
+            world = one.world
+        with contextlib.closing(SqliteStore(path)) as store:
+            leader = Leader(
+                Given("c", world.cluster.members),
+                lambda member: MemoryAgent(world, member.name, []),  # type: ignore[arg-type,return-value]
+                store,
+            )
+            async with managing(leader):
+                async with asyncio.timeout(10):
+                    while not (found := await leader.events.since(0, 0)):
+                        await asyncio.sleep(0.01)
+                assert "do not fit together: members.m1.zone: is needed" in found[0].text
+                await until(leader, lambda status: status.term > 1 and status.writable)
+
+    scenario(run)
+
+
 def test_the_primary_and_the_last_voter_are_not_removed(path: Path) -> None:
     async def run() -> None:
         async with managed(path, 2) as one:
