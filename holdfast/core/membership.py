@@ -202,7 +202,11 @@ def unbarrable(record: Record, view: View, name: str) -> bool:
     make it acknowledge is refused there from now on.
     """
     state = view.state(name)
-    if state is None or not state.up or state.silent_seconds or state.busy:
+    if state is None or state.silent_seconds or state.busy:
+        return False
+    if state.server is ServerStatus.DOWN:
+        return True  # its next run begins without semi-sync
+    if not state.up:
         return False
     if record.votes(name, state.incarnation):
         return True

@@ -119,13 +119,18 @@ def _clone(
     if not _accepted(primary):
         return Rejoin(reason=why)
     donor = cluster.member(best_donor(cluster, record, view, state.name))
+    if donor.name == primary.name and cluster.account(state.name) in primary.barred:
+        return Rejoin(reason=why)  # it is let in first
     present = str(with_everything_of(primary))
     clone = Clone(donor.name, donor.host, donor.port, donor.agent, present)
     return Rejoin(clone, f"{why}: it is cloned from {donor.name}")
 
 
 def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
-    """From whom ``name`` is cloned: a replica before the primary, a learner before a voter."""
+    """From whom ``name`` is cloned: a replica before the primary, a learner before a voter.
+
+    A replica on which its account is still barred, from when that one was primary, would not let it in.
+    """
     able = [
         (
             record.votes(state.name, state.incarnation),
@@ -140,6 +145,7 @@ def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
         and not state.suspects
         and not state.silent_seconds
         and state.progress is None
+        and cluster.account(name) not in state.barred
         and attached(cluster, record, state)
         and state.replication.receiver is Receiver.ON
     ]
