@@ -1,0 +1,306 @@
+"""One member that leaves and is admitted again under load: done, watched, measured, and checked."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from enum import StrEnum
+from itertools import pairwise
+
+from holdfast.client import ManagerClient
+from holdfast.errors import DeadlinePassed, HoldfastError
+from holdfast.sandbox.cluster import Sandbox, Status
+from holdfast.sandbox.crash import Load
+from holdfast.sandbox.events import Event, Follower
+from holdfast.sandbox.journal import Gap, Report
+from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.verification import Verification, settle, verify
+from holdfast.sandbox.workload import Workload
+
+WHOLE_SECONDS = 120.0
+LEFT_SECONDS = 30.0
+LOOK_SECONDS = 0.1
+AFTERWARDS_SECONDS = 0.3
+"""What an admission may still hold up after its last step."""
+WARM_SECONDS = 0.5
+"""Writers that have just begun are not measured."""
+
+ROW_BYTES = 64 * 1024
+ROWS = 16
+"""In one transaction of the bulk: 1 MB."""
+
+BULK = """\
+CREATE TABLE IF NOT EXISTS app.bulk (
+  id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, body MEDIUMTEXT NOT NULL
+) ENGINE=InnoDB"""
+
+
+class Scenario(StrEnum):
+    """REJOIN: a replica's server is killed and comes back; others vote meanwhile. BEHIND: it has much to catch up then.
+    ALONE: it was the only other one, and the primary serves without it."""
+
+    REJOIN = "rejoin"
+    BEHIND = "behind"
+    ALONE = "alone"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """At the member, in a status. ``at`` is in Unix seconds."""
+
+    at: float
+    stage: str
+    bytes_behind: int | None
+    eta_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """A time in which writers were watched. Unix seconds.
+
+    :ivar longest: the longest time without any acknowledged write that lies in it at least in part
+    :ivar one_writer_ms: the longest time in which one of the writers got no acknowledgement
+    """
+
+    begin: float
+    end: float
+    longest: Gap | None
+    one_writer_ms: float
+
+    @classmethod
+    def of(cls, report: Report, writers: int, begin: float, end: float) -> Window:
+        """:param writers: the journals behind those of the writers are of searches for the primary"""
+        own = [
+            _longest(_gaps(list(journal.times), begin, end))
+            for journal in report.journals[:writers]
+        ]
+        return cls(
+            begin,
+            end,
+            _longest(_gaps(report.times(), begin, end)),
+            max((gap.ms for gap in own if gap), default=0.0),
+        )
+
+    @property
+    def seconds(self) -> float:
+        return self.end - self.begin
+
+    @property
+    def ms(self) -> float | None:
+        return self.longest.ms if self.longest else None
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What came of it.
+
+    :ivar quiet: as long as ``admission``, shortly before: what the machine itself does to writers
+    :ivar leaving: from the kill until the member votes no longer; None where that was before the writers began
+    :ivar catching_up: from when it could come back until it was admitted
+    :ivar admission: from the decision that it votes until 0.3 s after the last step of it
+    :ivar looks: one for each change
+    :ivar events: of the admission
+    """
+
+    victim: str
+    report: Report
+    quiet: Window
+    leaving: Window | None
+    catching_up: Window
+    admission: Window
+    looks: tuple[Look, ...]
+    events: tuple[Event, ...]
+    whole_ms: float
+    verification: Verification
+
+    @property
+    def stage_ms(self) -> dict[str, float]:
+        """How long each stage was shown, in order; the last, which lasts, is left out."""
+        found: dict[str, float] = {}
+        for look, after in pairwise(self.looks):
+            name = look.stage or "not following"
+            found[name] = found.get(name, 0.0) + (after.at - look.at) * 1000
+        return found
+
+    @property
+    def step_ms(self) -> dict[str, float]:
+        """Milliseconds of each command of the admission and of its parts, the slowest member's."""
+        found: dict[str, float] = {}
+        for event in self.events:
+            if event.kind == "command" and event.ms is not None:
+                for name, ms in {"": event.ms, **event.steps}.items():
+                    key = f"{event.name}.{name}" if name else event.name
+                    found[key] = max(ms, found.get(key, 0.0))
+        return found
+
+
+class _Watched:
+    """Writers and the manager's events, from the beginning to the end of a round."""
+
+    def __init__(self, sandbox: Sandbox, load: Load, run: int) -> None:
+        token = sandbox.spec.token_file.read_text().strip()
+        self.sandbox = sandbox
+        self.follower = Follower(ManagerClient(sandbox.spec.manager_url, token), CLUSTER)
+        self.workload = Workload.on(sandbox, load.writers, load.rate, run)
+        self._load = load
+        self._begun = 0.0
+
+    def begin(self) -> None:
+        """Returns after a quiet while of writing."""
+        self._begun = time.time() + WARM_SECONDS
+        self.workload.start()
+        time.sleep(WARM_SECONDS + self._load.before_seconds)
+
+    def end(self) -> Report:
+        self.follower.stop()
+        return self.workload.stop() if self._begun else self.workload.report()
+
+    def window(self, begin: float, end: float) -> Window:
+        return Window.of(self.workload.report(), self._load.writers, begin, end)
+
+    def quiet(self, until: float, seconds: float) -> Window:
+        return self.window(max(self._begun, until - seconds), until)
+
+    def event(self, since: float, what: Callable[[Event], bool]) -> Event | None:
+        """The first of that kind, if it is there."""
+        return next((e for e in list(self.follower.events) if e.at >= since and what(e)), None)
+
+
+def admit_again(
+    sandbox: Sandbox, scenario: Scenario, load: Load, run: int = 1, behind_mb: int = 0
+) -> Admission:
+    """Run writers, have a replica leave and come back, wait until all is whole, stop, and verify.
+
+    :param behind_mb: BEHIND: how much is written to the binlog while it is away
+    :raises HoldfastError: it could not be done; the writers have ended
+    """
+    status = sandbox.wait_whole()
+    replicas = [str(each["name"]) for each in status["members"] if each["role"] != "primary"]
+    victim = replicas[run % len(replicas)]
+    watched = _Watched(sandbox, load, run)
+    looks: list[Look] = []
+    watched.follower.start()
+    try:
+        if scenario is Scenario.BEHIND:
+            leave_behind(sandbox, victim, behind_mb)
+            watched.begin()
+            back_at = time.time()
+            sandbox.start_agent(victim)
+        else:
+            server = sandbox.server(victim)
+            watched.begin()
+            back_at = time.time()
+            server.kill()
+        whole_at = _wait_whole(watched, victim, back_at, looks, scenario)
+        time.sleep(AFTERWARDS_SECONDS + 0.2)
+    finally:
+        report = watched.end()
+    begin, end, steps = _admission(watched.follower.events, victim, back_at, whole_at)
+    left = watched.event(back_at, lambda e: _is_decided(e, victim, "votes no longer"))
+    settle(sandbox)
+    verification = verify(sandbox, report, checksums=False)
+    if scenario is Scenario.BEHIND:
+        _clean_up(sandbox)
+    return Admission(
+        victim=victim,
+        report=report,
+        quiet=watched.quiet(back_at, end - begin),
+        leaving=watched.window(back_at, left.at) if left else None,
+        catching_up=watched.window(left.at if left else back_at, begin),
+        admission=watched.window(begin, end),
+        looks=tuple(looks),
+        events=steps,
+        whole_ms=(whole_at - back_at) * 1000,
+        verification=verification,
+    )
+
+
+def leave_behind(sandbox: Sandbox, victim: str, megabytes: int) -> None:
+    """End agent and server of a replica, and write so much to the primary's binlog once it votes no longer."""
+    server = sandbox.server(victim)
+    sandbox.kill_agent(victim)
+    server.kill()
+    sandbox.wait_until(
+        lambda status: not _of(status, victim)["votes"], LEFT_SECONDS, f"{victim} to lose its vote"
+    )
+    row = f"(REPEAT(MD5(RAND()), {ROW_BYTES // 32}))"
+    insert = f"INSERT INTO app.bulk (body) VALUES {', '.join([row] * ROWS)}"
+    with closing(sandbox.connect(sandbox.primary())) as connection:
+        connection.query(BULK)
+        for _ in range(megabytes * 2**20 // (ROW_BYTES * ROWS)):
+            connection.query(insert)
+
+
+def _clean_up(sandbox: Sandbox) -> None:
+    """Otherwise each round would need as much of the disk again."""
+    with closing(sandbox.connect(sandbox.primary())) as connection:
+        connection.query("DROP TABLE app.bulk")
+    settle(sandbox)
+    for member in sandbox.members():
+        with closing(sandbox.connect(member.name, sandbox.accounts.admin)) as connection:
+            connection.query("FLUSH LOCAL BINARY LOGS")
+            connection.query("PURGE BINARY LOGS BEFORE NOW()")
+
+
+def _wait_whole(
+    watched: _Watched, victim: str, since: float, looks: list[Look], scenario: Scenario
+) -> float:
+    """When the cluster was whole again with the member voting. Events tell; a status is asked for only where it is
+    what is wanted, for to answer costs the manager time."""
+    end = time.monotonic() + WHOLE_SECONDS
+    while True:
+        admitted = watched.event(since, lambda e: _is_decided(e, victim, "will vote"))
+        if admitted and (whole := watched.event(admitted.at, lambda event: event.kind == "whole")):
+            if looks:
+                looks.append(_look(watched.sandbox, victim))
+            return whole.at
+        if scenario is Scenario.BEHIND:
+            look = _look(watched.sandbox, victim)
+            if not looks or (look.stage, look.bytes_behind) != (
+                looks[-1].stage,
+                looks[-1].bytes_behind,
+            ):
+                looks.append(look)
+        if time.monotonic() > end:
+            raise DeadlinePassed(f"admitting {victim}\n{watched.sandbox.logs()}", WHOLE_SECONDS)
+        time.sleep(LOOK_SECONDS)
+
+
+def _admission(
+    events: Sequence[Event], victim: str, since: float, whole_at: float
+) -> tuple[float, float, tuple[Event, ...]]:
+    """Begin and end of it, and its events."""
+    begin = next(e.at for e in events if e.at >= since and _is_decided(e, victim, "will vote"))
+    steps = [e for e in events if begin <= e.at <= whole_at + AFTERWARDS_SECONDS / 2]
+    last = [
+        e.at
+        for e in steps
+        if _is_decided(e, victim, "vote beside") or (e.name == "follow" and e.member == victim)
+    ]
+    return begin, max(last, default=whole_at) + AFTERWARDS_SECONDS, tuple(steps)
+
+
+def _is_decided(event: Event, member: str, what: str) -> bool:
+    return event.kind == "decided" and what in event.text and member in event.text
+
+
+def _look(sandbox: Sandbox, name: str) -> Look:
+    try:
+        member = _of(sandbox.status(), name)
+    except HoldfastError:
+        return Look(time.time(), "", None, None)
+    return Look(time.time(), member["stage"], member["bytes_behind"], member["eta_seconds"])
+
+
+def _of(status: Status, name: str) -> Status:
+    return next(each for each in status["members"] if each["name"] == name)
+
+
+def _gaps(times: Sequence[float], begin: float, end: float) -> list[Gap]:
+    return [Gap(a, b) for a, b in pairwise(times) if b > begin and a < end]
+
+
+def _longest(gaps: Sequence[Gap]) -> Gap | None:
+    return max(gaps, key=lambda gap: gap.ms, default=None)
