@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -183,3 +183,14 @@ def by_hand(sandbox: Sandbox, member: str, *statements: str) -> None:
     """What an administrator does to a replica although it is read-only."""
     free = ("SET GLOBAL super_read_only = 0",) if sandbox.spec.flavor is Flavor.MYSQL else ()
     admin(sandbox, member, *free, *statements)
+
+
+def events(sandbox: Sandbox) -> list[str]:
+    return [str(each["text"]) for each in sandbox.manager.events(CLUSTER, 0, 0)]
+
+
+def take_away(sandbox: Sandbox, name: str) -> None:
+    """Its agent and its server, so that it does not come back by itself."""
+    sandbox.kill_agent(name)
+    with suppress(Refused):  # it was down already
+        sandbox.kill_server(name)

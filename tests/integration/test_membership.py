@@ -6,21 +6,21 @@ Each scenario ends with the check that every acknowledged write is on every serv
 from __future__ import annotations
 
 import time
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from holdfast.core.gtid import Flavor
-from holdfast.errors import Refused
 from holdfast.sandbox.cluster import Sandbox, Status
 from holdfast.sandbox.spec import CLUSTER
 from tests.integration.cluster import (
     Clusters,
     admin,
     by_hand,
+    events,
     member_of,
     replicas,
+    take_away,
     wait_failed_over,
     writing,
 )
@@ -213,10 +213,6 @@ def test_a_replica_and_the_primary_are_restarted_on_purpose(cluster: Sandbox, ru
         writers.check()
 
 
-def events(sandbox: Sandbox) -> list[str]:
-    return [str(each["text"]) for each in sandbox.manager.events(CLUSTER, 0, 0)]
-
-
 def test_two_members_that_block_when_alone(clusters: Clusters, flavor: Flavor, run: int) -> None:
     cluster = clusters.whole(flavor, 2)
     other = replicas(cluster.wait_whole())[0]
@@ -259,13 +255,6 @@ def test_two_members_of_which_one_serves_alone(
         assert after["acks"] == 1
         writers.wait_for(50)
         writers.check()
-
-
-def take_away(sandbox: Sandbox, name: str) -> None:
-    """Its agent and its server, so that it does not come back by itself."""
-    sandbox.kill_agent(name)
-    with suppress(Refused):  # it was down already
-        sandbox.kill_server(name)
 
 
 def test_five_members_and_three_failures_in_sequence(
