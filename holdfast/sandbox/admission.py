@@ -252,7 +252,12 @@ def _wait_whole(
     end = time.monotonic() + WHOLE_SECONDS
     while True:
         admitted = watched.event(since, lambda e: _is_decided(e, victim, "will vote"))
-        if admitted and (whole := watched.event(admitted.at, lambda event: event.kind == "whole")):
+        if (
+            admitted
+            and (whole := watched.event(admitted.at, lambda event: event.kind == "whole"))
+            # it may be whole before the command that made it so has ended
+            and watched.event(admitted.at, lambda e: e.name == "follow" and e.member == victim)
+        ):
             if looks:
                 looks.append(_look(watched.sandbox, victim))
             return whole.at
@@ -273,13 +278,17 @@ def _admission(
 ) -> tuple[float, float, tuple[Event, ...]]:
     """Begin and end of it, and its events."""
     begin = next(e.at for e in events if e.at >= since and _is_decided(e, victim, "will vote"))
-    steps = [e for e in events if begin <= e.at <= whole_at + AFTERWARDS_SECONDS / 2]
     last = [
-        e.at
-        for e in steps
-        if _is_decided(e, victim, "vote beside") or (e.name == "follow" and e.member == victim)
+        event.at
+        for event in events
+        if event.at >= begin
+        and (
+            _is_decided(event, victim, "vote beside")
+            or (event.name == "follow" and event.member == victim)
+        )
     ]
-    return begin, max(last, default=whole_at) + AFTERWARDS_SECONDS, tuple(steps)
+    end = max([*last, whole_at])
+    return begin, end + AFTERWARDS_SECONDS, tuple(e for e in events if begin <= e.at <= end)
 
 
 def _is_decided(event: Event, member: str, what: str) -> bool:
