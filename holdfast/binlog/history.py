@@ -14,7 +14,6 @@ from holdfast.binlog.reader import (
     HEADER,
     START_ENCRYPTION,
     Binlog,
-    FileEnd,
     Torn,
     Unreadable,
     open_binlog,
@@ -35,30 +34,6 @@ def beginning(file: Path) -> GtidSet:
     """
     with open_binlog(file) as log:
         return _beginning(log)
-
-
-def logged_at(file: Path, offset: int) -> GtidSet:
-    """The GTIDs in the binlogs up to ``offset`` in this file, which a server may be writing.
-
-    :raises Unreadable: as :func:`beginning`; or no transaction ends, and none begins, at ``offset``
-    """
-    with open_binlog(file) as log:
-        before = _beginning(log)
-        streams = dict(before.streams)
-        for item in log.groups():
-            if isinstance(item, FileEnd) or item.offset >= offset:
-                break
-            if not item.complete or item.end > offset:
-                raise Unreadable(file, offset, "this is within a transaction")
-            gtid = item.gtid
-            if gtid is None:
-                raise Unreadable(file, item.offset, "a transaction without a GTID")
-            if before.flavor is Flavor.MARIADB:
-                streams[gtid.stream] = ((1, gtid.sequence),)
-            else:
-                one = GtidSet(before.flavor, {gtid.stream: ((gtid.sequence, gtid.sequence),)})
-                streams = dict(GtidSet(before.flavor, streams).union(one).streams)
-        return GtidSet(before.flavor, streams)
 
 
 def _beginning(log: Binlog) -> GtidSet:

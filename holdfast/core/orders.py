@@ -10,8 +10,7 @@ from holdfast.core.decision import Save, Send
 from holdfast.core.record import Record
 from holdfast.core.rejoin import attached, best_donor, with_everything_of
 from holdfast.core.restart import CLOSING
-from holdfast.core.seats import Candidate, chosen
-from holdfast.core.settings import Mode, WhenAlone
+from holdfast.core.seats import Candidate, chosen, may_be_alone
 from holdfast.core.view import MemberState, Receiver, View
 
 
@@ -98,7 +97,7 @@ def first_step(cluster: Cluster, record: Record, view: View, order: Order) -> Se
 def goes_on_without(cluster: Cluster, record: Record, view: View, name: str) -> bool:
     """Whether commits are acknowledged while ``name`` is away, but for a moment in which the voters change."""
     primary = view.state(record.primary)
-    if cluster.settings.mode is Mode.ASYNC or cluster.settings.when_alone is WhenAlone.SERVE:
+    if may_be_alone(cluster.settings):
         return True
     if record.target.incarnation(name) is None:
         return True

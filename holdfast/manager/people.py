@@ -12,7 +12,7 @@ from holdfast.core.cluster import Member
 from holdfast.core.commands import EnsureAccount, Promise
 from holdfast.core.decision import Send
 from holdfast.core.gtid import Flavor
-from holdfast.core.settings import Mode, WhenAlone
+from holdfast.core.seats import may_be_alone
 from holdfast.core.view import MemberState, View
 from holdfast.errors import Conflict, HoldfastError, OutcomeUnknown, Refused
 from holdfast.manager.client import AgentClient
@@ -193,7 +193,7 @@ def _against_leaving(leader: Leader, name: str) -> list[str]:
     if record and record.primary == name:
         found.append("it is the primary")
     voters = {voter for voter, _ in record.target.voters} if record else set()
-    alone = cluster.settings.mode is Mode.ASYNC or cluster.settings.when_alone is WhenAlone.SERVE
+    alone = may_be_alone(cluster.settings)
     if record and not alone and voters == {record.primary, name}:
         found.append(
             f"it is the last voter beside {record.primary}, which commits nothing without it: add "
