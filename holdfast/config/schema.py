@@ -81,7 +81,7 @@ class ServerConfig(StrictModel):
     :ivar command: argv that runs the server binary, without options
     :ivar option_file: given to it as ``--defaults-file``
     :ivar binlog_index: the index of its binary logs
-    :ivar backup_command: argv that runs ``mariadb-backup``, without options; looked for beside the server where not said
+    :ivar backup_command: argv that runs ``mariadb-backup``; looked for beside the server where not said
     """
 
     flavor: Flavor
