@@ -3,7 +3,8 @@
 
     rejoin   three members; a replica's server is killed, comes back, catches up, votes again
     behind   the same, and meanwhile ``--behind-mb`` of binlog were written that it has to catch up
-    alone    two members, when_alone=serve: the primary serves alone, and then beside it again
+    alone    two members, when_alone=serve: the primary serves alone, and then beside it again; what was written
+             meanwhile is little, or ``--behind-mb``
 
 Of each round: the longest time without any acknowledged write from the decision that the member votes until 0.3 s
 after the last step (``admission_ms``), and in as long a window before (``quiet_ms``): what the machine does to writers
@@ -22,16 +23,24 @@ import platform
 import sys
 import time
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 from holdfast.errors import HoldfastError
 from holdfast.sandbox import trees
-from holdfast.sandbox.admission import Admission, Scenario, Window, admit_again
+from holdfast.sandbox.admission import Admission, Window, admit_again
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.crash import Load
 from holdfast.sandbox.demo import Interrupted, catch_signals, temporary_sandbox
 from holdfast.sandbox.spec import CLUSTER
+
+
+class Scenario(StrEnum):
+    REJOIN = "rejoin"
+    BEHIND = "behind"
+    ALONE = "alone"
+
 
 MEMBERS = {Scenario.REJOIN: 3, Scenario.BEHIND: 3, Scenario.ALONE: 2}
 GOAL_MS = 50.0
@@ -63,16 +72,18 @@ def main() -> int:
 
 
 def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
+    settings = dict(options.set)
     if options.scenario is Scenario.ALONE:
-        sandbox.manager.change_settings(CLUSTER, {"when_alone": "serve"})
+        settings["when_alone"] = "serve"
+    if settings:
+        sandbox.manager.change_settings(CLUSTER, settings)
     load = Load(options.writers, options.rate, options.seconds)
-    behind_mb = options.behind_mb if options.scenario is Scenario.BEHIND else 0
     print(_machine_line(sandbox, options), flush=True)
     rounds: list[dict[str, Any]] = []
     stopped = ""
     for number in range(1, options.rounds + 1):
         try:
-            admission = admit_again(sandbox, options.scenario, load, number, behind_mb)
+            admission = admit_again(sandbox, load, number, options.behind_mb, options.explain)
         except HoldfastError as error:
             stopped = f"round {number}: {error}"
             print(f"stopped: {stopped}\n{sandbox.logs()}", file=sys.stderr)
@@ -143,6 +154,7 @@ def _round(number: int, found: Admission) -> dict[str, Any]:
         "window_ms": round(admission.seconds * 1000),
         "whole_ms": round(found.whole_ms),
         "load": os.getloadavg()[0],
+        "states": found.states,
         "stages": {name: round(ms) for name, ms in found.stage_ms.items()},
         "steps": {name: round(ms, 1) for name, ms in found.step_ms.items()},
         "looks": [
@@ -180,6 +192,7 @@ def _round_line(found: dict[str, Any]) -> str:
         f"  catching up {ms('catching_up_ms')} ms (for {found['caught_up_after_ms'] / 1000:.1f} s)"
         f"  acknowledged {found['acknowledged']:6}  lost {found['lost']}  load {found['load']:.1f}"
         + (f"\n     {stages}" if stages else "")
+        + "".join(f"\n     {count:g} writers: {state}" for state, count in found["states"].items())
     )
 
 
@@ -195,7 +208,8 @@ def _conditions(sandbox: Sandbox, options: argparse.Namespace) -> dict[str, Any]
         "members": sandbox.spec.size,
         "writers": options.writers,
         "rate": options.rate,
-        "behind_mb": options.behind_mb if options.scenario is Scenario.BEHIND else 0,
+        "behind_mb": options.behind_mb,
+        "settings": dict(options.set),
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
     }
 
@@ -231,9 +245,25 @@ def _options() -> argparse.Namespace:
     add("--writers", type=int, default=8)
     add("--rate", type=float, help="writes a second, of all together (default: full speed)")
     add("--seconds", type=float, default=3.0, help="of writing before the member leaves or returns")
-    add("--behind-mb", type=int, default=500, help="scenario behind: how much it has to catch up")
+    add(
+        "--behind-mb",
+        type=int,
+        help="how much it has to catch up (default: 500 for behind, else 0)",
+    )
+    add("--explain", action="store_true", help="tell what writers wait for in the longest gap")
+    add("--set", type=_pair, action="append", default=[], metavar="KEY=VALUE", help="a setting")
     add("--out", type=Path, help="write everything that was measured to this file, as JSON")
-    return parser.parse_args()
+    options = parser.parse_args()
+    if options.behind_mb is None:
+        options.behind_mb = 500 if options.scenario is Scenario.BEHIND else 0
+    return options
+
+
+def _pair(text: str) -> tuple[str, str]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise argparse.ArgumentTypeError("must be KEY=VALUE")
+    return key, value
 
 
 if __name__ == "__main__":

@@ -6,18 +6,21 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from enum import StrEnum
 from itertools import pairwise
 
+import pymysql
+
 from holdfast.client import ManagerClient
-from holdfast.errors import DeadlinePassed, HoldfastError
+from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown
 from holdfast.sandbox.cluster import Sandbox, Status
 from holdfast.sandbox.crash import Load
 from holdfast.sandbox.events import Event, Follower
 from holdfast.sandbox.journal import Gap, Report
 from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.states import States
 from holdfast.sandbox.verification import Verification, settle, verify
 from holdfast.sandbox.workload import Workload
+from holdfast.server.base import Account
 
 WHOLE_SECONDS = 120.0
 LEFT_SECONDS = 30.0
@@ -35,15 +38,6 @@ BULK = """\
 CREATE TABLE IF NOT EXISTS app.bulk (
   id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, body MEDIUMTEXT NOT NULL
 ) ENGINE=InnoDB"""
-
-
-class Scenario(StrEnum):
-    """REJOIN: a replica's server is killed and comes back; others vote meanwhile. BEHIND: it has much to catch up then.
-    ALONE: it was the only other one, and the primary serves without it."""
-
-    REJOIN = "rejoin"
-    BEHIND = "behind"
-    ALONE = "alone"
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +96,7 @@ class Admission:
     :ivar admission: from the decision that it votes until 0.3 s after the last step of it
     :ivar looks: one for each change
     :ivar events: of the admission
+    :ivar states: how many writers waited for what in the longest gap of the admission, where that was asked for
     """
 
     victim: str
@@ -112,6 +107,7 @@ class Admission:
     admission: Window
     looks: tuple[Look, ...]
     events: tuple[Event, ...]
+    states: dict[str, float]
     whole_ms: float
     verification: Verification
 
@@ -169,11 +165,13 @@ class _Watched:
 
 
 def admit_again(
-    sandbox: Sandbox, scenario: Scenario, load: Load, run: int = 1, behind_mb: int = 0
+    sandbox: Sandbox, load: Load, run: int = 1, behind_mb: int = 0, explain: bool = False
 ) -> Admission:
     """Run writers, have a replica leave and come back, wait until all is whole, stop, and verify.
 
-    :param behind_mb: BEHIND: how much is written to the binlog while it is away
+    :param behind_mb: how much is written to the binlog while it is away; with 0 only its server is killed, and its
+        agent brings it back
+    :param explain: look at what the writers wait for
     :raises HoldfastError: it could not be done; the writers have ended
     """
     status = sandbox.wait_whole()
@@ -181,9 +179,12 @@ def admit_again(
     victim = replicas[run % len(replicas)]
     watched = _Watched(sandbox, load, run)
     looks: list[Look] = []
+    states = States(sandbox, str(status["primary"]))
+    if explain:
+        states.start()
     watched.follower.start()
     try:
-        if scenario is Scenario.BEHIND:
+        if behind_mb:
             leave_behind(sandbox, victim, behind_mb)
             watched.begin()
             back_at = time.time()
@@ -193,23 +194,28 @@ def admit_again(
             watched.begin()
             back_at = time.time()
             server.kill()
-        whole_at = _wait_whole(watched, victim, back_at, looks, scenario)
+        whole_at = _wait_whole(watched, victim, back_at, looks, bool(behind_mb))
         time.sleep(AFTERWARDS_SECONDS + 0.2)
     finally:
         report = watched.end()
+        if explain:
+            states.stop()
     begin, end, steps = _admission(watched.follower.events, victim, back_at, whole_at)
     left = watched.event(back_at, lambda e: _is_decided(e, victim, "votes no longer"))
     settle(sandbox)
     verification = verify(sandbox, report, checksums=False)
-    if scenario is Scenario.BEHIND:
+    if behind_mb:
         _clean_up(sandbox)
+    admission = watched.window(begin, end)
+    longest = admission.longest
     return Admission(
         victim=victim,
         report=report,
         quiet=watched.quiet(back_at, end - begin),
         leaving=watched.window(back_at, left.at) if left else None,
         catching_up=watched.window(left.at if left else back_at, begin),
-        admission=watched.window(begin, end),
+        admission=admission,
+        states=states.within(longest.begin, longest.end) if longest else {},
         looks=tuple(looks),
         events=steps,
         whole_ms=(whole_at - back_at) * 1000,
@@ -225,27 +231,31 @@ def leave_behind(sandbox: Sandbox, victim: str, megabytes: int) -> None:
     sandbox.wait_until(
         lambda status: not _of(status, victim)["votes"], LEFT_SECONDS, f"{victim} to lose its vote"
     )
-    row = f"(REPEAT(MD5(RAND()), {ROW_BYTES // 32}))"
+    row = f"(REPEAT(SHA2(RAND(), 256), {ROW_BYTES // 64}))"  # MySQL 9.7 has no MD5 by itself
     insert = f"INSERT INTO app.bulk (body) VALUES {', '.join([row] * ROWS)}"
-    with closing(sandbox.connect(sandbox.primary())) as connection:
-        connection.query(BULK)
-        for _ in range(megabytes * 2**20 // (ROW_BYTES * ROWS)):
-            connection.query(insert)
+    _run(sandbox, sandbox.primary(), BULK, *[insert] * (megabytes * 2**20 // (ROW_BYTES * ROWS)))
 
 
 def _clean_up(sandbox: Sandbox) -> None:
     """Otherwise each round would need as much of the disk again."""
-    with closing(sandbox.connect(sandbox.primary())) as connection:
-        connection.query("DROP TABLE app.bulk")
+    _run(sandbox, sandbox.primary(), "DROP TABLE app.bulk")
     settle(sandbox)
+    purge = ("FLUSH LOCAL BINARY LOGS", "PURGE BINARY LOGS BEFORE NOW()")
     for member in sandbox.members():
-        with closing(sandbox.connect(member.name, sandbox.accounts.admin)) as connection:
-            connection.query("FLUSH LOCAL BINARY LOGS")
-            connection.query("PURGE BINARY LOGS BEFORE NOW()")
+        _run(sandbox, member.name, *purge, account=sandbox.accounts.admin)
+
+
+def _run(sandbox: Sandbox, member: str, *statements: str, account: Account | None = None) -> None:
+    try:
+        with closing(sandbox.connect(member, account)) as connection:
+            for statement in statements:
+                connection.query(statement)
+    except (pymysql.err.MySQLError, OSError) as error:
+        raise OutcomeUnknown(f"writing to {member}: {error}") from None
 
 
 def _wait_whole(
-    watched: _Watched, victim: str, since: float, looks: list[Look], scenario: Scenario
+    watched: _Watched, victim: str, since: float, looks: list[Look], watch: bool
 ) -> float:
     """When the cluster was whole again with the member voting. Events tell; a status is asked for only where it is
     what is wanted, for to answer costs the manager time."""
@@ -261,7 +271,7 @@ def _wait_whole(
             if looks:
                 looks.append(_look(watched.sandbox, victim))
             return whole.at
-        if scenario is Scenario.BEHIND:
+        if watch:
             look = _look(watched.sandbox, victim)
             if not looks or (look.stage, look.bytes_behind) != (
                 looks[-1].stage,
@@ -287,8 +297,8 @@ def _admission(
             or (event.name == "follow" and event.member == victim)
         )
     ]
-    end = max([*last, whole_at])
-    return begin, end + AFTERWARDS_SECONDS, tuple(e for e in events if begin <= e.at <= end)
+    end = max([*last, whole_at]) + AFTERWARDS_SECONDS
+    return begin, end, tuple(event for event in events if begin <= event.at <= end)
 
 
 def _is_decided(event: Event, member: str, what: str) -> bool:
