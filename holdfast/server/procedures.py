@@ -17,7 +17,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Receiver, SemiSync
 from holdfast.errors import Refused
-from holdfast.server import barring, quiescing, waiting
+from holdfast.server import barring, quiescing, sending, waiting
 from holdfast.server.acknowledge import FilePosition, acknowledge
 from holdfast.server.base import Account, Deadline, Observation, Source
 from holdfast.server.proof import PROOF_SCHEMA
@@ -212,6 +212,7 @@ class SqlServer(ABC):
     ) -> None:
         self._refuse_acks(acks)
         if acks:
+            sending.settle(self._commands, self.catalog, self.names, deadline)
             waiting.switch_on(
                 self._commands, self._side, self.names, acks, timeout_seconds, wait_point, deadline
             )
