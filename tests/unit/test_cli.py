@@ -462,6 +462,23 @@ def test_status_shows_what_is_out_of_the_ordinary_and_nothing_else(
     assert lines[4] == "m2: cloning from m1: 1.0 GB of 4.0 GB (25 %), 64 MB/s, 48 s left"
 
 
+def test_status_of_a_learner_far_behind_says_how_far_and_how_long(
+    manager: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, two = STATUS["members"]
+    place = {"zone": "", "priority": 100}
+    learner = {"role": "learner", "stage": "learner", "bytes_behind": 2**29, "eta_seconds": 130.0}
+    members = [
+        {**one, **place, "stage": "", "bytes_behind": None, "eta_seconds": None},
+        {**two, **place, **learner},
+    ]
+    monkeypatch.setattr(_Manager, "status", {**STATUS, "members": members})
+    assert exit_code("status", "--manager", manager) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "512 MB, 2 min left" in lines[3]
+    assert lines[3].count("learner") == 1
+
+
 @pytest.mark.parametrize("wrong", [["a"], ["a=1", "b"]])
 def test_sandbox_settings_are_key_and_value(
     wrong: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path
