@@ -18,7 +18,6 @@ from holdfast.sandbox import trees
 from holdfast.sandbox.cluster import Sandbox, Status
 from holdfast.server.process import Running
 from tests.integration.cluster import (
-    Clusters,
     admin,
     assert_identical,
     explain,
@@ -134,8 +133,7 @@ def test_the_agent_dies_and_returns_without_touching_the_server(cluster: Sandbox
             cluster.wait_until(lambda s: s["whole"], 20)
         writers.check()
     assert incarnations(cluster) == before
-    after = cluster.status()
-    assert (after["primary"], after["term"]) == (status["primary"], status["term"])
+    assert cluster.status()["primary"] == status["primary"]
 
 
 def waiting_inserts(sandbox: Sandbox, member: str, count: int) -> list[threading.Thread]:
@@ -219,7 +217,7 @@ def test_without_a_quorum_nobody_is_promoted_and_the_primary_comes_back_in_place
         assert refused["primary"] == old
         assert not refused["writable"]
         back = cluster.wait_until(lambda s: s["writable"], 30, "the primary to be open again")
-        assert (back["primary"], back["term"]) == (old, status["term"])
+        assert back["primary"] == old
         assert member_of(back, other)["role"] == "voter"
         writers.wait_for(50)
         cluster.start_agent(gone)
@@ -274,49 +272,6 @@ def test_a_server_that_is_opened_by_hand_beside_the_primary_is_fenced(cluster: S
         lambda s: s["whole"] and member_of(s, name)["incarnation"] != before, 30, "it to be fenced"
     )
     assert cluster.status()["primary"] == status["primary"]
-
-
-def test_what_was_written_on_a_replica_by_hand_is_never_cut(
-    clusters: Clusters, flavor: Flavor
-) -> None:
-    """It is committed there at once, so the server stays out when it is killed."""
-    cluster = clusters.fresh(flavor)
-    status = cluster.wait_whole()
-    name = replicas(status)[0]
-    with cluster.connect(str(status["primary"]), database="app") as connection:
-        connection.query("CREATE TABLE byhand (n INT PRIMARY KEY)")
-    cluster.kill_manager()
-    time.sleep(0.5)
-    opening = ["SET GLOBAL super_read_only = 0"] if flavor is Flavor.MYSQL else []
-    admin(cluster, name, *opening, "INSERT INTO app.byhand VALUES (1)")
-    cluster.kill_server(name)
-    time.sleep(0.5)
-    cluster.start_manager()
-    out = cluster.wait_until(
-        lambda s: "it was no primary" in member_of(s, name)["reason"], 20, "it to stay out"
-    )
-    assert member_of(out, name)["state"] == "down"
-    assert out["writable"]
-    clusters.remove()
-
-
-def test_a_member_with_errant_data_is_named_with_the_next_step(
-    clusters: Clusters, flavor: Flavor
-) -> None:
-    cluster = clusters.fresh(flavor)
-    status = cluster.wait_whole()
-    name = replicas(status)[0]
-    opening = ["SET GLOBAL super_read_only = 0"] if flavor is Flavor.MYSQL else []
-    admin(cluster, name, *opening, "CREATE TABLE app.errant (n INT PRIMARY KEY)")
-    out = cluster.wait_until(
-        lambda s: "lacks" in member_of(s, name)["reason"],
-        20,
-        "the errant transaction to be seen",
-    )
-    assert "clone it from another member" in member_of(out, name)["reason"]
-    assert not out["whole"]
-    assert out["writable"]
-    clusters.remove()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

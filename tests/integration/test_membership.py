@@ -133,27 +133,6 @@ def test_what_an_administrator_wrote_on_a_replica_is_kept_in_a_file_and_undone(
     assert "99" in text
 
 
-def test_a_table_that_was_dropped_on_a_replica_comes_back_by_a_clone(
-    cluster: Sandbox, run: int
-) -> None:
-    status = cluster.wait_whole()
-    victim = replicas(status)[0]
-    with cluster.connect(str(status["primary"]), database="app") as connection:
-        connection.query("CREATE TABLE IF NOT EXISTS dropped (n INT PRIMARY KEY)")
-        connection.query("REPLACE INTO dropped VALUES (1), (2)")
-    with writing(cluster, run) as writers:
-        writers.wait_for(20)
-        incarnation = member_of(cluster.status(), victim)["incarnation"]
-        by_hand(cluster, victim, "DROP TABLE app.dropped")
-        cluster.wait_until(
-            lambda s: s["whole"] and member_of(s, victim)["incarnation"] != incarnation,
-            90,
-            f"{victim} to be cloned",
-        )
-        assert admin(cluster, victim, "SELECT COUNT(*) FROM app.dropped") == [(2,)]
-        writers.check()
-
-
 def test_ddl_in_the_pending_log_of_a_crashed_primary(cluster: Sandbox, run: int) -> None:
     """MySQL rolls it back; MariaDB cannot, so that server is cloned."""
     status = cluster.wait_whole()

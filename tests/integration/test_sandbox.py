@@ -24,7 +24,7 @@ from tests.integration.cluster import Clusters, explain, member_of, replicas, wr
 
 MEMBER_KEYS = {
     "name", "host", "port", "role", "state", "received", "applied", "lag_seconds", "incarnation",
-    "reason", "stage", "bytes_behind", "eta_seconds", "progress", "zone", "priority",
+    "reason", "votes", "stage", "bytes_behind", "eta_seconds", "progress", "zone", "priority",
 }  # fmt: skip
 
 
