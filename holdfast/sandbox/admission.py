@@ -64,16 +64,21 @@ class Window:
     one_writer_ms: float
 
     @classmethod
-    def of(cls, report: Report, writers: int, begin: float, end: float) -> Window:
-        """:param writers: the journals behind those of the writers are of searches for the primary"""
+    def of(
+        cls, report: Report, writers: int, begin: float, end: float, beyond: bool = True
+    ) -> Window:
+        """:param writers: the journals behind those of the writers are of searches for the primary
+        :param beyond: count gaps that reach beyond the end; else what happened at the end would count here
+        """
+        last = float("inf") if beyond else end
         own = [
-            _longest(_gaps(list(journal.times), begin, end))
+            _longest(_gaps(list(journal.times), begin, end, last))
             for journal in report.journals[:writers]
         ]
         return cls(
             begin,
             end,
-            _longest(_gaps(report.times(), begin, end)),
+            _longest(_gaps(report.times(), begin, end, last)),
             max((gap.ms for gap in own if gap), default=0.0),
         )
 
@@ -153,11 +158,11 @@ class _Watched:
         self.follower.stop()
         return self.workload.stop() if self._begun else self.workload.report()
 
-    def window(self, begin: float, end: float) -> Window:
-        return Window.of(self.workload.report(), self._load.writers, begin, end)
+    def window(self, begin: float, end: float, beyond: bool = True) -> Window:
+        return Window.of(self.workload.report(), self._load.writers, begin, end, beyond)
 
     def quiet(self, until: float, seconds: float) -> Window:
-        return self.window(max(self._begun, until - seconds), until)
+        return self.window(max(self._begun, until - seconds), until, beyond=False)
 
     def event(self, since: float, what: Callable[[Event], bool]) -> Event | None:
         """The first of that kind, if it is there."""
@@ -213,7 +218,7 @@ def admit_again(
         report=report,
         quiet=watched.quiet(back_at, end - begin),
         leaving=watched.window(back_at, left.at) if left else None,
-        catching_up=watched.window(left.at if left else back_at, begin),
+        catching_up=watched.window(left.at if left else back_at, begin, beyond=False),
         admission=admission,
         states=states.within(longest.begin, longest.end) if longest else {},
         looks=tuple(looks),
@@ -317,8 +322,8 @@ def _of(status: Status, name: str) -> Status:
     return next(each for each in status["members"] if each["name"] == name)
 
 
-def _gaps(times: Sequence[float], begin: float, end: float) -> list[Gap]:
-    return [Gap(a, b) for a, b in pairwise(times) if b > begin and a < end]
+def _gaps(times: Sequence[float], begin: float, end: float, last: float) -> list[Gap]:
+    return [Gap(a, b) for a, b in pairwise(times) if b > begin and a < end and b <= last]
 
 
 def _longest(gaps: Sequence[Gap]) -> Gap | None:

@@ -33,6 +33,12 @@ def test_what_lies_outside_the_window_does_not_count() -> None:
     assert Window.of(report([1.0]), 1, 2.0, 3.0).ms is None
 
 
+def test_what_the_kill_did_is_not_counted_as_quiet() -> None:
+    seen = report([1.0, 1.1, 1.18, 1.9, 2.0])
+    assert Window.of(seen, 1, 1.0, 1.2, beyond=False).ms == pytest.approx(100)
+    assert Window.of(seen, 1, 1.0, 1.2).ms == pytest.approx(720)
+
+
 def test_searches_for_the_primary_are_no_writers() -> None:
     window = Window.of(report([1.0, 1.1, 1.2], [1.0, 1.2]), 1, 1.0, 1.2)
     assert window.one_writer_ms == pytest.approx(100)
