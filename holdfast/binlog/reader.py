@@ -183,9 +183,7 @@ class Binlog:
         self._window_offset = 0
         self.format = self._read_format()
 
-    def events(
-        self, start: int = len(MAGIC), end: int | None = None
-    ) -> Iterator[Event | Torn]:
+    def events(self, start: int = len(MAGIC), end: int | None = None) -> Iterator[Event | Torn]:
         """All events from the format description (or from ``start``) on; a torn end comes last."""
         offset = start
         while offset < (self.size if end is None else end):

@@ -58,10 +58,7 @@ async def _serve(
     def connect(member: Member) -> AgentClient:
         return AgentClient(member.name, member.agent, agent_token)
 
-    leaders = {
-        each.name: Leader(Given.by(each), connect, store)
-        for each in config.clusters
-    }
+    leaders = {each.name: Leader(Given.by(each), connect, store) for each in config.clusters}
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:

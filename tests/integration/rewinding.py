@@ -107,7 +107,9 @@ class Patient:
     def catch_up(self) -> None:
         self.follow()
         wait_until(
-            lambda: gtids(self.server).contains(gtids(self.primary)), 20, "the replica has everything"
+            lambda: gtids(self.server).contains(gtids(self.primary)),
+            20,
+            "the replica has everything",
         )
 
     def errant(self, *statements: str) -> None:

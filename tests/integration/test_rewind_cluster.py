@@ -33,7 +33,9 @@ def test_an_errant_write_on_a_voter_is_saved_undone_and_compared_while_clients_w
         cluster.wait_until(lambda status: bool(status["whole"]), SECONDS)
         writers.wait_for(50)
         writers.check()
-    if cluster.spec.flavor is Flavor.MYSQL:  # or it would issue the same GTIDs again, once it is the primary
+    if (
+        cluster.spec.flavor is Flavor.MYSQL
+    ):  # or it would issue the same GTIDs again, once it is the primary
         assert origin(cluster, victim) != issuer
     (text,) = saved(cluster, victim)
     assert "UPDATE holdfast.proof (id=" in text.read_text()
