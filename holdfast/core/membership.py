@@ -16,7 +16,7 @@ from holdfast.core.commands import Bar
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.quorum import Configuration, Voter, acks_for, extendable
 from holdfast.core.record import Record, Stray
-from holdfast.core.rejoin import errant_transactions, spoiled
+from holdfast.core.rejoin import attached, errant_transactions, spoiled
 from holdfast.core.seats import Candidate, chosen, may_be_alone
 from holdfast.core.view import MemberState, Receiver, Seen, ServerStatus, View
 
@@ -81,14 +81,35 @@ def next_change(
             return None  # alone, the primary blocks
     own = (record.primary, primary.incarnation)
     acks = acks_for(len(voters) + 1, settings, primary.flavor)
+    if 0 < record.target.acks < acks and not _can_acknowledge(cluster, record, view, voters, acks):
+        # first they vote under the number of before, for which the others suffice: commits wait for no receiver
+        # that is restarted to acknowledge
+        acks = record.target.acks
     target = Configuration(voters | {own}, acks)
-    if voters == present and (acks == record.target.acks):
+    if voters == present and acks == record.target.acks:
         return None
     acking = acking_voters(record, view, primary, cluster)
     outside = {name for name, _ in acking - voters}
     bar = () if extendable(target, record.primary, acking) else tuple(sorted(outside))
     why = _why(voters, present, leaving, acks)
     return Change(target, bar, present - voters - dead, why)
+
+
+def _can_acknowledge(
+    cluster: Cluster, record: Record, view: View, voters: frozenset[Voter], acks: int
+) -> bool:
+    """Whether as many of them as the primary is to wait for acknowledge already."""
+    states = [(view.state(name), run) for name, run in voters]
+    able = [
+        state
+        for state, run in states
+        if state
+        and state.incarnation == run
+        and state.semi_sync.replica
+        and attached(cluster, record, state)
+        and state.replication.receiver is Receiver.ON
+    ]
+    return len(able) >= acks
 
 
 def _last_one(view: View, primary: MemberState, live: frozenset[Voter]) -> frozenset[Voter]:

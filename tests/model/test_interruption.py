@@ -10,7 +10,7 @@ import pytest
 from holdfast.core.gtid import Flavor
 from holdfast.core.record import to_json
 from holdfast.core.restart import CLOSING
-from holdfast.core.settings import MemberSettings, Mode, Settings, WhenAlone
+from holdfast.core.settings import Durability, MemberSettings, Mode, Settings, WhenAlone
 from tests.model.manage import Run
 
 
@@ -87,6 +87,14 @@ def fewer_voters(run: Run) -> None:
     run.world.settings = Settings(members={"m2": MemberSettings(voter=False)})
 
 
+def all_vote_again(run: Run) -> None:
+    """On MySQL the number of acknowledgements rises when the third is back."""
+    run.world.settings = Settings(durability=Durability.ALL)
+    run.calm()
+    write(run, 6)
+    run.world.hosts["m3"].crash()
+
+
 def serves_alone(run: Run) -> None:
     """Its voters freeze; it goes on without them."""
     run.world.settings = Settings(when_alone=WhenAlone.SERVE)
@@ -152,6 +160,7 @@ def whole(run: Run) -> None:
         to_async,
         from_semi_sync,
         fewer_voters,
+        all_vote_again,
         serves_alone,
         planned_restart,
         preferred_lacks_something,
