@@ -92,7 +92,8 @@ def all_vote_again(run: Run) -> None:
     run.world.settings = Settings(durability=Durability.ALL)
     run.calm()
     write(run, 6)
-    run.world.hosts["m3"].crash()
+    assert run.record
+    run.world.hosts[max(run.record.target.names())].crash()
 
 
 def serves_alone(run: Run) -> None:
