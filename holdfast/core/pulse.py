@@ -16,12 +16,15 @@ class Pulse:
     :ivar run: the primary's incarnation at the mark; what another one had does not count
     :ivar mark: what the primary had committed at ``since``, as it says it
     :ivar since: the last moment (the manager's clock, seconds) at which nothing was held against the member
+    :ivar until: the last look by which something was held against it: an agent that answers late on a busy machine
+        makes nobody guilty
     :ivar reason: what is held against it now, or ""
     """
 
     run: str
     mark: str
     since: float
+    until: float
     reason: str = ""
 
 
@@ -29,22 +32,23 @@ def felt(before: Mapping[str, Pulse], primary: str, view: View) -> dict[str, Pul
     """The pulses after a look at ``view``. To be felt at every look: what was never seen well is counted from now."""
     state = view.state(primary)
     up = state if state and state.up else None
-    fresh = Pulse(up.incarnation if up else "", up.applied if up else "", view.now)
+    now = view.now
+    fresh = Pulse(up.incarnation if up else "", up.applied if up else "", now, now)
     felt = {}
     for name in view.members:
         if name == primary:
-            felt[name] = _stalled(before.get(name, fresh), fresh, up)
+            felt[name] = _stalled(before.get(name, fresh), fresh, view.members[name])
         else:
             known = before.get(name, fresh)
             same = up is None or known.run == up.incarnation
-            felt[name] = _felt(known if same else fresh, fresh, up, view.members[name], view.now)
+            felt[name] = _felt(known if same else fresh, fresh, up, view.members[name], now)
     return felt
 
 
-def lapses(pulses: Mapping[str, Pulse], now: float) -> dict[str, Lapse]:
+def lapses(pulses: Mapping[str, Pulse]) -> dict[str, Lapse]:
     """Members that owe something, for how long, and what; the primary, when its commits wait."""
     return {
-        name: Lapse(now - pulse.since, pulse.reason)
+        name: Lapse(pulse.until - pulse.since, pulse.reason)
         for name, pulse in pulses.items()
         if pulse.reason
     }
@@ -55,25 +59,29 @@ def _felt(
 ) -> Pulse:
     if isinstance(sighting, Unseen):
         since = min(before.since, sighting.since)
-        return replace(before, since=since, reason="its agent does not answer")
-    state = sighting.state
+        return replace(before, since=since, until=now, reason="its agent does not answer")
+    state, at = sighting.state, sighting.at
+    well = replace(fresh, since=at, until=at)
     if not state.up:
-        return fresh  # known to be down: no matter of patience
+        return well  # known to be down: no matter of patience
     if state.silent_seconds:
-        since = min(before.since, now - state.silent_seconds)
-        return replace(before, since=since, reason="its server does not answer")
+        since = min(before.since, at - state.silent_seconds)
+        return replace(before, since=since, until=at, reason="its server does not answer")
     if state.replication.receiver is not Receiver.ON:
-        return replace(before, reason="its receiver is not connected")
+        return replace(before, until=at, reason="its receiver is not connected")
     if primary is None or not _owes(state, primary, before.mark):
-        return fresh
-    return replace(before, reason="it does not receive what the primary commits")
+        return well
+    return replace(before, until=at, reason="it does not receive what the primary commits")
 
 
-def _stalled(before: Pulse, fresh: Pulse, primary: MemberState | None) -> Pulse:
+def _stalled(before: Pulse, fresh: Pulse, sighting: Sighting) -> Pulse:
     """The primary's own: since when its commits have waited, and none was released."""
-    if primary is None or not primary.semi_sync.waiting or before.mark != fresh.mark:
+    if isinstance(sighting, Unseen):
         return fresh
-    return replace(before, reason="its commits wait")
+    state, at = sighting.state, sighting.at
+    if not state.up or not state.semi_sync.waiting or before.mark != fresh.mark:
+        return replace(fresh, since=at, until=at)
+    return replace(before, until=at, reason="its commits wait")
 
 
 def _owes(state: MemberState, primary: MemberState, mark: str) -> bool:

@@ -87,7 +87,7 @@ class Leader:
         if self._record is None:
             return view
         self._pulses = felt(self._pulses, self._record.primary, view)
-        return replace(view, lapses=lapses(self._pulses, view.now))
+        return replace(view, lapses=lapses(self._pulses))
 
     def status(self) -> Status:
         """Decided anew, so that what it says of the whole fits what it says of the members."""

@@ -71,7 +71,7 @@ class Run:
         record = self.record
         if record:
             self.pulses = felt(self.pulses, record.primary, view)
-            view = replace(view, lapses=lapses(self.pulses, self.now))
+            view = replace(view, lapses=lapses(self.pulses))
         decision = decide(self.world.cluster, record, view)
         assert decision.reason
         assert len(decision.steps) < 2 or not any(isinstance(s, Save) for s in decision.steps)
