@@ -99,7 +99,7 @@ def follow(pair: Pair, begun: float) -> float:
 
 
 def _ending(seen: Any) -> bool:
-    return "starting on" in seen.state.progress.what
+    return "waiting for" in seen.state.progress.what
 
 
 def load(member: Member, megabytes: int) -> None:

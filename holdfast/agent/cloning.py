@@ -40,13 +40,13 @@ from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused, Un
 from holdfast.log import say
 from holdfast.server.base import Account, Deadline, Server, Source
 from holdfast.server.clone import Recipient
-from holdfast.server.image import Image
 from holdfast.server.initialise import administrator, initialise_mysql
 from holdfast.wire import command_name
 
 KILL_SECONDS = 30.0
 INITIALISE_SECONDS = 300.0
 CLONE_SECONDS = 30 * 86400.0
+END_SECONDS = 600.0
 FINISH_SECONDS = 60.0
 LOOK_SECONDS = 0.25
 ASK_SECONDS = 30.0
@@ -255,9 +255,7 @@ class Cloning:
                 forget()
             for name in ("relaxed", "recovering", "primary"):
                 Marker(self._state_dir / name).clear()
-            job.part("finished")
             self._look()  # what it has is to be known before it counts
-            job.part("observed")
             self._marker.clear()
             self._board.change(unfit="", suspects=())
         except BaseException as error:
@@ -287,44 +285,31 @@ class Cloning:
         wanted = donor.data_bytes(job.deadline(ASK_SECONDS)) + NEW_SERVER_BYTES
         files.make_room(own.datadir, own.binlog_index, wanted)
         incoming = files.fresh_incoming(own.datadir)
-        statements = administrator(self._admin)
-        image = Image(self._state_dir, own.command, own.option_file, statements)
-        if not image.unpack(incoming):
-            incoming = files.fresh_incoming(own.datadir)
-            initialise_mysql(
-                own.command,
-                own.option_file,
-                incoming,
-                self._state_dir,
-                statements,
-                job.deadline(INITIALISE_SECONDS),
-                (self._lock_fd,),
-                lambda path: files.belong(path, own.datadir),
-            )
-            image.keep(incoming)
-        job.part("empty directory made")
-        self._exchange(job, durable=False)
+        initialise_mysql(
+            own.command,
+            own.option_file,
+            incoming,
+            self._state_dir,
+            administrator(self._admin),
+            job.deadline(INITIALISE_SECONDS),
+            (self._lock_fd,),
+            lambda path: files.belong(path, own.datadir),
+        )
+        self._exchange(job)
         self._start(job)
         recipient = Recipient(Flavor.MYSQL, own.socket, self._admin)
         with contextlib.closing(recipient):
-            try:
-                self._until_up(job, recipient)
-            except Refused:
-                image.drop()
-                raise
+            self._until_up(job, recipient)
             source = Source(command.host, command.port, self._replication)
             self._copy(job, recipient, source, donor)
-        job.part("copied")
-        self._server.close()
-        # all is copied: an orderly end would only write down what the start throws away
-        self._watch.kill_and_wait(f"cloned from {command.donor}", KILL_SECONDS)
-        job.stage(f"{job.what}: starting on the copy")
+        self._server.close()  # a server that ends waits for those who are idle
+        job.stage(f"{job.what}: waiting for the server to end")
+        end = job.deadline(END_SECONDS)
+        end.wait_until("the end of the server after CLONE", self._has_ended, LOOK_SECONDS)
         self._start(job)
         with contextlib.closing(recipient):
             self._until_up(job, recipient)
-            had = recipient.finish_clone(job.deadline(FINISH_SECONDS))
-        files.sync_all(own.datadir)
-        return had
+            return recipient.finish_clone(job.deadline(FINISH_SECONDS))
 
     def _copy(self, job: Job, recipient: Recipient, source: Source, donor: Donor) -> None:
         """MySQL: CLONE in a thread, looked at from here. It tries for minutes to reach a donor that is gone."""
@@ -358,12 +343,11 @@ class Cloning:
         if failed and not self._has_ended():
             raise failed[0]
 
-    def _exchange(self, job: Job, durable: bool = True) -> None:
+    def _exchange(self, job: Job) -> None:
         job.check()
         if self._watch.look() is not None:
             raise Refused("somebody has started the server: stop it, and clone again")
-        files.take_place(self._own.datadir, self._own.binlog_index, durable)
-        job.part("put in place")
+        files.take_place(self._own.datadir, self._own.binlog_index)
 
     def _start(self, job: Job) -> None:
         job.check()
@@ -373,8 +357,7 @@ class Cloning:
         """However long its recovery takes; but not longer than its process lives."""
         while True:
             try:
-                recipient.ping(job.deadline(5.0))
-                return job.part("started")
+                return recipient.ping(job.deadline(5.0))
             except Unreachable:
                 if self._has_ended():
                     raise Refused(

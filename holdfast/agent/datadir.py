@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -119,16 +118,15 @@ def drop_incoming(datadir: Path) -> None:
     shutil.rmtree(datadir / INCOMING, ignore_errors=True)
 
 
-def take_place(datadir: Path, index: Path, durable: bool = True) -> None:
-    """What came takes the place of what was there; on disk when this returns, if it is to be.
+def take_place(datadir: Path, index: Path) -> None:
+    """What came takes the place of what was there; on disk when this returns.
 
     Not in one step: until the caller has forgotten that it is cloning, nobody may start a server here.
     """
     incoming = datadir / INCOMING
     for path in _files(incoming):
         belong(path, datadir)
-        if durable:
-            sync(path)
+        sync(path)
     remove_old(datadir, index)
     for path in sorted(incoming.iterdir()):
         path.rename(datadir / path.name)
@@ -144,15 +142,8 @@ def belong(path: Path, datadir: Path) -> None:
             os.chown(path, owner.st_uid, owner.st_gid, follow_symlinks=False)
 
 
-def sync_all(datadir: Path) -> None:
-    """All that is in it is on disk when this returns; a server may be running in it."""
-    for path in _files(datadir):
-        with contextlib.suppress(FileNotFoundError):  # a server's temporary files
-            sync(path)
-
-
 def sync(path: Path) -> None:
-    if not (path.is_file() or path.is_dir()) or path.is_symlink():  # a socket, a pipe
+    if path.is_symlink():
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:

@@ -160,7 +160,6 @@ def fetch(
             job.pause(0.5)
     if "error" in end:
         raise Refused(f"{donor.name} could not make the copy: {end['error']}")
-    job.part("fetched")
     place = binlog_place(incoming)
     if place != (end.get("file"), end.get("offset")):
         raise BrokenStream(f"the copy goes up to {place}, and {donor.name} says {end}")
@@ -168,7 +167,6 @@ def fetch(
     with log.open("wb") as output:
         argv = tools.preparing(incoming, PREPARE_BYTES)
         run_to_end(argv, output, log, "preparing the copy", job.deadline(PREPARE_SECONDS), (lock,))
-    job.part("prepared")
     return str(end["state"])
 
 

@@ -39,19 +39,6 @@ class Job:
         self._called = threading.Event()
         self._published = 0.0
         self._marks: list[tuple[float, int]] = []
-        self._parts: list[str] = []
-        self._part_begun = time.monotonic()
-
-    def part(self, done: str) -> None:
-        """Note what has been done since the last such note, for the log."""
-        now = time.monotonic()
-        self._parts.append(f"{done} {now - self._part_begun:.2f}")
-        self._part_begun = now
-
-    @property
-    def parts(self) -> str:
-        """How long what took, or ""."""
-        return f" ({', '.join(self._parts)})" if self._parts else ""
 
     def cancel(self, because: str) -> None:
         self.called_off = f"called off by {because}"
@@ -171,7 +158,7 @@ class Jobs:
             failed = f"{job.what} failed: {error!r}"
             logger.exception("%s failed in a way that nobody foresaw", job.what)
         else:
-            say(logger, f"{what}: done in {time.monotonic() - begun:.1f} s{job.parts}")
+            say(logger, f"{what}: done in {time.monotonic() - begun:.1f} s")
         with self._lock:
             self._job = None
             if failed:

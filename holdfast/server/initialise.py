@@ -14,13 +14,6 @@ from holdfast.server.option_copy import copy_options
 
 ELSEWHERE = frozenset({"datadir", "log_error", "pid_file", "socket", "log_bin"})
 """Options of the running server that a server which only makes a data directory must not take."""
-HURRIED = (
-    "--loose-innodb-flush-method=nosync",
-    "--loose-innodb-doublewrite=OFF",
-    "--loose-innodb-flush-log-at-trx-commit=0",
-    "--loose-performance-schema=OFF",
-)
-"""Nothing of it need outlive the host: whoever uses the directory makes it durable, or makes it anew."""
 POLL_SECONDS = 0.05
 
 
@@ -68,7 +61,6 @@ def initialise_mysql(
             f"--datadir={folder}",
             "--disable-log-bin",
             "--initialize-insecure",
-            *HURRIED,
             f"--init-file={script}",
         ]
         with log.open("wb") as output:

@@ -90,8 +90,9 @@ class Pair:
         self.second.until(lambda state: state.unfit == "its data directory is empty")
 
     def halfway(self) -> MemberState:
-        """Data is coming."""
-        return self.second.until(lambda s: s.progress and s.progress.done > SLOW_BYTES / 4)
+        """Data is coming. A MySQL donor notices only after half a minute that one it gave a copy to is gone, and gives
+        none to another until then."""
+        return self.second.until(lambda s: s.progress and s.progress.done > SLOW_BYTES / 4, 90)
 
     def cloned(self) -> MemberState:
         """Wait for the end of a clone, and see that the copy is good: whole, read-only, following nobody."""
