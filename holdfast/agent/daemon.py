@@ -126,6 +126,7 @@ class Agent:
             own.datadir,
             config.state_dir.absolute() / "server.out",
             self._boot_id,
+            own.socket,
         )
         watch = Watch(process, self.board, loop)
         observer = Observer(self._server, watch, self.board, own.binlog_index)

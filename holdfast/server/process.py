@@ -124,6 +124,7 @@ class ServerProcess:
     """Starts and finds the server of one option file.
 
     :ivar output: what the server writes before it has opened its own log
+    :ivar socket: the server's
     """
 
     def __init__(
@@ -133,11 +134,13 @@ class ServerProcess:
         datadir: Path,
         output: Path,
         boot_id: Callable[[], str] = kernel_boot_id,
+        socket: Path | None = None,
     ) -> None:
         self.command = command
         self.option_file = option_file.absolute()
         self.datadir = datadir
         self.output = output
+        self.socket = socket
         self._boot_id = boot_id
 
     def find(self) -> Running | None:
@@ -169,6 +172,8 @@ class ServerProcess:
             running = self.find()
             if running is not None:
                 raise Refused(f"the server is running already, as pid {running.pid}")
+            if self.socket is not None:
+                _forget_lock_of_the_dead(self.socket)
             return self._spawn()
 
     def last_output(self) -> str:
@@ -290,6 +295,17 @@ def _stat(pid: int) -> list[str]:
     """``/proc/PID/stat`` from the state on: state 0, parent 1, start time 19."""
     text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
     return text.rpartition(")")[2].split()
+
+
+def _forget_lock_of_the_dead(socket: Path) -> None:
+    """MySQL takes the pid in its socket's lock file for a living server as long as the process table has it: also a
+    killed one that nobody has reaped yet, as when the agent that was its parent has died."""
+    lock = socket.with_name(f"{socket.name}.lock")
+    try:
+        if _stat(int(lock.read_text()))[0] == "Z":  # a zombie
+            lock.unlink()
+    except (OSError, ValueError):
+        return  # no lock, or the server itself sees that its holder is gone
 
 
 def _parent(pid: int) -> int:

@@ -36,7 +36,8 @@ class Host:
     def process(self) -> ServerProcess:
         """As a new agent would see it."""
         command = (sys.executable, str(self.program))
-        return ServerProcess(command, self.option_file, self.datadir, self.folder / "out")
+        out, socket = self.folder / "out", self.folder / "sock"
+        return ServerProcess(command, self.option_file, self.datadir, out, socket=socket)
 
     def run(self, *argv: str, cwd: Path | None = None) -> subprocess.Popen[bytes]:
         other = subprocess.Popen(argv, cwd=cwd)
@@ -62,6 +63,19 @@ def test_a_started_server_is_found_again_under_the_same_incarnation(host: Host) 
     assert found is not None
     assert (found.pid, found.incarnation) == (running.pid, running.incarnation)
     assert running.incarnation.startswith(f"{kernel_boot_id()[:8]}-{running.pid}-")
+
+
+def test_the_lock_of_a_dead_server_that_nobody_has_reaped_is_in_nobodys_way(host: Host) -> None:
+    """MySQL would refuse to start: "Another process with pid … is using unix socket file"."""
+    lock = host.folder / "sock.lock"
+    dead = host.run("true")
+    stat = Path(f"/proc/{dead.pid}/stat")
+    while stat.read_text().rpartition(")")[2].split()[0] != "Z":
+        time.sleep(0.01)
+    for pid, kept in ((os.getpid(), True), (dead.pid, False)):
+        lock.write_text(f"{pid}\n")
+        host.process().start().kill_and_wait(5)
+        assert lock.exists() is kept
 
 
 def test_every_run_is_another_incarnation(host: Host) -> None:
