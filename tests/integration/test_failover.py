@@ -96,7 +96,7 @@ def test_crash_of_the_primary_right_after_that_of_a_replica_came_back(
         writers.check()
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_the_manager_dies_at_a_random_point_of_a_failover(
     cluster: Sandbox, run: int, seed: int
 ) -> None:
