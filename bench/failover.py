@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 import platform
 import sys
@@ -21,6 +20,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+import figures
 
 from holdfast.errors import HoldfastError
 from holdfast.sandbox import trees
@@ -80,27 +81,9 @@ def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
 
 def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """Of each measure and each step: in how many rounds it was seen, and min, median, p95, max."""
-    values: dict[str, list[float]] = {}
-    for each in rounds:
-        found = {name: each[name] for name in MEASURES} | each["steps"]
-        for name, value in found.items():
-            if value is not None:
-                values.setdefault(name, []).append(value)
-    return {name: _spread(sorted(seen)) for name, seen in values.items()}
-
-
-def _spread(values: list[float]) -> dict[str, float]:
-    def at(share: float) -> float:
-        return values[max(0, math.ceil(share * len(values)) - 1)]
-
-    middle = (values[(len(values) - 1) // 2] + values[len(values) // 2]) / 2
-    return {
-        "rounds": len(values),
-        "min": values[0],
-        "median": round(middle, 1),
-        "p95": at(0.95),
-        "max": values[-1],
-    }
+    return figures.summary(
+        {name: each[name] for name in MEASURES} | each["steps"] for each in rounds
+    )
 
 
 def _round(number: int, crash: Crash) -> dict[str, Any]:

@@ -7,6 +7,7 @@ replica received, a crash drops what was received and not applied (MariaDB), a r
 from __future__ import annotations
 
 import random
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -302,7 +303,7 @@ class World:
                 raise ValueError("interrupted")
             part()
 
-    def _parts(self, host: Host, term: int, command: Command):  # type: ignore[no-untyped-def]
+    def _parts(self, host: Host, term: int, command: Command) -> Iterator[Callable[[], object]]:
         match command:
             case Promise():
                 yield lambda: setattr(host, "receiving", False)
