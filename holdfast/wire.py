@@ -5,6 +5,8 @@ GET  /v1/identity                           -> Identity
 GET  /v1/facts                              -> FactsReply: what a check looks at
 GET  /v1/account                            -> AccountReply
 GET  /v1/reach?host=HOST&port=PORT          -> ReachReply: who is there, for its replication account
+POST /v1/watch                              WatchRequest -> StateReply; as GET state, and renews a primary's lease
+POST /v1/vouch                              VouchRequest -> VouchReply: an agent asks another one
 POST /v1/command                            CommandRequest -> CommandReply
 """
 
@@ -19,6 +21,7 @@ from pydantic import BaseModel, Field, TypeAdapter
 from holdfast.core.commands import Command
 from holdfast.core.facts import Facts
 from holdfast.core.gtid import Flavor
+from holdfast.core.lease import Electorate
 from holdfast.core.view import MemberState
 from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, StaleTerm, Unreachable
 
@@ -83,10 +86,61 @@ class CommandReply(BaseModel):
 
 
 class StateReply(BaseModel):
-    """:ivar version: grows with every change but that of positions and lag; restarts with the agent"""
+    """:ivar version: grows with every change but that of positions and lag; restarts with the agent
+    :ivar clock: the agent's clock for leases, in seconds, right before it answered
+    :ivar run: names this run of the agent, and so that clock
+    """
 
     state: MemberState
     version: int
+    clock: float = 0.0
+    run: str = ""
+
+
+class Grant(BaseModel):
+    """The primary may answer clients until its agent's clock shows ``until``.
+
+    :ivar run: which run of the agent that clock is of: void for another one
+    :ivar lease: how long a lease is, in seconds
+    :ivar term: of the manager: void where a higher one was promised
+    """
+
+    run: str
+    until: float
+    lease: float
+    term: int
+    electorate: Electorate
+
+
+class WatchRequest(BaseModel):
+    """The leading manager's long poll.
+
+    :ivar since: the version that is known; None: answer at once
+    :ivar wait: seconds after which it is answered all the same: the heartbeat
+    :ivar grant: for the primary; it takes effect at once, not when the poll is answered
+    """
+
+    since: int | None = None
+    wait: float = 0.0
+    grant: Grant | None = None
+
+
+class VouchRequest(BaseModel):
+    """:ivar member: the primary that asks
+    :ivar address: ``host:port`` of its server, as its replicas know it
+    :ivar seconds: for how long it will rely on the answer, counted from before it asked
+    """
+
+    member: str
+    address: str
+    seconds: float
+
+
+class VouchReply(BaseModel):
+    """:ivar reason: why not, or "" """
+
+    vouched: bool
+    reason: str = ""
 
 
 class Identity(BaseModel):

@@ -8,7 +8,7 @@ key: the defaults, the manager's file, and what the store remembers of changes a
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field
@@ -25,13 +25,16 @@ from holdfast.config.values import (
     show_seconds,
 )
 from holdfast.core.settings import (
+    PROFILES,
     Durability,
     MemberSettings,
     Mode,
+    Profile,
     Settings,
     WaitPoint,
     WhenAlone,
 )
+from holdfast.core.timing import Timing, contradictions
 from holdfast.errors import BadInput
 
 Value = str | int | float | bool | None
@@ -71,6 +74,12 @@ class SettingsDocument(StrictModel):
     strong_sync_threshold: Annotated[Size, Field(ge=0)] = 100 * 1024 * 1024
     allow_loss: bool = False
     automatic_failover: bool = True
+    failovers_per_hour: Annotated[Count, Field(ge=0, le=1000)] = 12
+    failover_interval: Annotated[Duration, Field(ge=0, le=_DAY)] = 0.0
+    profile: Profile = Profile.DEFAULT
+    heartbeat: Annotated[Duration, Field(ge=0.02, le=60)] | None = None
+    lease: Annotated[Duration, Field(gt=0, le=600)] | None = None
+    detection: Annotated[Duration, Field(gt=0, le=600)] | None = None
     members: dict[Name, MemberDocument] = Field(default_factory=dict)
 
 
@@ -85,6 +94,12 @@ MEANINGS = {
     "strong_sync_threshold": "how far behind a member may be when it is let vote",
     "allow_loss": "in modes semi-sync and async: let a replica take over that may lack something",
     "automatic_failover": "false: a primary that died is restarted in place",
+    "failovers_per_hour": "how many automatic ones there may be; 0: any number",
+    "failover_interval": "the least time between two automatic ones; 0: none",
+    "profile": "heartbeat, lease and detection together: default, or fast for quiet machines and networks",
+    "heartbeat": "within which whoever has nothing new to say speaks all the same",
+    "lease": "for how long a primary may answer clients after its last sign of life",
+    "detection": "how long nothing is heard of a member before it counts as gone",
 }
 MEMBER_MEANINGS = {
     "priority": "who takes over when several could: the highest; 0 is never primary",
@@ -116,7 +131,14 @@ _PRICES = {
         True,
     ): "in modes semi-sync and async a replica may take over that lacks acknowledged commits",
 }
-_AS_SECONDS = {"semi_sync_timeout", "ack_patience", "max_lag"}
+_TIMES = tuple(each.name for each in fields(Timing))
+_AS_SECONDS = {
+    "semi_sync_timeout",
+    "ack_patience",
+    "max_lag",
+    "failover_interval",
+    *_TIMES,
+}
 _AS_BYTES = {"strong_sync_threshold"}
 
 
@@ -215,7 +237,9 @@ def defaults(members: Iterable[str]) -> dict[str, Value]:
 
 def values(settings: Settings, members: Iterable[str]) -> dict[str, Value]:
     """Settings as a layer that sets everything."""
-    found: dict[str, Value] = {key: getattr(settings, key) for key in MEANINGS}
+    found: dict[str, Value] = {
+        key: getattr(settings.timing if key in _TIMES else settings, key) for key in MEANINGS
+    }
     for name in members:
         for part in MEMBER_MEANINGS:
             found[f"members.{name}.{part}"] = getattr(settings.member(name), _field(part))
@@ -228,9 +252,11 @@ def effective(layers: Sequence[Layer], members: Sequence[str]) -> Settings:
     for each in layers:
         merged |= each
     document = validated(SettingsDocument, nested(merged))
-    own = {f.name for f in fields(Settings)} - {"members"}
+    own = {f.name for f in fields(Settings)} - {"members", "timing"}
+    times = {key: given for key in _TIMES if (given := getattr(document, key)) is not None}
     return Settings(
         **{key: getattr(document, key) for key in own},
+        timing=replace(PROFILES[document.profile], **times),
         members={
             name: MemberSettings(each.priority, each.zone, each.voter, each.max_lag)
             for name, each in document.members.items()
@@ -254,6 +280,8 @@ def check(settings: Settings, members: Sequence[str]) -> None:
 
     :raises BadInput: naming a key that does not, and what to do
     """
+    for key, why in contradictions(settings.timing):
+        raise BadInput(key, why)
     voting = [name for name in members if settings.member(name).voter]
     if not voting:
         raise BadInput("members", "no member may vote: leave voter: true for one at least")

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from holdfast.core.lease import Electorate
 from holdfast.core.settings import WaitPoint
+from holdfast.core.timing import Timing
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,12 +24,15 @@ class Follow:
     """Replicate from ``source``, read-only; ``semi_sync``: acknowledge (a voter) or not (a learner).
 
     Drains before it changes the source, so nothing that was received is dropped.
+
+    :ivar heartbeat: seconds after which an idle source speaks
     """
 
     source: str
     host: str
     port: int
     semi_sync: bool
+    heartbeat: float = Timing().heartbeat
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +53,14 @@ class Promote:
 
     :ivar serial: serial of the configuration that the row proves
     :ivar timeout_seconds: as in :class:`SetAcks`
+    :ivar electorate: from now on it takes clients only under a lease; None: without any
     """
 
     acks: int
     serial: int
     timeout_seconds: float = 0.0
     wait_point: WaitPoint = WaitPoint.AFTER_SYNC
+    electorate: Electorate | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,14 +94,18 @@ class Unbar:
 
 @dataclass(frozen=True, slots=True)
 class Prove:
-    """On the primary: commit a row; once it is acknowledged, ``acks`` voters hold all before it."""
+    """On the primary: commit a row; once it is acknowledged, ``acks`` voters hold all before it.
+
+    :ivar electorate: whose word counts from now on; None: as before
+    """
 
     serial: int
+    electorate: Electorate | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Make the server answer nobody: kill it."""
+    """Make the server answer nobody: kill it. Done once it is gone, or DYING."""
 
 
 @dataclass(frozen=True, slots=True)

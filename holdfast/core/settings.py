@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from holdfast.core.timing import Timing
+
 
 class Mode(StrEnum):
     """How much a client's "committed" is worth.
@@ -42,6 +44,19 @@ class WaitPoint(StrEnum):
     AFTER_COMMIT = "after_commit"
 
 
+class Profile(StrEnum):
+    """Which heartbeat, lease and detection hold where they are not set themselves."""
+
+    DEFAULT = "default"
+    FAST = "fast"
+
+
+PROFILES = {
+    Profile.DEFAULT: Timing(),
+    Profile.FAST: Timing(heartbeat=0.1, lease=0.4, detection=0.35),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class MemberSettings:
     """One member.
@@ -68,6 +83,9 @@ class Settings:
     :ivar strong_sync_threshold: bytes of the primary's binlog that a member may have left to apply when it is let vote
     :ivar allow_loss: in the modes that do not promise anything, let a replica take over that may lack something
     :ivar automatic_failover: where not, a primary that died is restarted in place
+    :ivar failovers_per_hour: how many automatic ones there may be; 0: any number
+    :ivar failover_interval: seconds between two automatic ones; 0: none
+    :ivar timing: heartbeat, lease and detection
     """
 
     mode: Mode = Mode.STRONG
@@ -80,6 +98,10 @@ class Settings:
     strong_sync_threshold: int = 100 * 1024 * 1024
     allow_loss: bool = False
     automatic_failover: bool = True
+    failovers_per_hour: int = 12
+    failover_interval: float = 0.0
+    profile: Profile = Profile.DEFAULT
+    timing: Timing = PROFILES[Profile.DEFAULT]
     members: Mapping[str, MemberSettings] = field(default_factory=dict)
 
     def member(self, name: str) -> MemberSettings:

@@ -11,9 +11,13 @@ from holdfast.core.settings import WaitPoint
 
 
 class ServerStatus(StrEnum):
-    """The database server's process, as its agent sees it."""
+    """The database server's process, as its agent sees it.
+
+    DYING: it was killed and answers nobody any more, but has not left the process table (its disk hangs).
+    """
 
     DOWN = "down"
+    DYING = "dying"
     STARTING = "starting"
     UP = "up"
 
@@ -91,6 +95,8 @@ class Replication:
     :ivar lag_seconds: how old what it applies is; None when unknown
     :ivar fetched: up to where in the source's binlog it has received; :ivar executed: up to where applied
     :ivar purged: the source no longer has what this server needs next
+    :ivar unheard: for how long nothing has come from the source, neither event nor heartbeat; 0 while something does
+    :ivar refused: the source's host answers that nobody listens there: the source's process is gone
     """
 
     source: str = ""
@@ -101,6 +107,29 @@ class Replication:
     fetched: Position = Position()
     executed: Position = Position()
     purged: bool = False
+    unheard: float = 0.0
+    refused: bool = False
+
+
+class Holder(StrEnum):
+    """Who upholds a primary's lease. NOBODY: it has none, or it is over."""
+
+    NOBODY = "nobody"
+    MANAGER = "manager"
+    PEERS = "peers"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A primary's lease, as its agent sees it; see ``lease.py``.
+
+    :ivar enforced: the server is a primary, and will be killed when the lease ends
+    :ivar left: seconds
+    """
+
+    enforced: bool = False
+    by: Holder = Holder.NOBODY
+    left: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +172,11 @@ class MemberState:
     :ivar barred: accounts that are locked here
     :ivar written: the end of its own binlog
     :ivar silent_seconds: for how long its server has not answered the agent; 0 while it does
+    :ivar stuck_seconds: for how long a small write on it, as primary, has not come through although it answers, and
+        although it need not wait for voters; 0 otherwise
+    :ivar stuck: what holds it up, as far as the agent can tell, or ""
+    :ivar lease: of a primary
+    :ivar vouched: seconds for which the primary may still rely on this member's word that nobody deposes it
     :ivar suspects: tables that a rewind touched, not compared with the primary's yet
     :ivar unfit: why it must be cloned, or ""
     :ivar progress: what goes on in the background
@@ -171,6 +205,10 @@ class MemberState:
     barred: tuple[str, ...] = ()
     written: Position = field(default_factory=Position)
     silent_seconds: float = 0.0
+    stuck_seconds: float = 0.0
+    stuck: str = ""
+    lease: Lease = field(default_factory=Lease)
+    vouched: float = 0.0
     suspects: tuple[str, ...] = ()
     unfit: str = ""
     progress: Progress | None = None
@@ -198,11 +236,15 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """The agent does not answer since ``since``; ``last`` is what it said before, if ever."""
+    """The agent does not answer since ``since``; ``last`` is what it said before, if ever.
+
+    :ivar agent_gone: its host has answered since then that no agent listens there: nobody enforces a lease
+    """
 
     reason: str
     since: float
     last: MemberState | None = None
+    agent_gone: bool = False
 
 
 Sighting = Seen | Unseen
@@ -218,11 +260,17 @@ class Lapse:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """All that the manager knows of the members at the moment ``now`` (its monotonic clock, seconds)."""
+    """All that the manager knows of the members at the moment ``now`` (its monotonic clock, seconds).
+
+    :ivar leases: the moment at which each member's lease, if ever it was granted one, is surely over
+    :ivar date: seconds since 1970
+    """
 
     members: Mapping[str, Sighting]
     now: float
     lapses: Mapping[str, Lapse] = field(default_factory=dict)
+    leases: Mapping[str, float] = field(default_factory=dict)
+    date: float = 0.0
 
     def state(self, name: str) -> MemberState | None:
         """The member's present state, or None when it cannot be observed."""

@@ -1,0 +1,86 @@
+"""The primary's lease: until when its server may answer clients, and who lets it go on without a manager.
+
+A server answers as primary only while its agent holds a lease. There are two ways to one:
+
+* *The leading manager grants it*, until a moment on the agent's own clock: the clock that stood in the agent's last
+  answer, plus ``lease``. However long the grant is under way, that moment stands.
+* *Its voters vouch for it*: no manager renews, and enough other agents say that their servers follow this primary and
+  that nobody had them promise otherwise. A manager that is dead, or cut off from the primary alone, stops nobody.
+
+Why no two primaries answer: before another is named, the manager has stopped granting, and
+
+1. either the old primary's agent has said that its server is gone,
+2. or (a) the last lease that this manager granted, or one before it can have, is over, (b) those that promised leave
+   too few to vouch (:func:`revoked`), and (c) the time for which those that promised had vouched before is over too.
+   After its promise an agent vouches for nobody until it is told to follow again.
+
+(b) holds by the very rule by which commits are safe: k voters can acknowledge where k voters can vouch, and a recovery
+quorum leaves fewer than k.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+from holdfast.core.cluster import Cluster
+from holdfast.core.record import Record
+from holdfast.core.settings import Mode
+
+
+@dataclass(frozen=True, slots=True)
+class Quorum:
+    """:ivar need: how many of ``names`` must vouch"""
+
+    names: tuple[str, ...]
+    need: int
+
+
+@dataclass(frozen=True, slots=True)
+class Electorate:
+    """Without whose word no other primary can be named than ``primary``.
+
+    The one in force with the highest (term, serial) counts. It travels with every grant, and with the commands after
+    which an older configuration may be dropped from the record (Promote, Prove): so an agent never relies on voters
+    that a recovery quorum can do without.
+
+    :ivar quorums: of all of them the primary needs the word; none: nobody can be elected in its place
+    :ivar agents: URL of the agent of each that is named
+    """
+
+    primary: str
+    term: int
+    serial: int
+    quorums: tuple[Quorum, ...]
+    agents: Mapping[str, str] = field(default_factory=dict)
+
+
+def electorate(cluster: Cluster, record: Record) -> Electorate:
+    """Of the recorded primary, by the configurations in force.
+
+    Where commits wait for nobody (k = 0) and mode ``strong`` holds, the primary alone has what it acknowledged and is
+    never deposed. In mode ``async`` a majority of all members decides.
+    """
+    quorums = tuple(
+        Quorum(tuple(sorted(name for name, _ in each.without(record.primary))), each.acks)
+        for each in record.configurations
+        if each.acks
+    )
+    if record.mode is not Mode.STRONG and any(each.acks == 0 for each in record.configurations):
+        others = tuple(sorted(each.name for each in cluster.others(record.primary)))
+        quorums = (*quorums, Quorum(others, len(cluster.members) // 2))
+    named = {name for each in quorums for name in each.names}
+    agents = {each.name: each.agent for each in cluster.members if each.name in named}
+    return Electorate(record.primary, record.term, record.serial, quorums, agents)
+
+
+def upheld(known: Electorate, vouching: Collection[str]) -> bool:
+    """Whether the primary may go on without a manager: enough of each quorum vouch for it."""
+    return all(sum(name in vouching for name in each.names) >= each.need for each in known.quorums)
+
+
+def revoked(known: Electorate, promised: Collection[str]) -> bool:
+    """Whether the promise of these leaves too few to vouch for the primary, whoever else answers it."""
+    return any(
+        sum(name not in promised for name in each.names) < each.need for each in known.quorums
+    )
