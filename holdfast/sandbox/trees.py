@@ -1,4 +1,4 @@
-"""Finding the database server's files on this machine.
+"""Finding the programs of others on this machine: database servers, etcd, nft.
 
 A server comes from one of three places, asked in this order: the binary that an option names, PATH,
 and the private tree that ``scripts/get-servers`` fetches. A private tree holds the libc that the
@@ -20,6 +20,8 @@ from typing import Literal
 from holdfast.errors import BadInput
 
 Flavor = Literal["mariadb", "mysql"]
+Companion = Literal["etcd", "nft"]
+"""What the managers' store and an agent's gate are made with."""
 Version = tuple[int, int, int]
 
 STAMP = ".holdfast-tree"
@@ -31,6 +33,8 @@ OLDEST: dict[str, Version] = {
     "mysql": (8, 4, 0),
 }
 PROGRAMS = {"mariadb": ("mariadbd", "mysqld"), "mysql": ("mysqld",)}
+COMPANIONS: dict[Companion, str] = {"etcd": "bin/etcd", "nft": "sbin/nft"}
+"""The program of each, below the tree's ``usr``."""
 ALIASES = {
     "mysql": "mariadb",
     "mysqladmin": "mariadb-admin",
@@ -137,6 +141,32 @@ def on_path(flavor: Flavor) -> ServerTree | None:
     return None
 
 
+def companion(name: Companion) -> tuple[str, ...]:
+    """Argv prefix that runs it: from PATH, else from the private tree.
+
+    :raises BadInput: there is none; says what to do
+    """
+    found = companion_on_path(name)
+    return (str(found),) if found else companion_in_tree(name, cache_dir() / "servers" / name)
+
+
+def companion_on_path(name: Companion) -> Path | None:
+    path = shutil.which(Path(COMPANIONS[name]).name, path=_search_path())
+    return Path(path) if path else None
+
+
+def companion_in_tree(name: Companion, root: Path) -> tuple[str, ...]:
+    """:raises BadInput: the tree is not there, or not whole"""
+    binary, loader = root.absolute() / "usr" / COMPANIONS[name], _loader(root)
+    if not binary.is_file() or loader is None:
+        raise BadInput(
+            name,
+            f"there is no {binary.name} on PATH and none in {root}: run scripts/get-servers {name}, or "
+            "install it",
+        )
+    return (*_by(loader), str(binary))
+
+
 def installed(flavor: Flavor, binary: Path) -> ServerTree:
     """Describe the server that a path names, in a private tree or anywhere else."""
     if not binary.is_file():
@@ -154,15 +184,25 @@ def in_tree(flavor: Flavor, root: Path) -> ServerTree:
     binary = next(
         (usr / "sbin" / name for name in PROGRAMS[flavor] if (usr / "sbin" / name).is_file()), None
     )
-    # not lib64/ld-linux*: in some releases that is an absolute link, to this machine's own loader
-    loader = next(iter(sorted(usr.glob("lib/*-linux-gnu*/ld-linux*.so.*"))), None)
+    loader = _loader(root)
     if binary is None or loader is None:
         raise BadInput(
             "server.binary",
             f"{root} is not a whole tree of {flavor}: remove it and run scripts/get-servers "
             f"{flavor}",
         )
-    return _describe(flavor, binary, usr, (str(loader), "--library-path", str(loader.parent)))
+    return _describe(flavor, binary, usr, _by(loader))
+
+
+def _loader(root: Path) -> Path | None:
+    # not lib64/ld-linux*: in some releases that is an absolute link, to this machine's own loader
+    return next(
+        iter(sorted((root.absolute() / "usr").glob("lib/*-linux-gnu*/ld-linux*.so.*"))), None
+    )
+
+
+def _by(loader: Path) -> tuple[str, ...]:
+    return (str(loader), "--library-path", str(loader.parent))
 
 
 def _describe(flavor: Flavor, binary: Path, basedir: Path, loader: tuple[str, ...]) -> ServerTree:

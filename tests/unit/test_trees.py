@@ -186,3 +186,19 @@ def test_a_machine_without_a_debian_mirror_is_told_what_to_do(
     monkeypatch.setattr(get_servers, "SOURCES", tmp_path)
     with pytest.raises(Refused, match="put it on PATH"):
         get_servers.sources_for("mysql")
+
+
+def test_a_companion_is_taken_from_path_or_from_its_tree_or_said_how_to_get(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(BadInput, match="run scripts/get-servers nft"):
+        trees.companion("nft")
+    usr = tmp_path / "cache" / "servers" / "nft" / "usr"
+    loader = usr / "lib" / "x86_64-linux-gnu" / "ld-linux-x86-64.so.2"
+    for file in (loader, usr / "sbin" / "nft"):
+        file.parent.mkdir(parents=True)
+        file.touch()
+    by_loader = (str(loader), "--library-path", str(loader.parent), str(usr / "sbin" / "nft"))
+    assert trees.companion("nft") == by_loader
+    installed = make_server(tmp_path / "path", "nft", "nftables")
+    assert trees.companion("nft") == (str(installed),)
