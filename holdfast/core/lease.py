@@ -46,6 +46,7 @@ class Electorate:
 
     :ivar quorums: of all of them the primary needs the word; none: nobody can be elected in its place
     :ivar agents: URL of the agent of each that is named
+    :ivar address: ``host:port`` of the primary's server, as its replicas know it
     """
 
     primary: str
@@ -53,6 +54,7 @@ class Electorate:
     serial: int
     quorums: tuple[Quorum, ...]
     agents: Mapping[str, str] = field(default_factory=dict)
+    address: str = ""
 
 
 def electorate(cluster: Cluster, record: Record) -> Electorate:
@@ -71,7 +73,8 @@ def electorate(cluster: Cluster, record: Record) -> Electorate:
         quorums = (*quorums, Quorum(others, len(cluster.members) // 2))
     named = {name for each in quorums for name in each.names}
     agents = {each.name: each.agent for each in cluster.members if each.name in named}
-    return Electorate(record.primary, record.term, record.serial, quorums, agents)
+    address = cluster.member(record.primary).address
+    return Electorate(record.primary, record.term, record.serial, quorums, agents, address)
 
 
 def upheld(known: Electorate, vouching: Collection[str]) -> bool:
