@@ -13,6 +13,7 @@ from holdfast.config.settings import SettingsDocument, check, effective, flat, r
 from holdfast.config.values import Name, StrictModel
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput
+from holdfast.tls import Files
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Seconds = Annotated[float, Field(gt=0, le=86400)]
@@ -51,19 +52,43 @@ def is_loopback(address: str) -> bool:
         return False
 
 
+class TlsConfig(StrictModel):
+    """PEM files: the certificate that is shown, its key, and the authority that must have signed the others'."""
+
+    ca: Path
+    cert: Path
+    key: Path
+
+    @property
+    def files(self) -> Files:
+        return Files(self.ca, self.cert, self.key)
+
+
 class _Daemon(StrictModel):
     """What agent and manager have in common: an HTTP API.
 
-    :ivar token_file: holds the bearer token that requests must carry; may be left out on loopback only
+    :ivar tls: listen with TLS, and ask everybody for a certificate; needed beyond loopback
+    :ivar token_file: holds the bearer token that requests must carry, beside a certificate where there is ``tls``
+    :ivar insecure_token: beyond loopback the token is enough, and goes over the network as it is: for those
+        who encrypt otherwise
     """
 
     listen: Address
+    tls: TlsConfig | None = None
     token_file: Path | None = None
+    insecure_token: bool = False
     log_format: LogFormat = LogFormat.TEXT
 
     @model_validator(mode="after")
-    def _token_beyond_loopback(self) -> _Daemon:
-        if self.token_file is None and not is_loopback(self.listen):
+    def _guarded_beyond_loopback(self) -> _Daemon:
+        if self.tls is not None or is_loopback(self.listen):
+            return self
+        if not self.insecure_token:
+            raise ValueError(
+                f"tls is required: {self.listen} is not a loopback address (holdfast certs makes certificates; "
+                "insecure_token: true sends the token unencrypted)"
+            )
+        if self.token_file is None:
             raise ValueError(f"token_file is required: {self.listen} is not a loopback address")
         return self
 
@@ -81,6 +106,7 @@ class ServerConfig(StrictModel):
     :ivar command: argv that runs the server binary, without options
     :ivar option_file: given to it as ``--defaults-file``
     :ivar binlog_index: the index of its binary logs
+    :ivar tls: files that the server itself can read: with them it follows by TLS, and only whom this CA has signed
     :ivar backup_command: argv that runs ``mariadb-backup``; looked for beside the server where not said
     """
 
@@ -91,6 +117,7 @@ class ServerConfig(StrictModel):
     socket: Path
     binlog_index: Path
     admin: AccountConfig
+    tls: TlsConfig | None = None
     backup_command: tuple[str, ...] = ()
 
 
@@ -159,6 +186,15 @@ class ManagerConfig(_Daemon):
     @model_validator(mode="after")
     def _distinct(self) -> ManagerConfig:
         _no_twins("clusters", "name", [cluster.name for cluster in self.clusters])
+        return self
+
+    @model_validator(mode="after")
+    def _agents_by_tls(self) -> ManagerConfig:
+        """A token must not leave in clear because an ``s`` was forgotten."""
+        for cluster in self.clusters:
+            for member in cluster.members:
+                if self.tls is not None and not member.agent.startswith("https://"):
+                    raise ValueError(f"agent of {member.name}: tls is set: must be https://…")
         return self
 
 

@@ -77,7 +77,7 @@ def test_good_files_load(tmp_path: Path, agent: dict[str, Any], manager: dict[st
         (("server", "portt"), 1, "server.portt: unknown key"),
         (("server", "sockett"), "x", "server.sockett: unknown key; did you mean socket?"),
         (("listen",), "7401", "listen: must be HOST:PORT"),
-        (("listen",), "0.0.0.0:7401", "token_file is required: 0.0.0.0:7401 is not a loopback"),
+        (("listen",), "0.0.0.0:7401", "tls is required: 0.0.0.0:7401 is not a loopback"),
         (("server", "flavor"), "oracle", "server.flavor: "),
         (("server", "command"), [], "server.command: "),
         (("server", "command"), "mariadbd", "server.command: "),

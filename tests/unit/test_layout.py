@@ -19,16 +19,20 @@ BELOW = {
     "core": {"errors"},
     "binlog": {"core", "errors"},
     "server": {"core", "errors"},
-    "config": {"core", "errors", "server"},
+    "authority": {"errors"},
+    "tls": {"errors"},
+    "config": {"core", "errors", "server", "tls"},
     "wire": {"core", "errors"},
     "log": {"config"},
     "store": {"core", "errors"},
-    "serving": {"errors"},
-    "client": {"errors"},
-    "agent": {"core", "errors", "server", "binlog", "config", "wire", "log", "serving"},
-    "manager": {"core", "errors", "store", "config", "wire", "log", "serving"},
-    "sandbox": {"core", "errors", "server", "config", "wire", "log", "client", "agent", "manager"},
-    "cli": {"core", "errors", "config", "log", "client", "agent", "manager", "sandbox"},
+    "serving": {"errors", "log", "tls"},
+    "client": {"errors", "tls"},
+    "agent": {"core", "errors", "server", "binlog", "config", "wire", "log", "serving", "tls"},
+    "manager": {"core", "errors", "store", "config", "wire", "log", "serving", "tls"},
+    "sandbox": {"core", "errors", "server", "config", "wire", "log", "client", "agent", "manager"}
+    | {"tls", "authority"},
+    "cli": {"core", "errors", "config", "log", "client", "agent", "manager", "sandbox"}
+    | {"tls", "authority"},
 }
 """For each part, what it may import of the others."""
 
