@@ -76,6 +76,7 @@ class SettingsDocument(StrictModel):
     automatic_failover: bool = True
     failovers_per_hour: Annotated[Count, Field(ge=0, le=1000)] = 12
     failover_interval: Annotated[Duration, Field(ge=0, le=_DAY)] = 0.0
+    write_patience: Annotated[Duration, Field(gt=0, le=_DAY)] = 5.0
     profile: Profile = Profile.DEFAULT
     heartbeat: Annotated[Duration, Field(ge=0.02, le=60)] | None = None
     lease: Annotated[Duration, Field(gt=0, le=600)] | None = None
@@ -96,6 +97,7 @@ MEANINGS = {
     "automatic_failover": "false: a primary that died is restarted in place",
     "failovers_per_hour": "how many automatic ones there may be; 0: any number",
     "failover_interval": "the least time between two automatic ones; 0: none",
+    "write_patience": "after how long a primary that answers, but on which no write comes through, is replaced",
     "profile": "heartbeat, lease and detection together: default, or fast for quiet machines and networks",
     "heartbeat": "within which whoever has nothing new to say speaks all the same",
     "lease": "for how long a primary may answer clients after its last sign of life",
@@ -137,6 +139,7 @@ _AS_SECONDS = {
     "ack_patience",
     "max_lag",
     "failover_interval",
+    "write_patience",
     *_TIMES,
 }
 _AS_BYTES = {"strong_sync_threshold"}

@@ -102,6 +102,7 @@ def first_record(cluster: Cluster, view: View, primary: str) -> Record | Refusal
         configurations=(alone,),
         serial=SERIAL,
         mode=cluster.settings.mode,
+        lease=cluster.settings.timing.lease,
     )
 
 

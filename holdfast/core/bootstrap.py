@@ -78,6 +78,7 @@ def _named(cluster: Cluster, states: list[MemberState]) -> Decision:
         serial=1,
         transition=Transition(Kind.BOOTSTRAP, Step.OPEN),
         mode=cluster.settings.mode,
+        lease=cluster.settings.timing.lease,
     )
     why = f"{cluster.name} begins with {first.name} as primary"
     return Decision(why, (Save(record, why),))

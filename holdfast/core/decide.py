@@ -8,8 +8,9 @@ from holdfast.core import bootstrap, failover, membership, modes, restart
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Command, Cut, Follow, Prove, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.diagnosis import Diagnosis, Primary, diagnose
-from holdfast.core.record import Kind, Record, Step, Transition
+from holdfast.core.diagnosis import GONE, Diagnosis, Primary, diagnose
+from holdfast.core.lease import electorate
+from holdfast.core.record import Kind, Pause, Record, Step, Transition
 from holdfast.core.rejoin import attached, follow, rejoin
 from holdfast.core.view import MemberState, Receiver, View
 
@@ -20,11 +21,13 @@ def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
         return bootstrap.bootstrap(cluster, view)
     if record.transition and record.transition.step is Step.ELECT:
         return failover.elect_step(cluster, record, view)
-    if record.transition and record.transition.step is Step.CLOSE:
+    diagnosis = diagnose(cluster, record, view)
+    if record.transition == restart.CLOSING and diagnosis.primary is not Primary.LOST:
         return restart.close_step(record, view)
-    diagnosis = diagnose(record, view)
-    if diagnosis.primary is Primary.DEAD:
-        return failover.begin(cluster, record, view)
+    if record.paused and not (record.transition or record.joint):
+        return _paused(record, record.paused, view, diagnosis)
+    if diagnosis.primary in GONE:
+        return failover.begin(cluster, record, view, diagnosis)
     if diagnosis.primary is Primary.UNSEEN:
         return Decision(diagnosis.reason)
     if diagnosis.primary is Primary.RESTARTED and _kind(record) is not Kind.RESTART:
@@ -41,6 +44,15 @@ def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
     if record.transition and record.transition.step is Step.OPEN:
         return _open(cluster, record, view, primary)
     return _keep(cluster, record, view, primary, diagnosis)
+
+
+def _paused(record: Record, pause: Pause, view: View, diagnosis: Diagnosis) -> Decision:
+    if pause.until is not None and view.date >= pause.until:
+        why = f"the pause is over ({pause.reason})"
+        return Decision(why, (Save(replace(record, paused=None), why),))
+    if diagnosis.primary is Primary.WELL:
+        return Decision(f"paused ({pause.reason}): nothing is done by itself; {diagnosis.reason}")
+    return Decision(f"{diagnosis.reason}; paused ({pause.reason}): nothing is done by itself")
 
 
 def _kind(record: Record) -> Kind | None:
@@ -85,6 +97,10 @@ def _keep(
         return Decision(why, (Save(replace(record, strays=record.strays - found), why),))
     if change := modes.step(cluster, record, primary):
         return change
+    lease = cluster.settings.timing.lease
+    if lease > record.lease:
+        why = f"leases last {lease:g} s from now on"
+        return Decision(why, (Save(replace(record, lease=lease), why),))
     wanted = modes.wanted_acks(cluster, record)
     acks_are_set = modes.waits_as(primary, wanted)
     steps, unwell = _others(cluster, record, view, primary, acks_are_set)
@@ -100,7 +116,8 @@ def _keep(
             steps = (Send(primary.name, wanted), *steps)
     elif record.joint or record.transition == modes.PROVING:
         if ready >= record.acks:
-            steps = (*steps, Send(primary.name, Prove(record.serial)))
+            prove = Prove(record.serial, electorate(cluster, record))
+            steps = (*steps, Send(primary.name, prove))
     elif ready < record.acks:
         reasons.append(
             f"commits on {primary.name} wait: it needs {record.acks} acknowledgements, and only "

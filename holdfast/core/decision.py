@@ -33,8 +33,10 @@ class Decision:
 
     :ivar reason: one sentence for a person, also when there is nothing to do
     :ivar well: whether the cluster is as it should be
+    :ivar again: seconds after which time alone makes another decision; None: no such moment is known
     """
 
     reason: str
     steps: tuple[Send | Save, ...] = ()
     well: bool = False
+    again: float | None = None

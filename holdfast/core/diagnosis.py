@@ -1,12 +1,15 @@
-"""What is wrong with the primary, as far as it can be told."""
+"""What is wrong with the primary, as far as it can be told. One vantage never decides, and "could not observe" is
+never "down"."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from holdfast.core.cluster import Cluster
+from holdfast.core.lease import electorate, revoked
 from holdfast.core.record import Record
-from holdfast.core.view import ServerStatus, Unseen, View
+from holdfast.core.view import MemberState, Receiver, Seen, Unseen, View
 
 
 class Primary(Enum):
@@ -16,6 +19,10 @@ class Primary(Enum):
     not wait for the acknowledgements it should. DEAD: its agent says that its process is gone. RESTARTED: it
     runs, or is starting, in another incarnation than the recorded one. UNSEEN: its agent does not
     answer, which says nothing about the server.
+
+    LOST: its agent does not answer, and so many voters hear nothing from its server that without them it
+    could not go on. FROZEN: its agent answers, its server answers neither the agent nor that many voters. STUCK: it
+    answers, and a small write on it does not come through.
     """
 
     WELL = auto()
@@ -23,6 +30,13 @@ class Primary(Enum):
     DEAD = auto()
     RESTARTED = auto()
     UNSEEN = auto()
+    LOST = auto()
+    FROZEN = auto()
+    STUCK = auto()
+
+
+GONE = frozenset({Primary.DEAD, Primary.LOST, Primary.FROZEN, Primary.STUCK})
+"""Another one is to take over, if it may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,21 +45,23 @@ class Diagnosis:
     reason: str
 
 
-def diagnose(record: Record, view: View) -> Diagnosis:
+def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
     name = record.primary
     sighting = view.members.get(name)
-    if sighting is None or isinstance(sighting, Unseen):
-        why = sighting.reason if sighting else "not asked yet"
-        return Diagnosis(
-            Primary.UNSEEN,
-            f"the agent of {name}, the primary, does not answer ({why}); "
-            "whether its server lives is not known, so nobody is promoted",
-        )
+    if sighting is None:
+        return Diagnosis(Primary.UNSEEN, f"the agent of {name}, the primary, was not asked yet")
+    if isinstance(sighting, Unseen):
+        return _unseen(cluster, record, view, sighting)
     state = sighting.state
-    if state.server is ServerStatus.DOWN:
+    if state.ended:
         return Diagnosis(Primary.DEAD, f"the server of {name}, the primary, is gone")
     if state.incarnation != record.target.incarnation(name):
         return Diagnosis(Primary.RESTARTED, f"the server of {name}, the primary, was restarted")
+    if state.up and state.silent_seconds >= cluster.settings.timing.detection:
+        return _silent(cluster, record, view, state)
+    if state.writable and state.stuck_seconds >= cluster.settings.write_patience:
+        why = f"a small write on {name}, the primary, has not come through for {state.stuck_seconds:.0f} s"
+        return Diagnosis(Primary.STUCK, f"{why} ({state.stuck})" if state.stuck else why)
     if not state.writable:
         return Diagnosis(Primary.CLOSED, f"{name}, the primary, is read-only")
     if state.semi_sync.acks < record.acks or (record.acks and not state.semi_sync.source):
@@ -55,3 +71,64 @@ def diagnose(record: Record, view: View) -> Diagnosis:
     if state.reason:
         return Diagnosis(Primary.WELL, f"{name} is primary, but {state.reason}")
     return Diagnosis(Primary.WELL, f"{name} is primary and takes writes")
+
+
+def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> Diagnosis:
+    """The primary's agent does not answer: is its server lost as well?"""
+    name = record.primary
+    agent = f"the agent of {name}, the primary, does not answer ({sighting.reason})"
+    if sighting.last and sighting.last.ended:
+        return Diagnosis(Primary.DEAD, f"the server of {name}, the primary, was gone; and {agent}")
+    hearing, deaf, gone = _heard(cluster, record, view)
+    if not revoked(electorate(cluster, record), deaf):
+        heard = f", and {', '.join(hearing)} hears its server" if hearing else ""
+        whether = "goes on" if hearing else "may live"
+        return Diagnosis(Primary.UNSEEN, f"{agent}{heard}: it {whether}, and nobody is promoted")
+    if view.now - sighting.since < cluster.settings.timing.detection and not gone:
+        return Diagnosis(
+            Primary.UNSEEN, f"{agent}; {', '.join(deaf)} hears nothing from its server"
+        )
+    if sighting.agent_gone and not gone:
+        return Diagnosis(
+            Primary.UNSEEN,
+            f"{agent}: it had ended before {', '.join(deaf)} heard nothing any more from its server, so nobody "
+            "ends that server when its lease is over, and nobody is promoted: start the agent, or make sure "
+            "that the server is down, then: holdfast failover --accept-loss",
+        )
+    return Diagnosis(Primary.LOST, f"{agent}, and {', '.join(deaf)} hears nothing from its server")
+
+
+def _silent(cluster: Cluster, record: Record, view: View, state: MemberState) -> Diagnosis:
+    silence = f"the server of {state.name}, the primary, has not answered its agent for {state.silent_seconds:.1f} s"
+    hearing, deaf, _ = _heard(cluster, record, view)
+    if revoked(electorate(cluster, record), deaf):
+        return Diagnosis(Primary.FROZEN, f"{silence}, and {', '.join(deaf)} hears nothing from it")
+    heard = f", and {', '.join(hearing)} hears it" if hearing else ""
+    return Diagnosis(Primary.WELL, f"{silence}{heard}")
+
+
+def _heard(cluster: Cluster, record: Record, view: View) -> tuple[list[str], list[str], bool]:
+    """Who hears the primary's server, who does not, and whether one of these was told that its process is gone.
+
+    Who cannot be asked is neither. Members that do not replicate from it say nothing of it.
+    """
+    address = cluster.member(record.primary).address
+    detection = cluster.settings.timing.detection
+    hearing: list[str] = []
+    deaf: list[str] = []
+    refused = False
+    for member in cluster.others(record.primary):
+        sighting = view.members.get(member.name)
+        if not isinstance(sighting, Seen) or not sighting.state.up:
+            continue
+        state, replication = sighting.state, sighting.state.replication
+        if replication.source != address or state.silent_seconds:
+            continue
+        if replication.receiver is Receiver.OFF and not state.promised:
+            continue  # somebody stopped it
+        if replication.receiver is Receiver.ON and replication.unheard < detection:
+            hearing.append(member.name)
+        elif replication.refused or state.promised or replication.unheard >= detection:
+            deaf.append(member.name)
+            refused |= replication.refused
+    return hearing, deaf, refused

@@ -1,6 +1,7 @@
 """The next step of a failover, of a restart in place, and of opening a primary once it is named.
 
     Save(ELECT, new term) -> Promise to all -> Fetch, where a preferred one lacks something -> Drain
+      -> the old primary answers nobody any more (``deposed.py``)
       -> Save(OPEN: the commit point) -> Promote, and the others Follow -> Save(settled)
 
 Nothing is remembered between two calls but the record: any manager can go on from it and a fresh look.
@@ -14,7 +15,10 @@ from dataclasses import dataclass, replace
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Drain, Fetch, Promise, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.deposed import fence_step, hold, is_deposed, wished
+from holdfast.core.diagnosis import Diagnosis, Primary
 from holdfast.core.election import Elected, NobodyElected, elect, prefer_learner
+from holdfast.core.lease import electorate, revoked
 from holdfast.core.loss import missing_from, refused, without_errants
 from holdfast.core.modes import promotion
 from holdfast.core.quorum import Configuration, Voter, acks_for, settled
@@ -22,8 +26,9 @@ from holdfast.core.record import Kind, Record, Step, Stray, Transition
 from holdfast.core.seats import Candidate, may_be_alone
 from holdfast.core.seats import chosen as seated
 from holdfast.core.settings import Mode
-from holdfast.core.view import MemberState, Receiver, ServerStatus, Unseen, View
+from holdfast.core.view import MemberState, Receiver, Unseen, View
 
+HOUR = 3600.0
 PATIENCE = 3.0
 """Seconds for which an agent may be silent before its promise is given up."""
 
@@ -53,7 +58,7 @@ def prospects(record: Record, view: View) -> Prospects:
             missing.append(f"the agent of {name} does not answer")
             if sighting is None or view.now - sighting.since < PATIENCE:
                 silent.append(name)
-        elif sighting.state.server is ServerStatus.DOWN:
+        elif sighting.state.ended:
             missing.append(f"the server of {name} is down too")
         elif sighting.state.incarnation != incarnation:
             missing.append(f"{name} was restarted since it last voted")
@@ -66,30 +71,35 @@ def prospects(record: Record, view: View) -> Prospects:
     return Prospects(frozenset(reachable), tuple(silent), tuple(missing))
 
 
-def begin(cluster: Cluster, record: Record, view: View) -> Decision:
-    """The primary is dead: start a failover if a recovery quorum can be had, else a restart in place."""
+def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Decision:
+    """The primary is gone: start a failover if a recovery quorum can be had.
+
+    Else it is restarted in place where its process is known to have ended, and waited for where not.
+    """
     ahead = prospects(record, view)
-    gone = f"the server of {record.primary}, the primary, is gone"
-    wanted = cluster.settings.automatic_failover
     safe = record.recoverable(ahead.reachable)
     heirs = _heirs(cluster, record, view, ahead, safe)
     futile = elect(heirs, cluster, _learners(cluster, record, view, heirs)) if heirs else None
-    if wanted and futile and not isinstance(futile, NobodyElected):
+    against = _against(cluster, record, view, lost, heirs)
+    if not against and futile and not isinstance(futile, NobodyElected):
+        within = [at for at in record.failovers if view.date - at < HOUR]
         begun = replace(
             record,
             term=record.term + 1,
+            failovers=(*within, view.date),
             transition=Transition(Kind.FAILOVER, Step.ELECT, record.primary, lossy=not safe),
         )
         allowed = "" if safe else " (it may lose something, which allow_loss allows)"
-        return Decision(gone, (Save(begun, f"{gone}: failover begins{allowed}"),))
-    if not wanted:
-        against = "automatic_failover is off"
-    elif isinstance(futile, NobodyElected):
+        return Decision(lost.reason, (Save(begun, f"{lost.reason}: failover begins{allowed}"),))
+    wanted = not against
+    if not against and isinstance(futile, NobodyElected):
         against = futile.reason
-    else:
+    elif not against:
         against = "; ".join(ahead.missing) if record.mode is Mode.STRONG else ""
         against = against or refused(cluster, record) or "nobody else answers"
-    refusal = f"{gone}, and nobody may take over: {against}"
+    refusal = f"{lost.reason}, and nobody may take over: {against}"
+    if lost.primary is not Primary.DEAD:
+        return Decision(refusal)
     if ahead.silent and wanted and not safe and record.mode is Mode.STRONG:
         return Decision(f"{refusal}; waiting for {', '.join(ahead.silent)}")
     if record.transition == Transition(Kind.RESTART, Step.OPEN):
@@ -100,6 +110,35 @@ def begin(cluster: Cluster, record: Record, view: View) -> Decision:
     restart = replace(record, transition=Transition(Kind.RESTART, Step.OPEN))
     why = f"{refusal}; {record.primary} will be restarted in place"
     return Decision(why, (Save(restart, why),))
+
+
+def _against(
+    cluster: Cluster,
+    record: Record,
+    view: View,
+    lost: Diagnosis,
+    heirs: Sequence[MemberState],
+) -> str:
+    """Why none is begun by itself although somebody could take over, or ""."""
+    settings = cluster.settings
+    if not settings.automatic_failover:
+        return "automatic_failover is off"
+    ago = [view.date - at for at in record.failovers]
+    if settings.failovers_per_hour and sum(s < HOUR for s in ago) >= settings.failovers_per_hour:
+        return (
+            f"there were {settings.failovers_per_hour} automatic failovers within an hour, as many as "
+            "failovers_per_hour allows: see why, then holdfast failover"
+        )
+    if ago and min(ago) < settings.failover_interval:
+        return (
+            f"the last automatic failover was {min(ago):.0f} s ago, and failover_interval is "
+            f"{settings.failover_interval:g} s"
+        )
+    names = {state.name for state in heirs}
+    unseen = lost.primary is Primary.LOST and heirs
+    if unseen and not revoked(electorate(cluster, record), names):
+        return f"{record.primary} may go on by the word of those that do not answer here"
+    return ""
 
 
 def _heirs(
@@ -133,7 +172,9 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
     asks = tuple(
         Send(member.name, Promise())
         for member in cluster.members
-        if (state := view.state(member.name)) and not has_promised(record, state)
+        if (state := view.state(member.name))
+        and not has_promised(record, state)
+        and not is_deposed(record, state)
     )
     lossy = record.transition is not None and record.transition.lossy
     if lossy:
@@ -146,6 +187,7 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
         if not record.recoverable((s.name, s.incarnation) for s in quorum):
             return _without_quorum(record, ahead, quorum, asks)
     learners = [state for state in promised if state.up and state not in quorum]
+    cluster = wished(cluster, record)
     outcome = elect(quorum, cluster, learners)
     if isinstance(outcome, NobodyElected):
         return _give_up(record, f"no failover: {outcome.reason}")
@@ -153,8 +195,12 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
     name = chosen.state.name
     if chosen.fetch_from:
         return _fetch(cluster, view, chosen)
+    fence = fence_step(record, view)
     if not chosen.drained:
-        return Decision(f"failover: {name} applies what it received", (Send(name, Drain()),))
+        why = f"failover: {name} applies what it received"
+        return Decision(why, (Send(name, Drain()), *fence))
+    if holds := hold(cluster, record, view, promised):
+        return replace(holds, steps=fence)
     named = name_primary(cluster, record, view, chosen.state, quorum)
     at = chosen.state.applied_set().last() or "the beginning"
     why = f"{name} takes over from {record.primary} at {at}"
@@ -253,6 +299,7 @@ def name_primary(
         configurations=(target,) if settled(target, chosen.name, level) else (base, target),
         serial=record.serial + 1,
         transition=Transition(Kind.FAILOVER, Step.OPEN, record.primary),
+        lease=cluster.settings.timing.lease,
         strays=frozenset(s for s in strays if s.source != chosen.name),
     )
 

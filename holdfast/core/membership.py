@@ -18,7 +18,7 @@ from holdfast.core.quorum import Configuration, Voter, acks_for, extendable
 from holdfast.core.record import Record, Stray
 from holdfast.core.rejoin import attached, errant_transactions, spoiled
 from holdfast.core.seats import Candidate, chosen, may_be_alone
-from holdfast.core.view import MemberState, Receiver, Seen, ServerStatus, View
+from holdfast.core.view import MemberState, Receiver, Seen, View
 
 CAUGHT_UP = 2000
 """Transactions that a learner may have left to receive when it is admitted: a fraction of a second."""
@@ -225,7 +225,7 @@ def unbarrable(record: Record, view: View, name: str) -> bool:
     state = view.state(name)
     if state is None or state.silent_seconds or state.busy:
         return False
-    if state.server is ServerStatus.DOWN:
+    if state.ended:
         return True  # its next run begins without semi-sync
     if not state.up:
         return False
@@ -253,9 +253,7 @@ def _why_leaving(cluster: Cluster, view: View, primary: MemberState, name: str, 
 
 def _ended(view: View, voter: Voter) -> bool:
     state = view.state(voter[0])
-    return state is not None and (
-        state.server is ServerStatus.DOWN or state.incarnation != voter[1]
-    )
+    return state is not None and (state.ended or state.incarnation != voter[1])
 
 
 def _why(

@@ -11,6 +11,7 @@ from dataclasses import replace
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Promote, SetAcks
 from holdfast.core.decision import Decision, Save
+from holdfast.core.lease import electorate
 from holdfast.core.record import Kind, Record, Step, Transition
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState
@@ -56,7 +57,13 @@ def wanted_acks(cluster: Cluster, record: Record) -> SetAcks:
 
 def promotion(cluster: Cluster, record: Record) -> Promote:
     wanted = wanted_acks(cluster, record)
-    return Promote(wanted.acks, record.serial, wanted.timeout_seconds, wanted.wait_point)
+    return Promote(
+        wanted.acks,
+        record.serial,
+        wanted.timeout_seconds,
+        wanted.wait_point,
+        electorate(cluster, record),
+    )
 
 
 def waits_as(primary: MemberState, wanted: SetAcks) -> bool:

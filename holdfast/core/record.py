@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -40,12 +40,27 @@ class Step(StrEnum):
 class Transition:
     """:ivar deposed: the primary before, or \"\"
     :ivar lossy: whoever takes over may lack what the one before had acknowledged, and a person allowed it
+    :ivar wish: who shall take over if possible, or ""
+    :ivar ordered: a person ordered it
     """
 
     kind: Kind
     step: Step
     deposed: str = ""
     lossy: bool = False
+    wish: str = ""
+    ordered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Pause:
+    """Nothing new is begun by itself; leases are renewed all the same.
+
+    :ivar until: seconds since 1970 at which it ends by itself; None: when a person ends it
+    """
+
+    reason: str
+    until: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +86,8 @@ class Record:
     :ivar configurations: those in force, oldest first; more than one while voters change (the joint rule of
         ``quorum.py``); the last is the one that is being moved to
     :ivar serial: grows with every configuration; a row proven with it settles the last one
+    :ivar failovers: when automatic failovers began, within the last hour before the last of them (seconds since 1970)
+    :ivar lease: the longest lease that may have been granted to ``primary``, in seconds
     """
 
     term: int
@@ -81,6 +98,9 @@ class Record:
     transition: Transition | None = None
     strays: frozenset[Stray] = frozenset()
     mode: Mode = Mode.STRONG
+    paused: Pause | None = None
+    failovers: tuple[float, ...] = ()
+    lease: float = 0.0
 
     @property
     def target(self) -> Configuration:
@@ -141,7 +161,8 @@ class Record:
 
 
 def to_json(record: Record) -> str:
-    """As in the store. Keys: term, primary, elected, voters, acks, joint, serial, transition, strays, mode."""
+    """As in the store. Keys: term, primary, elected, voters, acks, joint, serial, transition, strays, mode, paused,
+    failovers, lease."""
     base, *further = record.configurations
     transition = record.transition
     return json.dumps(
@@ -152,15 +173,12 @@ def to_json(record: Record) -> str:
             **_configuration_json(base),
             "joint": [_configuration_json(each) for each in further] or None,
             "serial": record.serial,
-            "transition": transition
-            and {
-                "kind": transition.kind,
-                "step": transition.step,
-                "deposed": transition.deposed,
-                "lossy": transition.lossy,
-            },
+            "transition": transition and asdict(transition),
             "strays": sorted([s.name, s.incarnation, s.source] for s in record.strays),
             "mode": record.mode,
+            "paused": record.paused and asdict(record.paused),
+            "failovers": record.failovers,
+            "lease": record.lease,
         }
     )
 
@@ -181,9 +199,14 @@ def from_json(text: str) -> Record:
             Step(transition["step"]),
             transition["deposed"],
             transition.get("lossy", False),
+            transition.get("wish", ""),
+            transition.get("ordered", False),
         ),
         strays=frozenset(Stray(*each) for each in data["strays"]),
         mode=Mode(data["mode"]),
+        paused=Pause(**paused) if (paused := data.get("paused")) else None,
+        failovers=tuple(data.get("failovers", ())),
+        lease=data.get("lease", 0.0),
     )
 
 

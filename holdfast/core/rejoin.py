@@ -44,6 +44,10 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
     primary = view.state(record.primary)
     if state.progress and state.unfit:
         return Rejoin(reason=state.progress.what)
+    if state.server is ServerStatus.DYING:
+        return Rejoin(
+            reason="its server was killed, and hangs in the kernel: its disk does not answer"
+        )
     if state.server is ServerStatus.STARTING:
         return Rejoin(reason="its server is starting")
     if state.server is ServerStatus.UP and state.writable:
@@ -204,11 +208,12 @@ def follow(cluster: Cluster, record: Record, state: MemberState) -> Follow:
     """What has it follow the recorded primary as the record asks."""
     primary = cluster.member(record.primary)
     semi_sync = record.votes(state.name, state.incarnation)
-    return Follow(primary.name, primary.host, primary.port, semi_sync)
+    heartbeat = cluster.settings.timing.heartbeat
+    return Follow(primary.name, primary.host, primary.port, semi_sync, heartbeat)
 
 
 def _idle(state: MemberState, primary: str) -> str:
-    if state.server is ServerStatus.DOWN:
+    if state.ended:
         return f"its server is down; it is started when {primary} is up, to compare their binlogs"
     return state.reason or f"it waits for {primary}"
 

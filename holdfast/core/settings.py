@@ -85,6 +85,7 @@ class Settings:
     :ivar automatic_failover: where not, a primary that died is restarted in place
     :ivar failovers_per_hour: how many automatic ones there may be; 0: any number
     :ivar failover_interval: seconds between two automatic ones; 0: none
+    :ivar write_patience: seconds after which a primary on which no write comes through is replaced
     :ivar timing: heartbeat, lease and detection
     """
 
@@ -100,6 +101,7 @@ class Settings:
     automatic_failover: bool = True
     failovers_per_hour: int = 12
     failover_interval: float = 0.0
+    write_patience: float = 5.0
     profile: Profile = Profile.DEFAULT
     timing: Timing = PROFILES[Profile.DEFAULT]
     members: Mapping[str, MemberSettings] = field(default_factory=dict)

@@ -219,6 +219,11 @@ class MemberState:
     def up(self) -> bool:
         return self.server is ServerStatus.UP
 
+    @property
+    def ended(self) -> bool:
+        """Whether its server's process has ended, for whoever asks or waits for it."""
+        return self.server in (ServerStatus.DOWN, ServerStatus.DYING)
+
     def received_set(self) -> GtidSet:
         return parse(self.flavor, self.received)
 

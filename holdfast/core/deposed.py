@@ -1,0 +1,77 @@
+"""Before another primary is named, the old one surely answers nobody any more. Why that is so: ``lease.py``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from holdfast.core.cluster import Cluster
+from holdfast.core.commands import Fence
+from holdfast.core.decision import Decision, Send
+from holdfast.core.lease import electorate, revoked
+from holdfast.core.record import Record
+from holdfast.core.timing import CLOCK_DRIFT
+from holdfast.core.view import MemberState, Seen, Unseen, View
+
+FIRST = 1_000_000
+"""A priority above all that can be set."""
+
+
+def is_deposed(record: Record, state: MemberState) -> bool:
+    """Whether that is the server of the primary that is being deposed, running still."""
+    return (
+        state.name == record.primary
+        and not state.ended
+        and state.incarnation == record.target.incarnation(record.primary)
+    )
+
+
+def fence_step(record: Record, view: View) -> tuple[Send, ...]:
+    """Once its voters have promised, the old primary commits nothing more: kill it, if it can be told."""
+    state = view.state(record.primary)
+    if state and is_deposed(record, state):
+        return (Send(record.primary, Fence()),)
+    return ()
+
+
+def hold(
+    cluster: Cluster, record: Record, view: View, promised: Sequence[MemberState]
+) -> Decision | None:
+    """Why another may not be named yet; None when it may.
+
+    :param promised: all whose promise holds, as they are seen now
+    """
+    name = record.primary
+    sighting = view.members.get(name)
+    if isinstance(sighting, Seen):
+        if is_deposed(record, sighting.state):
+            return Decision(f"failover: the server of {name} is to be killed first")
+        return None
+    if isinstance(sighting, Unseen) and sighting.last and sighting.last.ended:
+        return None
+    transition = record.transition
+    dared = transition is not None and transition.ordered and transition.lossy
+    if not dared and not revoked(electorate(cluster, record), {s.name for s in promised}):
+        return Decision(
+            f"failover: {name} may go on answering clients by the word of those that have not promised"
+        )
+    until = view.leases.get(name, math.inf)
+    for state in promised:
+        seen = view.members[state.name]
+        if isinstance(seen, Seen):
+            until = max(until, seen.at + state.vouched * (1 + CLOCK_DRIFT))
+    if view.now >= until:
+        return None
+    why = f"failover: waiting until the lease of {name} is surely over"
+    return Decision(why, again=until - view.now)
+
+
+def wished(cluster: Cluster, record: Record) -> Cluster:
+    """The cluster, with whom a person wants to take over before all others."""
+    wish = record.transition.wish if record.transition else ""
+    if not wish:
+        return cluster
+    settings = cluster.settings
+    first = replace(settings.member(wish), priority=FIRST)
+    return replace(cluster, settings=replace(settings, members={**settings.members, wish: first}))
