@@ -1,0 +1,400 @@
+"""The checker of the chaos runs: every kind of lie is found, and nothing that may be is called one."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.chaos.checker import Kind, check, violations
+from tests.chaos.history import (
+    Ending,
+    History,
+    Holding,
+    Outcome,
+    Read,
+    Window,
+    Write,
+    line,
+    load,
+)
+
+OK, REFUSED, UNKNOWN = Outcome
+
+
+def write(
+    first: int,
+    begin: float,
+    end: float,
+    outcome: Outcome = OK,
+    server: str = "m1",
+    last: int = 0,
+    writer: int = 1,
+) -> Write:
+    return Write(writer, first, last or first, begin, end, server, outcome)
+
+
+def read(begin: float, end: float, *seen: int, low: int = 0, server: str = "m1") -> Read:
+    return Read(9, begin, end, server, (Window(1, low, seen),))
+
+
+def heads(begin: float, end: float, server: str = "m1", **found: int) -> Read:
+    return Read(9, begin, end, server, heads={int(name[1:]): n for name, n in found.items()})
+
+
+def ending(*rows: int, **changes: object) -> Ending:
+    same = {name: Holding({1: rows} if rows else {}) for name in ("m1", "m2", "m3")}
+    return replace(Ending(same, 5.0), **changes)  # type: ignore[arg-type]
+
+
+def kinds(history: list[Write | Read], end: Ending) -> set[Kind]:
+    writes = [each for each in history if isinstance(each, Write)]
+    reads = [each for each in history if isinstance(each, Read)]
+    return set(check(History(writes, reads), end).counts)
+
+
+def test_all_is_well() -> None:
+    history = [
+        write(1, 0, 1),
+        write(2, 2, 3, UNKNOWN),
+        write(3, 4, 5, REFUSED),
+        write(4, 6, 7, last=6, server="m2"),
+        read(2, 3, 1),
+        read(8, 9, 4, 5, 6, low=3, server="m2"),
+        heads(8, 9, w1=6),
+    ]
+    assert kinds(history, ending(1, 4, 5, 6, reigns=("m1", "m2"))) == set()
+    assert kinds(history, ending(1, 2, 4, 5, 6)) == set()
+
+
+def test_an_acknowledged_write_is_missing_on_one_server() -> None:
+    end = ending(1, 2)
+    end.holdings["m3"] = Holding({1: (1,)})
+    assert kinds([write(1, 0, 1), write(2, 2, 3)], end) == {Kind.LOST, Kind.DIFFERENT}
+
+
+def test_an_acknowledged_write_is_there_twice() -> None:
+    assert kinds([write(1, 0, 1)], ending(1, 1)) == {Kind.TWICE}
+
+
+def test_a_refused_write_is_there_after_all() -> None:
+    assert kinds([write(1, 0, 1, REFUSED)], ending(1)) == {Kind.REVIVED}
+
+
+def test_a_refused_write_was_seen_for_a_while() -> None:
+    assert kinds([write(1, 0, 1, REFUSED), read(2, 3, 1)], ending()) == {Kind.REVIVED}
+
+
+@pytest.mark.parametrize("late", [read(1.5, 2), heads(1.5, 2), read(1.5, 9, 0)])
+def test_a_read_that_began_after_the_acknowledgement_misses_the_write(late: Read) -> None:
+    found = kinds([write(1, 0, 1), late], ending(1))
+    assert Kind.STALE in found
+
+
+def test_a_read_that_began_before_the_acknowledgement_may_miss_the_write() -> None:
+    history = [write(1, 0, 1), read(0.9, 99), read(1, 99), heads(1, 99)]
+    assert kinds(history, ending(1)) == set()
+
+
+def test_a_window_says_nothing_of_the_rows_below_it() -> None:
+    assert kinds([write(1, 0, 1), read(2, 3, low=1)], ending(1)) == set()
+
+
+def test_a_stale_read_is_one_whoever_answered() -> None:
+    history = [write(1, 0, 1, server="m2"), read(2, 3, server="m1"), read(4, 5, 1, server="m2")]
+    assert kinds(history, ending(1)) == {Kind.STALE}
+
+
+def test_a_read_misses_what_another_read_had_seen() -> None:
+    history = [write(1, 0, 9, UNKNOWN), read(1, 2, 1), read(3, 4)]
+    assert kinds(history, ending(1)) == {Kind.UNREPEATED}
+    assert kinds([*history[:2], heads(3, 4)], ending(1)) == {Kind.UNREPEATED}
+    assert kinds([*history[:2], heads(1.5, 4)], ending(1)) == set()
+
+
+def test_what_a_read_saw_is_gone_at_the_end() -> None:
+    assert kinds([write(1, 0, 9, UNKNOWN), read(1, 2, 1)], ending()) == {Kind.VANISHED}
+    assert kinds([write(1, 0, 9, UNKNOWN), heads(1, 2, w1=1)], ending()) == {Kind.VANISHED}
+
+
+def test_a_transaction_is_kept_or_seen_in_part() -> None:
+    several = write(1, 0, 9, UNKNOWN, last=3)
+    assert kinds([several], ending(1, 2)) == {Kind.TORN}
+    assert kinds([several, read(1, 2, 1, 2)], ending(1, 2, 3)) == {Kind.TORN}
+    assert kinds([several, read(1, 2, 2, 3, low=1)], ending(1, 2, 3)) == set()
+    assert kinds([several, heads(1, 2, w1=2)], ending(1, 2, 3)) == {Kind.TORN}
+
+
+def test_rows_that_nobody_wrote() -> None:
+    assert kinds([write(1, 0, 1)], ending(1, 2)) == {Kind.STRANGE}
+    assert kinds([write(1, 0, 1), read(2, 3, 1, 7)], ending(1)) == {Kind.STRANGE}
+    assert kinds([], ending(1)) == {Kind.STRANGE}
+
+
+def test_a_row_that_was_read_before_it_was_sent() -> None:
+    assert kinds([write(1, 5, 6), read(1, 2, 1)], ending(1)) == {Kind.STRANGE}
+
+
+def test_servers_differ_in_the_end() -> None:
+    for odd in (Holding({1: (1,)}, executed="x"), Holding({1: (1,)}, checksum="x")):
+        end = ending(1)
+        end.holdings["m2"] = odd
+        assert kinds([write(1, 0, 1)], end) == {Kind.DIFFERENT}
+    assert kinds([], ending(holdings={})) == {Kind.DIFFERENT}
+
+
+@pytest.mark.parametrize("seconds", [None, 60.5])
+def test_the_cluster_is_not_whole_in_time(seconds: float | None) -> None:
+    assert kinds([], ending(whole_seconds=seconds)) == {Kind.NOT_WHOLE}
+
+
+def test_an_old_primary_acknowledges_after_the_new_one() -> None:
+    history = [
+        write(1, 0, 1),
+        write(2, 2, 3, server="m2"),
+        write(1, 4, 5, writer=2),
+    ]
+    end = ending(reigns=("m1", "m2"))
+    rows = {1: (1, 2), 2: (1,)}
+    end = replace(end, holdings={name: Holding(rows) for name in end.holdings})
+    assert kinds(list(history), end) == {Kind.TWO_WRITERS}
+    assert kinds(list(history), replace(end, reigns=("m1", "m2", "m1"))) == set()
+    assert kinds(list(history), replace(end, reigns=None)) == set()
+    overlapping = replace(history[2], begin=2.5)
+    assert kinds([*history[:2], overlapping], end) == set()
+
+
+def test_who_was_never_primary_acknowledges() -> None:
+    assert kinds([write(1, 0, 1, server="m3")], ending(1, reigns=("m1",))) == {Kind.TWO_WRITERS}
+
+
+def test_a_writer_that_does_two_things_at_a_time_is_no_history_of_ours() -> None:
+    with pytest.raises(ValueError, match="two things at a time"):
+        kinds([write(1, 0, 5), write(2, 4, 6)], ending(1, 2))
+
+
+def test_all_violations_are_counted_but_only_the_first_told() -> None:
+    verdict = check(History([write(n, n, n + 0.5) for n in range(1, 101)]), ending())
+    assert verdict.counts == {Kind.LOST: 300}
+    assert len(verdict.violations) == 10
+    assert not verdict.good
+
+
+def test_a_hundred_thousand_operations_take_seconds() -> None:
+    writes = [
+        write(n, n / 50, n / 50 + 0.01, writer=name) for name in range(1, 9) for n in range(1, 8001)
+    ]
+    kept = {name: tuple(range(1, 8001)) for name in range(1, 9)}
+    reads = []
+    for index in range(40000):
+        begin = index / 250
+        head = int((begin - 0.011) * 50) if begin > 0.011 else 0
+        low = max(0, head - 50)
+        window = Window(index % 8 + 1, low, tuple(range(low + 1, head + 1)))
+        reads.append(Read(1, begin, begin + 0.001, "m1", (window,)))
+    end = Ending({name: Holding(kept) for name in ("m1", "m2", "m3")}, 1.0, ("m1",))
+    began = time.perf_counter()
+    assert check(History(writes, reads), end).counts == {}
+    assert time.perf_counter() - began < 15
+
+
+def test_a_history_comes_back_from_its_file(tmp_path: Path) -> None:
+    writes = [write(1, 0.25, 1.5), write(2, 2, 3, UNKNOWN, "m2", last=5)]
+    reads = [read(1, 2, 1, 2, 3, 7, 9, low=0), read(2, 3), heads(4, 5, w1=3, w22=1), heads(4, 5)]
+    path = tmp_path / "history"
+    path.write_text("".join(line(each) + "\n" for each in (*writes, *reads)))
+    assert load([path]) == History(writes, reads)
+
+
+# -- against a checker that follows the definitions word by word ------------------------------------
+
+MOMENTS = st.integers(0, 12).map(float)
+ROWS = st.lists(st.integers(1, 9), max_size=8)
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> History:
+    found = History()
+    for name in (1, 2):
+        number, now = 1, draw(MOMENTS)
+        for _ in range(draw(st.integers(0, 3))):
+            last = number + draw(st.integers(0, 2))
+            end = now + draw(st.integers(0, 3))
+            server = draw(st.sampled_from(("m1", "m2")))
+            found.writes.append(
+                Write(name, number, last, now, end, server, draw(st.sampled_from(Outcome)))
+            )
+            number = last + draw(st.integers(1, 2))
+            now = end + draw(st.integers(0, 2))
+    for _ in range(draw(st.integers(0, 4))):
+        begin = draw(MOMENTS)
+        end = begin + draw(st.integers(0, 4))
+        if draw(st.booleans()):
+            low = draw(st.integers(0, 6))
+            seen = tuple(sorted({n for n in draw(ROWS) if n > low}))
+            windows = (Window(draw(st.sampled_from((1, 2, 3))), low, seen),)
+            found.reads.append(Read(1, begin, end, "m1", windows))
+        else:
+            names = st.sampled_from((1, 2, 3))
+            top = draw(st.dictionaries(names, st.integers(1, 9), max_size=2))
+            found.reads.append(Read(1, begin, end, "m1", heads=top))
+    return found
+
+
+@st.composite
+def endings(draw: st.DrawFn) -> Ending:
+    full = {1: tuple(range(1, 10)), 2: tuple(range(1, 10))}
+    holdings = {}
+    for server in ("m1", "m2"):
+        if draw(st.booleans()):
+            holdings[server] = Holding(full)
+        else:
+            rows = {name: tuple(sorted(draw(ROWS))) for name in (1, 2)}
+            holdings[server] = Holding({name: kept for name, kept in rows.items() if kept})
+    reigns = draw(st.none() | st.lists(st.sampled_from(("m1", "m2")), max_size=4).map(tuple))
+    return Ending(holdings, 1.0, reigns)
+
+
+@given(histories(), endings())
+def test_the_checker_finds_what_the_definitions_say(history: History, end: Ending) -> None:
+    found = Counter(each.kind for each in violations(history, end, 60.0))
+    two_writers = found.pop(Kind.TWO_WRITERS, 0)
+    assert found == Counter(_naive(history, end))
+    assert bool(two_writers) is not _turns_can_be_given(history, end)
+
+
+def _rows(each: Write) -> set[int]:
+    return set(range(each.first, each.last + 1))
+
+
+def _naive(history: History, end: Ending) -> Iterator[Kind]:
+    names = {each.writer for each in history.writes}
+    for holding in end.holdings.values():
+        for name, rows in holding.rows.items():
+            if name not in names:
+                yield Kind.STRANGE
+                continue
+            written = set().union(*(_rows(w) for w in history.writes if w.writer == name))
+            for number in set(rows):
+                if number not in written:
+                    yield Kind.STRANGE
+                elif rows.count(number) > 1:
+                    yield Kind.TWICE
+        for each in history.writes:
+            there = _rows(each) & set(holding.rows.get(each.writer, ()))
+            if each.outcome is REFUSED:
+                yield from [Kind.REVIVED] * bool(there)
+            elif each.outcome is OK:
+                yield from [Kind.LOST] * (there != _rows(each))
+            else:
+                yield from [Kind.TORN] * (there not in (set(), _rows(each)))
+    for one in history.reads:
+        for name, number in _sights(one):
+            yield from _naive_sight(history, end, one, name, number)
+        for each in history.writes:
+            for above, seen in _parts(one, each):
+                if seen and seen != above:
+                    yield Kind.TORN
+            if _naive_missed(one, each):
+                if each.outcome is OK and each.end < one.begin:
+                    yield Kind.STALE
+                elif each.outcome is not REFUSED and any(
+                    other.end < one.begin and _saw(other, each) for other in history.reads
+                ):
+                    yield Kind.UNREPEATED
+        yield from _naive_heads(history, one)
+    rows = [each.rows for each in end.holdings.values()]
+    yield from [Kind.DIFFERENT] * (rows[0] != rows[1])
+
+
+def _naive_sight(
+    history: History, end: Ending, one: Read, name: int, number: int
+) -> Iterator[Kind]:
+    of = [each for each in history.writes if each.writer == name and number in _rows(each)]
+    if not of or of[0].begin > one.end:
+        yield Kind.STRANGE
+    elif of[0].outcome is REFUSED:
+        yield Kind.REVIVED
+    elif any(number not in each.rows.get(name, ()) for each in end.holdings.values()):
+        yield Kind.VANISHED
+
+
+def _sights(one: Read) -> list[tuple[int, int]]:
+    sights = [(window.writer, number) for window in one.windows for number in window.seen]
+    return sights + list((one.heads or {}).items())
+
+
+def _parts(one: Read, each: Write) -> Iterator[tuple[set[int], set[int]]]:
+    """Of each window, what it could have seen of a write, and what it saw."""
+    for window in one.windows:
+        if window.writer == each.writer:
+            above = {number for number in _rows(each) if number > window.low}
+            yield above, above & set(window.seen)
+    if one.heads and (head := one.heads.get(each.writer)) in _rows(each) and head is not None:
+        yield {number for number in _rows(each) if number >= head}, {head}
+
+
+def _saw(one: Read, each: Write) -> bool:
+    return each.begin <= one.end and any(
+        name == each.writer and number in _rows(each) for name, number in _sights(one)
+    )
+
+
+def _naive_missed(one: Read, each: Write) -> bool:
+    """By a window, which is asked of each write by itself."""
+    return each.begin < one.begin and any(
+        above and not seen
+        for window in one.windows
+        if window.writer == each.writer
+        for above, seen in _parts(replace(one, windows=(window,), heads=None), each)
+    )
+
+
+def _naive_heads(history: History, one: Read) -> Iterator[Kind]:
+    """Of each writer the highest row counts that the read had to see."""
+    if one.heads is None:
+        return
+    for name in {each.writer for each in history.writes}:
+        known = [
+            each
+            for each in history.writes
+            if each.writer == name
+            and each.outcome is not REFUSED
+            and (
+                (each.outcome is OK and each.end < one.begin)
+                or any(other.end < one.begin and _saw(other, each) for other in history.reads)
+            )
+        ]
+        highest = max(known, key=lambda each: each.last, default=None)
+        if highest is not None and one.heads.get(name, 0) < highest.last:
+            acknowledged = highest.outcome is OK and highest.end < one.begin
+            yield Kind.STALE if acknowledged else Kind.UNREPEATED
+
+
+def _turns_can_be_given(history: History, end: Ending) -> bool:
+    """By trying every reign for every acknowledgement."""
+    if end.reigns is None:
+        return True
+    acknowledged = [each for each in history.writes if each.outcome is OK]
+
+    def place(index: int, given: list[int]) -> bool:
+        if index == len(acknowledged):
+            return True
+        own = acknowledged[index]
+        for reign, server in enumerate(end.reigns or ()):
+            fits = server == own.server and all(
+                (other.end >= own.begin or before <= reign)
+                and (own.end >= other.begin or reign <= before)
+                for other, before in zip(acknowledged, given, strict=False)
+            )
+            if fits and place(index + 1, [*given, reign]):
+                return True
+        return False
+
+    return place(0, [])
