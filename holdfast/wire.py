@@ -39,16 +39,36 @@ def command_name(command: Command) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(command).__name__).lower()
 
 
+class Grant(BaseModel):
+    """The primary may answer clients until its agent's clock shows ``until``.
+
+    :ivar run: which run of the agent that clock is of: void for another one
+    :ivar lease: how long a lease is, in seconds
+    :ivar term: of the manager: void where a higher one was promised
+    """
+
+    run: str
+    until: float
+    lease: float
+    term: int
+    electorate: Electorate
+
+
 class CommandRequest(BaseModel):
-    """``command`` is one of the names of ``core.commands`` in snake case."""
+    """``command`` is one of the names of ``core.commands`` in snake case.
+
+    :ivar grant: takes effect before the command is carried out: a new primary opens under it
+    """
 
     term: int
     command: str
     arguments: dict[str, Any] = {}
+    grant: Grant | None = None
 
     @classmethod
-    def of(cls, term: int, command: Command) -> CommandRequest:
-        return cls(term=term, command=command_name(command), arguments=dataclasses.asdict(command))
+    def of(cls, term: int, command: Command, grant: Grant | None = None) -> CommandRequest:
+        arguments = dataclasses.asdict(command)
+        return cls(term=term, command=command_name(command), arguments=arguments, grant=grant)
 
     def parsed(self) -> Command:
         """:raises BadInput: for an unknown command or wrong arguments"""
@@ -95,21 +115,6 @@ class StateReply(BaseModel):
     version: int
     clock: float = 0.0
     run: str = ""
-
-
-class Grant(BaseModel):
-    """The primary may answer clients until its agent's clock shows ``until``.
-
-    :ivar run: which run of the agent that clock is of: void for another one
-    :ivar lease: how long a lease is, in seconds
-    :ivar term: of the manager: void where a higher one was promised
-    """
-
-    run: str
-    until: float
-    lease: float
-    term: int
-    electorate: Electorate
 
 
 class WatchRequest(BaseModel):

@@ -79,11 +79,15 @@ class Actor:
 
     async def _ordered(self, term: int, step: Send) -> CommandReply:
         try:
-            reply = await self._agents[step.member].command(term, step.command)
+            reply = await self._command(term, step)
             self._observer.accept(reply.state, reply.version)
             return reply
         finally:
             self._over(step.member)
+
+    async def _command(self, term: int, step: Send) -> CommandReply:
+        grant = self._observer.leases.grant(step.member)
+        return await self._agents[step.member].command(term, step.command, grant)
 
     def _over(self, member: str) -> None:
         """What this task did for ``member`` has ended."""
@@ -125,7 +129,7 @@ class Actor:
         begun = time.monotonic()
         name = command_name(step.command)
         try:
-            reply = await self._agents[step.member].command(term, step.command)
+            reply = await self._command(term, step)
             self._observer.accept(reply.state, reply.version)
             reply.fail(step.member, term)
             self._told(step, "")

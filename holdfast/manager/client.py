@@ -28,9 +28,11 @@ from holdfast.wire import (
     CommandReply,
     CommandRequest,
     FactsReply,
+    Grant,
     Identity,
     ReachReply,
     StateReply,
+    WatchRequest,
     command_name,
 )
 
@@ -59,6 +61,10 @@ _SECONDS: dict[type[Command], float] = {
 """A little more than the agents' own deadlines; six seconds for what is not listed."""
 
 
+class AgentGone(Unreachable):
+    """The agent's host has answered that nobody listens there."""
+
+
 class AgentClient:
     """One member's agent. Keeps its connections open."""
 
@@ -84,6 +90,24 @@ class AgentClient:
             return _STATE.validate_json(response.content)
         except (httpx.TransportError, ValidationError) as error:
             raise Unreachable(_why(error)) from None
+
+    async def watch(
+        self, since: int | None, wait: float, patience: float, grant: Grant | None
+    ) -> StateReply:
+        """As :meth:`state`, as the manager that leads: answered within ``wait`` seconds, the heartbeat.
+
+        :param patience: seconds after which it counts as not answering
+        :raises AgentGone: nobody listens there; :raises Unreachable: else
+        """
+        body = WatchRequest(since=since, wait=wait, grant=grant).model_dump_json()
+        timeout = httpx.Timeout(patience, connect=min(CONNECT_SECONDS, patience))
+        try:
+            response = await self._http.post("/v1/watch", content=body, timeout=timeout)
+            self._understood(response)
+            return _STATE.validate_json(response.content)
+        except (httpx.TransportError, ValidationError) as error:
+            kind = AgentGone if _refused(error) else Unreachable
+            raise kind(_why(error)) from None
 
     async def identity(self) -> Identity:
         """Who is there, as its files say.
@@ -126,13 +150,15 @@ class AgentClient:
         except (httpx.TransportError, ValidationError) as error:
             raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
 
-    async def command(self, term: int, command: Command) -> CommandReply:
+    async def command(
+        self, term: int, command: Command, grant: Grant | None = None
+    ) -> CommandReply:
         """Have ``command`` carried out; the reply's ``fail`` raises what went wrong there.
 
         :raises Unreachable: it was not sent; :raises OutcomeUnknown: no answer came
         """
         timeout = httpx.Timeout(_SECONDS.get(type(command), 6), connect=CONNECT_SECONDS)
-        body = CommandRequest.of(term, command).model_dump_json()
+        body = CommandRequest.of(term, command, grant).model_dump_json()
         try:
             response = await self._http.post("/v1/command", content=body, timeout=timeout)
             self._understood(response)
@@ -153,9 +179,18 @@ class AgentClient:
         await self._http.aclose()
 
 
+def _refused(error: BaseException | None) -> bool:
+    """Whether the host itself has answered that nobody listens at that port."""
+    while error is not None:
+        if isinstance(error, ConnectionRefusedError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def _why(error: Exception) -> str:
     if isinstance(error, httpx.ConnectError):
-        return "connection refused"
+        return "connection refused" if _refused(error) else "it cannot be reached"
     if isinstance(error, httpx.TimeoutException):
         return "no answer in time"
     if isinstance(error, ValidationError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
@@ -83,7 +85,8 @@ class Leader:
 
     def view(self) -> View:
         """What is known now, and for how long each member owes an acknowledgement."""
-        view = self._observer.view()
+        over = self._observer.leases.over(list(self._agents))
+        view = replace(self._observer.view(), leases=over, date=time.time())
         if self._record is None:
             return view
         self._pulses = felt(self._pulses, self._record.primary, view)
@@ -249,7 +252,7 @@ class Leader:
                 self._observer.changed.clear()
                 if not await self._step(actor):
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(LOOK_AGAIN_SECONDS):
+                        async with asyncio.timeout(self._pause()):
                             await self._observer.changed.wait()
         except Conflict:
             self._decide_nothing("another manager has changed the record")
@@ -257,7 +260,13 @@ class Leader:
             self._decide_nothing(str(error))
         finally:
             self._actor = None
+            self._observer.leases.stop()
             await actor.close()
+
+    def _pause(self) -> float:
+        """How long to wait for news until time itself may have changed the decision."""
+        again = self._decision.again
+        return LOOK_AGAIN_SECONDS if again is None else min(again, LOOK_AGAIN_SECONDS)
 
     async def _begin(self) -> None:
         """A new leading manager, a new term: what an older one still asks for is void from now on."""
@@ -269,6 +278,7 @@ class Leader:
         stored = await asyncio.to_thread(self._store.load, self.cluster.name)
         self._record, self._version = stored.record, stored.version
         if self._record:
+            self._observer.leases.begin(max(self._record.lease, self.cluster.settings.timing.lease))
             self._refuse_stranger(self._record)
             await self._save(replace(self._record, term=self._record.term + 1))
             self.events.add(EventKind.LED, f"leading {self.cluster.name} in term {self._term}")
@@ -280,6 +290,8 @@ class Leader:
 
     async def _decide(self, actor: Actor) -> bool:
         view = self.view()
+        self._observer.timing = self.cluster.settings.timing
+        self._observer.leases.allow(self.cluster, self._record, self._leads_until())
         if await self._gave_up_restart(actor):
             return True
         decision = decide(self.cluster, self._record, view)
@@ -298,6 +310,10 @@ class Leader:
                 case Send():
                     actor.send(self._term, step)
         return False
+
+    def _leads_until(self) -> float:
+        """The moment up to which nobody else leads."""
+        return math.inf
 
     def _refuse_stranger(self, record: Record) -> None:
         if all(each.name != record.primary for each in self.cluster.members):

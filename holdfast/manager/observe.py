@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import time
 
+from holdfast.core.timing import Timing
 from holdfast.core.view import MemberState, Seen, Sighting, Unseen, View
 from holdfast.errors import HoldfastError
-from holdfast.manager.client import AgentClient
+from holdfast.manager.client import AgentClient, AgentGone
+from holdfast.manager.leases import Leases
 
-POLL_SECONDS = 0.5
 RETRY_SECONDS = 0.1
 
 
@@ -17,9 +18,13 @@ class Observer:
     """The manager's eyes on one cluster; whom it watches may change while it runs.
 
     :ivar changed: set whenever anything new was seen
+    :ivar timing: how often agents speak, and after how long a silence they count as unseen
+    :ivar leases: go out with the polls
     """
 
-    def __init__(self) -> None:
+    def __init__(self, leases: Leases | None = None) -> None:
+        self.timing = Timing()
+        self.leases = leases or Leases()
         self._sightings: dict[str, Sighting] = {}
         self._versions: dict[str, int] = {}
         self._watched: dict[str, tuple[AgentClient, asyncio.Task[None] | None]] = {}
@@ -70,22 +75,28 @@ class Observer:
     async def _watch(self, name: str, agent: AgentClient) -> None:
         while True:
             try:
-                reply = await agent.state(self._versions.get(name), POLL_SECONDS)
+                reply = await agent.watch(
+                    self._versions.get(name),
+                    self.timing.heartbeat,
+                    self.timing.detection,
+                    self.leases.grant(name),
+                )
             except HoldfastError as error:
-                self._lost(name, str(error))
+                self._lost(name, str(error), isinstance(error, AgentGone))
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             if reply.state.name != name:
                 self._lost(name, f"another member answers there: {reply.state.name}")
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            self.leases.answered(name, reply)
             self.accept(reply.state, reply.version)
 
-    def _lost(self, name: str, reason: str) -> None:
+    def _lost(self, name: str, reason: str, gone: bool = False) -> None:
         match self._sightings[name]:
-            case Unseen(since=since, last=last):
-                self._sightings[name] = Unseen(reason, since, last)
-            case Seen(state=state):
-                self._sightings[name] = Unseen(reason, time.monotonic(), state)
+            case Unseen(since=since, last=last, agent_gone=before):
+                self._sightings[name] = Unseen(reason, since, last, before or gone)
+            case Seen(state=state, at=at):
+                self._sightings[name] = Unseen(reason, at, state, gone)
                 self._versions.pop(name, None)
         self.changed.set()

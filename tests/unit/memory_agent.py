@@ -12,7 +12,7 @@ from holdfast.core.commands import Command
 from holdfast.core.status import Status
 from holdfast.errors import Unreachable
 from holdfast.manager.lead import Leader
-from holdfast.wire import AccountReply, CommandReply, Identity, StateReply
+from holdfast.wire import AccountReply, CommandReply, Grant, Identity, StateReply
 from tests.model.world import World
 
 SECONDS = 10.0
@@ -30,6 +30,11 @@ class MemoryAgent:
         self._world = world
         self._name = name
         self.asked = asked
+
+    async def watch(
+        self, since: int | None, wait: float, patience: float, grant: Grant | None
+    ) -> StateReply:
+        return await self.state(since, wait)
 
     async def state(self, since: int | None, wait: float) -> StateReply:
         await asyncio.sleep(0.005)
@@ -49,7 +54,9 @@ class MemoryAgent:
         self._there()
         return AccountReply(user=f"repl_{self._name}", authentication="*" + "0" * 40)
 
-    async def command(self, term: int, command: Command) -> CommandReply:
+    async def command(
+        self, term: int, command: Command, grant: Grant | None = None
+    ) -> CommandReply:
         await asyncio.sleep(0.001)
         self._there()
         self.asked.append((self._name, command))
