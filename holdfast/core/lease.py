@@ -40,10 +40,11 @@ class Quorum:
 class Electorate:
     """Without whose word no other primary can be named than ``primary``.
 
-    The one in force with the highest (term, serial) counts. It travels with every grant, and with the commands after
+    The latest one counts, by ``age``. It travels with every grant, and with the commands after
     which an older configuration may be dropped from the record (Promote, Prove): so an agent never relies on voters
     that a recovery quorum can do without.
 
+    :ivar settled: the configuration of that serial stands alone; before that it stood beside others
     :ivar quorums: of all of them the primary needs the word; none: nobody can be elected in its place
     :ivar agents: URL of the agent of each that is named
     :ivar address: ``host:port`` of the primary's server, as its replicas know it
@@ -55,6 +56,12 @@ class Electorate:
     quorums: tuple[Quorum, ...]
     agents: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
+    settled: bool = False
+
+    @property
+    def age(self) -> tuple[int, int, bool]:
+        """Of two, the one in which it is higher is the later one."""
+        return self.term, self.serial, self.settled
 
 
 def electorate(cluster: Cluster, record: Record) -> Electorate:
@@ -74,7 +81,15 @@ def electorate(cluster: Cluster, record: Record) -> Electorate:
     named = {name for each in quorums for name in each.names}
     agents = {each.name: each.agent for each in cluster.members if each.name in named}
     address = cluster.member(record.primary).address
-    return Electorate(record.primary, record.term, record.serial, quorums, agents, address)
+    return Electorate(
+        record.primary,
+        record.term,
+        record.serial,
+        quorums,
+        agents,
+        address,
+        settled=not record.joint,
+    )
 
 
 def upheld(known: Electorate, vouching: Collection[str]) -> bool:
