@@ -53,9 +53,9 @@ class Daemon:
                 return
             if seconds:
                 signal.pidfd_send_signal(fd, signal.SIGTERM)
-            if not (seconds and _ended(fd, seconds)):
+            if not (seconds and ended(fd, seconds)):
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
-                if not _ended(fd, KILL_SECONDS):
+                if not ended(fd, KILL_SECONDS):
                     raise DeadlinePassed(f"killing process {self.pid}", KILL_SECONDS)
         except ProcessLookupError:
             return
@@ -102,7 +102,8 @@ def tail(log: Path, lines: int = 8) -> str:
     return "\n".join("    " + line[:300] for line in text.splitlines()[-lines:])
 
 
-def _ended(fd: int, seconds: float) -> bool:
+def ended(fd: int, seconds: float) -> bool:
+    """Whether the process of this pidfd has ended, at the latest after ``seconds``."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))

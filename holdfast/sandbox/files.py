@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import yaml
 
 from holdfast.config.settings import nested
+from holdfast.core.gtid import Flavor
 from holdfast.sandbox.accounts import Accounts
 from holdfast.sandbox.spec import CLUSTER, HOST, MemberSpec, Spec
 from holdfast.sandbox.template import copy_template, make_template
@@ -17,6 +19,15 @@ from holdfast.sandbox.trees import ServerTree
 from holdfast.server import optionfile
 from holdfast.server.base import Account
 from holdfast.server.optionfile import BINLOG, Value
+
+
+class Premises(Protocol):
+    """What a member's files need to know of the whole."""
+
+    @property
+    def flavor(self) -> Flavor: ...
+    @property
+    def token_file(self) -> Path: ...
 
 
 def write_files(spec: Spec, tree: ServerTree, accounts: Accounts) -> None:
@@ -45,19 +56,28 @@ def write_secret(path: Path, text: str) -> None:
     path.write_text(text + "\n")
 
 
-def write_member(spec: Spec, member: MemberSpec, tree: ServerTree, accounts: Accounts) -> None:
-    """A member's files, but for its data directory."""
+def write_member(
+    spec: Premises,
+    member: MemberSpec,
+    tree: ServerTree,
+    accounts: Accounts,
+    further: Mapping[str, Any] | None = None,
+) -> None:
+    """A member's files, but for its data directory.
+
+    :param further: what else its agent's file says
+    """
     for folder in (member.folder, member.state_dir, member.tmpdir):
         folder.mkdir(mode=0o700, exist_ok=True)
     own = accounts.replication(member.name)
     write_secret(member.folder / "admin.password", accounts.admin.password)
     write_secret(member.folder / "replication.password", own.password)
     member.option_file.write_text(option_file(spec, member, tree))
-    settings = agent_settings(spec, member, tree, accounts.admin, own)
+    settings = agent_settings(spec, member, tree, accounts.admin, own) | dict(further or {})
     member.agent_config.write_text(yaml.safe_dump(settings, sort_keys=False))
 
 
-def option_file(spec: Spec, member: MemberSpec, tree: ServerTree) -> str:
+def option_file(spec: Premises, member: MemberSpec, tree: ServerTree) -> str:
     """The text of a member's ``my.cnf``: with it alone, the server's command needs no options."""
     return optionfile.render(
         spec.flavor,
@@ -66,7 +86,7 @@ def option_file(spec: Spec, member: MemberSpec, tree: ServerTree) -> str:
         socket=member.socket,
         port=member.port,
         server_id=member.number,
-        bind_address=HOST,
+        bind_address=member.host,
         error_log=member.error_log,
         pid_file=member.folder / "server.pid",
         extra=_tree_options(tree),
@@ -79,13 +99,13 @@ def _tree_options(tree: ServerTree) -> dict[str, Value]:
 
 
 def agent_settings(
-    spec: Spec, member: MemberSpec, tree: ServerTree, admin: Account, replication: Account
+    spec: Premises, member: MemberSpec, tree: ServerTree, admin: Account, replication: Account
 ) -> dict[str, Any]:
     """What ``agent.yaml`` says."""
     return {
         "cluster": CLUSTER,
         "name": member.name,
-        "listen": f"{HOST}:{member.agent_port}",
+        "listen": f"{member.host}:{member.agent_port}",
         "token_file": str(spec.token_file),
         "state_dir": str(member.state_dir),
         "server": {
@@ -118,15 +138,17 @@ def manager_settings(spec: Spec) -> dict[str, Any]:
             {
                 "name": CLUSTER,
                 **({"settings": nested(spec.settings)} if spec.settings else {}),
-                "members": [
-                    {
-                        "name": member.name,
-                        "agent": f"http://{HOST}:{member.agent_port}",
-                        "host": HOST,
-                        "port": member.port,
-                    }
-                    for member in spec.first_members
-                ],
+                "members": [member_settings(member) for member in spec.first_members],
             }
         ],
+    }
+
+
+def member_settings(member: MemberSpec) -> dict[str, Any]:
+    """What a manager's file says of a member."""
+    return {
+        "name": member.name,
+        "agent": f"http://{member.host}:{member.agent_port}",
+        "host": member.host,
+        "port": member.port,
     }

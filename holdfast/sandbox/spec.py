@@ -42,6 +42,7 @@ class MemberSpec:
     socket: Path
     port: int
     agent_port: int
+    host: str = HOST
 
     @property
     def datadir(self) -> Path:

@@ -16,7 +16,6 @@ import pymysql
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.journal import Journal, Report
 from holdfast.sandbox.locator import Locator, Target, connect, error_code, insert
-from holdfast.sandbox.spec import HOST
 from holdfast.server.base import Account
 
 TABLE = """\
@@ -60,7 +59,7 @@ class Workload:
         """A workload on a sandbox that is whole; makes its table."""
         with sandbox.connect(sandbox.primary()) as connection:
             connection.query(TABLE)
-        targets = tuple(Target(each.name, HOST, each.port) for each in sandbox.members())
+        targets = tuple(Target(each.name, each.host, each.port) for each in sandbox.members())
         return cls(targets, sandbox.accounts.app, writers, rate, run)
 
     def on_found(self, listener: Callable[[Target, float], None]) -> None:

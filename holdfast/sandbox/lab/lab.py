@@ -16,33 +16,57 @@ a host names it; ``"m1,m2"`` is a group, ``"all"`` is every host (but the one on
 
 from __future__ import annotations
 
+import shutil
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pymysql
 
+from holdfast.client import ManagerClient
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.accounts import Accounts
-from holdfast.sandbox.cluster import Status, quiet
-from holdfast.sandbox.spec import MemberSpec
+from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
+from holdfast.sandbox import trees
+from holdfast.sandbox.accounts import cached_accounts
+from holdfast.sandbox.cluster import Say, Status, quiet, summary
+from holdfast.sandbox.daemons import tail
+from holdfast.sandbox.lab.asking import Asking
+from holdfast.sandbox.lab.files import write_files
+from holdfast.sandbox.lab.harm import Harm
+from holdfast.sandbox.lab.plan import (
+    Plan,
+    new_plan,
+    read_saved,
+    refuse_other,
+    saved_path,
+    write_saved,
+)
+from holdfast.sandbox.lab.tools import refuse_without
+from holdfast.sandbox.servers import end_server, server_of
+from holdfast.sandbox.spec import MemberSpec, checked
 from holdfast.server.base import Account
 
 WHOLE_SECONDS = 60.0
+POLL_SECONDS = 0.05
 
-Say = Callable[[str], None]
 
-
-class Lab:
+class Lab(Harm):
     """A lab in a folder; made with `create` or found with `open`. Needs root.
 
-    Several threads may use one, and other processes may `open` it at the same time.
+    Several threads may use one, and other processes may `open` it at the same time. What does harm stands in `Harm`.
 
+    :ivar plan: what it is made of
     :ivar accounts: ``accounts.app`` is the clients' account
     """
 
-    accounts: Accounts
+    def __init__(self, plan: Plan, say: Say = quiet) -> None:
+        super().__init__(plan)
+        self.accounts = cached_accounts()
+        self._say = say
+        self._asking = Asking(plan, self._network)
 
     @classmethod
     def create(
@@ -59,17 +83,33 @@ class Lab:
         """The lab in this folder, made now unless it is there, made in the same way. Starts nothing.
 
         :param managers: with more than one there are as many etcd nodes; one keeps its record in a file of its own
-        :param settings: of the managers' file, by dotted key
+        :param settings: of the managers' file, by dotted key; None for those of the one that is there
         :param gate: agents have the kernel close the server's port when the lease ends
         :raises BadInput: it was made in another way, or the folder holds something else
         :raises Refused: root, ``ip`` or ``nft`` is missing; nothing was made
         """
-        raise NotImplementedError
+        refuse_without()
+        flavor = Flavor(flavor)
+        if saved_path(folder).exists():
+            found = cls.open(folder, say)
+            wanted: dict[str, Any] = {"flavor": flavor, "size": members, "manager_count": managers}
+            wanted |= {"gate": gate} | ({"binary": binary.absolute()} if binary else {})
+            if settings is not None:
+                wanted["settings"] = checked(settings, members)
+            refuse_other(found.plan, wanted)
+            return found
+        trees.find(flavor.value, binary)
+        plan = new_plan(folder, flavor, members, managers, binary, settings, gate)
+        if plan.etcds:
+            trees.companion("etcd")
+        plan.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        write_saved(plan)
+        return cls(plan, say)
 
     @classmethod
     def open(cls, folder: Path, say: Say = quiet) -> Lab:
         """:raises BadInput: there is none"""
-        raise NotImplementedError
+        return cls(read_saved(folder), say)
 
     # -- the whole ------------------------------------------------------------------------------
 
@@ -79,7 +119,23 @@ class Lab:
         :raises Refused: it runs already, or something ended: holds the end of its log
         :raises DeadlinePassed: not whole in time; everything is left running, to be looked at
         """
-        raise NotImplementedError
+        refuse_without()
+        with self._locked():
+            running = self.running()
+            if running:
+                raise Refused(
+                    f"the lab in {self.plan.dir} is running ({', '.join(running)}): "
+                    "stop it with holdfast sandbox down"
+                )
+            self._clear()  # what one that was killed has left
+            self._say(f"making {len(self.plan.hosts)} hosts")
+            self._network.make()
+            self._cells.make()
+            write_files(self.plan, self.accounts, self._disks)
+            self._say("starting etcd, managers and agents")
+            for host in self._crew.hosts:
+                self._crew.start(host)
+        return self.wait_whole(seconds)
 
     def down(self, remove: bool = False) -> None:
         """Undo every fault, end every process, and take away every namespace, mount, loop device and cgroup.
@@ -88,52 +144,160 @@ class Lab:
 
         :param remove: the folder as well
         """
-        raise NotImplementedError
+        if not saved_path(self.plan.dir).exists():
+            return
+        with self._locked():
+            if not remove:
+                self._stop_gently()
+            self._say("taking the hosts away")
+            self._clear()
+            self._asking.close()
+            if remove:
+                self._remove_folder()
+
+    def running(self) -> list[str]:
+        """What of it runs now: names of hosts with their daemons, and servers."""
+        servers = [member.name for member in self.plan.members if server_of(member) is not None]
+        daemons = [host for host in self._crew.hosts if self._crew.pid(host) is not None]
+        return daemons + [f"{name}'s server" for name in servers]
+
+    def _stop_gently(self) -> None:
+        """An orderly end; what does not end by itself is left to `_clear`."""
+        self._release()
+        if self._network.found():
+            self.heal()
+        self._say("stopping managers, agents and servers")
+        members = self.plan.members
+        for group in (self.plan.managers, tuple(member.name for member in members)):
+            with ThreadPoolExecutor(len(group)) as pool:
+                list(pool.map(self._stop, group))
+        with ThreadPoolExecutor(len(members)) as pool:
+            list(pool.map(lambda each: end_server(each, self.accounts.admin, True), members))
+        for node in self.plan.etcds:
+            self._stop(node)
+
+    def _stop(self, host: str) -> None:
+        with suppress(Refused):  # it does not run
+            self._crew.stop(host)
+
+    def _release(self) -> None:
+        """Let go whatever stands still: nothing can be killed or unmounted before."""
+        for member in self.plan.members:
+            self._disks.go(member.name)
+        for host in self.plan.hosts:
+            self._cells.thaw(host)
+        for member in self.plan.members:
+            with suppress(Refused):
+                self.thaw_server(member.name)
+
+    def _clear(self) -> None:
+        """Leave no process, mount, loop device, cgroup or namespace, whatever there is of them."""
+        self._release()
+        for host in (*self.plan.hosts, ""):
+            self._cells.kill(host)
+        for member in self.plan.members:
+            self._disks.remove(member.name)
+        self._cells.remove()
+        self._network.remove()
+        shutil.rmtree(self.plan.sockets, ignore_errors=True)
+        self.forget_faults()
+
+    def _remove_folder(self) -> None:
+        """The file that all can be found by goes last."""
+        last = saved_path(self.plan.dir)
+        for path in self.plan.dir.iterdir():
+            if path.is_dir():
+                shutil.rmtree(path)
+            elif path != last:
+                path.unlink()
+        last.unlink()
+        self.plan.dir.rmdir()
 
     def hosts(self) -> tuple[str, ...]:
-        raise NotImplementedError
+        return self.plan.hosts
 
     def address(self, host: str) -> str:
-        """Its IPv4 address; its port is ``port_of``'s."""
-        raise NotImplementedError
+        """Its IPv4 address; ports are the constants of `plan`."""
+        return self.plan.address(host)
 
     def members(self) -> tuple[MemberSpec, ...]:
         """``name``, ``host`` (an address), ``port`` of each server, and where its files are."""
-        raise NotImplementedError
+        return self.plan.members
 
     # -- looking: from beside the bridge, where no cut reaches -------------------------------------
 
-    def status(self) -> Status:
-        """What the leading manager says, or one that answers when none leads.
+    def manager(self, name: str = "") -> ManagerClient:
+        """A client of the manager of that name, or of the leading one; to be used within `inside`.
 
-        :raises Unreachable: no manager answers
+        :raises Refused: none leads
         """
-        raise NotImplementedError
+        if not name and not (name := self.leader()):
+            raise Refused("no manager leads")
+        return self._asking.client(self.plan.check_host(name, self.plan.managers))
+
+    def status(self) -> Status:
+        """What the leading manager says.
+
+        :raises Unreachable: none leads, or it does not answer
+        """
+        return self._asking.status()[1]
 
     def leader(self) -> str:
         """The name of the leading manager, as it says itself; "" when none leads."""
-        raise NotImplementedError
+        try:
+            return self._asking.status()[0]
+        except Unreachable:
+            return ""
 
     def primary(self) -> str:
         """The primary that the record names.
 
         :raises Refused: there is none yet
         """
-        raise NotImplementedError
+        name = self.status()["primary"]
+        if not name:
+            raise Refused("the cluster has no primary yet")
+        return str(name)
 
     def wait_until(
         self, predicate: Callable[[Status], bool], seconds: float, what: str = "what was expected"
     ) -> Status:
         """:raises DeadlinePassed: says what the last status was"""
-        raise NotImplementedError
+        end = time.monotonic() + seconds
+        last = "no manager ever answered"
+        while True:
+            try:
+                status = self.status()
+                if predicate(status):
+                    return status
+                last = summary(status)
+            except Unreachable as error:
+                last = str(error)
+            if time.monotonic() > end:
+                raise DeadlinePassed(f"waiting for {what} (last seen: {last})", seconds)
+            time.sleep(POLL_SECONDS)
 
     def wait_whole(self, seconds: float = WHOLE_SECONDS) -> Status:
         """:raises DeadlinePassed: holds the reason, and the ends of the logs"""
-        raise NotImplementedError
+        said = ""
+
+        def whole(status: Status) -> bool:
+            nonlocal said
+            if status["reason"] != said and not status["whole"]:
+                said = status["reason"]
+                self._say(said)
+            return bool(status["whole"] and status["writable"])
+
+        try:
+            return self.wait_until(whole, seconds, "the cluster to be whole")
+        except DeadlinePassed as error:
+            raise DeadlinePassed(f"{error.what}\n{self.logs()}", seconds) from None
 
     def logs(self, lines: int = 6) -> str:
         """The ends of all logs."""
-        raise NotImplementedError
+        parts = [f"{host}:\n{tail(self.plan.log(host), lines)}" for host in self._crew.hosts]
+        parts += [f"{m.name}, server:\n{tail(m.error_log, lines)}" for m in self.plan.members]
+        return "\n".join(parts)
 
     # -- being on a host --------------------------------------------------------------------------
 
@@ -141,14 +305,17 @@ class Lab:
     def inside(self, host: str = "") -> Iterator[None]:
         """This thread, and it alone, is in the host's network within the block.
 
-        A socket that is made inside stays there for good, whoever uses it afterwards. Without a host: beside the
-        bridge, where no cut, loss or delay reaches.
+        A socket that is made inside stays there for good, whoever uses it afterwards; so does a thread or process that
+        is started inside. Without a host: beside the bridge, where no cut, loss or delay reaches.
+
+        :raises Refused: the lab is down
         """
-        raise NotImplementedError
+        with self._network.inside(host and self.plan.check_host(host)):
+            yield
 
     def command(self, host: str, argv: Sequence[str]) -> list[str]:
         """``argv`` to be run on that host; its process is the host's then, and shares its fate."""
-        raise NotImplementedError
+        return self._cells.command(self.plan.check_host(host), argv)
 
     def connect(
         self, member: str, account: Account | None = None, at: str = "client", **options: Any
@@ -157,94 +324,22 @@ class Lab:
 
         The admin account goes over the socket. ``options`` are pymysql's.
         """
-        raise NotImplementedError
+        spec = self.plan.member(member)
+        who = account or self.accounts.app
+        where: dict[str, Any] = {"host": spec.host, "port": spec.port}
+        if who == self.accounts.admin:
+            where = {"unix_socket": str(spec.socket)}
+        settings = {"connect_timeout": 5, "read_timeout": 30, "autocommit": True, **options}
+        with self.inside(at):
+            return pymysql.connect(user=who.user, password=who.password, **where, **settings)
 
-    # -- the network ------------------------------------------------------------------------------
 
-    def cut(self, a: str, b: str, one_way: bool = False) -> None:
-        """Drop every frame from a to b, and back unless ``one_way``."""
-        raise NotImplementedError
-
-    def loss(self, a: str, b: str, share: float, one_way: bool = False) -> None:
-        """Drop frames by chance: ``share`` of 0 to 1. Takes the place of an earlier loss between them."""
-        raise NotImplementedError
-
-    def delay(self, a: str, b: str, ms: float, jitter_ms: float = 0.0) -> None:
-        """Hold back what goes from a to b, and back, each way for ``ms`` and up to ``jitter_ms`` more."""
-        raise NotImplementedError
-
-    def heal(self, a: str | None = None, b: str | None = None) -> None:
-        """Undo cuts, losses and delays between a and b, both ways; all of a's without b; all without a."""
-        raise NotImplementedError
-
-    # -- hosts that hang --------------------------------------------------------------------------
-
-    def freeze(self, host: str) -> None:
-        """All processes of the host stand still, from one moment on."""
-        raise NotImplementedError
-
-    def thaw(self, host: str) -> None:
-        raise NotImplementedError
-
-    def freeze_server(self, member: str) -> None:
-        """SIGSTOP to the server alone.
-
-        :raises Refused: it does not run
-        """
-        raise NotImplementedError
-
-    def thaw_server(self, member: str) -> None:
-        """SIGCONT; nothing where it does not run."""
-        raise NotImplementedError
-
-    # -- disks: each member has one, with its data, binary logs, error log and its agent's state ----
-
-    def disk_full(self, host: str) -> None:
-        """Leave nothing of the member's disk."""
-        raise NotImplementedError
-
-    def disk_free(self, host: str) -> None:
-        raise NotImplementedError
-
-    def disk_stall(self, host: str) -> None:
-        """Every write and fsync to the member's disk hangs in the kernel: not even SIGKILL ends who waits there."""
-        raise NotImplementedError
-
-    def disk_go(self, host: str) -> None:
-        raise NotImplementedError
-
-    # -- processes that die: killing what does not run is Refused ------------------------------------
-
-    def kill_server(self, member: str) -> None:
-        """SIGKILL; returns as soon as it is sent."""
-        raise NotImplementedError
-
-    def kill_agent(self, member: str) -> None:
-        raise NotImplementedError
-
-    def start_agent(self, member: str) -> None:
-        raise NotImplementedError
-
-    def kill_manager(self, manager: str) -> None:
-        raise NotImplementedError
-
-    def stop_manager(self, manager: str) -> None:
-        """SIGTERM: it may hand leadership away. Returns when it has ended."""
-        raise NotImplementedError
-
-    def start_manager(self, manager: str) -> None:
-        raise NotImplementedError
-
-    def kill_etcd(self, node: str) -> None:
-        raise NotImplementedError
-
-    def start_etcd(self, node: str) -> None:
-        raise NotImplementedError
-
-    def kill_host(self, host: str) -> None:
-        """SIGKILL to every process of the host at once, as when its power fails; its disk keeps what was written."""
-        raise NotImplementedError
-
-    def start_host(self, host: str) -> None:
-        """Start the host's own daemons again: all that do not run."""
-        raise NotImplementedError
+def remove_quietly(lab: Lab) -> None:
+    """End it and forget it, whatever state it is in; for cleaning up on the way out."""
+    for _ in range(3):
+        try:
+            lab.down(remove=True)
+        except (HoldfastError, OSError):
+            time.sleep(0.2)
+        else:
+            return

@@ -1,0 +1,85 @@
+"""Asking the managers of a lab, from beside the bridge: which one leads, and what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from threading import Lock
+from typing import Any
+
+import httpx
+
+from holdfast.client import ManagerClient
+from holdfast.errors import Unreachable
+from holdfast.sandbox.lab.network import Network
+from holdfast.sandbox.lab.plan import MANAGER_PORT, Plan
+from holdfast.sandbox.spec import CLUSTER
+
+ANSWER_SECONDS = 1.0
+"""A frozen manager must not hold up the question to the next one."""
+
+Status = dict[str, Any]
+
+
+class Asking:
+    def __init__(self, plan: Plan, network: Network) -> None:
+        self._plan = plan
+        self._network = network
+        self._clients: dict[str, ManagerClient] = {}
+        self._http = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False)
+        self._lock = Lock()
+        self._last = plan.managers[0]
+
+    def client(self, manager: str) -> ManagerClient:
+        with self._lock:
+            if manager not in self._clients:
+                self._clients[manager] = ManagerClient(self._url(manager), self._token())
+            return self._clients[manager]
+
+    def status(self) -> tuple[str, Status]:
+        """The manager that leads, and its status.
+
+        :raises Unreachable: none does; says what each answered
+        """
+        said = []
+        for manager in self._in_turn():
+            try:
+                status = self._ask(manager)
+            except (httpx.HTTPError, ValueError) as error:
+                said.append(f"{manager}: {error or type(error).__name__}")
+                continue
+            if isinstance(status, dict):
+                self._last = manager
+                return manager, status
+            said.append(f"{manager}: {status}")
+        raise Unreachable(f"no manager leads ({'; '.join(said)})")
+
+    def close(self) -> None:
+        with self._lock:
+            for client in self._clients.values():
+                client.close()
+            self._clients.clear()
+
+    def _ask(self, manager: str) -> Status | str:
+        """Its status, or why it has none: another leads."""
+        url = f"{self._url(manager)}/v1/clusters/{CLUSTER}/status"
+        headers = {"Authorization": f"Bearer {self._token()}"}
+        with self._network.inside():
+            reply = self._http.get(url, headers=headers)
+        if reply.status_code != httpx.codes.OK:
+            return f"{reply.status_code} {reply.text.strip()[:200]}"
+        return dict(reply.json())
+
+    def _in_turn(self) -> Iterator[str]:
+        """The one that led when it was asked last comes first."""
+        first = self._last
+        yield first
+        yield from (name for name in self._plan.managers if name != first)
+
+    def _url(self, manager: str) -> str:
+        return f"http://{self._plan.address(manager)}:{MANAGER_PORT}"
+
+    def _token(self) -> str:
+        try:
+            return self._plan.token_file.read_text().strip()
+        except FileNotFoundError:
+            raise Unreachable(f"the lab in {self._plan.dir} was never started") from None

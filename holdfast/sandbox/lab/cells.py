@@ -1,0 +1,183 @@
+"""The processes of a host: who they are, and stopping and killing all of them at once.
+
+A process belongs to the host whose network it is in. To be frozen at one moment, those of a host are in a cgroup of the
+freezer as well, which children inherit; on a machine without that (cgroups v1) each gets SIGSTOP in turn.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from holdfast.errors import DeadlinePassed
+from holdfast.sandbox.lab.network import Network
+from holdfast.sandbox.lab.plan import Plan
+
+FREEZER = Path("/sys/fs/cgroup/freezer")
+FREEZE_SECONDS = 2.0
+KILL_SECONDS = 10.0
+
+_ENTER = 'echo $$ >"$0" && exec "$@"'
+
+
+class Cells:
+    def __init__(self, plan: Plan, network: Network, freezer: Path = FREEZER) -> None:
+        self._plan = plan
+        self._network = network
+        self._root = freezer / plan.cell_root if (freezer / "cgroup.procs").exists() else None
+
+    def make(self) -> None:
+        if self._root is not None:
+            for host in self._plan.hosts:
+                (self._root / host).mkdir(parents=True, exist_ok=True)
+
+    def remove(self) -> None:
+        """Take away what there is. Processes must have ended."""
+        if self._root is not None and self._root.is_dir():
+            for cell in [each for each in self._root.iterdir() if each.is_dir()]:
+                _remove(cell)
+            _remove(self._root)
+
+    def command(self, host: str, argv: Sequence[str]) -> list[str]:
+        enter = ["nsenter", f"--net={self._network.path(host)}", "--"]
+        cell = self._cell(host)
+        if cell is not None:
+            enter += ["sh", "-c", _ENTER, str(cell / "cgroup.procs")]
+        return [*enter, *argv]
+
+    def pids(self, host: str = "") -> list[int]:
+        """The host's processes that have not ended; without a host, those beside the bridge."""
+        try:
+            wanted = self._network.path(host).stat()
+        except FileNotFoundError:
+            return []
+        return [pid for pid in _all_pids() if _is_in(pid, wanted)]
+
+    def frozen(self, host: str) -> bool:
+        cell = self._cell(host)
+        if cell is not None:
+            with suppress(OSError):
+                return (cell / "freezer.state").read_text().strip() != "THAWED"
+            return False
+        states = {_state(pid) for pid in self.pids(host)}
+        return bool(states) and states <= {"T", ""}
+
+    def freeze(self, host: str) -> None:
+        """Returns once all stand still, but for those that hang in the kernel: they stop when they come out of it."""
+        cell = self._cell(host)
+        if cell is None:
+            self._signal(host, signal.SIGSTOP)
+            return
+        end = time.monotonic() + FREEZE_SECONDS
+        state = cell / "freezer.state"
+        state.write_text("FROZEN")
+        while state.read_text().strip() != "FROZEN" and time.monotonic() < end:
+            time.sleep(0.001)
+
+    def thaw(self, host: str) -> None:
+        cell = self._cell(host)
+        if cell is None:
+            self._signal(host, signal.SIGCONT)
+        else:
+            with suppress(FileNotFoundError):
+                (cell / "freezer.state").write_text("THAWED")
+
+    def kill(self, host: str, seconds: float = KILL_SECONDS) -> None:
+        """SIGKILL to all of the host's processes; returns when they have ended. A frozen host is thawed by it.
+
+        :raises DeadlinePassed: one hangs in the kernel, most likely on a disk that is stalled
+        """
+        with self._still(host):
+            fds = _opened(self.pids(host))
+            try:
+                for fd in fds.values():
+                    with suppress(ProcessLookupError):
+                        signal.pidfd_send_signal(fd, signal.SIGKILL)
+                self.thaw(host)
+                _wait_all(fds, seconds)
+            finally:
+                for fd in fds.values():
+                    os.close(fd)
+        if self.pids(host):  # one was just being started
+            self.kill(host, seconds)
+
+    @contextmanager
+    def _still(self, host: str) -> Iterator[None]:
+        """None of them runs, so that none sees another die."""
+        if self._cell(host) is not None and self.pids(host):
+            self.freeze(host)
+        try:
+            yield
+        finally:
+            self.thaw(host)
+
+    def _signal(self, host: str, number: signal.Signals) -> None:
+        for pid in self.pids(host):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+    def _cell(self, host: str) -> Path | None:
+        """None also for what is beside the bridge."""
+        if self._root is None or not host or not (self._root / host).is_dir():
+            return None
+        return self._root / host
+
+
+def _opened(pids: Sequence[int]) -> dict[int, int]:
+    fds = {}
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            fds[pid] = os.pidfd_open(pid)
+    return fds
+
+
+def _wait_all(fds: dict[int, int], seconds: float) -> None:
+    """:raises DeadlinePassed: names those that are still there"""
+    end = time.monotonic() + seconds
+    left = []
+    for pid, fd in fds.items():
+        poll = select.poll()
+        poll.register(fd, select.POLLIN)
+        if not poll.poll(max(0.0, end - time.monotonic()) * 1000):
+            left.append(str(pid))
+    if left:
+        raise DeadlinePassed(f"killing processes {', '.join(left)}", seconds)
+
+
+def _remove(cell: Path) -> None:
+    """A cgroup that was left a moment ago can be busy still."""
+    for _ in range(200):
+        try:
+            cell.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(0.01)
+        else:
+            return
+    cell.rmdir()
+
+
+def _all_pids() -> Iterator[int]:
+    with os.scandir("/proc") as entries:
+        yield from (int(entry.name) for entry in entries if entry.name.isdecimal())
+
+
+def _is_in(pid: int, namespace: os.stat_result) -> bool:
+    try:
+        found = os.stat(f"/proc/{pid}/ns/net")
+    except OSError:  # it has ended
+        return False
+    return (found.st_dev, found.st_ino) == (namespace.st_dev, namespace.st_ino)
+
+
+def _state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+    except OSError:
+        return ""

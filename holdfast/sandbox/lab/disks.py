@@ -1,0 +1,101 @@
+"""A disk for each member: ext4 in a file, through a loop device. It can be full, and it can stall.
+
+It is mounted at the member's folder: data, binary logs, temporary files, the server's log and the agent's state are on
+it, so that a full disk is full for all of them. The agent's own log is not, as little as a service manager's journal.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from holdfast.errors import DeadlinePassed, Refused
+from holdfast.sandbox.lab.plan import Plan
+from holdfast.sandbox.lab.tools import attempt, run
+
+IMAGE_BYTES = 3 << 30
+"""The file takes what is used of it."""
+FILLER = ".filler"
+_LEAST_BYTES = 4096
+
+
+class Disks:
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+
+    def make(self, host: str) -> None:
+        """Make the host's disk unless there is one, and mount it.
+
+        :raises Refused: the machine cannot
+        """
+        image, folder = self._plan.image(host), self.folder(host)
+        image.parent.mkdir(mode=0o700, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if not image.exists():
+            new = image.with_suffix(".new")
+            with new.open("wb") as file:
+                file.truncate(IMAGE_BYTES)
+            # tables that are zero already in a new file need no writing, now or later
+            options = "nodiscard,lazy_itable_init=0,lazy_journal_init=0,assume_storage_prezeroed=1"
+            run(["mkfs.ext4", "-q", "-m", "0", "-E", options, str(new)])
+            new.rename(image)
+        if not self.mounted(host):
+            # the loop device goes with the mount
+            run(["mount", "-o", "loop,noatime", str(image), str(folder)])
+            folder.chmod(0o700)
+
+    def folder(self, host: str) -> Path:
+        return self._plan.member(host).folder
+
+    def mounted(self, host: str) -> bool:
+        return str(self.folder(host)) in _mount_points()
+
+    def remove(self, host: str) -> None:
+        """Unmount it. Who works on it must have ended, and it must go.
+
+        :raises Refused: somebody else is still at work on it
+        """
+        while self.mounted(host):
+            run(["umount", str(self.folder(host))])
+
+    # -- faults -----------------------------------------------------------------------------------
+
+    def fill(self, host: str) -> None:
+        """Leave nothing, however much others write meanwhile."""
+        folder = self._mounted(host)
+        with (folder / FILLER).open("ab") as file:
+            step = IMAGE_BYTES
+            while step >= _LEAST_BYTES:
+                end = file.seek(0, os.SEEK_END)
+                try:
+                    os.posix_fallocate(file.fileno(), end, step)
+                except OSError:  # ENOSPC: the file may be longer now for all that
+                    step //= 2
+
+    def full(self, host: str) -> bool:
+        return (self.folder(host) / FILLER).exists()
+
+    def free(self, host: str) -> None:
+        with suppress(FileNotFoundError):
+            (self._mounted(host) / FILLER).unlink()
+
+    def stall(self, host: str) -> None:
+        """:raises Refused: it stalls already"""
+        run(["fsfreeze", "--freeze", str(self._mounted(host))])
+
+    def go(self, host: str) -> None:
+        """Nothing where it does not stall."""
+        if self.mounted(host):
+            with suppress(DeadlinePassed):
+                attempt(["fsfreeze", "--unfreeze", str(self.folder(host))])
+
+    def _mounted(self, host: str) -> Path:
+        if not self.mounted(host):
+            raise Refused(f"the disk of {host} is not there: the lab is down")
+        return self.folder(host)
+
+
+def _mount_points() -> set[str]:
+    lines = Path("/proc/self/mounts").read_text().splitlines()
+    return {line.split(" ")[1].encode().decode("unicode_escape") for line in lines}

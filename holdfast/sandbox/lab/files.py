@@ -1,0 +1,78 @@
+"""The files of a lab: configurations, passwords, and what is on the members' disks."""
+
+from __future__ import annotations
+
+import secrets
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import yaml
+
+from holdfast.config.schema import AgentConfig
+from holdfast.config.settings import nested
+from holdfast.sandbox import trees
+from holdfast.sandbox.accounts import Accounts
+from holdfast.sandbox.files import member_settings, write_member, write_secret
+from holdfast.sandbox.lab.disks import Disks
+from holdfast.sandbox.lab.plan import ETCD_PORT, MANAGER_PORT, Plan
+from holdfast.sandbox.spec import CLUSTER, MemberSpec
+from holdfast.sandbox.template import copy_template, make_template
+from holdfast.sandbox.trees import ServerTree
+
+
+def write_files(plan: Plan, accounts: Accounts, disks: Disks) -> None:
+    """Make all that the daemons need, disks mounted; what exists is written anew, but for data.
+
+    :raises BadInput: there is no server of this flavor
+    :raises Refused: a disk or a data directory could not be made
+    """
+    tree = trees.find(plan.flavor.value, plan.binary)
+    for folder in (plan.sockets, plan.dir / "logs", *(plan.dir / each for each in plan.managers)):
+        folder.mkdir(mode=0o700, exist_ok=True)
+    for node in plan.etcds:
+        plan.etcd_data(node).mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not plan.token_file.exists():
+        write_secret(plan.token_file, secrets.token_hex(24))
+    write_secret(plan.dir / "app.password", accounts.app.password)
+    for name in plan.managers:
+        text = yaml.safe_dump(manager_settings(plan, name), sort_keys=False)
+        plan.manager_config(name).write_text(text)
+    template = make_template(tree, accounts.statements(tree.flavor))
+
+    def furnish(member: MemberSpec) -> None:
+        disks.make(member.name)
+        write_member(plan, member, tree, accounts, agent_extras(plan, tree))
+        if not member.datadir.exists():
+            copy_template(template, member.datadir)
+
+    with ThreadPoolExecutor(len(plan.members)) as pool:
+        list(pool.map(furnish, plan.members))
+
+
+def agent_extras(plan: Plan, tree: ServerTree) -> dict[str, Any]:
+    """What an agent's file says only here."""
+    found: dict[str, Any] = {"insecure_token": True}
+    if plan.gate and "lease" in AgentConfig.model_fields:
+        found["lease"] = {"gate": "nftables", "nft_command": list(trees.companion("nft"))}
+    return found
+
+
+def manager_settings(plan: Plan, name: str) -> dict[str, Any]:
+    """What a manager's ``manager.yaml`` says."""
+    listen = f"{plan.address(name)}:{MANAGER_PORT}"
+    shared: dict[str, Any] = {"store": str(plan.dir / name / "store.db")}
+    if plan.etcds:
+        endpoints = [f"http://{plan.address(node)}:{ETCD_PORT}" for node in plan.etcds]
+        shared = {"name": name, "url": f"http://{listen}", "store": {"endpoints": endpoints}}
+    cluster: dict[str, Any] = {"name": CLUSTER}
+    if plan.settings:
+        cluster["settings"] = nested(plan.settings)
+    cluster["members"] = [member_settings(member) for member in plan.members]
+    return {
+        "listen": listen,
+        "insecure_token": True,
+        "token_file": str(plan.token_file),
+        "agent_token_file": str(plan.token_file),
+        **shared,
+        "clusters": [cluster],
+    }

@@ -1,0 +1,236 @@
+"""What a lab is made of, and the names of all that it makes on the machine: everything follows from its saved file.
+
+The file is written before anything is made, so that whatever there is can be found and taken away.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from holdfast.core.gtid import Flavor
+from holdfast.errors import BadInput
+from holdfast.sandbox.spec import MOST_MEMBERS, MemberSpec, checked
+
+NETWORK = "10.86.0"
+PREFIX_BITS = 24
+SERVER_PORT, AGENT_PORT, MANAGER_PORT, ETCD_PORT, ETCD_PEER_PORT = 3306, 7401, 7400, 2379, 2380
+MOST_MANAGERS = 5
+CLIENT = "client"
+_MEMBERS_FROM, _MANAGERS_FROM, _ETCD_FROM, _CLIENT_AT, _BRIDGE_AT = 1, 11, 21, 31, 254
+"""The last numbers of addresses."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """:ivar id: unique on this machine; part of every name
+    :ivar managers: as many etcd nodes too, where it is more than one
+    :ivar settings: of the managers' file, by dotted key
+    :ivar gate: whether agents have the kernel close the server's port when the lease ends
+    """
+
+    dir: Path
+    id: str
+    flavor: Flavor
+    size: int
+    manager_count: int
+    binary: Path | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    gate: bool = True
+
+    # -- who is there -----------------------------------------------------------------------------
+
+    @property
+    def members(self) -> tuple[MemberSpec, ...]:
+        return tuple(
+            MemberSpec(
+                name=f"m{number}",
+                number=number,
+                folder=self.dir / f"m{number}",
+                socket=self.sockets / f"m{number}.sock",
+                port=SERVER_PORT,
+                agent_port=AGENT_PORT,
+                host=_address(_MEMBERS_FROM + number - 1),
+            )
+            for number in range(1, self.size + 1)
+        )
+
+    @property
+    def managers(self) -> tuple[str, ...]:
+        return tuple(f"manager{number}" for number in range(1, self.manager_count + 1))
+
+    @property
+    def etcds(self) -> tuple[str, ...]:
+        if self.manager_count == 1:
+            return ()
+        return tuple(f"etcd{number}" for number in range(1, self.manager_count + 1))
+
+    @property
+    def hosts(self) -> tuple[str, ...]:
+        return (*(member.name for member in self.members), *self.managers, *self.etcds, CLIENT)
+
+    def member(self, name: str) -> MemberSpec:
+        """:raises BadInput: there is none of that name"""
+        for member in self.members:
+            if member.name == name:
+                return member
+        raise _unknown("member", name, [member.name for member in self.members])
+
+    def check_host(self, name: str, among: tuple[str, ...] = ()) -> str:
+        """The name itself.
+
+        :raises BadInput: it is none of ``among``, or of all hosts
+        """
+        known = among or self.hosts
+        if name not in known:
+            raise _unknown("host", name, known)
+        return name
+
+    def group(self, text: str, other: str = "") -> tuple[str, ...]:
+        """The hosts that ``"m1"``, ``"m1,m2"`` or ``"all"`` stand for.
+
+        :param other: the group on the other side, which ``"all"`` leaves out
+        :raises BadInput: there is no such host
+        """
+        if text == "all":
+            left_out = self.group(other) if other and other != "all" else ()
+            return tuple(host for host in self.hosts if host not in left_out)
+        return tuple(self.check_host(name.strip()) for name in text.split(","))
+
+    # -- where they are ---------------------------------------------------------------------------
+
+    def address(self, host: str) -> str:
+        """:raises BadInput: there is no such host"""
+        self.check_host(host)
+        if host in self.managers:
+            return _address(_MANAGERS_FROM + self.managers.index(host))
+        if host in self.etcds:
+            return _address(_ETCD_FROM + self.etcds.index(host))
+        if host == CLIENT:
+            return _address(_CLIENT_AT)
+        return self.member(host).host
+
+    @property
+    def bridge_address(self) -> str:
+        return _address(_BRIDGE_AT)
+
+    def namespace(self, host: str) -> str:
+        return f"hf{self.id}-{host}"
+
+    @property
+    def bridge_namespace(self) -> str:
+        return f"hf{self.id}-net"
+
+    @property
+    def cell_root(self) -> str:
+        """The name of the folder of its cgroups."""
+        return f"hf{self.id}"
+
+    # -- its files --------------------------------------------------------------------------------
+
+    @property
+    def sockets(self) -> Path:
+        """Short, as a socket's path must be below 108 bytes."""
+        return Path(f"/tmp/holdfast-{self.id}")
+
+    @property
+    def token_file(self) -> Path:
+        return self.dir / "token"
+
+    def image(self, host: str) -> Path:
+        return self.dir / "disks" / f"{host}.img"
+
+    def log(self, host: str) -> Path:
+        """Of the host's own daemon: beside the disks, as a service manager would keep it."""
+        return self.dir / "logs" / f"{host}.log"
+
+    def manager_config(self, manager: str) -> Path:
+        return self.dir / manager / "manager.yaml"
+
+    def etcd_data(self, node: str) -> Path:
+        return self.dir / node / "data"
+
+
+def new_plan(
+    folder: Path,
+    flavor: Flavor,
+    size: int,
+    managers: int,
+    binary: Path | None,
+    settings: Mapping[str, Any] | None,
+    gate: bool,
+) -> Plan:
+    """:raises BadInput: the folder holds something else, or a number is out of bounds"""
+    folder = folder.absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput("--dir", f"{folder} is not empty, and holds no lab")
+    if not 1 <= size <= MOST_MEMBERS:
+        raise BadInput("--members", f"must be from 1 to {MOST_MEMBERS}, not {size}")
+    if not 1 <= managers <= MOST_MANAGERS:
+        raise BadInput("--managers", f"must be from 1 to {MOST_MANAGERS}, not {managers}")
+    found = checked(settings, size)
+    own = binary and binary.absolute()
+    return Plan(folder, secrets.token_hex(3), flavor, size, managers, own, found, gate)
+
+
+def saved_path(folder: Path) -> Path:
+    return folder / "lab.json"
+
+
+def write_saved(plan: Plan) -> None:
+    fields = {key: value for key, value in asdict(plan).items() if key != "dir"}
+    path = saved_path(plan.dir)
+    new = path.with_name(path.name + ".new")
+    new.write_text(json.dumps(fields, indent=1, default=str) + "\n")
+    new.replace(path)
+
+
+def read_saved(folder: Path) -> Plan:
+    """:raises BadInput: there is no lab in that folder, or its file is damaged"""
+    path = saved_path(folder.absolute())
+    try:
+        saved = json.loads(path.read_text())
+        plan = Plan(
+            dir=folder.absolute(),
+            id=str(saved["id"]),
+            flavor=Flavor(saved["flavor"]),
+            size=int(saved["size"]),
+            manager_count=int(saved["manager_count"]),
+            binary=Path(saved["binary"]) if saved["binary"] else None,
+            settings=dict(saved["settings"]),
+            gate=bool(saved["gate"]),
+        )
+    except FileNotFoundError:
+        raise BadInput(
+            "--dir", f"there is no lab in {folder}: make one with holdfast sandbox up --hosts"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput("--dir", f"cannot read {path}: {error}") from None
+    if not plan.id.isalnum() or len(plan.id) > 8:
+        raise BadInput("--dir", f"cannot read {path}: {plan.id!r} is no lab's id")
+    return plan
+
+
+def refuse_other(plan: Plan, wanted: Mapping[str, Any]) -> None:
+    """:raises BadInput: the lab was made in another way; names the option"""
+    for key, value in wanted.items():
+        has = getattr(plan, key)
+        if has != value:
+            option = {"size": "members", "manager_count": "managers", "flavor": "server"}
+            raise BadInput(
+                f"--{option.get(key, key)}",
+                f"the lab in {plan.dir} was made with {has}, not {value}: give it the same, choose "
+                "another --dir, or remove it with holdfast sandbox down --remove",
+            )
+
+
+def _address(number: int) -> str:
+    return f"{NETWORK}.{number}"
+
+
+def _unknown(kind: str, name: str, known: tuple[str, ...] | list[str]) -> BadInput:
+    return BadInput(kind, f"there is no {name!r} in this lab: it has {', '.join(known)}")
