@@ -108,6 +108,7 @@ class _Writer:
     """The transactions of one writer, by their place in its order.
 
     :ivar of: the place of the transaction that each row belongs to
+    :ivar kept: by place: a read may have seen any row of it: nothing refused it, and every server holds it
     :ivar seen_at: when the first read ended that saw it
     """
 
@@ -123,13 +124,22 @@ class _Writer:
             for number in range(write.first, write.last + 1)
         }
         self.lasts = [write.last for write in self.writes]
+        self.kept = [write.outcome is not Outcome.REFUSED for write in self.writes]
         self.seen_at = [NEVER] * len(self.writes)
         self.acked_at = [
             write.end if write.outcome is Outcome.OK else NEVER for write in self.writes
         ]
 
+    def sound(self, place: int, read: Read) -> bool:
+        """Whether that read may have seen it, which is noted."""
+        if not self.kept[place] or self.writes[place].begin > read.end:
+            return False
+        self.note(place, read.end)
+        return True
+
     def note(self, place: int, at: float) -> None:
-        self.seen_at[place] = min(self.seen_at[place], at)
+        if at < self.seen_at[place]:
+            self.seen_at[place] = at
 
     def close(self) -> None:
         """All reads are noted: from when on must each transaction be seen?"""
@@ -184,6 +194,8 @@ def _kept(writers: dict[int, _Writer], ending: Ending) -> Iterator[Violation]:
             for place, write in enumerate(writer.writes):
                 rows = writer.rows(place)
                 there = sum(number in held for number in rows)
+                if there < len(rows):
+                    writer.kept[place] = False
                 if there and write.outcome is Outcome.REFUSED:
                     yield Violation(Kind.REVIVED, f"{writer.tell(place)}: {server} holds it")
                 elif there < len(rows) and write.outcome is Outcome.OK:
@@ -195,9 +207,13 @@ def _kept(writers: dict[int, _Writer], ending: Ending) -> Iterator[Violation]:
 def _noted(writers: dict[int, _Writer], ending: Ending, read: Read) -> Iterator[Violation]:
     """(d): what one read saw by itself; it is noted when it was seen."""
     for window in read.windows:
+        writer = writers.get(window.writer)
         for number in window.seen:
+            place = writer.of.get(number, -1) if writer else -1
+            if writer and place >= 0 and writer.sound(place, read):
+                continue
             yield from _sighting(writers, ending, read, window.writer, number)
-        if (writer := writers.get(window.writer)) is not None:
+        if writer:
             yield from _torn(writer, read, window)
     for name, head in (read.heads or {}).items():
         yield from _sighting(writers, ending, read, name, head)
@@ -242,7 +258,8 @@ def _torn(writer: _Writer, read: Read, window: Window) -> Iterator[Violation]:
     seen = set(window.seen)
     places = {place for number in seen if (place := writer.of.get(number)) is not None}
     for place in places:
-        if not seen.issuperset(writer.rows(place, window.low)):
+        write = writer.writes[place]
+        if write.first < write.last and not seen.issuperset(writer.rows(place, window.low)):
             yield Violation(Kind.TORN, f"{writer.tell(place)}: {_told(read)} saw a part of it")
 
 

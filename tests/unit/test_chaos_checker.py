@@ -186,13 +186,13 @@ def test_all_violations_are_counted_but_only_the_first_told() -> None:
     assert not verdict.good
 
 
-def test_a_hundred_thousand_operations_take_seconds() -> None:
+def test_fifty_thousand_operations_take_seconds() -> None:
     writes = [
-        write(n, n / 50, n / 50 + 0.01, writer=name) for name in range(1, 9) for n in range(1, 8001)
+        write(n, n / 50, n / 50 + 0.01, writer=name) for name in range(1, 9) for n in range(1, 4001)
     ]
-    kept = {name: tuple(range(1, 8001)) for name in range(1, 9)}
+    kept = {name: tuple(range(1, 4001)) for name in range(1, 9)}
     reads = []
-    for index in range(40000):
+    for index in range(20000):
         begin = index / 250
         head = int((begin - 0.011) * 50) if begin > 0.011 else 0
         low = max(0, head - 50)
@@ -201,7 +201,7 @@ def test_a_hundred_thousand_operations_take_seconds() -> None:
     end = Ending({name: Holding(kept) for name in ("m1", "m2", "m3")}, 1.0, ("m1",))
     began = time.perf_counter()
     assert check(History(writes, reads), end).counts == {}
-    assert time.perf_counter() - began < 15
+    assert time.perf_counter() - began < 10
 
 
 def test_a_history_comes_back_from_its_file(tmp_path: Path) -> None:
