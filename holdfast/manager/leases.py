@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast.core.cluster import Cluster
 from holdfast.core.lease import Electorate, electorate
 from holdfast.core.record import Record, Step
 from holdfast.core.timing import surely_over
-from holdfast.wire import Grant, StateReply
+from holdfast.wire import Grant
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,9 +24,13 @@ class _Answer:
 
 class Leases:
     """Grants leases to one cluster's primary. What a manager before this one may have granted counts as granted by it
-    at the moment when it began to lead."""
+    at the moment when it began to lead.
 
-    def __init__(self) -> None:
+    :param clock: ours, monotonic, in seconds
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._answers: dict[str, _Answer] = {}
         self._over: dict[str, float] = {}
         self._before = 0.0
@@ -36,7 +41,7 @@ class Leases:
 
     def begin(self, longest: float) -> None:
         """This manager leads from now on; ``longest`` is the longest lease that another may have granted."""
-        self._before = surely_over(time.monotonic(), longest)
+        self._before = surely_over(self._clock(), longest)
 
     def allow(self, cluster: Cluster, record: Record | None, until: float) -> None:
         """Grant leases to the recorded primary as long as nobody is to take its place.
@@ -56,16 +61,16 @@ class Leases:
         """Grant nothing more."""
         self._holder, self._electorate = "", None
 
-    def answered(self, member: str, reply: StateReply) -> None:
-        """Take note of the clock in an agent's answer, the moment it has come."""
-        self._answers[member] = _Answer(reply.run, reply.clock, time.monotonic())
+    def answered(self, member: str, run: str, clock: float) -> None:
+        """Take note of what an agent's clock showed in its answer, the moment it has come."""
+        self._answers[member] = _Answer(run, clock, self._clock())
 
     def grant(self, member: str) -> Grant | None:
         """What goes with the next request to this member; it counts as granted from now on."""
         known, answer = self._electorate, self._answers.get(member)
         if known is None or answer is None or member != self._holder or not answer.run:
             return None
-        if not self._lease or time.monotonic() >= self._until:
+        if not self._lease or self._clock() >= self._until:
             return None
         over = surely_over(answer.at, self._lease)
         self._over[member] = max(over, self._over.get(member, 0.0))

@@ -89,7 +89,7 @@ class Observer:
                 self._lost(name, f"another member answers there: {reply.state.name}")
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            self.leases.answered(name, reply)
+            self.leases.answered(name, reply.run, reply.clock)
             self.accept(reply.state, reply.version)
 
     def _lost(self, name: str, reason: str, gone: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import replace
 
@@ -13,7 +14,11 @@ from holdfast.core.pulse import Pulse, felt, lapses
 from holdfast.core.record import Record, from_json, to_json
 from holdfast.core.settings import Mode, Settings
 from holdfast.core.view import Seen, ServerStatus, Sighting, Unseen, View
-from tests.model.world import World
+from holdfast.manager.leases import Leases
+from tests.model.world import MANAGER, World
+
+PACES = [0.0] * 8 + [0.02] * 8 + [0.1, 0.1, 0.4]
+"""Seconds that pass between two events."""
 
 STORM = {
     "write": 30,
@@ -25,7 +30,9 @@ STORM = {
     "late": 3,
     "freeze": 1,
     "cut": 1,
-    "heal": 2,
+    "heal": 3,
+    "halt": 1,
+    "part": 1,
 }
 """What happens in a storm, and how often."""
 
@@ -44,10 +51,10 @@ class Run:
         self.rng = random.Random(seed)
         self.world = World(self.rng, members, flavor, settings)
         self.pulses: dict[str, Pulse] = {}
+        self.leases = Leases(lambda: self.world.now)
         self.stored = ""
         self.known: dict[str, Sighting] = {}
         self.late: list[tuple[str, int, Command]] = []
-        self.now = 0.0
         self.reason = ""
         self.well = False
         self.steps = 0
@@ -58,17 +65,24 @@ class Run:
         return from_json(self.stored) if self.stored else None
 
     def look(self, name: str) -> None:
-        host = self.world.hosts[name]
-        if host.agent_up:
-            self.known[name] = Seen(host.state(), self.now)
-        elif not isinstance(self.known.get(name), Unseen):
-            self.known[name] = Unseen("gone", self.now)
+        host, now = self.world.hosts[name], self.world.now
+        known = self.known.get(name)
+        if self.world.reachable(name):
+            self.world.watch(name, self.leases.grant(name))
+            self.known[name] = Seen(host.state(now), now)
+            self.leases.answered(name, str(host.agent_run), now)
+        elif isinstance(known, Unseen):
+            self.known[name] = replace(known, agent_gone=known.agent_gone or not host.agent_up)
+        else:
+            since, last = (known.at, known.state) if known else (now, None)
+            self.known[name] = Unseen("gone", since, last, not host.agent_up)
 
     def steps_now(self) -> tuple[Save | Send, ...]:
         """What the manager decides, on what it knows."""
-        self.now += 0.2
-        view = View(dict(self.known), self.now)
         record = self.record
+        over = self.leases.over(list(self.world.hosts))
+        view = View(dict(self.known), self.world.now, leases=over, date=self.world.now)
+        self.leases.allow(self.world.cluster, record, math.inf)
         if record:
             self.pulses = felt(self.pulses, record.primary, view)
             view = replace(view, lapses=lapses(self.pulses))
@@ -100,6 +114,8 @@ class Run:
 
     def send(self, name: str, term: int, command: Command, interrupted: bool) -> None:
         try:
+            if self.world.reachable(name):
+                self.world.watch(name, self.leases.grant(name))
             self.world.execute(name, term, command, interrupted)
         except ValueError:
             return
@@ -107,6 +123,7 @@ class Run:
 
     def manage(self) -> None:
         """Look at everything, decide, carry it out."""
+        self.world.pass_time(0.2)
         for name in self.world.hosts:
             self.look(name)
         for step in self.steps_now():
@@ -131,12 +148,20 @@ class Run:
         """The one before it may still have commands under way."""
         self.known = {}
         self.pulses = {}
+        self.leases = Leases(lambda: self.world.now)
         if record := self.record:
+            self.leases.begin(max(record.lease, self.world.settings.timing.lease))
             self.stored = to_json(replace(record, term=record.term + 1))
 
     def storm(self) -> None:
         """One random event."""
         world, rng = self.world, self.rng
+        world.pass_time(rng.choice(PACES))
+        for each in world.hosts.values():
+            if rng.random() < 0.03:
+                each.halted = False
+                if not each.agent_up:
+                    each.begin_agent(world.now)
         host = rng.choice(list(world.hosts.values()))
         match rng.choices(
             [*STORM],
@@ -150,8 +175,10 @@ class Run:
                 self.manage_badly()
             case "crash" if host.status is not ServerStatus.DOWN:
                 host.crash()
-            case "agent":
-                host.agent_up = not host.agent_up
+            case "agent" if world.reachable(host.name):
+                # not while it is cut off: then nobody knows that its lease is not enforced
+                host.agent_up = False
+                self.look(host.name)
             case "manager":
                 self.new_manager()
             case "freeze" if host.up:
@@ -161,15 +188,21 @@ class Run:
                 world.cut ^= {pair}
             case "heal":
                 self.mend()
+            case "halt" if host.agent_up:
+                host.halted = True
+            case "part" if host.agent_up:
+                world.cut |= {frozenset({host.name, MANAGER})}
+                if rng.random() < 0.6:
+                    world.part(host.name)
             case "late" if self.late:
                 self.send(*self.late.pop(rng.randrange(len(self.late))), interrupted=False)
 
     def check(self) -> None:
         """One writer, the recorded one, and it has everything that was ever acknowledged."""
         record = self.record
-        open_hosts = [h for h in self.world.hosts.values() if h.up and h.writable]
-        assert len(open_hosts) <= 1, f"two writers: {[h.name for h in open_hosts]}"
-        for host in open_hosts:
+        answering = [h for h in self.world.hosts.values() if h.answers(self.world.now)]
+        assert len(answering) <= 1, f"two primaries: {[h.name for h in answering]}"
+        for host in answering:
             missing = set(self.world.acknowledged) - set(host.binlog)
             assert not missing, f"{host.name} is open without acknowledged {missing}"
             assert record
@@ -189,13 +222,14 @@ class Run:
         """Nothing is frozen or cut off any more."""
         self.world.cut.clear()
         for host in self.world.hosts.values():
-            host.frozen = False
+            host.frozen = host.halted = False
 
     def calm(self) -> None:
         """Everything is mended: the cluster must become well, but for members with errant data."""
         self.mend()
         for host in self.world.hosts.values():
-            host.agent_up = True
+            if not host.agent_up:
+                host.begin_agent(self.world.now)
         for _ in range(400):
             self.manage()
             for _ in range(20):

@@ -29,6 +29,24 @@ def failover(run: Run) -> None:
     hosts["m1"].crash()
 
 
+def frozen_primary(run: Run) -> None:
+    """Its agent lives, and kills it; it thaws in the middle of it all, should it not be dead by then."""
+    write(run, 6)
+    run.world.hosts["m1"].frozen = True
+
+
+def frozen_host(run: Run) -> None:
+    """Agent and server stop together; after a while both go on."""
+    write(run, 6)
+    run.world.hosts["m1"].halted = True
+
+
+def lost_primary(run: Run) -> None:
+    """Nobody but its clients reaches its host."""
+    write(run, 6)
+    run.world.part("m1")
+
+
 def restart_in_place(run: Run) -> None:
     """The primary dies together with a voter: nobody may take over."""
     write(run, 6)
@@ -151,6 +169,9 @@ def whole(run: Run) -> None:
     "disaster",
     [
         failover,
+        frozen_primary,
+        frozen_host,
+        lost_primary,
         restart_in_place,
         power_cut,
         replica_crash,
@@ -186,6 +207,7 @@ def _interrupted(run: Run, at: int, broken: str) -> bool:
             return False
         if round_number == 100:
             run.mend()
+        run.world.pass_time(0.2)
         for name in run.world.hosts:
             run.look(name)
         for step in run.steps_now():

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from holdfast.agent.tenure import Due, Tenure
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import (
     Bar,
@@ -42,8 +43,11 @@ from holdfast.core.view import (
     Tail,
     TailVerdict,
 )
+from holdfast.wire import Grant
 
 GAP = 1000
+MANAGER = "manager"
+"""In ``World.cut``: where the managers are."""
 
 
 class Transaction(NamedTuple):
@@ -92,6 +96,27 @@ class Host:
     strange: bool = False
     tail: Tail = field(default_factory=Tail)
     agent_up: bool = True
+    halted: bool = False
+    tenure: Tenure = field(default_factory=Tenure)
+    agent_run: int = 1
+    vouched_until: float = 0.0
+    heard_at: float = 0.0
+    refused: bool = False
+
+    def begin_agent(self, now: float) -> None:
+        """Another run of the agent: of its lease it knows the electorate, on disk, and of its word nothing."""
+        self.agent_run += 1
+        self.agent_up = True
+        self.promised = 0
+        self.tenure = Tenure(self.tenure.known)
+        self.vouched_until = now + self.tenure.length
+        if self.up and self.writable and self.tenure.known:
+            self.tenure.enforce(now, grace=True)
+
+    def answers(self, now: float) -> bool:
+        """Whether a client that takes it for the primary gets an answer."""
+        leased = not self.tenure.enforced or self.tenure.held(now)
+        return self.up and self.writable and not self.frozen and not self.halted and leased
 
     @property
     def up(self) -> bool:
@@ -115,7 +140,8 @@ class Host:
             return ",".join(f"{stream}-{number}" for stream, number in state.items())
         return ",".join(f"{stream}:{number}" for stream, number, _ in transactions)
 
-    def state(self) -> MemberState:
+    def state(self, now: float) -> MemberState:
+        vouched = max(0.0, self.vouched_until - now)
         if not self.up:
             return MemberState(
                 self.name,
@@ -128,6 +154,7 @@ class Host:
                 last_applied=self.last_applied,
                 tail=self.tail,
                 unfit=self.unfit,
+                vouched=vouched,
             )
         committed = [t for t in self.binlog if t not in self.pending]
         applied = self.binlog if self.flavor is Flavor.MARIADB else committed
@@ -153,6 +180,8 @@ class Host:
                 else Receiver.ON,
                 self.applying,
                 purged=self.strange,
+                unheard=now - self.heard_at if self.receiving else 0.0,
+                refused=self.refused,
             ),
             semi_sync=SemiSync(
                 self.source_on,
@@ -165,6 +194,7 @@ class Host:
             ),
             barred=tuple(sorted(self.barred)),
             silent_seconds=9.0 if self.frozen else 0.0,
+            vouched=vouched,
             suspects=("app.t",) if self.suspect else (),
             unfit=self.unfit,
         )
@@ -179,6 +209,7 @@ class Host:
         self.relay = []
         self.strange = False
         self.tail = Tail()
+        self.tenure.release()
 
     def next(self, content: int) -> Transaction:
         numbers = [
@@ -205,6 +236,7 @@ class World:
         self.hosts = {f"m{i}": Host(f"m{i}", i, flavor) for i in range(1, members + 1)}
         self.acknowledged: list[Transaction] = []
         self.written = 0
+        self.now = 0.0
 
     @property
     def cluster(self) -> Cluster:
@@ -221,9 +253,66 @@ class World:
             and host.receiving
             and not host.frozen
             and not source.frozen
+            and not host.halted
+            and not source.halted
             and f"repl_{host.name}" not in source.barred
             and frozenset({host.name, source.name}) not in self.cut
         )
+
+    def pass_time(self, seconds: float) -> None:
+        """Agents look at their clocks, and replicas hear their sources or do not."""
+        self.now += seconds
+        for host in self.hosts.values():
+            if host.halted:
+                continue
+            source = self.hosts.get(host.source.partition(":")[0])
+            host.refused = False
+            if source and self.connected(host, source):
+                host.heard_at = self.now
+            elif source and host.receiving and self.linked(host, source) and not host.frozen:
+                host.refused = source.status is ServerStatus.DOWN
+            if host.agent_up:
+                self.keep(host)
+
+    def keep(self, host: Host) -> None:
+        """The agent's keeper: asks, and kills its server when the lease is over."""
+        tenure, known = host.tenure, host.tenure.known
+        match tenure.due(self.now):
+            case Due.FENCE:
+                host.crash()
+            case Due.ASK if known:
+                question = tenure.ask(self.now)
+                for name in known.agents:
+                    peer = self.hosts.get(name)
+                    if peer and self.linked(host, peer) and self.vouch(peer, host):
+                        peer.vouched_until = max(peer.vouched_until, self.now + tenure.length)
+                        tenure.vouched(name, question)
+
+    def part(self, name: str) -> None:
+        """Cut a host off from managers and members; its clients reach it still."""
+        others = {*self.hosts, MANAGER} - {name}
+        self.cut |= {frozenset({name, each}) for each in others}
+
+    def linked(self, one: Host, other: Host) -> bool:
+        return not other.halted and frozenset({one.name, other.name}) not in self.cut
+
+    def vouch(self, peer: Host, primary: Host) -> bool:
+        follows = peer.up and peer.receiving and peer.source == f"{primary.name}:3306"
+        return peer.agent_up and follows and not peer.promised
+
+    def reachable(self, name: str) -> bool:
+        """Whether a manager can talk to its agent."""
+        host = self.hosts[name]
+        return host.agent_up and not host.halted and frozenset({name, MANAGER}) not in self.cut
+
+    def watch(self, name: str, grant: Grant | None) -> None:
+        """A manager's poll, or what comes with its command: its grant takes effect."""
+        host = self.hosts[name]
+        if grant and grant.run == str(host.agent_run) and grant.term >= host.term:
+            host.tenure.entrust(grant.electorate)
+            if host.up and host.writable and not host.tenure.enforced:
+                host.tenure.enforce(self.now, grace=False)
+            host.tenure.grant(self.now, grant.until, grant.lease)
 
     def replicas(self, source: Host) -> list[Host]:
         return [h for h in self.hosts.values() if self.connected(h, source)]
@@ -233,7 +322,7 @@ class World:
     def write(self) -> None:
         """A client writes to every server that lets it."""
         for host in self.hosts.values():
-            if host.up and host.writable and not host.frozen:
+            if host.answers(self.now):
                 self.commit(host)
 
     def write_by_hand(self, host: Host) -> None:
@@ -266,6 +355,8 @@ class World:
     def replicate(self) -> None:
         """One replica receives one transaction, or applies one."""
         host = self.rng.choice(list(self.hosts.values()))
+        if host.halted:
+            return
         if not host.up:
             if host.status is ServerStatus.STARTING:
                 host.status = ServerStatus.UP
@@ -295,7 +386,7 @@ class World:
     def execute(self, name: str, term: int, command: Command, interrupted: bool) -> None:
         """:raises ValueError: the agent refuses. ``interrupted``: it stops somewhere in the middle."""
         host = self.hosts[name]
-        if not host.agent_up or term < host.term:
+        if not self.reachable(name) or term < host.term:
             raise ValueError(f"{name} is not there for term {term}")
         host.term = term
         for part in self._parts(host, term, command):
@@ -362,18 +453,25 @@ class World:
                 yield lambda: setattr(host, "applying", True)
             case Promote(acks=acks, serial=serial, timeout_seconds=timeout, wait_point=point):
                 host.promised = 0
+                assert command.electorate
+                host.tenure.entrust(command.electorate)
                 yield lambda: setattr(host, "receiving", False)
                 if host.relay:
                     raise ValueError("not drained")
                 yield lambda: self._unfollow(host)
                 yield lambda: self._set_acks(host, acks, timeout, point)
                 yield lambda: self._prove(host, serial)
+                if not host.tenure.held(self.now):
+                    raise ValueError("it has no lease")
+                yield lambda: host.tenure.enforce(self.now, grace=False)
                 yield lambda: self._open(host)
             case SetAcks(acks=acks, timeout_seconds=timeout, wait_point=point):
                 if host.source:
                     raise ValueError("it follows another")
                 yield lambda: self._set_acks(host, acks, timeout, point)
             case Prove(serial=serial):
+                assert command.electorate
+                host.tenure.entrust(command.electorate)
                 yield lambda: self._prove(host, serial)
 
     def _start(self, host: Host) -> None:
@@ -400,6 +498,7 @@ class World:
 
     def _unfollow(self, host: Host) -> None:
         host.source, host.applying, host.replica, host.gap = "", False, False, True
+        host.refused = False
 
     def _wipe(self, host: Host) -> None:
         host.crash()
@@ -453,5 +552,5 @@ class World:
         host.writable = True
         missing = set(self.acknowledged) - set(host.binlog)
         assert not missing, f"{host.name} opens without acknowledged {missing}"
-        others = [h.name for h in self.hosts.values() if h is not host and h.up and h.writable]
-        assert not others, f"{host.name} opens while {others} is open"
+        others = [h.name for h in self.hosts.values() if h is not host and h.answers(self.now)]
+        assert not others, f"{host.name} opens while {others} answers"

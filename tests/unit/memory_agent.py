@@ -34,13 +34,17 @@ class MemoryAgent:
     async def watch(
         self, since: int | None, wait: float, patience: float, grant: Grant | None
     ) -> StateReply:
-        return await self.state(since, wait)
+        reply = await self.state(since, wait)
+        self._world.watch(self._name, grant)
+        run = str(self._world.hosts[self._name].agent_run)
+        return reply.model_copy(update={"clock": self._world.now, "run": run})
 
     async def state(self, since: int | None, wait: float) -> StateReply:
         await asyncio.sleep(0.005)
         self._there()
+        self._pass_time()
         self._world.replicate()
-        state = self._world.hosts[self._name].state()
+        state = self._world.hosts[self._name].state(self._world.now)
         return StateReply(state=state, version=time.monotonic_ns())
 
     async def identity(self) -> Identity:
@@ -61,16 +65,23 @@ class MemoryAgent:
         self._there()
         self.asked.append((self._name, command))
         error = ""
+        self._pass_time()
+        self._world.watch(self._name, grant)
         try:
             self._world.execute(self._name, term, command, interrupted=False)
         except ValueError as refused:
             error = str(refused)
         return CommandReply(
-            state=self._world.hosts[self._name].state(),
+            state=self._world.hosts[self._name].state(self._world.now),
             version=time.monotonic_ns(),
             error="Refused" if error else "",
             message=error,
         )
+
+    def _pass_time(self) -> None:
+        now = time.monotonic()
+        self._world.pass_time(now - self._world.now if self._world.now else 0.0)
+        self._world.now = now
 
     def _there(self) -> None:
         if self._name not in self._world.hosts or not self._world.hosts[self._name].agent_up:
