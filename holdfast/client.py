@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import httpx
 
+from holdfast import tls
 from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, Unreachable
 
 TIMEOUT_SECONDS = 5.0
@@ -16,6 +18,8 @@ CHECK_SECONDS = 25.0
 ADOPT_SECONDS = 200.0
 """A little more than the manager gives an agent."""
 
+FAILURES = (httpx.TransportError, ssl.SSLError)
+
 _ERRORS: dict[str, type[HoldfastError]] = {
     kind.__name__: kind for kind in (BadInput, Refused, Unreachable, OutcomeUnknown)
 }
@@ -24,14 +28,21 @@ _ERRORS: dict[str, type[HoldfastError]] = {
 class ManagerClient:
     """One manager. Every call has a deadline; errors are raised here as they were raised there."""
 
-    def __init__(self, url: str, token: str | None = None) -> None:
+    def __init__(
+        self, url: str, token: str | None = None, context: ssl.SSLContext | None = None
+    ) -> None:
+        """:param context: for TLS, with a certificate of ours; else the system's authorities are trusted"""
         if not url.startswith(("http://", "https://")):
             raise BadInput("--manager", f"{url} must start with http:// or https://")
         self.url = url.rstrip("/")
-        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        shown = tls.Credentials(token, context)
         # proxies of the environment are not for the hosts of a cluster
         self._http = httpx.Client(
-            base_url=self.url, headers=headers, timeout=TIMEOUT_SECONDS, trust_env=False
+            base_url=self.url,
+            headers=shown.headers,
+            verify=shown.verify,
+            timeout=TIMEOUT_SECONDS,
+            trust_env=False,
         )
 
     def clusters(self) -> list[str]:
@@ -103,8 +114,8 @@ class ManagerClient:
     def _get(self, path: str, wait_seconds: float = 0.0, **query: float) -> dict[str, Any]:
         try:
             reply = self._http.get(path, params=query, timeout=wait_seconds + TIMEOUT_SECONDS)
-        except httpx.TransportError as error:
-            raise Unreachable(f"the manager at {self.url} does not answer: {error}") from None
+        except FAILURES as error:
+            raise self._silent(error) from None
         return self._answer(path, reply)
 
     def _post(
@@ -114,13 +125,24 @@ class ManagerClient:
         try:
             reply = self._http.post(path, json=body, timeout=timeout)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
-            raise Unreachable(f"the manager at {self.url} does not answer: {error}") from None
-        except httpx.TransportError as error:
+            raise self._silent(error) from None
+        except FAILURES as error:
+            if tls.refused_certificate(error):
+                raise self._silent(error) from None
             raise OutcomeUnknown(
                 f"the manager at {self.url} has not answered ({error or type(error).__name__}): look "
                 "at the status before asking again"
             ) from None
         return self._answer(path, reply)
+
+    def _silent(self, error: Exception) -> Unreachable:
+        if said := tls.explain(error):
+            return Unreachable(f"the manager at {self.url}: {said}")
+        if isinstance(error, httpx.RemoteProtocolError) and self.url.startswith("http://"):
+            return Unreachable(
+                f"the manager at {self.url} does not speak HTTP: should the URL begin with https://?"
+            )
+        return Unreachable(f"the manager at {self.url} does not answer: {error}")
 
     def _answer(self, path: str, reply: httpx.Response) -> dict[str, Any]:
         try:

@@ -1,13 +1,14 @@
-"""What the HTTP APIs of agent and manager have in common: the listener, the token, one-line errors."""
+"""What the HTTP APIs of agent and manager have in common: the listener, TLS, one-line errors."""
 
 from __future__ import annotations
 
 import contextlib
-import hmac
 import json
 import logging
 import os
 import socket
+import ssl
+from asyncio import BaseTransport, TimerHandle
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,26 +16,92 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
-from starlette.types import ASGIApp, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from holdfast.errors import BadInput, Fatal, HoldfastError, OutcomeUnknown, Refused, Unreachable
+from holdfast.tls import peer_name
 
-OPEN_PATHS = frozenset({"/v1/health"})
 KEEP_ALIVE_SECONDS = 600
+
+REQUEST_SECONDS = 30.0
+"""So long a request may take to arrive, and a new connection to say something."""
+LARGEST_HEAD_BYTES = 64 * 1024
+"""Of a request line and its headers: uvicorn's parser in C has no limit of its own."""
 
 _STATUS: dict[type[HoldfastError], int] = {Refused: 409, Unreachable: 503, OutcomeUnknown: 504}
 
 logger = logging.getLogger(__name__)
 
 
+class Protocol(HttpToolsProtocol):
+    """One connection. Drops who takes too long or sends too much before it is known who it is.
+
+    A request knows the name in the other's certificate as ``state.peer``.
+    """
+
+    _timer: TimerHandle | None = None
+    _head_bytes = 0
+    _in_head = True
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        super().connection_made(transport)  # type: ignore[arg-type]
+        name = peer_name(transport.get_extra_info("peercert"))
+        if name:
+            self.app_state = {**self.app_state, "peer": name}
+        self._await_request()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._arrived()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > LARGEST_HEAD_BYTES:
+            self.transport.abort()
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self._await_request()
+
+    def on_headers_complete(self) -> None:
+        self._in_head, self._head_bytes = False, 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        self._in_head = True
+        self._arrived()
+        super().on_message_complete()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP is not answered: uvicorn's words would tell what listens here."""
+        self.transport.close()
+
+    def _await_request(self) -> None:
+        self._arrived()
+        self._timer = self.loop.call_later(REQUEST_SECONDS, self._too_late)
+
+    def _arrived(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _too_late(self) -> None:
+        self.transport.abort()
+
+
 class HttpServer(uvicorn.Server):
     """Leaves the signals to the process, which has to end its long polls first."""
 
-    def __init__(self, app: FastAPI) -> None:
+    def __init__(self, app: FastAPI, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=Protocol,
+                # the log tells who asks: nobody may say so in a header
+                proxy_headers=False,
+                ssl_context_factory=(lambda config, default: tls) if tls is not None else None,
                 ws="none",
                 log_config=None,
                 access_log=False,
@@ -68,26 +135,6 @@ def listening(address: str) -> Iterator[socket.socket]:
         yield listener
 
 
-class BearerToken:
-    """Lets requests through that carry the token."""
-
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        self._app = app
-        self._wanted = f"Bearer {token}".encode()
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope["path"] in OPEN_PATHS or self._carried(scope):
-            await self._app(scope, receive, send)
-            return
-        refusal = error_response(401, "Unauthorized", "a token is wanted as Authorization: Bearer")
-        refusal.headers["WWW-Authenticate"] = "Bearer"
-        await refusal(scope, receive, send)
-
-    def _carried(self, scope: Scope) -> bool:
-        given = [value for name, value in scope["headers"] if name == b"authorization"]
-        return len(given) == 1 and hmac.compare_digest(given[0], self._wanted)
-
-
 def one_line_errors(app: FastAPI) -> None:
     """Every failure is answered as ``{"error": class, "message": one line}``."""
 
@@ -108,7 +155,11 @@ def one_line_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        return error_response(error.status_code, "Refused", f"{request.url.path}: {error.detail}")
+        response = error_response(
+            error.status_code, "Refused", f"{request.url.path}: {error.detail}"
+        )
+        response.headers.update(error.headers or {})
+        return response
 
     @app.exception_handler(Exception)
     async def failed(request: Request, error: Exception) -> Response:

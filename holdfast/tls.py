@@ -69,11 +69,11 @@ class Newest(ssl.SSLContext):
 class Certificates:
     """One process's certificate, and the CA that it trusts.
 
-    :param key: how messages call the setting
+    :param key: what messages put before the names ca, cert and key
     :ivar server, client: contexts for both sides; good for the life of the process
     """
 
-    def __init__(self, files: Files, key: str = "tls") -> None:
+    def __init__(self, files: Files, key: str = "tls.") -> None:
         """:raises BadInput: naming the file, and what is wrong with it"""
         self.files = files
         self._key = key
@@ -132,7 +132,7 @@ class Certificates:
                 logger.warning("%s expires in %d days: renew it", path, max(0, left))
 
 
-def contexts(files: Files, key: str = "tls") -> tuple[ssl.SSLContext, ssl.SSLContext]:
+def contexts(files: Files, key: str = "tls.") -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """For the server's side, and for the client's.
 
     :raises BadInput: naming the file: not readable, expired, of another CA, the key of another …
@@ -145,14 +145,14 @@ def contexts(files: Files, key: str = "tls") -> tuple[ssl.SSLContext, ssl.SSLCon
         try:
             path.open("rb").close()
         except OSError as error:
-            raise BadInput(f"{key}.{name}", f"cannot read {path}: {error.strerror}") from None
+            raise BadInput(f"{key}{name}", f"cannot read {path}: {error.strerror}") from None
     for context in (server, client):
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
         try:
             context.load_verify_locations(files.ca)
         except (ssl.SSLError, OSError):
-            raise BadInput(f"{key}.ca", f"{files.ca} holds no certificate in PEM") from None
+            raise BadInput(f"{key}ca", f"{files.ca} holds no certificate in PEM") from None
         try:
             # never asks on a terminal for what a daemon cannot be told
             context.load_cert_chain(files.cert, files.key, password=lambda: "")
@@ -240,11 +240,11 @@ def _blame(files: Files, key: str, error: Exception) -> NoReturn:
     reason = getattr(error, "reason", "") or ""
     if reason == "KEY_VALUES_MISMATCH":
         text = f"{files.key} is not the key of {files.cert}"
-        raise BadInput(f"{key}.key", text) from None
+        raise BadInput(f"{key}key", text) from None
     if "-----BEGIN CERTIFICATE-----" not in _text(files.cert):
-        raise BadInput(f"{key}.cert", f"{files.cert} holds no certificate in PEM") from None
+        raise BadInput(f"{key}cert", f"{files.cert} holds no certificate in PEM") from None
     text = f"{files.key} holds no private key in PEM that can be read without a password"
-    raise BadInput(f"{key}.key", text) from None
+    raise BadInput(f"{key}key", text) from None
 
 
 def _text(path: Path) -> str:
@@ -261,10 +261,10 @@ def _try(files: Files, key: str, server: ssl.SSLContext, client: ssl.SSLContext)
         _handshake(server, client)
     except ssl.SSLCertVerificationError as error:
         name, text = _own_fault(files, error)
-        raise BadInput(f"{key}.{name}", text) from None
+        raise BadInput(f"{key}{name}", text) from None
     except ssl.SSLError as error:
         text = f"{files.cert} is not good: {error.reason or error}"
-        raise BadInput(f"{key}.cert", text) from None
+        raise BadInput(f"{key}cert", text) from None
     finally:
         client.check_hostname = True
 

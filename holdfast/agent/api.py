@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
-from starlette.exceptions import HTTPException
 
 from holdfast.agent.board import Board
 from holdfast.agent.lane import Lane
 from holdfast.errors import BadInput
-from holdfast.serving import BearerToken, first_complaint, one_line_errors
+from holdfast.guarding import guard, tell
+from holdfast.serving import first_complaint, one_line_errors
 from holdfast.wire import CommandReply, CommandRequest, Identity, StateReply
 
 LONGEST_WAIT_SECONDS = 60.0
@@ -81,8 +81,7 @@ def make_app(
         openapi_url="/v1/openapi.json",
         lifespan=lifespan,
     )
-    if token is not None:
-        app.add_middleware(BearerToken, token=token)
+    guard(app, token, {"/v1/command": LARGEST_REQUEST_BYTES})
 
     @app.get("/v1/health")
     async def health() -> Response:
@@ -116,28 +115,17 @@ def make_app(
     async def command(request: Request) -> Response:
         """Carry out a command; the answer says how it ended, also when it was refused."""
         try:
-            asked = CommandRequest.model_validate_json(await _body(request))
+            asked = CommandRequest.model_validate_json(await request.body())
         except ValidationError as error:
             raise BadInput("request", first_complaint(error.errors(include_url=False))) from None
         if not 0 <= asked.term <= HIGHEST_TERM:
             raise BadInput("term", f"must be from 0 to {HIGHEST_TERM}")
+        tell(request.state, f"{asked.command[:40]} of term {asked.term}")
         reply: CommandReply = await asyncio.wrap_future(lane.submit(asked.term, asked.parsed()))
         return _json(reply)
 
     one_line_errors(app)
     return app
-
-
-async def _body(request: Request) -> bytes:
-    pieces: list[bytes] = []
-    size = 0
-    stream: AsyncIterator[bytes] = request.stream()
-    async for piece in stream:
-        size += len(piece)
-        if size > LARGEST_REQUEST_BYTES:
-            raise HTTPException(413, f"larger than {LARGEST_REQUEST_BYTES} bytes")
-        pieces.append(piece)
-    return b"".join(pieces)
 
 
 def _json(reply: StateReply | CommandReply) -> Response:

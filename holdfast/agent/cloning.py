@@ -41,6 +41,7 @@ from holdfast.log import say
 from holdfast.server.base import Account, Deadline, Server, Source
 from holdfast.server.clone import Recipient
 from holdfast.server.initialise import administrator, initialise_mysql
+from holdfast.tls import Credentials
 from holdfast.wire import command_name
 
 KILL_SECONDS = 30.0
@@ -73,7 +74,7 @@ class Cloning:
         admin: Account,
         replication: Account,
         state_dir: Path,
-        token: str | None,
+        shown: Credentials,
         look: Callable[[], None],
     ) -> None:
         self._board = board
@@ -84,7 +85,7 @@ class Cloning:
         self._admin = admin
         self._replication = replication
         self._state_dir = state_dir
-        self._token = token
+        self._shown = shown
         self._look = look
         self._marker = CloneMarker(state_dir)
         self._now: Clone | None = None
@@ -144,7 +145,7 @@ class Cloning:
             present = parse(self._board.state.flavor, command.present)
         except ValueError as error:
             raise BadInput("present", str(error)) from None
-        donor = Donor(command.donor, command.agent, self._token)
+        donor = Donor(command.donor, command.agent, self._shown)
         self._check_donor(donor.state(deadline), command)
         done("donor asked")
         if now is not None or self._jobs.running:

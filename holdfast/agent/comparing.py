@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -23,6 +24,7 @@ from holdfast.core.commands import Command, Compare
 from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
 from holdfast.server.base import Deadline, Server
 from holdfast.server.digest import Digester, Place, parse_table, table_name
+from holdfast.tls import Credentials, explain
 
 DIGEST_SECONDS = 6 * 3600.0
 HOLD_SECONDS = 5.0
@@ -41,7 +43,7 @@ class Comparing:
         server: Server,
         digester: Digester,
         fitness: Fitness,
-        token: str | None,
+        shown: Credentials,
         publish: Callable[[], None],
         state_dir: Path,
     ) -> None:
@@ -50,7 +52,7 @@ class Comparing:
         self._server = server
         self._digester = digester
         self._fitness = fitness
-        self._token = token
+        self._shown = shown
         self._publish = publish
         self._running = False
         self._holding = Marker(state_dir / "holding")
@@ -109,7 +111,7 @@ class Comparing:
         job.stage(f"comparing {', '.join(names)} with {command.primary}")
         with ExitStack() as stack:
             self._hold(stack)
-            answers = stack.enter_context(_asked(job, command.agent, self._token, names))
+            answers = stack.enter_context(_asked(job, command.agent, self._shown, names))
             place = Place(**next(answers)["place"])
             self._digester.apply_until(place, job.deadline(DIGEST_SECONDS))
             mine = self._digester.here(tables, job.deadline(DIGEST_SECONDS))
@@ -147,21 +149,22 @@ class Comparing:
 
 @contextlib.contextmanager
 def _asked(
-    job: Job, agent: str, token: str | None, names: tuple[str, ...]
+    job: Job, agent: str, shown: Credentials, names: tuple[str, ...]
 ) -> Iterator[Iterator[dict[str, Any]]]:
     """What the primary's agent answers; see ``digesting.py``. To leave it calls its work off."""
-    headers = {"Authorization": f"Bearer {token}"} if token else {}
     timeout = httpx.Timeout(SILENT_SECONDS)
     try:
         with (
-            httpx.Client(headers=headers, timeout=timeout, trust_env=False) as http,
+            httpx.Client(
+                headers=shown.headers, verify=shown.verify, timeout=timeout, trust_env=False
+            ) as http,
             http.stream("POST", f"{agent}/v1/digest", json={"tables": names}) as response,
         ):
             if response.is_error:
                 raise Refused(f"{agent} answers {response.status_code}")
             yield _answers(job, response)
-    except httpx.TransportError as error:
-        raise Unreachable(f"{agent}: {error or type(error).__name__}") from None
+    except (httpx.TransportError, ssl.SSLError) as error:
+        raise Unreachable(f"{agent}: {explain(error) or error or type(error).__name__}") from None
 
 
 def _answers(job: Job, response: httpx.Response) -> Iterator[dict[str, Any]]:

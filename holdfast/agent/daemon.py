@@ -47,6 +47,7 @@ from holdfast.server.mysql import MysqlServer
 from holdfast.server.process import ServerProcess, kernel_boot_id
 from holdfast.server.rewind import Rewinder
 from holdfast.serving import HttpServer, listening
+from holdfast.tls import Certificates, Credentials
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may hold up the others: a tenth of Python's usual, for the sake of quick answers."""
@@ -92,6 +93,9 @@ class Agent:
     ) -> None:
         self._config = config
         self._token = secret(config.token_file, "token_file") if config.token_file else None
+        self._certificates = Certificates(config.tls.files) if config.tls else None
+        context = self._certificates.client if self._certificates else None
+        self._shown = Credentials(self._token, context)
         self._replication = account(config.replication, "replication.password_file")
         self._server = server or _adapter(config)
         self._boot_id = boot_id
@@ -109,8 +113,12 @@ class Agent:
     async def serve(self, listener: socket.socket) -> None:
         """Serve until :meth:`stop`."""
         loop = asyncio.get_running_loop()
-        server = HttpServer(self.app(loop))
+        certificates = self._certificates
+        server = HttpServer(self.app(loop), certificates.server if certificates else None)
         self._on_stop.append(lambda: setattr(server, "should_exit", True))
+        if certificates is not None:
+            certificates.keep_fresh()
+            self._on_stop.append(certificates.close)
         await server.serve(sockets=[listener])
 
     def app(self, loop: asyncio.AbstractEventLoop) -> FastAPI:
@@ -145,7 +153,7 @@ class Agent:
             admin,
             self._replication,
             config.state_dir.absolute(),
-            self._token,
+            self._shown,
             observer.look,
         )
         observer.on_down = cloning.publish
@@ -155,7 +163,7 @@ class Agent:
             self._server,
             digester,
             self._fitness,
-            self._token,
+            self._shown,
             observer.look,
             config.state_dir,
         )
@@ -204,7 +212,8 @@ class Agent:
         app = make_app(self.board, lane, poll, self._token, lifespan, identity(config))
         add_inspection(app, Inspector(config, self._replication, watch.look))
         add_digests(app, Digests(digester))
-        folder, guarded = config.state_dir.absolute(), self._token is not None
+        folder = config.state_dir.absolute()
+        guarded = self._token is not None or self._certificates is not None
         donor = Donor(self.board, own, admin, folder, cloning.unfit, guarded)
         app.include_router(donor.router())
         return app

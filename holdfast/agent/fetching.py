@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator, Mapping
@@ -24,6 +25,7 @@ from holdfast.errors import HoldfastError, Refused, Unreachable
 from holdfast.server.backup import BackupTools, binlog_place, find_tools, widen
 from holdfast.server.base import Deadline
 from holdfast.server.initialise import last_words, run_to_end
+from holdfast.tls import Credentials, explain
 from holdfast.wire import StateReply
 
 SILENCE_SECONDS = 20.0
@@ -50,7 +52,7 @@ class Donor:
 
     name: str
     agent: str
-    token: str | None
+    shown: Credentials
 
     def state(self, deadline: Deadline) -> MemberState:
         """:raises Unreachable:"""
@@ -67,36 +69,43 @@ class Donor:
                 if answer.status_code != 200:
                     self._refuse(answer.status_code, answer.content)
                 return answer.content
-        except httpx.HTTPError as error:
-            raise Unreachable(f"the agent of {self.name} ({self.agent}): {error!r}") from error
+        except (httpx.HTTPError, ssl.SSLError) as error:
+            why = explain(error) or repr(error)
+            raise Unreachable(f"the agent of {self.name} ({self.agent}): {why}") from error
 
     @contextlib.contextmanager
     def backup(self) -> Iterator[Iterator[bytes]]:
         """:raises Busy: it gives a copy to another member; :raises Unreachable: no connection, or it was lost"""
         place = urlsplit(self.agent)
         pack = "never" if is_loopback(f"{place.hostname}:0") else "auto"
-        kind = HTTPSConnection if place.scheme == "https" else HTTPConnection
         # not httpx: its parser in Python would be slower than the disk
-        connection = kind(place.hostname or "", place.port, timeout=SILENCE_SECONDS)
+        host = place.hostname or ""
+        connection = (
+            HTTPSConnection(host, place.port, timeout=SILENCE_SECONDS, context=self.shown.context)
+            if place.scheme == "https"
+            else HTTPConnection(host, place.port, timeout=SILENCE_SECONDS)
+        )
         try:
             path = f"{place.path.rstrip('/')}/v1/backup?pack={pack}"
-            connection.request("GET", path, headers=self._headers())
+            connection.request("GET", path, headers=self.shown.headers)
             answer = connection.getresponse()
             if answer.status != 200:
                 self._refuse(answer.status, answer.read(LARGEST_REFUSAL_BYTES))
             yield iter(lambda: answer.read1(READ_BYTES), b"")
         except (OSError, HTTPException) as error:
-            raise Unreachable(f"the stream from {self.name} broke off: {error!r}") from error
+            why = explain(error) or repr(error)
+            raise Unreachable(f"the stream from {self.name} broke off: {why}") from error
         finally:
             connection.close()
 
     def _client(self, seconds: float) -> httpx.Client:
         return httpx.Client(
-            base_url=self.agent, timeout=seconds, headers=self._headers(), trust_env=False
+            base_url=self.agent,
+            timeout=seconds,
+            headers=self.shown.headers,
+            verify=self.shown.verify,
+            trust_env=False,
         )
-
-    def _headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
 
     def _refuse(self, status: int, body: bytes) -> NoReturn:
         try:

@@ -16,6 +16,7 @@ from holdfast.cli.connection import (
     Manager,
     TokenFile,
     connect,
+    own_certificate,
 )
 from holdfast.errors import BadInput
 
@@ -98,15 +99,17 @@ def _without_manager(urls: list[str], token_file: Path | None) -> dict[str, Any]
     from holdfast.core.findings import CheckReport
     from holdfast.manager.client import AgentClient
     from holdfast.manager.inspect import gather
+    from holdfast.tls import Credentials
 
     for url in urls:
         if not url.startswith(("http://", "https://")):
             raise BadInput("--agent", f"{url} must start with http:// or https://")
     path = token_file or os.environ.get(TOKEN_VARIABLE)
     token = secret(Path(path), "--token-file") if path else None
+    shown = Credentials(token, own_certificate())
 
     async def ask() -> CheckReport:
-        agents = {url: AgentClient(url, url.rstrip("/"), token) for url in urls}
+        agents = {url: AgentClient(url, url.rstrip("/"), shown) for url in urls}
         try:
             found, silent = await gather(agents)
         finally:

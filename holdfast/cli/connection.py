@@ -11,10 +11,14 @@ import typer
 from holdfast.errors import BadInput
 
 if TYPE_CHECKING:
+    import ssl
+
     from holdfast.client import ManagerClient
 
 URL_VARIABLE = "HOLDFAST_MANAGER"
 TOKEN_VARIABLE = "HOLDFAST_TOKEN_FILE"
+TLS_VARIABLES = {part: f"HOLDFAST_TLS_{part.upper()}" for part in ("ca", "cert", "key")}
+"""Of the three files, in the order of ``tls.Files``."""
 
 Manager = Annotated[
     str | None,
@@ -59,7 +63,25 @@ def _client(url: str | None, token_file: Path | None) -> ManagerClient:
         url = spec.manager_url
         token_path = token_path or (spec.token_file if spec.token_file.exists() else None)
     token = secret(Path(token_path), "--token-file") if token_path else None
-    return ManagerClient(url, token)
+    return ManagerClient(url, token, own_certificate())
+
+
+def own_certificate() -> ssl.SSLContext | None:
+    """For connections, with what the options before the command, or the environment, name.
+
+    :raises BadInput: naming the option: not all three, or something is wrong with a file
+    """
+    named = {part: os.environ.get(variable, "") for part, variable in TLS_VARIABLES.items()}
+    if not any(named.values()):
+        return None
+    for part, path in named.items():
+        if not path:
+            given = ", ".join(f"--tls-{each}" for each, value in named.items() if value)
+            raise BadInput(f"--tls-{part}", f"is needed too, beside {given}")
+    from holdfast.tls import Files, contexts
+
+    files = Files(*(Path(path).expanduser() for path in named.values()))
+    return contexts(files, "--tls-")[1]
 
 
 def _only_cluster(client: ManagerClient) -> str:

@@ -11,13 +11,15 @@ Exit codes of every command:
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli import adopt, check, config, member, sandbox, status
+from holdfast.cli import adopt, certs, check, config, member, sandbox, status
+from holdfast.cli.connection import TLS_VARIABLES
 from holdfast.errors import HoldfastError, OutcomeUnknown, Unreachable
 
 EXIT_CODES = (
@@ -52,10 +54,29 @@ app = _App(
 app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(config.app, name="config")
 app.add_typer(member.app, name="member")
+app.add_typer(certs.app, name="certs")
 app.command("status")(status.status)
 app.command("check")(check.check)
 app.command("adopt")(adopt.adopt)
 app.command("restart")(member.restart_all)
+
+
+@app.callback()
+def credentials(
+    ca: Annotated[
+        str | None, typer.Option("--tls-ca", help="Whom to trust [default: $HOLDFAST_TLS_CA]")
+    ] = None,
+    cert: Annotated[
+        str | None, typer.Option("--tls-cert", help="Our own [default: $HOLDFAST_TLS_CERT]")
+    ] = None,
+    key: Annotated[
+        str | None, typer.Option("--tls-key", help="Its key [default: $HOLDFAST_TLS_KEY]")
+    ] = None,
+) -> None:
+    for part, path in (("ca", ca), ("cert", cert), ("key", key)):
+        if path is not None:
+            os.environ[TLS_VARIABLES[part]] = path
+
 
 Config = Annotated[Path, typer.Option("--config", help="The configuration file (YAML).")]
 

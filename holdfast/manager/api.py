@@ -27,10 +27,11 @@ from holdfast.config.schema import Url
 from holdfast.config.values import Name, StrictModel
 from holdfast.core.orders import CloneMember, RestartMember
 from holdfast.core.status import Status
+from holdfast.guarding import guard
 from holdfast.manager.events import Event
 from holdfast.manager.lead import Leader
 from holdfast.manager.people import Newcomer, People
-from holdfast.serving import BearerToken, one_line_errors
+from holdfast.serving import one_line_errors
 
 LONGEST_WAIT_SECONDS = 60.0
 
@@ -78,8 +79,7 @@ def make_app(leaders: dict[str, Leader], token: str | None, lifespan: Any = None
         openapi_url="/v1/openapi.json",
         lifespan=lifespan,
     )
-    if token is not None:
-        app.add_middleware(BearerToken, token=token)
+    guard(app, token)
     one_line_errors(app)
 
     @app.get("/v1/health")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import ssl
 import time
 from typing import TypeVar
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from holdfast import tls
 from holdfast.core.commands import (
     Clone,
     Command,
@@ -43,6 +45,9 @@ GRACE_SECONDS = 1.5
 FACTS_SECONDS = 20.0
 """Tables are counted, on a server that may be busy."""
 
+FAILURES = (httpx.TransportError, ssl.SSLError)
+"""The second comes as it is when the other side breaks an open connection off by a TLS alert."""
+
 Reply = TypeVar("Reply", bound=BaseModel)
 
 _STATE = TypeAdapter(StateReply)
@@ -68,11 +73,13 @@ class AgentGone(Unreachable):
 class AgentClient:
     """One member's agent. Keeps its connections open."""
 
-    def __init__(self, member: str, url: str, token: str | None) -> None:
+    def __init__(self, member: str, url: str, credentials: tls.Credentials | None = None) -> None:
         self._member = member
+        shown = credentials or tls.Credentials()
         self._http = httpx.AsyncClient(
             base_url=url,
-            headers={"Authorization": f"Bearer {token}"} if token else {},
+            headers=shown.headers,
+            verify=shown.verify,
             limits=httpx.Limits(keepalive_expiry=300),
             trust_env=False,
         )
@@ -88,7 +95,7 @@ class AgentClient:
             response = await self._http.get("/v1/state", params=params, timeout=timeout)
             self._understood(response)
             return _STATE.validate_json(response.content)
-        except (httpx.TransportError, ValidationError) as error:
+        except (*FAILURES, ValidationError) as error:
             raise Unreachable(_why(error)) from None
 
     async def watch(
@@ -105,7 +112,7 @@ class AgentClient:
             response = await self._http.post("/v1/watch", content=body, timeout=timeout)
             self._understood(response)
             return _STATE.validate_json(response.content)
-        except (httpx.TransportError, ValidationError) as error:
+        except (*FAILURES, ValidationError) as error:
             kind = AgentGone if _refused(error) else Unreachable
             raise kind(_why(error)) from None
 
@@ -119,7 +126,7 @@ class AgentClient:
             response = await self._http.get("/v1/identity", timeout=timeout)
             self._understood(response)
             return Identity.model_validate_json(response.content)
-        except (httpx.TransportError, ValidationError) as error:
+        except (*FAILURES, ValidationError) as error:
             raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
 
     async def facts(self) -> Facts:
@@ -147,7 +154,7 @@ class AgentClient:
             response = await self._http.get(path, timeout=timeout)
             self._understood(response)
             return model.model_validate_json(response.content)
-        except (httpx.TransportError, ValidationError) as error:
+        except (*FAILURES, ValidationError) as error:
             raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
 
     async def command(
@@ -165,7 +172,9 @@ class AgentClient:
             return _REPLY.validate_json(response.content)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
-        except (httpx.TransportError, ValidationError) as error:
+        except (*FAILURES, ValidationError) as error:
+            if tls.refused_certificate(error):
+                raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
             what = f"agent of {self._member}: {command_name(command)}"
             raise OutcomeUnknown(f"{what}: {_why(error)}") from None
 
@@ -189,6 +198,10 @@ def _refused(error: BaseException | None) -> bool:
 
 
 def _why(error: Exception) -> str:
+    if said := tls.explain(error):
+        return said
+    if isinstance(error, httpx.RemoteProtocolError):
+        return f"it does not speak HTTP ({error}): should its URL begin with https://?"
     if isinstance(error, httpx.ConnectError):
         return "connection refused" if _refused(error) else "it cannot be reached"
     if isinstance(error, httpx.TimeoutException):

@@ -25,6 +25,7 @@ from holdfast.manager.inspect import add_inspection
 from holdfast.manager.lead import Leader
 from holdfast.serving import HttpServer, listening
 from holdfast.store.sqlite import SqliteStore
+from holdfast.tls import Certificates, Credentials
 
 logger = logging.getLogger(__name__)
 
@@ -38,13 +39,16 @@ def run(config: ManagerConfig) -> None:
     log.setup(config.log_format)
     token = _optional_secret(config.token_file, "token_file")
     agent_token = _optional_secret(config.agent_token_file, "agent_token_file")
+    certificates = Certificates(config.tls.files) if config.tls else None
+    if certificates is not None:
+        certificates.keep_fresh()
     with (
         listening(config.listen) as listener,
         contextlib.closing(SqliteStore(config.store)) as store,
     ):
         log.say(logger, f"manager listens on {config.listen}", store=str(config.store))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config, listener, store, token, agent_token))
+            runner.run(_serve(config, listener, store, token, agent_token, certificates))
     log.say(logger, "manager ends; agents and servers are left as they are")
 
 
@@ -54,9 +58,12 @@ async def _serve(
     store: SqliteStore,
     token: str | None,
     agent_token: str | None,
+    certificates: Certificates | None,
 ) -> None:
+    shown = Credentials(agent_token, certificates.client if certificates else None)
+
     def connect(member: Member) -> AgentClient:
-        return AgentClient(member.name, member.agent, agent_token)
+        return AgentClient(member.name, member.agent, shown)
 
     leaders = {each.name: Leader(Given.by(each), connect, store) for each in config.clusters}
 
@@ -73,7 +80,7 @@ async def _serve(
     failures: list[BaseException] = []
     app = make_app(leaders, token, lifespan)
     add_inspection(app, leaders)
-    server = HttpServer(app)
+    server = HttpServer(app, certificates.server if certificates else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(
             number, lambda: setattr(server, "should_exit", True)

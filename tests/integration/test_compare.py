@@ -25,6 +25,7 @@ from holdfast.server.base import Deadline
 from holdfast.server.digest import ABSENT, Digester, Place
 from holdfast.server.rewind import Repair
 from holdfast.serving import HttpServer, listening
+from holdfast.tls import Credentials
 from tests.integration.rewinding import gtids
 from tests.integration.servers import ADMIN, BareServer, bare_servers, wait_until
 
@@ -47,7 +48,13 @@ class Pair:
         self.jobs = Jobs(self.board)
         digester = Digester(replica.flavor, replica.socket, ADMIN)
         self.comparing = Comparing(
-            self.jobs, replica.adapter, digester, self.fitness, None, lambda: None, folder
+            self.jobs,
+            replica.adapter,
+            digester,
+            self.fitness,
+            Credentials(),
+            lambda: None,
+            folder,
         )
         self.command = Compare("m0", url)
 

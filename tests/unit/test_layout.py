@@ -25,10 +25,13 @@ BELOW = {
     "wire": {"core", "errors"},
     "log": {"config"},
     "store": {"core", "errors"},
-    "serving": {"errors", "log", "tls"},
+    "serving": {"errors", "tls"},
+    "guarding": {"errors", "log", "serving"},
     "client": {"errors", "tls"},
-    "agent": {"core", "errors", "server", "binlog", "config", "wire", "log", "serving", "tls"},
-    "manager": {"core", "errors", "store", "config", "wire", "log", "serving", "tls"},
+    "agent": {"core", "errors", "server", "binlog", "config", "wire", "log", "serving", "tls"}
+    | {"guarding"},
+    "manager": {"core", "errors", "store", "config", "wire", "log", "serving", "tls"}
+    | {"guarding"},
     "sandbox": {"core", "errors", "server", "config", "wire", "log", "client", "agent", "manager"}
     | {"tls", "authority"},
     "cli": {"core", "errors", "config", "log", "client", "agent", "manager", "sandbox"}

@@ -1,0 +1,102 @@
+"""``holdfast certs``: certificates for agents, managers and people, where there is no other PKI."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holdfast.cli.connection import AsJson
+from holdfast.errors import BadInput
+
+if TYPE_CHECKING:
+    from holdfast.authority import Described
+
+app = typer.Typer(help="Make certificates for agents, managers and people.", no_args_is_help=True)
+
+SOON_DAYS = 30
+
+Folder = Annotated[Path, typer.Option("--dir", help="Where they are kept; the CA's key, too.")]
+Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+DEFAULT = Path("holdfast-certs")
+
+
+@app.command()
+def init(
+    folder: Folder = DEFAULT,
+    cluster: Annotated[
+        str, typer.Option("--cluster", help="Stands in the CA's name.")
+    ] = "holdfast",
+    force: Force = False,
+) -> None:
+    """Make a CA: ca.pem, which every host gets, and ca.key, which none does."""
+    from holdfast.authority import ca_key, make_ca
+
+    made = make_ca(folder, cluster, force)
+    print(f"{made.name}, until {made.ends:%Y-%m-%d}: {made.path}")
+    print(f"keep {ca_key(folder)} secret: whoever has it can command every agent")
+
+
+@app.command()
+def issue(
+    name: Annotated[str, typer.Argument(help="Of the agent, manager or person; logs will say it.")],
+    host: Annotated[
+        list[str] | None,
+        typer.Option("--host", help="Name or address under which it is reached; may be repeated."),
+    ] = None,
+    folder: Folder = DEFAULT,
+    days: Annotated[int, typer.Option("--days", help="How long it holds.")] = 825,
+    force: Force = False,
+) -> None:
+    """Make a certificate, good as a server's and as a client's: NAME.pem and NAME.key."""
+    from holdfast.authority import issue as make
+
+    made = make(folder, name, host or (), days, force)
+    print(f"{made.path} and {made.path.with_suffix('.key')}, until {made.ends:%Y-%m-%d}")
+    print(f"good for {', '.join(made.hosts)}")
+
+
+@app.command()
+def show(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(help="PEM files [default: all of --dir]")
+    ] = None,
+    folder: Folder = DEFAULT,
+    as_json: AsJson = False,
+) -> None:
+    """Say whose each certificate is, for which hosts, and until when. Exits with 1 if one has expired."""
+    from holdfast.authority import describe
+
+    found = [describe(path) for path in paths or sorted(folder.glob("*.pem"))]
+    if not found:
+        raise BadInput("--dir", f"there are no certificates in {folder}")
+    if as_json:
+        print(json.dumps([_as_json(each) for each in found]))
+    else:
+        for each in found:
+            print(f"{each.path}: {each.name}{' (CA)' if each.authority else ''}")
+            print(f"    {_lasting(each)}; signed by {each.issuer}")
+            if each.hosts:
+                print(f"    for {', '.join(each.hosts)}")
+    if any(each.days_left < 0 for each in found):
+        raise typer.Exit(1)
+
+
+def _lasting(each: Described) -> str:
+    if each.days_left < 0:
+        return f"EXPIRED on {each.ends:%Y-%m-%d}"
+    soon = " (renew it)" if each.days_left < SOON_DAYS else ""
+    return f"until {each.ends:%Y-%m-%d}, {each.days_left} days{soon}"
+
+
+def _as_json(each: Described) -> dict[str, Any]:
+    return {
+        **asdict(each),
+        "path": str(each.path),
+        "begins": each.begins.isoformat(),
+        "ends": each.ends.isoformat(),
+        "days_left": each.days_left,
+    }
