@@ -1,0 +1,172 @@
+"""Doing a fault to a lab, and undoing it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from holdfast.errors import HoldfastError, Refused
+from holdfast.sandbox.lab.lab import Lab
+from holdfast.sandbox.lab.plan import CLIENT
+from tests.chaos.faults import Fault, Harm, Role
+
+BUSY = "while True: pass"
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """:ivar hosts: who was hit; :ivar primary: the primary was among them"""
+
+    hosts: tuple[str, ...]
+    primary: bool
+    undo: Callable[[], None]
+
+
+def victims(lab: Lab, fault: Fault) -> tuple[tuple[str, ...], bool]:
+    """The hosts that have the role now, and whether the primary is among them.
+
+    :raises HoldfastError: nobody has it
+    """
+    members = tuple(member.name for member in lab.members())
+    managers = tuple(host for host in lab.hosts() if host.startswith("manager"))
+    nodes = tuple(host for host in lab.hosts() if host.startswith("etcd"))
+    drawn: Sequence[str]
+    match fault.role:
+        case Role.MEMBERS:
+            return members, True
+        case Role.MANAGERS:
+            return managers, False
+        case Role.NODES:
+            return nodes, False
+        case Role.NOBODY:
+            return (), False
+        case Role.PRIMARY:
+            return (lab.primary(),), True
+        case Role.REPLICA:
+            primary = lab.primary()
+            drawn = [name for name in members if name != primary]
+        case Role.LEADER:
+            leader = lab.leader()
+            drawn = [leader] if leader else managers
+        case Role.MANAGER:
+            drawn = managers
+        case Role.NODE:
+            drawn = nodes
+    if not drawn:
+        raise Refused(f"there is no {fault.role}")
+    return (drawn[int(fault.draw * len(drawn))],), False
+
+
+def do(lab: Lab, fault: Fault, hosts: tuple[str, ...], primary: bool) -> Done:
+    """:raises HoldfastError: it could not be done to any of them"""
+    if fault.harm is Harm.CPU:
+        return Done((), False, _busy())
+    undos: list[Callable[[], None]] = []
+    failed: HoldfastError | None = None
+    for host in hosts:
+        try:
+            undos.append(_do(lab, fault, host))
+        except HoldfastError as error:
+            failed = error
+    if failed and not undos:
+        raise failed
+
+    def undo() -> None:
+        for each in undos:
+            each()
+
+    return Done(hosts, primary, undo)
+
+
+def _do(lab: Lab, fault: Fault, host: str) -> Callable[[], None]:
+    members = ",".join(each.name for each in lab.members() if each.name != host)
+    managers = ",".join(each for each in lab.hosts() if each.startswith("manager"))
+    nodes = ",".join(each for each in lab.hosts() if each.startswith("etcd"))
+    member = host in [each.name for each in lab.members()]
+
+    def healing(b: str) -> Callable[[], None]:
+        return lambda: lab.heal(host, b)
+
+    match fault.harm:
+        case Harm.KILL_SERVER:
+            lab.kill_server(host)
+            return _nothing
+        case Harm.FREEZE_SERVER:
+            lab.freeze_server(host)
+            return lambda: lab.thaw_server(host)
+        case Harm.FREEZE_HOST:
+            lab.freeze(host)
+            return lambda: lab.thaw(host)
+        case Harm.KILL_HOST:
+            lab.kill_host(host)
+            return lambda: lab.start_host(host)
+        case Harm.KILL_DAEMON:
+            kill = lab.kill_agent if member else lab.kill_manager
+            (lab.kill_etcd if host in nodes else kill)(host)
+            return lambda: lab.start_host(host)
+        case Harm.STOP_DAEMON:
+            lab.stop_manager(host)
+            return lambda: lab.start_host(host)
+        case Harm.DISK_FULL:
+            lab.disk_full(host)
+            return lambda: lab.disk_free(host)
+        case Harm.DISK_STALL:
+            lab.disk_stall(host)
+            return lambda: lab.disk_go(host)
+        case Harm.CUT_ALL:
+            lab.cut(host, "all")
+            return healing("all")
+        case Harm.MUTE:
+            lab.cut(host, "all", one_way=True)
+            return healing("all")
+        case Harm.DEAF:
+            lab.cut("all", host, one_way=True)
+            return healing("all")
+        case Harm.LOSS:
+            lab.loss(host, "all", fault.share)
+            return healing("all")
+        case Harm.DELAY:
+            lab.delay(host, "all", fault.ms)
+            return healing("all")
+        case _:
+            far = {
+                Harm.CUT_MANAGERS: managers,
+                Harm.CUT_MEMBERS: members,
+                Harm.CUT_ETCD: nodes,
+                Harm.CUT_CLIENT: CLIENT,
+            }[fault.harm]
+            lab.cut(host, far)
+            return healing(far)
+
+
+def heal_all(lab: Lab) -> None:
+    """Whatever is left: the network, what stands still, disks, and who does not run."""
+    lab.heal()
+    for host in lab.hosts():
+        with suppress(HoldfastError):
+            lab.thaw(host)
+    for member in lab.members():
+        for undo in (lab.disk_go, lab.disk_free, lab.thaw_server):
+            with suppress(HoldfastError):
+                undo(member.name)
+    for host in lab.hosts():
+        if host != CLIENT:
+            lab.start_host(host)
+
+
+def _nothing() -> None:
+    pass
+
+
+def _busy(processes: int = 2) -> Callable[[], None]:
+    children = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(processes)]
+
+    def undo() -> None:
+        for child in children:
+            child.kill()
+            child.wait()
+
+    return undo

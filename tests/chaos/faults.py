@@ -1,0 +1,173 @@
+"""A random schedule of faults. Pure: a seed always gives the same one.
+
+Faults come in *lanes*, side by side; within a lane the next one waits until the last is healed. Who is hit is a role,
+such as the primary, which is looked up when it happens. What the configuration claims to survive:
+
+* of the members one is harmed at a time, and the next only when all votes are back (with five voters two at a time);
+* of the etcd nodes fewer than half, and of the managers all but one.
+
+``beyond`` there are two lanes for members that wait for nothing, and all of something may be hit at once.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Lane(StrEnum):
+    MEMBERS = "members"
+    MORE_MEMBERS = "more members"
+    MANAGERS = "managers"
+    ETCD = "etcd"
+    MACHINE = "machine"
+
+
+class Role(StrEnum):
+    """LEADER: the leading manager. A member, manager or node is drawn by ``Fault.draw``."""
+
+    PRIMARY = "primary"
+    REPLICA = "replica"
+    LEADER = "leader"
+    MANAGER = "manager"
+    NODE = "etcd node"
+    MEMBERS = "all members"
+    MANAGERS = "all managers"
+    NODES = "all etcd nodes"
+    NOBODY = "machine"
+
+
+class Harm(StrEnum):
+    """A host that is killed, or a daemon, is started again when the fault is healed; a server is so by its agent."""
+
+    KILL_SERVER = "kill-server"
+    FREEZE_SERVER = "freeze-server"
+    FREEZE_HOST = "freeze-host"
+    KILL_HOST = "kill-host"
+    KILL_DAEMON = "kill-daemon"
+    STOP_DAEMON = "stop-daemon"
+    CUT_ALL = "cut-all"
+    CUT_MANAGERS = "cut-managers"
+    CUT_MEMBERS = "cut-members"
+    CUT_CLIENT = "cut-client"
+    CUT_ETCD = "cut-etcd"
+    MUTE = "mute"
+    DEAF = "deaf"
+    LOSS = "loss"
+    DELAY = "delay"
+    DISK_FULL = "disk-full"
+    DISK_STALL = "disk-stall"
+    CPU = "cpu"
+
+
+MEMBER_HARMS: Mapping[Harm, int] = {
+    Harm.KILL_SERVER: 3,
+    Harm.FREEZE_SERVER: 3,
+    Harm.FREEZE_HOST: 4,
+    Harm.KILL_HOST: 2,
+    Harm.KILL_DAEMON: 2,
+    Harm.CUT_ALL: 4,
+    Harm.CUT_MANAGERS: 2,
+    Harm.CUT_MEMBERS: 2,
+    Harm.CUT_CLIENT: 1,
+    Harm.MUTE: 2,
+    Harm.DEAF: 2,
+    Harm.LOSS: 2,
+    Harm.DELAY: 1,
+    Harm.DISK_FULL: 1,
+    Harm.DISK_STALL: 1,
+}
+MANAGER_HARMS: Mapping[Harm, int] = {
+    Harm.KILL_DAEMON: 3,
+    Harm.STOP_DAEMON: 2,
+    Harm.FREEZE_HOST: 3,
+    Harm.CUT_ALL: 2,
+    Harm.CUT_MEMBERS: 1,
+    Harm.CUT_ETCD: 2,
+    Harm.LOSS: 1,
+}
+NODE_HARMS: Mapping[Harm, int] = {
+    Harm.KILL_DAEMON: 3,
+    Harm.FREEZE_HOST: 2,
+    Harm.CUT_ALL: 2,
+    Harm.LOSS: 1,
+}
+SHORT = frozenset({Harm.KILL_SERVER})
+"""Healed by others at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """:ivar at: seconds after the begin at the earliest
+    :ivar seconds: until it is healed
+    :ivar share: of packets lost; :ivar ms: of delay
+    :ivar draw: 0 to 1, says who among those that have the role
+    """
+
+    lane: Lane
+    at: float
+    harm: Harm
+    role: Role
+    seconds: float
+    draw: float
+    share: float = 0.0
+    ms: float = 0.0
+
+    def __str__(self) -> str:
+        more = f" {self.share:.0%}" if self.share else f" {self.ms:.0f} ms" if self.ms else ""
+        return f"{self.harm}{more} {self.role} for {self.seconds:.1f} s"
+
+
+def schedule(
+    seed: int | str, seconds: float, managers: int = 3, beyond: bool = False
+) -> tuple[Fault, ...]:
+    """In the order of their time; all are healed after about ``seconds``."""
+    found: list[Fault] = []
+    lanes = [Lane.MEMBERS, Lane.MACHINE]
+    lanes += [Lane.MANAGERS, Lane.ETCD] if managers > 1 else [Lane.MANAGERS]
+    lanes += [Lane.MORE_MEMBERS] if beyond else []
+    for lane in lanes:
+        # each lane draws by itself, so that the others stay as they are when one changes
+        dice = random.Random(f"{seed} {lane}")
+        at = dice.uniform(1, 5)
+        while True:
+            fault = _fault(dice, lane, at, beyond)
+            if fault.at + fault.seconds > seconds:
+                break
+            found.append(fault)
+            at = fault.at + fault.seconds + _rest(dice, lane)
+    return tuple(sorted(found, key=lambda fault: (fault.at, fault.lane)))
+
+
+def _rest(dice: random.Random, lane: Lane) -> float:
+    return dice.uniform(20, 60) if lane is Lane.MACHINE else dice.uniform(1, 8)
+
+
+def _fault(dice: random.Random, lane: Lane, at: float, beyond: bool) -> Fault:
+    draw, all_of_them = dice.random(), dice.random() < 0.2
+    seconds = dice.choice((dice.uniform(0.3, 2.5), dice.uniform(2.5, 9), dice.uniform(2.5, 9)))
+    share, ms = dice.uniform(0.05, 0.5), dice.uniform(20, 400)
+    match lane:
+        case Lane.MACHINE:
+            return Fault(lane, at, Harm.CPU, Role.NOBODY, dice.uniform(3, 10), draw)
+        case Lane.MANAGERS:
+            role = Role.LEADER if dice.random() < 0.7 else Role.MANAGER
+            harms, everyone = MANAGER_HARMS, Role.MANAGERS
+        case Lane.ETCD:
+            role, harms, everyone = Role.NODE, NODE_HARMS, Role.NODES
+        case _:
+            role = Role.PRIMARY if dice.random() < 0.7 else Role.REPLICA
+            harms, everyone = MEMBER_HARMS, Role.MEMBERS
+    (harm,) = dice.choices(list(harms), weights=list(harms.values()))
+    return Fault(
+        lane=lane,
+        at=at,
+        harm=harm,
+        role=everyone if beyond and all_of_them else role,
+        seconds=0.0 if harm in SHORT else seconds,
+        draw=draw,
+        share=share if harm is Harm.LOSS else 0.0,
+        ms=ms if harm is Harm.DELAY else 0.0,
+    )

@@ -1,0 +1,197 @@
+"""What the managers and their store said meanwhile, and what the servers hold at the end."""
+
+from __future__ import annotations
+
+import base64
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import pymysql
+
+from holdfast.core.gtid import parse
+from holdfast.errors import DeadlinePassed, HoldfastError
+from holdfast.sandbox.lab.lab import Lab
+from holdfast.sandbox.lab.plan import ETCD_PORT
+from tests.chaos.history import Ending, Holding
+
+LOOK_SECONDS = 0.2
+SETTLE_SECONDS = 30.0
+QUERY_SECONDS = 120.0
+PROOFS = "holdfast.proof"
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One answer of the leading manager; ``reason`` alone when there was none."""
+
+    at: float
+    term: int = 0
+    primary: str = ""
+    writable: bool = False
+    whole: bool = False
+    reason: str = ""
+
+
+class Witness:
+    """Asks the leading manager a few times a second, and keeps what changed."""
+
+    def __init__(self, lab: Lab) -> None:
+        self._lab = lab
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._watch, name="witness", daemon=True)
+        self.looks: list[Look] = []
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def primaries(self) -> tuple[str, ...]:
+        """Those that it saw recorded, in order; one that reigned only for a moment may be missing."""
+        return tuple(name for name, _ in groupby(look.primary for look in self.looks if look.term))
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(LOOK_SECONDS):
+            look = self._look()
+            last = self.looks[-1] if self.looks else None
+            if last is None or _but_time(look) != _but_time(last):
+                self.looks.append(look)
+
+    def _look(self) -> Look:
+        at = time.monotonic()
+        try:
+            found = self._lab.status()
+        except HoldfastError as error:
+            return Look(at, reason=str(error))
+        primary = str(found["primary"] or "")
+        writable, whole = bool(found["writable"]), bool(found["whole"])
+        return Look(at, int(found["term"]), primary, writable, whole, str(found["reason"]))
+
+
+def _but_time(look: Look) -> tuple[int, str, bool, bool, str]:
+    return look.term, look.primary, look.writable, look.whole, look.reason
+
+
+# -- the store's memory ----------------------------------------------------------------------------
+
+
+def reigns(lab: Lab, since: int = 0) -> tuple[str, ...] | None:
+    """The primaries of all records that etcd ever held, in order; None where there is no etcd to ask.
+
+    :param since: leave out those of lower terms
+    """
+    found: list[str] = []
+    try:
+        with lab.inside():
+            for record in _records(lab):
+                if int(record["term"]) >= since:
+                    found.append(str(record["primary"]))
+    except (OSError, HoldfastError, ValueError, KeyError):
+        return None
+    return tuple(name for name, _ in groupby(found)) or None
+
+
+def _records(lab: Lab) -> Iterator[dict[str, Any]]:
+    """Every version of the record, the oldest first."""
+    node = next((host for host in lab.hosts() if host.startswith("etcd")), "")
+    if not node:
+        return
+    url = f"http://{lab.address(node)}:{ETCD_PORT}"
+    everything = {"key": _b64("\0"), "range_end": _b64("\0")}
+    for entry in _range(url, everything):
+        versions = []
+        revision = int(entry["mod_revision"])
+        for _ in range(int(entry["version"])):
+            old = _range(url, {"key": entry["key"], "revision": revision})
+            if not old:
+                break
+            value = _parsed(old[0])
+            if value is None:
+                break
+            versions.append(value)
+            revision = int(old[0]["mod_revision"]) - 1
+        if versions:
+            yield from reversed(versions)
+            return
+
+
+def _parsed(entry: dict[str, Any]) -> dict[str, Any] | None:
+    """The record, or None: something else stands there."""
+    try:
+        value = json.loads(base64.b64decode(entry.get("value", "")))
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) and {"primary", "elected"} <= value.keys() else None
+
+
+def _range(url: str, question: dict[str, Any]) -> list[dict[str, Any]]:
+    request = urllib.request.Request(f"{url}/v3/kv/range", json.dumps(question).encode())
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=5) as answer:
+        return list(json.load(answer).get("kvs", []))
+
+
+def _b64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+# -- the servers -----------------------------------------------------------------------------------
+
+
+def ending(
+    lab: Lab, table: str, whole_seconds: float | None, why: str, reigned: tuple[str, ...] | None
+) -> Ending:
+    """What all servers hold once they have applied the same, or after a while all the same."""
+    executed = _settle(lab)
+    holdings = {}
+    for member in lab.members():
+        try:
+            with closing(lab.connect(member.name, read_timeout=QUERY_SECONDS)) as connection:
+                holdings[member.name] = _holding(connection, table, executed[member.name])
+        except (pymysql.err.MySQLError, OSError) as error:
+            holdings[member.name] = Holding({}, executed[member.name], f"unreadable: {error}")
+    return Ending(holdings, whole_seconds, reigned, why)
+
+
+def _settle(lab: Lab) -> dict[str, str]:
+    """The GTIDs that each member has applied, as its agent says."""
+
+    def sets(status: dict[str, Any]) -> dict[str, str]:
+        flavor = lab.plan.flavor
+        return {each["name"]: str(parse(flavor, each["applied"])) for each in status["members"]}
+
+    found: dict[str, str] = {member.name: "never asked" for member in lab.members()}
+
+    def same(status: dict[str, Any]) -> bool:
+        found.update(sets(status))
+        return len(set(found.values())) == 1
+
+    try:
+        # positions reach the manager by a look from time to time: what is equal must be seen twice
+        lab.wait_until(same, SETTLE_SECONDS)
+        time.sleep(1.0)
+        lab.wait_until(same, SETTLE_SECONDS)
+    except DeadlinePassed:
+        pass
+    return found
+
+
+def _holding(connection: pymysql.Connection[Any], table: str, executed: str) -> Holding:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT writer, n FROM {table} ORDER BY writer, n")
+        rows = {
+            writer: tuple(n for _, n in group)
+            for writer, group in groupby(cursor.fetchall(), key=lambda row: row[0])
+        }
+        cursor.execute(f"CHECKSUM TABLE {table} EXTENDED")
+        return Holding(rows, executed, str(cursor.fetchone()[1]))
