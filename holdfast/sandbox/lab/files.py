@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from holdfast.config.schema import AgentConfig
+from holdfast.config.schema import AgentConfig, ManagerConfig
 from holdfast.config.settings import nested
 from holdfast.sandbox import trees
 from holdfast.sandbox.accounts import Accounts
@@ -51,7 +51,9 @@ def write_files(plan: Plan, accounts: Accounts, disks: Disks) -> None:
 
 def agent_extras(plan: Plan, tree: ServerTree) -> dict[str, Any]:
     """What an agent's file says only here."""
-    found: dict[str, Any] = {"insecure_token": True}
+    found: dict[str, Any] = {}
+    if "insecure_token" in AgentConfig.model_fields:
+        found["insecure_token"] = True
     if plan.gate and "lease" in AgentConfig.model_fields:
         found["lease"] = {"gate": "nftables", "nft_command": list(trees.companion("nft"))}
     return found
@@ -70,7 +72,7 @@ def manager_settings(plan: Plan, name: str) -> dict[str, Any]:
     cluster["members"] = [member_settings(member) for member in plan.members]
     return {
         "listen": listen,
-        "insecure_token": True,
+        **({"insecure_token": True} if "insecure_token" in ManagerConfig.model_fields else {}),
         "token_file": str(plan.token_file),
         "agent_token_file": str(plan.token_file),
         **shared,

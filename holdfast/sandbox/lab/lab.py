@@ -165,7 +165,7 @@ class Lab(Harm):
         """An orderly end; what does not end by itself is left to `_clear`."""
         self._release()
         if self._network.found():
-            self.heal()
+            self._set_links({})
         self._say("stopping managers, agents and servers")
         members = self.plan.members
         for group in (self.plan.managers, tuple(member.name for member in members)):
