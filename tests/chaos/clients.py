@@ -246,6 +246,7 @@ class _Writer(_Client):
         super().__init__(clients, f"writer {name}", (1.0, 3.0, 10.0)[name % 3])
         self._writer = name
         self._asks = name % 3 != 0
+        self._trusted: object = None  # the connection on which a write came through
         self._next = 1
 
     def _find(self, connect_seconds: float = CONNECT_SECONDS, asks: bool = True) -> bool:
@@ -253,7 +254,7 @@ class _Writer(_Client):
 
     def _live(self) -> None:
         dice = self._random.random()
-        if dice < 0.12:
+        if self._trusted is self._connection and dice < 0.12:
             self._read(1000 + self._writer, own=self._writer)
         elif dice < 0.75:
             self._write(1, [])
@@ -290,6 +291,7 @@ class _Writer(_Client):
         self._clients.note(Write(self._writer, first, last, begin, end, server, outcome))
         if outcome is Outcome.OK:
             self._clients.heads[self._writer] = last
+            self._trusted = self._connection
 
     def _refused(self, what: str, error: Exception, sure: bool) -> Outcome:
         """What became of a write; it ends the connection."""

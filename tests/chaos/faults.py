@@ -133,7 +133,7 @@ def schedule(
         dice = random.Random(f"{seed} {lane}")
         at = dice.uniform(1, 5)
         while True:
-            fault = _fault(dice, lane, at, beyond)
+            fault = _fault(dice, lane, at, managers, beyond)
             if fault.at + fault.seconds > seconds:
                 break
             found.append(fault)
@@ -145,7 +145,7 @@ def _rest(dice: random.Random, lane: Lane) -> float:
     return dice.uniform(20, 60) if lane is Lane.MACHINE else dice.uniform(1, 8)
 
 
-def _fault(dice: random.Random, lane: Lane, at: float, beyond: bool) -> Fault:
+def _fault(dice: random.Random, lane: Lane, at: float, managers: int, beyond: bool) -> Fault:
     draw, all_of_them = dice.random(), dice.random() < 0.2
     seconds = dice.choice((dice.uniform(0.3, 2.5), dice.uniform(2.5, 9), dice.uniform(2.5, 9)))
     share, ms = dice.uniform(0.05, 0.5), dice.uniform(20, 400)
@@ -155,6 +155,10 @@ def _fault(dice: random.Random, lane: Lane, at: float, beyond: bool) -> Fault:
         case Lane.MANAGERS:
             role = Role.LEADER if dice.random() < 0.7 else Role.MANAGER
             harms, everyone = MANAGER_HARMS, Role.MANAGERS
+            if managers == 1:
+                harms = {
+                    harm: weight for harm, weight in harms.items() if harm is not Harm.CUT_ETCD
+                }
         case Lane.ETCD:
             role, harms, everyone = Role.NODE, NODE_HARMS, Role.NODES
         case _:
