@@ -139,9 +139,8 @@ class ManagerClient:
         if said := tls.explain(error):
             return Unreachable(f"the manager at {self.url}: {said}")
         if isinstance(error, httpx.RemoteProtocolError) and self.url.startswith("http://"):
-            return Unreachable(
-                f"the manager at {self.url} does not speak HTTP: should the URL begin with https://?"
-            )
+            why = f"{error}: does its URL begin with https://?"
+            return Unreachable(f"the manager at {self.url} does not answer: {why}")
         return Unreachable(f"the manager at {self.url} does not answer: {error}")
 
     def _answer(self, path: str, reply: httpx.Response) -> dict[str, Any]:

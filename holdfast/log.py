@@ -20,6 +20,8 @@ def setup(form: LogFormat, level: int = logging.INFO, stream: TextIO | None = No
     root.setLevel(level)
     for noisy in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
+    # it warns of every request that is no HTTP: anybody could fill the disk
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 def say(logger: logging.Logger, message: str, level: int = logging.INFO, **fields: Any) -> None:

@@ -200,8 +200,6 @@ def _refused(error: BaseException | None) -> bool:
 def _why(error: Exception) -> str:
     if said := tls.explain(error):
         return said
-    if isinstance(error, httpx.RemoteProtocolError):
-        return f"it does not speak HTTP ({error}): should its URL begin with https://?"
     if isinstance(error, httpx.ConnectError):
         return "connection refused" if _refused(error) else "it cannot be reached"
     if isinstance(error, httpx.TimeoutException):

@@ -1,0 +1,130 @@
+"""One process's certificate: read again when its files are renewed, and shown to others with a token."""
+
+from __future__ import annotations
+
+import logging
+import ssl
+import threading
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.errors import HoldfastError
+from holdfast.tls.contexts import Files, contexts, days_left
+
+LOOK_SECONDS = 10.0
+"""How often files are looked at."""
+WARN_DAYS = 30
+WARN_AGAIN_SECONDS = 86400.0
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What a client shows: a bearer token, a certificate, both or neither.
+
+    :ivar context: for connections that are made; without one a server that speaks TLS is judged by the
+        authorities that the system trusts
+    """
+
+    token: str | None = field(default=None, repr=False)
+    context: ssl.SSLContext | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    @property
+    def verify(self) -> ssl.SSLContext | bool:
+        """As httpx takes it."""
+        return self.context or True
+
+
+class Newest(ssl.SSLContext):
+    """Stands for the contexts of files that are renewed: makes each connection with the one of the moment."""
+
+    newest: ssl.SSLContext
+
+    def wrap_bio(self, *args: Any, **kwargs: Any) -> ssl.SSLObject:
+        return self.newest.wrap_bio(*args, **kwargs)
+
+    def wrap_socket(self, *args: Any, **kwargs: Any) -> ssl.SSLSocket:
+        return self.newest.wrap_socket(*args, **kwargs)
+
+
+class Certificates:
+    """One process's certificate, and the CA that it trusts.
+
+    :param key: what messages put before the names ca, cert and key
+    :ivar server, client: contexts for both sides; good for the life of the process
+    """
+
+    def __init__(self, files: Files, key: str = "tls.") -> None:
+        """:raises BadInput: naming the file, and what is wrong with it"""
+        self.files = files
+        self._key = key
+        self.server = Newest(ssl.PROTOCOL_TLS_SERVER)
+        self.client = Newest(ssl.PROTOCOL_TLS_CLIENT)
+        self._stamp = _stamp(files)
+        self.server.newest, self.client.newest = contexts(files, key)
+        self._ended = threading.Event()
+
+    def look(self) -> bool:
+        """Take files that were renewed; whether there were any.
+
+        :raises BadInput: what is there now is not good: the former ones stay in use, and it is tried again
+        """
+        stamp = _stamp(self.files)
+        if stamp == self._stamp:
+            return False
+        self.server.newest, self.client.newest = contexts(self.files, self._key)
+        self._stamp = stamp
+        return True
+
+    def keep_fresh(self) -> None:
+        """Look now and then, in a thread: a disk that stalls holds up nobody who waits for a lease."""
+        threading.Thread(target=self._run, name="certificates", daemon=True).start()
+
+    def close(self) -> None:
+        self._ended.set()
+
+    def _run(self) -> None:
+        said = ""
+        waited = WARN_AGAIN_SECONDS
+        while True:
+            try:
+                if self.look():
+                    logger.info("renewed certificates are in use: %s", self.files.cert)
+                    waited = WARN_AGAIN_SECONDS
+                said = ""
+            except HoldfastError as error:
+                if str(error) != said:
+                    said = str(error)
+                    logger.warning("renewed certificates are not taken: %s", said)
+            if waited >= WARN_AGAIN_SECONDS:
+                self._warn()
+                waited = 0.0
+            waited += LOOK_SECONDS
+            if self._ended.wait(LOOK_SECONDS):
+                return
+
+    def _warn(self) -> None:
+        for path in (self.files.cert, self.files.ca):
+            try:
+                left = days_left(path)
+            except HoldfastError:
+                continue
+            if left < WARN_DAYS:
+                logger.warning("%s expires in %d days: renew it", path, max(0, left))
+
+
+def _stamp(files: Files) -> tuple[tuple[int, int, int], ...]:
+    found = []
+    for path in (files.ca, files.cert, files.key):
+        try:
+            is_now = path.stat()
+        except OSError:
+            found.append((0, 0, 0))
+        else:
+            found.append((is_now.st_ino, is_now.st_mtime_ns, is_now.st_size))
+    return tuple(found)

@@ -1,0 +1,51 @@
+"""An application behind the listener that agents and managers have, in a thread, as they run it."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from holdfast import authority
+from holdfast.serving import HttpServer, listening
+from holdfast.tls import Files
+
+
+@contextmanager
+def served(app: Any, context: ssl.SSLContext | None = None) -> Iterator[int]:
+    """The port on loopback."""
+    http = HttpServer(app, context)
+
+    async def serve(listener: Any) -> None:
+        await http.serve(sockets=[listener.dup()])
+
+    with listening("127.0.0.1:0") as listener:
+        thread = threading.Thread(
+            target=lambda: asyncio.Runner(loop_factory=uvloop.new_event_loop).run(serve(listener))
+        )
+        thread.start()
+        try:
+            yield listener.getsockname()[1]
+        finally:
+            http.should_exit = True
+            thread.join()
+
+
+class Authority:
+    """A CA in a folder of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        authority.make_ca(folder, "test")
+
+    def files(self, name: str, *hosts: str, force: bool = False) -> Files:
+        authority.issue(self.folder, name, hosts, force=force)
+        return Files(
+            authority.ca_cert(self.folder), self.folder / f"{name}.pem", self.folder / f"{name}.key"
+        )
