@@ -1,4 +1,4 @@
-"""``holdfast sandbox``: a local cluster of real servers, to try things on."""
+"""``holdfast sandbox``: a local cluster of real servers, to try things on: on loopback, or on hosts of its own."""
 
 from __future__ import annotations
 
@@ -10,14 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli import lab
+from holdfast.cli.lab import AsJson, Folder
 from holdfast.errors import BadInput
 
 if TYPE_CHECKING:
     from holdfast.sandbox.cluster import Sandbox
+    from holdfast.sandbox.lab.lab import Lab
 
 app = typer.Typer(
-    help="A local cluster of real servers on loopback.", no_args_is_help=True, add_completion=False
+    help="A local cluster of real servers, on loopback or on hosts of its own.",
+    no_args_is_help=True,
+    add_completion=False,
 )
+app.registered_commands += lab.app.registered_commands
 
 
 class Server(StrEnum):
@@ -25,10 +31,6 @@ class Server(StrEnum):
     MYSQL = "mysql"
 
 
-Folder = Annotated[
-    Path | None, typer.Option("--dir", help="Its folder [default: holdfast/sandbox in the state]")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 Who = Annotated[str, typer.Argument(help="A member's name, or: primary", metavar="MEMBER")]
 MemberName = Annotated[str, typer.Argument(metavar="MEMBER")]
 
@@ -50,14 +52,33 @@ def up(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="A setting that it begins with."),
     ] = None,
+    hosts: Annotated[
+        bool,
+        typer.Option("--hosts", help="A lab: each part on a host of its own; needs root, ip, nft."),
+    ] = False,
+    managers: Annotated[
+        int | None,
+        typer.Option(min=1, max=5, help="With --hosts; and as many etcd nodes [default: 3]"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Start a cluster, or one that was stopped, and return when it is whole."""
-    from holdfast.core.gtid import Flavor
-    from holdfast.sandbox.cluster import Sandbox
-    from holdfast.sandbox.spec import BASE_PORT, default_dir, read_saved, saved_path
+    from holdfast.sandbox.spec import default_dir
 
     where = folder or default_dir()
+    if hosts or lab.is_lab(where):
+        if base_port is not None:
+            raise BadInput(
+                "--base-port", "is not for a lab of hosts: each has an address of its own"
+            )
+        _up_lab(where, server, members, managers, server_binary, settings, as_json)
+        return
+    if managers is not None:
+        raise BadInput("--managers", "needs --hosts: a sandbox on loopback has one manager")
+    from holdfast.core.gtid import Flavor
+    from holdfast.sandbox.cluster import Sandbox
+    from holdfast.sandbox.spec import BASE_PORT, read_saved, saved_path
+
     kept = read_saved(where)[0] if saved_path(where).exists() else None
     sandbox = Sandbox.create(
         where,
@@ -83,11 +104,12 @@ def down(
     as_json: AsJson = False,
 ) -> None:
     """Stop every process of the cluster; its data stays, unless told otherwise."""
-    from holdfast.sandbox.cluster import quiet
+    from holdfast.sandbox.spec import default_dir
 
-    sandbox = _open(folder, quiet if as_json else _on_stderr)
-    sandbox.down(remove)
-    _done(as_json, f"stopped{' and removed' if remove else ''}", dir=str(sandbox.spec.dir))
+    say = None if as_json else _on_stderr
+    (_lab(folder, say) or _open(folder, say)).down(remove)
+    where = (folder or default_dir()).absolute()
+    _done(as_json, f"stopped{' and removed' if remove else ''}", dir=str(where))
 
 
 @app.command()
@@ -95,31 +117,42 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
     """Show the cluster; exits with 4 if it does not take writes."""
     from holdfast.cli.status import show
 
-    show(_open(folder).status(), as_json)
+    show((_lab(folder) or _open(folder)).status(), as_json)
 
 
 @app.command()
 def kill(member: Who, folder: Folder = None, as_json: AsJson = False) -> None:
-    """SIGKILL to a member's server."""
-    _done(as_json, "killed", member=_open(folder).kill_server(member))
+    """SIGKILL to a member's server; in a lab of hosts also to a manager or etcd node."""
+    found = _lab(folder)
+    name = lab.kill(found, member) if found else _open(folder).kill_server(member)
+    _done(as_json, "killed", member=name)
 
 
 @app.command()
 def stop(member: Who, folder: Folder = None, as_json: AsJson = False) -> None:
     """SIGSTOP to a member's server: it hangs, with its connections open."""
-    _done(as_json, "stopped", member=_open(folder).stop(member))
+    found = _lab(folder)
+    name = lab.freeze_server(found, member) if found else _open(folder).stop(member)
+    _done(as_json, "stopped", member=name)
 
 
 @app.command()
 def cont(member: MemberName, folder: Folder = None, as_json: AsJson = False) -> None:
     """SIGCONT to a member's server that was stopped."""
-    _done(as_json, "continued", member=_open(folder).cont(member))
+    if found := _lab(folder):
+        found.thaw_server(member)
+    else:
+        _open(folder).cont(member)
+    _done(as_json, "continued", member=member)
 
 
 @app.command()
 def start(member: MemberName, folder: Folder = None, as_json: AsJson = False) -> None:
-    """Start a member's agent again, which starts its server."""
-    _open(folder).start(member)
+    """Start a member's agent again, which starts its server; in a lab of hosts, any host's daemon."""
+    if found := _lab(folder):
+        found.start_host(member)
+    else:
+        _open(folder).start(member)
     _done(as_json, "started", member=member)
 
 
@@ -134,6 +167,36 @@ def add(
     """Make one more member, and add it to the cluster."""
     sandbox = _open(folder, None if as_json else _on_stderr)
     _done(as_json, "added", member=sandbox.add_member(empty))
+
+
+def _up_lab(
+    where: Path,
+    server: Server | None,
+    members: int | None,
+    managers: int | None,
+    binary: Path | None,
+    settings: list[str] | None,
+    as_json: bool,
+) -> None:
+    from holdfast.core.gtid import Flavor
+    from holdfast.sandbox.lab.lab import Lab
+    from holdfast.sandbox.lab.plan import read_saved
+
+    kept = read_saved(where) if lab.is_lab(where) else None
+    made = Lab.create(
+        where,
+        Flavor(server.value) if server else (kept.flavor if kept else Flavor.MARIADB),
+        members or (kept.size if kept else 3),
+        managers or (kept.manager_count if kept else 3),
+        binary,
+        _settings(settings),
+        say=_on_stderr,
+    )
+    answer = made.up()
+    if as_json:
+        print(json.dumps(lab.describe(made)))
+    else:
+        lab.print_description(made, str(answer["primary"]))
 
 
 def describe(sandbox: Sandbox) -> dict[str, Any]:
@@ -162,6 +225,19 @@ def _settings(pairs: list[str] | None) -> dict[str, str] | None:
             raise BadInput("--set", f"must be KEY=VALUE, not {pair}")
         found[key] = value
     return found
+
+
+def _lab(folder: Path | None, say: Any = None) -> Lab | None:
+    """The lab of hosts in that folder, if that is what there is."""
+    from holdfast.sandbox.spec import default_dir
+
+    where = folder or default_dir()
+    if not lab.is_lab(where):
+        return None
+    from holdfast.sandbox.cluster import quiet
+    from holdfast.sandbox.lab.lab import Lab
+
+    return Lab.open(where, say or quiet)
 
 
 def _open(folder: Path | None, say: Any = None) -> Sandbox:

@@ -161,6 +161,18 @@ class Lab(Harm):
         daemons = [host for host in self._crew.hosts if self._crew.pid(host) is not None]
         return daemons + [f"{name}'s server" for name in servers]
 
+    def processes(self, host: str) -> dict[str, int]:
+        """Pids on a host: its daemon's and its server's, by kind."""
+        found: dict[str, int] = {}
+        if host in self._crew.hosts and (pid := self._crew.pid(host)) is not None:
+            kind = "agent" if host not in (*self.plan.managers, *self.plan.etcds) else host[:-1]
+            found[kind] = pid
+        if host in [member.name for member in self.plan.members]:
+            server = server_of(self.plan.member(host))
+            if server is not None:
+                found["server"] = server.pid
+        return found
+
     def _stop_gently(self) -> None:
         """An orderly end; what does not end by itself is left to `_clear`."""
         self._release()
