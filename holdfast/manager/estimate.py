@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+
+from holdfast.core.cluster import Cluster
+from holdfast.core.record import Record
+from holdfast.core.stages import Stage, standing
+from holdfast.core.view import View
 
 WINDOW_SECONDS = 10.0
 SHORTEST_SECONDS = 1.0
@@ -30,3 +36,26 @@ class Estimate:
         if now - began < SHORTEST_SECONDS or left >= then:
             return None
         return left * (now - began) / (then - left)
+
+
+class Estimates:
+    """Of all members of a cluster that are on their way."""
+
+    def __init__(self) -> None:
+        self._of: dict[str, Estimate] = {}
+
+    def look(
+        self, cluster: Cluster, record: Record | None, view: View, members: Iterable[str]
+    ) -> dict[str, float]:
+        """Seconds until each learner has caught up, where that can be told."""
+        found = {}
+        for name in members:
+            stands = standing(cluster, record, view, name) if record else None
+            if stands is None or not stands.bytes_behind or stands.stage is Stage.VOTER:
+                self._of.pop(name, None)
+                continue
+            estimate = self._of.setdefault(name, Estimate())
+            estimate.look(view.now, stands.bytes_behind)
+            if (left := estimate.seconds_left()) is not None:
+                found[name] = round(left, 1)
+        return found

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,7 +18,6 @@ from holdfast.core.orders import Order, first_step, objections
 from holdfast.core.pulse import Pulse, felt, lapses
 from holdfast.core.record import Record
 from holdfast.core.restart import CLOSING
-from holdfast.core.stages import Stage, standing
 from holdfast.core.status import Status, status
 from holdfast.core.view import ServerStatus, View
 from holdfast.errors import Conflict, HoldfastError, Refused, Unreachable
@@ -27,14 +25,14 @@ from holdfast.log import say
 from holdfast.manager.act import Actor
 from holdfast.manager.client import AgentClient
 from holdfast.manager.configure import Configured, Given
-from holdfast.manager.estimate import Estimate
+from holdfast.manager.estimate import Estimates
 from holdfast.manager.events import EventKind, EventLog
 from holdfast.manager.observe import Observer
-from holdfast.store.base import Store
+from holdfast.manager.place import Place
+from holdfast.store.base import Candidate, Leadership, Store
 
 LOOK_AGAIN_SECONDS = 0.2
 """Time itself may change a decision (patience, pauses), so one is made at least this often."""
-ASK_AGAIN_SECONDS = 1.0
 WAIT_SECONDS = 0.05
 
 logger = logging.getLogger(__name__)
@@ -45,14 +43,20 @@ class Leader:
 
     Nothing is kept here that the next manager would need: the record is in the store, the rest is seen anew.
 
+    :ivar place: whether this manager leads, and else who does
     :ivar configured: what people want of the cluster; :meth:`adopt` follows it
     :ivar connect: makes a client of a member's agent
     :ivar deciding: held while a decision is made and saved: whoever wants neither to change under his hands takes it
     """
 
     def __init__(
-        self, given: Given, connect: Callable[[Member], AgentClient], store: Store
+        self,
+        given: Given,
+        connect: Callable[[Member], AgentClient],
+        store: Store,
+        who: Candidate = Candidate("a manager"),  # noqa: B008 (frozen)
     ) -> None:
+        self.place = Place(store, given.name, who)
         self.configured = Configured(given, store)
         self.events = EventLog(given.name)
         self.deciding = asyncio.Lock()
@@ -64,10 +68,9 @@ class Leader:
         self._actor: Actor | None = None
         self._record: Record | None = None
         self._version = 0
-        self._elsewhere = True
         self._decision = Decision(f"this manager does not lead {given.name} yet")
         self._pulses: dict[str, Pulse] = {}
-        self._estimates: dict[str, Estimate] = {}
+        self._estimates = Estimates()
         self._degraded = False
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -102,14 +105,7 @@ class Leader:
         """Observe, and lead whenever no other manager does, until cancelled."""
         watching = asyncio.create_task(self._observer.run())
         try:
-            while True:
-                with self._store.lead(self.cluster.name) as mine:
-                    self._elsewhere = not mine
-                    if mine:
-                        await self._lead()
-                    else:
-                        await self._follow()
-                await asyncio.sleep(ASK_AGAIN_SECONDS)
+            await self.place.run(self)
         finally:
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -137,10 +133,9 @@ class Leader:
 
     def refuse_elsewhere(self) -> None:
         """:raises Unreachable: another manager is the one to ask"""
-        if self._elsewhere:
-            raise Unreachable(
-                f"this manager does not lead {self.cluster.name}: ask the one that does"
-            )
+        if self._leadership is None:
+            leads = f"ask {self.place.leader}" if self.place.leader else self._decision.reason
+            raise Unreachable(f"this manager does not lead {self.cluster.name}: {leads}")
 
     async def order(self, order: Order) -> str:
         """Have a person's order carried out; what was done, in one sentence.
@@ -231,18 +226,36 @@ class Leader:
             )
         return self._actor
 
-    async def _follow(self) -> None:
-        """Another manager leads: keep up with what people want, to be ready."""
-        self._decide_nothing("another manager leads it")
+    @property
+    def _leadership(self) -> Leadership | None:
+        return self.place.leadership
+
+    def primary_host(self) -> str:
+        members = {each.name: each.host for each in self.cluster.members}
+        return members.get(self._record.primary, "") if self._record else ""
+
+    def steady(self) -> bool:
+        return self._decision.well and not (self._record and self._record.transition)
+
+    async def follow(self, trouble: str) -> None:
+        """Keep up with the cluster and what people want, to be ready, and to tell those who ask."""
+        leader = self.place.leader
+        reason = f"another manager leads it: {leader}" if leader else "no manager leads it now"
+        if trouble:
+            self._decide_nothing(trouble)
+            return
         try:
             async with self.deciding:
                 await self.configured.load()
                 self.adopt()
+                stored = await asyncio.to_thread(self._store.load, self.cluster.name)
+                self._record, self._version = stored.record, stored.version
         except HoldfastError as error:
-            self._decide_nothing(f"another manager leads it; {error}")
+            reason = f"{reason}; {error}"
+        self._decide_nothing(reason)
 
-    async def _lead(self) -> None:
-        """Lead until the store says that another manager does, or fails."""
+    async def lead(self) -> None:
+        """Lead until the store says that another manager does, or fails; cancelled when the leadership is over."""
         actor = Actor(self._agents, self._observer, self.events)
         try:
             async with self.deciding:
@@ -278,7 +291,10 @@ class Leader:
         stored = await asyncio.to_thread(self._store.load, self.cluster.name)
         self._record, self._version = stored.record, stored.version
         if self._record:
-            self._observer.leases.begin(max(self._record.lease, self.cluster.settings.timing.lease))
+            longest = max(self._record.lease, self.cluster.settings.timing.lease)
+            # another may have granted until it noticed that it leads no more
+            overlap = self._leadership.alone_from - time.monotonic() if self._leadership else 0.0
+            self._observer.leases.begin(longest + max(0.0, overlap))
             self._refuse_stranger(self._record)
             await self._save(replace(self._record, term=self._record.term + 1))
             self.events.add(EventKind.LED, f"leading {self.cluster.name} in term {self._term}")
@@ -289,6 +305,8 @@ class Leader:
             return await self._decide(actor)
 
     async def _decide(self, actor: Actor) -> bool:
+        if time.monotonic() >= self.place.until:
+            raise Unreachable("this manager leads no more: the store has not confirmed it in time")
         view = self.view()
         self._observer.timing = self.cluster.settings.timing
         self._observer.leases.allow(self.cluster, self._record, self._leads_until())
@@ -313,7 +331,7 @@ class Leader:
 
     def _leads_until(self) -> float:
         """The moment up to which nobody else leads."""
-        return math.inf
+        return self.place.until
 
     def _refuse_stranger(self, record: Record) -> None:
         if all(each.name != record.primary for each in self.cluster.members):
@@ -350,17 +368,7 @@ class Leader:
 
     def _estimated(self, view: View) -> dict[str, float]:
         """Seconds until each learner has caught up, where that can be told."""
-        found = {}
-        for name in self._agents:
-            stands = standing(self.cluster, self._record, view, name) if self._record else None
-            if stands is None or not stands.bytes_behind or stands.stage is Stage.VOTER:
-                self._estimates.pop(name, None)
-                continue
-            estimate = self._estimates.setdefault(name, Estimate())
-            estimate.look(view.now, stands.bytes_behind)
-            if (left := estimate.seconds_left()) is not None:
-                found[name] = round(left, 1)
-        return found
+        return self._estimates.look(self.cluster, self._record, view, self._agents)
 
     def _note_degraded(self, view: View) -> None:
         """Mode semi-sync: tell when commits stop waiting, and when they wait again."""

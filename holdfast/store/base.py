@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from holdfast.core.record import Record
+from holdfast.errors import Conflict
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,25 +31,93 @@ class StoredSettings:
     version: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A manager, as the others see it.
+
+    :ivar url: where people and other managers reach its API
+    :ivar host: on which it runs, written as members' hosts are
+    """
+
+    name: str
+    url: str = ""
+    host: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.url})" if self.url else self.name
+
+
+class Leadership(Protocol):
+    """One manager leads one cluster, from now until it is over; both moments are of ``time.monotonic()``."""
+
+    @property
+    def until(self) -> float:
+        """Up to here this manager may decide and grant. It moves on while the store confirms the leadership, and is in
+        the past, for good, once it is over."""
+
+    @property
+    def alone_from(self) -> float:
+        """From here on no earlier leading manager believes to lead: what it granted last, it granted before."""
+
+
+class Deposed(Conflict):
+    """This manager does not lead the cluster any more; nothing was written."""
+
+    def __init__(self, cluster: str, expected: int) -> None:
+        super().__init__(cluster, expected)
+        self.args = (f"this manager does not lead {cluster} any more: nothing was written",)
+
+
 class Store(Protocol):
-    """Records and settings by cluster, each replaced by compare-and-set; and a lock, so that one manager leads a
-    cluster."""
+    """Records and settings by cluster, each replaced by compare-and-set; and one manager that leads a cluster.
+
+    Everything may block, for a few seconds at most: call it in a thread.
+    """
 
     def load(self, cluster: str) -> Stored:
-        """:raises Refused: when what is stored cannot be read"""
+        """:raises Refused: when what is stored cannot be read
+        :raises Unreachable: the store does not answer
+        """
 
     def replace(self, cluster: str, record: Record, expected: int) -> int:
         """Write ``record`` durably if the stored version is ``expected``; the new version.
 
-        :raises Conflict: when it is not; nothing was written
+        :raises Conflict: when it is not, or (where the store can tell) this manager does not lead; nothing was written
         :raises OutcomeUnknown: it may have been written: load before going on
+        :raises Unreachable: the store does not answer; nothing was written
         """
 
     def settings(self, cluster: str) -> StoredSettings:
-        """:raises Refused: when what is stored cannot be read"""
+        """As :meth:`load`."""
 
     def replace_settings(self, cluster: str, document: Mapping[str, Any], expected: int) -> int:
-        """As :meth:`replace`, for the settings."""
+        """As :meth:`replace`, for the settings; whether this manager leads or not."""
 
-    def lead(self, cluster: str) -> AbstractContextManager[bool]:
-        """Try to become the one manager that leads; False when another does. Held until left or killed."""
+    def lead(
+        self, cluster: str, who: Candidate, lost: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[Leadership | None]:
+        """Try to become the one manager that leads; None when another does. Held until left, lost or killed; whoever
+        leaves it hands it on at once.
+
+        :param lost: called, in any thread, when it is over before it was left
+        :raises HoldfastError: by consequence, on entering; leaving never fails
+        """
+
+    def leader(self, cluster: str) -> Candidate | None:
+        """Who leads now.
+
+        :raises HoldfastError: by consequence
+        """
+
+    def candidates(self, cluster: str) -> tuple[Candidate, ...]:
+        """Who lives and would lead, or does: those that tried within the last seconds, where the store can tell.
+
+        :raises HoldfastError: by consequence
+        """
+
+    def watch(self, cluster: str, changed: Callable[[], None]) -> AbstractContextManager[None]:
+        """Have ``changed`` called, in any thread, when the record, the settings or who leads may have changed. It is a
+        hint: not every store gives it, nor always."""
+
+    def close(self) -> None:
+        """Nothing is held any more; what is under way in other threads may fail."""

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import fcntl
 import json
+import math
 import os
 import sqlite3
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from holdfast.core.record import Record, from_json, to_json
 from holdfast.errors import Conflict, Fatal, OutcomeUnknown, Refused
-from holdfast.store.base import Stored, StoredSettings
+from holdfast.store.base import Candidate, Leadership, Stored, StoredSettings
 
 SCHEMA = [
     f"""
@@ -25,6 +28,16 @@ create table if not exists {table} (
 """
     for table in ("record", "settings")
 ]
+PROBED_SECONDS = 0.05
+"""Longer than anybody holds the lock who only asks whether it is held."""
+
+
+@dataclass(frozen=True, slots=True)
+class _WhileLocked:
+    """The kernel keeps the lock for as long as the process lives."""
+
+    until: float = math.inf
+    alone_from: float = -math.inf
 
 
 class SqliteStore:
@@ -106,10 +119,40 @@ class SqliteStore:
         )
 
     @contextmanager
-    def lead(self, cluster: str) -> Iterator[bool]:
+    def lead(
+        self, cluster: str, who: Candidate, lost: Callable[[], None] = lambda: None
+    ) -> Iterator[Leadership | None]:
         """A lock on a file beside the store; the kernel lets go of it when the process ends."""
-        with closing(_LockFile(self._path.with_name(f"{self._path.name}.{cluster}.lock"))) as lock:
-            yield lock.acquire()
+        with closing(_LockFile(self._lock_path(cluster))) as lock:
+            if not lock.acquire():
+                yield None
+                return
+            lock.write(json.dumps(asdict(who)))
+            yield _WhileLocked()
+
+    def leader(self, cluster: str) -> Candidate | None:
+        path = self._lock_path(cluster)
+        if not path.exists():
+            return None
+        with closing(_LockFile(path)) as lock:
+            text = lock.holder()
+        if text is None:
+            return None
+        try:
+            return Candidate(**json.loads(text))
+        except (ValueError, TypeError):  # it has the lock, and has not written who it is yet
+            return Candidate("another process on this host")
+
+    def candidates(self, cluster: str) -> tuple[Candidate, ...]:
+        leads = self.leader(cluster)
+        return (leads,) if leads else ()
+
+    @contextmanager
+    def watch(self, cluster: str, changed: Callable[[], None]) -> Iterator[None]:
+        yield
+
+    def _lock_path(self, cluster: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.{cluster}.lock")
 
     def close(self) -> None:
         self._db.close()
@@ -123,8 +166,28 @@ class _LockFile:
             raise Fatal(f"store: cannot make {path}: {error.strerror}") from None
 
     def acquire(self) -> bool:
+        """Also when somebody asks at that very moment whether it is held."""
+        end = time.monotonic() + PROBED_SECONDS
+        while not self._locked(fcntl.LOCK_EX):
+            if not self._locked(fcntl.LOCK_SH) or time.monotonic() > end:
+                return False
+            fcntl.flock(self._fd, fcntl.LOCK_UN)
+            time.sleep(PROBED_SECONDS / 20)
+        return True
+
+    def holder(self) -> str | None:
+        """What its holder wrote; None when nobody holds it."""
+        if self._locked(fcntl.LOCK_SH):
+            return None
+        return os.pread(self._fd, 4096, 0).decode(errors="replace")
+
+    def write(self, text: str) -> None:
+        os.pwrite(self._fd, text.encode(), 0)
+        os.ftruncate(self._fd, len(text.encode()))
+
+    def _locked(self, kind: int) -> bool:
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._fd, kind | fcntl.LOCK_NB)
         except BlockingIOError:
             return False
         return True

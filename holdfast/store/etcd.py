@@ -1,0 +1,180 @@
+"""etcd: the store where there are several managers, on several hosts."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from holdfast.core.record import Record, from_json, to_json
+from holdfast.errors import Conflict, OutcomeUnknown, Refused, Unreachable
+from holdfast.store.base import Candidate, Deposed, Leadership, Stored, StoredSettings
+from holdfast.store.gateway import Etcd, Gateway
+from holdfast.store.session import Keys, Session
+from holdfast.store.watching import Watcher
+from holdfast.store.wording import (
+    Body,
+    KeyValue,
+    created_at,
+    get,
+    kvs,
+    put,
+    ranged,
+    txn,
+    version_is,
+)
+
+WRITE_SECONDS = 3.0
+
+
+class EtcdStore:
+    """Nothing is asked of etcd before it is needed: a manager starts also while etcd is down.
+
+    :raises BadInput: a certificate cannot be read
+    """
+
+    def __init__(self, etcd: Etcd) -> None:
+        self._keys = Keys(etcd.prefix)
+        self._gateway = Gateway(etcd)
+        self._session = Session(self._gateway, self._keys)
+        self._watcher = Watcher(self._gateway, etcd.prefix, self._told)
+        self._listeners: list[tuple[str, Callable[[], None]]] = []
+        self._listening = threading.Lock()
+
+    def load(self, cluster: str) -> Stored:
+        found = self._read(cluster, "record")
+        try:
+            return Stored(from_json(found.value), found.version) if found else Stored(None, 0)
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._unreadable(cluster, "record", error) from None
+
+    def replace(self, cluster: str, record: Record, expected: int) -> int:
+        """Only the manager that leads may; etcd itself looks, in the same transaction."""
+        held = self._session.held(cluster)
+        if held is None or time.monotonic() >= held.until:
+            raise Deposed(cluster, expected)
+        leads = created_at(held.key, held.created)
+        return self._write(cluster, "record", to_json(record), expected, leads)
+
+    def settings(self, cluster: str) -> StoredSettings:
+        found = self._read(cluster, "settings")
+        try:
+            document = json.loads(found.value) if found else {}
+        except ValueError as error:
+            raise self._unreadable(cluster, "settings", error) from None
+        if not isinstance(document, dict):
+            raise self._unreadable(cluster, "settings", TypeError(type(document).__name__))
+        return StoredSettings(document, found.version if found else 0)
+
+    def replace_settings(self, cluster: str, document: Mapping[str, Any], expected: int) -> int:
+        return self._write(cluster, "settings", json.dumps(document, sort_keys=True), expected)
+
+    @contextmanager
+    def lead(
+        self, cluster: str, who: Candidate, lost: Callable[[], None] = lambda: None
+    ) -> Iterator[Leadership | None]:
+        held = self._session.campaign(cluster, who, lost)
+        try:
+            yield held
+        finally:
+            if held:
+                self._session.leave(held)
+
+    def leader(self, cluster: str) -> Candidate | None:
+        found = self._read(cluster, "leader")
+        return self._candidate(found) if found else None
+
+    def candidates(self, cluster: str) -> tuple[Candidate, ...]:
+        return tuple(self._candidate(each) for each in self._session.candidates(cluster))
+
+    @contextmanager
+    def watch(self, cluster: str, changed: Callable[[], None]) -> Iterator[None]:
+        entry = (cluster, changed)
+        with self._listening:
+            self._listeners.append(entry)
+        self._watcher.start()
+        try:
+            yield
+        finally:
+            with self._listening:
+                self._listeners.remove(entry)
+
+    def close(self) -> None:
+        self._watcher.close()
+        self._session.close()
+        self._gateway.close()
+
+    def _told(self, key: str) -> None:
+        """Something changed: this key, or "" for any."""
+        cluster = self._keys.cluster(key) if key else ""
+        if not key or key == self._keys.of(cluster, "leader"):
+            self._session.wake()
+        with self._listening:
+            listeners = list(self._listeners)
+        for name, changed in listeners:
+            if not key or name == cluster:
+                changed()
+
+    def _read(self, cluster: str, what: str) -> KeyValue | None:
+        found = kvs(self._gateway.ask("kv/range", get(self._keys.of(cluster, what))))
+        return found[0] if found else None
+
+    def _write(
+        self, cluster: str, what: str, body: str, expected: int, leads: Body | None = None
+    ) -> int:
+        """Write once. When the answer is lost it is looked up, and asked for again: compare-and-set does it once only.
+
+        :param leads: holds while this manager leads
+        """
+        key = self._keys.of(cluster, what)
+        compare = [version_is(key, expected), *([leads] if leads else [])]
+        request = txn(compare, [{"request_put": put(key, body)}], [{"request_range": get(key)}])
+        end = time.monotonic() + WRITE_SECONDS
+        lost = ""
+        while True:
+            try:
+                reply = self._gateway.ask("kv/txn", request, repeatable=False, end=end)
+                if reply.get("succeeded"):
+                    return expected + 1
+                found = ranged(reply, 0)
+                again = False
+            except OutcomeUnknown as error:
+                lost = str(error)
+                found = self._now(key, cluster, what, lost, end)
+                again = True
+            except Unreachable as error:
+                if not lost:
+                    raise
+                raise _unknown(cluster, what, str(error)) from None
+            version = found[0].version if found else 0
+            if lost and version == expected + 1 and found[0].value == body:
+                return version
+            if version != expected:
+                raise Conflict(cluster, expected, what)
+            if not again:
+                raise Deposed(cluster, expected)
+
+    def _now(self, key: str, cluster: str, what: str, lost: str, end: float) -> list[KeyValue]:
+        try:
+            return kvs(self._gateway.ask("kv/range", get(key), end=end))
+        except Unreachable:
+            raise _unknown(cluster, what, lost) from None
+
+    def _candidate(self, found: KeyValue) -> Candidate:
+        try:
+            return Candidate(**json.loads(found.value))
+        except (ValueError, TypeError):  # another program's, or a later version's
+            return Candidate(found.key.rpartition("/")[2])
+
+    def _unreadable(self, cluster: str, what: str, error: Exception) -> Refused:
+        return Refused(
+            f"store: {self._keys.of(cluster, what)} in etcd cannot be read ({error!r}); put back an earlier value of "
+            "it (etcdctl get --rev, etcdctl put), while no manager runs"
+        )
+
+
+def _unknown(cluster: str, what: str, why: str) -> OutcomeUnknown:
+    return OutcomeUnknown(f"store: writing the {what} of {cluster}: {why}")
