@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
-"""Kill the primary under load, again and again, and measure what clients see.
+"""Lose the primary under load, again and again, and measure what clients see.
 
 Each round: the cluster is whole, writers have written for a while, SIGKILL to the primary's server. The write
 outage runs from the last acknowledged write before to the first one after; clients try all members every 5 ms.
 After each round every acknowledged write of it is looked for on every server, and after the last one all writes of all
 rounds, and the tables' checksums.
 
-Exit status: 0 nothing was lost and every round ended whole, 1 otherwise.
+With ``--hosts`` every host has a network of its own (see ``hosts.py``): the primary is killed, frozen, cut off, or lost
+together with the leading manager. It wakes up again, and those that stayed connected to it count what it says then.
+
+Exit status: 0 nothing was lost, no old primary answered, and every round ended whole; 1 otherwise.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import figures
+from hosts import Fault, Hosts, strike, temporary_hosts
 
 from holdfast.errors import HoldfastError
 from holdfast.sandbox import trees
@@ -38,6 +42,12 @@ def main() -> int:
     options = _options()
     catch_signals()
     try:
+        if options.hosts:
+            settings = {"profile": options.profile} if options.profile else {}
+            with temporary_hosts(
+                options.server, options.server_binary, options.managers, settings
+            ) as hosts:
+                return _bench(hosts, options)
         with temporary_sandbox(options.server, options.server_binary) as sandbox:
             return _bench(sandbox, options)
     except Interrupted as interrupted:
@@ -47,20 +57,24 @@ def main() -> int:
         return 1
 
 
-def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
+def _bench(sandbox: Sandbox | Hosts, options: argparse.Namespace) -> int:
     load = Load(options.writers, options.rate, options.seconds)
     print(_machine_line(sandbox, load), flush=True)
     rounds: list[dict[str, Any]] = []
     reports: list[Report] = []
     for number in range(1, options.rounds + 1):
-        crash = crash_primary(sandbox, load, run=number, checksums=False)
+        more: dict[str, Any] = {}
+        if isinstance(sandbox, Hosts):
+            crash, more = strike(sandbox, load, options.fault, number, options.hold)
+        else:
+            crash = crash_primary(sandbox, load, run=number, checksums=False)
         reports.append(crash.report)
-        rounds.append(_round(number, crash))
+        rounds.append({**_round(number, crash), **more})
         print(_round_line(rounds[-1]), flush=True)
         if crash.whole_ms is None:
             print(f"stopped: {crash.why_not_whole}\n{sandbox.logs()}", file=sys.stderr)
             break
-        if not crash.good:
+        if crash.verification is None or crash.verification.lost:
             print(f"round {number}: lost {_lost(crash.verification)}", file=sys.stderr)
     whole = rounds[-1]["whole_ms"] is not None
     final = _verify_all(sandbox, reports) if whole else {"lost": None, "identical": None}
@@ -70,12 +84,15 @@ def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
         "final": final,
         "acknowledged": sum(each["acknowledged"] for each in rounds),
         "lost": sum(each["lost"] or 0 for each in rounds),
+        "stale_writes": sum(each.get("stale_writes", 0) for each in rounds),
+        "stale_reads": sum(each.get("stale_reads", 0) for each in rounds),
         "rounds": rounds,
     }
     _print_summary(result)
     if options.out:
         options.out.write_text(json.dumps(result, indent=1) + "\n")
-    good = whole and not result["lost"] and not final["lost"] and final["identical"]
+    stale = result["stale_writes"] + result["stale_reads"]
+    good = whole and not stale and not result["lost"] and not final["lost"] and final["identical"]
     return 0 if good else 1
 
 
@@ -116,10 +133,15 @@ def _round_line(found: dict[str, Any]) -> str:
         f"{found['round']:3}  {found['killed']} → {found['primary'] or '?':3} outage {ms('outage_ms')} ms"
         f"  stall after {ms('stall_ms')} ms  whole {ms('whole_ms')} ms"
         f"  acknowledged {found['acknowledged']:6}  lost {lost}"
+        + (
+            f"  old primary: {found['stale_writes']} writes, {found['stale_reads']} reads"
+            if "fault" in found
+            else ""
+        )
     )
 
 
-def _verify_all(sandbox: Sandbox, reports: Sequence[Report]) -> dict[str, Any]:
+def _verify_all(sandbox: Sandbox | Hosts, reports: Sequence[Report]) -> dict[str, Any]:
     """Every acknowledged write of all rounds, on every server; checksums once."""
     settle(sandbox)
     checks = [verify(sandbox, report, checksums=report is reports[-1]) for report in reports]
@@ -140,7 +162,7 @@ def _lost(verification: Verification | None) -> str:
     )
 
 
-def _conditions(sandbox: Sandbox, load: Load) -> dict[str, Any]:
+def _conditions(sandbox: Sandbox | Hosts, load: Load) -> dict[str, Any]:
     tree = trees.find(sandbox.spec.flavor.value, sandbox.spec.binary)
     return {
         "server": sandbox.spec.flavor.value,
@@ -155,7 +177,7 @@ def _conditions(sandbox: Sandbox, load: Load) -> dict[str, Any]:
     }
 
 
-def _machine_line(sandbox: Sandbox, load: Load) -> str:
+def _machine_line(sandbox: Sandbox | Hosts, load: Load) -> str:
     found = _conditions(sandbox, load)
     speed = f"{load.rate:g} writes/s" if load.rate else "full speed"
     return (
@@ -176,6 +198,11 @@ def _print_summary(result: dict[str, Any]) -> None:
         f"\nacknowledged {result['acknowledged']:,}; lost in a round {result['lost']}, at the end "
         f"{lost}; tables {same}"
     )
+    if any("fault" in each for each in result["rounds"]):
+        print(
+            f"after another had taken over, old primaries acknowledged {result['stale_writes']} writes and "
+            f"answered {result['stale_reads']} reads"
+        )
 
 
 def _options() -> argparse.Namespace:
@@ -187,6 +214,11 @@ def _options() -> argparse.Namespace:
     add("--writers", type=int, default=8)
     add("--rate", type=float, help="writes a second, of all together (default: full speed)")
     add("--seconds", type=float, default=1.5, help="of writing before each kill")
+    add("--hosts", action="store_true", help="in a lab of hosts (needs root)")
+    add("--fault", type=Fault, choices=list(Fault), default=Fault.KILL9, help="with --hosts")
+    add("--managers", type=int, default=3, help="with --hosts")
+    add("--profile", choices=("default", "fast"), help="with --hosts: the cluster's setting")
+    add("--hold", type=float, default=2.0, help="seconds for which a fault outlasts the failover")
     add("--out", type=Path, help="write everything that was measured to this file, as JSON")
     return parser.parse_args()
 
