@@ -150,7 +150,7 @@ class Run:
         self.pulses = {}
         self.leases = Leases(lambda: self.world.now)
         if record := self.record:
-            self.leases.begin(max(record.lease, self.world.settings.timing.lease))
+            self.leases.begin(max(record.lease, self.world.timing.lease))
             self.stored = to_json(replace(record, term=record.term + 1))
 
     def storm(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from holdfast.agent.tenure import Due, Tenure
@@ -34,6 +34,7 @@ from holdfast.core.commands import (
 )
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.settings import Settings, WaitPoint
+from holdfast.core.timing import Timing
 from holdfast.core.view import (
     MemberState,
     Receiver,
@@ -46,6 +47,8 @@ from holdfast.core.view import (
 from holdfast.wire import Grant
 
 GAP = 1000
+TIMINGS = [Timing(), Timing(heartbeat=0.1, lease=4.0, detection=0.3)]
+"""In the second one, whoever does not wait for a lease to end is found out."""
 MANAGER = "manager"
 """In ``World.cut``: where the managers are."""
 
@@ -115,7 +118,7 @@ class Host:
 
     def answers(self, now: float) -> bool:
         """Whether a client that takes it for the primary gets an answer."""
-        leased = not self.tenure.enforced or self.tenure.held(now)
+        leased = not (self.agent_up and self.tenure.enforced) or self.tenure.held(now)
         return self.up and self.writable and not self.frozen and not self.halted and leased
 
     @property
@@ -237,12 +240,13 @@ class World:
         self.acknowledged: list[Transaction] = []
         self.written = 0
         self.now = 0.0
+        self.timing = rng.choice(TIMINGS)
 
     @property
     def cluster(self) -> Cluster:
         """As a person has configured it now."""
         members = tuple(Member(name, name, 3306, account=f"repl_{name}") for name in self.hosts)
-        return Cluster("c", members, self.settings)
+        return Cluster("c", members, replace(self.settings, timing=self.timing))
 
     def connected(self, host: Host, source: Host) -> bool:
         return (
