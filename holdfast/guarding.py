@@ -26,6 +26,7 @@ UNTOLD = frozenset({"/v1/watch", "/v1/vouch"})
 TOLD = frozenset({"/v1/backup", "/v1/account"})
 """Nothing is changed, and more than a state leaves the host."""
 WARN_SECONDS = 10.0
+WANTED = "a token is wanted as Authorization: Bearer"
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ class BearerToken:
             await self._app(scope, receive, send)
             return
         self._warn(scope)
-        refusal = error_response(401, "Unauthorized", "a token is wanted as Authorization: Bearer")
+        refusal = error_response(401, "Unauthorized", WANTED)
         refusal.headers["WWW-Authenticate"] = "Bearer"
         refusal.headers["Connection"] = "close"
         await refusal(scope, receive, send)
@@ -158,7 +159,7 @@ class Telling:
 
 
 def _is_health(scope: Scope) -> bool:
-    return scope["path"] == "/v1/health" and scope["method"] in ("GET", "HEAD")
+    return bool(scope["path"] == "/v1/health" and scope["method"] == "GET")
 
 
 def _is_told(scope: Scope) -> bool:

@@ -25,6 +25,7 @@ KEEP_ALIVE_SECONDS = 600
 
 REQUEST_SECONDS = 30.0
 """So long a request may take to arrive, and a new connection to say something."""
+FAREWELL_SECONDS = 0.2
 LARGEST_HEAD_BYTES = 64 * 1024
 """Of a request line and its headers: uvicorn's parser in C has no limit of its own."""
 
@@ -77,6 +78,15 @@ class Protocol(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP is not answered: uvicorn's words would tell what listens here."""
         self.transport.close()
+
+    def shutdown(self) -> None:
+        """With TLS, a closed connection waits for the other side's farewell, which has no reason to hurry."""
+        super().shutdown()
+        self.loop.call_later(FAREWELL_SECONDS, self._drop_idle)
+
+    def _drop_idle(self) -> None:
+        if self.cycle is None or self.cycle.response_complete:
+            self.transport.abort()
 
     def _await_request(self) -> None:
         self._arrived()
