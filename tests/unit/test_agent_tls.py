@@ -1,0 +1,129 @@
+"""An agent that speaks TLS: a manager commands it, another agent asks it, and what that costs."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import uvloop
+
+from holdfast.agent.fetching import Donor
+from holdfast.config.schema import TlsConfig
+from holdfast.core.commands import Promise, Start
+from holdfast.errors import Unreachable
+from holdfast.manager.client import AgentClient
+from holdfast.server.base import Deadline
+from holdfast.tls import Credentials, contexts
+from tests.unit.agent_world import World
+from tests.unit.served import Authority
+
+TOKEN = "s3cret"
+PROMISES = 60
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "ca")
+
+
+@pytest.fixture
+def plain(tmp_path: Path) -> Iterator[World]:
+    folder = tmp_path / "plain"
+    folder.mkdir()
+    world = World(folder)
+    yield world
+    world.end()
+
+
+@pytest.fixture
+def world(tmp_path: Path, ca: Authority) -> Iterator[World]:
+    """With certificate and token: both are needed."""
+    folder = tmp_path / "host"
+    folder.mkdir()
+    world = World(folder, TOKEN)
+    world.stop_agent()
+    world.http.close()
+    files = ca.files("m1", "127.0.0.1")
+    tls = TlsConfig(ca=files.ca, cert=files.cert, key=files.key)
+    world.config = world.config.model_copy(update={"tls": tls})
+    world.http = httpx.Client(
+        base_url=url(world), verify=contexts(ca.files("me"))[1], trust_env=False
+    )
+    world.start_agent()
+    yield world
+    world.end()
+
+
+def url(world: World) -> str:
+    return f"https://127.0.0.1:{world.port}"
+
+
+def test_certificate_and_token_are_both_needed(world: World, ca: Authority) -> None:
+    context = contexts(ca.files("manager-1"))[1]
+
+    async def as_manager() -> None:
+        agent = AgentClient("m1", url(world), Credentials(TOKEN, context))
+        assert (await agent.state(None, 0)).state.name == "a"
+        assert (await agent.command(1, Start())).error == ""
+        await agent.close()
+        for shown, message in (
+            (Credentials("wrong", context), "does not accept the token"),
+            (Credentials(None, context), "does not accept the token"),
+            (Credentials(TOKEN), "was not signed by the CA that we trust"),
+        ):
+            agent = AgentClient("m1", url(world), shown)
+            with pytest.raises(Unreachable, match=message):
+                await agent.command(2, Promise())
+            await agent.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(as_manager())
+
+
+def test_an_agent_asks_another_with_its_own_certificate(world: World, ca: Authority) -> None:
+    context = contexts(ca.files("m2"))[1]
+    donor = Donor("m1", url(world), Credentials(TOKEN, context))
+    assert donor.state(Deadline(5)).name == "a"
+    stranger = Donor("m1", url(world), Credentials(TOKEN))
+    with pytest.raises(Unreachable, match="was not signed by the CA that we trust"):
+        stranger.state(Deadline(5))
+    with pytest.raises(Unreachable, match="was not signed by"), stranger.backup():
+        pass
+
+
+def test_an_agent_with_open_connections_stops_at_once(world: World) -> None:
+    assert world.http.get("/v1/health").status_code == 200
+    begun = time.monotonic()
+    world.stop_agent()
+    took = time.monotonic() - begun
+    world.start_agent()
+    assert took < 2.5, "it waits for the farewell of every client"
+
+
+def test_what_tls_costs_a_promise(
+    world: World, plain: World, ca: Authority, capsys: pytest.CaptureFixture[str]
+) -> None:
+    context = contexts(ca.files("manager-1"))[1]
+
+    async def promises(address: str, shown: Credentials) -> list[float]:
+        agent = AgentClient("m1", address, shown)
+        took = []
+        await agent.command(1, Start())
+        for term in range(2, PROMISES + 2):
+            begun = time.perf_counter()
+            assert (await agent.command(term, Promise())).error == ""
+            took.append((time.perf_counter() - begun) * 1000)
+        await agent.close()
+        return sorted(took)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        bare = runner.run(promises(f"http://127.0.0.1:{plain.port}", Credentials()))
+        wrapped = runner.run(promises(url(world), Credentials(TOKEN, context)))
+    middle = PROMISES // 2
+    with capsys.disabled():
+        print(f"\npromise, median: {bare[middle]:.2f} ms plain, {wrapped[middle]:.2f} ms with TLS")
+    assert wrapped[middle] < 200
