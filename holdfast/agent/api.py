@@ -11,12 +11,13 @@ from contextlib import AbstractAsyncContextManager
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
 
+from holdfast.agent import boottime
 from holdfast.agent.board import Board
 from holdfast.agent.lane import Lane
 from holdfast.errors import BadInput
 from holdfast.guarding import guard, tell
 from holdfast.serving import first_complaint, one_line_errors
-from holdfast.wire import CommandReply, CommandRequest, Identity, StateReply
+from holdfast.wire import CommandReply, CommandRequest, Grant, Identity, StateReply
 
 LONGEST_WAIT_SECONDS = 60.0
 LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
@@ -27,10 +28,13 @@ class LongPoll:
     """Wakes everybody who waits for a new version of the board, on the event loop.
 
     ``changed`` runs on the loop, so nothing can change between its look at the version and its wait.
+
+    :param run: names this run of the agent
     """
 
-    def __init__(self, board: Board, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, board: Board, loop: asyncio.AbstractEventLoop, run: str) -> None:
         self._board = board
+        self._run = run
         self._loop = loop
         self._event = asyncio.Event()
         self._closed = False
@@ -46,7 +50,7 @@ class LongPoll:
             except TimeoutError:
                 break
         state, version = self._board.seen()
-        return StateReply(state=state, version=version)
+        return StateReply(state=state, version=version, clock=boottime.now(), run=self._run)
 
     def close(self) -> None:
         """Answer everybody now, and from now on at once."""
@@ -71,9 +75,11 @@ def make_app(
     lane: Lane,
     poll: LongPoll,
     token: str | None,
+    granted: Callable[[Grant], object],
     lifespan: Lifespan | None = None,
     identity: Identity | None = None,
 ) -> FastAPI:
+    """:param granted: told of a grant that comes with a command, before that is carried out"""
     app = FastAPI(
         title="Holdfast agent",
         docs_url=None,
@@ -98,9 +104,7 @@ def make_app(
     @app.get("/v1/state", response_model=StateReply)
     async def state(since: int | None = None, wait: float = 0.0) -> Response:
         """The member's state, as soon as its version is not ``since``, at the latest after ``wait`` seconds."""
-        if not (math.isfinite(wait) and wait >= 0):
-            raise BadInput("wait", "must be a number of seconds")
-        return _json(await poll.changed(since, min(wait, LONGEST_WAIT_SECONDS)))
+        return _json(await poll.changed(since, bounded_wait(wait)))
 
     @app.post(
         "/v1/command",
@@ -121,11 +125,20 @@ def make_app(
         if not 0 <= asked.term <= HIGHEST_TERM:
             raise BadInput("term", f"must be from 0 to {HIGHEST_TERM}")
         tell(request.state, f"{asked.command[:40]} of term {asked.term}")
+        if asked.grant is not None:
+            granted(asked.grant)
         reply: CommandReply = await asyncio.wrap_future(lane.submit(asked.term, asked.parsed()))
         return _json(reply)
 
     one_line_errors(app)
     return app
+
+
+def bounded_wait(seconds: float) -> float:
+    """For how long a poll may wait that asks for so long."""
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise BadInput("wait", "must be a number of seconds")
+    return min(seconds, LONGEST_WAIT_SECONDS)
 
 
 def _json(reply: StateReply | CommandReply) -> Response:

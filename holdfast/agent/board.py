@@ -11,8 +11,8 @@ from typing import Any
 
 from holdfast.core.view import MemberState, Position
 
-TELL_SILENCE_SECONDS = 0.5
-"""How often it is told that a server is silent still."""
+SILENCE = (0.3, 0.05)
+"""From when on, and in which steps, it is told for how long a server or its source has been silent."""
 
 
 class Board:
@@ -21,12 +21,14 @@ class Board:
     The version starts at the time of day, so a number that a former agent gave out is not met again.
 
     :ivar on_change: called, in the thread that made the change, after each new version
-    :ivar lasting: the reason to go back to once the server is well: what the last job failed of
+    :ivar as_of_now: fills in what changes with time alone, whenever the state is given out
     """
 
     def __init__(self, state: MemberState) -> None:
         self.on_change: Callable[[], None] = lambda: None
-        self.lasting = ""
+        self.as_of_now: Callable[[MemberState], MemberState] = lambda state: state
+        self._failed = ""
+        self._alarms: dict[str, str] = {}
         self._lock = threading.Lock()
         self._seen = (state, time.time_ns() // 1_000_000)
 
@@ -40,7 +42,24 @@ class Board:
 
     def seen(self) -> tuple[MemberState, int]:
         """State and version that belong together."""
-        return self._seen
+        state, version = self._seen
+        return self.as_of_now(state), version
+
+    @property
+    def lasting(self) -> str:
+        """The reason to go back to once the server is well: what the last job failed of, and what else is amiss."""
+        return "; ".join(each for each in (self._failed, *self._alarms.values()) if each)
+
+    @lasting.setter
+    def lasting(self, failed: str) -> None:
+        self._failed = failed
+
+    def alarm(self, what: str, reason: str) -> None:
+        """Something besides the server is amiss, or (``reason`` is "") no longer."""
+        before = self.lasting
+        self._alarms[what] = reason
+        if self.state.reason == before:
+            self.change(reason=self.lasting)
 
     def change(self, *, during: str | None = None, **fields: Any) -> bool:
         """Replace fields of the state.
@@ -63,7 +82,7 @@ class Board:
 
 def _worth_telling(state: MemberState) -> MemberState:
     """Without what changes all the time: positions, lag, who waits; and how long ago the last answer came, save in
-    half seconds of silence.
+    steps of silence.
 
     ``busy`` is left out as well: whoever gave the command is told when it has ended. ``progress`` but for its kind.
     """
@@ -74,11 +93,21 @@ def _worth_telling(state: MemberState) -> MemberState:
         applied="",
         busy="",
         written=Position(),
-        silent_seconds=state.silent_seconds // TELL_SILENCE_SECONDS,
+        silent_seconds=_steps(state.silent_seconds),
         progress=progress and replace(progress, done=0, total=0, rate=0.0),
         replication=replace(
-            state.replication, lag_seconds=None, fetched=Position(), executed=Position()
+            state.replication,
+            lag_seconds=None,
+            fetched=Position(),
+            executed=Position(),
+            unheard=_steps(state.replication.unheard),
         ),
         semi_sync=replace(state.semi_sync, waiting=0),
         reason=re.sub(r"\d+\.\d s", "", state.reason),
     )
+
+
+def _steps(silence: float) -> int:
+    """Rounded down: a step is told once it is over."""
+    begin, step = SILENCE
+    return int(silence / step + 1e-6) if silence >= begin else 0

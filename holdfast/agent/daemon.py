@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import uvloop
@@ -19,20 +20,26 @@ from fastapi import FastAPI
 from holdfast import log
 from holdfast.agent.api import LongPoll, make_app
 from holdfast.agent.board import Board
+from holdfast.agent.clerk import Clerk
 from holdfast.agent.cloning import Cloning
 from holdfast.agent.comparing import Comparing
 from holdfast.agent.digesting import Digests, add_digests
 from holdfast.agent.donor import Donor
 from holdfast.agent.duties import Duties
+from holdfast.agent.electorate import ElectorateFile
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.identity import identity
 from holdfast.agent.inspect import Inspector, add_inspection
 from holdfast.agent.job import Jobs
 from holdfast.agent.lane import Lane
+from holdfast.agent.lease import Keeper
+from holdfast.agent.lease_api import add_lease
 from holdfast.agent.observe import Observer
+from holdfast.agent.peers import Peers
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.term import TermFile
+from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
 from holdfast.config.load import account, secret
 from holdfast.config.schema import AgentConfig
@@ -108,6 +115,9 @@ class Agent:
         )
         self.board = Board(state)
         self._fitness = Fitness(config.state_dir, self.board)
+        self._clerk = Clerk()
+        self._electorate = ElectorateFile(config.state_dir)
+        self._vouching = Vouching(config.state_dir, self.board, self._clerk)
         self._on_stop: list[Callable[[], None]] = []
 
     async def serve(self, listener: socket.socket) -> None:
@@ -167,6 +177,17 @@ class Agent:
             observer.look,
             config.state_dir,
         )
+        peers = Peers(self._shown)
+        keeper = Keeper(
+            self.board,
+            watch,
+            lambda: self._term.promised,
+            self._electorate,
+            peers,
+            self._clerk,
+        )
+        vouching = self._vouching
+        self.board.as_of_now = lambda state: replace(keeper.seen(state), vouched=vouching.left)
         duties = Duties(
             self._server,
             watch,
@@ -188,28 +209,40 @@ class Agent:
                 config.state_dir / "pending",
             ),
             comparing,
+            keeper,
+            vouching,
         )
         cloning.forget.append(self._fitness.forget)
         observer.holds_applier = lambda: comparing.held
         observer.on_look = duties.seen
-        lane = Lane(duties, self._term, watch, observer, self.board)
-        poll = LongPoll(self.board, loop)
+        lane = Lane(duties, self._term, watch, observer, self.board, vouching)
+        poll = LongPoll(self.board, loop, keeper.run)
         watch.look()
         cloning.publish()
-        self._on_stop += [poll.close, lane.stop, jobs.stop]
+        self._on_stop += [poll.close, lane.stop, jobs.stop, keeper.stop, peers.stop]
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+            self._clerk.start()
+            peers.start()
+            keeper.start()
             observer.start()
             lane.start()
             yield
             self.stop()
             await asyncio.to_thread(jobs.wait, STOP_SECONDS)
             await asyncio.to_thread(observer.stop)
+            await asyncio.to_thread(keeper.join, 1.0)
+            await asyncio.to_thread(self._clerk.stop, 1.0)
             self._server.close()
             adopter.close()
 
-        app = make_app(self.board, lane, poll, self._token, lifespan, identity(config))
+        app = make_app(
+            self.board, lane, poll, self._token, keeper.granted, lifespan, identity(config)
+        )
+        add_lease(
+            app, poll, keeper, vouching, lambda every: setattr(observer, "every_seconds", every)
+        )
         add_inspection(app, Inspector(config, self._replication, watch.look))
         add_digests(app, Digests(digester))
         folder = config.state_dir.absolute()

@@ -13,8 +13,10 @@ from holdfast.agent.cloning import Cloning
 from holdfast.agent.comparing import Comparing
 from holdfast.agent.cutting import Marker, asked, cut_pending, holds_back
 from holdfast.agent.flushing import RelaxedMarker
+from holdfast.agent.lease import Keeper
 from holdfast.agent.restarting import end_in_order
 from holdfast.agent.rewinding import Rewinding
+from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import (
     Bar,
@@ -103,12 +105,16 @@ class Duties:
         cloning: Cloning,
         rewinding: Rewinding,
         comparing: Comparing,
+        keeper: Keeper,
+        vouching: Vouching,
     ) -> None:
         self._server = server
         self._adopter = adopter
         self._cloning = cloning
         self._rewinding = rewinding
         self._comparing = comparing
+        self._keeper = keeper
+        self._vouching = vouching
         self._watch = watch
         self._board = board
         self._marker = marker
@@ -143,9 +149,11 @@ class Duties:
             case SetAcks():
                 self._primary("set acks")
                 self._set_acks(command, deadline, steps)
-            case Prove(serial=serial):
+            case Prove(serial=serial, electorate=electorate):
                 self._primary("prove")
+                self._keeper.entrust(electorate)  # once the row is committed, an older one is void
                 self._prove(term, serial, deadline, steps)
+                self._keeper.proved()
             case Fence():
                 self._watch.kill_and_wait(f"fenced by term {term}", deadline.left)
                 steps.done("server killed")
@@ -200,10 +208,12 @@ class Duties:
         self._rewinding.settle(deadline, steps.done)
         self._marker.mark()
         steps.done("marked as relaxed")
-        source = Source(command.host, command.port, self._replication)
+        source = Source(command.host, command.port, self._replication, command.heartbeat)
         self._board.change(proved=0, promised=0)
         self._primary_role.clear()
         self._server.follow(source, command.semi_sync, deadline)
+        self._keeper.stand_down()
+        self._vouching.follows()
         steps.done("following")
 
     def _fetch(self, term: int, command: Fetch, deadline: Deadline, steps: Steps) -> None:
@@ -219,12 +229,14 @@ class Duties:
         self._primary_role.clear()
         source = Source(command.host, command.port, self._replication)
         self._server.follow(source, False, deadline)
+        self._keeper.stand_down()
         steps.done("fetching")
 
     def _promote(self, term: int, command: Promote, deadline: Deadline, steps: Steps) -> None:
         state = self._up("promote")
         self._board.change(promised=0)
         self._trusted()
+        self._keeper.entrust(command.electorate)
         self._rewinding.settle(deadline, steps.done)
         if state.writable and (state.semi_sync.source or command.acks == 0):
             self._set_acks(command, deadline, steps)
@@ -252,6 +264,9 @@ class Duties:
             self._set_acks(command, deadline, steps)
             steps.done("began alone")
         deadline.check("opening")
+        if command.electorate is not None:
+            self._keeper.before_opening(deadline)
+            steps.done("lease held")
         self._server.open(deadline)
         steps.done("opened")
         self._marker.clear_in_background()

@@ -15,6 +15,7 @@ from holdfast.agent.board import Board
 from holdfast.agent.duties import Duties, Steps
 from holdfast.agent.observe import Observer
 from holdfast.agent.term import TermFile
+from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import Command, Drain, Fence, Promise
 from holdfast.errors import HoldfastError, OutcomeUnknown, Refused, StaleTerm
@@ -40,13 +41,20 @@ class Lane:
     """
 
     def __init__(
-        self, duties: Duties, term: TermFile, watch: Watch, observer: Observer, board: Board
+        self,
+        duties: Duties,
+        term: TermFile,
+        watch: Watch,
+        observer: Observer,
+        board: Board,
+        vouching: Vouching,
     ) -> None:
         self._duties = duties
         self._term = term
         self._watch = watch
         self._observer = observer
         self._board = board
+        self._vouching = vouching
         self._jobs: deque[_Job] = deque()
         self._more = threading.Condition()
         self._stopped = False
@@ -81,6 +89,8 @@ class Lane:
             if fence:
                 # at once: a fence waits neither for disks nor for SQL. The duty makes sure of it
                 self._watch.kill(f"fenced by term {term}")
+            if isinstance(command, Promise):
+                self._vouching.promise_begins()
             self._jobs.append(job)
             self._more.notify()
         return job.reply
@@ -97,6 +107,8 @@ class Lane:
             except Exception as error:  # the lane must go on, whatever a command ran into
                 logger.exception("a command failed in a way that nobody foresaw")
                 reply = self._reply(Steps(), OutcomeUnknown(repr(error)))
+            if isinstance(job.command, Promise):
+                self._vouching.promise_ends(kept=not reply.error)
             with self._more:
                 self._jobs.popleft()
             job.reply.set_result(reply)

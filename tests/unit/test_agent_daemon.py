@@ -160,5 +160,5 @@ def test_a_log_for_machines_is_json_line_by_line(agent: Agent) -> None:
     process.terminate()
     lines = [json.loads(line) for line in process.communicate(timeout=20)[1].splitlines()]
     messages = [line["message"] for line in lines]
-    assert len(messages) == 3, messages
+    assert len(messages) == 4, messages
     assert messages[1].startswith("promise of term 1: done in ")
