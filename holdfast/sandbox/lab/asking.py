@@ -25,7 +25,7 @@ class Asking:
         self._plan = plan
         self._network = network
         self._clients: dict[str, ManagerClient] = {}
-        self._http = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False)
+        self._http: httpx.Client | None = None
         self._lock = Lock()
         self._last = plan.managers[0]
 
@@ -58,13 +58,18 @@ class Asking:
             for client in self._clients.values():
                 client.close()
             self._clients.clear()
+            if self._http is not None:
+                self._http.close()
+                self._http = None
 
     def _ask(self, manager: str) -> Status | str:
         """Its status, or why it has none: another leads."""
         url = f"{self._url(manager)}/v1/clusters/{CLUSTER}/status"
         headers = {"Authorization": f"Bearer {self._token()}"}
+        with self._lock:
+            http = self._http = self._http or httpx.Client(timeout=ANSWER_SECONDS, trust_env=False)
         with self._network.inside():
-            reply = self._http.get(url, headers=headers)
+            reply = http.get(url, headers=headers)
         if reply.status_code != httpx.codes.OK:
             return f"{reply.status_code} {reply.text.strip()[:200]}"
         return dict(reply.json())

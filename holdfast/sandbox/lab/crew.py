@@ -47,7 +47,7 @@ class Crew:
 
     def pid(self, host: str) -> int | None:
         """The host's daemon, if it runs."""
-        self._bury()
+        self.bury()
         mark = os.fsencode(self._job(host).mark)
         found = [pid for pid in self._cells.pids(host) if mark in _arguments(pid)]
         # a child that has not run its own program yet looks like its parent
@@ -76,7 +76,7 @@ class Crew:
             signal.pidfd_send_signal(fd, signal.SIGKILL)
             if not ended(fd, KILL_SECONDS):
                 raise DeadlinePassed(f"killing the daemon of {host}", KILL_SECONDS)
-        self._bury()
+        self.bury()
 
     def stop(self, host: str, seconds: float = TERM_SECONDS) -> None:
         """SIGTERM, and SIGKILL if it has not ended in time.
@@ -88,7 +88,7 @@ class Crew:
             over = ended(fd, seconds)
         if not over:
             self.kill(host)
-        self._bury()
+        self.bury()
 
     def refuse_if_ended(self) -> None:
         """:raises Refused: one that this process has started ended by itself; holds the end of its log"""
@@ -128,7 +128,7 @@ class Crew:
         finally:
             os.close(fd)
 
-    def _bury(self) -> None:
+    def bury(self) -> None:
         """Take those that have ended out of the table of processes."""
         for pid, child in list(self._children.items()):
             if child.poll() is not None:

@@ -162,8 +162,11 @@ class Lab(Harm):
         return daemons + [f"{name}'s server" for name in servers]
 
     def processes(self, host: str) -> dict[str, int]:
-        """Pids on a host: its daemon's and its server's, by kind."""
+        """Pids on a host: its daemon's and its server's, by kind; without a host, that of the relay."""
         found: dict[str, int] = {}
+        if not host:
+            pids = self._cells.pids()
+            return {"relay": pids[0]} if pids else {}
         if host in self._crew.hosts and (pid := self._crew.pid(host)) is not None:
             kind = "agent" if host not in (*self.plan.managers, *self.plan.etcds) else host[:-1]
             found[kind] = pid
@@ -207,6 +210,7 @@ class Lab(Harm):
         self._release()
         for host in (*self.plan.hosts, ""):
             self._cells.kill(host)
+        self._crew.bury()
         for member in self.plan.members:
             self._disks.remove(member.name)
         self._cells.remove()
