@@ -29,24 +29,35 @@ class ManagerClient:
     """One manager. Every call has a deadline; errors are raised here as they were raised there."""
 
     def __init__(
-        self, url: str, token: str | None = None, context: ssl.SSLContext | None = None
+        self,
+        url: str,
+        token: str | None = None,
+        context: ssl.SSLContext | None = None,
+        seconds: float = TIMEOUT_SECONDS,
     ) -> None:
-        """:param context: for TLS, with a certificate of ours; else the system's authorities are trusted"""
+        """:param context: for TLS, with a certificate of ours; else the system's authorities are trusted
+        :param seconds: after which a manager that is silent counts as one that does not answer
+        """
         if not url.startswith(("http://", "https://")):
             raise BadInput("--manager", f"{url} must start with http:// or https://")
         self.url = url.rstrip("/")
+        self._seconds = seconds
         shown = tls.Credentials(token, context)
         # proxies of the environment are not for the hosts of a cluster
         self._http = httpx.Client(
             base_url=self.url,
             headers=shown.headers,
             verify=shown.verify,
-            timeout=TIMEOUT_SECONDS,
+            timeout=seconds,
             trust_env=False,
         )
 
     def clusters(self) -> list[str]:
         return list(self._get("/v1/clusters")["clusters"])
+
+    def leader(self, cluster: str) -> dict[str, Any]:
+        """``leads``: whether this manager does; ``name`` and ``url`` of the one that does, "" where it is not known."""
+        return self._get(f"/v1/clusters/{cluster}/leader")
 
     def status(self, cluster: str) -> dict[str, Any]:
         return self._get(f"/v1/clusters/{cluster}/status")
@@ -97,6 +108,21 @@ class ManagerClient:
         path = f"/v1/clusters/{cluster}/members/{name}/restart"
         return self._post(path, {"waiting": waiting}, RESTART_SECONDS)
 
+    def fail_over(self, cluster: str, to: str = "", accept_loss: str = "") -> dict[str, Any]:
+        """Returns when it has begun.
+
+        :param accept_loss: the cluster's name, where the risk is taken
+        """
+        body = {"to": to, "accept_loss": accept_loss}
+        return self._post(f"/v1/clusters/{cluster}/failover", body)
+
+    def pause(self, cluster: str, reason: str, seconds: float | None = None) -> dict[str, Any]:
+        body = {"reason": reason, "seconds": seconds}
+        return self._post(f"/v1/clusters/{cluster}/pause", body)
+
+    def resume(self, cluster: str) -> dict[str, Any]:
+        return self._post(f"/v1/clusters/{cluster}/resume", {})
+
     def check(self, cluster: str) -> dict[str, Any]:
         """What is right and wrong with each member, as ``core.findings.CheckReport``."""
         return self._get(f"/v1/clusters/{cluster}/check", CHECK_SECONDS)
@@ -113,7 +139,7 @@ class ManagerClient:
 
     def _get(self, path: str, wait_seconds: float = 0.0, **query: float) -> dict[str, Any]:
         try:
-            reply = self._http.get(path, params=query, timeout=wait_seconds + TIMEOUT_SECONDS)
+            reply = self._http.get(path, params=query, timeout=wait_seconds + self._seconds)
         except FAILURES as error:
             raise self._silent(error) from None
         return self._answer(path, reply)

@@ -18,7 +18,7 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli import adopt, certs, check, config, member, sandbox, status
+from holdfast.cli import adopt, certs, check, config, failover, member, sandbox, status
 from holdfast.cli.connection import TLS_VARIABLES
 from holdfast.errors import HoldfastError, OutcomeUnknown, Unreachable
 
@@ -59,6 +59,9 @@ app.command("status")(status.status)
 app.command("check")(check.check)
 app.command("adopt")(adopt.adopt)
 app.command("restart")(member.restart_all)
+app.command("failover")(failover.failover)
+app.command("pause")(failover.pause)
+app.command("resume")(failover.resume)
 
 
 @app.callback()

@@ -26,15 +26,33 @@ def status(
     Exits with 0 if the cluster takes writes, with 4 if not.
     """
     client, name = connect(manager, token_file, cluster)
-    show(client.status(name), as_json)
+    answer = client.status(name)
+    leader = client.leader(name)
+    if as_json:
+        answer["leader"] = leader
+    show(answer, as_json, led_by(leader, client.url))
 
 
-def show(answer: dict[str, Any], as_json: bool) -> None:
+def led_by(leader: dict[str, Any], asked: str) -> str:
+    """Who leads, where it is not simply the one that was asked; else "".
+
+    :param asked: the URL of that one
+    """
+    if leader["leads"] and leader["url"] in ("", asked):
+        return ""
+    if not leader["name"]:
+        return "no manager leads it now"
+    return f"led by {leader['name']}" + (f" ({leader['url']})" if leader["url"] else "")
+
+
+def show(answer: dict[str, Any], as_json: bool, led: str = "") -> None:
     """Print a status, and end with an exit code that says whether the cluster takes writes."""
     if as_json:
         print(json.dumps(answer))
     else:
         _print(answer)
+        if led:
+            print(led)
     if not answer["writable"]:
         raise typer.Exit(NOT_WRITABLE)
 
@@ -97,7 +115,10 @@ def _head(answer: dict[str, Any]) -> str:
     head = f"{answer['cluster']}: term {answer['term']}, {answer['mode']}"
     if answer.get("degraded"):
         head += " (degraded: commits do not wait now)"
-    return f"{head}, {acks} ack" + ("" if acks == 1 else "s")
+    head += f", {acks} ack" + ("" if acks == 1 else "s")
+    if answer.get("paused"):
+        head += f", PAUSED ({answer['paused']})"
+    return head
 
 
 def progress_line(progress: dict[str, Any]) -> str:

@@ -150,14 +150,14 @@ def _heirs(
         return [s for s in states if (s.name, s.incarnation) in ahead.reachable]
     if refused(cluster, record):
         return []
-    able = _could_follow(cluster, record, view)
+    able = could_follow(cluster, record, view)
     return without_errants(record, view, [s for s in states if s.name in able])
 
 
 def _learners(
     cluster: Cluster, record: Record, view: View, heirs: Sequence[MemberState]
 ) -> list[MemberState]:
-    able = _could_follow(cluster, record, view) - {state.name for state in heirs}
+    able = could_follow(cluster, record, view) - {state.name for state in heirs}
     return [state for name in sorted(able) if (state := view.state(name))]
 
 
@@ -179,7 +179,7 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
     lossy = record.transition is not None and record.transition.lossy
     if lossy:
         quorum = without_errants(record, view, [state for state in promised if state.up])
-        waiting = sorted(_could_follow(cluster, record, view) - {s.name for s in promised})
+        waiting = sorted(could_follow(cluster, record, view) - {s.name for s in promised})
         if waiting:
             return Decision(f"failover: waiting for the promise of {', '.join(waiting)}", asks)
     else:
@@ -243,7 +243,7 @@ def _fetch(cluster: Cluster, view: View, chosen: Elected) -> Decision:
     return Decision(why, (Send(name, Fetch(source.name, source.host, source.port)),))
 
 
-def _could_follow(cluster: Cluster, record: Record, view: View) -> set[str]:
+def could_follow(cluster: Cluster, record: Record, view: View) -> set[str]:
     """Members that could take over where loss is allowed."""
     return {
         member.name

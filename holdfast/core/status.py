@@ -55,6 +55,9 @@ class Status:
     """:ivar writable: the primary takes writes and has the voters it needs to acknowledge them
     :ivar whole: every member is as it should be
     :ivar degraded: mode semi-sync: commits do not wait now
+    :ivar under_way: the kind of transition, or ""
+    :ivar paused: why nothing is begun by itself, or ""
+    :ivar lease: who upholds the primary's lease: manager, peers or nobody; "" where it is not known, or has none
     """
 
     cluster: str
@@ -67,6 +70,9 @@ class Status:
     reason: str
     members: tuple[MemberStatus, ...]
     degraded: bool = False
+    under_way: str = ""
+    paused: str = ""
+    lease: str = ""
 
 
 def status(
@@ -92,6 +98,9 @@ def status(
             for member in cluster.members
         ),
         degraded=bool(primary and primary.semi_sync.degraded),
+        under_way=record.transition.kind if record and record.transition else "",
+        paused=record.paused.reason if record and record.paused else "",
+        lease=primary.lease.by if primary and primary.lease.enforced else "",
     )
 
 

@@ -2,6 +2,7 @@
 
 GET    /v1/health
 GET    /v1/clusters                                      -> {"clusters": [name, …]}
+GET    /v1/clusters/{name}/leader                        -> {"leads": whether this manager does, "name", "url"}
 GET    /v1/clusters/{name}/status                        -> core.status.Status
 GET    /v1/clusters/{name}/events?since=ID&wait=SECONDS  -> {"events": [manager.events.Event, …]}
 GET    /v1/clusters/{name}/settings                      -> {"version": N, "settings": [configure.Item, …]}
@@ -11,6 +12,9 @@ POST   /v1/clusters/{name}/members       people.Newcomer -> core.cluster.Member
 POST   /v1/clusters/{name}/members/{member}/remove       -> {"removed": bool, "waiting": why, "notes": […]}
 POST   /v1/clusters/{name}/members/{member}/clone        CloneRequest   -> {"done": sentence}
 POST   /v1/clusters/{name}/members/{member}/restart      RestartRequest -> {"done": sentence}
+POST   /v1/clusters/{name}/failover      FailoverRequest -> {"done": sentence}
+POST   /v1/clusters/{name}/pause         PauseRequest    -> {"done": sentence}
+POST   /v1/clusters/{name}/resume        {}              -> {"done": sentence}
 
 Errors are ``{"error": class, "message": one line}``: 400 bad input, 404 no such cluster or member, 409 refused, 503
 nobody to do it (not leading, an agent that does not answer), 504 the outcome is unknown.
@@ -27,9 +31,12 @@ from holdfast.config.schema import Url
 from holdfast.config.values import Name, StrictModel
 from holdfast.core.orders import CloneMember, RestartMember
 from holdfast.core.status import Status
+from holdfast.core.takeover import FailOver
+from holdfast.errors import BadInput
 from holdfast.guarding import guard
 from holdfast.manager.events import Event
 from holdfast.manager.lead import Leader
+from holdfast.manager.orders import Orders
 from holdfast.manager.people import Newcomer, People
 from holdfast.serving import one_line_errors
 
@@ -65,6 +72,20 @@ class CloneRequest(StrictModel):
     discard: bool = False
 
 
+class FailoverRequest(StrictModel):
+    """:ivar accept_loss: the cluster's name, where the risk is taken; "" where not"""
+
+    to: str = ""
+    accept_loss: str = ""
+
+
+class PauseRequest(StrictModel):
+    """:ivar seconds: after which it ends by itself; None: it does not"""
+
+    reason: Annotated[str, Field(min_length=1, max_length=300)]
+    seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
+
+
 class RestartRequest(StrictModel):
     """:ivar waiting: writes may wait meanwhile, where they must"""
 
@@ -90,6 +111,17 @@ def make_app(leaders: dict[str, Leader], token: str | None, lifespan: Any = None
     @app.get("/v1/clusters")
     async def clusters() -> dict[str, list[str]]:
         return {"clusters": list(leaders)}
+
+    @app.get("/v1/clusters/{name}/leader")
+    async def leader(name: str) -> dict[str, Any]:
+        """Who leads, as far as this manager knows: name and URL are "" where it does not."""
+        place = _leader(name).place
+        known = place.leader
+        return {
+            "leads": place.leadership is not None,
+            "name": known.name if known else "",
+            "url": known.url if known else "",
+        }
 
     @app.get("/v1/clusters/{name}/status", response_model=Status)
     async def status(name: str) -> Response:
@@ -132,12 +164,32 @@ def make_app(leaders: dict[str, Leader], token: str | None, lifespan: Any = None
     async def clone_member(name: str, member: str, asked: CloneRequest) -> dict[str, str]:
         """Replace its data; answers when that has begun."""
         order = CloneMember(member, asked.donor, asked.discard)
-        return {"done": await _of(name, member).order(order)}
+        return {"done": await Orders(_of(name, member)).carry_out(order)}
 
     @app.post("/v1/clusters/{name}/members/{member}/restart")
     async def restart_member(name: str, member: str, asked: RestartRequest) -> dict[str, str]:
         """Restart its server; answers when it is up, or for the primary when it has begun."""
-        return {"done": await _of(name, member).order(RestartMember(member, asked.waiting))}
+        order = RestartMember(member, asked.waiting)
+        return {"done": await Orders(_of(name, member)).carry_out(order)}
+
+    @app.post("/v1/clusters/{name}/failover")
+    async def fail_over(name: str, asked: FailoverRequest) -> dict[str, str]:
+        """Have another primary take over from one that is lost; answers when that has begun."""
+        if asked.accept_loss and asked.accept_loss != name:
+            raise BadInput("accept_loss", f"must be the cluster's name, {name}, to be sure")
+        if asked.to:
+            _of(name, asked.to)
+        order = FailOver(asked.to, bool(asked.accept_loss))
+        return {"done": await Orders(_leader(name)).fail_over(order)}
+
+    @app.post("/v1/clusters/{name}/pause")
+    async def pause(name: str, asked: PauseRequest) -> dict[str, str]:
+        """Begin nothing by itself; a pause that holds is replaced."""
+        return {"done": await Orders(_leader(name)).pause(asked.reason, asked.seconds)}
+
+    @app.post("/v1/clusters/{name}/resume")
+    async def resume(name: str, _: NoArguments) -> dict[str, str]:
+        return {"done": await Orders(_leader(name)).resume()}
 
     def _of(name: str, member: str) -> Leader:
         leader = _leader(name)

@@ -17,14 +17,14 @@ logger = logging.getLogger(__name__)
 
 
 class EventKind(StrEnum):
-    """LED: this manager leads from now on. DETECTED: the primary died. DECIDED: a record was saved.
-    COMMAND: an agent has done what it was asked; FAILED: it has not. DEGRADED: commits stop waiting for
-    acknowledgements, or wait again. WHOLE: every member is well again.
-    CONFIGURED: a person has changed settings or
-    members; ORDERED: a person wants something done."""
+    """LED: this manager leads from now on. DETECTED: the primary is gone. ALARM: somebody should look, nothing is
+    done by itself. DECIDED: a record was saved. COMMAND: an agent has done what it was asked; FAILED: it has not.
+    DEGRADED: commits stop waiting for acknowledgements, or wait again. WHOLE: every member is well again.
+    CONFIGURED: a person has changed settings or members; ORDERED: a person wants something done."""
 
     LED = "led"
     DETECTED = "detected"
+    ALARM = "alarm"
     DECIDED = "decided"
     COMMAND = "command"
     FAILED = "failed"

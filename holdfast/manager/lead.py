@@ -14,12 +14,12 @@ from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import Restart
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.orders import Order, first_step, objections
+from holdfast.core.diagnosis import GONE, diagnose
 from holdfast.core.pulse import Pulse, felt, lapses
 from holdfast.core.record import Record
 from holdfast.core.restart import CLOSING
 from holdfast.core.status import Status, status
-from holdfast.core.view import ServerStatus, View
+from holdfast.core.view import Unseen, View
 from holdfast.errors import Conflict, HoldfastError, Refused, Unreachable
 from holdfast.log import say
 from holdfast.manager.act import Actor
@@ -33,7 +33,6 @@ from holdfast.store.base import Candidate, Leadership, Store
 
 LOOK_AGAIN_SECONDS = 0.2
 """Time itself may change a decision (patience, pauses), so one is made at least this often."""
-WAIT_SECONDS = 0.05
 
 logger = logging.getLogger(__name__)
 
@@ -72,6 +71,7 @@ class Leader:
         self._pulses: dict[str, Pulse] = {}
         self._estimates = Estimates()
         self._degraded = False
+        self._alarmed = False
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -137,41 +137,21 @@ class Leader:
             leads = f"ask {self.place.leader}" if self.place.leader else self._decision.reason
             raise Unreachable(f"this manager does not lead {self.cluster.name}: {leads}")
 
-    async def order(self, order: Order) -> str:
-        """Have a person's order carried out; what was done, in one sentence.
+    def leading(self) -> tuple[Actor, Record | None]:
+        """What a person's order needs; call it with ``deciding`` held.
 
-        :raises Refused: with all that stands against it
         :raises Unreachable: this manager does not lead the cluster
-        :raises HoldfastError: by consequence, what became of it at the agent
         """
-        async with self.deciding:
-            actor = self._actor
-            if actor is None:
-                self.refuse_elsewhere()
-                raise Unreachable(f"this manager does not lead: {self._decision.reason}")
-            against = objections(self.cluster, self._record, self.view(), order)
-            if against or self._record is None:
-                raise Refused("; ".join(against))
-            step = first_step(self.cluster, self._record, self.view(), order)
-            self.events.add(EventKind.ORDERED, f"{order.text}, by a person", order.member)
-            if isinstance(step, Save):
-                actor.forgive(order.member, Restart)
-                await self._save(step.record)
-                self.events.add(EventKind.DECIDED, step.why, order.member)
-                self._observer.changed.set()
-            term = self._term
-        if isinstance(step, Save):
-            return await self._closed(actor, order)
-        await actor.order(term, step)
-        return order.done
+        if self._actor is None:
+            self.refuse_elsewhere()
+            raise Unreachable(f"this manager does not lead: {self._decision.reason}")
+        return self._actor, self._record
 
-    async def _closed(self, actor: Actor, order: Order) -> str:
-        """Wait until the primary has ended, or refused to."""
-        while self._record and self._record.transition == CLOSING:
-            await asyncio.sleep(WAIT_SECONDS)
-        if refusal := actor.refusal(order.member, Restart):
-            raise Refused(refusal)
-        return order.done
+    async def decided(self, step: Save) -> None:
+        """Save what a person's order begins with; call it with ``deciding`` held."""
+        await self._save(step.record)
+        self.events.add(EventKind.DECIDED, step.why, step.record.primary)
+        self._observer.changed.set()
 
     async def _gave_up_restart(self, actor: Actor) -> bool:
         """A primary that refuses to be restarted goes on as before."""
@@ -191,10 +171,8 @@ class Leader:
         :raises Unreachable: this manager does not lead the cluster
         :raises HoldfastError: by consequence
         """
-        self.refuse_elsewhere()
-        if self._actor is None:
-            raise Unreachable(f"this manager does not lead: {self._decision.reason}")
-        await self._actor.order(self._term, step)
+        actor, _ = self.leading()
+        await actor.order(self._term, step)
 
     async def prepare(self, step: Send) -> None:
         """Have a command carried out before there is a record.
@@ -212,19 +190,15 @@ class Leader:
         :raises Refused: there is one
         """
         self._founding()
-        await self._save(record)
-        self.events.add(EventKind.DECIDED, f"{why} (term {record.term})", record.primary)
-        self._observer.changed.set()
+        await self.decided(Save(record, f"{why} (term {record.term})"))
 
     def _founding(self) -> Actor:
-        if self._actor is None:
-            self.refuse_elsewhere()
-            raise Unreachable(f"this manager does not lead: {self._decision.reason}")
-        if self._record is not None:
+        actor, record = self.leading()
+        if record is not None:
             raise Refused(
-                f"{self.cluster.name} is managed already: {self._record.primary} is its primary"
+                f"{self.cluster.name} is managed already: {record.primary} is its primary"
             )
-        return self._actor
+        return actor
 
     @property
     def _leadership(self) -> Leadership | None:
@@ -309,11 +283,11 @@ class Leader:
             raise Unreachable("this manager leads no more: the store has not confirmed it in time")
         view = self.view()
         self._observer.timing = self.cluster.settings.timing
-        self._observer.leases.allow(self.cluster, self._record, self._leads_until())
+        self._observer.leases.allow(self.cluster, self._record, self.place.until)
         if await self._gave_up_restart(actor):
             return True
         decision = decide(self.cluster, self._record, view)
-        self._note(decision)
+        self._note(decision, view)
         self._note_degraded(view)
         self._estimated(view)
         for step in decision.steps:
@@ -328,10 +302,6 @@ class Leader:
                 case Send():
                     actor.send(self._term, step)
         return False
-
-    def _leads_until(self) -> float:
-        """The moment up to which nobody else leads."""
-        return self.place.until
 
     def _refuse_stranger(self, record: Record) -> None:
         if all(each.name != record.primary for each in self.cluster.members):
@@ -350,21 +320,30 @@ class Leader:
         self._record = record
 
     def _detected(self, record: Record) -> None:
-        """Tell of the primary's death when the first step against it is taken."""
+        """Tell that the primary is gone, when the first step against it is taken."""
         before = self._record
         if before is None or before.transition or not record.transition:
             return
-        state = self._observer.view().state(before.primary)
-        if state and state.server is ServerStatus.DOWN and record.transition != CLOSING:
-            text = f"the server of {before.primary}, the primary, is gone"
-            self.events.add(EventKind.DETECTED, text, before.primary)
+        diagnosis = diagnose(self.cluster, before, self.view())
+        if diagnosis.primary in GONE and record.transition != CLOSING:
+            self.events.add(EventKind.DETECTED, diagnosis.reason, before.primary)
 
-    def _note(self, decision: Decision) -> None:
+    def _note(self, decision: Decision, view: View) -> None:
         if decision.well and not self._decision.well:
             self.events.add(EventKind.WHOLE, decision.reason)
         elif decision.reason != self._decision.reason and not decision.steps:
-            say(logger, decision.reason, cluster=self.cluster.name)
+            if self._unseen(view) and not self._alarmed:
+                self.events.add(EventKind.ALARM, decision.reason)
+            else:
+                say(logger, decision.reason, cluster=self.cluster.name)
+        self._alarmed = self._unseen(view)
         self._decision = decision
+
+    def _unseen(self, view: View) -> bool:
+        """Whether the primary's agent has not answered for longer than any machine is busy: somebody must look."""
+        sighting = view.members.get(self._record.primary) if self._record else None
+        patience = self.cluster.settings.timing.detection
+        return isinstance(sighting, Unseen) and view.now - sighting.since >= patience
 
     def _estimated(self, view: View) -> dict[str, float]:
         """Seconds until each learner has caught up, where that can be told."""

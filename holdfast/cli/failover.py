@@ -1,0 +1,116 @@
+"""``holdfast failover | pause | resume``: what people decide when the manager does not, or must not."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
+from holdfast.errors import DeadlinePassed, Refused, Unreachable
+
+if TYPE_CHECKING:
+    from holdfast.client import ManagerClient
+
+POLL_SECONDS = 0.1
+WAIT_SECONDS = 60.0
+
+
+def failover(
+    to: Annotated[str, typer.Option("--to", help="Who takes over, if possible.")] = "",
+    accept_loss: Annotated[
+        str,
+        typer.Option(
+            "--accept-loss",
+            metavar="CLUSTER",
+            help="Also where acknowledged writes may be lost, or the old primary, which cannot be reached, may still "
+            "answer its clients. Takes the cluster's name, to be sure.",
+        ),
+    ] = "",
+    timeout: Annotated[float, typer.Option(help="Seconds to wait for the new primary.")] = (
+        WAIT_SECONDS
+    ),
+    manager: Manager = None,
+    cluster: ClusterName = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Have another primary take over from one that is lost, and wait until it takes writes.
+
+    For a primary that is well this is refused. Also while the cluster is paused.
+    """
+    client, name = connect(manager, token_file, cluster)
+    before = client.status(name)
+    client.fail_over(name, to, accept_loss)
+    answer = _opened(client, name, before, timeout)
+    done = f"{answer['primary']} is primary and takes writes (term {answer['term']})"
+    print(json.dumps({"done": done, "primary": answer["primary"]}) if as_json else done)
+
+
+def pause(
+    reason: Annotated[str, typer.Option("--reason", help="For whoever looks at the status.")],
+    lasting: Annotated[
+        str, typer.Option("--for", help="It ends by itself after so long, such as 30m or 2h.")
+    ] = "",
+    manager: Manager = None,
+    cluster: ClusterName = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Begin nothing by itself any more: no failover, no change of voters, no repair.
+
+    What is under way is finished. The primary keeps its lease, and ends itself if it loses everybody.
+    """
+    from holdfast.config.values import seconds
+
+    try:
+        how_long = seconds(lasting) if lasting else None
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--for") from None
+    client, name = connect(manager, token_file, cluster)
+    _said(client.pause(name, reason, how_long)["done"], as_json)
+
+
+def resume(
+    manager: Manager = None,
+    cluster: ClusterName = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """End a pause."""
+    client, name = connect(manager, token_file, cluster)
+    _said(client.resume(name)["done"], as_json)
+
+
+def _opened(
+    client: ManagerClient, cluster: str, before: dict[str, Any], seconds: float
+) -> dict[str, Any]:
+    """The status once another one takes writes.
+
+    :raises Refused: the failover was given up; :raises DeadlinePassed: with the last reason that the manager gave
+    """
+    end = time.monotonic() + seconds
+    reason = said = ""
+    while True:
+        try:
+            answer = client.status(cluster)
+            reason = str(answer["reason"])
+            if answer["primary"] != before["primary"] and answer["writable"]:
+                return answer
+            if answer["under_way"] == "restart":
+                raise Refused(f"the failover was given up: {reason}")
+        except Unreachable as error:  # another manager may take over meanwhile
+            reason = str(error)
+        if reason != said:
+            print(f"  {reason}", file=sys.stderr, flush=True)
+            said = reason
+        if time.monotonic() > end:
+            raise DeadlinePassed(f"waiting for a new primary: {reason}", seconds)
+        time.sleep(POLL_SECONDS)
+
+
+def _said(what: str, as_json: bool) -> None:
+    print(json.dumps({"done": what}) if as_json else what)
