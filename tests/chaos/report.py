@@ -28,7 +28,7 @@ def of_epoch(epoch: Epoch) -> dict[str, Any]:
         "reads": len(epoch.history.reads),
         "by_server": epoch.history.of_server(),
         "failovers": _changes(epoch),
-        "terms": [look.term for look in epoch.looks if look.term][-1:],
+        "reigns": epoch.ending.reigns,
         "whole_seconds": epoch.ending.whole_seconds,
         "why_not_whole": epoch.ending.why_not_whole,
         "waits": [round(each, 2) for each in epoch.waits],
