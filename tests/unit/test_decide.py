@@ -19,8 +19,8 @@ from holdfast.core.commands import (
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.gtid import Flavor
-from holdfast.core.quorum import Configuration
 from holdfast.core.lease import electorate
+from holdfast.core.quorum import Configuration
 from holdfast.core.record import Kind, Record, Step, Stray, Transition, from_json, to_json
 from holdfast.core.status import Role, status
 from holdfast.core.view import (
