@@ -16,7 +16,7 @@ from holdfast.agent import boottime
 from holdfast.agent.board import Board
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.term import replace_durably
-from holdfast.core.timing import FENCE_SECONDS, Timing
+from holdfast.core.timing import CLOCK_DRIFT, FENCE_SECONDS, Timing
 from holdfast.core.view import MemberState, Receiver
 from holdfast.errors import Fatal
 from holdfast.wire import VouchReply, VouchRequest
@@ -45,7 +45,7 @@ class Vouching:
         self._clock = clock
         self._lock = threading.Lock()
         self._longest = self._read()
-        self._until = clock() + self._longest + FENCE_SECONDS
+        self._until = clock() + _relied_on(self._longest)
         self._promises = 0
         self._kept = False
 
@@ -57,7 +57,7 @@ class Vouching:
         with self._lock:
             why = self._against(request, self._board.state)
             if not why:
-                self._until = max(self._until, self._clock() + seconds + FENCE_SECONDS)
+                self._until = max(self._until, self._clock() + _relied_on(seconds))
         return VouchReply(vouched=not why, reason=why)
 
     @property
@@ -110,3 +110,8 @@ class Vouching:
                 f"{self._path} cannot be read: write into it how many seconds the cluster's lease lasts ({error})"
             ) from error
         return max(longest, Timing().lease)
+
+
+def _relied_on(seconds: float) -> float:
+    """For how long, by our clock, a server may answer that has our word for ``seconds`` by its agent's."""
+    return seconds * (1 + CLOCK_DRIFT) + FENCE_SECONDS
