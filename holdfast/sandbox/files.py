@@ -21,6 +21,10 @@ from holdfast.server.base import Account
 from holdfast.server.optionfile import BINLOG, Value
 
 
+BEGINS_WITH = {"failovers_per_hour": 0}
+"""A sandbox is there to be broken, again and again."""
+
+
 class Premises(Protocol):
     """What a member's files need to know of the whole."""
 
@@ -137,7 +141,7 @@ def manager_settings(spec: Spec) -> dict[str, Any]:
         "clusters": [
             {
                 "name": CLUSTER,
-                **({"settings": nested(spec.settings)} if spec.settings else {}),
+                "settings": nested(BEGINS_WITH | dict(spec.settings)),
                 "members": [member_settings(member) for member in spec.first_members],
             }
         ],

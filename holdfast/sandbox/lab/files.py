@@ -8,11 +8,11 @@ from typing import Any
 
 import yaml
 
-from holdfast.config.schema import AgentConfig, ManagerConfig
+from holdfast.config.schema import AgentConfig
 from holdfast.config.settings import nested
 from holdfast.sandbox import trees
 from holdfast.sandbox.accounts import Accounts
-from holdfast.sandbox.files import member_settings, write_member, write_secret
+from holdfast.sandbox.files import BEGINS_WITH, member_settings, write_member, write_secret
 from holdfast.sandbox.lab.disks import Disks
 from holdfast.sandbox.lab.plan import ETCD_PORT, MANAGER_PORT, Plan
 from holdfast.sandbox.spec import CLUSTER, MemberSpec
@@ -51,9 +51,7 @@ def write_files(plan: Plan, accounts: Accounts, disks: Disks) -> None:
 
 def agent_extras(plan: Plan, tree: ServerTree) -> dict[str, Any]:
     """What an agent's file says only here."""
-    found: dict[str, Any] = {}
-    if "insecure_token" in AgentConfig.model_fields:
-        found["insecure_token"] = True
+    found: dict[str, Any] = {"insecure_token": True}
     if plan.gate and "lease" in AgentConfig.model_fields:
         found["lease"] = {"gate": "nftables", "nft_command": list(trees.companion("nft"))}
     return found
@@ -62,19 +60,17 @@ def agent_extras(plan: Plan, tree: ServerTree) -> dict[str, Any]:
 def manager_settings(plan: Plan, name: str) -> dict[str, Any]:
     """What a manager's ``manager.yaml`` says."""
     listen = f"{plan.address(name)}:{MANAGER_PORT}"
-    shared: dict[str, Any] = {"store": str(plan.dir / name / "store.db")}
-    if plan.etcds:
-        endpoints = [f"http://{plan.address(node)}:{ETCD_PORT}" for node in plan.etcds]
-        shared = {"name": name, "url": f"http://{listen}", "store": {"endpoints": endpoints}}
+    endpoints = [f"http://{plan.address(node)}:{ETCD_PORT}" for node in plan.etcds]
     cluster: dict[str, Any] = {"name": CLUSTER}
-    if plan.settings:
-        cluster["settings"] = nested(plan.settings)
+    cluster["settings"] = nested(BEGINS_WITH | dict(plan.settings))
     cluster["members"] = [member_settings(member) for member in plan.members]
     return {
         "listen": listen,
-        **({"insecure_token": True} if "insecure_token" in ManagerConfig.model_fields else {}),
+        "insecure_token": True,
         "token_file": str(plan.token_file),
         "agent_token_file": str(plan.token_file),
-        **shared,
+        "name": name,
+        "url": f"http://{listen}",
+        "store": {"endpoints": endpoints} if endpoints else str(plan.dir / name / "store.db"),
         "clusters": [cluster],
     }
