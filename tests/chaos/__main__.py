@@ -72,7 +72,7 @@ def _chaos(lab: Lab, folder: Path, options: argparse.Namespace) -> bool:
     epochs: list[dict[str, Any]] = []
     good = True
     while good and (left >= 10 or not epochs):
-        number = len(epochs) + 1
+        number = len(epochs) + options.first
         seed = f"{options.seed}/{number}"
         print(f"epoch {number}: seed {seed}", flush=True)
         epoch = runner.run(number, seed, min(options.epoch, max(10.0, left)), orders)
@@ -150,6 +150,7 @@ def _options() -> argparse.Namespace:
     add("--members", type=int, default=3)
     add("--managers", type=int, default=3)
     add("--beyond", action="store_true", help="harm more than the cluster claims to survive")
+    add("--first", type=int, default=1, help="number of the first epoch: to run a later one alone")
     add("--epoch", type=float, default=90.0, help="seconds of faults before all is checked")
     add("--writers", type=int, default=6)
     add("--readers", type=int, default=5, help="of each habit")
