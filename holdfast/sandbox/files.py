@@ -20,7 +20,6 @@ from holdfast.server import optionfile
 from holdfast.server.base import Account
 from holdfast.server.optionfile import BINLOG, Value
 
-
 BEGINS_WITH = {"failovers_per_hour": 0}
 """A sandbox is there to be broken, again and again."""
 
