@@ -103,7 +103,10 @@ class Agent:
         self._certificates = Certificates(config.tls.files) if config.tls else None
         context = self._certificates.client if self._certificates else None
         self._shown = Credentials(self._token, context)
-        self._replication = account(config.replication, "replication.password_file")
+        self._replication = replace(
+            account(config.replication, "replication.password_file"),
+            tls=config.server.tls.files if config.server.tls else None,
+        )
         self._server = server or _adapter(config)
         self._boot_id = boot_id
         self._term = TermFile(config.state_dir)
@@ -152,7 +155,7 @@ class Agent:
         watch.on_appeared = observer.appeared
         watch.on_clean_end = marker.clear_in_background
         admin = account(own.admin, "server.admin.password_file")
-        adopter = Adopter(own.flavor, own.socket, admin)
+        adopter = Adopter(own.flavor, own.socket, admin, encrypted=own.tls is not None)
         jobs = Jobs(self.board)
         cloning = Cloning(
             self.board,

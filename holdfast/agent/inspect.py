@@ -48,6 +48,8 @@ class Inspector:
             admin=account(own.admin, "server.admin.password_file"),
             account=replication.user,
             listen=config.listen,
+            api=config.tls.files if config.tls else None,
+            tls=own.tls.files if own.tls else None,
             root=root,
         )
         self._replication = replication

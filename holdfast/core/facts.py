@@ -103,7 +103,10 @@ class Facts:
     :ivar plugins: libraries of semi-sync that it could load
     :ivar installed: libraries that it loads at every start, as its own table says (MySQL)
     :ivar foreign, keyless: tables that are not InnoDB's; without a primary key. None: could not be counted
-    :ivar listen: address of the agent's API
+    :ivar listen: address of the agent's API; :ivar guarded: it speaks TLS, and wants certificates
+    :ivar certificates: days for which the files are good that the agent is given, by path
+    :ivar encrypting: it follows with certificates (server.tls)
+    :ivar lenient: accounts that may replicate from other hosts without showing a certificate
     :ivar applied, origin: GTIDs that it has, and the stream of those that it issues, as in ``MemberState``
     :ivar clock_offset: seconds by which its host's clock is ahead of the asker's; None when unknown
     """
@@ -133,6 +136,10 @@ class Facts:
     keyless: Tables | None = None
     binlog_index_found: bool = True
     listen: str = ""
+    guarded: bool = False
+    certificates: Mapping[str, int] = field(default_factory=dict)
+    encrypting: bool = False
+    lenient: frozenset[str] = frozenset()
     applied: str = ""
     origin: str = ""
     clock_offset: float | None = None

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
 from holdfast.core import demands
+from holdfast.core.encryption import check_encryption
 from holdfast.core.facts import Facts, Space, Tables, Unit
 from holdfast.core.findings import Finding, Level, names, ok
 from holdfast.core.gtid import Flavor
@@ -64,6 +65,7 @@ VARIABLES = frozenset(
         "version",
         "gtid_domain_id",
         "have_ssl",
+        "ssl_ca",
         "ssl_cert",
         "event_scheduler",
         "lower_case_table_names",
@@ -105,7 +107,7 @@ def check_member(facts: Facts) -> Iterator[Finding]:
     yield from _privileges(facts)
     yield from _tables(facts)
     yield from _replication(facts)
-    yield from _encryption(facts)
+    yield from check_encryption(facts)
     if facts.on("event_scheduler") and facts.events:
         text = f"{facts.events} events: they run on the primary alone"
         yield Finding("events", Level.NOTE, text, "after a change of primary, enable them there")
@@ -347,16 +349,3 @@ def _replication(facts: Facts) -> Iterator[Finding]:
         yield Finding("packets", Level.WARNING, f"{text}: a large row stops a replica", mend)
     else:
         yield ok("packets", "replicas take all that the primary takes")
-
-
-def _encryption(facts: Facts) -> Iterator[Finding]:
-    if any(not up.tls for up in facts.upstreams) and not _loopback(facts.upstreams[0].host):
-        text = "what it receives from its source is not encrypted"
-        yield Finding("tls", Level.WARNING, text, "keep replication on a trusted network")
-    if facts.listen and not _loopback(facts.listen.rpartition(":")[0]):
-        text = f"the agent's API at {facts.listen} is not encrypted; only a token keeps it"
-        yield Finding("tls", Level.WARNING, text, "keep it on a trusted network")
-
-
-def _loopback(host: str) -> bool:
-    return host.startswith("127.") or host.strip("[]") in ("localhost", "::1")

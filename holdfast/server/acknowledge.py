@@ -24,6 +24,7 @@ from pymysql.protocol import MysqlPacket
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import OutcomeUnknown
+from holdfast.server import encryption
 from holdfast.server.base import Deadline, Source
 
 PATIENCE_SECONDS = 0.5
@@ -113,6 +114,7 @@ def _connected(source: Source, deadline: Deadline) -> Iterator[_PyMySQL]:
         read_timeout=seconds,
         write_timeout=seconds,
         defer_connect=True,
+        ssl=encryption.context(source.account),
     )
     try:
         wire.connect()

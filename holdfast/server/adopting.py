@@ -9,6 +9,7 @@ import pymysql
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused, Unreachable
+from holdfast.server import encryption
 from holdfast.server.authentication import check_authentication
 from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.optionfile import NET_TIMEOUT_SECONDS
@@ -26,10 +27,17 @@ RIGHTS = {
 
 
 class Adopter:
-    """Speaks to the server in a session of its own, which is opened when it is needed."""
+    """Speaks to the server in a session of its own, which is opened when it is needed.
 
-    def __init__(self, flavor: Flavor, socket: Path, admin: Account) -> None:
+    :param encrypted: accounts that it makes log in with a certificate only, beside their password. (REQUIRE SSL
+        would not do: MySQL's receivers encrypt by themselves, and so would whoever has the password)
+    """
+
+    def __init__(
+        self, flavor: Flavor, socket: Path, admin: Account, encrypted: bool = False
+    ) -> None:
         self._flavor = flavor
+        self._required = " REQUIRE X509" if encrypted else ""
         self._connection = Connection(socket, admin)
 
     def relaxed(self, deadline: Deadline) -> bool:
@@ -77,8 +85,8 @@ class Adopter:
         for host in sorted(hosts | {"%"}):
             name = f"'{_named(user)}'@'{_named(host)}'"
             statements += [
-                f"CREATE USER IF NOT EXISTS {name} {identified}",
-                f"ALTER USER {name} {identified}",
+                f"CREATE USER IF NOT EXISTS {name} {identified}{self._required}",
+                f"ALTER USER {name} {identified}{self._required}",
                 f"GRANT {RIGHTS[self._flavor]} ON *.* TO {name}",
             ]
         for statement in statements:
@@ -111,6 +119,7 @@ def reached(flavor: Flavor, source: Source, seconds: float) -> tuple[int, str]:
                     connect_timeout=seconds,
                     read_timeout=seconds,
                     write_timeout=seconds,
+                    ssl=encryption.context(source.account),
                 )
             ) as connection,
             connection.cursor() as cursor,

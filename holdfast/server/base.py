@@ -16,14 +16,19 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Replication, SemiSync
 from holdfast.errors import DeadlinePassed, Refused
+from holdfast.tls import Files
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A database account; ``repr`` never shows the password."""
+    """A database account; ``repr`` never shows the password.
+
+    :ivar tls: of one that logs in over the network: with these files, and only there where their CA has signed
+    """
 
     user: str
     password: str = field(repr=False)
+    tls: Files | None = None
 
 
 @dataclass(frozen=True, slots=True)

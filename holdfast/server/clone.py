@@ -8,6 +8,7 @@ from pathlib import Path
 
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.errors import Refused
+from holdfast.server import encryption
 from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.sql import Connection, StatementRefused
 
@@ -53,9 +54,18 @@ class Recipient:
         with contextlib.suppress(StatementRefused):  # it is loaded by the option file already
             self._commands.run("INSTALL PLUGIN clone SONAME 'mysql_clone.so'", deadline)
         self._commands.run("SET GLOBAL clone_valid_donor_list = %s", deadline, (place,))
+        required = ""
+        if files := encryption.named(source.account.tls):
+            # the donor's name is not checked: there is no option for it
+            required = " REQUIRE SSL"
+            self._commands.run(
+                "SET GLOBAL clone_ssl_ca = %s, GLOBAL clone_ssl_cert = %s, GLOBAL clone_ssl_key = %s",
+                deadline,
+                files,
+            )
         try:
             self._commands.run(
-                f"CLONE INSTANCE FROM %s@%s:{source.port} IDENTIFIED BY %s",
+                f"CLONE INSTANCE FROM %s@%s:{source.port} IDENTIFIED BY %s{required}",
                 deadline,
                 (source.account.user, source.host, source.account.password),
             )

@@ -5,6 +5,7 @@ Nothing here waits behind a commit that waits for an acknowledgement, and all of
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from holdfast.errors import HoldfastError
 from holdfast.server import boot, units
 from holdfast.server.base import Account, Deadline
 from holdfast.server.sql import Connection, Row
+from holdfast.tls import Files, days_left
 
 SQL_SECONDS = 3.0
 TABLES_SECONDS = 5.0
@@ -44,6 +46,10 @@ KEYLESS = """
             FROM information_schema.statistics WHERE index_name = 'PRIMARY')
     ORDER BY 1
 """
+LENIENT = """
+    SELECT User AS value FROM mysql.user WHERE Repl_slave_priv = 'Y' AND ssl_type NOT IN ('X509', 'SPECIFIED')
+        AND Host NOT IN ('localhost', '127.0.0.1', '::1')
+"""
 FILTERS = (
     *("Do_DB", "Ignore_DB", "Do_Table", "Ignore_Table", "Wild_Do_Table", "Wild_Ignore_Table"),
     "Rewrite_DB",
@@ -55,6 +61,7 @@ class Place:
     """Where a member's server is, as its agent is configured.
 
     :ivar account: name of the member's own replication account
+    :ivar api: certificates of the agent's API; :ivar tls: of replication
     :ivar root: of the file system; another one for tests
     """
 
@@ -67,6 +74,8 @@ class Place:
     admin: Account
     account: str
     listen: str
+    api: Files | None = None
+    tls: Files | None = None
     root: Path = Path("/")
 
 
@@ -85,6 +94,9 @@ def collect(place: Place, pid: int | None) -> Facts:
         binlog_index_found=place.binlog_index.exists(),
         spaces=_spaces((place.datadir, place.binlog_index.parent)),
         listen=place.listen,
+        guarded=place.api is not None,
+        encrypting=place.tls is not None,
+        certificates=_lasting((place.api, place.tls)),
     )
     connection = Connection(place.socket, place.admin)
     try:
@@ -121,6 +133,7 @@ def _asked(facts: Facts, connection: Connection) -> Facts:
         replicators=_column(
             connection, "SELECT User AS value FROM mysql.user WHERE Repl_slave_priv = 'Y'", deadline
         ),
+        lenient=_column(connection, LENIENT, deadline),
         backup_admins=_column(
             connection,
             "SELECT USER AS value FROM mysql.global_grants WHERE PRIV = 'BACKUP_ADMIN'",
@@ -133,6 +146,15 @@ def _asked(facts: Facts, connection: Connection) -> Facts:
         foreign=_tables(connection, FOREIGN, mysql),
         keyless=_tables(connection, KEYLESS, mysql),
     )
+
+
+def _lasting(those: Sequence[Files | None]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for files in those:
+        for path in (files.cert, files.ca) if files is not None else ():
+            with contextlib.suppress(HoldfastError):
+                found[str(path)] = days_left(path)
+    return found
 
 
 def _column(connection: Connection, sql: str, deadline: Deadline) -> frozenset[str]:

@@ -6,7 +6,7 @@ from holdfast.core.gtid import Flavor, parse
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Receiver, Replication
 from holdfast.errors import Refused
-from holdfast.server import barring, waiting
+from holdfast.server import barring, encryption, waiting
 from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Deadline, Observation, Source
 from holdfast.server.procedures import (
@@ -30,6 +30,9 @@ LOOK = f"""
         {waiting.MARIADB.columns},
         @@global.rpl_semi_sync_slave_enabled AS replica_side
 """
+
+
+TLS_COLUMNS = ("Master_SSL_Allowed", "Master_SSL_CA_File", "Master_SSL_Cert", "Master_SSL_Key")
 
 
 class MariadbServer(SqlServer):
@@ -110,6 +113,7 @@ class MariadbServer(SqlServer):
             receiver_code=row.get("Last_IO_Errno", 0),
             applier_error=row.get("Last_SQL_Error", ""),
             received=row.get("Gtid_IO_Pos", ""),
+            tls=encryption.set_up(row, TLS_COLUMNS),
         )
 
     def _start(self, deadline: Deadline, *, receiver: bool, applier: bool) -> None:
@@ -159,9 +163,13 @@ class MariadbServer(SqlServer):
             "CHANGE MASTER TO master_host = %s, master_port = %s, master_user = %s, "
             "master_password = %s, master_use_gtid = slave_pos, "
             f"master_connect_retry = {CONNECT_RETRY_SECONDS}, "
-            f"master_heartbeat_period = {HEARTBEAT_SECONDS}",
+            f"master_heartbeat_period = {HEARTBEAT_SECONDS}"
+            f"{encryption.options(self.flavor, source.account)}",
             deadline,
-            (source.host, source.port, source.account.user, source.account.password),
+            (
+                *(source.host, source.port, source.account.user, source.account.password),
+                *encryption.named(source.account.tls),
+            ),
         )
 
     def _mend_position(self, deadline: Deadline) -> None:

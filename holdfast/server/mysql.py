@@ -9,7 +9,7 @@ from pathlib import Path
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import Position, Receiver, Replication
 from holdfast.errors import DeadlinePassed
-from holdfast.server import barring, waiting
+from holdfast.server import barring, encryption, waiting
 from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Account, Deadline, Observation, Source
 from holdfast.server.procedures import (
@@ -49,6 +49,8 @@ LOOK = f"""
 
 FOLLOWING = """
     SELECT conf.HOST AS host, conf.PORT AS port, conf.USER AS user,
+        conf.SSL_ALLOWED AS encrypted, conf.SSL_CA_FILE AS ca, conf.SSL_CERTIFICATE AS cert,
+        conf.SSL_KEY AS cert_key,
         conn.SERVICE_STATE AS receiver, conn.LAST_ERROR_NUMBER AS receiver_code,
         conn.RECEIVED_TRANSACTION_SET AS received,
         appl.SERVICE_STATE AS applier,
@@ -174,6 +176,7 @@ class MysqlServer(SqlServer):
             receiver_code=row.get("receiver_code") or 0,
             applier_error=row.get("worker_error") or row.get("applier_error") or "",
             received=_one_line(row.get("received")),
+            tls=encryption.set_up(row, ("encrypted", "ca", "cert", "cert_key")),
         )
 
     def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
@@ -221,9 +224,13 @@ class MysqlServer(SqlServer):
         position = ", SOURCE_AUTO_POSITION = 1"
         account = source.account
         self._commands.run(
-            f"CHANGE REPLICATION SOURCE TO {place}{rest}{position if not now.applier else ''}",
+            f"CHANGE REPLICATION SOURCE TO {place}{encryption.options(self.flavor, account)}"
+            f"{rest}{position if not now.applier else ''}",
             deadline,
-            (source.host, source.port, account.user, account.password),
+            (
+                *(source.host, source.port, account.user, account.password),
+                *encryption.named(account.tls),
+            ),
         )
 
     def _replica_settings(self) -> dict[str, int]:

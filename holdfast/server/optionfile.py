@@ -13,6 +13,8 @@ from pathlib import Path
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput
+from holdfast.server import encryption
+from holdfast.tls import Files
 
 BINLOG = "binlog"
 """Base name of the binary log's files, in the data directory."""
@@ -75,6 +77,7 @@ def render(
     buffer_pool_mb: int = 128,
     max_connections: int = 500,
     cpus: int | None = None,
+    tls: Files | None = None,
     extra: Mapping[str, Value] | None = None,
 ) -> str:
     """The text of the option file.
@@ -84,6 +87,7 @@ def render(
     :param cpus: of the database host; those of this one when not said
     :param tmpdir: a folder of this server's own: MariaDB, when it starts, removes the temporary tables that it
         finds there, another server's too
+    :param tls: the server's certificate, and who must have signed those of others
     :param extra: a person's own options, by name; they win over the defaults given here
     :raises BadInput: when ``extra`` names an option on which the promise rests
     """
@@ -98,6 +102,7 @@ def render(
         "log_error": str(error_log or datadir / "error.log"),
         "max_connections": max_connections,
         "innodb_buffer_pool_size": f"{buffer_pool_mb}M",
+        **encryption.option_file(tls),
         **_SHARED,
         **(_MARIADB if flavor is Flavor.MARIADB else _MYSQL),
     }

@@ -17,7 +17,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Receiver, SemiSync
 from holdfast.errors import Refused
-from holdfast.server import barring, quiescing, sending, waiting
+from holdfast.server import barring, encryption, quiescing, sending, waiting
 from holdfast.server.acknowledge import FilePosition, acknowledge
 from holdfast.server.base import Account, Deadline, Observation, Source
 from holdfast.server.proof import PROOF_SCHEMA
@@ -60,6 +60,7 @@ class Following:
 
     :ivar host: of the source, or "" when none is configured
     :ivar connecting: the receiver has no connection: it may be in the pause of a second before it tries again
+    :ivar tls: its certificates, as ``encryption.named`` says; nothing where it is not encrypted
     :ivar received: whole transactions that the receiver has fetched, in the server's own text
     """
 
@@ -72,9 +73,12 @@ class Following:
     receiver_code: int
     applier_error: str
     received: str
+    tls: tuple[str, ...] = ()
 
     def is_from(self, source: Source) -> bool:
         """Whether this is the same source, and the server let our account in."""
+        if source.account.tls is not None and self.tls != encryption.named(source.account.tls):
+            return False
         return (self.host, self.port, self.user) == (
             source.host,
             source.port,

@@ -18,7 +18,7 @@ BELOW = {
     "errors": set(),
     "core": {"errors"},
     "binlog": {"core", "errors"},
-    "server": {"core", "errors"},
+    "server": {"core", "errors", "tls"},
     "authority": {"errors"},
     "tls": {"errors"},
     "config": {"core", "errors", "server", "tls"},
