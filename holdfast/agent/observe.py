@@ -1,4 +1,8 @@
-"""Looks at the server four times a second, and at once when poked, in a thread of its own."""
+"""Looks at the server a few times a second, and at once when poked, in a thread of its own.
+
+A look costs the server about a millisecond. While something may be wrong, looks follow each other quickly: that a
+server or a source is silent must be known on time.
+"""
 
 from __future__ import annotations
 
@@ -10,22 +14,26 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 from holdfast.agent.board import Board
+from holdfast.agent.hearing import Hearing
 from holdfast.agent.watch import Watch
 from holdfast.agent.written import BinlogEnd
-from holdfast.core.view import MemberState, ServerStatus
+from holdfast.core.view import MemberState, Replication, ServerStatus
 from holdfast.errors import HoldfastError, Unreachable
 from holdfast.log import say
-from holdfast.server.base import Deadline, Observation, Server
+from holdfast.server.base import Crowded, Deadline, Observation, Server
 
-EVERY_SECONDS = 0.25
+EVERY_SECONDS = (0.05, 0.25)
+"""The least and the most time between two looks at a server that is up."""
 STARTING_EVERY_SECONDS = 0.025
 DOWN_EVERY_SECONDS = 1.0
 """How often a server that somebody else has started is looked for."""
 OBSERVE_SECONDS = 1.0
-SILENT_SECONDS = 0.5
+SILENT_SECONDS = 0.3
 """A server that has answered nothing for so long is told to be silent."""
-UNDER_WAY_SECONDS = 0.25
+UNDER_WAY_SECONDS = 0.2
 """So long a look may take before what it waits for counts as silence: this host may just be busy."""
+LISTEN_EVERY_SECONDS = 0.05
+"""How often it is looked whether a look is under way for too long."""
 
 _SHARED = {f.name for f in fields(Observation)} & {f.name for f in fields(MemberState)}
 
@@ -35,6 +43,7 @@ logger = logging.getLogger(__name__)
 class Observer:
     """Keeps the board true to the server.
 
+    :ivar every_seconds: between two looks; kept within bounds, and less while the source of a replica is silent
     :ivar on_look: called with each look, before it is published
     :ivar holds_applier: whether the applier was stopped on purpose, and will run on by itself: then it is told to run
     """
@@ -47,6 +56,8 @@ class Observer:
         self._watch = watch
         self._board = board
         self._binlog = BinlogEnd(binlog_index)
+        self._hearing = Hearing()
+        self.every_seconds = EVERY_SECONDS[-1]
         self._poked = threading.Event()
         self._looking = threading.Lock()
         self._answered_at = time.monotonic()
@@ -80,7 +91,8 @@ class Observer:
             if running is None:
                 return
             state = self._board.state
-            self._asked_at = self._asked_at or time.monotonic()
+            begun = time.monotonic()
+            self._asked_at = self._asked_at or begun
             try:
                 if state.server is not ServerStatus.UP:
                     self._server.ping(Deadline(OBSERVE_SECONDS))
@@ -88,9 +100,8 @@ class Observer:
             except HoldfastError as error:
                 raise self._unanswered(running.incarnation, error) from error
             self._answered_at, self._asked_at = time.monotonic(), None
+            found = replace(found, replication=self._replication(begun, found))
             self.on_look(found)
-            if self.holds_applier():
-                found = replace(found, replication=replace(found.replication, applier=True))
             self._board.change(
                 during=running.incarnation,
                 server=ServerStatus.UP,
@@ -107,7 +118,17 @@ class Observer:
         self._answered_at, self._asked_at = time.monotonic(), None
         self.poke()
 
+    def _replication(self, begun: float, found: Observation) -> Replication:
+        seen = found.replication
+        return replace(
+            seen,
+            unheard=self._hearing.heard(begun, self._answered_at, seen, found.traces),
+            applier=seen.applier or self.holds_applier(),
+        )
+
     def _unanswered(self, incarnation: str, error: Exception) -> Unreachable:
+        if isinstance(error, Crowded):
+            return self._crowded(incarnation, error)
         silent = time.monotonic() - self._answered_at
         starting = self._board.state.server is ServerStatus.STARTING
         if starting:
@@ -120,9 +141,18 @@ class Observer:
         self._board.change(during=incarnation, reason=reason)
         return Unreachable(f"{reason or 'the server is starting'}: {error}")
 
+    def _crowded(self, incarnation: str, error: Crowded) -> Unreachable:
+        """It lives, it answers those who are connected, and it cannot be looked at: a session of ours was lost."""
+        self._answered_at, self._asked_at = time.monotonic(), None
+        reason = f"the server takes no more connections, not even its agent's: {error}"
+        if self._board.state.reason == "":
+            say(logger, reason, logging.WARNING)
+        self._board.change(during=incarnation, silent_seconds=0.0, reason=reason)
+        return error
+
     def _listen(self) -> None:
         """Tells that the server is silent while a look still waits for it; not of a server that is starting."""
-        while not self._stopped.wait(UNDER_WAY_SECONDS / 2):
+        while not self._stopped.wait(LISTEN_EVERY_SECONDS):
             self._tell_silence()
 
     def _tell_silence(self) -> None:
@@ -130,7 +160,7 @@ class Observer:
         now = time.monotonic()
         if asked is None or now - asked < UNDER_WAY_SECONDS or state.server is not ServerStatus.UP:
             return
-        silent = round(now - self._answered_at, 1)
+        silent = round(now - self._answered_at, 2)
         if silent >= SILENT_SECONDS and self._asked_at is not None:
             self._board.change(during=state.incarnation, silent_seconds=silent)
 
@@ -166,6 +196,8 @@ class Observer:
             case ServerStatus.STARTING:
                 return STARTING_EVERY_SECONDS
             case ServerStatus.UP:
-                return EVERY_SECONDS
+                least, most = EVERY_SECONDS
+                every = min(max(self.every_seconds, least), most)
+                return least if self._hearing.unheard >= every else every
             case _:
                 return DOWN_EVERY_SECONDS

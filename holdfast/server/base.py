@@ -14,8 +14,9 @@ from typing import ClassVar, Protocol
 
 from holdfast.core.gtid import Flavor
 from holdfast.core.settings import WaitPoint
+from holdfast.core.timing import Timing
 from holdfast.core.view import Replication, SemiSync
-from holdfast.errors import DeadlinePassed, Refused
+from holdfast.errors import DeadlinePassed, Refused, Unreachable
 from holdfast.tls import Files
 
 
@@ -33,11 +34,19 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """The primary to replicate from, and the member's own replication account on it."""
+    """The primary to replicate from, and the member's own replication account on it.
+
+    :ivar heartbeat: seconds after which it speaks when it has nothing to send; set when a server is pointed at it
+    """
 
     host: str
     port: int
     account: Account
+    heartbeat: float = Timing().heartbeat
+
+
+class Crowded(Unreachable):
+    """The server lives and takes no more connections: all that it may have are in use."""
 
 
 class Deadline:
@@ -78,6 +87,7 @@ class Observation:
     ``gtid_executed`` joined with ``RECEIVED_TRANSACTION_SET``. Whole transactions only.
 
     :ivar origin: stream of the GTIDs that it issues: ``@@server_uuid``, or ``@@gtid_domain_id-@@server_id``
+    :ivar traces: what came from the source has left: another value whenever something came, event or heartbeat
     """
 
     version: str
@@ -89,6 +99,7 @@ class Observation:
     replication: Replication
     semi_sync: SemiSync
     barred: tuple[str, ...] = ()
+    traces: tuple[object, ...] = ()
 
 
 class Server(Protocol):

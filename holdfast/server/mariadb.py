@@ -9,14 +9,9 @@ from holdfast.errors import Refused
 from holdfast.server import barring, encryption, waiting
 from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Deadline, Observation, Source
-from holdfast.server.procedures import (
-    CONNECT_RETRY_SECONDS,
-    HEARTBEAT_SECONDS,
-    RECEIVER,
-    Following,
-    SqlServer,
-)
-from holdfast.server.progress import lacks_binlogs, place
+from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following
+from holdfast.server.procedures import SqlServer
+from holdfast.server.progress import lacks_binlogs, nobody_listens, place
 from holdfast.server.sql import Row
 
 SEQUENCE_STEP = 1_000_000
@@ -52,7 +47,9 @@ class MariadbServer(SqlServer):
 
     def observe(self, deadline: Deadline) -> Observation:
         row = self._eyes.look(LOOK, deadline)[0]
-        status = self._eyes.look("SHOW REPLICA STATUS", deadline)
+        # ALL: it counts heartbeats. The connection without a name is ours
+        replicas = self._eyes.look("SHOW ALL SLAVES STATUS", deadline)
+        status = [each for each in replicas if not each["Connection_name"]]
         waits = (
             waiting.look_at_status(self._eyes, self.names, deadline) if row["source_side"] else {}
         )
@@ -67,6 +64,7 @@ class MariadbServer(SqlServer):
             replication=_replication(status[0]) if status else Replication(),
             semi_sync=waiting.semi_sync(self.names, row, waits, bool(row["replica_side"])),
             barred=self._barred_accounts(deadline),
+            traces=_traces(status[0]) if status else (),
         )
 
     def _refuse_acks(self, acks: int) -> None:
@@ -163,7 +161,7 @@ class MariadbServer(SqlServer):
             "CHANGE MASTER TO master_host = %s, master_port = %s, master_user = %s, "
             "master_password = %s, master_use_gtid = slave_pos, "
             f"master_connect_retry = {CONNECT_RETRY_SECONDS}, "
-            f"master_heartbeat_period = {HEARTBEAT_SECONDS}"
+            f"master_heartbeat_period = {source.heartbeat}"
             f"{encryption.options(self.flavor, source.account)}",
             deadline,
             (
@@ -198,6 +196,16 @@ def _head(heads: str, domain: int) -> int:
     return max((int(number) for own, _, number in numbers if int(own) == domain), default=0)
 
 
+def _traces(row: Row) -> tuple[object, ...]:
+    """The position moves with each event, within a transaction too."""
+    return (
+        row["Master_Log_File"],
+        row["Read_Master_Log_Pos"],
+        row["Slave_received_heartbeats"],
+        row["Gtid_IO_Pos"],
+    )
+
+
 def _replication(row: Row) -> Replication:
     lag = row["Seconds_Behind_Master"]
     return Replication(
@@ -209,4 +217,5 @@ def _replication(row: Row) -> Replication:
         fetched=place(row["Master_Log_File"], row["Read_Master_Log_Pos"]),
         executed=place(row["Relay_Master_Log_File"], row["Exec_Master_Log_Pos"]),
         purged=lacks_binlogs(row["Last_IO_Errno"], row["Last_IO_Error"]),
+        refused=nobody_listens(row["Last_IO_Errno"], row["Last_IO_Error"]),
     )

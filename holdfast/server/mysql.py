@@ -11,15 +11,10 @@ from holdfast.core.view import Position, Receiver, Replication
 from holdfast.errors import DeadlinePassed
 from holdfast.server import barring, encryption, waiting
 from holdfast.server.acknowledge import FilePosition
-from holdfast.server.base import Account, Deadline, Observation, Source
-from holdfast.server.procedures import (
-    CONNECT_RETRY_SECONDS,
-    HEARTBEAT_SECONDS,
-    RECEIVER,
-    Following,
-    SqlServer,
-)
-from holdfast.server.progress import lacks_binlogs, place
+from holdfast.server.base import Account, Crowded, Deadline, Observation, Source
+from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following
+from holdfast.server.procedures import SqlServer
+from holdfast.server.progress import lacks_binlogs, nobody_listens, place
 from holdfast.server.sql import Connection, Row
 
 # performance_schema, because SHOW REPLICA STATUS may wait for a STOP REPLICA
@@ -30,7 +25,9 @@ LOOK = f"""
         @@global.rpl_semi_sync_replica_enabled AS replica_side,
         conf.HOST AS host, conf.PORT AS port, conn.SERVICE_STATE AS receiver,
         conn.RECEIVED_TRANSACTION_SET AS received, conn.LAST_ERROR_MESSAGE AS receiver_error,
-        conn.LAST_ERROR_NUMBER AS receiver_code,
+        conn.LAST_ERROR_NUMBER AS receiver_code, conn.COUNT_RECEIVED_HEARTBEATS AS heartbeats,
+        (SELECT COUNT_WRITE FROM performance_schema.file_summary_by_event_name
+            WHERE EVENT_NAME = 'wait/io/file/sql/relaylog') AS relay_writes,
         appl.SERVICE_STATE AS applier,
         GTID_SUBSET(conn.RECEIVED_TRANSACTION_SET, @@global.gtid_executed) AS drained,
         (SELECT MAX(LAST_ERROR_MESSAGE)
@@ -122,6 +119,8 @@ class MysqlServer(SqlServer):
             replication=self._replication(row, deadline),
             semi_sync=waiting.semi_sync(self.names, row, waits, bool(row["replica_side"])),
             barred=self._barred_accounts(deadline),
+            # a transaction that is long under way is counted as received at its end, but written as it comes
+            traces=(row["heartbeats"], received, row["relay_writes"]) if row["host"] else (),
         )
 
     def _replication(self, row: Row, deadline: Deadline) -> Replication:
@@ -146,6 +145,7 @@ class MysqlServer(SqlServer):
             fetched=fetched,
             executed=executed,
             purged=lacks_binlogs(row["receiver_code"] or 0, trouble),
+            refused=nobody_listens(row["receiver_code"] or 0, trouble),
         )
 
     def _look_at_places(self, deadline: Deadline) -> tuple[Position, Position]:
@@ -154,7 +154,7 @@ class MysqlServer(SqlServer):
             rows = self._places.look(
                 "SHOW REPLICA STATUS", Deadline(min(PLACES_SECONDS, deadline.left))
             )
-        except DeadlinePassed:
+        except (DeadlinePassed, Crowded):
             return self._last_places
         for row in rows:
             self._last_places = (
@@ -219,7 +219,7 @@ class MysqlServer(SqlServer):
         rest = (
             ", GET_SOURCE_PUBLIC_KEY = 1, "
             f"SOURCE_CONNECT_RETRY = {CONNECT_RETRY_SECONDS}, SOURCE_RETRY_COUNT = 4294967295, "
-            f"SOURCE_HEARTBEAT_PERIOD = {HEARTBEAT_SECONDS}"
+            f"SOURCE_HEARTBEAT_PERIOD = {source.heartbeat}"
         )
         position = ", SOURCE_AUTO_POSITION = 1"
         account = source.account

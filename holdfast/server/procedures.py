@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -17,17 +17,13 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Receiver, SemiSync
 from holdfast.errors import Refused
-from holdfast.server import barring, encryption, quiescing, sending, waiting
+from holdfast.server import barring, quiescing, sending, waiting
 from holdfast.server.acknowledge import FilePosition, acknowledge
 from holdfast.server.base import Account, Deadline, Observation, Source
+from holdfast.server.following import Following
+from holdfast.server.hangup import hanging_up
 from holdfast.server.proof import PROOF_SCHEMA
 from holdfast.server.sql import Connection, StatementRefused
-
-HEARTBEAT_SECONDS = 0.25
-"""How often an idle source speaks; well below ``optionfile.NET_TIMEOUT_SECONDS``."""
-
-CONNECT_RETRY_SECONDS = 1
-"""The smallest that both servers take."""
 
 CONNECT_SECONDS = 0.5
 """How long a receiver that was just started may take to be worth waiting for."""
@@ -43,47 +39,11 @@ BARRED_SECONDS = 5.0
 
 SIDE_SETTINGS = "sql_log_bin = 0, lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"
 
-ACCESS_DENIED = 1045
 UNKNOWN_DATABASE = 1049
 NO_SUCH_TABLE = 1146
 READ_ONLY = 1290
 
-RECEIVER = {"Yes": Receiver.ON, "No": Receiver.OFF}
-"""As SHOW REPLICA STATUS has it; all else (Connecting, Preparing) is on its way."""
-
 _Alter = Callable[[Connection, barring.Catalog, str, Deadline], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Following:
-    """How replication is configured and runs, as the procedures need it.
-
-    :ivar host: of the source, or "" when none is configured
-    :ivar connecting: the receiver has no connection: it may be in the pause of a second before it tries again
-    :ivar tls: its certificates, as ``encryption.named`` says; nothing where it is not encrypted
-    :ivar received: whole transactions that the receiver has fetched, in the server's own text
-    """
-
-    host: str
-    port: int
-    user: str
-    receiver: bool
-    connecting: bool
-    applier: bool
-    receiver_code: int
-    applier_error: str
-    received: str
-    tls: tuple[str, ...] = ()
-
-    def is_from(self, source: Source) -> bool:
-        """Whether this is the same source, and the server let our account in."""
-        if source.account.tls is not None and self.tls != encryption.named(source.account.tls):
-            return False
-        return (self.host, self.port, self.user) == (
-            source.host,
-            source.port,
-            source.account.user,
-        ) and self.receiver_code != ACCESS_DENIED
 
 
 class SqlServer(ABC):
@@ -157,10 +117,16 @@ class SqlServer(ABC):
             connection.close()
 
     def stop_receiver(self, deadline: Deadline) -> None:
-        """With a source that is frozen, or cut off without a reset, this takes up to a second: MySQL waits
-        for its connection (``replica_net_timeout``), MariaDB connects to end the dump thread there
-        (``rpl_semi_sync_slave_kill_conn_timeout``; 0 would be 24 s)."""
-        self._commands.run("STOP REPLICA IO_THREAD", deadline)
+        """Within some 30 ms, whatever its source does; see ``hangup.py``.
+
+        Where it may not hang up, a source that is frozen, or cut off without a reset, holds it up for a second: MySQL
+        waits for its connection (``replica_net_timeout``), MariaDB connects to end the dump thread there
+        (``rpl_semi_sync_slave_kill_conn_timeout``; 0 would be 24 s).
+        """
+        now = self._following(deadline)
+        port = self._commands.look("SELECT @@port AS own", deadline)[0]["own"]
+        with hanging_up(self._commands.server_pid, now.host, now.port, port):
+            self._commands.run("STOP REPLICA IO_THREAD", deadline)
 
     def drain(self, deadline: Deadline) -> None:
         self._drain(self._following(deadline), deadline)

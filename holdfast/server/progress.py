@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 from holdfast.core.view import Position
 
 SOURCE_FAILED = (1236, 13114)
 """What a receiver says when its source cannot send: with the source's own words."""
 
 _PURGED = ("purged", "could not find")
+
+CANNOT_CONNECT = 2003
+_REFUSED = re.compile(r"\(111(?: \"[^\"]*\")?\)\s*$")
+"""``(111 "Connection refused")`` of MariaDB, ``(111)`` of MySQL: Linux' ECONNREFUSED, whatever the language."""
 
 
 def place(file: str, offset: int) -> Position:
@@ -23,3 +29,11 @@ def lacks_binlogs(code: int, message: str) -> bool:
     """
     said = message.lower()
     return code in SOURCE_FAILED and any(word in said for word in _PURGED)
+
+
+def nobody_listens(code: int, message: str) -> bool:
+    """Whether a receiver that cannot connect was told by the source's host that nobody listens there.
+
+    Of its last attempt, so up to two seconds old (a pause of one, and a time-out of one); its next connection ends it.
+    """
+    return code == CANNOT_CONNECT and _REFUSED.search(message) is not None

@@ -16,7 +16,8 @@ from pymysql.constants import COMMAND
 from pymysql.cursors import DictCursor
 
 from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused, Unreachable
-from holdfast.server.base import Account, Deadline
+from holdfast.server.base import Account, Crowded, Deadline
+from holdfast.server.hangup import peer
 
 Row = Mapping[str, Any]
 
@@ -35,7 +36,10 @@ LOST = frozenset({2006, 2013, 2014, 2055})
 GOING = frozenset({1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 3169, 4031})
 """Server-side errors: the connection or the server is ending."""
 
-NOT_ACCEPTING = frozenset({1040, 1129, 1203, 1226, 2002, 2003, 3032}) | LOST | GOING
+CROWDED = frozenset({1040, 1203, 1226})
+"""All connections, or all of this account, are in use."""
+
+NOT_ACCEPTING = frozenset({1129, 2002, 2003, 3032}) | LOST | GOING
 
 
 class StatementRefused(Refused):
@@ -97,6 +101,11 @@ class Connection:
         """As the server numbers it; 0 while none is open."""
         wire = self._wire
         return wire.thread_id() if wire is not None else 0
+
+    def server_pid(self) -> int:
+        """The server's process, as far as the kernel knows it; 0 while no session is open."""
+        wire = self._wire
+        return wire.server_pid() if wire is not None else 0
 
     def close(self) -> None:
         """Drop the session; the next statement opens another. Ends a statement that hangs, too."""
@@ -211,6 +220,11 @@ class _Wire(_PyMySQL):
         with contextlib.suppress(OSError, AttributeError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
+    def server_pid(self) -> int:
+        with contextlib.suppress(OSError, AttributeError):
+            return peer(self._sock)
+        return 0
+
     def drop(self) -> None:
         """Close the socket without a goodbye, which could block."""
         self._force_close()
@@ -235,6 +249,8 @@ def _connect(path: Path, account: Account, settings: str, deadline: Deadline) ->
     except pymysql.err.MySQLError as error:
         wire.drop()
         code, message = _parts(error)
+        if code in CROWDED:
+            raise Crowded(f"{path}: {message}") from error
         if code in NOT_ACCEPTING or not code:
             raise Unreachable(f"{path}: {message}") from error
         raise StatementRefused(f"logging in to {path} as {account.user}", code, message) from error

@@ -28,6 +28,10 @@ def pair(request: pytest.FixtureRequest) -> Iterator[list[BareServer]]:
         yield servers
 
 
+QUICKLY = 0.4
+"""Some 30 ms, but for a busy machine; it was a second where the receiver had to wait for its time-out."""
+
+
 def soon() -> Deadline:
     return Deadline(8)
 
@@ -45,17 +49,17 @@ def timed_stop(server: BareServer) -> float:
     return seconds
 
 
-def test_a_frozen_source_holds_its_replica_up_for_a_second_at_most(pair: list[BareServer]) -> None:
+def test_a_frozen_source_does_not_hold_up_its_replica(pair: list[BareServer]) -> None:
     primary, replica = pair
     primary.freeze()
-    assert timed_stop(replica) < (0.5 if replica.flavor is Flavor.MYSQL else 1.8)
+    assert timed_stop(replica) < QUICKLY
 
 
 def test_a_frozen_source_is_noticed_by_its_silence(pair: list[BareServer]) -> None:
     primary, replica = pair
     primary.freeze()
     wait_until(lambda: receiver(replica) is Receiver.CONNECTING, 4, "the receiver saw the silence")
-    assert timed_stop(replica) < 1.8
+    assert timed_stop(replica) < QUICKLY
 
 
 def test_a_dead_source_does_not_hold_up_its_replica(pair: list[BareServer]) -> None:

@@ -174,7 +174,7 @@ def test_a_server_that_does_not_answer_keeps_what_is_known_of_it(world: World) -
     world.until(lambda state: state.reason == "" and state.silent_seconds == 0)
 
 
-def test_silence_is_told_each_half_second_and_ends_with_an_answer(world: World) -> None:
+def test_silence_is_told_in_short_steps_and_ends_with_an_answer(world: World) -> None:
     version = started(world)
     world.server.hangs = True
     begun = time.monotonic()
@@ -182,8 +182,8 @@ def test_silence_is_told_each_half_second_and_ends_with_an_answer(world: World) 
     while told[-1].state.silent_seconds < 1.5:
         told.append(world.state(since=told[-1].version, wait=20))
     silent = [each.state.silent_seconds for each in told if each.state.silent_seconds]
-    assert 0.5 <= silent[0] < 1
-    assert {1, 2, 3} == {each // 0.5 for each in silent}
+    assert 0.3 <= silent[0] < 0.8
+    assert {each // 0.25 for each in silent} >= {2, 3, 4, 5}, "nobody may miss the moment at which it is too long"
     assert time.monotonic() - begun < 3
     assert told[-1].state.up
     world.server.hangs = False

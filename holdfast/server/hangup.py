@@ -1,0 +1,136 @@
+"""Hang up on a source that does not answer, so that a receiver which waits for it can be stopped at once.
+
+A receiver that is told to stop looks up only when its source has answered, or its time-out (a whole second at least)
+is over: while it connects, on both servers, and on MariaDB also at its end, when it connects once more to have its
+session on the source killed. Nothing in SQL wakes it, KILL neither. So its sockets are shut down from outside: to the
+server that is a connection that was lost.
+
+Needs what a debugger needs (``pidfd_getfd(2)``): to be root, or the server's parent and user. Without that a receiver
+takes its second to stop.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import ipaddress
+import os
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+PIDFD_GETFD = 438
+"""The number of the system call, on every architecture."""
+
+BEGIN_SECONDS = 0.02
+"""A receiver whose source answers has stopped by then."""
+AGAIN_SECONDS = 0.01
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+@contextlib.contextmanager
+def hanging_up(pid: Callable[[], int], host: str, port: int, own_port: int) -> Iterator[None]:
+    """While the body lasts, but for its first moment: whatever the process has open to its source is shut down.
+
+    :param pid: of the server, or 0
+    :param own_port: of the server: whoever has connected to it is left alone
+    """
+    done = threading.Event()
+
+    def work() -> None:
+        if done.wait(BEGIN_SECONDS):
+            return
+        process = pid()
+        while process and hang_up(process, host, port, own_port) is not None:
+            if done.wait(AGAIN_SECONDS):
+                return
+
+    helper = threading.Thread(target=work, name="hang up", daemon=True)
+    helper.start()
+    try:
+        yield
+    finally:
+        done.set()
+        helper.join()
+
+
+def hang_up(pid: int, host: str, port: int, own_port: int) -> int | None:
+    """Shut down all TCP connections of a process to ``host:port``; how many.
+
+    A host that is no address is not looked up, which could take long: then the port alone counts.
+
+    :returns: None when that is not permitted, or there is no such process
+    """
+    try:
+        pidfd = os.pidfd_open(pid)
+    except OSError:
+        return None
+    count = 0
+    try:
+        inodes = set(_connections(pid, host, port, own_port))
+        for fd in _sockets(pid, inodes) if inodes else ():
+            own = _libc.syscall(PIDFD_GETFD, pidfd, fd, 0)
+            if own < 0:
+                return None
+            with socket.socket(fileno=own) as taken, contextlib.suppress(OSError):
+                # the number may be another socket's by now
+                if os.fstat(own).st_ino in inodes:
+                    taken.shutdown(socket.SHUT_RDWR)
+                    count += 1
+    except OSError:
+        return None
+    finally:
+        os.close(pidfd)
+    return count
+
+
+def peer(made: socket.socket) -> int:
+    """The process that listens at the other end of a local socket; 0 when it is not one of ours to see."""
+    pid, _, _ = struct.unpack(
+        "3i", made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    )
+    return int(pid)
+
+
+def _connections(pid: int, host: str, port: int, own_port: int) -> Iterator[int]:
+    """Inodes of the network namespace's connections to there; see proc(5), ``/proc/net/tcp``."""
+    wanted = _address(host)
+    for name in ("tcp", "tcp6"):
+        for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
+            fields = line.split()
+            here, there = fields[1], fields[2]
+            if int(there.rpartition(":")[2], 16) != port:
+                continue
+            if int(here.rpartition(":")[2], 16) == own_port:
+                continue
+            if wanted is None or _decoded(there.rpartition(":")[0]) == wanted:
+                yield int(fields[9])
+
+
+def _sockets(pid: int, inodes: set[int]) -> Iterator[int]:
+    names = {f"socket:[{inode}]" for inode in inodes}
+    for entry in os.listdir(f"/proc/{pid}/fd"):
+        with contextlib.suppress(OSError):
+            if os.readlink(f"/proc/{pid}/fd/{entry}") in names:
+                yield int(entry)
+
+
+def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    with contextlib.suppress(ValueError):
+        return _plain(ipaddress.ip_address(host))
+    return None
+
+
+def _decoded(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    """The kernel writes 32-bit words in the byte order of the machine."""
+    words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
+    return _plain(ipaddress.ip_address(struct.pack(f"={len(words)}I", *words)))
+
+
+def _plain(
+    address: ipaddress.IPv4Address | ipaddress.IPv6Address,
+) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return getattr(address, "ipv4_mapped", None) or address
