@@ -137,14 +137,14 @@ def test_ddl_in_the_pending_log_of_a_crashed_primary(cluster: Sandbox, run: int)
     """MySQL rolls it back; MariaDB cannot, so that server is cloned."""
     status = cluster.wait_whole()
     old = str(status["primary"])
-    cluster.kill_manager()
+    cluster.manager.pause(CLUSTER, "receivers are stopped by hand")
     for name in replicas(status):
         admin(cluster, name, "STOP REPLICA IO_THREAD")
     with cluster.connect(old, database="app", read_timeout=1) as connection:
         with pytest.raises(Exception, match=r"Lost connection|timed out"):
             connection.query("CREATE TABLE never (n INT PRIMARY KEY)")
         cluster.server(old).kill()
-    cluster.start_manager()
+    cluster.manager.resume(CLUSTER)
     wait_failed_over(cluster, old)
     with writing(cluster, run) as writers:
         writers.wait_for(50)
