@@ -22,7 +22,10 @@ TLS_VARIABLES = {part: f"HOLDFAST_TLS_{part.upper()}" for part in ("ca", "cert",
 
 Manager = Annotated[
     str | None,
-    typer.Option("--manager", help=f"URL [default: ${URL_VARIABLE}, else the default sandbox's]"),
+    typer.Option(
+        "--manager",
+        help=f"URL, or several with commas [default: ${URL_VARIABLE}, else the default sandbox's]",
+    ),
 ]
 TokenFile = Annotated[
     Path | None,
@@ -37,16 +40,25 @@ AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
 def connect(
     url: str | None, token_file: Path | None, cluster: str | None
 ) -> tuple[ManagerClient, str]:
-    """A client of the manager that is meant, and the name of the cluster.
+    """A client of the manager that is meant, and the name of the cluster. Of several, it is the one that leads.
 
     :raises BadInput: nobody was named, or the manager has several clusters
+    :raises Unreachable: of several managers none answers
     """
-    client = _client(url, token_file)
-    return client, cluster or _only_cluster(client)
+    urls, token = _named(url, token_file)
+    context = own_certificate()
+    if len(urls) > 1:
+        from holdfast.cli.leading import find
 
-
-def _client(url: str | None, token_file: Path | None) -> ManagerClient:
+        return find(urls, token, context, cluster)
     from holdfast.client import ManagerClient
+
+    client = ManagerClient(urls[0], token, context)
+    return client, cluster or only_cluster(client)
+
+
+def _named(url: str | None, token_file: Path | None) -> tuple[list[str], str | None]:
+    """URLs of managers, and the token for them."""
     from holdfast.config.load import secret
 
     url = url or os.environ.get(URL_VARIABLE)
@@ -63,7 +75,10 @@ def _client(url: str | None, token_file: Path | None) -> ManagerClient:
         url = spec.manager_url
         token_path = token_path or (spec.token_file if spec.token_file.exists() else None)
     token = secret(Path(token_path), "--token-file") if token_path else None
-    return ManagerClient(url, token, own_certificate())
+    urls = [each.strip() for each in url.split(",") if each.strip()]
+    if not urls:
+        raise BadInput("--manager", "is empty")
+    return urls, token
 
 
 def own_certificate() -> ssl.SSLContext | None:
@@ -84,7 +99,7 @@ def own_certificate() -> ssl.SSLContext | None:
     return contexts(files, "--tls-")[1]
 
 
-def _only_cluster(client: ManagerClient) -> str:
+def only_cluster(client: ManagerClient) -> str:
     names = client.clusters()
     if len(names) != 1:
         raise BadInput("--cluster", f"is needed: the manager has {', '.join(names) or 'none'}")

@@ -28,8 +28,11 @@ def agent_config(path: Path) -> AgentConfig:
 def manager_config(path: Path) -> ManagerConfig:
     """:raises BadInput: also when a file that it names cannot be read"""
     config = _load(path, ManagerConfig)
-    if not config.store.parent.is_dir():
-        raise BadInput(f"{path.name}: store", f"{config.store.parent} is no directory")
+    store = config.store
+    if store.path is not None and not store.path.parent.is_dir():
+        raise BadInput(f"{path.name}: store", f"{store.path.parent} is no directory")
+    if store.password_file is not None:
+        secret(store.password_file, "store.password_file")
     return config
 
 

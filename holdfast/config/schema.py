@@ -7,7 +7,7 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from holdfast.config.settings import SettingsDocument, check, effective, flat, refuse_strangers
 from holdfast.config.values import Name, StrictModel
@@ -29,6 +29,8 @@ def _address(text: str) -> str:
 def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError("must start with http:// or https://")
+    if "@" in text:
+        raise ValueError("must hold no user and no password: it is shown to everybody")
     return text.rstrip("/")
 
 
@@ -121,6 +123,25 @@ class ServerConfig(StrictModel):
     backup_command: tuple[str, ...] = ()
 
 
+class Gate(StrEnum):
+    """What refuses a primary's port in the kernel once its lease is over."""
+
+    OFF = "off"
+    NFTABLES = "nftables"
+
+
+class LeaseConfig(StrictModel):
+    """What holds a primary to its lease, besides its agent.
+
+    :ivar nft_command: argv that runs nft
+    :ivar watchdog: the kernel's watchdog device, which resets a host that can no longer end its server
+    """
+
+    gate: Gate = Gate.OFF
+    nft_command: Annotated[tuple[str, ...], Field(min_length=1)] = ("nft",)
+    watchdog: Path | None = None
+
+
 class AgentConfig(_Daemon):
     """``holdfast agent --config F``.
 
@@ -133,6 +154,7 @@ class AgentConfig(_Daemon):
     state_dir: Path
     server: ServerConfig
     replication: AccountConfig
+    lease: LeaseConfig = LeaseConfig()
 
 
 class MemberConfig(StrictModel):
@@ -172,14 +194,71 @@ class ClusterConfig(StrictModel):
         return self
 
 
+class StoreTlsConfig(StrictModel):
+    """:ivar ca: must have signed etcd's certificates
+    :ivar cert: shown to etcd, where it asks for one; with ``key``
+    """
+
+    ca: Path
+    cert: Path | None = None
+    key: Path | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> StoreTlsConfig:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key go together")
+        return self
+
+
+class StoreConfig(StrictModel):
+    """Where the clusters' records are: a SQLite file (written ``store: PATH``), or etcd.
+
+    :ivar endpoints: URLs of etcd's members
+    :ivar prefix: of all keys there; the same for all managers of a cluster
+    """
+
+    path: Path | None = None
+    endpoints: tuple[Url, ...] = ()
+    prefix: Annotated[str, Field(pattern=r"^/([A-Za-z0-9_.-]+/)*$")] = "/holdfast/"
+    tls: StoreTlsConfig | None = None
+    user: Name | Literal[""] = ""
+    password_file: Path | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> StoreConfig:
+        if (self.path is None) == (not self.endpoints):
+            raise ValueError(
+                "must be the path of a SQLite file, or a mapping with endpoints of etcd"
+            )
+        if bool(self.user) != (self.password_file is not None):
+            raise ValueError("user and password_file go together")
+        for url in self.endpoints:
+            if "@" in url:
+                raise ValueError(
+                    "endpoints: user and password are keys of their own, not in the URL"
+                )
+            if self.tls is not None and not url.startswith("https://"):
+                raise ValueError(f"endpoints: tls is set: {url} must be https://…")
+        return self
+
+
+def _store(value: object) -> object:
+    return {"path": value} if isinstance(value, str | Path) else value
+
+
 class ManagerConfig(_Daemon):
     """``holdfast manager --config F``.
 
-    :ivar store: the SQLite file that holds the clusters' records
+    :ivar name: as which the other managers know it; "" stands for what this host is called
+    :ivar url: where people and other managers reach it; "" stands for ``listen``
+    :ivar host: on which it runs, written as ``host`` of the member there is written; "" stands for that of ``url``
     :ivar agent_token_file: the bearer token of the agents
     """
 
-    store: Path
+    store: Annotated[StoreConfig, BeforeValidator(_store)]
+    name: Name | Literal[""] = ""
+    url: Url | Literal[""] = ""
+    host: str = ""
     agent_token_file: Path | None = None
     clusters: Annotated[tuple[ClusterConfig, ...], Field(min_length=1)]
 

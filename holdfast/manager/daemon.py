@@ -9,13 +9,14 @@ import signal
 import socket
 from collections.abc import AsyncIterator
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import uvloop
 from fastapi import FastAPI
 
 from holdfast import log
 from holdfast.config.load import secret
-from holdfast.config.schema import ManagerConfig
+from holdfast.config.schema import ManagerConfig, StoreConfig
 from holdfast.core.cluster import Member
 from holdfast.errors import Fatal
 from holdfast.manager.api import make_app
@@ -24,8 +25,13 @@ from holdfast.manager.configure import Given
 from holdfast.manager.inspect import add_inspection
 from holdfast.manager.lead import Leader
 from holdfast.serving import HttpServer, listening
+from holdfast.store.base import Candidate, Store
+from holdfast.store.etcd import EtcdStore
+from holdfast.store.gateway import Etcd
 from holdfast.store.sqlite import SqliteStore
 from holdfast.tls import Certificates, Credentials
+
+ANY_ADDRESS = ("0.0.0.0", "::")
 
 logger = logging.getLogger(__name__)
 
@@ -44,18 +50,20 @@ def run(config: ManagerConfig) -> None:
         certificates.keep_fresh()
     with (
         listening(config.listen) as listener,
-        contextlib.closing(SqliteStore(config.store)) as store,
+        contextlib.closing(open_store(config.store)) as store,
     ):
-        log.say(logger, f"manager listens on {config.listen}", store=str(config.store))
+        who = candidate(config)
+        log.say(logger, f"manager {who} listens on {config.listen}", store=str(store))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config, listener, store, token, agent_token, certificates))
+            runner.run(_serve(config, who, listener, store, token, agent_token, certificates))
     log.say(logger, "manager ends; agents and servers are left as they are")
 
 
 async def _serve(
     config: ManagerConfig,
+    who: Candidate,
     listener: socket.socket,
-    store: SqliteStore,
+    store: Store,
     token: str | None,
     agent_token: str | None,
     certificates: Certificates | None,
@@ -65,26 +73,32 @@ async def _serve(
     def connect(member: Member) -> AgentClient:
         return AgentClient(member.name, member.agent, shown)
 
-    leaders = {each.name: Leader(Given.by(each), connect, store) for each in config.clusters}
+    leaders = {each.name: Leader(Given.by(each), connect, store, who) for each in config.clusters}
+
+    tasks: list[asyncio.Task[None]] = []
 
     @contextlib.asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        tasks = [asyncio.create_task(leader.run()) for leader in leaders.values()]
+        tasks.extend(asyncio.create_task(leader.run()) for leader in leaders.values())
         for task in tasks:
             task.add_done_callback(_unexpected)
         yield
-        for task in tasks:
-            task.cancel()
+        end()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def end() -> None:
+        """Hand on what is led at once: not after those who wait for an answer have left."""
+        server.should_exit = True
+        for task in tasks:
+            if not task.cancelling():
+                task.cancel()
 
     failures: list[BaseException] = []
     app = make_app(leaders, token, lifespan)
     add_inspection(app, leaders)
     server = HttpServer(app, certificates.server if certificates else None)
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(
-            number, lambda: setattr(server, "should_exit", True)
-        )
+        asyncio.get_running_loop().add_signal_handler(number, end)
 
     def _unexpected(task: asyncio.Task[None]) -> None:
         """A cluster that nobody manages any more is worse than a manager that is started anew."""
@@ -96,6 +110,41 @@ async def _serve(
     await server.serve(sockets=[listener])
     if failures:
         raise Fatal(f"the manager failed: {failures[0]!r}")
+
+
+def open_store(config: StoreConfig) -> Store:
+    """:raises BadInput: when a file that is named cannot be read
+    :raises Fatal: when the SQLite file cannot be opened
+    """
+    if config.path is not None:
+        return SqliteStore(config.path)
+    tls = config.tls
+    password = _optional_secret(config.password_file, "store.password_file") or ""
+    return EtcdStore(
+        Etcd(
+            config.endpoints,
+            config.prefix,
+            ca=tls.ca if tls else None,
+            cert=tls.cert if tls else None,
+            key=tls.key if tls else None,
+            user=config.user,
+            password=password,
+        )
+    )
+
+
+def candidate(config: ManagerConfig) -> Candidate:
+    """This manager, as people and the other managers shall know it."""
+    host, _, port = config.listen.rpartition(":")
+    if host.strip("[]") in ANY_ADDRESS:
+        host = socket.gethostname()
+    scheme = "https" if config.tls else "http"
+    url = config.url or f"{scheme}://{host}:{port}"
+    return Candidate(
+        config.name or f"{socket.gethostname()}:{port}",
+        url,
+        config.host or urlsplit(url).hostname or "",
+    )
 
 
 def _optional_secret(path: Path | None, key: str) -> str | None:

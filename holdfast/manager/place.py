@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
 from holdfast.errors import Fatal, HoldfastError
+from holdfast.log import say
 from holdfast.store.base import Candidate, Leadership, Store
 
 ASK_AGAIN_SECONDS = 1.0
@@ -20,6 +22,8 @@ STEADY_SECONDS = 5.0
 """After which a manager on the primary's host looks for another that could lead."""
 HAND_OVER_AGAIN_SECONDS = 600.0
 FOREVER_SECONDS = 3600.0
+
+logger = logging.getLogger(__name__)
 
 
 class Work(Protocol):
@@ -107,6 +111,12 @@ class Place:
         ]
         try:
             await asyncio.wait([leading, *ends], return_when=asyncio.FIRST_COMPLETED)
+            if ends[0].done():
+                text = "leads no more: the store could not be asked in time, or another leads"
+                say(logger, f"this manager {text}", logging.WARNING, cluster=self._cluster)
+            elif ends[1].done() and not leading.done():
+                text = "hands the cluster over: it runs on the primary's host"
+                say(logger, f"this manager {text}", cluster=self._cluster)
         finally:
             for task in (leading, *ends):
                 task.cancel()

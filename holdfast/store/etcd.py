@@ -37,12 +37,16 @@ class EtcdStore:
     """
 
     def __init__(self, etcd: Etcd) -> None:
+        self._etcd = etcd
         self._keys = Keys(etcd.prefix)
         self._gateway = Gateway(etcd)
         self._session = Session(self._gateway, self._keys)
         self._watcher = Watcher(self._gateway, etcd.prefix, self._told)
         self._listeners: list[tuple[str, Callable[[], None]]] = []
         self._listening = threading.Lock()
+
+    def __str__(self) -> str:
+        return repr(self._etcd)
 
     def load(self, cluster: str) -> Stored:
         found = self._read(cluster, "record")

@@ -104,7 +104,9 @@ class Gateway:
                 continue
             self._shunned.pop(endpoint, None)
             return reply
-        raise Unreachable(f"etcd does not answer ({'; '.join(found) or 'no time was left'})")
+        raise Unreachable(
+            f"etcd does not answer ({'; '.join(sorted(found)) or 'no time was left'})"
+        )
 
     @contextmanager
     def stream(

@@ -59,6 +59,9 @@ class SqliteStore:
         except sqlite3.Error as error:
             raise Fatal(f"store: cannot use {path}: {error}") from None
 
+    def __str__(self) -> str:
+        return str(self._path)
+
     def load(self, cluster: str) -> Stored:
         body, version = self._read("record", cluster)
         try:

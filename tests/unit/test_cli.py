@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
+import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -59,6 +62,7 @@ class _Manager(BaseHTTPRequestHandler):
 
     status: ClassVar[dict[str, Any]] = STATUS
     clusters: ClassVar[list[str]] = ["shop"]
+    leader: ClassVar[dict[str, Any]] = {"leads": True, "name": "a", "url": ""}
     settings: ClassVar[dict[str, Any]] = SETTINGS
     posts: ClassVar[dict[str, list[tuple[int, Any]]]] = {}
     asked: ClassVar[list[tuple[str, Any]]] = []
@@ -66,6 +70,7 @@ class _Manager(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         answers = {
             "/v1/clusters": {"clusters": self.clusters},
+            "/v1/clusters/shop/leader": self.leader,
             "/v1/clusters/shop/status": self.status,
             "/v1/clusters/shop/settings": self.settings,
             "/v1/clusters/shop/members": {"members": MEMBERS},
@@ -93,20 +98,28 @@ class _Manager(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
 
+@contextmanager
+def serving(handler: type[_Manager]) -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    server.daemon_threads = True
+    thread = Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """The URL of a manager of one cluster, and a token for it in the environment."""
     (tmp_path / "token").write_text("s3cret\n")
     monkeypatch.setenv("HOLDFAST_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setattr(_Manager, "asked", [])
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _Manager)
-    server.daemon_threads = True
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with serving(_Manager) as url:
+        yield url
 
 
 @pytest.fixture(autouse=True)
@@ -486,3 +499,49 @@ def test_sandbox_settings_are_key_and_value(
     options = [each for pair in wrong for each in ("--set", pair)]
     assert exit_code("sandbox", "up", "--dir", str(tmp_path / "x"), *options) == 1
     assert said(capsys).startswith("--set: must be KEY=VALUE, not")
+
+
+class _Follower(_Manager):
+    """A manager that does not lead."""
+
+    leader: ClassVar[dict[str, Any]] = {"leads": False, "name": "a", "url": "http://db1:7400"}
+    status: ClassVar[dict[str, Any]] = STATUS | {"primary": "", "writable": False}
+
+
+def test_of_several_managers_the_one_that_leads_is_asked_and_dead_ones_cost_a_second_at_most(
+    manager: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(_Follower) as follower, closing(socket.create_server(("127.0.0.1", 0))) as silent:
+        hung = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        begun = time.monotonic()
+        several = f"http://127.0.0.1:9, {hung},{follower},{manager}"
+        assert exit_code("status", "--manager", several) == 0
+        assert time.monotonic() - begun < 2
+    assert "m1 takes writes" in capsys.readouterr().out
+
+
+def test_a_manager_that_does_not_lead_names_the_one_that_does(
+    manager: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with serving(_Follower) as follower:
+        assert exit_code("status", "--manager", follower) == 4
+        assert "led by a (http://db1:7400)" in capsys.readouterr().out
+        assert exit_code("status", "--manager", f"{follower},http://127.0.0.1:9", "--json") == 4
+        assert json.loads(capsys.readouterr().out)["leader"]["name"] == "a"
+
+
+def test_of_several_managers_none_answers(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("status", "--manager", "http://127.0.0.1:9,http://127.0.0.1:8") == 3
+    text = said(capsys)
+    assert "127.0.0.1:9" in text
+    assert "127.0.0.1:8" in text
+    assert exit_code("status", "--manager", " , ") == 1
+    assert said(capsys).startswith("--manager: ")
+
+
+def test_several_managers_that_refuse_the_token_say_so(
+    manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HOLDFAST_TOKEN_FILE")
+    assert exit_code("status", "--manager", f"{manager},http://127.0.0.1:9") == 1
+    assert said(capsys).startswith("--token-file: ")
