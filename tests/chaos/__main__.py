@@ -26,6 +26,7 @@ from holdfast.sandbox.lab.lab import Lab, remove_quietly
 from tests.chaos import report
 from tests.chaos.checker import Kind
 from tests.chaos.epoch import Epoch, Runner
+from tests.chaos.faults import Harm
 
 
 def main() -> int:
@@ -65,7 +66,7 @@ def main() -> int:
 
 
 def _chaos(lab: Lab, folder: Path, options: argparse.Namespace) -> bool:
-    runner = Runner(lab, folder, options.beyond)
+    runner = Runner(lab, folder, options.beyond, frozenset(options.without))
     orders = {"writers": options.writers, "readers": options.readers, "pause": options.pause}
     begun = time.monotonic()
     left = options.minutes * 60
@@ -151,6 +152,7 @@ def _options() -> argparse.Namespace:
     add("--managers", type=int, default=3)
     add("--beyond", action="store_true", help="harm more than the cluster claims to survive")
     add("--first", type=int, default=1, help="number of the first epoch: to run a later one alone")
+    add("--without", action="append", type=Harm, default=[], help="leave this harm out")
     add("--epoch", type=float, default=90.0, help="seconds of faults before all is checked")
     add("--writers", type=int, default=6)
     add("--readers", type=int, default=5, help="of each habit")

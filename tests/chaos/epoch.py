@@ -19,13 +19,15 @@ from holdfast.sandbox.lab.plan import CLIENT
 from tests.chaos.checker import WHOLE_SECONDS, Verdict, check
 from tests.chaos.clients import TABLE, Orders
 from tests.chaos.doing import do, heal_all, victims
-from tests.chaos.faults import Fault, Lane, schedule
+from tests.chaos.faults import Fault, Harm, Lane, schedule
 from tests.chaos.history import Ending, History, load
 from tests.chaos.witness import Look, Witness, ending, reigns
 
 WARM_SECONDS = 1.5
 CALM_SECONDS = 1.0
 POLL_SECONDS = 0.1
+SETTLED_SECONDS = 1.2
+"""The leading manager says so for that long: what has just happened has come to its ears."""
 CLIENTS_SECONDS = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -65,13 +67,17 @@ class Epoch:
 class Runner:
     """Runs the epochs of one lab.
 
-    :ivar say: told of every fault as it happens
+    :param beyond: members are harmed whatever state the others are in
+    :param without: these are left out of the schedule
     """
 
-    def __init__(self, lab: Lab, folder: Path, beyond: bool = False) -> None:
+    def __init__(
+        self, lab: Lab, folder: Path, beyond: bool = False, without: frozenset[Harm] = frozenset()
+    ) -> None:
         self._lab = lab
         self._folder = folder
         self._beyond = beyond
+        self._without = without
         self._begun = 0.0
         self._ended = threading.Event()
         self._lock = threading.Lock()
@@ -86,6 +92,7 @@ class Runner:
         self._make(table)
         managers = sum(host.startswith("manager") for host in lab.hosts())
         plan = schedule(seed, seconds, managers, self._beyond)
+        plan = tuple(fault for fault in plan if fault.harm not in self._without)
         files = self._folder / f"epoch-{number}.history", self._folder / f"orders-{number}.json"
         clients = self._clients(table, seed, files[0], files[1], orders)
         witness = Witness(lab)
@@ -153,14 +160,14 @@ class Runner:
 
     def _permitted(self, last_heal: float) -> bool:
         """Wait until no vote is missing. Where that takes too long, all is healed, and the epoch is over."""
+        since = float("inf")
         while not self._ended.is_set():
-            try:
-                status = self._lab.status()
-                if status["whole"] and status["writable"]:
-                    self._waits.append(time.monotonic() - last_heal)
-                    return True
-            except HoldfastError:
-                pass
+            now = time.monotonic()
+            if not self._is_whole():
+                since = float("inf")
+            elif now > (since := min(since, now)) + SETTLED_SECONDS:
+                self._waits.append(since - last_heal)
+                return True
             if time.monotonic() > last_heal + WHOLE_SECONDS:
                 self._say(
                     f"not whole {WHOLE_SECONDS:.0f} s after the last harm to a member: the epoch ends"
@@ -168,6 +175,13 @@ class Runner:
                 self._ended.set()
             time.sleep(POLL_SECONDS)
         return False
+
+    def _is_whole(self) -> bool:
+        try:
+            status = self._lab.status()
+        except HoldfastError:
+            return False
+        return bool(status["whole"] and status["writable"])
 
     def _one(self, fault: Fault) -> None:
         found = Struck(fault, time.monotonic())
