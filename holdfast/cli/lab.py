@@ -157,8 +157,8 @@ def kill_agent(host: Host, folder: Folder = None, as_json: AsJson = False) -> No
 
 @app.command("kill-host", rich_help_panel=PANEL)
 def kill_host(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """SIGKILL to all processes of a host at once; `start` starts it again."""
-    _do(folder, as_json, host, "kill_host", "killed")
+    """Its power fails: all of its processes are gone, without a last word. `start` starts it again."""
+    _do(folder, as_json, host, "kill_host", "off")
 
 
 @app.command(

@@ -63,16 +63,16 @@ class Asking:
                 self._http = None
 
     def _ask(self, manager: str) -> Status | str:
-        """Its status, or why it has none: another leads."""
-        url = f"{self._url(manager)}/v1/clusters/{CLUSTER}/status"
+        """Its status, or what it says of leading where it does not."""
+        url = f"{self._url(manager)}/v1/clusters/{CLUSTER}"
         headers = {"Authorization": f"Bearer {self._token()}"}
         with self._lock:
             http = self._http = self._http or httpx.Client(timeout=ANSWER_SECONDS, trust_env=False)
         with self._network.inside():
-            reply = http.get(url, headers=headers)
-        if reply.status_code != httpx.codes.OK:
-            return f"{reply.status_code} {reply.text.strip()[:200]}"
-        return dict(reply.json())
+            leader = http.get(f"{url}/leader", headers=headers).raise_for_status().json()
+            if not leader["leads"]:
+                return f"does not lead, {leader['name'] or 'nobody'} does"
+            return dict(http.get(f"{url}/status", headers=headers).raise_for_status().json())
 
     def _in_turn(self) -> Iterator[str]:
         """The one that led when it was asked last comes first."""

@@ -169,15 +169,22 @@ class Harm:
         self._start(self._etcd(node))
 
     def kill_host(self, host: str) -> None:
-        """SIGKILL to every process of the host at once, as when its power fails; its disk keeps what was written.
+        """Its power fails: nobody hears a last word of it, and all of its processes are gone; its disk stays.
 
         :raises DeadlinePassed: a process hangs on a stalled disk; it ends when that goes on
         """
-        self._cells.kill(self.plan.check_host(host))
+        # first the cable: a kernel says goodbye for processes that die
+        self._network.plug(self.plan.check_host(host), False)
+        self._cells.kill(host)
+
+    def is_off(self, host: str) -> bool:
+        """Whether it was killed, and not started since."""
+        return not self._network.plugged(self.plan.check_host(host))
 
     def start_host(self, host: str) -> None:
-        """Start the host's own daemon again, unless it runs."""
-        if self.plan.check_host(host) in self._crew.hosts and self._crew.pid(host) is None:
+        """Give it power again, and start its own daemon unless it runs."""
+        self._network.plug(self.plan.check_host(host), True)
+        if host in self._crew.hosts and self._crew.pid(host) is None:
             self._start(host)
 
     def forget_faults(self) -> None:

@@ -93,6 +93,21 @@ class Network:
         finally:
             os.close(there)
 
+    def plug(self, host: str, plugged: bool) -> None:
+        """Connect the host to the bridge, or take its cable out.
+
+        :raises Refused: the lab is down
+        """
+        state = "up" if plugged else "down"
+        run(["ip", "-n", self._plan.bridge_namespace, "link", "set", host, state])
+
+    def plugged(self, host: str) -> bool:
+        """Also where there is no host now."""
+        shown = attempt(
+            ["ip", "-n", self._plan.bridge_namespace, "-o", "link", "show", "dev", host]
+        )
+        return bool(shown.returncode) or ",UP" in shown.stdout.partition(">")[0]
+
     def filter(self, ruleset: str) -> None:
         """Give the bridge these rules, in one step."""
         enter = ["nsenter", f"--net={self.path()}", "--"]

@@ -23,7 +23,9 @@ def rows(lab: Lab) -> list[dict[str, Any]]:
 
 
 def _faults(lab: Lab, host: str) -> list[str]:
-    found = ["frozen"] if lab.frozen(host) else []
+    found = ["off"] if lab.is_off(host) else []
+    if lab.frozen(host):
+        found.append("frozen")
     if host in [member.name for member in lab.members()]:
         server = server_of(lab.plan.member(host))
         if server is not None and _stopped(server.pid) and not lab.frozen(host):
