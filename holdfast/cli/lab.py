@@ -155,6 +155,12 @@ def kill_agent(host: Host, folder: Folder = None, as_json: AsJson = False) -> No
     _do(folder, as_json, host, "kill_agent", "its agent is killed")
 
 
+@app.command("stop-manager", rich_help_panel=PANEL)
+def stop_manager(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
+    """SIGTERM to a manager: it hands leadership away and ends."""
+    _do(folder, as_json, host, "stop_manager", "stopped")
+
+
 @app.command("kill-host", rich_help_panel=PANEL)
 def kill_host(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
     """Its power fails: all of its processes are gone, without a last word. `start` starts it again."""

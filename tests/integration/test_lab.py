@@ -20,7 +20,9 @@ import pytest
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, DeadlinePassed, Refused
 from holdfast.sandbox.cluster import Status
+from holdfast.sandbox.lab.cells import Cells
 from holdfast.sandbox.lab.lab import Lab, remove_quietly
+from holdfast.sandbox.lab.network import Network
 from holdfast.sandbox.lab.plan import AGENT_PORT, MANAGER_PORT, Plan, read_saved, saved_path
 
 PORT = 5000
@@ -242,6 +244,20 @@ def test_a_frozen_host_stands_still_with_all_its_processes(lab: Lab, tmp_path: P
         assert moving(tmp_path / "count") == [True, True]
 
 
+def test_without_the_freezer_each_process_is_stopped(lab: Lab, tmp_path: Path) -> None:
+    cells = Cells(lab.plan, Network(lab.plan), freezer=tmp_path)
+    with counting(lab, "client", tmp_path / "count"):
+        cells.freeze("client")
+        assert cells.frozen("client")
+        assert moving(tmp_path / "count") == [False, False]
+        cells.thaw("client")
+        assert not cells.frozen("client")
+        assert moving(tmp_path / "count") == [True, True]
+        cells.freeze("client")
+        cells.kill("client")
+        assert cells.pids("client") == []
+
+
 def test_a_killed_host_has_no_process_left_even_if_it_was_frozen(lab: Lab, tmp_path: Path) -> None:
     for frozen in (False, True):
         with counting(lab, "client", tmp_path / "count") as process:
@@ -441,6 +457,14 @@ def test_a_lab_with_every_fault_is_taken_down(lab: Lab, tmp_path: Path) -> None:
         small.down()
         assert left_of(small.plan) == []
         small.down()
+        with pytest.raises(Refused, match="is down"):
+            small.status()
+        # its disks stay, and go on
+        with pytest.raises(DeadlinePassed):
+            small.up(seconds=0)
+        assert (small.members()[0].folder / "more").exists()
+        with pytest.raises(Refused, match="is running"):
+            small.up()
         small.down(remove=True)
         small.down(remove=True)
     finally:

@@ -79,7 +79,9 @@ class Network:
         try:
             there = os.open(self.path(host), os.O_RDONLY | os.O_CLOEXEC)
         except FileNotFoundError:
-            raise Refused(f"the lab in {self._plan.dir} is down: {host} is not there") from None
+            raise Refused(
+                f"the lab in {self._plan.dir} is down: start it with holdfast sandbox up"
+            ) from None
         try:
             here = os.open("/proc/thread-self/ns/net", os.O_RDONLY | os.O_CLOEXEC)
             try:
