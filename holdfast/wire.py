@@ -16,7 +16,7 @@ import dataclasses
 import re
 from typing import Any, get_args
 
-from pydantic import BaseModel, Field, TypeAdapter
+from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from holdfast.core.commands import Command
 from holdfast.core.facts import Facts
@@ -76,8 +76,11 @@ class CommandRequest(BaseModel):
             raise BadInput("command", f"{self.command!r} is none of {', '.join(_COMMANDS)}")
         try:
             command: Command = _COMMANDS[self.command].validate_python(self.arguments)
-        except ValueError as error:
-            raise BadInput("arguments", " ".join(str(error).split())) from None
+        except ValidationError as error:
+            # not its own text: that shows the values, and one may be an authentication string
+            first = error.errors(include_url=False, include_input=False)[0]
+            place = ".".join(("arguments", *map(str, first["loc"])))
+            raise BadInput(place, first["msg"]) from None
         return command
 
 

@@ -39,6 +39,7 @@ from holdfast.server.base import Account
 from holdfast.server.initialise import last_words
 from holdfast.serving import error_response
 
+OPTIONS = "my.cnf"
 CHUNK_BYTES = 1024 * 1024
 ALIVE_SECONDS = 3.0
 """After this much silence the stream says that the donor is still there."""
@@ -105,7 +106,7 @@ class Donor:
         tools = find_tools(self._server.command, self._server.backup_command)
         shutil.rmtree(self._scratch, ignore_errors=True)
         self._scratch.mkdir(mode=0o700)
-        options = self._scratch / "my.cnf"
+        options = self._scratch / OPTIONS
         option_copy_for_backup(self._server.option_file, self._server.socket, self._admin, options)
         with (self._scratch / "log").open("wb") as log:
             process = subprocess.Popen(
@@ -134,6 +135,8 @@ class Donor:
 
     def _ended(self, copy: _Copy) -> None:
         copy.stop()
+        # it holds the administrator's password
+        (self._scratch / OPTIONS).unlink(missing_ok=True)
         self._giving = False
 
     def _opening(self) -> Mapping[str, Any]:

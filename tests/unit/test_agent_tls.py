@@ -127,3 +127,17 @@ def test_what_tls_costs_a_promise(
     with capsys.disabled():
         print(f"\npromise, median: {bare[middle]:.2f} ms plain, {wrapped[middle]:.2f} ms with TLS")
     assert wrapped[middle] < 200
+
+
+def test_what_is_wrong_with_a_command_is_said_without_what_it_holds(world: World) -> None:
+    for arguments in (
+        {"user": "repl_m1", "authentication": ["*H4SH"]},
+        {"user": 1, "authentication": "*H4SH"},
+        {"user": "repl_m1", "authentication": "*H4SH", "extra": "*H4SH"},
+    ):
+        body = {"term": 1, "command": "ensure_account", "arguments": arguments}
+        headers = {"Authorization": f"Bearer {TOKEN}"}
+        answer = world.http.post("/v1/command", json=body, headers=headers)
+        assert "H4SH" not in answer.text
+        assert answer.status_code in (200, 400)
+        assert answer.json()["error" if answer.status_code == 400 else "message"]

@@ -1,0 +1,221 @@
+"""A cluster with certificates everywhere: it fails over, heals and clones as ever, and tells nobody its secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from holdfast import authority
+from holdfast.client import ManagerClient
+from holdfast.core.gtid import Flavor
+from holdfast.errors import BadInput, HoldfastError, Unreachable
+from holdfast.sandbox import cluster as sandboxes
+from holdfast.sandbox.cluster import Sandbox, remove_quietly
+from holdfast.sandbox.spec import CLUSTER, MOST_MEMBERS, free_base_port
+from holdfast.server import encryption
+from holdfast.server.authentication import authentication_string
+from holdfast.tls import Files, contexts
+from tests.integration.cluster import admin, assert_identical, wait_failed_over, writing
+
+HOST = "127.0.0.1"
+
+
+class Encrypted:
+    """A sandbox whose agents, manager and servers have certificates; tokens are needed as well."""
+
+    def __init__(self, folder: Path, flavor: Flavor) -> None:
+        self.certs = folder / "certs"
+        authority.make_ca(self.certs)
+        self.sandbox = Sandbox.create(folder / "sandbox", flavor, 3, free_base_port())
+        self.url = self.sandbox.spec.manager_url.replace("http://", "https://")
+        self.context = contexts(self.files("alice"))[1]
+        self.sandbox._client = self.client()
+
+    def client(self) -> ManagerClient:
+        self.sandbox.spec.token_file.touch(mode=0o600)
+        self.sandbox.spec.token_file.write_text(self.token + "\n")
+        return ManagerClient(self.url, self.token, self.context)
+
+    @property
+    def token(self) -> str:
+        return "t0ken-of-a-sandbox-with-certificates"
+
+    def files(self, name: str) -> Files:
+        if not (self.certs / f"{name}.pem").exists():
+            authority.issue(self.certs, name, [HOST])
+        return Files(self.certs / "ca.pem", self.certs / f"{name}.pem", self.certs / f"{name}.key")
+
+    def rewrite(self) -> None:
+        """What the sandbox has written, with certificates."""
+        spec = self.sandbox.spec
+        manager: dict[str, Any] = yaml.safe_load(spec.manager_config.read_text())
+        manager["tls"] = named(self.files("manager"))
+        for member in manager["clusters"][0]["members"]:
+            member["agent"] = member["agent"].replace("http://", "https://")
+        spec.manager_config.write_text(yaml.safe_dump(manager))
+        for each in spec.members:
+            files = self.files(each.name)
+            agent: dict[str, Any] = yaml.safe_load(each.agent_config.read_text())
+            agent["tls"] = agent["server"]["tls"] = named(files)
+            each.agent_config.write_text(yaml.safe_dump(agent))
+            options = encryption.option_file(files).items()
+            with each.option_file.open("a") as file:
+                file.writelines(f"{name} = {value}\n" for name, value in options)
+
+    def secrets(self) -> dict[str, str]:
+        """What nobody may read anywhere: by what it is."""
+        accounts, spec = self.sandbox.accounts, self.sandbox.spec
+        found = {"token": self.token, "administrator": accounts.admin.password}
+        for member in spec.members:
+            password = accounts.replication(member.name).password
+            found[f"replication of {member.name}"] = password
+            if spec.flavor is Flavor.MARIADB:
+                found[f"hash of {member.name}"] = authentication_string(spec.flavor, password)
+        for path in self.certs.glob("*.key"):
+            found[path.name] = path.read_text().splitlines()[1]
+        return found
+
+
+def named(files: Files) -> dict[str, str]:
+    return dict(zip(("ca", "cert", "key"), encryption.named(files), strict=True))
+
+
+@pytest.fixture(scope="module")
+def encrypted(flavor: Flavor) -> Iterator[Encrypted]:
+    write_files = sandboxes.write_files
+    with tempfile.TemporaryDirectory(prefix="holdfast-test-") as folder:
+        made = Encrypted(Path(folder), flavor)
+
+        def with_certificates(*arguments: Any) -> None:
+            write_files(*arguments)
+            made.rewrite()
+
+        sandboxes.write_files = with_certificates
+        try:
+            made.sandbox.up()
+            for number in range(1, MOST_MEMBERS + 1):
+                user = made.sandbox.accounts.replication(f"m{number}").user
+                statement = f"ALTER USER '{user}'@'%' REQUIRE X509"
+                admin(made.sandbox, made.sandbox.primary(), statement)
+            yield made
+        finally:
+            sandboxes.write_files = write_files
+            remove_quietly(made.sandbox)
+
+
+def test_replication_is_encrypted_and_a_check_finds_nothing_against_it(
+    encrypted: Encrypted,
+) -> None:
+    report = encrypted.sandbox.manager.check(CLUSTER)
+    for member in report["members"]:
+        found = {each["level"] for each in member["findings"] if each["key"] == "tls"}
+        assert found == ({"ok"} if member["member"] else set()), member
+
+
+def test_it_fails_over_and_heals_with_certificates(encrypted: Encrypted, run: int) -> None:
+    sandbox = encrypted.sandbox
+    with writing(sandbox, run) as writers:
+        writers.wait_for(50)
+        deposed = sandbox.kill_server("primary")
+        wait_failed_over(sandbox, deposed)
+        writers.wait_for(50)
+        sandbox.wait_whole()
+    writers.check()
+    assert_identical(sandbox)
+
+
+def test_whoever_has_no_certificate_gets_nothing(encrypted: Encrypted) -> None:
+    manager = ManagerClient(encrypted.url, encrypted.token)
+    with pytest.raises(Unreachable, match="was not signed by the CA that we trust"):
+        manager.clusters()
+    manager.close()
+    manager = ManagerClient(encrypted.url, "wr0ng", encrypted.context)
+    with pytest.raises(BadInput, match="does not accept the token"):
+        manager.clusters()
+    manager.close()
+
+
+def test_secrets_are_nowhere(encrypted: Encrypted) -> None:
+    """After the usual work and some that fails: in no log, no argv, no environment, no answer, no record."""
+    sandbox, manager = encrypted.sandbox, encrypted.sandbox.manager
+    said: list[str] = []
+    argv: list[str] = []
+
+    def told(ask: Callable[[], object]) -> None:
+        try:
+            said.append(json.dumps(ask(), default=str))
+        except HoldfastError as error:
+            said.append(f"{error!r} {error}")
+        argv.extend(shown_by_processes())
+
+    status = sandbox.status()
+    replica = next(each["name"] for each in status["members"] if each["name"] != status["primary"])
+    told(lambda: manager.restart_member(CLUSTER, replica, waiting=True))
+    sandbox.wait_whole()
+    told(lambda: manager.clone_member(CLUSTER, replica))
+    for _ in range(20):
+        argv.extend(shown_by_processes())
+        if sandbox.status()["whole"]:
+            break
+    sandbox.wait_whole()
+    said.append(json.dumps(sandbox.status(), default=str))
+    # what fails
+    told(lambda: manager.add_member(CLUSTER, "m9", "https://127.0.0.1:1"))
+    told(lambda: manager.add_member(CLUSTER, "m8", f"https://u:{encrypted.token}@127.0.0.1:1"))
+    told(lambda: manager.clone_member(CLUSTER, status["primary"]))
+    told(lambda: manager.change_settings(CLUSTER, {"durability": "none"}))
+    told(lambda: manager.adopt(CLUSTER, {}, dry_run=False))
+    with closing(ManagerClient(encrypted.url, "wr0ng", encrypted.context)) as stranger:
+        told(lambda: stranger.status(CLUSTER))
+    barred = sandbox.accounts.replication(replica).user
+    # its password does not fit any more: the receiver is refused when it connects again
+    admin(sandbox, sandbox.primary(), f"ALTER USER '{barred}'@'%' IDENTIFIED BY 'an0ther'")
+    told(lambda: manager.restart_member(CLUSTER, replica, waiting=True))
+    told(lambda: manager.check(CLUSTER))
+    password = sandbox.accounts.replication(replica).password
+    admin(sandbox, sandbox.primary(), f"ALTER USER '{barred}'@'%' IDENTIFIED BY '{password}'")
+    sandbox.wait_whole()
+    for ask in (manager.status, manager.settings, manager.members, manager.check):
+        told(lambda ask=ask: ask(CLUSTER))
+    told(lambda: manager.events(CLUSTER, 0, 0))
+
+    places = {"what was answered": "\n".join(said), "what ps shows": "\n".join(argv)}
+    for path in public_files(sandbox.spec.dir):
+        places[str(path.relative_to(sandbox.spec.dir))] = path.read_text(errors="replace")
+    assert any(name.endswith("agent.log") for name in places), sorted(places)
+    assert "store.db" in places
+    assert "--config" in places["what ps shows"]
+    for what, secret in encrypted.secrets().items():
+        for where, text in places.items():
+            assert secret not in text, f"{what} stands in {where}"
+
+
+def public_files(folder: Path) -> Iterator[Path]:
+    """All that is no data, no certificate and no file made to hold a secret."""
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder).parts
+        secret = path.suffix == ".password" or path.name == "token"
+        if path.is_file() and "data" not in inside and not secret:
+            yield path
+
+
+def shown_by_processes() -> list[str]:
+    """Arguments and environment of every process of ours."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal():
+            with suppress(OSError):
+                argv = (folder / "cmdline").read_bytes()
+                if b"holdfast" in argv and folder.name != str(os.getpid()):
+                    found.append(
+                        (argv + (folder / "environ").read_bytes()).decode(errors="replace")
+                    )
+    return found
