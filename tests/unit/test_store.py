@@ -1,7 +1,8 @@
-"""The SQLite store: compare-and-set, one leader, readable errors."""
+"""The SQLite store: compare-and-set, one leader, readable errors. What every store promises: integration/test_store.py."""
 
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
@@ -13,10 +14,12 @@ import pytest
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record
 from holdfast.errors import Conflict, Fatal, Refused
-from holdfast.store.base import Stored, StoredSettings
+from holdfast.store.base import Candidate, Stored, StoredSettings
 from holdfast.store.sqlite import SqliteStore
 
 RECORD = Record(1, "m1", 1, (Configuration(frozenset({("m1", "a")}), 0),), 1)
+
+A, B = Candidate("a", "http://a:7400"), Candidate("a longer name", "http://b:7400", "h")
 
 
 @pytest.fixture
@@ -49,15 +52,19 @@ def test_a_record_that_another_has_changed_is_not_replaced(
     assert store.load("c") == Stored(RECORD, 1)
 
 
-def test_one_leads_a_cluster_at_a_time(store: SqliteStore, path: Path) -> None:
+def test_one_leads_a_cluster_at_a_time_and_others_see_who(store: SqliteStore, path: Path) -> None:
     with closing(SqliteStore(path)) as another:
-        with store.lead("c") as first:
+        with store.lead("c", A) as first:
             assert first
-            with another.lead("c") as second, another.lead("d") as elsewhere:
-                assert not second
+            assert first.until == math.inf
+            with another.lead("c", B) as second, another.lead("d", B) as elsewhere:
+                assert second is None
                 assert elsewhere
-        with another.lead("c") as later:
+            assert another.leader("c") == A
+        assert another.leader("c") is None
+        with another.lead("c", B) as later:
             assert later
+            assert store.leader("c") == B
 
 
 def test_a_record_that_cannot_be_read_is_refused(store: SqliteStore, path: Path) -> None:
