@@ -129,6 +129,8 @@ class Observer:
     def _unanswered(self, incarnation: str, error: Exception) -> Unreachable:
         if isinstance(error, Crowded):
             return self._crowded(incarnation, error)
+        if self._watch.see_dying():
+            return Unreachable(f"{self._board.state.reason}: {error}")
         silent = time.monotonic() - self._answered_at
         starting = self._board.state.server is ServerStatus.STARTING
         if starting:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,9 @@ from holdfast.log import say
 from holdfast.server.process import Ending, Running, ServerProcess
 
 ENDING_EVERY_SECONDS = 0.05
+DYING_SECONDS = 0.1
+"""A server that was killed has ended within this time, as a rule; then it is looked whether it hangs."""
+DYING_EVERY_SECONDS = 0.02
 
 logger = logging.getLogger(__name__)
 
@@ -38,6 +42,8 @@ class Watch:
         self._lock = threading.RLock()
         self._running: Running | None = None
         self._started: Running | None = None
+        self._dying: Running | None = None
+        self._attended: Running | None = None
         self._since = 0.0
         self._killed_because = ""
 
@@ -50,10 +56,10 @@ class Watch:
         return running
 
     def look(self) -> Running | None:
-        """The present run, looked for among all processes when none is known."""
+        """The present run, looked for among all processes when none is known. A dying one is none."""
         with self._lock:
             running = self.current()
-            if running is None:
+            if running is None and not self._hanging():
                 running = self.process.find()
                 if running is not None:
                     say(logger, "found the server running", pid=running.pid)
@@ -69,9 +75,18 @@ class Watch:
         with self._lock:
             if self.current() is not None:
                 raise Refused("the server is running already")
+            self.refuse_while_dying()
             running = self._started = self.process.start()
             self._appeared(running)
             return running
+
+    def refuse_while_dying(self) -> None:
+        """:raises Refused: a former run still holds the data, and the kernel may write what it has begun to write"""
+        if (dying := self._hanging()) is not None:
+            raise Refused(
+                f"the server was killed and cannot end (pid {dying.pid}): it waits for a disk that does not "
+                "answer, and holds its data: mend the disk, or restart the host"
+            )
 
     def kill(self, because: str) -> None:
         """Try to SIGKILL the present run; does not wait, and raises nothing."""
@@ -80,14 +95,38 @@ class Watch:
             self._killed_because = because
             with contextlib.suppress(OSError):
                 running.kill()
+            self._attend_in_background(running)
+
+    def fence(self, because: str, seconds: float) -> None:
+        """Kill whatever runs with our option file; DOWN or DYING is published when this returns.
+
+        :raises DeadlinePassed: it lives
+        """
+        running = self.look()
+        if running is not None:
+            self._killed_because = because
+            running.kill()
+            if not self._attend(running, seconds):
+                raise DeadlinePassed(f"killing the server (pid {running.pid})", seconds)
 
     def kill_and_wait(self, because: str, seconds: float) -> None:
-        """Kill whatever runs with our option file; DOWN is published when this returns."""
-        running = self.look()
+        """Kill whatever runs with our option file; DOWN is published when this returns.
+
+        :raises DeadlinePassed: it is not gone, and may still write what it had begun to
+        """
+        running = self.look() or self._hanging()
         if running is not None:
             self._killed_because = because
             running.kill_and_wait(seconds)
             self._ended(running)
+
+    def see_dying(self) -> bool:
+        """Look whether the present run is dying, whoever killed it; whether it is."""
+        running = self._running
+        if running is None or not running.dying:
+            return False
+        self._hangs(running)
+        return True
 
     def end_in_order(self, because: str, seconds: float, meanwhile: Callable[[], None]) -> None:
         """SIGTERM; DOWN is published when this returns.
@@ -130,30 +169,78 @@ class Watch:
         self._loop.remove_reader(running.fd)
         self._ended(running)
 
-    def _ended(self, running: Running) -> None:
+    def _attend_in_background(self, running: Running) -> None:
+        if self._attended is running:
+            return
+        self._attended = running
+        with contextlib.suppress(
+            RuntimeError
+        ):  # no more threads: the pidfd still tells when it is gone
+            threading.Thread(
+                target=self._attend, args=(running,), name="dying", daemon=True
+            ).start()
+
+    def _attend(self, running: Running, seconds: float = math.inf) -> bool:
+        """Wait until one that was killed is gone, or dying, and publish that."""
+        end = time.monotonic() + seconds
+        pause = min(DYING_SECONDS, seconds)
+        while not running.wait(pause):
+            if running.dying:
+                self._hangs(running)
+                return True
+            if time.monotonic() >= end:
+                return False
+            pause = DYING_EVERY_SECONDS
+        self._ended(running)
+        return True
+
+    def _hanging(self) -> Running | None:
+        """The run that is dying, until it is gone."""
+        dying = self._dying
+        if dying is not None and not dying.alive:
+            self._ended(dying)
+            return None
+        return dying
+
+    def _hangs(self, running: Running) -> None:
         with self._lock:
             if self._running is not running:
                 return
-            self._running = None
+            self._running, self._dying = None, running
+            reason = self._killed_because or "the server was killed"
+            reason += "; it waits in the kernel for a disk that does not answer, and cannot end"
+            self._gone(ServerStatus.DYING, reason)
+        say(logger, reason, logging.WARNING, pid=running.pid)
+
+    def _ended(self, running: Running) -> None:
+        with self._lock:
+            if running not in (self._running, self._dying):
+                return
+            self._running = self._dying = None
             ending = running.ending()
             reason = self._why(ending)
-            self._board.change(
-                server=ServerStatus.DOWN,
-                incarnation="",
-                writable=False,
-                # what it had received may be gone when it comes back: never offered as a position
-                received="",
-                applied="",
-                proved=0,
-                replication=Replication(),
-                semi_sync=SemiSync(),
-                barred=(),
-                silent_seconds=0.0,
-                reason=reason,
-            )
+            self._gone(ServerStatus.DOWN, reason)
         say(logger, reason, logging.WARNING, pid=running.pid)
         if ending.clean:
             self.on_clean_end()
+
+    def _gone(self, status: ServerStatus, reason: str) -> None:
+        self._board.change(
+            server=status,
+            incarnation="",
+            writable=False,
+            # what it had received may be gone when it comes back: never offered as a position
+            received="",
+            applied="",
+            proved=0,
+            replication=Replication(),
+            semi_sync=SemiSync(),
+            barred=(),
+            silent_seconds=0.0,
+            stuck_seconds=0.0,
+            stuck="",
+            reason=reason,
+        )
 
     def _why(self, ending: Ending) -> str:
         if self._killed_because:

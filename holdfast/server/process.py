@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.errors import DeadlinePassed, Refused
+from holdfast.server.dying import is_dying
 
 _FLAG = b"--defaults-file="
 _SERVERS = frozenset({b"mysqld", b"mariadbd"})
@@ -95,6 +96,11 @@ class Running:
         """Send SIGTERM: an orderly shutdown; does not wait."""
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(self.fd, signal.SIGTERM)
+
+    @property
+    def dying(self) -> bool:
+        """Whether it runs no more, for anybody, and is not gone; see ``dying.py``."""
+        return is_dying(self.pid) and self.alive  # so the pid was its own until now
 
     def kill_and_wait(self, seconds: float) -> Ending:
         """SIGKILL it and wait until its sockets and file locks are gone.
