@@ -29,6 +29,7 @@ from holdfast.agent.duties import Duties
 from holdfast.agent.electorate import ElectorateFile
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.flushing import RelaxedMarker
+from holdfast.agent.gate import Gate
 from holdfast.agent.identity import identity
 from holdfast.agent.inspect import Inspector, add_inspection
 from holdfast.agent.job import Jobs
@@ -41,8 +42,10 @@ from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.term import TermFile
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
+from holdfast.agent.watchdog import Watchdog
 from holdfast.config.load import account, secret
 from holdfast.config.schema import AgentConfig
+from holdfast.config.schema import Gate as GateKind
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState
 from holdfast.errors import Fatal
@@ -181,6 +184,7 @@ class Agent:
             config.state_dir,
         )
         peers = Peers(self._shown)
+        guards = self._guards()
         keeper = Keeper(
             self.board,
             watch,
@@ -188,6 +192,7 @@ class Agent:
             self._electorate,
             peers,
             self._clerk,
+            guards,
         )
         vouching = self._vouching
         self.board.as_of_now = lambda state: replace(keeper.seen(state), vouched=vouching.left)
@@ -223,11 +228,14 @@ class Agent:
         watch.look()
         cloning.publish()
         self._on_stop += [poll.close, lane.stop, jobs.stop, keeper.stop, peers.stop]
+        self._on_stop += [guard.stop for guard in guards]
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             self._clerk.start()
             peers.start()
+            for guard in guards:
+                guard.start()
             keeper.start()
             observer.start()
             lane.start()
@@ -235,7 +243,8 @@ class Agent:
             self.stop()
             await asyncio.to_thread(jobs.wait, STOP_SECONDS)
             await asyncio.to_thread(observer.stop)
-            await asyncio.to_thread(keeper.join, 1.0)
+            for part in (keeper, *guards):
+                await asyncio.to_thread(part.join, 1.0)
             await asyncio.to_thread(self._clerk.stop, 1.0)
             self._server.close()
             adopter.close()
@@ -253,6 +262,29 @@ class Agent:
         donor = Donor(self.board, own, admin, folder, cloning.unfit, guarded)
         app.include_router(donor.router())
         return app
+
+    def _guards(self) -> list[Gate | Watchdog]:
+        """What holds a primary to its lease besides the keeper."""
+        config, board = self._config, self.board
+        guards: list[Gate | Watchdog] = []
+        if config.lease.gate is GateKind.NFTABLES:
+            guards.append(
+                Gate(
+                    config.lease.nft_command,
+                    f"holdfast_{config.name}",
+                    self._clerk,
+                    lambda failed: board.alarm("gate", failed),
+                )
+            )
+        if config.lease.watchdog is not None:
+            guards.append(
+                Watchdog(
+                    config.lease.watchdog,
+                    self._clerk,
+                    lambda failed: board.alarm("watchdog", failed),
+                )
+            )
+        return guards
 
     def stop(self) -> None:
         """Answer everybody who waits, and end."""

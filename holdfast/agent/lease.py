@@ -43,8 +43,8 @@ logger = logging.getLogger(__name__)
 class Guard(Protocol):
     """Something besides the keeper that holds the server to its lease. Nothing but :meth:`ready` may block."""
 
-    def arm(self, until: float) -> None:
-        """From now on it holds: the lease ends at ``until``."""
+    def arm(self, running: Running, until: float) -> None:
+        """From now on it holds that run of the server: the lease ends at ``until``."""
 
     def extend(self, until: float) -> None:
         """The lease ends at ``until`` now."""
@@ -196,7 +196,7 @@ class Keeper:
             self._fenced = False
             self._tenure.enforce(self._clock(), grace)
             for each in self._guards:
-                each.arm(self._tenure.until)
+                each.arm(running, self._tenure.until)
         self._alarm.ring()
 
     def _note(self, electorate: Electorate, lease: float) -> None:

@@ -1,0 +1,183 @@
+"""Shuts a primary's ports in the kernel when its lease is over, for the case that its agent cannot kill it in time.
+
+A host that was frozen and is thawed runs its server before its agent may have looked at the clock; another primary may
+be open by then. The gate shuts without anybody of this host doing anything. It is lifted by the end of the agent: a
+server whose agent died goes on.
+
+The unix socket is not gated: who is on the host is answered until the agent has killed the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from holdfast.agent import boottime
+from holdfast.agent.clerk import Clerk
+from holdfast.agent.nft import Expired, Table
+from holdfast.errors import HoldfastError, Refused
+from holdfast.server.process import Running
+
+RETRY_SECONDS = 1.0
+"""After which a gate that could not be raised is tried again."""
+_LISTENS = "0A"
+
+logger = logging.getLogger(__name__)
+
+
+class Gate:
+    """A guard of the lease keeper's: a thread of its own does what it is told.
+
+    :param alarm: told why there is no gate although there should be; "" once there is
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        name: str,
+        clerk: Clerk,
+        alarm: Callable[[str], None],
+        clock: Callable[[], float] = boottime.now,
+        ports: Callable[[int], Sequence[int]] = lambda pid: listening_ports(pid),
+    ) -> None:
+        self._command = command
+        self._name = name
+        self._clerk = clerk
+        self._alarm = alarm
+        self._clock = clock
+        self._ports = ports
+        self._told = threading.Condition()
+        self._running: Running | None = None
+        self._until = 0.0
+        self._shown = 0.0
+        self._table: Table | None = None
+        self._failed = ""
+        self._stopped = False
+        self._settled = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="gate", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The server goes on without a gate."""
+        with self._told:
+            self._stopped = True
+            self._told.notify()
+
+    def join(self, seconds: float) -> None:
+        self._thread.join(seconds)
+
+    def arm(self, running: Running, until: float) -> None:
+        self._settled.clear()
+        with self._told:
+            self._running = running
+            self._until = until
+            self._told.notify()
+
+    def extend(self, until: float) -> None:
+        with self._told:
+            self._until = max(self._until, until)
+            self._told.notify()
+
+    def lift(self) -> None:
+        with self._told:
+            self._running = None
+            self._told.notify()
+
+    def ready(self, seconds: float) -> None:
+        self._settled.wait(seconds)
+
+    def _run(self) -> None:
+        while True:
+            with self._told:
+                retry = RETRY_SECONDS if self._failed else None
+                self._told.wait_for(self._work, retry)
+                running, until, stopped = self._running, self._until, self._stopped
+            if stopped:
+                self._lower()
+                return
+            if running is None:
+                self._lower()
+                self._say("")
+                continue
+            try:
+                self._show(running, until)
+                self._say("")
+            except Exception as error:  # without this thread the ports would be shut for good
+                self._lower()
+                known = error if isinstance(error, HoldfastError) else repr(error)
+                self._say(f"the gate that shuts its port when the lease is over is not up: {known}")
+            self._shown = until
+            self._settled.set()
+
+    def _work(self) -> bool:
+        """Whether there is something to do."""
+        if self._stopped or self._running is None:
+            return self._stopped or self._table is not None
+        if self._failed:
+            return False
+        return self._table is None or self._until > self._shown
+
+    def _show(self, running: Running, until: float) -> None:
+        if self._clock() >= until:
+            return  # the server is being killed; what is shut stays shut
+        if self._table is None:
+            ports = self._ports(running.pid)
+            if not ports:
+                raise Refused(f"the server (pid {running.pid}) listens on no port")
+            self._table = Table(self._command, self._name, ports, until, self._clock)
+            return
+        try:
+            self._table.renew(until)
+        except Expired:
+            # the lease may have been renewed since; what is read now is newer than what came too late
+            if self._clock() < self._until:
+                self._table.reopen(self._until)
+
+    def _lower(self) -> None:
+        if self._table is not None:
+            self._table.close()
+            self._table = None
+
+    def _say(self, failed: str) -> None:
+        if failed == self._failed:
+            return
+        self._failed = failed
+        self._alarm(failed)
+        if failed:
+            self._clerk.say(logger, failed, logging.WARNING)
+
+
+def listening_ports(pid: int) -> list[int]:
+    """The TCP ports on which the process takes connections."""
+    sockets = set(_sockets(pid))
+    found: set[int] = set()
+    for table in ("tcp", "tcp6"):
+        try:
+            lines = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            words = line.split()
+            if words[3] == _LISTENS and words[9] in sockets:
+                found.add(int(words[1].rpartition(":")[2], 16))
+    return sorted(found)
+
+
+def _sockets(pid: int) -> Iterator[str]:
+    """Inodes of the sockets that it has open."""
+    try:
+        with os.scandir(f"/proc/{pid}/fd") as entries:
+            for entry in entries:
+                try:
+                    kind, _, inode = os.readlink(entry.path).partition(":")
+                except OSError:
+                    continue
+                if kind == "socket":
+                    yield inode.strip("[]")
+    except OSError:
+        return

@@ -1,0 +1,149 @@
+"""A table of nftables that refuses a server's ports once its lease is over, held by an nft process of ours.
+
+The table belongs to that process (``flags owner``): the kernel removes it when the process ends. The ports stand in a
+set whose elements time out, so it is the kernel that shuts them, also on a host that was frozen and thawed. What such a
+server had already written is refused on its way out, which ends the connection too: nothing is sent again later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+
+from holdfast.errors import Refused, Unreachable
+
+ANSWER_SECONDS = 0.3
+"""After which an nft that has not answered is given up."""
+MARGIN_SECONDS = 0.008
+"""The kernel counts in jiffies: so much earlier an element times out, that it does not so later than the lease."""
+PRIORITY = -200
+"""Before what else may let a packet through for good."""
+
+
+class Expired(Exception):
+    """The elements had timed out before they were renewed, so they were not."""
+
+
+class Table:
+    """A table, and the process that it lives by.
+
+    :param clock: the leases'
+    :raises Refused: nft cannot be run, or will not make the table
+    """
+
+    def __init__(
+        self,
+        command: Sequence[str],
+        name: str,
+        ports: Sequence[int],
+        until: float,
+        clock: Callable[[], float],
+    ) -> None:
+        self.ports = tuple(ports)
+        self._clock = clock
+        self._where = f"inet {_identifier(name)}"
+        try:
+            self._process = subprocess.Popen(
+                (*command, "-i"),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                bufsize=0,
+                start_new_session=True,  # what ends the agent in order must not end the table first
+            )
+        except OSError as error:
+            raise Refused(f"cannot run {command[0]}: {error.strerror}") from None
+        try:
+            self._make(until)
+        except (Refused, Unreachable, Expired):
+            self.close()
+            raise
+
+    def renew(self, until: float) -> None:
+        """Let the ports through until then.
+
+        An element that has timed out cannot be deleted, and then the whole transaction is void: so a renewal that was
+        on its way when the host was frozen does not open the ports of a server that was thawed too late.
+
+        :raises Expired: it came too late
+        :raises Unreachable: nft has ended, or does not answer
+        """
+        self._ask(f"delete element {self._where} leased {{ {self._list()} }}; {self._add(until)}")
+
+    def reopen(self, until: float) -> None:
+        """After :class:`Expired`, for a lease that is held nevertheless; raises as :meth:`renew`."""
+        self._ask(f"flush set {self._where} leased; {self._add(until)}")
+
+    def close(self) -> None:
+        """The table is gone when this returns."""
+        self._process.kill()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        self._process.wait()
+
+    def _make(self, until: float) -> None:
+        where, ports = self._where, f"{{ {self._list()} }}"
+        hook = f"priority {PRIORITY}; policy accept;"
+        self._ask(
+            f"add table {where} {{ flags owner; }}; "
+            f"add set {where} leased {{ type inet_service; flags timeout; }}; "
+            f"{self._add(until)}; "
+            f"add chain {where} coming {{ type filter hook input {hook} }}; "
+            f"add chain {where} going {{ type filter hook output {hook} }}; "
+            f"add rule {where} coming tcp dport {ports} tcp dport != @leased reject with tcp reset; "
+            f"add rule {where} going tcp sport {ports} tcp sport != @leased tcp flags & rst == 0 "
+            "reject with tcp reset"
+        )
+
+    def _list(self) -> str:
+        return ", ".join(map(str, self.ports))
+
+    def _add(self, until: float) -> str:
+        """:raises Expired: there is nothing left to add"""
+        milliseconds = int((until - self._clock() - MARGIN_SECONDS) * 1000)
+        if milliseconds <= 0:
+            raise Expired
+        elements = ", ".join(f"{port} timeout {milliseconds}ms" for port in self.ports)
+        return f"add element {self._where} leased {{ {elements} }}"
+
+    def _ask(self, transaction: str) -> None:
+        """nft answers only what is asked: so whether it was done is asked right behind it."""
+        look = f"list set {self._where} leased"
+        said = self._exchange(f"{transaction}\n{look}\n", look)
+        if "elements = {" in said and "Error:" not in said:
+            return
+        refusal = re.search(r"Error: (.*)", said)
+        why = refusal[1] if refusal else "its answer cannot be understood"
+        if transaction.startswith("delete element") and "\n}" in f"\n{said}":
+            raise Expired
+        raise Refused(f"nft: {why}")
+
+    def _exchange(self, text: str, last: str) -> str:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        end = time.monotonic() + ANSWER_SECONDS
+        said = ""
+        try:
+            self._process.stdin.write(text.encode())
+            out = self._process.stdout.fileno()
+            while not re.search(rf"^(\}}|{re.escape(last)})$", said, re.MULTILINE):
+                if not select.select([out], [], [], max(0.0, end - time.monotonic()))[0]:
+                    raise Unreachable(f"nft does not answer within {ANSWER_SECONDS:g} s")
+                piece = os.read(out, 65536)
+                if not piece:
+                    raise Unreachable(f"nft has ended: {' '.join(said.split())[:200]}".rstrip(": "))
+                said += piece.decode(errors="replace")
+        except OSError as error:
+            raise Unreachable(f"nft has ended: {error.strerror}") from None
+        return said
+
+
+def _identifier(name: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]", "_", name)
