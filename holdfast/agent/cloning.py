@@ -145,7 +145,7 @@ class Cloning:
             present = parse(self._board.state.flavor, command.present)
         except ValueError as error:
             raise BadInput("present", str(error)) from None
-        donor = Donor(command.donor, command.agent, self._shown)
+        donor = Donor(command.donor, command.agent, self._shown.to(command.agent))
         self._check_donor(donor.state(deadline), command)
         done("donor asked")
         if now is not None or self._jobs.running:

@@ -111,7 +111,9 @@ class Comparing:
         job.stage(f"comparing {', '.join(names)} with {command.primary}")
         with ExitStack() as stack:
             self._hold(stack)
-            answers = stack.enter_context(_asked(job, command.agent, self._shown, names))
+            answers = stack.enter_context(
+                _asked(job, command.agent, self._shown.to(command.agent), names)
+            )
             place = Place(**next(answers)["place"])
             self._digester.apply_until(place, job.deadline(DIGEST_SECONDS))
             mine = self._digester.here(tables, job.deadline(DIGEST_SECONDS))

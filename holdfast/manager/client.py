@@ -75,7 +75,7 @@ class AgentClient:
 
     def __init__(self, member: str, url: str, credentials: tls.Credentials | None = None) -> None:
         self._member = member
-        shown = credentials or tls.Credentials()
+        shown = (credentials or tls.Credentials()).to(url)
         self._http = httpx.AsyncClient(
             base_url=url,
             headers=shown.headers,

@@ -30,6 +30,10 @@ class Credentials:
     token: str | None = field(default=None, repr=False)
     context: ssl.SSLContext | None = None
 
+    def to(self, url: str) -> Credentials:
+        """What is shown there: a token that TLS is there to protect does not go out in clear."""
+        return self if self.context is None or url.startswith("https://") else Credentials()
+
     @property
     def headers(self) -> dict[str, str]:
         return {"Authorization": f"Bearer {self.token}"} if self.token else {}

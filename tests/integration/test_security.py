@@ -160,12 +160,15 @@ def test_secrets_are_nowhere(encrypted: Encrypted) -> None:
     replica = next(each["name"] for each in status["members"] if each["name"] != status["primary"])
     told(lambda: manager.restart_member(CLUSTER, replica, waiting=True))
     sandbox.wait_whole()
+    data = sandbox.spec.member(replica).datadir / "ibdata1"
+    before = data.stat().st_ino
     told(lambda: manager.clone_member(CLUSTER, replica))
     for _ in range(20):
         argv.extend(shown_by_processes())
         if sandbox.status()["whole"]:
             break
     sandbox.wait_whole()
+    assert data.stat().st_ino != before, f"it was not cloned: {said[-1]}"
     said.append(json.dumps(sandbox.status(), default=str))
     # what fails
     told(lambda: manager.add_member(CLUSTER, "m9", "https://127.0.0.1:1"))

@@ -84,6 +84,15 @@ def test_certificate_and_token_are_both_needed(world: World, ca: Authority) -> N
         runner.run(as_manager())
 
 
+def test_a_token_does_not_leave_in_clear_where_there_is_tls(ca: Authority) -> None:
+    context = contexts(ca.files("manager-1"))[1]
+    both, token = Credentials(TOKEN, context), Credentials(TOKEN)
+    assert both.to("https://a:1").headers == {"Authorization": f"Bearer {TOKEN}"}
+    assert both.to("http://a:1").headers == {}
+    assert token.to("http://127.0.0.1:1").headers == {"Authorization": f"Bearer {TOKEN}"}
+    assert TOKEN not in repr(both)
+
+
 def test_an_agent_asks_another_with_its_own_certificate(world: World, ca: Authority) -> None:
     context = contexts(ca.files("m2"))[1]
     donor = Donor("m1", url(world), Credentials(TOKEN, context))

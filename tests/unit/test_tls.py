@@ -287,3 +287,16 @@ def test_what_tls_costs(port: int, ca: Authority, capsys: pytest.CaptureFixture[
             f"on an open one {sorted(kept)[50]:.2f} ms (medians)"
         )
     assert sorted(fresh)[5] < 300
+
+
+def test_two_authorities_are_trusted_while_one_replaces_the_other(
+    ca: Authority, other_ca: Authority
+) -> None:
+    old, new = ca.files("agent", "127.0.0.1"), other_ca.files("me")
+    both = ca.folder / "both.pem"
+    both.write_bytes(old.ca.read_bytes() + new.ca.read_bytes())
+    with (
+        served(FastAPI(), contexts(replace(old, ca=both))[0]) as port,
+        httpx.Client(verify=contexts(replace(new, ca=both))[1], trust_env=False) as http,
+    ):
+        assert http.get(f"https://127.0.0.1:{port}/").status_code == 404
