@@ -8,7 +8,7 @@ from holdfast.core import bootstrap, failover, membership, modes, restart
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Command, Cut, Follow, Prove, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.diagnosis import GONE, Diagnosis, Primary, diagnose
+from holdfast.core.diagnosis import ANSWERS, GONE, Diagnosis, Primary, diagnose
 from holdfast.core.lease import electorate
 from holdfast.core.record import Kind, Pause, Record, Step, Transition
 from holdfast.core.rejoin import attached, follow, rejoin
@@ -27,7 +27,10 @@ def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
     if record.paused and not (record.transition or record.joint):
         return _paused(record, record.paused, view, diagnosis)
     if diagnosis.primary in GONE:
-        return failover.begin(cluster, record, view, diagnosis)
+        begun = failover.begin(cluster, record, view, diagnosis)
+        if begun.steps or diagnosis.primary not in ANSWERS:
+            return begun
+        diagnosis = replace(diagnosis, reason=begun.reason)
     if diagnosis.primary is Primary.UNSEEN:
         return Decision(diagnosis.reason)
     if diagnosis.primary is Primary.RESTARTED and _kind(record) is not Kind.RESTART:
@@ -104,7 +107,8 @@ def _keep(
     wanted = modes.wanted_acks(cluster, record)
     acks_are_set = modes.waits_as(primary, wanted)
     steps, unwell = _others(cluster, record, view, primary, acks_are_set)
-    reasons = [diagnosis.reason] if diagnosis.primary is Primary.CLOSED or primary.reason else []
+    unwell_itself = diagnosis.primary is not Primary.WELL or primary.reason
+    reasons = [diagnosis.reason] if unwell_itself else []
     ready = acking(cluster, record, view)
     if record.joint:
         if not record.acks or primary.proved >= record.serial:

@@ -22,7 +22,8 @@ class Primary(Enum):
 
     LOST: its agent does not answer, and so many voters hear nothing from its server that without them it
     could not go on. FROZEN: its agent answers, its server answers neither the agent nor that many voters. STUCK: it
-    answers, and a small write on it does not come through.
+    answers, and a small write on it does not come through. ISOLATED: agent and server are well, and so many voters
+    have heard nothing from it for so long that no write can be acknowledged.
     """
 
     WELL = auto()
@@ -33,10 +34,14 @@ class Primary(Enum):
     LOST = auto()
     FROZEN = auto()
     STUCK = auto()
+    ISOLATED = auto()
 
 
-GONE = frozenset({Primary.DEAD, Primary.LOST, Primary.FROZEN, Primary.STUCK})
+GONE = frozenset({Primary.DEAD, Primary.LOST, Primary.FROZEN, Primary.STUCK, Primary.ISOLATED})
 """Another one is to take over, if it may."""
+
+ANSWERS = frozenset({Primary.STUCK, Primary.ISOLATED})
+"""Its agent and its server answer: where nobody may take over, whatever would help it is done all the same."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +67,8 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
     if state.writable and state.stuck_seconds >= cluster.settings.write_patience:
         why = f"a small write on {name}, the primary, has not come through for {state.stuck_seconds:.0f} s"
         return Diagnosis(Primary.STUCK, f"{why} ({state.stuck})" if state.stuck else why)
+    if state.writable and (isolated := _isolated(cluster, record, view)):
+        return isolated
     if not state.writable:
         return Diagnosis(Primary.CLOSED, f"{name}, the primary, is read-only")
     if state.semi_sync.acks < record.acks or (record.acks and not state.semi_sync.source):
@@ -107,13 +114,26 @@ def _silent(cluster: Cluster, record: Record, view: View, state: MemberState) ->
     return Diagnosis(Primary.WELL, f"{silence}{heard}")
 
 
-def _heard(cluster: Cluster, record: Record, view: View) -> tuple[list[str], list[str], bool]:
+def _isolated(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
+    patience = cluster.settings.write_patience
+    _, deaf, _ = _heard(cluster, record, view, max(patience, cluster.settings.timing.detection))
+    if not record.acks or not revoked(electorate(cluster, record), deaf):
+        return None
+    why = f"{', '.join(deaf)} have heard nothing from {record.primary}, the primary, for {patience:g} s"
+    return Diagnosis(Primary.ISOLATED, f"{why}: no write can be acknowledged")
+
+
+def _heard(
+    cluster: Cluster, record: Record, view: View, silence: float | None = None
+) -> tuple[list[str], list[str], bool]:
     """Who hears the primary's server, who does not, and whether one of these was told that its process is gone.
 
     Who cannot be asked is neither. Members that do not replicate from it say nothing of it.
+
+    :param silence: seconds that a silence must have lasted; None: ``detection``
     """
     address = cluster.member(record.primary).address
-    detection = cluster.settings.timing.detection
+    detection = cluster.settings.timing.detection if silence is None else silence
     hearing: list[str] = []
     deaf: list[str] = []
     refused = False
@@ -128,7 +148,9 @@ def _heard(cluster: Cluster, record: Record, view: View) -> tuple[list[str], lis
             continue  # somebody stopped it
         if replication.receiver is Receiver.ON and replication.unheard < detection:
             hearing.append(member.name)
-        elif replication.refused or state.promised or replication.unheard >= detection:
+        elif replication.unheard >= detection or (
+            silence is None and (replication.refused or state.promised)
+        ):
             deaf.append(member.name)
             refused |= replication.refused
     return hearing, deaf, refused

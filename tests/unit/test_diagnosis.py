@@ -133,10 +133,29 @@ class TestStuck:
         assert "waiting for handler commit" in diagnosis.reason
         assert found(primary(stuck_seconds=4.9), hears("m2"), hears("m3")) is Primary.WELL
 
-    def test_where_nobody_may_take_over_it_is_left_alone(self) -> None:
+    def test_where_nobody_may_take_over_the_others_are_mended_meanwhile(self) -> None:
         decision = decided(RECORD, view(primary(stuck_seconds=60.0), down("m2"), down("m3")))
-        assert not decision.steps
+        assert [step.member for step in decision.steps if isinstance(step, Send)] == ["m2", "m3"]
         assert "nobody may take over: the server of m2 is down too" in decision.reason
+
+
+class TestIsolated:
+    """The manager reaches it, and its voters do not: what it commits can be acknowledged by nobody."""
+
+    CUT = replace(ON, unheard=5.0)
+
+    def test_after_the_patience_that_a_write_has(self) -> None:
+        assert found(primary(), hears("m2", self.CUT), hears("m3", self.CUT)) is Primary.ISOLATED
+        soon = replace(ON, unheard=4.9)
+        assert found(primary(), hears("m2", soon), hears("m3", soon)) is Primary.WELL
+
+    def test_one_that_hears_it_is_enough(self) -> None:
+        assert found(primary(), hears("m2", self.CUT), hears("m3")) is Primary.WELL
+
+    def test_it_is_killed_once_its_voters_have_promised(self) -> None:
+        off = Replication(SOURCE, Receiver.OFF, True)
+        promised = [hears(name, off, promised=5, term=5) for name in ("m2", "m3")]
+        assert decided(ELECTING, view(primary(), *promised)).steps == (Send("m1", Fence()),)
 
 
 class TestDying:
