@@ -36,7 +36,8 @@ class Peers:
     """
 
     def __init__(self, shown: Credentials) -> None:
-        self._shown = shown
+        # one that is made for a connection would read files: the disk may be what is stuck
+        self._context = shown.context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._headers = {"Content-Type": "application/json", **shown.headers}
         self._addresses: dict[str, str] = {}
         self._work: queue.SimpleQueue[_Round | Mapping[str, str] | None] = queue.SimpleQueue()
@@ -104,13 +105,14 @@ class Peers:
 
     def _connection(self, url: str, patience: float) -> HTTPConnection:
         parts = urlsplit(url)
-        kind = HTTPSConnection if parts.scheme == "https" else HTTPConnection
-        return kind(parts.hostname or "", parts.port, timeout=patience)
+        host = parts.hostname or ""
+        if parts.scheme == "https":
+            return HTTPSConnection(host, parts.port, timeout=patience, context=self._context)
+        return HTTPConnection(host, parts.port, timeout=patience)
 
     def _socket(self, connection: HTTPConnection, address: str) -> socket.socket:
         found = socket.create_connection((address, connection.port), connection.timeout)
         found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if not isinstance(connection, HTTPSConnection):
             return found
-        context = self._shown.context or ssl.create_default_context()
-        return context.wrap_socket(found, server_hostname=connection.host)
+        return self._context.wrap_socket(found, server_hostname=connection.host)

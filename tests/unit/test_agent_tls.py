@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import queue
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,16 +12,19 @@ from pathlib import Path
 import httpx
 import pytest
 import uvloop
+from fastapi import FastAPI, Request
 
 from holdfast.agent.fetching import Donor
+from holdfast.agent.peers import Peers
 from holdfast.config.schema import TlsConfig
 from holdfast.core.commands import Promise, Start
 from holdfast.errors import Unreachable
 from holdfast.manager.client import AgentClient
 from holdfast.server.base import Deadline
 from holdfast.tls import Credentials, contexts
+from holdfast.wire import VouchRequest
 from tests.unit.agent_world import World
-from tests.unit.served import Authority
+from tests.unit.served import Authority, served
 
 TOKEN = "s3cret"
 PROMISES = 60
@@ -102,6 +107,28 @@ def test_an_agent_asks_another_with_its_own_certificate(world: World, ca: Author
         stranger.state(Deadline(5))
     with pytest.raises(Unreachable, match="was not signed by"), stranger.backup():
         pass
+
+
+def test_an_agent_is_vouched_for_over_tls_without_a_look_at_the_disk(ca: Authority) -> None:
+    certificates = contexts(ca.files("m1", "127.0.0.1"))[0]
+    peers = Peers(Credentials(TOKEN, contexts(ca.files("m2"))[1]))
+    shutil.rmtree(ca.folder)
+    vouched: queue.SimpleQueue[str] = queue.SimpleQueue()
+    app = FastAPI()
+
+    @app.post("/v1/vouch")
+    async def vouch(request: Request) -> dict[str, bool]:
+        assert request.state.peer == "m2"
+        return {"vouched": request.headers["authorization"] == f"Bearer {TOKEN}"}
+
+    with served(app, certificates) as port:
+        peers.start()
+        try:
+            asked = VouchRequest(member="m2", address="127.0.0.1:1", seconds=1)
+            peers.ask({"m1": f"https://127.0.0.1:{port}"}, asked, 2.0, vouched.put)
+            assert vouched.get(timeout=5) == "m1"
+        finally:
+            peers.stop()
 
 
 def test_an_agent_with_open_connections_stops_at_once(world: World) -> None:

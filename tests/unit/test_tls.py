@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime
-import os
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Iterator
@@ -207,20 +206,7 @@ def test_a_key_with_a_password_is_refused_without_asking_for_it(ca: Authority) -
         contexts(files)
 
 
-def test_a_key_that_is_not_for_us_is_told(ca: Authority) -> None:
-    files = ca.files("a")
-    if os.geteuid() == 0:
-        pytest.skip("root may read everything")
-    files.key.chmod(0)
-    with pytest.raises(BadInput, match=r"tls\.key: cannot read .*Permission denied"):
-        contexts(files)
-
-
 # renewal
-
-
-def seen_until(path: Path) -> int:
-    return int(authority.describe(path).ends.timestamp())
 
 
 def test_renewed_files_are_taken_for_new_connections_and_old_ones_go_on(ca: Authority) -> None:
