@@ -1,4 +1,4 @@
-"""The SQLite store: compare-and-set, one leader, readable errors. What every store promises: integration/test_store.py."""
+"""The SQLite store: compare-and-set, one leader, readable errors; for what every store promises see integration."""
 
 from __future__ import annotations
 
