@@ -1,0 +1,112 @@
+"""Several managers and one store in memory, which does what the test says."""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.core.record import Record
+from holdfast.errors import Conflict, Unreachable
+from holdfast.store.base import Candidate, Stored, StoredSettings
+
+
+@dataclass
+class Led:
+    who: Candidate
+    lost: Callable[[], None]
+    until: float = math.inf
+    alone_from: float = -math.inf
+
+
+@dataclass
+class MemoryStore:
+    """:ivar down: nobody is answered
+    :ivar led: who leads
+    :ivar lasts: seconds for which a leadership is valid without confirmation
+    :ivar history: who led, in order
+    """
+
+    down: bool = False
+    led: Led | None = None
+    lasts: float = math.inf
+    history: list[str] = field(default_factory=list)
+    known: dict[str, Candidate] = field(default_factory=dict)
+    record: Record | None = None
+    version: int = 0
+    watchers: list[Callable[[], None]] = field(default_factory=list)
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def load(self, cluster: str) -> Stored:
+        self._up()
+        return Stored(self.record, self.version)
+
+    def replace(self, cluster: str, record: Record, expected: int) -> int:
+        self._up()
+        with self.lock:
+            if self.version != expected:
+                raise Conflict(cluster, expected)
+            self.record, self.version = record, expected + 1
+        self._tell()
+        return self.version
+
+    def settings(self, cluster: str) -> StoredSettings:
+        self._up()
+        return StoredSettings()
+
+    def replace_settings(self, cluster: str, document: Mapping[str, Any], expected: int) -> int:
+        raise NotImplementedError
+
+    @contextmanager
+    def lead(
+        self, cluster: str, who: Candidate, lost: Callable[[], None] = lambda: None
+    ) -> Iterator[Led | None]:
+        self._up()
+        with self.lock:
+            self.known[who.name] = who
+            mine = None if self.led else Led(who, lost, time.monotonic() + self.lasts)
+            if mine:
+                self.led = mine
+                self.history.append(who.name)
+        try:
+            yield mine
+        finally:
+            if mine and self.led is mine:
+                self.led = None
+                self._tell()
+
+    def take_away(self) -> None:
+        """As when the store has given it to another."""
+        led, self.led = self.led, None
+        assert led
+        led.until = -math.inf
+        led.lost()
+
+    def leader(self, cluster: str) -> Candidate | None:
+        self._up()
+        return self.led.who if self.led else None
+
+    def candidates(self, cluster: str) -> tuple[Candidate, ...]:
+        self._up()
+        return tuple(self.known.values())
+
+    @contextmanager
+    def watch(self, cluster: str, changed: Callable[[], None]) -> Iterator[None]:
+        self.watchers.append(changed)
+        yield
+        self.watchers.remove(changed)
+
+    def close(self) -> None:
+        pass
+
+    def _up(self) -> None:
+        if self.down:
+            raise Unreachable("the store does not answer")
+
+    def _tell(self) -> None:
+        for each in list(self.watchers):
+            each()
