@@ -87,7 +87,7 @@ class AgentClient:
     async def state(self, since: int | None, wait: float) -> StateReply:
         """The state, as soon as its version is not ``since``, at the latest after ``wait`` seconds.
 
-        :raises Unreachable: no answer, or none that can be understood
+        :raises AgentGone: nobody listens there; :raises Unreachable: no answer, or none that can be understood
         """
         params = {"wait": str(wait)} | ({"since": str(since)} if since is not None else {})
         timeout = httpx.Timeout(wait + GRACE_SECONDS, connect=CONNECT_SECONDS)
@@ -96,7 +96,8 @@ class AgentClient:
             self._understood(response)
             return _STATE.validate_json(response.content)
         except (*FAILURES, ValidationError) as error:
-            raise Unreachable(_why(error)) from None
+            kind = AgentGone if _refused(error) else Unreachable
+            raise kind(_why(error)) from None
 
     async def watch(
         self, since: int | None, wait: float, patience: float, grant: Grant | None

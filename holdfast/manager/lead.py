@@ -234,6 +234,7 @@ class Leader:
         try:
             async with self.deciding:
                 await self._begin()
+                self._observer.lead(True)
                 self._actor = actor
             while True:
                 self._observer.changed.clear()
@@ -248,6 +249,7 @@ class Leader:
         finally:
             self._actor = None
             self._observer.leases.stop()
+            self._observer.lead(False)
             await actor.close()
 
     def _pause(self) -> float:

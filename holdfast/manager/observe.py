@@ -10,16 +10,19 @@ from holdfast.core.view import MemberState, Seen, Sighting, Unseen, View
 from holdfast.errors import HoldfastError
 from holdfast.manager.client import AgentClient, AgentGone
 from holdfast.manager.leases import Leases
+from holdfast.wire import StateReply
 
 RETRY_SECONDS = 0.1
+FOLLOWING_SECONDS = 1.0
+"""How often a manager that does not lead hears something at least: enough to be ready."""
 
 
 class Observer:
     """The manager's eyes on one cluster; whom it watches may change while it runs.
 
     :ivar changed: set whenever anything new was seen
-    :ivar timing: how often agents speak, and after how long a silence they count as unseen
-    :ivar leases: go out with the polls
+    :ivar timing: how often agents speak to a manager that leads, and after how long a silence they count as unseen
+    :ivar leases: go out with the polls of a manager that leads
     """
 
     def __init__(self, leases: Leases | None = None) -> None:
@@ -29,6 +32,7 @@ class Observer:
         self._versions: dict[str, int] = {}
         self._watched: dict[str, tuple[AgentClient, asyncio.Task[None] | None]] = {}
         self._tasks: asyncio.TaskGroup | None = None
+        self._leading = False
         self.changed = asyncio.Event()
 
     def watch(self, name: str, agent: AgentClient) -> None:
@@ -46,6 +50,16 @@ class Observer:
         self._sightings.pop(name, None)
         self._versions.pop(name, None)
         self.changed.set()
+
+    def lead(self, leading: bool) -> None:
+        """Watch as a manager that leads, from this moment on, or as one that follows."""
+        if leading is self._leading:
+            return
+        self._leading = leading
+        for name, (agent, task) in self._watched.items():
+            if task is not None:  # what is under way could take too long
+                task.cancel()
+                self._watched[name] = (agent, self._begin(name, agent))
 
     def view(self) -> View:
         return View(dict(self._sightings), time.monotonic())
@@ -75,12 +89,7 @@ class Observer:
     async def _watch(self, name: str, agent: AgentClient) -> None:
         while True:
             try:
-                reply = await agent.watch(
-                    self._versions.get(name),
-                    self.timing.heartbeat,
-                    self.timing.detection,
-                    self.leases.grant(name),
-                )
+                reply = await self._ask(name, agent)
             except HoldfastError as error:
                 self._lost(name, str(error), isinstance(error, AgentGone))
                 await asyncio.sleep(RETRY_SECONDS)
@@ -91,6 +100,13 @@ class Observer:
                 continue
             self.leases.answered(name, reply.run, reply.clock)
             self.accept(reply.state, reply.version)
+
+    async def _ask(self, name: str, agent: AgentClient) -> StateReply:
+        known = self._versions.get(name)
+        if not self._leading:
+            return await agent.state(known, FOLLOWING_SECONDS)
+        heartbeat, patience = self.timing.heartbeat, self.timing.detection
+        return await agent.watch(known, heartbeat, patience, self.leases.grant(name))
 
     def _lost(self, name: str, reason: str, gone: bool = False) -> None:
         match self._sightings[name]:
