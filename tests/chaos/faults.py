@@ -3,8 +3,8 @@
 Faults come in *lanes*, side by side; within a lane the next one waits until the last is healed. Who is hit is a role,
 such as the primary, which is looked up when it happens. What the configuration claims to survive:
 
-* of the members one is harmed at a time, and the next only when all votes are back (with five voters two at a time);
-* of the etcd nodes fewer than half, and of the managers all but one.
+* of the members one is harmed at a time, and the next only when all votes are back;
+* of the etcd nodes and of the managers one is harmed at a time.
 
 ``beyond`` there are two lanes for members that wait for nothing, and all of something may be hit at once.
 """
