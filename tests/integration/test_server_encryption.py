@@ -251,11 +251,10 @@ def test_accounts_that_need_no_certificate_are_found(
     assert "repl3 may replicate without a certificate" in found.text
 
 
+@pytest.mark.parametrize("flavor", [Flavor.MYSQL], indirect=True, ids=["mysql"])
 def test_a_copy_by_mysqls_clone_goes_by_tls(servers: list[BareServer], files: Files) -> None:
     """The last one here: the server ends with it."""
     primary, _, recipient = servers
-    if primary.flavor is Flavor.MARIADB:
-        pytest.skip("its copies go from agent to agent")
     account = replication(recipient.number)
     recipient.sql("SET GLOBAL super_read_only = 0")
     cloning = Recipient(primary.flavor, recipient.socket, ADMIN)
