@@ -118,7 +118,7 @@ def make_app(leaders: dict[str, Leader], token: str | None, lifespan: Any = None
         place = _leader(name).place
         known = place.leader
         return {
-            "leads": place.leadership is not None,
+            "leads": place.leads,
             "name": known.name if known else "",
             "url": known.url if known else "",
         }

@@ -133,7 +133,7 @@ class Leader:
 
     def refuse_elsewhere(self) -> None:
         """:raises Unreachable: another manager is the one to ask"""
-        if self._leadership is None:
+        if not self.place.leads:
             leads = f"ask {self.place.leader}" if self.place.leader else self._decision.reason
             raise Unreachable(f"this manager does not lead {self.cluster.name}: {leads}")
 
@@ -281,7 +281,7 @@ class Leader:
             return await self._decide(actor)
 
     async def _decide(self, actor: Actor) -> bool:
-        if time.monotonic() >= self.place.until:
+        if not self.place.leads:
             raise Unreachable("this manager leads no more: the store has not confirmed it in time")
         view = self.view()
         self._observer.timing = self.cluster.settings.timing

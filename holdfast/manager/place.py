@@ -48,13 +48,12 @@ class Work(Protocol):
 class Place:
     """:ivar who: this manager
     :ivar leadership: while it leads
-    :ivar leader: who leads, when last asked
     """
 
     def __init__(self, store: Store, cluster: str, who: Candidate) -> None:
         self.who = who
         self.leadership: Leadership | None = None
-        self.leader: Candidate | None = None
+        self._other: Candidate | None = None
         self._store = store
         self._cluster = cluster
         self._news = asyncio.Event()
@@ -65,6 +64,16 @@ class Place:
     def until(self) -> float:
         """The moment up to which this manager leads, by ``time.monotonic()``; in the past when it does not."""
         return self.leadership.until if self.leadership else 0.0
+
+    @property
+    def leads(self) -> bool:
+        """Also right away after this process was stopped for a while."""
+        return time.monotonic() < self.until
+
+    @property
+    def leader(self) -> Candidate | None:
+        """Who leads, when last asked."""
+        return self.who if self.leads else self._other
 
     async def run(self, work: Work) -> None:
         """Lead whenever nobody else does, until cancelled: then the leadership is handed on."""
@@ -77,7 +86,7 @@ class Place:
                 except Fatal:
                     raise
                 except HoldfastError as error:
-                    self.leader = None
+                    self._other = None
                     await work.follow(str(error))
                     pause = ASK_AGAIN_SECONDS
                 with contextlib.suppress(TimeoutError):
@@ -98,12 +107,12 @@ class Place:
                 if not over.is_set() and time.monotonic() < leadership.until:
                     await asyncio.sleep(max(0.0, begun + ASK_AGAIN_SECONDS - time.monotonic()))
             else:
-                self.leader = await asyncio.to_thread(self._store.leader, self._cluster)
+                self._other = await asyncio.to_thread(self._store.leader, self._cluster)
                 await work.follow("")
         return ASK_AGAIN_SECONDS
 
     async def _lead(self, work: Work, leadership: Leadership, over: asyncio.Event) -> None:
-        self.leadership, self.leader = leadership, self.who
+        self.leadership, self._other = leadership, None
         leading = asyncio.create_task(work.lead())
         ends = [
             asyncio.create_task(_ended(leadership, over)),
@@ -121,7 +130,7 @@ class Place:
             for task in (leading, *ends):
                 task.cancel()
             await asyncio.wait([leading, *ends])
-            self.leadership = self.leader = None
+            self.leadership = None
         for task in (leading, *ends):
             if not task.cancelled():
                 task.result()
@@ -147,8 +156,8 @@ class Place:
         """Whether to wait, as the place is free and others are better for it."""
         if not primary_host or primary_host != self.who.host:
             return False
-        self.leader = await asyncio.to_thread(self._store.leader, self._cluster)
-        if self.leader is not None:
+        self._other = await asyncio.to_thread(self._store.leader, self._cluster)
+        if self._other is not None:
             self._free_since = None
             return False
         if not await self._others(primary_host):
