@@ -51,7 +51,7 @@ class MemoryStore:
             if self.version != expected:
                 raise Conflict(cluster, expected)
             self.record, self.version = record, expected + 1
-        self._tell()
+        self.tell()
         return self.version
 
     def settings(self, cluster: str) -> StoredSettings:
@@ -77,7 +77,7 @@ class MemoryStore:
         finally:
             if mine and self.led is mine:
                 self.led = None
-                self._tell()
+                self.tell()
 
     def take_away(self) -> None:
         """As when the store has given it to another."""
@@ -107,6 +107,6 @@ class MemoryStore:
         if self.down:
             raise Unreachable("the store does not answer")
 
-    def _tell(self) -> None:
+    def tell(self) -> None:
         for each in list(self.watchers):
             each()
