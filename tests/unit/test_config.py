@@ -12,6 +12,8 @@ import yaml
 from holdfast.config.load import agent_config, manager_config
 from holdfast.errors import BadInput
 from holdfast.manager.configure import Given
+from holdfast.manager.daemon import candidate
+from holdfast.store.base import Candidate
 
 
 @pytest.fixture
@@ -186,3 +188,65 @@ def test_what_is_no_mapping(tmp_path: Path, text: str, message: str) -> None:
 def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="--config: cannot read"):
         agent_config(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(
+    ("store", "message"),
+    [
+        (5, "store: "),
+        ({}, "store: must be the path of a SQLite file, or a mapping with endpoints"),
+        ({"endpoints": ["etcd1:2379"]}, "store.endpoints.0: must start with http"),
+        (
+            {"endpoint": ["http://etcd1:2379"]},
+            "store.endpoint: unknown key; did you mean endpoints",
+        ),
+        ({"endpoints": ["http://u:p@etcd1:2379"]}, "user and password are keys of their own"),
+        ({"endpoints": ["http://e:2379"], "path": "/tmp/x"}, "store: must be the path of"),
+        ({"endpoints": ["http://e:2379"], "prefix": "holdfast"}, "store.prefix: "),
+        ({"endpoints": ["http://e:2379"], "user": "u"}, "user and password_file go together"),
+        ({"endpoints": ["http://e:2379"], "tls": {"ca": "/ca"}}, "store: endpoints: tls is set"),
+        (
+            {"endpoints": ["https://e:2379"], "tls": {"ca": "/ca", "cert": "/c"}},
+            "store.tls: cert and key go together",
+        ),
+        (
+            {"endpoints": ["http://e:2379"], "user": "u", "password_file": "/nowhere/p"},
+            "store.password_file: cannot read /nowhere/p",
+        ),
+    ],
+)
+def test_a_store_that_is_not_well_described(
+    tmp_path: Path, manager: dict[str, Any], store: object, message: str
+) -> None:
+    manager["store"] = store
+    assert message in error(manager_config, tmp_path, manager)
+
+
+def test_managers_over_etcd_know_who_they_are(tmp_path: Path, manager: dict[str, Any]) -> None:
+    (tmp_path / "password").write_text("s3cret\n")
+    manager |= {
+        "name": "b",
+        "url": "http://db2:7400/",
+        "store": {
+            "endpoints": ["https://etcd1:2379", "https://etcd2:2379/"],
+            "tls": {"ca": "/ca.pem"},
+            "user": "holdfast",
+            "password_file": str(tmp_path / "password"),
+        },
+    }
+    path = tmp_path / "file.yaml"
+    path.write_text(yaml.safe_dump(manager))
+    config = manager_config(path)
+    assert config.store.endpoints == ("https://etcd1:2379", "https://etcd2:2379")
+    assert config.store.prefix == "/holdfast/"
+    assert candidate(config) == Candidate("b", "http://db2:7400", "db2")
+
+
+def test_a_manager_that_says_nothing_of_itself_is_known_by_where_it_listens(
+    tmp_path: Path, manager: dict[str, Any]
+) -> None:
+    path = tmp_path / "file.yaml"
+    path.write_text(yaml.safe_dump(manager))
+    who = candidate(manager_config(path))
+    assert (who.url, who.host) == ("http://127.0.0.1:7400", "127.0.0.1")
+    assert who.name.endswith(":7400")
