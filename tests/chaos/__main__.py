@@ -44,6 +44,7 @@ def main() -> int:
             options.members,
             options.managers,
             settings={"failovers_per_hour": 0, **settings},
+            gate=not options.no_gate,
             say=on_stderr,
         )
         lab.up()
@@ -157,6 +158,7 @@ def _options() -> argparse.Namespace:
     add("--writers", type=int, default=6)
     add("--readers", type=int, default=5, help="of each habit")
     add("--pause", type=float, default=0.06, help="seconds between a writer's writes, at most")
+    add("--no-gate", action="store_true", help="agents have the kernel close no port")
     add("--set", action="append", type=_pair, default=[], metavar="KEY=VALUE")
     add("--out", type=Path, help="write the report here")
     return parser.parse_args()
