@@ -8,10 +8,12 @@ from typing import Any
 
 import pytest
 
+from holdfast.config.schema import LeaseConfig, ManagerConfig
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, Refused
 from holdfast.sandbox.lab import tools
 from holdfast.sandbox.lab.faults import Link, read_links, ruleset, write_links
+from holdfast.sandbox.lab.files import agent_extras, manager_settings
 from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.plan import Plan, new_plan, read_saved, write_saved
 
@@ -29,6 +31,21 @@ def test_every_host_has_an_address_of_its_own(plan: Plan) -> None:
     )  # fmt: skip
     addresses = {plan.address(host) for host in plan.hosts} | {plan.bridge_address}
     assert len(addresses) == len(plan.hosts) + 1
+
+
+def test_managers_and_agents_accept_what_a_lab_writes(plan: Plan, tmp_path: Path) -> None:
+    managers = [ManagerConfig.model_validate(manager_settings(plan, m)) for m in plan.managers]
+    assert [each.name for each in managers] == list(plan.managers)
+    assert managers[0].store.endpoints == tuple(
+        f"http://{plan.address(node)}:2379" for node in plan.etcds
+    )
+    assert [(m.host, m.port) for m in managers[0].clusters[0].members] == [
+        (each.host, each.port) for each in plan.members
+    ]
+    alone = new_plan(tmp_path / "alone", Flavor.MYSQL, 1, 1, None, None, False)
+    assert ManagerConfig.model_validate(manager_settings(alone, "manager1")).store.path
+    LeaseConfig.model_validate(agent_extras(plan)["lease"])
+    assert "lease" not in agent_extras(alone)
 
 
 def test_one_manager_keeps_its_record_without_etcd(tmp_path: Path) -> None:

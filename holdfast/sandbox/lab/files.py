@@ -8,7 +8,6 @@ from typing import Any
 
 import yaml
 
-from holdfast.config.schema import AgentConfig
 from holdfast.config.settings import nested
 from holdfast.sandbox import trees
 from holdfast.sandbox.accounts import Accounts
@@ -17,7 +16,6 @@ from holdfast.sandbox.lab.disks import Disks
 from holdfast.sandbox.lab.plan import ETCD_PORT, MANAGER_PORT, Plan
 from holdfast.sandbox.spec import CLUSTER, MemberSpec
 from holdfast.sandbox.template import copy_template, make_template
-from holdfast.sandbox.trees import ServerTree
 
 
 def write_files(plan: Plan, accounts: Accounts, disks: Disks) -> None:
@@ -41,7 +39,7 @@ def write_files(plan: Plan, accounts: Accounts, disks: Disks) -> None:
 
     def furnish(member: MemberSpec) -> None:
         disks.make(member.name)
-        write_member(plan, member, tree, accounts, agent_extras(plan, tree))
+        write_member(plan, member, tree, accounts, agent_extras(plan))
         if not member.datadir.exists():
             copy_template(template, member.datadir)
 
@@ -49,10 +47,10 @@ def write_files(plan: Plan, accounts: Accounts, disks: Disks) -> None:
         list(pool.map(furnish, plan.members))
 
 
-def agent_extras(plan: Plan, tree: ServerTree) -> dict[str, Any]:
+def agent_extras(plan: Plan) -> dict[str, Any]:
     """What an agent's file says only here."""
     found: dict[str, Any] = {"insecure_token": True}
-    if plan.gate and "lease" in AgentConfig.model_fields:
+    if plan.gate:
         found["lease"] = {"gate": "nftables", "nft_command": list(trees.companion("nft"))}
     return found
 
