@@ -38,6 +38,7 @@ from holdfast.agent.lease import Keeper
 from holdfast.agent.lease_api import add_lease
 from holdfast.agent.observe import Observer
 from holdfast.agent.peers import Peers
+from holdfast.agent.probing import Prober
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.term import TermFile
 from holdfast.agent.vouching import Vouching
@@ -54,6 +55,7 @@ from holdfast.server.base import Server
 from holdfast.server.digest import Digester
 from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer
+from holdfast.server.probe import Probe
 from holdfast.server.process import ServerProcess, kernel_boot_id
 from holdfast.server.rewind import Rewinder
 from holdfast.serving import HttpServer, listening
@@ -173,6 +175,9 @@ class Agent:
             observer.look,
         )
         observer.on_down = cloning.publish
+        prober = Prober(
+            Probe(own.flavor, own.socket, admin), self.board, own.binlog_index.absolute().parent
+        )
         digester = Digester(own.flavor, own.socket, admin)
         comparing = Comparing(
             jobs,
@@ -238,11 +243,13 @@ class Agent:
                 guard.start()
             keeper.start()
             observer.start()
+            prober.start()
             lane.start()
             yield
             self.stop()
             await asyncio.to_thread(jobs.wait, STOP_SECONDS)
             await asyncio.to_thread(observer.stop)
+            await asyncio.to_thread(prober.stop, 1.0)
             for part in (keeper, *guards):
                 await asyncio.to_thread(part.join, 1.0)
             await asyncio.to_thread(self._clerk.stop, 1.0)

@@ -155,7 +155,7 @@ class Duties:
                 self._prove(term, serial, deadline, steps)
                 self._keeper.proved()
             case Fence():
-                self._watch.kill_and_wait(f"fenced by term {term}", deadline.left)
+                self._watch.fence(f"fenced by term {term}", deadline.left)
                 steps.done("server killed")
             case Cut():
                 self._cut(term, command, deadline, steps)
@@ -327,6 +327,7 @@ class Duties:
     def _cut(self, term: int, command: Cut, deadline: Deadline, steps: Steps) -> None:
         if self._watch.look() is not None:
             raise Refused("the server is running: its binlog can be cut only before it starts")
+        self._watch.refuse_while_dying()
         reason = self._marker.verdict()
         if reason:
             tail = Tail(TailVerdict.UNSAFE, term, reason=reason)

@@ -21,6 +21,7 @@ from holdfast.core.view import MemberState, Replication, ServerStatus
 from holdfast.errors import HoldfastError, Unreachable
 from holdfast.log import say
 from holdfast.server.base import Crowded, Deadline, Observation, Server
+from holdfast.server.process import Running
 
 EVERY_SECONDS = (0.05, 0.25)
 """The least and the most time between two looks at a server that is up."""
@@ -95,8 +96,8 @@ class Observer:
             self._asked_at = self._asked_at or begun
             try:
                 if state.server is not ServerStatus.UP:
-                    self._server.ping(Deadline(OBSERVE_SECONDS))
-                found = self._server.observe(Deadline(OBSERVE_SECONDS))
+                    self._server.ping(self._deadline(running))
+                found = self._server.observe(self._deadline(running))
             except HoldfastError as error:
                 raise self._unanswered(running.incarnation, error) from error
             self._answered_at, self._asked_at = time.monotonic(), None
@@ -112,6 +113,10 @@ class Observer:
             )
         if state.server is not ServerStatus.UP:
             say(logger, "the server is up", version=found.version)
+
+    def _deadline(self, running: Running) -> Deadline:
+        """A dying server's connections stay open: nothing but this ends the wait for it."""
+        return Deadline(OBSERVE_SECONDS, lambda: self._watch.current() is not running)
 
     def appeared(self) -> None:
         """A run of the server begins; its silence is counted from here."""

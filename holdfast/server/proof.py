@@ -1,6 +1,14 @@
-"""The table whose rows prove that what came before them was acknowledged."""
+"""The tables of our own: one whose rows prove that what came before them was acknowledged, one that is written to in
+order to see whether that is possible."""
 
 from __future__ import annotations
+
+PROBE_TABLE = (
+    "CREATE DATABASE IF NOT EXISTS holdfast",
+    "CREATE TABLE IF NOT EXISTS holdfast.probe ("
+    "id smallint unsigned NOT NULL PRIMARY KEY, "
+    "at timestamp(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)) ENGINE=InnoDB",
+)
 
 PROOF_SCHEMA = (
     "CREATE DATABASE IF NOT EXISTS holdfast",
@@ -9,6 +17,7 @@ PROOF_SCHEMA = (
     "term bigint unsigned NOT NULL, "
     "serial bigint unsigned NOT NULL, "
     "at timestamp(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)) ENGINE=InnoDB",
+    PROBE_TABLE[-1],
 )
 """Made at the first proof where it is missing; better made with the data directory: MariaDB cannot roll
 DDL back, should the first proof be left pending by a crash."""
