@@ -233,10 +233,6 @@ class StoreConfig(StrictModel):
         if bool(self.user) != (self.password_file is not None):
             raise ValueError("user and password_file go together")
         for url in self.endpoints:
-            if "@" in url:
-                raise ValueError(
-                    "endpoints: user and password are keys of their own, not in the URL"
-                )
             if self.tls is not None and not url.startswith("https://"):
                 raise ValueError(f"endpoints: tls is set: {url} must be https://…")
         return self

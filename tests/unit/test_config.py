@@ -200,7 +200,10 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
             {"endpoint": ["http://etcd1:2379"]},
             "store.endpoint: unknown key; did you mean endpoints",
         ),
-        ({"endpoints": ["http://u:p@etcd1:2379"]}, "user and password are keys of their own"),
+        (
+            {"endpoints": ["http://u:p@etcd1:2379"]},
+            "store.endpoints.0: must hold no user and no password",
+        ),
         ({"endpoints": ["http://e:2379"], "path": "/tmp/x"}, "store: must be the path of"),
         ({"endpoints": ["http://e:2379"], "prefix": "holdfast"}, "store.prefix: "),
         ({"endpoints": ["http://e:2379"], "user": "u"}, "user and password_file go together"),
