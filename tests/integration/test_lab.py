@@ -29,7 +29,7 @@ PORT = 5000
 SO_RCVBUFFORCE = 33
 """Of Linux: root's, beyond the machine's limit."""
 MANAGERS = 3
-SECONDS = 10.0
+SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
@@ -497,8 +497,9 @@ def test_a_lab_whose_making_was_killed_is_taken_down(lab: Lab, tmp_path: Path, d
     finally:
         making.kill()
         making.wait()
-    plan = read_saved(folder)
-    assert holdfast("down", "--remove", "--dir", str(folder)).returncode == 0
+        plan = read_saved(folder)
+        taken = holdfast("down", "--remove", "--dir", str(folder))
+    assert taken.returncode == 0, taken.stderr
     assert left_of(plan) == []
     assert not saved_path(folder).exists()
     assert not folder.exists()

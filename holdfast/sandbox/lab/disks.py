@@ -7,6 +7,7 @@ it, so that a full disk is full for all of them. The agent's own log is not, as 
 from __future__ import annotations
 
 import os
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,6 +18,8 @@ from holdfast.sandbox.lab.tools import attempt, run
 IMAGE_BYTES = 8 << 30
 """The file takes what is used of it."""
 FILLER = ".filler"
+BUSY_SECONDS = 20.0
+"""For as long a copy that fills a new disk can go on, once its maker was killed."""
 _LEAST_BYTES = 4096
 
 
@@ -55,12 +58,17 @@ class Disks:
         return os.path.ismount(self.folder(host))
 
     def remove(self, host: str) -> None:
-        """Unmount it. Who works on it must have ended, and it must go.
+        """Unmount it. The host's processes must have ended, and it must go.
 
         :raises Refused: somebody else is still at work on it
         """
+        end = time.monotonic() + BUSY_SECONDS
         while self.mounted(host):
-            run(["umount", str(self.folder(host))])
+            done = attempt(["umount", str(self.folder(host))])
+            if done.returncode and time.monotonic() > end:
+                raise Refused(f"the disk of {host} cannot be unmounted: {done.stderr.strip()}")
+            if done.returncode:
+                time.sleep(0.05)
 
     # -- faults -----------------------------------------------------------------------------------
 

@@ -11,9 +11,13 @@ from holdfast.errors import BadInput, DeadlinePassed, Refused
 from holdfast.sandbox import trees
 
 STEP_SECONDS = 20.0
+WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
+"""Before a program that makes something: were this process killed, it must not go on making behind the back of whoever
+clears up."""
 NEEDED = {
     "ip": "iproute2",
     "nsenter": "util-linux",
+    "setpriv": "util-linux",
     "mount": "mount",
     "mkfs.ext4": "e2fsprogs",
     "fsfreeze": "util-linux",
@@ -53,7 +57,7 @@ def attempt(
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     try:
         return subprocess.run(
-            argv,
+            [*WITH_US, *argv],
             input=given,
             capture_output=True,
             text=True,
