@@ -186,10 +186,19 @@ class Session:
             lease = self._lease
             if cluster not in self._announced:
                 key = self._keys.of(cluster, f"managers/{who.name}")
+                self._refuse_namesake(key, who, lease)
                 body = put(key, json.dumps(asdict(who)), lease)
                 self._with_lease(txn([], [{"request_put": body}]))
                 self._announced.add(cluster)
         return lease
+
+    def _refuse_namesake(self, key: str, who: Candidate, lease: int) -> None:
+        """Two of one name would each take the other for itself. (One that was started anew has the same URL.)"""
+        for found in kvs(self._gateway.ask("kv/range", get(key))):
+            if found.lease != lease and json.dumps(who.url) not in found.value:
+                raise Refused(
+                    f"another manager is named {who.name}, too: give each a name of its own ({found.value})"
+                )
 
     def _grant(self) -> None:
         sent = time.monotonic()

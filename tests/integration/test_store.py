@@ -326,6 +326,20 @@ def test_a_leader_of_another_version_has_a_name_all_the_same(node: real.EtcdClus
             assert led is None
 
 
+def test_two_managers_of_one_name_do_not_take_each_other_for_themselves(
+    node: real.EtcdCluster,
+) -> None:
+    where = node.fresh()
+    with closing(EtcdStore(where)) as store, closing(EtcdStore(where)) as namesake:
+        with store.lead("c", A):
+            pass
+        twin = replace(A, url="http://elsewhere:7400")
+        with pytest.raises(Refused, match="another manager is named a, too"):
+            namesake.lead("c", twin).__enter__()
+        with namesake.lead("c", A) as again:
+            assert again, "it was started anew"
+
+
 def raw(where: Etcd, method: str, body: dict[str, object]) -> None:
     with closing(Gateway(where)) as gateway:
         gateway.ask(method, body)
