@@ -12,10 +12,15 @@ agent asks for one at the position up to which the receiver has read, and ends i
 
 from __future__ import annotations
 
+import errno
+import os
+import select
+import socket
 import struct
+import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pymysql
@@ -30,7 +35,12 @@ from holdfast.server.base import Deadline, Source
 PATIENCE_SECONDS = 0.5
 """How long to go on while commits wait that this replica alone cannot release."""
 
+ANSWER_SECONDS = 2.0
+"""How long a source may take for one answer."""
+
 AGAIN_SECONDS = 0.02
+POLL_SECONDS = 0.02
+"""How often a wait for the source asks whether it has been called off."""
 
 LARGEST_POSITION = 2**32 - 1
 """The protocol has four bytes for it; a file beyond that ends in one huge transaction."""
@@ -59,6 +69,7 @@ if TYPE_CHECKING:
     class _PyMySQL(pymysql.connections.Connection[pymysql.cursors.Cursor]):
         """What PyMySQL's type stubs leave out."""
 
+        def connect(self, sock: socket.socket | None = None) -> None: ...
         def _execute_command(self, command: int, sql: bytes) -> None: ...
         def _read_packet(self, packet_type: type[MysqlPacket] = ...) -> MysqlPacket: ...
         def _force_close(self) -> None: ...
@@ -84,6 +95,8 @@ def acknowledge(
     what = f"acknowledging to {source.host}:{source.port} what was received"
     patience = Deadline(min(PATIENCE_SECONDS, deadline.left))
     before: int | None = None
+    if position() is None:
+        return  # a source that its receiver cannot reach is not to be waited for here either
     try:
         with _connected(source, deadline) as wire:
             while (reached := position()) is not None:
@@ -104,23 +117,73 @@ def acknowledge(
 
 @contextmanager
 def _connected(source: Source, deadline: Deadline) -> Iterator[_PyMySQL]:
-    seconds = max(deadline.left, 0.001)
+    seconds = max(min(deadline.left, ANSWER_SECONDS), 0.001)
     wire = _PyMySQL(
         host=source.host,
         port=source.port,
         user=source.account.user,
         password=source.account.password,
-        connect_timeout=max(1, round(seconds)),
+        connect_timeout=seconds,
         read_timeout=seconds,
         write_timeout=seconds,
         defer_connect=True,
         ssl=encryption.context(source.account),
     )
+    with _ended_when_called_off(_open(source, deadline), deadline) as made:
+        try:
+            wire.connect(made)
+            yield wire
+        finally:
+            wire._force_close()
+
+
+def _open(source: Source, deadline: Deadline) -> socket.socket:
+    """A connection to the first of its addresses that takes one."""
+    patience = Deadline(min(ANSWER_SECONDS, deadline.left), deadline.cancelled)
+    failed: OSError = TimeoutError(f"{source.host} does not answer")
+    for family, kind, _, _, address in socket.getaddrinfo(
+        source.host, source.port, type=socket.SOCK_STREAM
+    ):
+        made = socket.socket(family, kind)
+        made.setblocking(False)
+        begun = made.connect_ex(address)
+        poll = select.poll()
+        poll.register(made, select.POLLOUT)
+        while begun == errno.EINPROGRESS and not poll.poll(1000 * POLL_SECONDS):
+            if patience.cancelled() or not patience.left:
+                made.close()
+                patience.check(f"connecting to {source.host}:{source.port}")
+        code = made.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) or begun
+        if code in (0, errno.EINPROGRESS):
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            made.setblocking(True)
+            return made
+        made.close()
+        failed = OSError(code, os.strerror(code))
+    raise failed
+
+
+@contextmanager
+def _ended_when_called_off(made: socket.socket, deadline: Deadline) -> Iterator[socket.socket]:
+    """A source that was frozen must not hold up the promise that calls this off."""
+    over = threading.Event()
+    mine = made.dup()  # the number of a socket that was closed may be another's
+
+    def watch() -> None:
+        while not over.wait(POLL_SECONDS):
+            if deadline.cancelled():
+                with suppress(OSError):
+                    mine.shutdown(socket.SHUT_RDWR)
+                return
+
+    watcher = threading.Thread(target=watch, name="called off", daemon=True)
+    watcher.start()
     try:
-        wire.connect()
-        yield wire
+        yield made
     finally:
-        wire._force_close()
+        over.set()
+        watcher.join()
+        mine.close()
 
 
 def _progress(wire: _PyMySQL, flavor: Flavor) -> tuple[int, int]:
