@@ -92,7 +92,7 @@ def _chaos(lab: Lab, folder: Path, options: argparse.Namespace) -> bool:
         "good": good,
         **report.of_all(epochs),
     }
-    print(json.dumps(summary, indent=1), flush=True)
+    print(json.dumps(summary), flush=True)
     out = options.out or folder / "report.json"
     out.write_text(json.dumps({**summary, "each": epochs}, indent=1) + "\n")
     return good
