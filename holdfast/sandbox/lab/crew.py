@@ -9,6 +9,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from holdfast.sandbox.daemons import ended, tail
 from holdfast.sandbox.lab.cells import Cells
 from holdfast.sandbox.lab.plan import ETCD_PEER_PORT, ETCD_PORT, Plan
 
+START_SECONDS = 5.0
 TERM_SECONDS = 8.0
 KILL_SECONDS = 5.0
 
@@ -55,7 +57,10 @@ class Crew:
         return own[0] if own else None
 
     def start(self, host: str) -> None:
-        """:raises Refused: it runs"""
+        """Returns once it is on the host, where it can be frozen and killed.
+
+        :raises Refused: it runs
+        """
         if self.pid(host) is not None:
             raise Refused(f"the daemon of {host} is running")
         job = self._job(host)
@@ -69,6 +74,9 @@ class Crew:
                 start_new_session=True,
             )
         self._children[child.pid] = child
+        end = time.monotonic() + START_SECONDS
+        while self.pid(host) is None and child.pid in self._children and time.monotonic() < end:
+            time.sleep(0.002)
 
     def kill(self, host: str) -> None:
         """:raises Refused: it does not run"""
