@@ -16,6 +16,7 @@ import pytest
 
 from holdfast.core.commands import Drain, Fence, Promise, Start
 from holdfast.core.view import ServerStatus
+from holdfast.server.base import Crowded, Deadline, Observation
 from tests.unit.agent_world import World
 
 
@@ -241,3 +242,23 @@ def test_a_fence_needs_no_server(world: World) -> None:
 
 def changed(world: World, **fields: Any) -> Any:
     return replace(world.server.now, **fields)
+
+
+def test_a_server_that_takes_no_more_connections_is_not_silent(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(world)
+
+    def refuse(deadline: Deadline) -> Observation:
+        raise Crowded("sock: Too many connections")
+
+    monkeypatch.setattr(world.server, "observe", refuse)
+    world.until(lambda state: "takes no more connections" in state.reason)
+    for _ in range(60):
+        state = world.state().state
+        assert state.up
+        assert state.silent_seconds == 0
+        time.sleep(0.02)
+    assert state.received == "0-1-10", "what was known of it stays"
+    monkeypatch.undo()
+    world.until(lambda state: state.reason == "")
