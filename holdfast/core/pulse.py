@@ -69,8 +69,8 @@ def _felt(
         return replace(before, since=since, until=at, reason="its server does not answer")
     if state.replication.receiver is not Receiver.ON:
         return replace(before, until=at, reason="its receiver is not connected")
-    if primary is None or not _owes(state, primary, before.mark):
-        return well
+    if primary is None or primary.stuck_seconds or not _owes(state, primary, before.mark):
+        return well  # a primary that cannot even write its binlog sends nothing
     return replace(before, until=at, reason="it does not receive what the primary commits")
 
 

@@ -150,3 +150,10 @@ def test_what_another_primary_had_is_not_asked_for(flavor: Flavor) -> None:
     looks.at(1.0, server("p", flavor, 90), server("x", flavor, 10))
     after = server("p", flavor, 10, incarnation="p.2")
     assert looks.at(9.0, after, server("x", flavor, 10)) is None
+
+
+def test_what_a_primary_cannot_write_is_owed_by_nobody(flavor: Flavor) -> None:
+    looks = Looks()
+    for second in range(1, 10):
+        stuck = server("p", flavor, second, stuck_seconds=second)
+        assert looks.at(second, stuck, server("x", flavor, 1)) is None
