@@ -123,6 +123,12 @@ def end(process: subprocess.Popen[bytes]) -> None:
     process.stdout.close()
 
 
+def stopped(pid: int) -> bool:
+    """Whether each of its threads has stopped: one that is told so first has to tell the others."""
+    stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
+
+
 def ask(client: socket.socket) -> bool:
     try:
         client.sendall(b"question")
@@ -247,6 +253,8 @@ def test_a_host_that_is_thawed_too_late_answers_nothing(host: Host, agent: tuple
         frozen = (*agent, host.server.pid)
         for pid in frozen:
             os.kill(pid, signal.SIGSTOP)
+        while not all(map(stopped, frozen)):
+            time.sleep(0.01)
         client.sendall(b"question")
         time.sleep(2 * LEASE)
         # the server first: as unlucky as it can be
