@@ -22,7 +22,8 @@ class Primary(Enum):
 
     LOST: its agent does not answer, and so many voters hear nothing from its server that without them it
     could not go on. FROZEN: its agent answers, its server answers neither the agent nor that many voters. STUCK: it
-    answers, and a small write on it does not come through. ISOLATED: agent and server are well, and so many voters
+    answers, and a small write on it does not come through; or it does not answer its agent, and its voters hear
+    that it lives, and receive nothing. ISOLATED: agent and server are well, and so many voters
     have heard nothing from it for so long that no write can be acknowledged.
     """
 
@@ -110,6 +111,11 @@ def _silent(cluster: Cluster, record: Record, view: View, state: MemberState) ->
     hearing, deaf, _ = _heard(cluster, record, view)
     if revoked(electorate(cluster, record), deaf):
         return Diagnosis(Primary.FROZEN, f"{silence}, and {', '.join(deaf)} hears nothing from it")
+    patience = cluster.settings.write_patience
+    idle = [name for name in hearing if view.quiet.get(name, 0.0) >= patience]
+    if state.silent_seconds >= patience and revoked(electorate(cluster, record), [*deaf, *idle]):
+        # its disk is full, for instance: its threads that only send heartbeats live on
+        return Diagnosis(Primary.STUCK, f"{silence}, and {', '.join(idle)} receives nothing new")
     heard = f", and {', '.join(hearing)} hears it" if hearing else ""
     return Diagnosis(Primary.WELL, f"{silence}{heard}")
 

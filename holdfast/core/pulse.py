@@ -54,6 +54,27 @@ def lapses(pulses: Mapping[str, Pulse]) -> dict[str, Lapse]:
     }
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far a member has received, and since when it is no further (the manager's clock, seconds)."""
+
+    received: str
+    since: float
+
+
+def reached(before: Mapping[str, Reach], view: View) -> dict[str, Reach]:
+    """To be asked at every look. Who cannot be seen has nothing that is known."""
+    now = {
+        name: Reach(state.received, view.now)
+        for name in view.members
+        if (state := view.state(name)) and state.up
+    }
+    return {
+        name: known if (known := before.get(name)) and known.received == each.received else each
+        for name, each in now.items()
+    }
+
+
 def _felt(
     before: Pulse, fresh: Pulse, primary: MemberState | None, sighting: Sighting, now: float
 ) -> Pulse:

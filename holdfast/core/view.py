@@ -267,6 +267,7 @@ class Lapse:
 class View:
     """All that the manager knows of the members at the moment ``now`` (its monotonic clock, seconds).
 
+    :ivar quiet: for how many seconds each member has received nothing new
     :ivar leases: the moment at which each member's lease, if ever it was granted one, is surely over
     :ivar date: seconds since 1970
     """
@@ -274,6 +275,7 @@ class View:
     members: Mapping[str, Sighting]
     now: float
     lapses: Mapping[str, Lapse] = field(default_factory=dict)
+    quiet: Mapping[str, float] = field(default_factory=dict)
     leases: Mapping[str, float] = field(default_factory=dict)
     date: float = 0.0
 

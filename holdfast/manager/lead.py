@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -15,7 +16,7 @@ from holdfast.core.commands import Restart
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import GONE, diagnose
-from holdfast.core.pulse import Pulse, felt, lapses
+from holdfast.core.pulse import Pulse, Reach, felt, lapses, reached
 from holdfast.core.record import Record
 from holdfast.core.restart import CLOSING
 from holdfast.core.status import Status, status
@@ -69,6 +70,7 @@ class Leader:
         self._version = 0
         self._decision = Decision(f"this manager does not lead {given.name} yet")
         self._pulses: dict[str, Pulse] = {}
+        self._reaches: dict[str, Reach] = {}
         self._estimates = Estimates()
         self._degraded = False
         self._alarmed = False
@@ -93,7 +95,9 @@ class Leader:
         if self._record is None:
             return view
         self._pulses = felt(self._pulses, self._record.primary, view)
-        return replace(view, lapses=lapses(self._pulses))
+        self._reaches = reached(self._reaches, view)
+        quiet = {name: view.now - each.since for name, each in self._reaches.items()}
+        return replace(view, lapses=lapses(self._pulses), quiet=quiet)
 
     def status(self) -> Status:
         """Decided anew, so that what it says of the whole fits what it says of the members."""
@@ -333,7 +337,7 @@ class Leader:
     def _note(self, decision: Decision, view: View) -> None:
         if decision.well and not self._decision.well:
             self.events.add(EventKind.WHOLE, decision.reason)
-        elif decision.reason != self._decision.reason and not decision.steps:
+        elif _lasting(decision.reason) != _lasting(self._decision.reason) and not decision.steps:
             if self._unseen(view) and not self._alarmed:
                 self.events.add(EventKind.ALARM, decision.reason)
             else:
@@ -366,3 +370,8 @@ class Leader:
         if reason != self._decision.reason:
             say(logger, reason, logging.WARNING, cluster=self.cluster.name)
         self._decision = Decision(reason)
+
+
+def _lasting(reason: str) -> str:
+    """Without how long it has been so: that is no news."""
+    return re.sub(r"\d+(\.\d+)? s\b", "", reason)

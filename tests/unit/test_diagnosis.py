@@ -120,6 +120,17 @@ class TestFrozen:
         slow = primary(silent_seconds=60.0)
         assert found(slow, hears("m2"), hears("m3", SILENT)) is Primary.WELL
 
+    def test_nor_is_one_whose_replicas_receive_nothing_for_a_moment(self) -> None:
+        seen = view(primary(silent_seconds=60.0), hears("m2"), hears("m3"))
+        soon = replace(seen, quiet={"m2": 4.9, "m3": 60.0})
+        assert diagnose(CLUSTER, RECORD, soon).primary is Primary.WELL
+
+    def test_one_that_sends_heartbeats_and_nothing_else_is_stuck(self) -> None:
+        seen = view(primary(silent_seconds=5.0), hears("m2"), hears("m3"))
+        stuck = diagnose(CLUSTER, RECORD, replace(seen, quiet={"m2": 5.0, "m3": 5.0}))
+        assert stuck.primary is Primary.STUCK
+        assert "m2, m3 receives nothing new" in stuck.reason
+
     def test_one_in_crash_recovery_is_starting(self) -> None:
         starting = primary(server=ServerStatus.STARTING, incarnation="b", silent_seconds=60.0)
         assert found(starting, hears("m2", SILENT), hears("m3", SILENT)) is Primary.RESTARTED
