@@ -15,6 +15,7 @@ from holdfast.core.commands import (
     Rewind,
     SetAcks,
     Start,
+    Unbar,
 )
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
@@ -189,6 +190,20 @@ def test_while_it_opens_servers_that_are_down_wait() -> None:
     )
     decision = decided(alone, view(down("m1"), ("m2", unseen("m2")), named))
     assert Send("m1", Cut("m3", f"0-1-9,0-3-{2**63 - 2}")) in decision.steps
+
+
+def test_whom_it_barred_when_it_was_primary_before_is_let_in_before_it_opens() -> None:
+    """Opening waits for its voters, and the agent does nothing else meanwhile."""
+    opening = replace(
+        RECORD,
+        primary="m3",
+        configurations=(Configuration(frozenset({("m2", "a"), ("m3", "a")}), 1),),
+        transition=Transition(Kind.FAILOVER, Step.OPEN, "m1"),
+    )
+    named = replica("m3", replication=Replication(), barred=("repl_m2",))
+    decision = decided(opening, view(down("m1"), replica("m2"), named))
+    assert Send("m3", Unbar("repl_m2")) in decision.steps
+    assert not any(isinstance(s, Send) and isinstance(s.command, Promote) for s in decision.steps)
 
 
 def test_a_server_that_is_down_is_checked_cut_and_started_but_not_when_that_is_unsafe() -> None:
