@@ -20,6 +20,8 @@ ENDING_EVERY_SECONDS = 0.05
 DYING_SECONDS = 0.1
 """A server that was killed has ended within this time, as a rule; then it is looked whether it hangs."""
 DYING_EVERY_SECONDS = 0.02
+TAKEN_DOWN_SECONDS = 3.0
+"""So long the end of a process that is dying is waited for where another one is to be started."""
 
 logger = logging.getLogger(__name__)
 
@@ -72,21 +74,27 @@ class Watch:
 
     def start(self) -> Running:
         """:raises Refused: when it is running already, or cannot be started"""
+        self.refuse_while_dying()
         with self._lock:
             if self.current() is not None:
                 raise Refused("the server is running already")
-            self.refuse_while_dying()
             running = self._started = self.process.start()
             self._appeared(running)
             return running
 
     def refuse_while_dying(self) -> None:
-        """:raises Refused: a former run still holds the data, and the kernel may write what it has begun to write"""
-        if (dying := self._hanging()) is not None:
+        """Wait for a moment until a former run is gone: to take a large server down takes the kernel a second.
+
+        :raises Refused: it still holds the data, and the kernel may write what it has begun to write
+        """
+        dying = self._hanging()
+        if dying is not None and not dying.wait(TAKEN_DOWN_SECONDS):
             raise Refused(
                 f"the server was killed and cannot end (pid {dying.pid}): it waits for a disk that does not "
                 "answer, and holds its data: mend the disk, or restart the host"
             )
+        if dying is not None:
+            self._ended(dying)
 
     def kill(self, because: str) -> None:
         """Try to SIGKILL the present run; does not wait, and raises nothing."""
@@ -208,7 +216,9 @@ class Watch:
                 return
             self._running, self._dying = None, running
             reason = self._killed_because or "the server was killed"
-            reason += "; it waits in the kernel for a disk that does not answer, and cannot end"
+            reason += (
+                "; the kernel has not taken it down yet: where that lasts, its disk does not answer"
+            )
             self._gone(ServerStatus.DYING, reason)
         say(logger, reason, logging.WARNING, pid=running.pid)
 
