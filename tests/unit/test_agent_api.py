@@ -184,7 +184,9 @@ def test_silence_is_told_in_short_steps_and_ends_with_an_answer(world: World) ->
         told.append(world.state(since=told[-1].version, wait=20))
     silent = [each.state.silent_seconds for each in told if each.state.silent_seconds]
     assert 0.3 <= silent[0] < 0.8
-    assert {each // 0.25 for each in silent} >= {2, 3, 4, 5}, "nobody may miss the moment at which it is too long"
+    assert {each // 0.25 for each in silent} >= {2, 3, 4, 5}, (
+        "nobody may miss the moment at which it is too long"
+    )
     assert time.monotonic() - begun < 3
     assert told[-1].state.up
     world.server.hangs = False
