@@ -104,6 +104,15 @@ class Answers:
     read: list[tuple[float, float]] = field(default_factory=list)
     sent: int = 0
 
+    def late(self, struck: float, taken_over: float) -> list[tuple[float, float]]:
+        """Writes that were acknowledged after another had taken over: when each was asked, and answered, in ms after
+        the fault began."""
+        return [
+            (round((asked - struck) * 1000, 1), round((answered - struck) * 1000, 1))
+            for asked, answered in self.acknowledged
+            if answered > taken_over
+        ]
+
     def after(self, moment: float) -> tuple[int, int]:
         """How many writes it acknowledged after that moment, and reads that were sent after it it answered."""
         return (
@@ -269,6 +278,7 @@ def strike(
         "stale_writes": writes,
         "stale_reads": reads,
         "loyal_sent": clients.answers.sent,
+        "late": clients.answers.late(struck, taken_over) if taken_over else [],
     }
     return crash, more
 
