@@ -69,9 +69,6 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
     the opening for the host's processors and disks.
     """
     attach, _ = _others(cluster, record, view, primary, acks_are_set=True)
-    if locked := [s.command.user for s in attach if isinstance(s.command, Unbar)]:
-        # from when it was primary before: it would wait in vain for those to connect, and obey nothing meanwhile
-        return Decision(f"{primary.name} lets {', '.join(locked)} connect again", attach)
     if (
         len(record.target.without(record.primary) - membership.dead_voters(record, view))
         >= record.acks
@@ -85,6 +82,9 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
                 f"{primary.name} came back without transactions that {lost.name} has received: "
                 f"it stays closed; clone it from {lost.name}",
             )
+    if locked := [s.command.user for s in attach if isinstance(s.command, Unbar)]:
+        # from when it was primary before: it would wait in vain for those to connect, and obey nothing meanwhile
+        return Decision(f"{primary.name} lets {', '.join(locked)} connect again", attach)
     opening = failover.open_step(cluster, record, primary)
     if opening.steps and isinstance(opening.steps[0], Save):
         return opening

@@ -206,6 +206,15 @@ def test_whom_it_barred_when_it_was_primary_before_is_let_in_before_it_opens() -
     assert not any(isinstance(s, Send) and isinstance(s.command, Promote) for s in decision.steps)
 
 
+def test_one_that_came_back_without_what_others_have_received_gets_nobody_attached() -> None:
+    opening = replace(RECORD, transition=Transition(Kind.RESTART, Step.OPEN))
+    back = primary(applied="0-1-5", received="0-1-5", semi_sync=SemiSync(), writable=False)
+    seen = view(replace(back, barred=("repl_m2",)), replica("m2"), replica("m3"))
+    decision = decided(opening, seen)
+    assert not decision.steps
+    assert "came back without transactions that m2 has received" in decision.reason
+
+
 def test_a_server_that_is_down_is_checked_cut_and_started_but_not_when_that_is_unsafe() -> None:
     two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
 
