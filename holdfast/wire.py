@@ -4,6 +4,7 @@ GET  /v1/state?since=VERSION&wait=SECONDS   -> StateReply, at once when VERSION 
 GET  /v1/identity                           -> Identity
 GET  /v1/facts                              -> FactsReply: what a check looks at
 GET  /v1/account                            -> AccountReply
+GET  /v1/blockers?seconds=SECONDS           -> BlockersReply: what is older than that
 GET  /v1/reach?host=HOST&port=PORT          -> ReachReply: who is there, for its replication account
 POST /v1/watch                              WatchRequest -> StateReply; as GET state, and renews a primary's lease
 POST /v1/vouch                              VouchRequest -> VouchReply: an agent asks another one
@@ -18,6 +19,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
+from holdfast.core.blockers import Blocker
 from holdfast.core.commands import Command
 from holdfast.core.facts import Facts
 from holdfast.core.gtid import Flavor
@@ -178,6 +180,12 @@ class AccountReply(BaseModel):
 
     user: str
     authentication: str = Field(repr=False)
+
+
+class BlockersReply(BaseModel):
+    """What would hold up the primary if it were to stop taking writes now, the oldest first."""
+
+    blockers: tuple[Blocker, ...] = ()
 
 
 class ReachReply(BaseModel):

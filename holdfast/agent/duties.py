@@ -25,11 +25,13 @@ from holdfast.core.commands import (
     Compare,
     Cut,
     Drain,
+    EndSessions,
     EnsureAccount,
     Equip,
     Fence,
     Fetch,
     Follow,
+    Freeze,
     Promise,
     Promote,
     Prove,
@@ -63,6 +65,8 @@ SECONDS: dict[type[Command], float] = {
     Clone: 30.0,
     Equip: 5.0,
     EnsureAccount: 5.0,
+    Freeze: 5.0,
+    EndSessions: 5.0,
 }
 """How long each command may take."""
 
@@ -186,6 +190,8 @@ class Duties:
                 self._primary("make an account")
                 self._adopter.ensure_account(user, authentication, deadline)
                 steps.done("account made")
+            case Freeze() | EndSessions():
+                raise Refused("not there yet")
             case _:
                 assert_never(command)
 

@@ -77,6 +77,7 @@ class SettingsDocument(StrictModel):
     failovers_per_hour: Annotated[Count, Field(ge=0, le=1000)] = 12
     failover_interval: Annotated[Duration, Field(ge=0, le=_DAY)] = 0.0
     write_patience: Annotated[Duration, Field(gt=0, le=_DAY)] = 5.0
+    events: bool = True
     profile: Profile = Profile.DEFAULT
     heartbeat: Annotated[Duration, Field(ge=0.02, le=60)] | None = None
     lease: Annotated[Duration, Field(gt=0, le=600)] | None = None
@@ -98,6 +99,7 @@ MEANINGS = {
     "failovers_per_hour": "how many automatic ones there may be; 0: any number",
     "failover_interval": "the least time between two automatic ones; 0: none",
     "write_patience": "after how long a primary that answers, but on which no write comes through, is replaced",
+    "events": "the event scheduler runs on the primary and there only; false: it is left as it is",
     "profile": "heartbeat, lease and detection together: default, or fast for quiet machines and networks",
     "heartbeat": "within which whoever has nothing new to say speaks all the same",
     "lease": "for how long a primary may answer clients after its last sign of life",

@@ -16,7 +16,12 @@ class Promise:
 
 @dataclass(frozen=True, slots=True)
 class Drain:
-    """Wait until the applier has applied all that was received."""
+    """Wait until the applier has applied all that was received.
+
+    :ivar upto: wait until these GTIDs are applied, received or not yet; "": what was received by now
+    """
+
+    upto: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +30,10 @@ class Follow:
 
     Drains before it changes the source, so nothing that was received is dropped.
 
+    A primary that is frozen, and on which no commit waits, becomes a replica as it runs.
+
     :ivar heartbeat: seconds after which an idle source speaks
+    :ivar events: have the event scheduler off here; False: leave it as it is
     """
 
     source: str
@@ -33,6 +41,7 @@ class Follow:
     port: int
     semi_sync: bool
     heartbeat: float = Timing().heartbeat
+    events: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +63,9 @@ class Promote:
     :ivar serial: serial of the configuration that the row proves
     :ivar timeout_seconds: as in :class:`SetAcks`
     :ivar electorate: from now on it takes clients only under a lease; None: without any
+    :ivar drained: all that the former primary has, which is frozen: the server is opened as soon as it has applied
+        that and its ackers are connected; it is proven, and stops following, when it is open. "": nobody is frozen
+    :ivar events: have the event scheduler on, and the events enabled, from now on; False: leave them as they are
     """
 
     acks: int
@@ -61,6 +73,28 @@ class Promote:
     timeout_seconds: float = 0.0
     wait_point: WaitPoint = WaitPoint.AFTER_SYNC
     electorate: Electorate | None = None
+    drained: str = ""
+    events: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Freeze:
+    """On the primary: take no more writes from anybody, whatever he may, and end the clients' sessions.
+
+    Done once no commit is under way or waits; the state in the answer has the last positions. Refused, writes go on as
+    before. Promote opens it again, Follow makes it a replica.
+
+    :ivar seconds: how long what is under way may take
+    """
+
+    seconds: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EndSessions:
+    """On the primary: end these clients' connections; what they have not committed is rolled back."""
+
+    sessions: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +228,8 @@ Command = (
     | Follow
     | Fetch
     | Promote
+    | Freeze
+    | EndSessions
     | SetAcks
     | Prove
     | Bar

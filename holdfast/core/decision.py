@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdfast.core.calls import Phase
 from holdfast.core.commands import Command
 from holdfast.core.record import Record
 
@@ -25,6 +26,13 @@ class Save:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """Call the hooks of ``phase``, in the record's term; ``View.called`` tells what came of it."""
+
+    phase: Phase
+
+
+@dataclass(frozen=True, slots=True)
 class Decision:
     """The next steps, and why.
 
@@ -37,6 +45,6 @@ class Decision:
     """
 
     reason: str
-    steps: tuple[Send | Save, ...] = ()
+    steps: tuple[Send | Save | Call, ...] = ()
     well: bool = False
     again: float | None = None

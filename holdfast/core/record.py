@@ -17,23 +17,28 @@ class Kind(StrEnum):
 
     BOOTSTRAP: the first primary is being opened. FAILOVER: another primary takes over.
     RESTART: the primary comes back in place; nobody else was promoted. STRENGTHEN: the mode becomes strong.
+    SWITCHOVER: a person wants another primary; see ``switchover.py``.
     """
 
     BOOTSTRAP = "bootstrap"
     FAILOVER = "failover"
     RESTART = "restart"
     STRENGTHEN = "strengthen"
+    SWITCHOVER = "switchover"
 
 
 class Step(StrEnum):
     """ELECT: promises are gathered, the old primary is still the recorded one. CLOSE: the primary is about to be
     restarted on purpose. OPEN: the commit point is past, the recorded primary is being made writable. PROVE: a row
-    of the primary is to be acknowledged."""
+    of the primary is to be acknowledged. CHAIN: before a switchover, other voters are pointed below the candidate, the
+    primary goes on. FREEZE: the primary takes no more writes, and the candidate applies what it has."""
 
     ELECT = "elect"
     CLOSE = "close"
     OPEN = "open"
     PROVE = "prove"
+    CHAIN = "chain"
+    FREEZE = "freeze"
 
 
 @dataclass(frozen=True, slots=True)

@@ -86,6 +86,7 @@ class Settings:
     :ivar failovers_per_hour: how many automatic ones there may be; 0: any number
     :ivar failover_interval: seconds between two automatic ones; 0: none
     :ivar write_patience: seconds after which a primary on which no write comes through is replaced
+    :ivar events: the event scheduler runs on the primary, and there only; False: it is left as it is
     :ivar timing: heartbeat, lease and detection
     """
 
@@ -102,6 +103,7 @@ class Settings:
     failovers_per_hour: int = 12
     failover_interval: float = 0.0
     write_patience: float = 5.0
+    events: bool = True
     profile: Profile = Profile.DEFAULT
     timing: Timing = PROFILES[Profile.DEFAULT]
     members: Mapping[str, MemberSettings] = field(default_factory=dict)

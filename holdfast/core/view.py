@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from holdfast.core.calls import Called, Phase
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.settings import WaitPoint
 
@@ -270,6 +271,7 @@ class View:
     :ivar quiet: for how many seconds each member has received nothing new
     :ivar leases: the moment at which each member's lease, if ever it was granted one, is surely over
     :ivar date: seconds since 1970
+    :ivar hooked: there are hooks to be called; :ivar called: what came of those that were
     """
 
     members: Mapping[str, Sighting]
@@ -278,6 +280,8 @@ class View:
     quiet: Mapping[str, float] = field(default_factory=dict)
     leases: Mapping[str, float] = field(default_factory=dict)
     date: float = 0.0
+    hooked: bool = False
+    called: Mapping[Phase, Called] = field(default_factory=dict)
 
     def state(self, name: str) -> MemberState | None:
         """The member's present state, or None when it cannot be observed."""

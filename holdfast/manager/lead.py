@@ -5,22 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from holdfast.core import bootstrap
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import Restart
 from holdfast.core.decide import decide
-from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.diagnosis import GONE, diagnose
+from holdfast.core.decision import Call, Decision, Save, Send
 from holdfast.core.pulse import Pulse, Reach, felt, lapses, reached
 from holdfast.core.record import Record
 from holdfast.core.restart import CLOSING
 from holdfast.core.status import Status, status
-from holdfast.core.view import Unseen, View
+from holdfast.core.view import View
 from holdfast.errors import Conflict, HoldfastError, Refused, Unreachable
 from holdfast.log import say
 from holdfast.manager.act import Actor
@@ -28,8 +26,10 @@ from holdfast.manager.client import AgentClient
 from holdfast.manager.configure import Configured, Given
 from holdfast.manager.estimate import Estimates
 from holdfast.manager.events import EventKind, EventLog
+from holdfast.manager.listening import Caller, Listener, NoHooks
 from holdfast.manager.observe import Observer
 from holdfast.manager.place import Place
+from holdfast.manager.telling import Teller
 from holdfast.store.base import Candidate, Leadership, Store
 
 LOOK_AGAIN_SECONDS = 0.2
@@ -46,6 +46,7 @@ class Leader:
     :ivar place: whether this manager leads, and else who does
     :ivar configured: what people want of the cluster; :meth:`adopt` follows it
     :ivar connect: makes a client of a member's agent
+    :ivar listeners: are told of every look and every change of the record
     :ivar deciding: held while a decision is made and saved: whoever wants neither to change under his hands takes it
     """
 
@@ -55,10 +56,14 @@ class Leader:
         connect: Callable[[Member], AgentClient],
         store: Store,
         who: Candidate = Candidate("a manager"),  # noqa: B008 (frozen)
+        listeners: Sequence[Listener] = (),
     ) -> None:
         self.place = Place(store, given.name, who)
         self.configured = Configured(given, store)
         self.events = EventLog(given.name)
+        self.listeners = tuple(listeners)
+        self.hooks: Caller = NoHooks()
+        self._teller = Teller(self.events)
         self.deciding = asyncio.Lock()
         self.connect = connect
         self._agents: dict[str, AgentClient] = {}
@@ -72,8 +77,6 @@ class Leader:
         self._pulses: dict[str, Pulse] = {}
         self._reaches: dict[str, Reach] = {}
         self._estimates = Estimates()
-        self._degraded = False
-        self._alarmed = False
         self._closing: set[asyncio.Task[None]] = set()
 
     @property
@@ -91,7 +94,13 @@ class Leader:
     def view(self) -> View:
         """What is known now, and for how long each member owes an acknowledgement."""
         over = self._observer.leases.over(list(self._agents))
-        view = replace(self._observer.view(), leases=over, date=time.time())
+        view = replace(
+            self._observer.view(),
+            leases=over,
+            date=time.time(),
+            hooked=self.hooks.hooked,
+            called=self.hooks.called,
+        )
         if self._record is None:
             return view
         self._pulses = felt(self._pulses, self._record.primary, view)
@@ -116,7 +125,7 @@ class Leader:
                 await watching
             for agent in self._agents.values():
                 await agent.close()
-            await asyncio.gather(*self._closing)
+            await asyncio.gather(*self._closing, *(each.close() for each in self.listeners))
 
     def adopt(self) -> None:
         """Watch and command the members that are configured now, and no others."""
@@ -153,8 +162,7 @@ class Leader:
 
     async def decided(self, step: Save) -> None:
         """Save what a person's order begins with; call it with ``deciding`` held."""
-        await self._save(step.record)
-        self.events.add(EventKind.DECIDED, step.why, step.record.primary)
+        await self.save(step.record, step.why)
         self._observer.changed.set()
 
     async def _gave_up_restart(self, actor: Actor) -> bool:
@@ -165,8 +173,7 @@ class Leader:
         refusal = actor.refusal(record.primary, Restart)
         if not refusal:
             return False
-        await self._save(replace(record, transition=None))
-        self.events.add(EventKind.DECIDED, f"{record.primary} goes on: {refusal}", record.primary)
+        await self.save(replace(record, transition=None), f"{record.primary} goes on: {refusal}")
         return True
 
     async def carry_out(self, step: Send) -> None:
@@ -194,7 +201,7 @@ class Leader:
         :raises Refused: there is one
         """
         self._founding()
-        await self.decided(Save(record, f"{why} (term {record.term})"))
+        await self.decided(Save(record, why))
 
     def _founding(self) -> Actor:
         actor, record = self.leading()
@@ -276,7 +283,7 @@ class Leader:
             overlap = self._leadership.alone_from - time.monotonic() if self._leadership else 0.0
             self._observer.leases.begin(longest + max(0.0, overlap))
             self._refuse_stranger(self._record)
-            await self._save(replace(self._record, term=self._record.term + 1))
+            await self._replace(replace(self._record, term=self._record.term + 1))
             self.events.add(EventKind.LED, f"leading {self.cluster.name} in term {self._term}")
 
     async def _step(self, actor: Actor) -> bool:
@@ -293,20 +300,21 @@ class Leader:
         if await self._gave_up_restart(actor):
             return True
         decision = decide(self.cluster, self._record, view)
-        self._note(decision, view)
-        self._note_degraded(view)
+        self._teller.decided(self.cluster, self._record, view, self._decision, decision)
+        self._decision = decision
         self._estimated(view)
+        for listener in self.listeners:
+            listener.looked(self.cluster, self._record, view)
         for step in decision.steps:
             match step:
                 case Save(record=record, why=why):
-                    self._detected(record)
-                    await self._save(record)
-                    self.events.add(
-                        EventKind.DECIDED, f"{why} (term {record.term})", record.primary
-                    )
+                    self._teller.saving(self.cluster, self._record, record, view)
+                    await self.save(record, why)
                     return True
                 case Send():
                     actor.send(self._term, step)
+                case Call(phase=phase) if self._record is not None:
+                    self.hooks.call(phase, self.cluster, self._record, view)
         return False
 
     def _refuse_stranger(self, record: Record) -> None:
@@ -320,58 +328,24 @@ class Leader:
     def _term(self) -> int:
         return self._record.term if self._record else bootstrap.TERM
 
-    async def _save(self, record: Record) -> None:
+    async def save(self, record: Record, why: str) -> None:
+        """Replace the record, and tell; call it with ``deciding`` held."""
+        before = self._record
+        await self._replace(record)
+        self.events.add(EventKind.DECIDED, f"{why} (term {record.term})", record.primary)
+        for listener in self.listeners:
+            listener.saved(self.cluster, before, record, why, self.view())
+
+    async def _replace(self, record: Record) -> None:
         name, version = self.cluster.name, self._version
         self._version = await asyncio.to_thread(self._store.replace, name, record, version)
         self._record = record
-
-    def _detected(self, record: Record) -> None:
-        """Tell that the primary is gone, when the first step against it is taken."""
-        before = self._record
-        if before is None or before.transition or not record.transition:
-            return
-        diagnosis = diagnose(self.cluster, before, self.view())
-        if diagnosis.primary in GONE and record.transition != CLOSING:
-            self.events.add(EventKind.DETECTED, diagnosis.reason, before.primary)
-
-    def _note(self, decision: Decision, view: View) -> None:
-        if decision.well and not self._decision.well:
-            self.events.add(EventKind.WHOLE, decision.reason)
-        elif _lasting(decision.reason) != _lasting(self._decision.reason) and not decision.steps:
-            if self._unseen(view) and not self._alarmed:
-                self.events.add(EventKind.ALARM, decision.reason)
-            else:
-                say(logger, decision.reason, cluster=self.cluster.name)
-        self._alarmed = self._unseen(view)
-        self._decision = decision
-
-    def _unseen(self, view: View) -> bool:
-        """Whether the primary's agent has not answered for longer than any machine is busy: somebody must look."""
-        sighting = view.members.get(self._record.primary) if self._record else None
-        patience = self.cluster.settings.timing.detection
-        return isinstance(sighting, Unseen) and view.now - sighting.since >= patience
 
     def _estimated(self, view: View) -> dict[str, float]:
         """Seconds until each learner has caught up, where that can be told."""
         return self._estimates.look(self.cluster, self._record, view, self._agents)
 
-    def _note_degraded(self, view: View) -> None:
-        """Mode semi-sync: tell when commits stop waiting, and when they wait again."""
-        state = view.state(self._record.primary) if self._record else None
-        if state is None or not state.up or state.semi_sync.degraded is self._degraded:
-            return
-        self._degraded = state.semi_sync.degraded
-        text = f"commits on {state.name} wait for acknowledgements again"
-        if self._degraded:
-            text = f"commits on {state.name} do not wait for acknowledgements: the time-out struck"
-        self.events.add(EventKind.DEGRADED, text, state.name)
-
     def _decide_nothing(self, reason: str) -> None:
         if reason != self._decision.reason:
             say(logger, reason, logging.WARNING, cluster=self.cluster.name)
         self._decision = Decision(reason)
-
-
-def _lasting(reason: str) -> str:
-    """Without how long it has been so: that is no news."""
-    return re.sub(r"\d+(\.\d+)? s\b", "", reason)

@@ -25,15 +25,16 @@ BELOW = {
     "wire": {"core", "errors"},
     "log": {"config"},
     "store": {"core", "errors"},
+    "endpoint": {"core", "errors", "config", "log", "client", "tls"},
     "serving": {"errors", "tls"},
     "guarding": {"errors", "log", "serving"},
     "client": {"errors", "tls"},
     "agent": {"core", "errors", "server", "binlog", "config", "wire", "log", "serving", "tls"}
-    | {"guarding"},
+    | {"guarding", "endpoint"},
     "manager": {"core", "errors", "store", "config", "wire", "log", "serving", "tls"}
-    | {"guarding"},
+    | {"guarding", "endpoint"},
     "sandbox": {"core", "errors", "server", "config", "wire", "log", "client", "agent", "manager"}
-    | {"tls", "authority"},
+    | {"tls", "authority", "endpoint"},
     "cli": {"core", "errors", "config", "log", "client", "agent", "manager", "sandbox"}
     | {"tls", "authority"},
 }

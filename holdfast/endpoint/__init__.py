@@ -1,0 +1,1 @@
+"""Where clients connect: adapters that follow the primary."""

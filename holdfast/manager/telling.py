@@ -1,0 +1,75 @@
+"""What the leading manager tells of what it sees and decides: one line per decision, once."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from holdfast.core.cluster import Cluster
+from holdfast.core.decision import Decision
+from holdfast.core.diagnosis import GONE, diagnose
+from holdfast.core.record import Record
+from holdfast.core.restart import CLOSING
+from holdfast.core.view import Unseen, View
+from holdfast.log import say
+from holdfast.manager.events import EventKind, EventLog
+
+logger = logging.getLogger(__name__)
+
+
+class Teller:
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+        self._degraded = False
+        self._alarmed = False
+
+    def decided(
+        self,
+        cluster: Cluster,
+        record: Record | None,
+        view: View,
+        before: Decision,
+        decision: Decision,
+    ) -> None:
+        """:param before: the decision before this one"""
+        alarming = _unseen(cluster, record, view)
+        if decision.well and not before.well:
+            self._events.add(EventKind.WHOLE, decision.reason)
+        elif _lasting(decision.reason) != _lasting(before.reason) and not decision.steps:
+            if alarming and not self._alarmed:
+                self._events.add(EventKind.ALARM, decision.reason)
+            else:
+                say(logger, decision.reason, cluster=cluster.name)
+        self._alarmed = alarming
+        self._note_degraded(record, view)
+
+    def saving(self, cluster: Cluster, before: Record | None, record: Record, view: View) -> None:
+        """Tell that the primary is gone, when the first step against it is taken."""
+        if before is None or before.transition or not record.transition:
+            return
+        diagnosis = diagnose(cluster, before, view)
+        if diagnosis.primary in GONE and record.transition != CLOSING:
+            self._events.add(EventKind.DETECTED, diagnosis.reason, before.primary)
+
+    def _note_degraded(self, record: Record | None, view: View) -> None:
+        """Mode semi-sync: tell when commits stop waiting, and when they wait again."""
+        state = view.state(record.primary) if record else None
+        if state is None or not state.up or state.semi_sync.degraded is self._degraded:
+            return
+        self._degraded = state.semi_sync.degraded
+        text = f"commits on {state.name} wait for acknowledgements again"
+        if self._degraded:
+            text = f"commits on {state.name} do not wait for acknowledgements: the time-out struck"
+        self._events.add(EventKind.DEGRADED, text, state.name)
+
+
+def _unseen(cluster: Cluster, record: Record | None, view: View) -> bool:
+    """Whether the primary's agent has not answered for longer than any machine is busy: somebody must look."""
+    sighting = view.members.get(record.primary) if record else None
+    patience = cluster.settings.timing.detection
+    return isinstance(sighting, Unseen) and view.now - sighting.since >= patience
+
+
+def _lasting(reason: str) -> str:
+    """Without how long it has been so: that is no news."""
+    return re.sub(r"\d+(\.\d+)? s\b", "", reason)
