@@ -215,7 +215,7 @@ class Duties:
         self._marker.mark()
         steps.done("marked as relaxed")
         source = Source(command.host, command.port, self._replication, command.heartbeat)
-        self._board.change(proved=0, promised=0)
+        self._board.change(proved=0, promised=0, frozen=0)
         self._primary_role.clear()
         self._server.follow(source, command.semi_sync, deadline)
         self._keeper.stand_down()
@@ -240,7 +240,7 @@ class Duties:
 
     def _promote(self, term: int, command: Promote, deadline: Deadline, steps: Steps) -> None:
         state = self._up("promote")
-        self._board.change(promised=0)
+        self._board.change(promised=0, frozen=0)
         self._trusted()
         self._keeper.entrust(command.electorate)
         self._rewinding.settle(deadline, steps.done)

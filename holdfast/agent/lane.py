@@ -17,7 +17,7 @@ from holdfast.agent.observe import Observer
 from holdfast.agent.term import TermFile
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
-from holdfast.core.commands import Command, Drain, Fence, Promise
+from holdfast.core.commands import Command, Drain, Fence, Freeze, Promise
 from holdfast.errors import HoldfastError, OutcomeUnknown, Refused, StaleTerm
 from holdfast.log import say
 from holdfast.wire import CommandReply, command_name, consequence
@@ -128,6 +128,8 @@ class Lane:
             error = self._look(job, error, steps)
             if error is None and isinstance(job.command, Promise):
                 self._board.change(promised=job.term)
+            if error is None and isinstance(job.command, Freeze):
+                self._board.change(during=self._board.state.incarnation, frozen=job.term)
         self._tell(job, error, steps, (time.monotonic() - begun) * 1000)
         return self._reply(steps, error)
 
@@ -156,7 +158,7 @@ class Lane:
             steps.done("observed")
         except HoldfastError as unseen:
             # what was seen before it is not what the member has received when its receiver stopped
-            if error is None and self._board.state.up and isinstance(job.command, Promise | Drain):
+            if error is None and self._board.state.up and isinstance(job.command, Promise | Drain | Freeze):
                 return OutcomeUnknown(f"done, but its positions cannot be read: {unseen}")
         return error
 

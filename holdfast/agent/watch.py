@@ -163,6 +163,7 @@ class Watch:
             incarnation=running.incarnation,
             promised=0,
             proved=0,
+            frozen=0,
             tail=Tail(),
             reason="",
         )
@@ -243,6 +244,7 @@ class Watch:
             received="",
             applied="",
             proved=0,
+            frozen=0,
             replication=Replication(),
             semi_sync=SemiSync(),
             barred=(),
