@@ -26,11 +26,32 @@ class Outcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Ran:
+    """One executable that was run.
+
+    :ivar hook: which of those that are configured
+    :ivar command: what it was asked for
+    :ivar code: as it exited; None: it did not end by itself
+    :ivar output: what it printed, without the middle where that is long
+    :ivar trouble: why there is no code, or ""
+    """
+
+    hook: str
+    command: str
+    code: int | None
+    seconds: float
+    output: str = ""
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Called:
     """:ivar term: of the record under which it was called; in another term it is called anew
-    :ivar text: why it is BAD, or what it warned of; or ""
+    :ivar text: why it is BAD, or was when it was called before, or what it warned of; or ""
+    :ivar ran: in this term, the last ones last
     """
 
     term: int
     outcome: Outcome
     text: str = ""
+    ran: tuple[Ran, ...] = ()

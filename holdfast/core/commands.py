@@ -41,7 +41,7 @@ class Follow:
     port: int
     semi_sync: bool
     heartbeat: float = Timing().heartbeat
-    events: bool = False
+    events: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ class Promote:
     wait_point: WaitPoint = WaitPoint.AFTER_SYNC
     electorate: Electorate | None = None
     drained: str = ""
-    events: bool = False
+    events: bool = True
 
 
 @dataclass(frozen=True, slots=True)

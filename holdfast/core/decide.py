@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.core import bootstrap, failover, membership, modes, restart
+from holdfast.core import bootstrap, failover, membership, modes, restart, switchover
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Command, Cut, Follow, Prove, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
@@ -22,6 +22,8 @@ def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
     if record.transition and record.transition.step is Step.ELECT:
         return failover.elect_step(cluster, record, view)
     diagnosis = diagnose(cluster, record, view)
+    if switchover.under_way(record):
+        return switchover.step(cluster, record, view, diagnosis)
     if record.transition == restart.CLOSING and diagnosis.primary is not Primary.LOST:
         return restart.close_step(record, view)
     if record.paused and not (record.transition or record.joint):

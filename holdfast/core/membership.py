@@ -140,7 +140,8 @@ def dead_voters(record: Record, view: View) -> frozenset[Voter]:
 
 
 def found_strays(cluster: Cluster, record: Record, view: View) -> frozenset[Stray]:
-    """Strays that have been reached: their server ended, or follows the present primary as the record asks."""
+    """Strays that have been reached: their server ended, or does what the record asks, and has been told so in this
+    term, so that nothing of before can make it follow another."""
     address = cluster.member(record.primary).address
 
     def found(stray: Stray) -> bool:
@@ -149,14 +150,12 @@ def found_strays(cluster: Cluster, record: Record, view: View) -> frozenset[Stra
             return False
         if _ended(view, (stray.name, stray.incarnation)):
             return True
-        told = stray.source != record.primary or state.term == record.term
+        if not state.up or state.term != record.term:
+            return False
+        if stray.name == record.primary:
+            return not state.replication.source
         semi_sync = record.votes(state.name, state.incarnation)
-        return (
-            state.up
-            and told
-            and state.replication.source == address
-            and state.semi_sync.replica == semi_sync
-        )
+        return state.replication.source == address and state.semi_sync.replica == semi_sync
 
     return frozenset(stray for stray in record.strays if found(stray))
 

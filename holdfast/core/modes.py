@@ -63,6 +63,8 @@ def promotion(cluster: Cluster, record: Record) -> Promote:
         wanted.timeout_seconds,
         wanted.wait_point,
         electorate(cluster, record),
+        drained=record.transition.drained if record.transition else "",
+        events=cluster.settings.events,
     )
 
 

@@ -47,6 +47,8 @@ class Transition:
     :ivar lossy: whoever takes over may lack what the one before had acknowledged, and a person allowed it
     :ivar wish: who shall take over if possible, or ""
     :ivar ordered: a person ordered it
+    :ivar until: of a switchover: seconds since 1970 after which it is undone, if it has not passed its commit point
+    :ivar drained: of a switchover in OPEN: all that the primary before has, which its successor has applied
     """
 
     kind: Kind
@@ -55,6 +57,8 @@ class Transition:
     lossy: bool = False
     wish: str = ""
     ordered: bool = False
+    until: float = 0.0
+    drained: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +210,8 @@ def from_json(text: str) -> Record:
             transition.get("lossy", False),
             transition.get("wish", ""),
             transition.get("ordered", False),
+            transition.get("until", 0.0),
+            transition.get("drained", ""),
         ),
         strays=frozenset(Stray(*each) for each in data["strays"]),
         mode=Mode(data["mode"]),

@@ -105,10 +105,10 @@ def _told_too_little(
     cluster: Cluster, record: Record, primary: MemberState, state: MemberState
 ) -> bool:
     """A member whose account is barred must have had a command of this term: see ``membership.unbarrable``.
-    So must one that lost its vote unseen, while the primary went on alone: see ``membership.found_strays``."""
+    So must a stray: see ``membership.found_strays``."""
     if state.term == record.term:
         return False
-    stray = any(s.name == state.name and s.source == record.primary for s in record.strays)
+    stray = any(s.name == state.name for s in record.strays)
     return stray or cluster.account(state.name) in primary.barred
 
 
@@ -209,7 +209,8 @@ def follow(cluster: Cluster, record: Record, state: MemberState) -> Follow:
     primary = cluster.member(record.primary)
     semi_sync = record.votes(state.name, state.incarnation)
     heartbeat = cluster.settings.timing.heartbeat
-    return Follow(primary.name, primary.host, primary.port, semi_sync, heartbeat)
+    events = cluster.settings.events
+    return Follow(primary.name, primary.host, primary.port, semi_sync, heartbeat, events)
 
 
 def _idle(state: MemberState, primary: str) -> str:

@@ -163,8 +163,6 @@ class MemberState:
     :ivar term: the highest term of which the agent has had a command: it refuses lower ones
     :ivar promised: the term of a Promise that was kept to its end: since then the receiver is stopped, and the
         positions were read after that. 0 once the server may receive again
-    :ivar frozen: the term of a Freeze that holds: it was a primary, takes no writes from anybody, and the positions were
-        read after that; 0 otherwise
     :ivar incarnation: names this run of the server process; "" while it is down
     :ivar origin: stream of the GTIDs that the server issues itself (see ``gtid.py``): its UUID, or ``domain-server``
     :ivar received: GTIDs received (applied ones included), in the server's own text
@@ -185,13 +183,14 @@ class MemberState:
     :ivar progress: what goes on in the background
     :ivar busy: the command that is being carried out, or ""
     :ivar reason: why the member is not well, in one sentence, or ""
+    :ivar frozen: the term of a Freeze that holds: it was a primary, takes no writes from anybody, and the positions
+        were read after that; 0 otherwise
     """
 
     name: str
     flavor: Flavor
     term: int = 0
     promised: int = 0
-    frozen: int = 0
     server: ServerStatus = ServerStatus.DOWN
     incarnation: str = ""
     version: str = ""
@@ -218,6 +217,7 @@ class MemberState:
     progress: Progress | None = None
     busy: str = ""
     reason: str = ""
+    frozen: int = 0
 
     @property
     def up(self) -> bool:

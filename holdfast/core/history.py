@@ -1,0 +1,275 @@
+"""The history: what is kept of each failover, switchover and restart in place, and of what people ordered.
+
+An entry is begun when the transition is, and completed step by step, also by another manager, and minutes later: when
+the old primary is back. It is kept in the store by its number, apart from the record; nothing is ever decided by it.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+
+FORMAT = 1
+"""Of the JSON. Fields may be added without another number: what is not known is passed over."""
+LARGEST_BYTES = 64 * 1024
+LONGEST_TEXT = 500
+LONGEST_GTIDS = 4000
+MOST_CANDIDATES = 16
+FIRST_MOMENTS, LAST_MOMENTS = 110, 50
+"""How many of the first and of the last are kept."""
+
+T = TypeVar("T")
+
+
+class What(StrEnum):
+    """RESTART: of the primary, which came back in place. ORDER: something else that a person wanted."""
+
+    FAILOVER = "failover"
+    SWITCHOVER = "switchover"
+    RESTART = "restart"
+    ORDER = "order"
+
+
+class Outcome(StrEnum):
+    """UNDONE: the primary stayed who it was. REPLACED: by what was begun before this had ended."""
+
+    UNDER_WAY = "under way"
+    DONE = "done"
+    UNDONE = "undone"
+    REPLACED = "replaced"
+
+
+class Sort(StrEnum):
+    """RECORD: the record was replaced. WAITED: what the manager gave as its reason. COMMAND: an agent has done what it
+    was asked; FAILED: it has not. HOOK: what came of the hooks. NOTE: anything else."""
+
+    RECORD = "record"
+    WAITED = "waited"
+    COMMAND = "command"
+    FAILED = "failed"
+    HOOK = "hook"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """:ivar at_ms: since the entry was begun, when it was over; below 0 for what was before
+    :ivar ms: how long it took; :ivar steps: of its parts, in order
+    """
+
+    at_ms: float
+    sort: Sort
+    text: str
+    member: str = ""
+    ms: float = 0.0
+    steps: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The configuration, as the record has it.
+
+    :ivar voters: names, the primary's too
+    """
+
+    term: int
+    primary: str
+    voters: tuple[str, ...]
+    acks: int
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """GTIDs applied, in the server's own text.
+
+    :ivar old: what the old primary had last shown; :ivar new: what the new one had when it was named
+    :ivar difference: in words
+    """
+
+    old: str = ""
+    new: str = ""
+    difference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """:ivar received: the last GTID that it had received
+    :ivar reason: why it was chosen, or why not
+    """
+
+    name: str
+    chosen: bool
+    voter: bool
+    received: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookResult:
+    """:ivar at_ms: as in :class:`Moment`"""
+
+    phase: str
+    outcome: str
+    text: str
+    at_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What became of the old primary.
+
+    :ivar verdict: of its binlog's end, as in ``view.TailVerdict``, or ""
+    :ivar saved: files on its host with what it had and nobody else
+    :ivar transactions: how many
+    :ivar reason: why that is so, or why it had to be cloned
+    :ivar rewound, cloned: what was done to it
+    :ivar following: when it was a replica again, or the primary; seconds since 1970
+    """
+
+    verdict: str = ""
+    saved: tuple[str, ...] = ()
+    transactions: int = 0
+    reason: str = ""
+    rewound: bool = False
+    cloned: bool = False
+    following: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Moments of time are seconds since 1970.
+
+    :ivar number: within the cluster; 0 until it is stored
+    :ivar cause: the diagnosis, or what a person wanted
+    :ivar old, new: the primary before, and after; new is "" until it is named
+    :ivar term: in which it began
+    :ivar ordered: what a person ordered, or "" when it began by itself
+    :ivar managers: who led it, in order
+    :ivar opened: when the primary took writes again; :ivar whole: when every member was as it should be
+    :ivar why: how it ended, or why it was undone
+    :ivar left_out: how many moments were not kept
+    """
+
+    what: What
+    cause: str
+    begun: float
+    old: str
+    term: int
+    number: int = 0
+    new: str = ""
+    ordered: str = ""
+    managers: tuple[str, ...] = ()
+    named: float | None = None
+    opened: float | None = None
+    ended: float | None = None
+    whole: float | None = None
+    outcome: Outcome = Outcome.UNDER_WAY
+    why: str = ""
+    before: Setup | None = None
+    after: Setup | None = None
+    positions: Positions = field(default_factory=Positions)
+    candidates: tuple[Candidate, ...] = ()
+    hooks: tuple[HookResult, ...] = ()
+    moments: tuple[Moment, ...] = ()
+    left_out: int = 0
+    returned: Returned = field(default_factory=Returned)
+
+    @property
+    def under_way(self) -> bool:
+        return self.outcome is Outcome.UNDER_WAY
+
+    @property
+    def outage_ms(self) -> float | None:
+        """From when it was detected, or writes were stopped, until the primary took writes; None while it does not."""
+        if self.opened is None:
+            return None
+        stopped = next((m.at_ms for m in self.moments if m.text == WRITES_STOP), 0.0)
+        return round((self.opened - self.begun) * 1000 - stopped, 1)
+
+    @property
+    def live(self) -> bool:
+        """Whether something of it is still to come."""
+        if self.what is What.ORDER:
+            return False
+        settled = self.whole is not None or self.outcome is Outcome.REPLACED
+        back = self.returned.following is not None or self.what is not What.FAILOVER
+        return self.under_way or not (settled and (back or self.outcome is Outcome.UNDONE))
+
+
+WRITES_STOP = "writes stop"
+"""The text of the moment at which a switchover begins to hold up writers."""
+
+
+def to_json(entry: Entry) -> str:
+    """Of at most LARGEST_BYTES: moments are left out for that."""
+    while len(text := _json(entry)) > LARGEST_BYTES and (count := len(entry.moments)):
+        drop = max(1, count // 4)
+        first = (count - drop) // 2
+        kept = (*entry.moments[:first], *entry.moments[first + drop :])
+        entry = replace(entry, moments=kept, left_out=entry.left_out + drop)
+    return text
+
+
+def _json(entry: Entry) -> str:
+    return json.dumps({"format": FORMAT, **asdict(entry)})
+
+
+def from_json(text: str) -> Entry:
+    """:raises ValueError: when ``text`` is no entry, or one of a later version"""
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        raise ValueError(f"is no entry, but {type(data).__name__}")
+    version = data.get("format")
+    if not isinstance(version, int) or version > FORMAT:
+        raise ValueError(f"is of format {version}, and this version of Holdfast knows {FORMAT}")
+    return _object(Entry, data, "entry")
+
+
+def clipped(text: str, most: int = LONGEST_TEXT) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+@lru_cache
+def _hints(kind: type[Any]) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _object(kind: type[T], data: Any, where: str) -> T:
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is {data!r}")
+    hints = _hints(kind)
+    known = {
+        each.name: _value(hints[each.name], data[each.name], f"{where}.{each.name}")
+        for each in fields(kind)  # type: ignore[arg-type]
+        if each.name in data
+    }
+    try:
+        return kind(**known)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _value(hint: Any, data: Any, where: str) -> Any:
+    """``data`` as a value of the type ``hint``: one of those that are used above."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType,):
+        return None if data is None else _value(arguments[0], data, where)
+    if origin is tuple and isinstance(data, list):
+        return tuple(_value(arguments[0], each, where) for each in data)
+    if origin is not None and isinstance(data, dict):
+        return {str(key): _value(arguments[1], each, where) for key, each in data.items()}
+    if origin is None and is_dataclass(hint):
+        return _object(hint, data, where)
+    if hint is float and isinstance(data, int | float) and not isinstance(data, bool):
+        return float(data)
+    if origin is None and issubclass(hint, StrEnum):
+        return hint(data)
+    if origin is None and type(data) is hint:
+        return data
+    raise ValueError(f"{where} is {data!r}")
