@@ -271,6 +271,40 @@ def test_without_the_freezer_each_process_is_stopped(lab: Lab, tmp_path: Path) -
         assert cells.pids("client") == []
 
 
+def test_without_the_freezer_who_is_forked_meanwhile_is_stopped_too(
+    lab: Lab, tmp_path: Path
+) -> None:
+    code = (
+        "import os, signal, time\n"
+        "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
+        "while True:\n"
+        "    if os.fork() == 0:\n"
+        "        for _ in range(10): os.write(1, b'.'); time.sleep(0.002)\n"
+        "        os._exit(0)\n"
+        "    time.sleep(0.001)\n"
+    )
+    cells = Cells(lab.plan, Network(lab.plan), freezer=tmp_path)
+    path = tmp_path / "dots"
+    with path.open("wb") as output:
+        process = subprocess.Popen(
+            lab.command("client", [sys.executable, "-c", code]), stdout=output
+        )
+    try:
+        for _ in range(10):
+            before = path.stat().st_size
+            wait_for(lambda before=before: path.stat().st_size > before)  # type: ignore[misc]
+            cells.freeze("client")
+            assert cells.frozen("client")
+            before = path.stat().st_size
+            time.sleep(0.02)
+            assert path.stat().st_size == before
+            cells.thaw("client")
+    finally:
+        lab.kill_host("client")
+        lab.start_host("client")
+        process.wait(SECONDS)
+
+
 def test_a_killed_host_has_no_process_left_even_if_it_was_frozen(lab: Lab, tmp_path: Path) -> None:
     for frozen in (False, True):
         with counting(lab, "client", tmp_path / "count") as process:

@@ -64,19 +64,29 @@ class Cells:
             with suppress(OSError):
                 return (cell / "freezer.state").read_text().strip() != "THAWED"
             return False
-        states = {_state(pid) for pid in self.pids(host)}
-        return bool(states) and states <= {"T", ""}
+        pids = self.pids(host)
+        return bool(pids) and all(_stands(pid) for pid in pids)
 
     def freeze(self, host: str) -> None:
         """Returns once all stand still, but for those that hang in the kernel: they stop when they come out of it."""
         cell = self._cell(host)
-        if cell is None:
-            self._signal(host, signal.SIGSTOP)
-            return
         end = time.monotonic() + FREEZE_SECONDS
+        if cell is None:
+            self._stop_each(host, end)
+            return
         state = cell / "freezer.state"
         state.write_text("FROZEN")
         while state.read_text().strip() != "FROZEN" and time.monotonic() < end:
+            time.sleep(0.001)
+
+    def _stop_each(self, host: str, end: float) -> None:
+        stopped: set[int] = set()
+        while time.monotonic() < end:
+            pids = self._signal(host, signal.SIGSTOP)
+            # whoever is new was forked by one that had not stopped yet
+            if pids <= stopped:
+                return
+            stopped = {pid for pid in pids if _stands(pid)}
             time.sleep(0.001)
 
     def thaw(self, host: str) -> None:
@@ -116,10 +126,13 @@ class Cells:
         finally:
             self.thaw(host)
 
-    def _signal(self, host: str, number: signal.Signals) -> None:
-        for pid in self.pids(host):
+    def _signal(self, host: str, number: signal.Signals) -> set[int]:
+        """Those that it was sent to."""
+        pids = set(self.pids(host))
+        for pid in pids:
             with suppress(ProcessLookupError):
                 os.kill(pid, number)
+        return pids
 
     def _cell(self, host: str) -> Path | None:
         """None also for what is beside the bridge."""
@@ -176,8 +189,15 @@ def _is_in(pid: int, namespace: os.stat_result) -> bool:
     return (found.st_dev, found.st_ino) == (namespace.st_dev, namespace.st_ino)
 
 
-def _state(pid: int) -> str:
+def _stands(pid: int) -> bool:
+    """Each of its threads was stopped, or has ended."""
+    with suppress(OSError), os.scandir(f"/proc/{pid}/task") as threads:
+        return all(_state(Path(each.path) / "stat") in ("T", "") for each in threads)
+    return True
+
+
+def _state(stat: Path) -> str:
     try:
-        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()[0]
+        return stat.read_text(errors="replace").rpartition(")")[2].split()[0]
     except OSError:
         return ""
