@@ -27,12 +27,14 @@ class Led:
 class MemoryStore:
     """:ivar down: nobody is answered
     :ivar led: who leads
+    :ivar heir: who alone is given the leadership, or ""
     :ivar lasts: seconds for which a leadership is valid without confirmation
     :ivar history: who led, in order
     """
 
     down: bool = False
     led: Led | None = None
+    heir: str = ""
     lasts: float = math.inf
     history: list[str] = field(default_factory=list)
     known: dict[str, Candidate] = field(default_factory=dict)
@@ -68,7 +70,8 @@ class MemoryStore:
         self._up()
         with self.lock:
             self.known[who.name] = who
-            mine = None if self.led else Led(who, lost, time.monotonic() + self.lasts)
+            free = self.led is None and self.heir in ("", who.name)
+            mine = Led(who, lost, time.monotonic() + self.lasts) if free else None
             if mine:
                 self.led = mine
                 self.history.append(who.name)
@@ -79,8 +82,12 @@ class MemoryStore:
                 self.led = None
                 self.tell()
 
-    def take_away(self) -> None:
-        """As when the store has given it to another."""
+    def take_away(self, heir: str = "") -> None:
+        """As when the store has given it to another.
+
+        :param heir: who that is; without one, whoever asks first
+        """
+        self.heir = heir
         led, self.led = self.led, None
         assert led
         led.until = -math.inf
