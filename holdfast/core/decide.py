@@ -9,6 +9,7 @@ from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Command, Cut, Follow, Prove, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import ANSWERS, GONE, Diagnosis, Primary, diagnose
+from holdfast.core.hooking import start_step
 from holdfast.core.lease import electorate
 from holdfast.core.record import Kind, Pause, Record, Step, Transition
 from holdfast.core.rejoin import attached, follow, rejoin
@@ -19,6 +20,10 @@ def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
     """What to do next. Asked again after every step, and whenever anything that was observed changes."""
     if record is None:
         return bootstrap.bootstrap(cluster, view)
+    return start_step(record, view, _decide(cluster, record, view))
+
+
+def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
     if record.transition and record.transition.step is Step.ELECT:
         return failover.elect_step(cluster, record, view)
     diagnosis = diagnose(cluster, record, view)

@@ -1,7 +1,7 @@
 """The next step of a failover, of a restart in place, and of opening a primary once it is named.
 
     Save(ELECT, new term) -> Promise to all -> Fetch, where a preferred one lacks something -> Drain
-      -> the old primary answers nobody any more (``deposed.py``)
+      -> the old primary answers nobody any more (``deposed.py``) -> Call(STOP), where there are hooks
       -> Save(OPEN: the commit point) -> Promote, and the others Follow -> Save(settled)
 
 Nothing is remembered between two calls but the record: any manager can go on from it and a fresh look.
@@ -18,6 +18,7 @@ from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.deposed import fence_step, hold, is_deposed, wished
 from holdfast.core.diagnosis import Diagnosis, Primary
 from holdfast.core.election import Elected, NobodyElected, elect, prefer_learner
+from holdfast.core.hooking import hooks_step, owed
 from holdfast.core.lease import electorate, revoked
 from holdfast.core.loss import missing_from, refused, without_errants
 from holdfast.core.modes import promotion
@@ -88,6 +89,7 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
             term=record.term + 1,
             failovers=(*within, view.date),
             transition=Transition(Kind.FAILOVER, Step.ELECT, record.primary, lossy=not safe),
+            owed=owed(record, view, Kind.FAILOVER),
         )
         allowed = "" if safe else " (it may lose something, which allow_loss allows)"
         return Decision(lost.reason, (Save(begun, f"{lost.reason}: failover begins{allowed}"),))
@@ -201,6 +203,8 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
         return Decision(why, (Send(name, Drain()), *fence))
     if holds := hold(cluster, record, view, promised):
         return replace(holds, steps=fence)
+    if calls := hooks_step(record, view):
+        return replace(calls, reason=f"failover: {calls.reason}")
     named = name_primary(cluster, record, view, chosen.state, quorum)
     at = chosen.state.applied_set().last() or "the beginning"
     why = f"{name} takes over from {record.primary} at {at}"
@@ -301,6 +305,7 @@ def name_primary(
         transition=Transition(Kind.FAILOVER, Step.OPEN, record.primary),
         lease=cluster.settings.timing.lease,
         strays=frozenset(s for s in strays if s.source != chosen.name),
+        owed=owed(record, view),
     )
 
 

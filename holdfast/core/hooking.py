@@ -2,10 +2,11 @@
 
     STOP    before the commit point, when the old primary surely takes no more writes, or is about to be frozen:
             nobody is named until it has ended well
-    START   when the new primary takes writes: nothing waits for it. The record owes it until it has ended well
+    START   when the primary takes writes, be it the new one or, where nobody was named after all, the old one again:
+            nothing waits for it
 
-STOP is remembered nowhere: a manager that takes over calls it again. So what it took away may have to be given back
-where nobody else is named after all: then START is owed for the primary that there was (``owing_again``).
+The record owes START (``Record.owed``) from before STOP is called until START has ended well, whoever leads then. That
+STOP was called is remembered nowhere: a manager that takes over calls it again.
 
 A hook says nothing of the servers: no rule that keeps a transaction, or a second primary away, depends on one.
 """
@@ -23,54 +24,50 @@ from holdfast.core.view import View
 def hooks_step(record: Record, view: View, phase: Phase = Phase.STOP) -> Decision | None:
     """The call, or why it is waited for; None: go on.
 
-    Where it failed it is asked for on and on; who calls it decides how often that is done (``manager/hooks.py``).
+    Where it failed it is asked for on and on; whoever calls it decides how often that is done (``manager/hooks.py``).
     """
     if not view.hooked or (record.transition and record.transition.skip_stop):
         return None
     what = f"the {phase} hook for {record.primary}"
+    if record.owed is None:
+        why = f"{what} is to be called: whatever becomes of this, the start hook will follow"
+        return Decision(why, (Save(replace(record, owed=owed(record, view)), why),))
     called = _called(record, view, phase)
     if called is None:
         return Decision(f"{what} is called", (Call(phase),))
-    again = f", which failed before ({called.text})" if called.text else ""
     match called.outcome:
         case Outcome.GOOD:
             return None
         case Outcome.RUNNING:
-            return Decision(f"waiting for {what}{again}")
+            before = f", which failed before ({called.text})" if called.text else ""
+            return Decision(f"waiting for {what}{before}")
         case Outcome.BAD:
             return Decision(f"held up: {what} failed: {called.text}", (Call(phase),))
 
 
 def failed(record: Record, view: View, phase: Phase = Phase.STOP) -> str:
     """Why the hook stands in the way, or \"\"; also while it is being called again."""
-    if record.transition and record.transition.skip_stop:
+    if not view.hooked or (record.transition and record.transition.skip_stop):
         return ""
-    called = _called(record, view, phase) if view.hooked else None
+    called = _called(record, view, phase)
     return called.text if called and called.outcome is not Outcome.GOOD else ""
 
 
-def owing(record: Record, view: View, kind: Kind, before: str) -> Record:
-    """With START owed: ``record.primary`` takes over from ``before``."""
-    return replace(record, owed=Owed(kind, before) if view.hooked else None)
+def owed(record: Record, view: View, kind: Kind | None = None) -> Owed | None:
+    """What a record that comes after this one owes, as a change of primary begins or is decided.
 
-
-def owing_again(record: Record, view: View, back: Record) -> Record:
-    """``back``, which goes on with the primary that there was, with START owed where STOP may have been called.
-
-    :param record: the one under which it may have been
+    :param kind: of change; None: as its transition says
     """
-    kind = record.transition.kind if record.transition else Kind.FAILOVER
     if not view.hooked:
-        return back
-    if kind is Kind.SWITCHOVER and _called(record, view, Phase.STOP) is None:
-        return back  # a manager that took over undoes it in a term of its own, and called it itself, or nobody did
-    return owing(back, view, kind, back.primary)
+        return None
+    if kind is None:
+        kind = record.transition.kind if record.transition else Kind.FAILOVER
+    return Owed(kind, record.primary)
 
 
 def start_step(record: Record, view: View, decision: Decision) -> Decision:
     """``decision``, with what START asks for beside it."""
-    owed = record.owed
-    if owed is None or not _open(record, view):
+    if record.owed is None or not _open(record, view):
         return decision
     if any(isinstance(step, Save) for step in decision.steps):
         return decision
@@ -84,18 +81,19 @@ def start_step(record: Record, view: View, decision: Decision) -> Decision:
         case Outcome.RUNNING:
             return decision
         case Outcome.GOOD:
-            why = f"the start hook was told that {record.primary} takes writes"
+            warned = f" ({called.text})" if called.text else ""
+            why = f"the start hook was told that {record.primary} takes writes{warned}"
             return Decision(why, (Save(replace(record, owed=None), why),))
         case Outcome.BAD:
             why = f"{decision.reason}; the start hook for {record.primary} failed: {called.text}"
-            return replace(
-                decision, reason=why, steps=(*decision.steps, Call(Phase.START)), well=False
-            )
+            steps = (*decision.steps, Call(Phase.START))
+            return replace(decision, reason=why, steps=steps, well=False)
 
 
 def _open(record: Record, view: View) -> bool:
+    """Whether clients can be sent to the primary, and are not about to be taken from it."""
     step = record.transition.step if record.transition else None
-    if step in (Step.ELECT, Step.CHAIN, Step.FREEZE):
+    if step in (Step.ELECT, Step.CLOSE, Step.CHAIN, Step.FREEZE):
         return False
     state = view.state(record.primary)
     return state is not None and state.writable and record.counts(state.name, state.incarnation)

@@ -49,6 +49,7 @@ class Transition:
     :ivar ordered: a person ordered it
     :ivar until: of a switchover: seconds since 1970 after which it is undone, if it has not passed its commit point
     :ivar drained: of a switchover in OPEN: all that the primary before has, which its successor has applied
+    :ivar skip_stop: a person goes on without the stop hook
     """
 
     kind: Kind
@@ -59,6 +60,19 @@ class Transition:
     ordered: bool = False
     until: float = 0.0
     drained: str = ""
+    skip_stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Owed:
+    """The start hook is still to be called for the primary; see ``hooking.py``.
+
+    :ivar kind: of the change, or of the attempt
+    :ivar before: who was primary before it: the same one, where nobody else was named
+    """
+
+    kind: Kind
+    before: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +111,7 @@ class Record:
     :ivar serial: grows with every configuration; a row proven with it settles the last one
     :ivar failovers: when automatic failovers began, within the last hour before the last of them (seconds since 1970)
     :ivar lease: the longest lease that may have been granted to ``primary``, in seconds
+    :ivar owed: the start hook is still to be called
     """
 
     term: int
@@ -110,6 +125,7 @@ class Record:
     paused: Pause | None = None
     failovers: tuple[float, ...] = ()
     lease: float = 0.0
+    owed: Owed | None = None
 
     @property
     def target(self) -> Configuration:
@@ -171,7 +187,7 @@ class Record:
 
 def to_json(record: Record) -> str:
     """As in the store. Keys: term, primary, elected, voters, acks, joint, serial, transition, strays, mode, paused,
-    failovers, lease."""
+    failovers, lease, owed."""
     base, *further = record.configurations
     transition = record.transition
     return json.dumps(
@@ -188,6 +204,7 @@ def to_json(record: Record) -> str:
             "paused": record.paused and asdict(record.paused),
             "failovers": record.failovers,
             "lease": record.lease,
+            "owed": record.owed and asdict(record.owed),
         }
     )
 
@@ -212,12 +229,14 @@ def from_json(text: str) -> Record:
             transition.get("ordered", False),
             transition.get("until", 0.0),
             transition.get("drained", ""),
+            transition.get("skip_stop", False),
         ),
         strays=frozenset(Stray(*each) for each in data["strays"]),
         mode=Mode(data["mode"]),
         paused=Pause(**paused) if (paused := data.get("paused")) else None,
         failovers=tuple(data.get("failovers", ())),
         lease=data.get("lease", 0.0),
+        owed=Owed(Kind(owed["kind"]), owed["before"]) if (owed := data.get("owed")) else None,
     )
 
 

@@ -1,6 +1,6 @@
 """A planned change of primary, a step at a time.
 
-    Save(CHAIN, new term) -> the other voters Follow the candidate, which Drains -> Save(FREEZE)
+    Save(CHAIN, new term) -> the other voters Follow the candidate, which Drains -> Call(STOP) -> Save(FREEZE)
       -> Freeze the primary -> the candidate Drains all that the primary has
       -> Save(OPEN: the commit point) -> Promote the candidate, and the old primary and the rest Follow -> Save(settled)
 
@@ -26,6 +26,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from holdfast.core import hooking
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Drain, Follow, Freeze, Unbar
 from holdfast.core.decision import Decision, Save, Send
@@ -121,6 +122,10 @@ def _chain(cluster: Cluster, record: Record, view: View, candidate: MemberState)
     if not steps:
         left = candidate.received_set().subtract(candidate.applied_set()).count()
         if candidate.term == record.term and left <= NEARLY_ZERO:
+            if failed := hooking.failed(record, view):
+                return undone(record, f"the stop hook failed: {failed}")
+            if calls := hooking.hooks_step(record, view):
+                return replace(calls, reason=f"switchover to {to.name}: {calls.reason}")
             frozen = replace(record, transition=_frozen(record, view))
             why = f"{record.primary} takes no more writes, so that {to.name} can take over"
             return Decision(why, (Save(frozen, why),))

@@ -10,6 +10,7 @@ from holdfast.core.decision import Save
 from holdfast.core.diagnosis import GONE, Primary, diagnose
 from holdfast.core.election import NobodyElected, elect
 from holdfast.core.failover import could_follow, prospects
+from holdfast.core.hooking import failed, owed
 from holdfast.core.record import Kind, Record, Step, Transition
 from holdfast.core.view import MemberState, View
 
@@ -21,10 +22,12 @@ class FailOver:
     :ivar to: who, if possible; "" for the best one
     :ivar accept_loss: also where what was acknowledged may be lost, or where the old primary, which cannot be
         reached, may answer its clients still
+    :ivar skip_stop: go on without the stop hook, which may leave clients with the old primary's address
     """
 
     to: str = ""
     accept_loss: bool = False
+    skip_stop: bool = False
 
     @property
     def member(self) -> str:
@@ -34,6 +37,7 @@ class FailOver:
     @property
     def text(self) -> str:
         risk = ", losing what it must" if self.accept_loss else ""
+        risk += ", without the stop hook" if self.skip_stop else ""
         return f"a failover{f' to {self.to}' if self.to else ''} is to begin{risk}"
 
     @property
@@ -42,9 +46,10 @@ class FailOver:
 
 
 def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tuple[str, ...]:
-    """All that stands against beginning it now; () when nothing does."""
+    """All that stands against beginning it now, or going on with one that a hook holds up; () when nothing does."""
     if record.transition and record.transition.step is Step.ELECT:
-        return ("a failover is under way",)
+        held_up = failed(record, view) or (order.skip_stop and not record.transition.skip_stop)
+        return _unable(record, view, order) if held_up else ("a failover is under way",)
     diagnosis = diagnose(cluster, record, view)
     if diagnosis.primary not in GONE and diagnosis.primary is not Primary.UNSEEN:
         return (f"{diagnosis.reason}: a failover is for a primary that is lost",)
@@ -57,15 +62,21 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
         found.append(f"no recovery quorum can be had: {missing}")
     elif isinstance(nobody := elect(heirs, cluster), NobodyElected):
         found.append(nobody.reason)
+    return (*found, *_unable(record, view, order))
+
+
+def _unable(record: Record, view: View, order: FailOver) -> tuple[str, ...]:
     if order.to == record.primary:
-        found.append(f"{order.to} is the primary that is to be replaced")
-    elif order.to and not _could_be(view, order.to):
-        found.append(f"{order.to} cannot take over: its server is not seen to be up and well")
-    return tuple(found)
+        return (f"{order.to} is the primary that is to be replaced",)
+    if order.to and not _could_be(view, order.to):
+        return (f"{order.to} cannot take over: its server is not seen to be up and well",)
+    return ()
 
 
 def begun(record: Record, view: View, order: FailOver) -> Save:
     """Expects that nothing stands against it."""
+    if record.transition and record.transition.step is Step.ELECT:
+        return _again(record, record.transition, order)
     safe = record.recoverable(prospects(record, view).reachable)
     transition = Transition(
         Kind.FAILOVER,
@@ -74,8 +85,25 @@ def begun(record: Record, view: View, order: FailOver) -> Save:
         lossy=not safe,
         wish=order.to,
         ordered=True,
+        skip_stop=order.skip_stop,
     )
     why = f"{order.text}: a person has ordered it"
+    begun = replace(
+        record,
+        term=record.term + 1,
+        transition=transition,
+        owed=owed(record, view, Kind.FAILOVER),
+    )
+    return Save(begun, why)
+
+
+def _again(record: Record, under_way: Transition, order: FailOver) -> Save:
+    """Go on without the hook, or have it called once more, which another term does."""
+    transition = replace(under_way, skip_stop=order.skip_stop, wish=order.to or under_way.wish)
+    if order.skip_stop:
+        why = "the failover goes on without the stop hook: a person has ordered it"
+        return Save(replace(record, transition=transition), why)
+    why = "the stop hook is called once more: a person has ordered it"
     return Save(replace(record, term=record.term + 1, transition=transition), why)
 
 
