@@ -1,4 +1,4 @@
-"""Finding the programs of others on this machine: database servers, etcd, nft.
+"""Finding the programs of others on this machine: database servers, etcd, nft, HAProxy.
 
 A server comes from one of three places, asked in this order: the binary that an option names, PATH,
 and the private tree that ``scripts/get-servers`` fetches. A private tree holds the libc that the
@@ -20,8 +20,8 @@ from typing import Literal
 from holdfast.errors import BadInput
 
 Flavor = Literal["mariadb", "mysql"]
-Companion = Literal["etcd", "nft"]
-"""What the managers' store and an agent's gate are made with."""
+Companion = Literal["etcd", "nft", "haproxy"]
+"""What the managers' store, an agent's gate and an endpoint are made with."""
 Version = tuple[int, int, int]
 
 STAMP = ".holdfast-tree"
@@ -33,7 +33,11 @@ OLDEST: dict[str, Version] = {
     "mysql": (8, 4, 0),
 }
 PROGRAMS = {"mariadb": ("mariadbd", "mysqld"), "mysql": ("mysqld",)}
-COMPANIONS: dict[Companion, str] = {"etcd": "bin/etcd", "nft": "sbin/nft"}
+COMPANIONS: dict[Companion, str] = {
+    "etcd": "bin/etcd",
+    "nft": "sbin/nft",
+    "haproxy": "sbin/haproxy",
+}
 """The program of each, below the tree's ``usr``."""
 ALIASES = {
     "mysql": "mariadb",
