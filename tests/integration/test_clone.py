@@ -33,13 +33,16 @@ ENDLESS = 2**63 - 2
 BULK_ROWS = 24
 SLOW_BYTES = 16 * 1024 * 1024
 """A second of a copy that is to be interrupted."""
+CRAWL_BYTES = 2 * 1024 * 1024
+"""A second of a copy that cannot be over before the test has done what it is about."""
 
-THROTTLE = f"""
-import subprocess, sys, time
+THROTTLE = """
+import pathlib, subprocess, sys, time
 if "--backup" not in sys.argv:
     sys.exit(subprocess.call(sys.argv[1:]))
+rate = int(pathlib.Path(__file__).with_suffix(".rate").read_text())
 with subprocess.Popen(sys.argv[1:], stdout=subprocess.PIPE) as tool:
-    while piece := tool.stdout.read({SLOW_BYTES} // 10):
+    while piece := tool.stdout.read(rate // 10):
         sys.stdout.buffer.write(piece)
         sys.stdout.flush()
         time.sleep(0.1)
@@ -89,9 +92,9 @@ class Pair:
         clear(self.second.datadir)
         self.second.until(lambda state: state.unfit == "its data directory is empty")
 
-    def halfway(self) -> MemberState:
+    def halfway(self, done: int = SLOW_BYTES // 4) -> MemberState:
         """Data is coming."""
-        return self._admitted(lambda s: s.progress is None or s.progress.done > SLOW_BYTES / 4)
+        return self._admitted(lambda s: s.progress is None or s.progress.done > done)
 
     def _admitted(self, what: Callable[[MemberState], bool]) -> MemberState:
         """Ask again, as a manager does, while MySQL's donor has not noticed that whom it gave a copy to is gone."""
@@ -200,8 +203,22 @@ def throttle(first: Member, second: Member) -> None:
         first.start_agent()
     else:
         with second.option_file.open("a") as file:
-            file.write(f"loose_clone_max_data_bandwidth = {SLOW_BYTES >> 20}\n")
             file.write("loose_clone_autotune_concurrency = OFF\n")
+    limit(first, second, SLOW_BYTES)
+
+
+def limit(first: Member, second: Member, rate: int) -> None:
+    """Of copies that are begun from now on.
+
+    :param rate: bytes per second; MySQL takes whole MB
+    """
+    if first.flavor is Flavor.MARIADB:
+        (first.folder / "throttle.rate").write_text(str(rate))
+    else:
+        name = "loose_clone_max_data_bandwidth"
+        lines = second.option_file.read_text().splitlines()
+        kept = [line for line in lines if not line.startswith(name)]
+        second.option_file.write_text("\n".join([*kept, f"{name} = {rate >> 20}", ""]))
 
 
 def begin(first: Member) -> None:
@@ -402,25 +419,26 @@ def test_an_agent_that_was_killed_finds_that_its_clone_was_interrupted(pair: Pai
 
 
 def test_a_disk_that_runs_full_is_told_and_can_be_mended(pair: Pair) -> None:
-    second = pair.second
+    first, second = pair.first, pair.second
     pair.do(Fence())
     clear(second.datadir)
-    with mounted(second.datadir, 800):
+    with mounted(second.datadir, 10):
         kept = second.datadir / "lost+found"
         kept.mkdir()
-        filler = kept / "filler"
-        fill(filler, second.datadir, 10 << 20)
         pair.do(pair.clone())
         pair.failed("make room")
         # enough by what the donor says, and not when it comes
-        filler.unlink()
+        resize(second.datadir, 800)
+        limit(first, second, CRAWL_BYTES)
         pair.do(pair.clone())
-        pair.halfway()
-        fill(filler, second.datadir, 2 << 20)
+        assert pair.halfway(CRAWL_BYTES // 2).progress is not None
+        fill(second.datadir, 1 << 20)
         pair.failed("No space left", "Errcode: 28")
-        filler.unlink()
+        resize(second.datadir, 800)
+        limit(first, second, SLOW_BYTES)
         pair.do(pair.clone())
         pair.cloned()
+        assert kept.exists()
         pair.join()
         pair.do(Fence())
 
@@ -439,8 +457,17 @@ def mounted(folder: Path, megabytes: int) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
-def fill(file: Path, folder: Path, left: int) -> None:
-    """Take up the file system's space but for ``left`` bytes, while others take some too."""
-    with file.open("wb", buffering=0) as output, suppress(OSError):
-        while (found := os.statvfs(folder)).f_bavail * found.f_frsize > left:
-            output.write(bytes(1 << 20))
+def resize(folder: Path, megabytes: int) -> None:
+    option = f"remount,size={megabytes}m"
+    subprocess.run(["mount", "-o", option, str(folder)], check=True, capture_output=True)
+
+
+def fill(folder: Path, left: int) -> None:
+    """Leave about so many bytes free, at once, while others take some."""
+    for _ in range(20):
+        found = os.statvfs(folder)
+        used = (found.f_blocks - found.f_bfree) * found.f_frsize
+        with suppress(subprocess.CalledProcessError):  # they have taken more than that meanwhile
+            resize(folder, (used + left >> 20) + 1)
+            return
+    raise AssertionError("it was not made smaller")
