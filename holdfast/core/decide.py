@@ -103,8 +103,11 @@ def _keep(
 ) -> Decision:
     """Nothing is under way: keep the servers as the record says, and finish a change of voters or mode."""
     if not primary.writable:
-        again = modes.promotion(cluster, record)
-        return Decision(f"{diagnosis.reason}: opening it again", (Send(primary.name, again),))
+        again = Send(primary.name, modes.promotion(cluster, record))
+        # its voters may follow another: a switchover that was undone left them there
+        waits = modes.waits_as(primary, modes.wanted_acks(cluster, record))
+        attach, _ = _others(cluster, record, view, primary, waits)
+        return Decision(f"{diagnosis.reason}: opening it again", (again, *attach))
     if found := membership.found_strays(cluster, record, view):
         why = f"{', '.join(sorted(stray.name for stray in found))} is reached again"
         return Decision(why, (Save(replace(record, strays=record.strays - found), why),))

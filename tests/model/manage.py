@@ -6,10 +6,12 @@ import math
 import random
 from dataclasses import replace
 
+from holdfast.core import switchover
 from holdfast.core.commands import Command
 from holdfast.core.decide import decide
 from holdfast.core.decision import Save, Send
 from holdfast.core.gtid import Flavor
+from holdfast.core.preflight import SwitchOver, chosen, objections
 from holdfast.core.pulse import Pulse, felt, lapses
 from holdfast.core.record import Record, from_json, to_json
 from holdfast.core.settings import Mode, Settings
@@ -33,6 +35,7 @@ STORM = {
     "heal": 3,
     "halt": 1,
     "part": 1,
+    "switch": 2,
 }
 """What happens in a storm, and how often."""
 
@@ -42,7 +45,7 @@ class Run:
 
     :ivar stored: the record, as text, as the store keeps it
     :ivar steps: how many steps were begun so far
-    :ivar failovers: how often another primary was named
+    :ivar failovers: how often another primary was named; :ivar switchovers: how often because a person wanted it
     """
 
     def __init__(
@@ -59,6 +62,7 @@ class Run:
         self.well = False
         self.steps = 0
         self.failovers = 0
+        self.switchovers = 0
 
     @property
     def record(self) -> Record | None:
@@ -97,7 +101,9 @@ class Run:
         self.steps += 1
         match step:
             case Save(record=new):
-                self.failovers += bool(record and record.primary != new.primary)
+                named = bool(record and record.primary != new.primary)
+                self.failovers += named
+                self.switchovers += named and switchover.under_way(record)
                 if record and record.transition and record.transition.lossy:
                     self._lose(record, new)
                 self.stored = to_json(new)
@@ -143,6 +149,18 @@ class Run:
                 self.late.append((step.member, term, step.command))
             else:
                 self.take(step, interrupted=chance < 0.3)
+
+    def order_switchover(self, seconds: float = 30.0) -> bool:
+        """A person wants another primary; whether nothing stood against it."""
+        record = self.record
+        view = View(dict(self.known), self.world.now, date=self.world.now)
+        order = SwitchOver(seconds=seconds)
+        if record is None or objections(self.world.cluster, record, view, order):
+            return False
+        to = chosen(self.world.cluster, record, view, order)
+        until = self.world.now + seconds
+        self.take(switchover.begun(self.world.cluster, record, view, to, until))
+        return True
 
     def new_manager(self) -> None:
         """The one before it may still have commands under way."""
@@ -194,6 +212,8 @@ class Run:
                 world.cut |= {frozenset({host.name, MANAGER})}
                 if rng.random() < 0.6:
                     world.part(host.name)
+            case "switch":
+                self.order_switchover(rng.choice([0.5, 3.0, 30.0]))
             case "late" if self.late:
                 self.send(*self.late.pop(rng.randrange(len(self.late))), interrupted=False)
 

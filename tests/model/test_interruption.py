@@ -157,7 +157,7 @@ def whole(run: Run) -> None:
     run.calm()
     assert run.well, run.reason
     write(run, 2)
-    for _ in range(100):
+    for _ in range(100 * len(run.world.hosts)):
         run.world.replicate()
     binlogs = {tuple(host.binlog) for host in run.world.hosts.values()}
     assert len(binlogs) == 1, "the members differ"

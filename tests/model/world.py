@@ -23,6 +23,7 @@ from holdfast.core.commands import (
     Fence,
     Fetch,
     Follow,
+    Freeze,
     Promise,
     Promote,
     Prove,
@@ -87,6 +88,7 @@ class Host:
     acks: int = 0
     source_on: bool = False
     writable: bool = False
+    sealed: int = 0
     proved: int = 0
     gap: bool = False
     timeout: float = 0.0
@@ -200,6 +202,7 @@ class Host:
             vouched=vouched,
             suspects=("app.t",) if self.suspect else (),
             unfit=self.unfit,
+            frozen=self.sealed,
         )
 
     def crash(self) -> None:
@@ -208,7 +211,7 @@ class Host:
         self.frozen = False
         self.timeout = 0.0
         self.writable = self.receiving = self.applying = self.replica = self.source_on = False
-        self.acks = self.proved = 0
+        self.acks = self.proved = self.sealed = 0
         self.relay = []
         self.strange = False
         self.tail = Tail()
@@ -439,12 +442,21 @@ class World:
                 yield lambda: setattr(host, "source", f"{source}:3306")
                 yield lambda: setattr(host, "receiving", True)
                 yield lambda: setattr(host, "applying", True)
-            case Drain():
-                yield lambda: self._drain(host)
+            case Drain(upto=upto):
+                yield lambda: self._drain(host, upto)
+            case Freeze():
+                if host.source:
+                    raise ValueError("it follows another")
+                if not host.writable and host.sealed != term:
+                    yield lambda: setattr(host, "sealed", 0)
+                yield lambda: self._freeze(host)
+                yield lambda: setattr(host, "sealed", term)
             case Follow(source=source, semi_sync=semi_sync):
                 if host.writable:
                     raise ValueError("it takes writes")
-                host.promised = 0
+                if host.pending and host.source_on:
+                    raise ValueError("commits wait")
+                host.promised = host.sealed = 0
                 if host.source != f"{source}:3306":
                     yield lambda: self._drain(host)
                     yield lambda: setattr(host, "receiving", False)
@@ -455,8 +467,11 @@ class World:
                 yield lambda: setattr(host, "replica", semi_sync)
                 yield lambda: setattr(host, "receiving", True)
                 yield lambda: setattr(host, "applying", True)
+                yield host.tenure.release
+            case Promote(drained=drained) if drained:
+                yield from self._take_over(host, command)
             case Promote(acks=acks, serial=serial, timeout_seconds=timeout, wait_point=point):
-                host.promised = 0
+                host.promised = host.sealed = 0
                 assert command.electorate
                 host.tenure.entrust(command.electorate)
                 yield lambda: setattr(host, "receiving", False)
@@ -478,6 +493,37 @@ class World:
                 host.tenure.entrust(command.electorate)
                 yield lambda: self._prove(host, serial)
 
+    def _take_over(self, host: Host, command: Promote) -> Iterator[Callable[[], object]]:
+        """It is opened while it still follows the former primary, which is frozen."""
+        host.promised = host.sealed = 0
+        assert command.electorate
+        host.tenure.entrust(command.electorate)
+        if not host.writable:
+            yield lambda: self._drain(host, command.drained)
+            yield lambda: self._set_acks(
+                host, command.acks, command.timeout_seconds, command.wait_point
+            )
+            if len([r for r in self.replicas(host) if r.replica]) < command.acks:
+                raise ValueError("its ackers are not connected")
+        if not host.tenure.held(self.now):
+            raise ValueError("it has no lease")
+        yield lambda: host.tenure.enforce(self.now, grace=False)
+        yield lambda: self._open(host)
+        yield lambda: self._prove(host, command.serial)
+        yield lambda: setattr(host, "receiving", False)
+        yield lambda: self._unfollow(host)
+
+    def _freeze(self, host: Host) -> None:
+        """New commits wait; those under way must be acknowledged, or all is as before."""
+        was = host.writable
+        host.writable = False
+        for _ in range(60):
+            if not host.pending:
+                return
+            self.replicate()
+        host.writable = was and host.up
+        raise ValueError("commits are under way")
+
     def _start(self, host: Host) -> None:
         host.status = ServerStatus.STARTING
         host.run += 1
@@ -496,13 +542,21 @@ class World:
         host.pending = []
         host.tail = Tail(TailVerdict.CUT if lacking else TailVerdict.CLEAN, term)
 
-    def _drain(self, host: Host) -> None:
+    def _drain(self, host: Host, upto: str = "") -> None:
+        """:raises ValueError: what it shall have does not come"""
         host.binlog += host.relay
         host.relay = []
+        for _ in range(60):
+            if parse(host.flavor, host.text(host.binlog)).contains(parse(host.flavor, upto)):
+                return
+            self.replicate()
+            host.binlog += host.relay
+            host.relay = []
+        raise ValueError("it does not receive what it shall have")
 
     def _unfollow(self, host: Host) -> None:
         host.source, host.applying, host.replica, host.gap = "", False, False, True
-        host.refused = False
+        host.refused = host.strange = False
 
     def _wipe(self, host: Host) -> None:
         host.crash()

@@ -1,0 +1,150 @@
+"""What stands against a switchover that a person wants: all of it at once, before anything is touched."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from holdfast.core.blockers import Blocker
+from holdfast.core.cluster import Cluster
+from holdfast.core.diagnosis import Primary, diagnose
+from holdfast.core.election import against as barred_by_settings
+from holdfast.core.record import Record
+from holdfast.core.rejoin import attached, spoiled
+from holdfast.core.view import MemberState, Receiver, View
+
+
+@dataclass(frozen=True, slots=True)
+class SwitchOver:
+    """What a person wants.
+
+    :ivar to: "" for the best one
+    :ivar seconds: after which it is undone, if it has not passed its commit point
+    :ivar old: seconds from which on transactions, statements and locks on the primary stand in the way
+    :ivar behind: bytes of the primary's binlog, or transactions of the applier's, that the candidate may have left
+    :ivar wait: for what passes by itself: lag, long transactions, a change of voters; up to ``seconds``
+    :ivar kill_after: seconds of such waiting after which the sessions that hold it up are ended; None: never
+    """
+
+    to: str = ""
+    seconds: float = 30.0
+    old: float = 2.0
+    behind: int = 2000
+    wait: bool = False
+    kill_after: float | None = None
+
+    @property
+    def text(self) -> str:
+        return f"a switchover{f' to {self.to}' if self.to else ''} is to begin"
+
+
+@dataclass(frozen=True, slots=True)
+class Objection:
+    """:ivar passes: it may pass by itself: worth waiting for"""
+
+    text: str
+    passes: bool = False
+
+
+def objections(
+    cluster: Cluster,
+    record: Record | None,
+    view: View,
+    order: SwitchOver,
+    blockers: Sequence[Blocker] = (),
+) -> tuple[Objection, ...]:
+    """All that stands against it; () when nothing does.
+
+    :param blockers: what is older than ``order.old`` on the primary
+    """
+    if record is None:
+        return (Objection(f"{cluster.name} has no primary yet"),)
+    found = []
+    if record.transition:
+        found.append(Objection(f"a {record.transition.kind} is under way", passes=True))
+    elif record.joint:
+        found.append(Objection("the voters are changing", passes=True))
+    diagnosis = diagnose(cluster, record, view)
+    primary = view.state(record.primary)
+    if diagnosis.primary is not Primary.WELL or primary is None:
+        return (*found, Objection(f"{diagnosis.reason}: a switchover needs a primary that is well"))
+    if primary.silent_seconds or primary.semi_sync.degraded:
+        found.append(Objection(diagnosis.reason, passes=True))
+    found += [Objection(str(each), passes=True) for each in blockers]
+    if order.to:
+        found += against(cluster, record, view, order, primary, order.to)
+    elif not chosen(cluster, record, view, order):
+        for member in cluster.others(record.primary):
+            found += against(cluster, record, view, order, primary, member.name)
+    return tuple(found)
+
+
+def chosen(cluster: Cluster, record: Record, view: View, order: SwitchOver) -> str:
+    """Who takes over: whom the person named, or of those against whom nothing stands the one of the highest priority,
+    then the one with the least left to apply; "" when there is none."""
+    if order.to:
+        return order.to
+    primary = view.state(record.primary)
+    able = [
+        state
+        for member in cluster.others(record.primary)
+        if primary
+        and (state := view.state(member.name))
+        and not against(cluster, record, view, order, primary, member.name)
+    ]
+    best = min(able, key=lambda s: (-cluster.setting(s.name).priority, _left(s)), default=None)
+    return best.name if best else ""
+
+
+def against(
+    cluster: Cluster,
+    record: Record,
+    view: View,
+    order: SwitchOver,
+    primary: MemberState,
+    name: str,
+) -> list[Objection]:
+    """What stands against this member as the next primary."""
+    if name == record.primary:
+        return [Objection(f"{name} is the primary already")]
+    if name not in {member.name for member in cluster.members}:
+        names = ", ".join(member.name for member in cluster.others(record.primary))
+        return [Objection(f"there is no member {name}; there are {names}")]
+    state = view.state(name)
+    if state is None:
+        return [Objection(f"{name}: its agent does not answer")]
+    if not state.up:
+        return [Objection(f"{name}: its server is {state.server.value}")]
+    found = []
+    if why := barred_by_settings(state, cluster):
+        passes = cluster.setting(name).priority > 0 and not state.unfit
+        found.append(Objection(f"{name}: {why}", passes))
+    elif why := spoiled(primary, state):
+        found.append(Objection(f"{name}: {why}"))
+    if state.progress is not None:
+        found.append(Objection(f"{name}: it is busy: {state.progress.what}", passes=True))
+    if state.silent_seconds:
+        found.append(Objection(f"{name}: its server does not answer", passes=True))
+    replication = state.replication
+    if not replication.applier:
+        error = f" ({replication.error})" if replication.error else ""
+        found.append(Objection(f"{name}: its applier is stopped{error}"))
+    elif replication.receiver is not Receiver.ON:
+        error = f" ({replication.error})" if replication.error else ""
+        found.append(Objection(f"{name}: it receives nothing from {primary.name}{error}", True))
+    elif not attached(cluster, record, state):
+        found.append(Objection(f"{name}: it does not follow {primary.name} as it should", True))
+    if record.acks and not record.votes(name, state.incarnation):
+        learns = cluster.setting(name).voter
+        text = "it does not vote" if learns else f"members.{name}.voter is false: it never votes"
+        found.append(Objection(f"{name}: {text}", passes=learns))
+    if (left := _left(state)) > order.behind:
+        found.append(
+            Objection(f"{name}: it is {left} transactions behind in applying", passes=True)
+        )
+    return found
+
+
+def _left(state: MemberState) -> int:
+    """Transactions received and not applied."""
+    return state.received_set().subtract(state.applied_set()).count()

@@ -1,0 +1,174 @@
+"""Switchovers that are broken off after each step, by the loss of anybody, and in storms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from holdfast.core.gtid import Flavor
+from holdfast.core.record import Step
+from tests.model.manage import Run
+from tests.model.test_interruption import whole, write
+
+
+def begun(flavor: Flavor, members: int = 3) -> Run:
+    run = Run(1, members, flavor)
+    run.calm()
+    assert run.well, run.reason
+    write(run, 4)
+    run.manage()
+    assert run.order_switchover()
+    return run
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+@pytest.mark.parametrize("members", [2, 3, 5])
+def test_another_takes_over_and_the_old_primary_votes_as_it_runs(
+    flavor: Flavor, members: int
+) -> None:
+    run = begun(flavor, members)
+    old = run.record
+    assert old
+    incarnation = run.world.hosts[old.primary].incarnation
+    run.calm()
+    assert run.well, run.reason
+    now = run.record
+    assert now
+    assert now.primary != old.primary
+    assert run.switchovers == 1
+    assert (old.primary, incarnation) in now.target.voters
+    assert not now.joint
+    assert not now.strays
+    whole(run)
+
+
+def another_manager(run: Run, old: str, new: str) -> None:
+    run.new_manager()
+
+
+def the_candidate_dies(run: Run, old: str, new: str) -> None:
+    run.world.hosts[new].crash()
+
+
+def the_primary_dies(run: Run, old: str, new: str) -> None:
+    run.world.hosts[old].crash()
+
+
+def both_die(run: Run, old: str, new: str) -> None:
+    run.world.hosts[old].crash()
+    run.world.hosts[new].crash()
+
+
+def the_third_dies(run: Run, old: str, new: str) -> None:
+    third = next(name for name in run.world.hosts if name not in (old, new))
+    run.world.hosts[third].crash()
+
+
+def the_primary_freezes(run: Run, old: str, new: str) -> None:
+    run.world.hosts[old].frozen = True
+
+
+def the_candidates_host_freezes(run: Run, old: str, new: str) -> None:
+    run.world.hosts[new].halted = True
+
+
+def the_primary_is_cut_off(run: Run, old: str, new: str) -> None:
+    run.world.part(old)
+
+
+def the_candidate_is_cut_off(run: Run, old: str, new: str) -> None:
+    run.world.part(new)
+
+
+def its_time_is_over(run: Run, old: str, new: str) -> None:
+    run.world.pass_time(31.0)
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+@pytest.mark.parametrize("members", [3, 5])
+@pytest.mark.parametrize(
+    "disaster",
+    [
+        another_manager,
+        the_candidate_dies,
+        the_primary_dies,
+        both_die,
+        the_third_dies,
+        the_primary_freezes,
+        the_candidates_host_freezes,
+        the_primary_is_cut_off,
+        the_candidate_is_cut_off,
+        its_time_is_over,
+    ],
+    ids=lambda disaster: disaster.__name__,
+)
+@pytest.mark.parametrize("broken", ["after", "within"])
+def test_it_ends_well_whatever_happens_after_any_step(
+    flavor: Flavor, members: int, disaster: Disaster, broken: str
+) -> None:
+    at = 0
+    while _struck(begun(flavor, members), disaster, at, broken):
+        at += 1
+    assert at >= 6, "there were hardly any steps: nothing was tested"
+
+
+Disaster = Callable[[Run, str, str], None]
+
+
+def _struck(run: Run, disaster: Disaster, at: int, broken: str) -> bool:
+    """Disaster strikes after the step with this number, or within; False when the switchover was over before."""
+    before = run.record
+    assert before
+    assert before.transition
+    old, new, first = before.primary, before.transition.wish, run.steps
+    for _ in range(60):
+        run.world.pass_time(0.05)
+        for name in run.world.hosts:
+            run.look(name)
+        for step in run.steps_now():
+            last = run.steps - first == at
+            run.take(step, interrupted=last and broken == "within")
+            if last:
+                disaster(run, old, new)
+                _endured(run)
+                return True
+        if run.well:
+            return False
+        for _ in range(5):
+            run.world.replicate()
+        run.world.write()
+        run.check()
+    raise AssertionError(f"it does not end: {run.reason}")
+
+
+def _endured(run: Run) -> None:
+    """For a while it lasts; then all is mended."""
+    for _ in range(30):
+        run.manage()
+        for _ in range(10):
+            run.world.replicate()
+        run.world.write()
+        run.check()
+    whole(run)
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+def test_a_commit_that_nobody_acknowledges_holds_it_up_until_it_is_undone(flavor: Flavor) -> None:
+    run = begun(flavor)
+    record = run.record
+    assert record
+    while not (record.transition and record.transition.step is Step.FREEZE):
+        run.manage()
+        record = run.record
+        assert record
+    for host in run.world.hosts.values():
+        host.receiving = host.receiving and host.name == record.primary
+    run.world.write()
+    for _ in range(20):
+        run.manage()
+    record = run.record
+    assert record
+    assert record.transition is None
+    assert run.switchovers == 0
+    whole(run)
