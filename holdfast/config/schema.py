@@ -9,8 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
+from holdfast.config.endpoints import EndpointsConfig
+from holdfast.config.hooks import HooksConfig
 from holdfast.config.settings import SettingsDocument, check, effective, flat, refuse_strangers
 from holdfast.config.values import Name, StrictModel
+from holdfast.config.vip import Vips
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput
 from holdfast.tls import Files
@@ -145,8 +148,10 @@ class LeaseConfig(StrictModel):
 class AgentConfig(_Daemon):
     """``holdfast agent --config F``.
 
+    :ivar checks: where it answers the checks of load balancers, to anybody, unencrypted; None for nowhere
     :ivar state_dir: where the agent keeps its promised term and saved binlog tails
     :ivar replication: the member's own account for replication, valid on every member
+    :ivar vip: addresses that are on here while the server is the open primary
     """
 
     cluster: Name
@@ -155,6 +160,8 @@ class AgentConfig(_Daemon):
     server: ServerConfig
     replication: AccountConfig
     lease: LeaseConfig = LeaseConfig()
+    vip: Vips = ()
+    checks: Address | None = None
 
 
 class MemberConfig(StrictModel):
@@ -178,6 +185,8 @@ class ClusterConfig(StrictModel):
     name: Name
     settings: SettingsDocument = SettingsDocument()
     members: Annotated[tuple[MemberConfig, ...], Field(min_length=1, max_length=7)]
+    endpoints: EndpointsConfig = EndpointsConfig()
+    hooks: HooksConfig = HooksConfig()
 
     @model_validator(mode="after")
     def _distinct(self) -> ClusterConfig:
@@ -185,6 +194,8 @@ class ClusterConfig(StrictModel):
         _no_twins("members", "agent", [member.agent for member in self.members])
         _no_twins("members", "host:port", [f"{m.host}:{m.port}" for m in self.members])
         names = [member.name for member in self.members]
+        if strangers := sorted(set(self.endpoints.checks) - set(names)):
+            raise ValueError(f"endpoints.checks: there is no member {strangers[0]!r}")
         given = flat(self.settings)
         try:
             refuse_strangers(given, names)

@@ -7,7 +7,8 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,15 +16,22 @@ import uvloop
 from fastapi import FastAPI
 
 from holdfast import log
+from holdfast.config.hooks import HooksConfig
 from holdfast.config.load import secret
 from holdfast.config.schema import ManagerConfig, StoreConfig
 from holdfast.core.cluster import Member
+from holdfast.endpoint.haproxy import Haproxy
 from holdfast.errors import Fatal
 from holdfast.manager.api import make_app
+from holdfast.manager.archive import Archive
 from holdfast.manager.client import AgentClient
 from holdfast.manager.configure import Given
+from holdfast.manager.endpoints import Endpoints
+from holdfast.manager.history import History
+from holdfast.manager.history_api import add_history
 from holdfast.manager.inspect import add_inspection
 from holdfast.manager.lead import Leader
+from holdfast.manager.outsiders import Outsiders
 from holdfast.serving import HttpServer, listening
 from holdfast.store.base import Candidate, Store
 from holdfast.store.etcd import EtcdStore
@@ -32,6 +40,8 @@ from holdfast.store.sqlite import SqliteStore
 from holdfast.tls import Certificates, Credentials
 
 ANY_ADDRESS = ("0.0.0.0", "::")
+HISTORY_THREADS = 2
+"""For all clusters: one may hang in the store while a person asks."""
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +58,10 @@ def run(config: ManagerConfig) -> None:
     certificates = Certificates(config.tls.files) if config.tls else None
     if certificates is not None:
         certificates.keep_fresh()
+    outsiders = {
+        each.name: Outsiders.by(each.hooks, f"clusters.{number}.hooks")
+        for number, each in enumerate(config.clusters)
+    }
     with (
         listening(config.listen) as listener,
         contextlib.closing(open_store(config.store)) as store,
@@ -55,7 +69,9 @@ def run(config: ManagerConfig) -> None:
         who = candidate(config)
         log.say(logger, f"manager {who} listens on {config.listen}", store=str(store))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_serve(config, who, listener, store, token, agent_token, certificates))
+            runner.run(
+                _serve(config, who, listener, store, token, agent_token, certificates, outsiders)
+            )
     log.say(logger, "manager ends; agents and servers are left as they are")
 
 
@@ -67,6 +83,7 @@ async def _serve(
     token: str | None,
     agent_token: str | None,
     certificates: Certificates | None,
+    outsiders: Mapping[str, Outsiders],
 ) -> None:
     shown = Credentials(agent_token, certificates.client if certificates else None)
 
@@ -74,6 +91,17 @@ async def _serve(
         return AgentClient(member.name, member.agent, shown)
 
     leaders = {each.name: Leader(Given.by(each), connect, store, who) for each in config.clusters}
+
+    pool = ThreadPoolExecutor(HISTORY_THREADS, "history")
+    histories = {name: _history(each, store, who, pool) for name, each in leaders.items()}
+    for each in config.clusters:
+        leader = leaders[each.name]
+        endpoints = Endpoints([Haproxy(one) for one in each.endpoints.haproxy], leader.events)
+        leader.listeners = (*leader.listeners, endpoints)
+        if each.hooks != HooksConfig():
+            made = outsiders[each.name].of(leader.events, leader.look_again)
+            leader.hooks, reporter = made
+            leader.listeners = (*leader.listeners, reporter)
 
     tasks: list[asyncio.Task[None]] = []
 
@@ -96,6 +124,7 @@ async def _serve(
     failures: list[BaseException] = []
     app = make_app(leaders, token, lifespan)
     add_inspection(app, leaders)
+    add_history(app, histories)
     server = HttpServer(app, certificates.server if certificates else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
@@ -108,8 +137,16 @@ async def _serve(
             server.should_exit = True
 
     await server.serve(sockets=[listener])
+    pool.shutdown(wait=False, cancel_futures=True)
     if failures:
         raise Fatal(f"the manager failed: {failures[0]!r}")
+
+
+def _history(leader: Leader, store: Store, who: Candidate, pool: ThreadPoolExecutor) -> History:
+    archive = Archive(store, leader.cluster.name)
+    history = History(archive, who.name, leader.events, lambda: leader.decision, pool)
+    leader.listeners = (*leader.listeners, history)
+    return history
 
 
 def open_store(config: StoreConfig) -> Store:

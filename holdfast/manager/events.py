@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -20,7 +21,8 @@ class EventKind(StrEnum):
     """LED: this manager leads from now on. DETECTED: the primary is gone. ALARM: somebody should look, nothing is
     done by itself. DECIDED: a record was saved. COMMAND: an agent has done what it was asked; FAILED: it has not.
     DEGRADED: commits stop waiting for acknowledgements, or wait again. WHOLE: every member is well again.
-    CONFIGURED: a person has changed settings or members; ORDERED: a person wants something done."""
+    CONFIGURED: a person has changed settings or members; ORDERED: a person wants something done.
+    ENDPOINT: it shows clients to another server. HOOK: an executable of the user's, or a webhook, was called."""
 
     LED = "led"
     DETECTED = "detected"
@@ -32,6 +34,8 @@ class EventKind(StrEnum):
     WHOLE = "whole"
     CONFIGURED = "configured"
     ORDERED = "ordered"
+    ENDPOINT = "endpoint"
+    HOOK = "hook"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,13 +58,17 @@ class Event:
 
 
 class EventLog:
-    """The last events of one cluster; every one is logged as a line too."""
+    """The last events of one cluster; every one is logged as a line too.
+
+    :ivar hearers: are told of each as it comes; none may block, or fail
+    """
 
     def __init__(self, cluster: str) -> None:
         self._cluster = cluster
         self._events: deque[Event] = deque(maxlen=KEPT)
         self._last = int(time.time() * 1000)
         self._changed = asyncio.Event()
+        self.hearers: list[Callable[[Event], None]] = []
 
     def add(
         self,
@@ -78,6 +86,8 @@ class EventLog:
         level = logging.WARNING if kind in (EventKind.FAILED, EventKind.DETECTED) else logging.INFO
         took = {"ms": event.ms} if ms else {}
         say(logger, text, level, cluster=self._cluster, event=kind.value, **took)
+        for hear in self.hearers:
+            hear(event)
 
     async def since(self, number: int, wait: float) -> list[Event]:
         """The events after ``number``; waits up to ``wait`` seconds for the first."""

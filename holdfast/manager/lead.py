@@ -88,6 +88,11 @@ class Leader:
         return self._record
 
     @property
+    def decision(self) -> Decision:
+        """The last one."""
+        return self._decision
+
+    @property
     def agents(self) -> Mapping[str, AgentClient]:
         return self._agents
 
@@ -142,6 +147,10 @@ class Leader:
                 self._agents[member.name] = self.connect(member)
                 self._urls[member.name] = member.agent
                 self._observer.watch(member.name, self._agents[member.name])
+        self._observer.changed.set()
+
+    def look_again(self) -> None:
+        """Something outside has changed that a decision depends on."""
         self._observer.changed.set()
 
     def refuse_elsewhere(self) -> None:
@@ -259,6 +268,7 @@ class Leader:
             self._decide_nothing(str(error))
         finally:
             self._actor = None
+            self.hooks.stop()
             self._observer.leases.stop()
             self._observer.lead(False)
             await actor.close()

@@ -40,8 +40,11 @@ class Caller(Protocol):
     def called(self) -> Mapping[Phase, Called]: ...
 
     def call(self, phase: Phase, cluster: Cluster, record: Record, view: View) -> None:
-        """Begin the call, unless it was begun in the record's term already. Never blocks; when it has ended, the
-        manager looks again."""
+        """Begin the call, unless it was begun in the record's term already; where it has failed, it is begun again
+        after a pause. Never blocks; when it has ended, the manager looks again."""
+
+    def stop(self) -> None:
+        """This manager leads no more: what runs is ended."""
 
 
 class NoHooks:
@@ -52,3 +55,6 @@ class NoHooks:
 
     def call(self, phase: Phase, cluster: Cluster, record: Record, view: View) -> None:
         """There is nothing to call."""
+
+    def stop(self) -> None:
+        """Nothing runs."""

@@ -1,0 +1,175 @@
+"""What hooks and webhooks are told: MHA's arguments, to the letter, and one JSON document for all.
+
+The arguments are those of MHA 0.58 (``MasterFailover.pm``, ``MasterRotate.pm``), in its order and no others, because a
+script may refuse what it does not know. But for three: passwords, which everybody could read in the list of
+processes; ``--conf``, as there is no such file; and ports of SSH servers.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+from holdfast.core.calls import Phase, Ran
+from holdfast.core.record import Kind
+
+VERSION = 1
+"""Of the document. Keys are only added to it; what takes one away gets another version."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A server. :ivar ip: of ``host``, or ``host`` itself while that is not known"""
+
+    name: str
+    host: str
+    ip: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """:ivar kind: FAILOVER or SWITCHOVER
+    :ivar old, new: primaries; the same one, where it takes writes again because nobody else was named
+    :ivar reachable: the old one's agent answers
+    :ivar replicas: those that follow ``new``
+    """
+
+    cluster: str
+    kind: Kind
+    term: int
+    old: Place
+    new: Place | None = None
+    reachable: bool = False
+    replicas: tuple[Place, ...] = ()
+    reason: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """What MHA's configuration calls ``ssh_user`` and ``user``."""
+
+    ssh_user: str
+    user: str
+
+
+def command(phase: Phase, change: Change) -> str:
+    """As MHA calls it: ``stopssh`` for a failover where something can still be done on the old primary's host."""
+    if phase is Phase.STOP and change.kind is Kind.FAILOVER and change.reachable:
+        return "stopssh"
+    return phase.value
+
+
+def hooks_of(phase: Phase, change: Change) -> tuple[str, ...]:
+    """Which are called, one after the other."""
+    if change.kind is Kind.SWITCHOVER:
+        return ("switchover",)
+    return ("failover", "shutdown") if phase is Phase.STOP else ("failover",)
+
+
+def arguments(hook: str, asked: str, change: Change, login: Login) -> list[str]:
+    match hook:
+        case "failover":
+            return _failover(asked, change, login)
+        case "switchover":
+            return _switchover(asked, change, login)
+        case "shutdown":
+            return _shutdown(asked, change, login)
+    raise ValueError(hook)
+
+
+def report_arguments(change: Change, subject: str, body: str) -> list[str]:
+    found = [f"--orig_master_host={change.old.host}"]
+    if change.new and change.new != change.old:
+        slaves = ",".join(place.host for place in change.replicas)
+        found += [f"--new_master_host={change.new.host}", f"--new_slave_hosts={slaves}"]
+    return [*found, f"--subject={subject}", f"--body={body}"]
+
+
+def document(
+    asked: str, change: Change, at: float, ran: Sequence[Ran] = (), **further: Any
+) -> bytes:
+    """What a hook finds on its standard input, and a webhook is sent.
+
+    :param at: seconds since 1970; :param ran: hooks that were called on the way
+    """
+    told: Mapping[str, Any] = {
+        "version": VERSION,
+        "id": f"{change.cluster}-{change.term}-{change.kind}-{asked}",
+        "event": change.kind.value,
+        "command": asked,
+        "cluster": change.cluster,
+        "term": change.term,
+        "at": round(at, 3),
+        "reason": change.reason,
+        "old_primary": asdict(change.old) | {"reachable": change.reachable},
+        "new_primary": asdict(change.new) if change.new else None,
+        "replicas": [asdict(place) for place in change.replicas],
+        "hooks": [asdict(each) for each in ran],
+        **further,
+    }
+    return json.dumps(told).encode()
+
+
+def without_output(ran: Sequence[Ran]) -> tuple[Ran, ...]:
+    """For those outside: what a script prints is for those who look after the cluster."""
+    return tuple(replace(each, output="") for each in ran)
+
+
+def _failover(asked: str, change: Change, login: Login) -> list[str]:
+    ssh_user = f"--ssh_user={login.ssh_user}"
+    old = _place("orig", change.old)
+    match asked:
+        case "stop":
+            return [*old, "--command=stop"]
+        case "stopssh":
+            return [*old, "--command=stopssh", ssh_user]
+        case "status":
+            return ["--command=status", ssh_user, *old]
+    new = change.new or change.old
+    return [
+        f"--command={asked}",
+        ssh_user,
+        *old,
+        *_place("new", new),
+        f"--new_master_user={login.user}",
+    ]
+
+
+def _switchover(asked: str, change: Change, login: Login) -> list[str]:
+    new = change.new or change.old
+    users = (
+        f"--orig_master_ssh_user={login.ssh_user}",
+        f"--new_master_ssh_user={login.ssh_user}",
+        "--orig_master_is_new_slave",
+    )
+    return [
+        f"--command={asked}",
+        *_place("orig", change.old),
+        f"--orig_master_user={login.user}",
+        *_place("new", new),
+        f"--new_master_user={login.user}",
+        *users,
+    ]
+
+
+def _shutdown(asked: str, change: Change, login: Login) -> list[str]:
+    old = change.old
+    ssh_user = [] if asked == "stop" else [f"--ssh_user={login.ssh_user}"]
+    return [
+        f"--command={asked}",
+        *ssh_user,
+        f"--host={old.host}",
+        f"--ip={old.ip}",
+        f"--port={old.port}",
+    ]
+
+
+def _place(which: str, place: Place) -> list[str]:
+    return [
+        f"--{which}_master_host={place.host}",
+        f"--{which}_master_ip={place.ip}",
+        f"--{which}_master_port={place.port}",
+    ]

@@ -1,0 +1,128 @@
+"""Sends events to web addresses, again and again until they are taken, signed as Standard Webhooks are.
+
+The signature is that of https://www.standardwebhooks.com (version 1), which libraries of many languages check:
+HMAC-SHA256 of ``id.timestamp.body``. Whoever receives the same ``webhook-id`` twice has received one event twice.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import itertools
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from urllib.parse import urlsplit
+
+import httpx
+
+TIMEOUT_SECONDS = 10.0
+LASTING_SECONDS = 600.0
+FIRST_PAUSE = 1.0
+LONGEST_PAUSE = 60.0
+PREFIX = "whsec_"
+
+AGAIN = {408, 425, 429}
+"""Refusals that say: later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """:ivar url: often a secret itself, so nothing but its host is ever told
+    :ivar secret: what it is signed with; b"" for not at all
+    """
+
+    url: str = field(repr=False)
+    secret: bytes = field(default=b"", repr=False)
+    ca: str | None = None
+
+    @property
+    def host(self) -> str:
+        return urlsplit(self.url).hostname or ""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """:ivar trouble: why it was given up, or \"\""""
+
+    host: str
+    tries: int
+    trouble: str = ""
+
+
+def key(text: str) -> bytes:
+    """The bytes of a secret: base64 after ``whsec_``, as the standard has it, or as it stands."""
+    if not text.startswith(PREFIX):
+        return text.encode()
+    try:
+        return base64.b64decode(text.removeprefix(PREFIX), validate=True)
+    except binascii.Error as error:
+        raise ValueError(f"what follows {PREFIX} is not base64: {error}") from None
+
+
+def signature(secret: bytes, number: str, timestamp: int, body: bytes) -> str:
+    signed = hmac.new(secret, f"{number}.{timestamp}.".encode() + body, hashlib.sha256)
+    return "v1," + base64.b64encode(signed.digest()).decode()
+
+
+class Sender:
+    """Delivers to one address. Blocks, so it wants a thread of its own.
+
+    :ivar lasting: seconds for which an event is tried
+    """
+
+    def __init__(
+        self, webhook: Webhook, ended: threading.Event, lasting: float = LASTING_SECONDS
+    ) -> None:
+        """:param ended: once it is set, what is under way is given up
+        :raises OSError, ssl.SSLError: the CA cannot be read
+        """
+        self._webhook = webhook
+        self._ended = ended
+        self._lasting = lasting
+        self._verify = ssl.create_default_context(cafile=webhook.ca)
+
+    def deliver(self, number: str, body: bytes) -> Delivery:
+        """:param number: names the event, also when it is sent again"""
+        end = time.monotonic() + self._lasting
+        pauses = _pauses()
+        host = self._webhook.host
+        # the manager's own environment says nothing of how to get there
+        with httpx.Client(verify=self._verify, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
+            for tries in itertools.count(1):
+                trouble, again = self._try(client, number, body)
+                pause = next(pauses)
+                if not trouble or not again or time.monotonic() + pause > end:
+                    return Delivery(host, tries, trouble)
+                if self._ended.wait(pause):
+                    return Delivery(host, tries, f"{trouble}; this manager ends")
+        raise AssertionError("unreachable")
+
+    def _try(self, client: httpx.Client, number: str, body: bytes) -> tuple[str, bool]:
+        """Why it was not taken, or \"\"; and whether it may be later."""
+        now = int(time.time())
+        headers = {"content-type": "application/json", "webhook-id": number}
+        headers["webhook-timestamp"] = str(now)
+        if secret := self._webhook.secret:
+            headers["webhook-signature"] = signature(secret, number, now, body)
+        try:
+            reply = client.post(self._webhook.url, content=body, headers=headers)
+        except (httpx.TransportError, ssl.SSLError) as error:
+            return str(error) or type(error).__name__, True
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            return type(error).__name__, False
+        if reply.is_success:
+            return "", False
+        status = reply.status_code
+        return f"it answered {status}", status in AGAIN or status >= 500
+
+
+def _pauses() -> Iterator[float]:
+    pause = FIRST_PAUSE
+    while True:
+        yield pause
+        pause = min(pause * 2, LONGEST_PAUSE)
