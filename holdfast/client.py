@@ -108,13 +108,22 @@ class ManagerClient:
         path = f"/v1/clusters/{cluster}/members/{name}/restart"
         return self._post(path, {"waiting": waiting}, RESTART_SECONDS)
 
-    def fail_over(self, cluster: str, to: str = "", accept_loss: str = "") -> dict[str, Any]:
+    def fail_over(
+        self, cluster: str, to: str = "", accept_loss: str = "", skip_stop_hook: bool = False
+    ) -> dict[str, Any]:
         """Returns when it has begun.
 
         :param accept_loss: the cluster's name, where the risk is taken
         """
-        body = {"to": to, "accept_loss": accept_loss}
+        body = {"to": to, "accept_loss": accept_loss, "skip_stop_hook": skip_stop_hook}
         return self._post(f"/v1/clusters/{cluster}/failover", body)
+
+    def switch_over(
+        self, cluster: str, to: str = "", *, seconds: float = 30.0, **more: Any
+    ) -> dict[str, Any]:
+        """``to`` and ``event`` once it has begun; with ``dry_run`` who would take over, and what is ``against`` it."""
+        body = {"to": to, "seconds": seconds, **more}
+        return self._post(f"/v1/clusters/{cluster}/switchover", body, seconds + SWITCHING_SECONDS)
 
     def pause(self, cluster: str, reason: str, seconds: float | None = None) -> dict[str, Any]:
         body = {"reason": reason, "seconds": seconds}
@@ -122,6 +131,14 @@ class ManagerClient:
 
     def resume(self, cluster: str) -> dict[str, Any]:
         return self._post(f"/v1/clusters/{cluster}/resume", {})
+
+    def history(self, cluster: str, most: int) -> list[dict[str, Any]]:
+        """Heads of the newest entries, the newest first."""
+        return list(self._get(f"/v1/clusters/{cluster}/history", most=most)["entries"])
+
+    def history_entry(self, cluster: str, number: int) -> dict[str, Any]:
+        """As ``core.history.to_json``."""
+        return self._get(f"/v1/clusters/{cluster}/history/{number}")
 
     def check(self, cluster: str) -> dict[str, Any]:
         """What is right and wrong with each member, as ``core.findings.CheckReport``."""

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import json
 import types
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
 FORMAT = 1
 """Of the JSON. Fields may be added without another number: what is not known is passed over."""
@@ -20,6 +20,8 @@ LARGEST_BYTES = 64 * 1024
 LONGEST_TEXT = 500
 LONGEST_GTIDS = 4000
 MOST_CANDIDATES = 16
+MOST_HOOKS = 10
+"""Results, and runs of each."""
 FIRST_MOMENTS, LAST_MOMENTS = 110, 50
 """How many of the first and of the last are kept."""
 
@@ -111,6 +113,18 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class HookRun:
+    """As ``calls.Ran``."""
+
+    hook: str
+    command: str
+    code: int | None
+    seconds: float
+    output: str = ""
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class HookResult:
     """:ivar at_ms: as in :class:`Moment`"""
 
@@ -118,6 +132,7 @@ class HookResult:
     outcome: str
     text: str
     at_ms: float
+    ran: tuple[HookRun, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +210,33 @@ class Entry:
     @property
     def live(self) -> bool:
         """Whether something of it is still to come."""
-        if self.what is What.ORDER:
+        if self.what is What.ORDER or self.outcome is Outcome.UNDONE:
             return False
-        settled = self.whole is not None or self.outcome is Outcome.REPLACED
-        back = self.returned.following is not None or self.what is not What.FAILOVER
-        return self.under_way or not (settled and (back or self.outcome is Outcome.UNDONE))
+        if self.under_way or (self.whole is None and self.outcome is Outcome.DONE):
+            return True
+        return self.what is What.FAILOVER and self.returned.following is None
 
 
 WRITES_STOP = "writes stop"
 """The text of the moment at which a switchover begins to hold up writers."""
+
+
+def head(entry: Entry) -> dict[str, Any]:
+    """What a list shows of it."""
+    return {
+        "number": entry.number,
+        "what": entry.what.value,
+        "begun": entry.begun,
+        "ended": entry.ended,
+        "old": entry.old,
+        "new": entry.new,
+        "outage_ms": entry.outage_ms,
+        "whole": entry.whole,
+        "outcome": entry.outcome.value,
+        "why": entry.why,
+        "cause": entry.cause,
+        "ordered": entry.ordered,
+    }
 
 
 def to_json(entry: Entry) -> str:
@@ -236,14 +269,14 @@ def clipped(text: str, most: int = LONGEST_TEXT) -> str:
 
 
 @lru_cache
-def _hints(kind: type[Any]) -> dict[str, Any]:
+def _hints(kind: Any) -> dict[str, Any]:
     return get_type_hints(kind)
 
 
 def _object(kind: type[T], data: Any, where: str) -> T:
     if not isinstance(data, dict):
         raise ValueError(f"{where} is {data!r}")
-    hints = _hints(kind)
+    hints = _hints(cast(Hashable, kind))
     known = {
         each.name: _value(hints[each.name], data[each.name], f"{where}.{each.name}")
         for each in fields(kind)  # type: ignore[arg-type]
@@ -265,7 +298,7 @@ def _value(hint: Any, data: Any, where: str) -> Any:
     if origin is not None and isinstance(data, dict):
         return {str(key): _value(arguments[1], each, where) for key, each in data.items()}
     if origin is None and is_dataclass(hint):
-        return _object(hint, data, where)
+        return _object(cast(type[Any], hint), data, where)
     if hint is float and isinstance(data, int | float) and not isinstance(data, bool):
         return float(data)
     if origin is None and issubclass(hint, StrEnum):

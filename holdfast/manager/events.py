@@ -70,6 +70,11 @@ class EventLog:
         self._changed = asyncio.Event()
         self.hearers: list[Callable[[Event], None]] = []
 
+    @property
+    def last(self) -> int:
+        """The number of the last event."""
+        return self._last
+
     def add(
         self,
         kind: EventKind,

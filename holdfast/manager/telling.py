@@ -35,7 +35,7 @@ class Teller:
         alarming = _unseen(cluster, record, view)
         if decision.well and not before.well:
             self._events.add(EventKind.WHOLE, decision.reason)
-        elif _lasting(decision.reason) != _lasting(before.reason) and not decision.steps:
+        elif lasting(decision.reason) != lasting(before.reason) and not decision.steps:
             if alarming and not self._alarmed:
                 self._events.add(EventKind.ALARM, decision.reason)
             else:
@@ -70,6 +70,6 @@ def _unseen(cluster: Cluster, record: Record | None, view: View) -> bool:
     return isinstance(sighting, Unseen) and view.now - sighting.since >= patience
 
 
-def _lasting(reason: str) -> str:
+def lasting(reason: str) -> str:
     """Without how long it has been so: that is no news."""
     return re.sub(r"\d+(\.\d+)? s\b", "", reason)

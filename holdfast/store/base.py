@@ -32,6 +32,22 @@ class StoredSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredEntry:
+    """Of the history; see ``core/history.py``.
+
+    :ivar body: may be that of a later version, which cannot be read
+    """
+
+    number: int
+    body: str
+    version: int
+
+
+ENTRIES_KEPT = 200
+"""Of the history of each cluster."""
+
+
+@dataclass(frozen=True, slots=True)
 class Candidate:
     """A manager, as the others see it.
 
@@ -92,6 +108,19 @@ class Store(Protocol):
 
     def replace_settings(self, cluster: str, document: Mapping[str, Any], expected: int) -> int:
         """As :meth:`replace`, for the settings; whether this manager leads or not."""
+
+    def entries(self, cluster: str, most: int) -> tuple[StoredEntry, ...]:
+        """The newest entries of the history, the newest first; empty while there is none.
+
+        :raises HoldfastError: by consequence
+        """
+
+    def entry(self, cluster: str, number: int) -> StoredEntry | None:
+        """As :meth:`entries`."""
+
+    def write_entry(self, cluster: str, number: int, body: str, expected: int) -> int:
+        """As :meth:`replace`, for one entry, whether this manager leads or not. 0 is expected of one that is new: then
+        all but the ENTRIES_KEPT up to it go. A write of the record never waits for one of these."""
 
     def lead(
         self, cluster: str, who: Candidate, lost: Callable[[], None] = lambda: None

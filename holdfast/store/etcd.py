@@ -5,29 +5,44 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 from holdfast.core.record import Record, from_json, to_json
 from holdfast.errors import Conflict, OutcomeUnknown, Refused, Unreachable
-from holdfast.store.base import Candidate, Deposed, Leadership, Stored, StoredSettings
+from holdfast.store.base import (
+    ENTRIES_KEPT,
+    Candidate,
+    Deposed,
+    Leadership,
+    Stored,
+    StoredEntry,
+    StoredSettings,
+)
 from holdfast.store.gateway import Etcd, Gateway
 from holdfast.store.session import Keys, Session
 from holdfast.store.watching import Watcher
 from holdfast.store.wording import (
     Body,
     KeyValue,
+    after,
     created_at,
     get,
+    get_last,
     kvs,
     put,
     ranged,
+    remove_below,
     txn,
     version_is,
 )
 
 WRITE_SECONDS = 3.0
+ENTRIES_AT_ONCE = 20
+"""Entries of the history in one answer: some hundred kB."""
+ENTRY_DIGITS = 10
+"""Their keys are in the order of their numbers."""
 
 
 class EtcdStore:
@@ -76,6 +91,33 @@ class EtcdStore:
     def replace_settings(self, cluster: str, document: Mapping[str, Any], expected: int) -> int:
         return self._write(cluster, "settings", json.dumps(document, sort_keys=True), expected)
 
+    def entries(self, cluster: str, most: int) -> tuple[StoredEntry, ...]:
+        prefix = self._keys.of(cluster, "history/")
+        found: list[KeyValue] = []
+        end = after(prefix)
+        while len(found) < most:
+            wanted = min(ENTRIES_AT_ONCE, most - len(found))
+            page = kvs(self._gateway.ask("kv/range", get_last(prefix, end, wanted)))
+            found += page
+            if len(page) < wanted:
+                break
+            end = page[-1].key
+        return tuple(
+            StoredEntry(int(name), each.value, each.version)
+            for each in found
+            if (name := each.key.removeprefix(prefix)).isdecimal()
+        )
+
+    def entry(self, cluster: str, number: int) -> StoredEntry | None:
+        found = self._read(cluster, _entry(number))
+        return StoredEntry(number, found.value, found.version) if found else None
+
+    def write_entry(self, cluster: str, number: int, body: str, expected: int) -> int:
+        prefix = self._keys.of(cluster, "history/")
+        oldest = self._keys.of(cluster, _entry(max(0, number - ENTRIES_KEPT) + 1))
+        trim = [] if expected else [remove_below(prefix, oldest)]
+        return self._write(cluster, _entry(number), body, expected, further=trim)
+
     @contextmanager
     def lead(
         self, cluster: str, who: Candidate, lost: Callable[[], None] = lambda: None
@@ -114,6 +156,8 @@ class EtcdStore:
     def _told(self, key: str) -> None:
         """Something changed: this key, or "" for any."""
         cluster = self._keys.cluster(key) if key else ""
+        if key.startswith(self._keys.of(cluster, "history/")):
+            return
         if not key or key == self._keys.of(cluster, "leader"):
             self._session.wake()
         with self._listening:
@@ -127,15 +171,23 @@ class EtcdStore:
         return found[0] if found else None
 
     def _write(
-        self, cluster: str, what: str, body: str, expected: int, leads: Body | None = None
+        self,
+        cluster: str,
+        what: str,
+        body: str,
+        expected: int,
+        leads: Body | None = None,
+        further: Sequence[Body] = (),
     ) -> int:
         """Write once. When the answer is lost it is looked up, and asked for again: compare-and-set does it once only.
 
         :param leads: holds while this manager leads
+        :param further: is done with it
         """
         key = self._keys.of(cluster, what)
         compare = [version_is(key, expected), *([leads] if leads else [])]
-        request = txn(compare, [{"request_put": put(key, body)}], [{"request_range": get(key)}])
+        then = [{"request_put": put(key, body)}, *further]
+        request = txn(compare, then, [{"request_range": get(key)}])
         end = time.monotonic() + WRITE_SECONDS
         lost = ""
         while True:
@@ -182,3 +234,7 @@ class EtcdStore:
 
 def _unknown(cluster: str, what: str, why: str) -> OutcomeUnknown:
     return OutcomeUnknown(f"store: writing the {what} of {cluster}: {why}")
+
+
+def _entry(number: int) -> str:
+    return f"history/{number:0{ENTRY_DIGITS}}"

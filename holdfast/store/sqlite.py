@@ -16,7 +16,8 @@ from typing import Any
 
 from holdfast.core.record import Record, from_json, to_json
 from holdfast.errors import Conflict, Fatal, OutcomeUnknown, Refused
-from holdfast.store.base import Candidate, Leadership, Stored, StoredSettings
+from holdfast.store.base import Candidate, Leadership, Stored, StoredEntry, StoredSettings
+from holdfast.store.entries import Entries
 
 SCHEMA = [
     f"""
@@ -58,6 +59,7 @@ class SqliteStore:
                 self._db.execute(statement)
         except sqlite3.Error as error:
             raise Fatal(f"store: cannot use {path}: {error}") from None
+        self._entries = Entries(path.with_name(f"{path.name}.history"))
 
     def __str__(self) -> str:
         return str(self._path)
@@ -84,6 +86,15 @@ class SqliteStore:
 
     def replace_settings(self, cluster: str, document: Mapping[str, Any], expected: int) -> int:
         return self._write("settings", cluster, json.dumps(document, sort_keys=True), expected)
+
+    def entries(self, cluster: str, most: int) -> tuple[StoredEntry, ...]:
+        return self._entries.newest(cluster, most)
+
+    def entry(self, cluster: str, number: int) -> StoredEntry | None:
+        return self._entries.entry(cluster, number)
+
+    def write_entry(self, cluster: str, number: int, body: str, expected: int) -> int:
+        return self._entries.write(cluster, number, body, expected)
 
     def _read(self, table: str, cluster: str) -> tuple[str, int]:
         """What is stored, and its version; 0 while there is nothing."""
@@ -158,6 +169,7 @@ class SqliteStore:
         return self._path.with_name(f"{self._path.name}.{cluster}.lock")
 
     def close(self) -> None:
+        self._entries.close()
         self._db.close()
 
 

@@ -48,6 +48,17 @@ def get_all(prefix: str) -> Body:
     return {"key": b64(prefix), "range_end": b64(after(prefix))}
 
 
+def get_last(begin: str, end: str, most: int) -> Body:
+    """Of the keys from ``begin`` up to, and without, ``end``: the last, in falling order."""
+    descending = {"sort_order": "DESCEND", "sort_target": "KEY", "limit": str(most)}
+    return {"key": b64(begin), "range_end": b64(end), **descending}
+
+
+def remove_below(begin: str, end: str) -> Body:
+    """An operation of a transaction: the keys from ``begin`` up to, and without, ``end`` go."""
+    return {"request_delete_range": {"key": b64(begin), "range_end": b64(end)}}
+
+
 def put(key: str, value: str, lease: int = 0) -> Body:
     return {"key": b64(key), "value": b64(value), "lease": str(lease)}
 

@@ -1,0 +1,85 @@
+"""Entries of the history on their way to the store and back. Everything here blocks: call it in a thread."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.core.history import Entry, from_json, to_json
+from holdfast.errors import Conflict, Refused
+from holdfast.store.base import Store, StoredEntry
+
+TRIES = 5
+
+
+class Archive:
+    """Of one cluster."""
+
+    def __init__(self, store: Store, cluster: str) -> None:
+        self._store = store
+        self._cluster = cluster
+
+    def newest(self, most: int) -> list[tuple[StoredEntry, Entry | str]]:
+        """The newest first; one that cannot be read with the reason instead of it.
+
+        :raises HoldfastError: by consequence
+        """
+        return [(each, _read(each)) for each in self._store.entries(self._cluster, most)]
+
+    def get(self, number: int) -> Entry | None:
+        """:raises Refused: it cannot be read; or by consequence"""
+        stored = self._store.entry(self._cluster, number)
+        if stored is None:
+            return None
+        found = _read(stored)
+        if isinstance(found, str):
+            raise Refused(
+                f"entry {number} of the history of {self._cluster} {found}; a manager and a command line of the "
+                "version that wrote it can show it"
+            )
+        return found
+
+    def put(self, entry: Entry, version: int) -> tuple[int, int]:
+        """Write it; its number and version from now on.
+
+        :param version: 0 when it was never known to be stored: it gets the next number
+        :raises Conflict: another manager writes it now
+        :raises HoldfastError: by consequence; to be tried again
+        """
+        for _ in range(TRIES):
+            if not version:
+                entry, version = self._placed(entry)
+            try:
+                return entry.number, self._store.write_entry(
+                    self._cluster, entry.number, to_json(entry), version
+                )
+            except Conflict:
+                stored = self._store.entry(self._cluster, entry.number)
+                if version == 0:
+                    continue
+                if stored is None or stored.version == version or not _is_ours(stored, entry):
+                    raise
+                version = stored.version  # written by us, and the answer was lost
+        raise Conflict(self._cluster, version, f"entry {entry.number} of the history")
+
+    def _placed(self, entry: Entry) -> tuple[Entry, int]:
+        """With its number; and its version, 0 unless it was written although nobody knew."""
+        newest = self._store.entries(self._cluster, 1)
+        if newest and _is_ours(newest[0], entry):
+            return replace(entry, number=newest[0].number), newest[0].version
+        return replace(entry, number=newest[0].number + 1 if newest else 1), 0
+
+
+def _read(stored: StoredEntry) -> Entry | str:
+    try:
+        return replace(from_json(stored.body), number=stored.number)
+    except (ValueError, RecursionError) as error:
+        return f"cannot be read: {error}"
+
+
+def _is_ours(stored: StoredEntry, entry: Entry) -> bool:
+    """Whether that was written by the manager that writes ``entry`` now."""
+    found = _read(stored)
+    return isinstance(found, Entry) and (
+        (found.what, found.begun, found.term, found.old, found.managers)
+        == (entry.what, entry.begun, entry.term, entry.old, entry.managers)
+    )

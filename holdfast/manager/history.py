@@ -1,0 +1,383 @@
+"""Keeps the history of one cluster while this manager leads it.
+
+What is saved, seen and heard becomes entries (``core/chronicle.py``) in memory at once, and goes to the store behind
+the back of whoever leads: in threads of its own, not before nothing was saved for a moment, and again until it
+succeeds. A store that is down delays it; nothing that is decided ever waits for it, or fails with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any, ParamSpec
+
+from holdfast.core import aftermath, chronicle
+from holdfast.core.cluster import Cluster
+from holdfast.core.decision import Decision, Save
+from holdfast.core.diagnosis import diagnose
+from holdfast.core.history import Entry, Outcome, Sort, What, head
+from holdfast.core.record import Record
+from holdfast.core.view import View
+from holdfast.errors import Conflict, HoldfastError
+from holdfast.log import say
+from holdfast.manager.archive import Archive
+from holdfast.manager.events import Event, EventKind, EventLog
+from holdfast.manager.telling import lasting
+
+QUIET_SECONDS = 0.25
+"""Nothing is written so soon after the record was: by then most failovers are over, and none has to share the store."""
+LATER_SECONDS = 1.0
+"""For what does not change the record."""
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
+"""Seconds until the store is tried again."""
+CLOSE_SECONDS = 1.0
+RECENT = 20
+"""How many entries a manager looks through for some that are not complete."""
+FRESH_SECONDS = 5.0
+"""So long before a transition its cause may have been told."""
+
+logger = logging.getLogger(__name__)
+P = ParamSpec("P")
+
+
+@dataclass(slots=True, eq=False)
+class _Page:
+    """An entry that is written still.
+
+    :ivar version: in the store; 0 while it is not there
+    :ivar written: what is there
+    :ivar found: it was under way when this manager began to lead: somebody may have written of it before
+    :ivar reason: the last one of the manager's that is in it
+    """
+
+    entry: Entry
+    version: int = 0
+    written: Entry | None = None
+    found: bool = False
+    reason: str = ""
+
+
+class History:
+    """A Listener. Everything but :meth:`newest` and :meth:`entry` is called in the manager's event loop.
+
+    :param decision: the last one that was made
+    :param pool: where the store is asked; its threads are nobody else's
+    """
+
+    def __init__(
+        self,
+        archive: Archive,
+        who: str,
+        events: EventLog,
+        decision: Callable[[], Decision],
+        pool: ThreadPoolExecutor,
+    ) -> None:
+        self._archive = archive
+        self._who = who
+        self._decision = decision
+        self._pool = pool
+        self._pages: list[_Page] = []
+        self._term = 0
+        self._found: tuple[Record, float] | None = None
+        self._ordered: Event | None = None
+        self._detected: Event | None = None
+        self._due = self._not_before = 0.0
+        self._changed = asyncio.Event()
+        self._writing: asyncio.Task[None] | None = None
+        self._trouble = ""
+        events.hearers.append(self.heard)
+
+    def looked(self, cluster: Cluster, record: Record | None, view: View) -> None:
+        self._safely(self._looked, cluster, record, view)
+
+    def saved(
+        self, cluster: Cluster, before: Record | None, record: Record, why: str, view: View
+    ) -> None:
+        self._safely(self._saved, cluster, before, record, why, view)
+
+    def heard(self, event: Event) -> None:
+        self._safely(self._heard, event)
+
+    async def close(self) -> None:
+        """What is not written yet gets a last chance."""
+        if self._writing is not None:
+            self._writing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._writing
+        if self._unwritten:
+            with contextlib.suppress(HoldfastError, TimeoutError):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._write()
+
+    async def newest(self, most: int) -> list[dict[str, Any]]:
+        """Heads of the newest entries, the newest first.
+
+        :raises HoldfastError: by consequence
+        """
+        known = {page.entry.number: page.entry for page in self._pages}
+        return [
+            {"number": stored.number, "unreadable": found}
+            if isinstance(found, str)
+            else head(known.get(stored.number, found))
+            for stored, found in await self._ask(self._archive.newest, most)
+        ]
+
+    async def entry(self, number: int) -> Entry | None:
+        """:raises HoldfastError: by consequence"""
+        for page in self._pages:
+            if number and page.entry.number == number:
+                return page.entry
+        found: Entry | None = await self._ask(self._archive.get, number)
+        return found
+
+    def _safely(self, do: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
+        try:
+            do(*args, **kwargs)
+        except Exception:
+            # whoever leads must go on, whatever is wrong with what is told of it
+            logger.exception("the history failed: what is under way is not written down")
+            self._pages.clear()
+            self._ordered = self._detected = None
+
+    def _looked(self, cluster: Cluster, record: Record | None, view: View) -> None:
+        if record is None:
+            return
+        if record.term != self._term:
+            self._take_over(cluster, record, view)
+        if self._ordered is not None:  # it was begun without a change of the record
+            text, at = self._ordered.text, self._ordered.at
+            self._begin(chronicle.order(text, at, record, self._who), LATER_SECONDS)
+            self._ordered = None
+        present = self._present
+        for page in self._pages:
+            if not page.entry.live:
+                continue
+            entry = aftermath.looked(page.entry, cluster, record, view)
+            if page is present:
+                entry = aftermath.hooked(entry, view) if view.called else entry
+                entry = self._reasoned(page, entry, view.date)
+            self._change(page, entry, LATER_SECONDS)
+
+    def _reasoned(self, page: _Page, entry: Entry, at: float) -> Entry:
+        decision = self._decision()
+        reason = lasting(decision.reason)
+        if reason == page.reason or any(isinstance(step, Save) for step in decision.steps):
+            return entry
+        page.reason = reason
+        return chronicle.noted(entry, at, Sort.WAITED, decision.reason)
+
+    def _saved(
+        self, cluster: Cluster, before: Record | None, record: Record, why: str, view: View
+    ) -> None:
+        if before is not None and before.term != self._term:
+            self._take_over(cluster, before, view)
+        self._term = record.term
+        ordered, self._ordered = self._ordered, None
+        if before is None:
+            return
+        page = next((each for each in self._pages if each.entry.under_way), None)
+        if chronicle.begins(before, record):
+            if page:
+                entry = chronicle.gave_way(page.entry, before, record, why, view)
+                self._change(page, entry, QUIET_SECONDS)
+            detected = self._detected
+            if detected is None or view.date - detected.at > FRESH_SECONDS:
+                cause, at = why, view.date
+            else:
+                cause, at = detected.text, detected.at
+            text = ordered.text if ordered else ""
+            self._begin(
+                chronicle.begun(before, record, view, at, cause, why, text, self._who),
+                QUIET_SECONDS,
+            )
+        elif page:
+            entry = chronicle.saved(page.entry, cluster, before, record, why, view)
+            self._change(page, entry, QUIET_SECONDS)
+        elif ordered or before.paused != record.paused:
+            text = ordered.text if ordered else why
+            by_person = ordered is not None
+            entry = chronicle.order(text, view.date, record, self._who, by_person)
+            self._begin(entry, QUIET_SECONDS)
+        if self._unwritten:
+            self._soon(QUIET_SECONDS)
+        self._detected = None
+
+    def _heard(self, event: Event) -> None:
+        if event.kind is EventKind.ORDERED:
+            self._ordered = event
+        elif event.kind is EventKind.DETECTED:
+            self._detected = event
+        present = self._present
+        for page in self._pages:
+            entry = page.entry
+            if entry.live and (
+                page is present or event.member == entry.old or event.kind is EventKind.WHOLE
+            ):
+                self._change(page, _with(entry, event), LATER_SECONDS)
+
+    def _take_over(self, cluster: Cluster, record: Record, view: View) -> None:
+        """This manager has begun to lead, or does again: another may have gone on meanwhile."""
+        self._term = record.term
+        self._found = (record, view.date)
+        found = None
+        if chronicle.told(record):
+            cause = diagnose(cluster, record, view).reason
+            found = chronicle.continued(record, view, cause, self._who)
+        for page in self._pages:
+            if not page.entry.under_way:
+                continue
+            if found is not None and chronicle.same(page.entry, found):
+                text = f"{self._who} goes on with it in term {record.term}"
+                entry = chronicle.taken_over(page.entry, view.date, self._who, text)
+                found = None
+            else:
+                entry = chronicle.orphaned(page.entry, record, view.date)
+            self._change(page, entry, QUIET_SECONDS)
+        if found is not None:
+            self._pages.append(_Page(found, found=True))
+        self._soon(QUIET_SECONDS)
+
+    @property
+    def _present(self) -> _Page | None:
+        """Which one concerns all that happens now: the last one, until every member is as it should be."""
+        for page in reversed(self._pages):
+            if page.entry.what is not What.ORDER:
+                alive = page.entry.live and page.entry.outcome is not Outcome.REPLACED
+                return page if alive and page.entry.whole is None else None
+        return None
+
+    def _begin(self, entry: Entry, delay: float) -> None:
+        self._pages.append(_Page(entry))
+        self._soon(delay)
+
+    def _change(self, page: _Page, entry: Entry, delay: float) -> None:
+        if entry is not page.entry:
+            page.entry = entry
+            self._soon(delay)
+
+    def _soon(self, delay: float) -> None:
+        """What changes the record puts a write off, anything else does not."""
+        now = time.monotonic()
+        if delay == QUIET_SECONDS or self._due <= now:
+            self._due = max(now + delay, self._not_before)
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        if self._writing is None:
+            self._writing = asyncio.create_task(self._keep_writing())
+
+    @property
+    def _unwritten(self) -> bool:
+        return self._found is not None or any(p.entry is not p.written for p in self._pages)
+
+    async def _keep_writing(self) -> None:
+        pause = FIRST_PAUSE
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            while self._unwritten:
+                if (left := self._due - time.monotonic()) > 0:
+                    await asyncio.sleep(left)
+                    continue
+                try:
+                    await self._write()
+                    pause, self._trouble = FIRST_PAUSE, ""
+                except HoldfastError as error:
+                    self._complain(str(error))
+                    self._due = self._not_before = time.monotonic() + pause
+                    pause = min(2 * pause, LONGEST_PAUSE)
+                except Exception:
+                    # an entry that cannot be written must not keep the others from it
+                    logger.exception("the history cannot be written")
+                    self._found = None
+                    self._pages.clear()
+
+    def _complain(self, trouble: str) -> None:
+        if trouble != self._trouble:
+            say(logger, f"the history is not written yet: {trouble}", logging.WARNING)
+        self._trouble = trouble
+
+    async def _write(self) -> None:
+        """:raises HoldfastError: by consequence; what was written is known"""
+        if self._found is not None:
+            await self._read(*self._found)
+        for page in list(self._pages):
+            entry = page.entry
+            if entry is page.written:
+                continue
+            try:
+                number, version = await self._ask(self._archive.put, entry, page.version)
+            except Conflict:
+                self._pages.remove(page)
+                continue
+            numbered = replace(page.entry, number=number)
+            page.written = numbered if page.entry is entry else entry
+            page.entry, page.version = numbered, version
+        self._pages = [p for p in self._pages if p.entry.live or p.entry is not p.written]
+
+    async def _read(self, record: Record, at: float) -> None:
+        """Find what is not complete, and go on with it.
+
+        :param record: with which this manager began to lead; :param at: when that was
+        """
+        stored = await self._ask(self._archive.newest, RECENT)
+        if self._found is None or self._found[0] is not record:
+            return
+        self._found = None
+        for each, entry in stored:
+            if isinstance(entry, str):
+                continue
+            mine = next((p for p in self._pages if p.entry.number == each.number), None)
+            begun = next((p for p in self._pages if p.found), None)
+            if mine is not None:
+                if each.version > mine.version:  # another manager has gone on with it
+                    mine.entry = mine.written = entry
+                    mine.version = each.version
+            elif begun is not None and chronicle.same(entry, begun.entry):
+                begun.entry = chronicle.joined(entry, begun.entry)
+                begun.version, begun.found = each.version, False
+            elif entry.under_way:
+                over = chronicle.orphaned(entry, record, at)
+                self._pages.append(_Page(over, each.version))
+            elif entry.live:
+                self._pages.append(_Page(entry, each.version, entry))
+        for page in self._pages:
+            if page.found:
+                page.found = False
+                text = "the manager that began it was lost before it could write of it"
+                page.entry = chronicle.noted(page.entry, page.entry.begun, Sort.NOTE, text)
+
+    async def _ask(self, do: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(
+            self._pool, lambda: do(*args, **kwargs)
+        )
+
+
+def _with(entry: Entry, event: Event) -> Entry:
+    """With what was heard, if it belongs to it."""
+    match event.kind:
+        case EventKind.COMMAND | EventKind.FAILED:
+            done = event.kind is EventKind.COMMAND
+            what = event.text.removeprefix(f"{event.member}: ")
+            sort = Sort.COMMAND if done else Sort.FAILED
+            text = what if done else event.text
+            noted = chronicle.noted(
+                entry, event.at, sort, text, event.member, event.ms, dict(event.steps)
+            )
+            is_old = done and event.member == entry.old and entry.what is not What.RESTART
+            return aftermath.did(noted, what.split(",")[0]) if is_old else noted
+        case EventKind.WHOLE if entry.ended is not None and entry.whole is None:
+            noted = chronicle.noted(entry, event.at, Sort.NOTE, event.text)
+            return replace(noted, whole=event.at)
+        case EventKind.HOOK:
+            return chronicle.noted(entry, event.at, Sort.HOOK, event.text, "", event.ms)
+        case EventKind.ALARM | EventKind.DEGRADED | EventKind.ENDPOINT:
+            return chronicle.noted(entry, event.at, Sort.NOTE, event.text, event.member)
+        case _:
+            return entry
