@@ -17,6 +17,8 @@ RESTART_SECONDS = 140.0
 CHECK_SECONDS = 25.0
 ADOPT_SECONDS = 200.0
 """A little more than the manager gives an agent."""
+SWITCHING_SECONDS = 10.0
+"""What the begin of a switchover takes, beside the waiting that was asked for."""
 
 FAILURES = (httpx.TransportError, ssl.SSLError)
 

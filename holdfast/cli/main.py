@@ -18,7 +18,20 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli import adopt, certs, check, config, failover, member, sandbox, status
+from holdfast.cli import (
+    adopt,
+    certs,
+    check,
+    config,
+    endpoint,
+    failover,
+    history,
+    hooks,
+    member,
+    sandbox,
+    status,
+    switchover,
+)
 from holdfast.cli.connection import TLS_VARIABLES
 from holdfast.errors import HoldfastError, OutcomeUnknown, Unreachable
 
@@ -55,11 +68,15 @@ app.add_typer(sandbox.app, name="sandbox")
 app.add_typer(config.app, name="config")
 app.add_typer(member.app, name="member")
 app.add_typer(certs.app, name="certs")
+app.add_typer(endpoint.app, name="endpoint")
+app.add_typer(history.app, name="history")
+app.add_typer(hooks.app, name="hooks")
 app.command("status")(status.status)
 app.command("check")(check.check)
 app.command("adopt")(adopt.adopt)
 app.command("restart")(member.restart_all)
 app.command("failover")(failover.failover)
+app.command("switchover")(switchover.switchover)
 app.command("pause")(failover.pause)
 app.command("resume")(failover.resume)
 

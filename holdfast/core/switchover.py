@@ -76,27 +76,31 @@ def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> 
     assert transition is not None
     to = transition.wish
     if view.date >= transition.until:
-        return undone(record, "its time is over")
+        return _undo(record, "its time is over")
     closed_by_us = diagnosis.primary is Primary.CLOSED and transition.step is Step.FREEZE
     primary = view.state(record.primary)
     if primary is None or not (diagnosis.primary is Primary.WELL or closed_by_us):
-        return undone(record, diagnosis.reason)
+        return _undo(record, diagnosis.reason)
     candidate = view.state(to)
     if candidate is None:
-        return undone(record, f"the agent of {to} does not answer")
+        return _undo(record, f"the agent of {to} does not answer")
     if why := _unfit(cluster, record, candidate):
-        return undone(record, f"{to} {why}")
+        return _undo(record, f"{to} {why}")
     if transition.step is Step.CHAIN:
         return _chain(cluster, record, view, candidate)
     return _freeze(cluster, record, view, primary, candidate)
 
 
-def undone(record: Record, why: str) -> Decision:
+def undone(record: Record, why: str) -> Save:
     """What was told in this term is void; the primary goes on."""
     to = record.transition.wish if record.transition else ""
     text = f"the switchover to {to} is undone: {why}; {record.primary} goes on"
-    back = replace(record, term=record.term + 1, transition=None)
-    return Decision(text, (Save(back, text),))
+    return Save(replace(record, term=record.term + 1, transition=None), text)
+
+
+def _undo(record: Record, why: str) -> Decision:
+    back = undone(record, why)
+    return Decision(back.why, (back,))
 
 
 def _chain(cluster: Cluster, record: Record, view: View, candidate: MemberState) -> Decision:
@@ -108,7 +112,7 @@ def _chain(cluster: Cluster, record: Record, view: View, candidate: MemberState)
             continue
         state = view.state(stray.name)
         if state is None or state.incarnation != stray.incarnation:
-            return undone(record, f"{stray.name} was to be chained below {to.name}, and is gone")
+            return _undo(record, f"{stray.name} was to be chained below {to.name}, and is gone")
         if not _chained(state, to.address, record.term):
             heartbeat = cluster.settings.timing.heartbeat
             below = Follow(to.name, to.host, to.port, semi_sync=True, heartbeat=heartbeat)
@@ -123,7 +127,7 @@ def _chain(cluster: Cluster, record: Record, view: View, candidate: MemberState)
         left = candidate.received_set().subtract(candidate.applied_set()).count()
         if candidate.term == record.term and left <= NEARLY_ZERO:
             if failed := hooking.failed(record, view):
-                return undone(record, f"the stop hook failed: {failed}")
+                return _undo(record, f"the stop hook failed: {failed}")
             if calls := hooking.hooks_step(record, view):
                 return replace(calls, reason=f"switchover to {to.name}: {calls.reason}")
             frozen = replace(record, transition=_frozen(record, view))

@@ -9,13 +9,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from holdfast.core import bootstrap
+from holdfast.core import bootstrap, switchover
 from holdfast.core.cluster import Cluster, Member
-from holdfast.core.commands import Restart
+from holdfast.core.commands import Freeze, Restart
 from holdfast.core.decide import decide
 from holdfast.core.decision import Call, Decision, Save, Send
 from holdfast.core.pulse import Pulse, Reach, felt, lapses, reached
-from holdfast.core.record import Record
+from holdfast.core.record import Record, Step
 from holdfast.core.restart import CLOSING
 from holdfast.core.status import Status, status
 from holdfast.core.view import View
@@ -108,6 +108,8 @@ class Leader:
         )
         if self._record is None:
             return view
+        if switchover.under_way(self._record):
+            self._pulses = {}  # who is chained below the candidate owes the primary nothing
         self._pulses = felt(self._pulses, self._record.primary, view)
         self._reaches = reached(self._reaches, view)
         quiet = {name: view.now - each.since for name, each in self._reaches.items()}
@@ -174,16 +176,21 @@ class Leader:
         await self.save(step.record, step.why)
         self._observer.changed.set()
 
-    async def _gave_up_restart(self, actor: Actor) -> bool:
-        """A primary that refuses to be restarted goes on as before."""
+    async def _gave_up(self, actor: Actor) -> bool:
+        """A primary that refuses to be restarted, or to stop taking writes, goes on as before."""
         record = self._record
-        if record is None or record.transition != CLOSING:
+        if record is None or record.transition is None:
             return False
-        refusal = actor.refusal(record.primary, Restart)
-        if not refusal:
-            return False
-        await self.save(replace(record, transition=None), f"{record.primary} goes on: {refusal}")
-        return True
+        if record.transition == CLOSING and (refusal := actor.refusal(record.primary, Restart)):
+            await self.save(replace(record, transition=None), f"{record.primary} goes on: {refusal}")
+            return True
+        if record.transition.step is Step.FREEZE and (
+            refusal := actor.refusal(record.primary, Freeze)
+        ):
+            back = switchover.undone(record, refusal)
+            await self.save(back.record, back.why)
+            return True
+        return False
 
     async def carry_out(self, step: Send) -> None:
         """Have a command carried out in the present term, beside what is decided.
@@ -307,7 +314,7 @@ class Leader:
         view = self.view()
         self._observer.timing = self.cluster.settings.timing
         self._observer.leases.allow(self.cluster, self._record, self.place.until)
-        if await self._gave_up_restart(actor):
+        if await self._gave_up(actor):
             return True
         decision = decide(self.cluster, self._record, view)
         self._teller.decided(self.cluster, self._record, view, self._decision, decision)
