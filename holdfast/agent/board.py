@@ -20,12 +20,13 @@ class Board:
 
     The version starts at the time of day, so a number that a former agent gave out is not met again.
 
-    :ivar on_change: called, in the thread that made the change, after each new version
+    :ivar on_change: called, in the thread that made the change, after each new version; :ivar heeding: so are these
     :ivar as_of_now: fills in what changes with time alone, whenever the state is given out
     """
 
     def __init__(self, state: MemberState) -> None:
         self.on_change: Callable[[], None] = lambda: None
+        self.heeding: list[Callable[[], None]] = []
         self.as_of_now: Callable[[MemberState], MemberState] = lambda state: state
         self._failed = ""
         self._alarms: dict[str, str] = {}
@@ -76,7 +77,8 @@ class Board:
             changed = _worth_telling(after) != _worth_telling(before)
             self._seen = (after, version + changed)
         if changed:
-            self.on_change()
+            for tell in (self.on_change, *self.heeding):
+                tell()
         return True
 
 

@@ -18,8 +18,10 @@ import uvloop
 from fastapi import FastAPI
 
 from holdfast import log
+from holdfast.agent.address import Address
 from holdfast.agent.api import LongPoll, make_app
 from holdfast.agent.board import Board
+from holdfast.agent.checks import make_checks
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.cloning import Cloning
 from holdfast.agent.comparing import Comparing
@@ -82,12 +84,13 @@ def run(config: AgentConfig) -> None:
         stack.enter_context(_locked(config.state_dir))
         agent = Agent(config)
         listener = stack.enter_context(listening(config.listen))
+        checks = stack.enter_context(listening(config.checks, "checks")) if config.checks else None
         log.say(logger, f"agent of {config.name} listens on {config.listen}")
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             loop = runner.get_loop()
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.add_signal_handler(number, agent.stop)
-            runner.run(agent.serve(listener))
+            runner.run(agent.serve(listener, checks))
     log.say(logger, f"agent of {config.name} ends; its server is left as it is")
 
 
@@ -128,8 +131,11 @@ class Agent:
         self._vouching = Vouching(config.state_dir, self.board, self._clerk)
         self._on_stop: list[Callable[[], None]] = []
 
-    async def serve(self, listener: socket.socket) -> None:
-        """Serve until :meth:`stop`."""
+    async def serve(self, listener: socket.socket, checks: socket.socket | None = None) -> None:
+        """Serve until :meth:`stop`.
+
+        :param checks: where load balancers ask
+        """
         loop = asyncio.get_running_loop()
         certificates = self._certificates
         server = HttpServer(self.app(loop), certificates.server if certificates else None)
@@ -137,7 +143,12 @@ class Agent:
         if certificates is not None:
             certificates.keep_fresh()
             self._on_stop.append(certificates.close)
-        await server.serve(sockets=[listener])
+        both = [server.serve(sockets=[listener])]
+        if checks is not None:
+            answering = HttpServer(make_checks(lambda: self.board.seen()[0]))
+            self._on_stop.append(lambda: setattr(answering, "should_exit", True))
+            both.append(answering.serve(sockets=[checks]))
+        await asyncio.gather(*both)
 
     def app(self, loop: asyncio.AbstractEventLoop) -> FastAPI:
         """The HTTP application; the agent's threads run within its lifespan.
@@ -190,6 +201,7 @@ class Agent:
         )
         peers = Peers(self._shown)
         guards = self._guards()
+        addresses = self._addresses()
         keeper = Keeper(
             self.board,
             watch,
@@ -197,7 +209,7 @@ class Agent:
             self._electorate,
             peers,
             self._clerk,
-            guards,
+            (*guards, *addresses),
         )
         vouching = self._vouching
         self.board.as_of_now = lambda state: replace(keeper.seen(state), vouched=vouching.left)
@@ -224,6 +236,7 @@ class Agent:
             comparing,
             keeper,
             vouching,
+            observer.look,
         )
         cloning.forget.append(self._fitness.forget)
         observer.holds_applier = lambda: comparing.held
@@ -233,7 +246,8 @@ class Agent:
         watch.look()
         cloning.publish()
         self._on_stop += [poll.close, lane.stop, jobs.stop, keeper.stop, peers.stop]
-        self._on_stop += [guard.stop for guard in guards]
+        self._on_stop += [guard.stop for guard in (*guards, *addresses)]
+        self.board.heeding += [each.changed for each in addresses]
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -242,6 +256,8 @@ class Agent:
             for guard in guards:
                 guard.start()
             keeper.start()
+            for each in addresses:
+                each.start()
             observer.start()
             prober.start()
             lane.start()
@@ -250,7 +266,7 @@ class Agent:
             await asyncio.to_thread(jobs.wait, STOP_SECONDS)
             await asyncio.to_thread(observer.stop)
             await asyncio.to_thread(prober.stop, 1.0)
-            for part in (keeper, *guards):
+            for part in (keeper, *guards, *addresses):
                 await asyncio.to_thread(part.join, 1.0)
             await asyncio.to_thread(self._clerk.stop, 1.0)
             self._server.close()
@@ -292,6 +308,14 @@ class Agent:
                 )
             )
         return guards
+
+    def _addresses(self) -> list[Address]:
+        board = self.board
+
+        def alarm(ip: str) -> Callable[[str], None]:
+            return lambda failed: board.alarm(f"vip {ip}", failed)
+
+        return [Address(each, board, self._clerk, alarm(each.ip)) for each in self._config.vip]
 
     def stop(self) -> None:
         """Answer everybody who waits, and end."""

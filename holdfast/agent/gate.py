@@ -11,8 +11,10 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from holdfast.agent import boottime
@@ -154,8 +156,22 @@ class Gate:
 
 def listening_ports(pid: int) -> list[int]:
     """The TCP ports on which the process takes connections."""
+    return sorted({port for _, port in _listening(pid)})
+
+
+def listens_at(pid: int, ip: str) -> bool:
+    """Whether it takes connections to that address of this host."""
+    wanted = ip_address(ip)
+    for found, _ in _listening(pid):
+        # "::" stands for both versions, save where the server has said otherwise
+        if found == wanted or (found.is_unspecified and found.version >= wanted.version):
+            return True
+    return False
+
+
+def _listening(pid: int) -> Iterator[tuple[IPv4Address | IPv6Address, int]]:
+    """Addresses and TCP ports."""
     sockets = set(_sockets(pid))
-    found: set[int] = set()
     for table in ("tcp", "tcp6"):
         try:
             lines = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
@@ -164,8 +180,14 @@ def listening_ports(pid: int) -> list[int]:
         for line in lines:
             words = line.split()
             if words[3] == _LISTENS and words[9] in sockets:
-                found.add(int(words[1].rpartition(":")[2], 16))
-    return sorted(found)
+                address, _, port = words[1].rpartition(":")
+                yield _address(address), int(port, 16)
+
+
+def _address(text: str) -> IPv4Address | IPv6Address:
+    """As the kernel shows it: words of 32 bits, each in the order of this machine."""
+    words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
+    return ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))
 
 
 def _sockets(pid: int) -> Iterator[str]:

@@ -12,6 +12,7 @@ import yaml
 
 from holdfast.config.settings import nested
 from holdfast.core.gtid import Flavor
+from holdfast.sandbox import haproxy
 from holdfast.sandbox.accounts import Accounts
 from holdfast.sandbox.spec import CLUSTER, HOST, MemberSpec, Spec
 from holdfast.sandbox.template import copy_template, make_template
@@ -89,7 +90,7 @@ def option_file(spec: Premises, member: MemberSpec, tree: ServerTree) -> str:
         socket=member.socket,
         port=member.port,
         server_id=member.number,
-        bind_address=member.host,
+        bind_address=member.listens or member.host,
         error_log=member.error_log,
         pid_file=member.folder / "server.pid",
         extra=_tree_options(tree),
@@ -105,10 +106,12 @@ def agent_settings(
     spec: Premises, member: MemberSpec, tree: ServerTree, admin: Account, replication: Account
 ) -> dict[str, Any]:
     """What ``agent.yaml`` says."""
+    checks = {"checks": f"{member.host}:{member.checks_port}"} if member.checks_port else {}
     return {
         "cluster": CLUSTER,
         "name": member.name,
         "listen": f"{member.host}:{member.agent_port}",
+        **checks,
         "token_file": str(spec.token_file),
         "state_dir": str(member.state_dir),
         "server": {
@@ -131,7 +134,7 @@ def agent_settings(
 
 
 def manager_settings(spec: Spec) -> dict[str, Any]:
-    """What ``manager.yaml`` says."""
+    """What ``manager.yaml`` says. Where HAProxy is there, its own file is written too."""
     return {
         "listen": f"{HOST}:{spec.base_port}",
         "token_file": str(spec.token_file),
@@ -142,6 +145,7 @@ def manager_settings(spec: Spec) -> dict[str, Any]:
                 "name": CLUSTER,
                 "settings": nested(BEGINS_WITH | dict(spec.settings)),
                 "members": [member_settings(member) for member in spec.first_members],
+                **haproxy.prepare(spec),
             }
         ],
     }

@@ -20,9 +20,12 @@ CLUSTER = "sandbox"
 HOST = "127.0.0.1"
 BASE_PORT = 7400
 MOST_MEMBERS = 7
+WRITE, READ = 8, 9
+"""Where HAProxy takes connections."""
 SERVERS_FROM = 11
-"""Ports: the manager at the base, agents behind it, servers from here on."""
-FREE_PORTS = range(20000, 32000, 20)
+CHECKS_FROM = 21
+"""Ports: the manager at the base, agents behind it, then HAProxy's, servers, the agents' answers to its checks."""
+FREE_PORTS = range(20000, 32000, 30)
 """Where a sandbox that does not care looks for ports: below those of outgoing connections."""
 
 
@@ -34,7 +37,10 @@ def default_dir() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class MemberSpec:
-    """Where one member's parts are; ``folder`` holds all of its files but the socket."""
+    """Where one member's parts are; ``folder`` holds all of its files but the socket.
+
+    :ivar listens: the address at which its server takes connections, where that is another one than ``host``
+    """
 
     name: str
     number: int
@@ -43,6 +49,8 @@ class MemberSpec:
     port: int
     agent_port: int
     host: str = HOST
+    listens: str = ""
+    checks_port: int = 0
 
     @property
     def datadir(self) -> Path:
@@ -98,6 +106,7 @@ class Spec:
                 socket=self.sockets / f"m{number}.sock",
                 port=self.base_port + SERVERS_FROM + number - 1,
                 agent_port=self.base_port + number,
+                checks_port=self.base_port + CHECKS_FROM + number - 1,
             )
             for number in range(1, self.size + self.further + 1)
         )
@@ -123,6 +132,22 @@ class Spec:
         return self.dir / "manager.yaml"
 
     @property
+    def haproxy_config(self) -> Path:
+        return self.dir / "haproxy.cfg"
+
+    @property
+    def haproxy_socket(self) -> Path:
+        return self.sockets / "haproxy.sock"
+
+    @property
+    def write_port(self) -> int:
+        return self.base_port + WRITE
+
+    @property
+    def read_port(self) -> int:
+        return self.base_port + READ
+
+    @property
     def token_file(self) -> Path:
         return self.dir / "token"
 
@@ -133,9 +158,14 @@ class Spec:
     @property
     def ports(self) -> dict[int, str]:
         """Every port that it takes, and for whom."""
-        ports = {self.base_port: "the manager"}
+        ports = {
+            self.base_port: "the manager",
+            self.write_port: "HAProxy",
+            self.read_port: "HAProxy",
+        }
         for member in self.members:
             ports[member.agent_port] = f"{member.name}'s agent"
+            ports[member.checks_port] = f"{member.name}'s agent"
             ports[member.port] = f"{member.name}'s server"
         return ports
 
@@ -145,7 +175,7 @@ class Spec:
             raise BadInput("--members", f"must be from 1 to {MOST_MEMBERS}, not {self.size}")
         if self.size + self.further > MOST_MEMBERS:
             raise BadInput("sandbox", f"it has {MOST_MEMBERS} members, and no more can be")
-        highest = 65535 - SERVERS_FROM - MOST_MEMBERS
+        highest = 65535 - CHECKS_FROM - MOST_MEMBERS
         if not 1024 <= self.base_port <= highest:
             raise BadInput("--base-port", f"must be from 1024 to {highest}, not {self.base_port}")
 
@@ -281,6 +311,6 @@ def free_base_port(candidates: Iterable[int] = ()) -> int:
     """
     tries = list(candidates) or random.sample(FREE_PORTS, len(FREE_PORTS))
     for base in tries:
-        if all(is_free(base + offset) for offset in range(SERVERS_FROM + MOST_MEMBERS)):
+        if all(is_free(base + offset) for offset in range(CHECKS_FROM + MOST_MEMBERS)):
             return base
     raise Refused("no range of free ports was found on this machine")

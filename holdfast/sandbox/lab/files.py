@@ -13,7 +13,7 @@ from holdfast.sandbox import trees
 from holdfast.sandbox.accounts import Accounts
 from holdfast.sandbox.files import BEGINS_WITH, member_settings, write_member, write_secret
 from holdfast.sandbox.lab.disks import Disks
-from holdfast.sandbox.lab.plan import ETCD_PORT, MANAGER_PORT, Plan
+from holdfast.sandbox.lab.plan import ETCD_PORT, MANAGER_PORT, PREFIX_BITS, Plan
 from holdfast.sandbox.spec import CLUSTER, MemberSpec
 from holdfast.sandbox.template import copy_template, make_template
 
@@ -52,6 +52,8 @@ def agent_extras(plan: Plan) -> dict[str, Any]:
     found: dict[str, Any] = {"insecure_token": True}
     if plan.gate:
         found["lease"] = {"gate": "nftables", "nft_command": list(trees.companion("nft"))}
+    if plan.vip:
+        found["vip"] = {"address": f"{plan.vip_address}/{PREFIX_BITS}", "interface": "eth0"}
     return found
 
 

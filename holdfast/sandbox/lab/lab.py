@@ -78,6 +78,7 @@ class Lab(Harm):
         binary: Path | None = None,
         settings: Mapping[str, Any] | None = None,
         gate: bool = True,
+        vip: bool = False,
         say: Say = quiet,
     ) -> Lab:
         """The lab in this folder, made now unless it is there, made in the same way. Starts nothing.
@@ -85,6 +86,7 @@ class Lab(Harm):
         :param managers: with more than one there are as many etcd nodes; one keeps its record in a file of its own
         :param settings: of the managers' file, by dotted key; None for those of the one that is there
         :param gate: agents have the kernel close the server's port when the lease ends
+        :param vip: agents put a virtual address (``plan.vip_address``) on at the primary
         :raises BadInput: it was made in another way, or the folder holds something else
         :raises Refused: root, ``ip`` or ``nft`` is missing; nothing was made
         """
@@ -93,13 +95,13 @@ class Lab(Harm):
         if saved_path(folder).exists():
             found = cls.open(folder, say)
             wanted: dict[str, Any] = {"flavor": flavor, "size": members, "manager_count": managers}
-            wanted |= {"gate": gate} | ({"binary": binary.absolute()} if binary else {})
+            wanted |= {"gate": gate, "vip": vip} | ({"binary": binary.absolute()} if binary else {})
             if settings is not None:
                 wanted["settings"] = checked(settings, members)
             refuse_other(found.plan, wanted)
             return found
         trees.find(flavor.value, binary)
-        plan = new_plan(folder, flavor, members, managers, binary, settings, gate)
+        plan = new_plan(folder, flavor, members, managers, binary, settings, gate, vip)
         if plan.etcds:
             trees.companion("etcd")
         plan.dir.mkdir(mode=0o700, parents=True, exist_ok=True)

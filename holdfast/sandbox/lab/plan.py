@@ -21,7 +21,7 @@ PREFIX_BITS = 24
 SERVER_PORT, AGENT_PORT, MANAGER_PORT, ETCD_PORT, ETCD_PEER_PORT = 3306, 7401, 7400, 2379, 2380
 MOST_MANAGERS = 5
 CLIENT = "client"
-_MEMBERS_FROM, _MANAGERS_FROM, _ETCD_FROM, _CLIENT_AT, _BRIDGE_AT = 1, 11, 21, 31, 254
+_MEMBERS_FROM, _MANAGERS_FROM, _ETCD_FROM, _CLIENT_AT, _VIP_AT, _BRIDGE_AT = 1, 11, 21, 31, 100, 254
 """The last numbers of addresses."""
 
 
@@ -31,6 +31,7 @@ class Plan:
     :ivar managers: as many etcd nodes too, where it is more than one
     :ivar settings: of the managers' file, by dotted key
     :ivar gate: whether agents have the kernel close the server's port when the lease ends
+    :ivar vip: whether agents put the virtual address on at the primary
     """
 
     dir: Path
@@ -41,6 +42,7 @@ class Plan:
     binary: Path | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     gate: bool = True
+    vip: bool = False
 
     # -- who is there -----------------------------------------------------------------------------
 
@@ -55,6 +57,7 @@ class Plan:
                 port=SERVER_PORT,
                 agent_port=AGENT_PORT,
                 host=_address(_MEMBERS_FROM + number - 1),
+                listens="0.0.0.0" if self.vip else "",
             )
             for number in range(1, self.size + 1)
         )
@@ -115,6 +118,11 @@ class Plan:
         return self.member(host).host
 
     @property
+    def vip_address(self) -> str:
+        """At whatever host the primary is, in a lab that has it."""
+        return _address(_VIP_AT)
+
+    @property
     def bridge_address(self) -> str:
         return _address(_BRIDGE_AT)
 
@@ -163,6 +171,7 @@ def new_plan(
     binary: Path | None,
     settings: Mapping[str, Any] | None,
     gate: bool,
+    vip: bool = False,
 ) -> Plan:
     """:raises BadInput: the folder holds something else, or a number is out of bounds"""
     folder = folder.absolute()
@@ -174,7 +183,7 @@ def new_plan(
         raise BadInput("--managers", f"must be from 1 to {MOST_MANAGERS}, not {managers}")
     found = checked(settings, size)
     own = binary and binary.absolute()
-    return Plan(folder, secrets.token_hex(3), flavor, size, managers, own, found, gate)
+    return Plan(folder, secrets.token_hex(3), flavor, size, managers, own, found, gate, vip)
 
 
 def saved_path(folder: Path) -> Path:
@@ -203,6 +212,7 @@ def read_saved(folder: Path) -> Plan:
             binary=Path(saved["binary"]) if saved["binary"] else None,
             settings=dict(saved["settings"]),
             gate=bool(saved["gate"]),
+            vip=bool(saved.get("vip", False)),
         )
     except FileNotFoundError:
         raise BadInput(

@@ -1,0 +1,233 @@
+"""Has a virtual address held where and while this agent's server is the open primary, under a lease that holds.
+
+The agent goes by its own server's state and its own lease alone. What touches the address is a process of its own
+(``holder.py``); this tells it what holds, and hears what came of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import select
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+
+from holdfast.agent.board import Board
+from holdfast.agent.clerk import Clerk
+from holdfast.agent.gate import listens_at
+from holdfast.agent.holder import MESSAGE_BYTES
+from holdfast.config.vip import VipConfig
+from holdfast.core.view import MemberState, ServerStatus
+from holdfast.server.process import Running
+
+AGAIN_SECONDS = 1.0
+"""After which a holder that has ended is started again."""
+
+logger = logging.getLogger(__name__)
+
+
+def belongs(state: MemberState, running: Running | None) -> bool | None:
+    """Whether the address belongs to this server, apart from its lease; None: not known yet, as it was not asked.
+
+    :param running: the run of the server that the lease is kept for
+    """
+    if running is None or state.incarnation != running.incarnation:
+        return False
+    if state.server is ServerStatus.STARTING:
+        return None
+    return state.up and state.writable
+
+
+class Address:
+    """A guard of the lease keeper's. Nothing in here blocks but `join` and `gone`.
+
+    :param alarm: told what is wrong with it, or ""
+    """
+
+    def __init__(
+        self, config: VipConfig, board: Board, clerk: Clerk, alarm: Callable[[str], None]
+    ) -> None:
+        self._config = config
+        self._board = board
+        self._clerk = clerk
+        self._alarm = alarm
+        self._lock = threading.Lock()
+        self._running: Running | None = None
+        self._until = 0.0
+        self._sent: tuple[str, Running | None] = ("", None)
+        self._channel: socket.socket | None = None
+        self._off = threading.Event()
+        self._said: dict[str, str] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="address", daemon=True)
+
+    def start(self) -> None:
+        """Once it is known whether the lease of a server that was found is kept: whatever else is on is taken off."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The server goes on, and so does the address."""
+        self._stopped.set()
+        with self._lock:
+            self._hang_up()
+
+    def join(self, seconds: float) -> None:
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    def arm(self, running: Running, until: float) -> None:
+        with self._lock:
+            self._running, self._until = running, until
+            self._order()
+
+    def extend(self, until: float) -> None:
+        with self._lock:
+            self._until = max(self._until, until)
+            self._order()
+
+    def lift(self) -> None:
+        with self._lock:
+            self._running = None
+            self._order()
+
+    def ready(self, seconds: float) -> None:
+        """A server is not opened any later for it."""
+
+    def changed(self) -> None:
+        """The board did."""
+        with self._lock:
+            self._order()
+
+    def gone(self, seconds: float) -> bool:
+        """Wait, for so long at most, until it is off; whether it is."""
+        return self._off.wait(seconds)
+
+    def _order(self) -> None:
+        running = self._running
+        wanted = belongs(self._board.state, running)
+        if wanted is None or self._channel is None:
+            return
+        order = f"hold {self._until!r}" if wanted else "drop"
+        if not wanted:
+            running = None
+        before, named = self._sent
+        if order == before and running is named:
+            return
+        try:
+            data = order.encode()
+            if running is not None and running is not named:
+                socket.send_fds(self._channel, [data], [running.fd], socket.MSG_DONTWAIT)
+            else:
+                self._channel.send(data, socket.MSG_DONTWAIT)
+        except OSError:
+            return  # it has ended, or does not read: the next order says all the same
+        self._sent = (order, running)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                self._attend()
+            except OSError as error:
+                self._tell("process", f"cannot run what holds it: {error.strerror or error}")
+            else:
+                if not self._stopped.is_set():
+                    self._tell(
+                        "process", "the process that holds it has ended: it is started again"
+                    )
+            self._stopped.wait(AGAIN_SECONDS)
+
+    def _attend(self) -> None:
+        """Start a holder and listen to it until it ends.
+
+        :raises OSError: it cannot be started
+        """
+        own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            process = subprocess.Popen(
+                (sys.executable, "-m", "holdfast.agent.holder", self._told_at_start()),
+                stdin=its.fileno(),
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # what ends the agent must not end it
+            )
+        with self._lock:
+            self._channel = own
+            self._sent = ("", None)
+            self._order()
+            if self._stopped.is_set():
+                self._hang_up()
+        self._tell("process", "")
+        while text := _received(own):
+            self._heard(*text.partition(" ")[::2])
+        with self._lock:
+            self._hang_up()
+        own.close()
+        if not self._stopped.is_set():
+            process.kill()
+            process.wait()
+
+    def _told_at_start(self) -> str:
+        config = self._config
+        told = {"address": config.address, "interface": config.interface, "linger": config.linger}
+        return json.dumps(told)
+
+    def _hang_up(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with contextlib.suppress(OSError):
+                channel.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
+
+    def _heard(self, word: str, rest: str) -> None:
+        ip, interface = self._config.ip, self._config.interface
+        match word:
+            case "on":
+                self._off.clear()
+                self._clerk.say(logger, f"the virtual address {ip} is on, at {interface}")
+                self._clerk.do(self._check_listening)
+            case "off":
+                self._off.set()
+                self._tell("listening", "")
+                self._clerk.say(logger, f"the virtual address {ip} is off")
+            case "rival":
+                self._tell("rival", rest and f"{rest} on the same network says to have it, too")
+            case _:
+                self._tell("trouble", rest)
+
+    def _check_listening(self) -> None:
+        running = self._running
+        if running is not None and not listens_at(running.pid, self._config.ip):
+            self._tell(
+                "listening",
+                "the server does not listen there, so nobody can connect by it: add it to bind_address, or "
+                "set that to *",
+            )
+
+    def _tell(self, about: str, text: str) -> None:
+        if self._said.get(about, "") == text:
+            return
+        self._said[about] = text
+        ip = self._config.ip
+        texts = [each for each in self._said.values() if each]
+        whole = "; ".join(
+            each if ip in each else f"the virtual address {ip}: {each}" for each in texts
+        )
+        self._alarm(whole)
+        if text:
+            self._clerk.say(logger, whole, logging.WARNING)
+
+
+def _received(channel: socket.socket) -> str:
+    """The next message; "" when there will be none."""
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    try:
+        poll.poll()
+        return channel.recv(MESSAGE_BYTES).decode()
+    except OSError:
+        return ""
+
+
+__all__ = ["Address", "belongs"]

@@ -1,0 +1,254 @@
+"""The process that holds a virtual address for an agent: ``python -m holdfast.agent.holder JSON``.
+
+A process of its own, since the address must survive its agent for a while and must not survive its server: it sees the
+end of both. Nothing in here waits for a disk, a log, a name server or the agent, and it is not held up by what else the
+agent does. When all of the host stands still, the lifetime in the kernel ends the address.
+
+It is spoken to by its standard input, a socket that keeps messages apart:
+
+    hold UNTIL         the server is the open primary, under a lease until then on the clock of leases; a pidfd of that
+                       server comes with the first one
+    drop               it is not
+    (end of file)      the agent is gone
+
+and answers ``on``, ``off``, ``rival HARDWARE`` and ``trouble TEXT`` (nothing after the word: no longer).
+
+Before its first order is given it touches nothing. With that it takes over from the one that a former agent has left.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import select
+import socket
+import struct
+import sys
+
+from holdfast.agent import boottime
+from holdfast.agent.claim import Claim
+from holdfast.endpoint.vip import Vip
+from holdfast.errors import Refused
+
+ANNOUNCE_AFTER = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+ANNOUNCE_EVERY = 5.0
+"""Later on: for whoever was cut off when it moved."""
+UNATTENDED_EVERY = 0.5
+"""Without an agent it is asked so often whether somebody else has it."""
+RIVAL_SECONDS = 8.0
+"""So long after its last word a rival counts as gone."""
+RETRY_SECONDS = 0.5
+YIELD_SECONDS = 0.2
+MESSAGE_BYTES = 4096
+
+
+class Holder:
+    def __init__(self, vip: Vip, linger: float, agent: socket.socket) -> None:
+        self._vip = vip
+        self._claim = Claim(linger)
+        self._agent = agent
+        self._server = -1
+        self._ordered = False
+        self._seat: socket.socket | None = None
+        self._on: bool | None = None
+        self._put_at = 0.0
+        self._announced = 0
+        self._announce_at = 0.0
+        self._retry_at = 0.0
+        self._rival = ""
+        self._rival_at = 0.0
+        self._said: dict[str, str] = {}
+        self._alarm = boottime.Alarm()
+
+    def run(self) -> None:
+        """Until the agent is gone and there is nothing left to hold."""
+        self._say("trouble", self._vip.trouble())
+        while self._claim.attended or self._claim.holds(boottime.now()):
+            self._settle()
+            self._alarm.sleep(self._next(), *self._files())
+            self._look()
+        self._settle()
+
+    def _files(self) -> list[int]:
+        fds = [self._agent.fileno()] if self._claim.attended else []
+        fds += [self._server] if self._server >= 0 else []
+        fds += [self._seat.fileno()] if self._seat else []
+        return fds + ([self._vip.fd] if self._vip.fd is not None else [])
+
+    def _look(self) -> None:
+        """Take in what has happened."""
+        while self._claim.attended and self._heard():
+            pass
+        if self._server >= 0 and _readable(self._server):
+            os.close(self._server)
+            self._server = -1
+            self._claim.dropped()
+        if rival := self._vip.rival():
+            self._rival, self._rival_at = rival, boottime.now()
+            self._claim.contested()
+        if self._seat is not None:
+            self._asked_to_yield(self._seat)
+
+    def _heard(self) -> bool:
+        """Whether the agent had said something."""
+        fds = array.array("i")
+        try:
+            text, more, _, _ = self._agent.recvmsg(
+                MESSAGE_BYTES, socket.CMSG_SPACE(fds.itemsize), socket.MSG_DONTWAIT
+            )
+        except BlockingIOError:
+            return False
+        except OSError:
+            text, more = b"", []
+        for level, kind, data in more:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                fds.frombytes(data[: len(data) - len(data) % fds.itemsize])
+        if fds:
+            if self._server >= 0:
+                os.close(self._server)
+            self._server = fds[0]
+        word, _, rest = text.decode().partition(" ")
+        match word:
+            case "":
+                self._claim.abandoned(boottime.now())
+            case "hold" if self._server >= 0:
+                self._claim.held(float(rest))
+            case _:
+                self._claim.dropped()
+        if word and not self._ordered:
+            self._ordered = True
+            self._take_over()
+        return True
+
+    def _settle(self) -> None:
+        """Bring the address to where it belongs."""
+        if not self._ordered:
+            return
+        now = boottime.now()
+        try:
+            if self._claim.holds(now):
+                self._hold(now)
+            elif self._on is not False and now >= self._retry_at:
+                self._vip.remove()
+                self._put_on(False)
+        except Refused as error:
+            self._retry_at = now + RETRY_SECONDS
+            self._say("trouble", str(error))
+        if self._rival and (not self._on or now >= self._rival_at + RIVAL_SECONDS):
+            self._rival = ""
+        self._say("rival", self._rival)
+
+    def _hold(self, now: float) -> None:
+        if now < self._retry_at:
+            return
+        seconds = self._claim.renewal(now)
+        if seconds is None and self._retry_at:
+            seconds = 1  # what failed is done now
+        if seconds is not None and (self._vip.put(seconds) or not self._on):
+            self._announced, self._put_at, self._announce_at = 0, now, now
+        self._put_on(True)
+        if now >= self._announce_at:
+            self._announce(now)
+        self._retry_at = 0.0
+        self._say("trouble", "")
+
+    def _announce(self, now: float) -> None:
+        self._announced += 1
+        if self._announced < len(ANNOUNCE_AFTER):
+            self._announce_at = self._put_at + ANNOUNCE_AFTER[self._announced]
+        else:
+            self._announce_at = now + (ANNOUNCE_EVERY if self._claim.attended else UNATTENDED_EVERY)
+        self._vip.announce()
+
+    def _put_on(self, on: bool) -> None:
+        if on is not self._on:
+            self._on = on
+            self._tell("on" if on else "off")
+        if not on:
+            self._retry_at = 0.0
+            self._say("trouble", self._vip.trouble())
+
+    def _next(self) -> float | None:
+        if not self._ordered:
+            return None
+        moments = [self._claim.next()]
+        if self._on:
+            moments.append(self._announce_at)
+        if self._retry_at:
+            moments = [self._claim.until, self._retry_at]
+        if not self._claim.attended:
+            moments.append(boottime.now() + UNATTENDED_EVERY)
+        due = [each for each in moments if each is not None and each > 0]
+        return min(due, default=None)
+
+    def _say(self, about: str, text: str) -> None:
+        """Only what is news."""
+        if self._said.get(about, "") != text:
+            self._said[about] = text
+            self._tell(f"{about} {text}")
+
+    def _tell(self, text: str) -> None:
+        with contextlib.suppress(OSError):  # it is gone, or does not listen
+            self._agent.send(text.encode()[:MESSAGE_BYTES], socket.MSG_DONTWAIT)
+
+    # -- one after the other ------------------------------------------------------------------------
+
+    def _take_over(self) -> None:
+        """From the holder that a former agent has left, which goes without touching the address."""
+        for _ in range(2):
+            seat = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
+            try:
+                seat.bind(self._place)
+                seat.listen(4)
+            except OSError:
+                seat.close()
+                self._ask_to_yield()
+            else:
+                self._seat = seat
+                return
+        self._say("trouble", f"another process holds the virtual address {self._vip} on this host")
+
+    def _ask_to_yield(self) -> None:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as asked:
+            asked.settimeout(YIELD_SECONDS)
+            with contextlib.suppress(OSError):
+                asked.connect(self._place)
+                asked.recv(1)
+
+    def _asked_to_yield(self, seat: socket.socket) -> None:
+        """One whose agent lives does not."""
+        with contextlib.suppress(OSError):
+            asked, _ = seat.accept()
+            with asked:
+                credentials = asked.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
+                if (
+                    not self._claim.attended
+                    and struct.unpack("=iII", credentials)[1] == os.getuid()
+                ):
+                    seat.close()
+                    os._exit(0)
+
+    @property
+    def _place(self) -> bytes:
+        """In the abstract space of this host's network: it goes with the process."""
+        return f"\0holdfast-vip-{self._vip}-{self._vip.interface}".encode()
+
+
+def _readable(fd: int) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def main() -> None:
+    told = json.loads(sys.argv[1])
+    with contextlib.suppress(OSError):  # no right to: on a loaded host it waits for its turn
+        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
+    agent = socket.socket(fileno=0)
+    Holder(Vip(told["address"], told["interface"]), told["linger"], agent).run()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,127 @@
+"""Puts an address on an interface, and takes it off, with a lifetime after which the kernel does so by itself.
+
+The kernel is spoken to directly: a message of netlink takes some 50 microseconds. (pyroute2, measured on a loaded host:
+2 to 16 ms each, and 2 s to be imported, which the holder of an address cannot wait for.)
+
+Formats: linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Interface, IPv6Interface, ip_interface
+
+NEWADDR, DELADDR, GETADDR = 20, 21, 22
+_ERROR, _DONE = 2, 3
+_REQUEST, _ACK, _REPLACE, _EXCLUSIVE, _CREATE, _DUMP = 0x1, 0x4, 0x100, 0x200, 0x400, 0x300
+_ADDRESS, _LOCAL, _CACHEINFO, _FLAGS = 1, 2, 6, 8
+_NODAD = 0x02
+"""IPv6: usable at once. The kernel's own detection of duplicates would take a second."""
+_UNIVERSE = 0
+_ANSWER_SECONDS = 1.0
+
+Interface = IPv4Interface | IPv6Interface
+
+
+def put(address: Interface, index: int, seconds: int) -> bool:
+    """Have it on for so many seconds from now (whole ones: the kernel counts no others).
+
+    Measured: it goes 0.01 to 0.35 s after them, by itself.
+    It is deprecated from the beginning: no connection of this host's own is made from it.
+
+    :returns: whether it was not on before
+    :raises OSError: the kernel refuses
+    """
+    lifetimes = struct.pack("=IIII", 0, seconds, 0, 0)
+    more = _attribute(_CACHEINFO, lifetimes) + _attribute(_FLAGS, struct.pack("=I", _NODAD))
+    try:
+        _change(NEWADDR, _CREATE | _EXCLUSIVE, address, index, more)
+    except FileExistsError:
+        _change(NEWADDR, _CREATE | _REPLACE, address, index, more)
+        return False
+    return True
+
+
+def remove(address: Interface, index: int) -> bool:
+    """Whether it was on.
+
+    :raises OSError: the kernel refuses
+    """
+    try:
+        _change(DELADDR, 0, address, index, b"")
+    except OSError as error:
+        if error.errno in (errno.EADDRNOTAVAIL, errno.ENODEV):
+            return False
+        raise
+    return True
+
+
+def where(address: Interface) -> list[tuple[Interface, int]]:
+    """On which interfaces it is, by index, and with which prefix there."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    found: list[tuple[Interface, int]] = []
+    body = struct.pack("=BBBBI", family, 0, 0, 0, 0)
+    with _open() as sock:
+        sock.send(_message(GETADDR, _REQUEST | _DUMP, body))
+        for kind, payload in _answers(sock):
+            _, prefix, _, _, index = struct.unpack_from("=BBBBI", payload)
+            own = dict(_attributes(payload[8:]))
+            if kind == NEWADDR and (own.get(_LOCAL) or own.get(_ADDRESS)) == address.ip.packed:
+                found.append((ip_interface(f"{address.ip}/{prefix}"), index))
+    return found
+
+
+def _change(kind: int, flags: int, address: Interface, index: int, more: bytes) -> None:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    packed = address.ip.packed
+    body = struct.pack("=BBBBI", family, address.network.prefixlen, 0, _UNIVERSE, index)
+    body += _attribute(_LOCAL, packed) + _attribute(_ADDRESS, packed) + more
+    with _open() as sock:
+        sock.send(_message(kind, _REQUEST | _ACK | flags, body))
+        for _ in _answers(sock):
+            pass
+
+
+def _open() -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+    sock.settimeout(_ANSWER_SECONDS)
+    return sock
+
+
+def _message(kind: int, flags: int, body: bytes) -> bytes:
+    return struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= 4:
+        length, kind = struct.unpack_from("=HH", data)
+        yield kind, data[4:length]
+        data = data[(length + 3) & ~3 :]
+
+
+def _answers(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
+    """All messages up to the last one of the answer.
+
+    :raises OSError: an error was answered, by its number
+    """
+    while True:
+        data = sock.recv(65536)
+        while data:
+            length, kind = struct.unpack_from("=IH", data)
+            payload, data = data[16:length], data[(length + 3) & ~3 :]
+            if kind == _DONE:
+                return
+            if kind == _ERROR:
+                number = -struct.unpack_from("=i", payload)[0]
+                if number:
+                    raise OSError(number, os.strerror(number))
+                return
+            yield kind, payload
