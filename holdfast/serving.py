@@ -16,6 +16,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
+from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from holdfast.errors import BadInput, Fatal, HoldfastError, OutcomeUnknown, Refused, Unreachable
@@ -104,7 +105,7 @@ class Protocol(HttpToolsProtocol):
 class HttpServer(uvicorn.Server):
     """Leaves the signals to the process, which has to end its long polls first."""
 
-    def __init__(self, app: FastAPI, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(self, app: ASGIApp, tls: ssl.SSLContext | None = None) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -128,9 +129,10 @@ class HttpServer(uvicorn.Server):
 
 
 @contextlib.contextmanager
-def listening(address: str) -> Iterator[socket.socket]:
+def listening(address: str, key: str = "listen") -> Iterator[socket.socket]:
     """A socket that listens on ``HOST:PORT``.
 
+    :param key: of the configuration that says so
     :raises Fatal: naming the address, when it is taken or not ours
     """
     host, _, port = address.rpartition(":")
@@ -140,7 +142,7 @@ def listening(address: str) -> Iterator[socket.socket]:
         listener = socket.create_server((host, int(port)), family=family, backlog=256)
     except OSError as error:
         reason = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-        raise Fatal(f"listen: cannot listen on {address}: {reason}") from error
+        raise Fatal(f"{key}: cannot listen on {address}: {reason}") from error
     with listener:
         yield listener
 

@@ -18,9 +18,10 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
 from holdfast.sandbox import trees
 from holdfast.sandbox.accounts import cached_accounts
-from holdfast.sandbox.crew import MANAGER, Crew
+from holdfast.sandbox.crew import MANAGER, Crew, whose
 from holdfast.sandbox.daemons import Daemon, tail
 from holdfast.sandbox.files import write_files, write_member
+from holdfast.sandbox.haproxy import HAPROXY
 from holdfast.sandbox.servers import end_server, server_of
 from holdfast.sandbox.spec import (
     BASE_PORT,
@@ -127,9 +128,7 @@ class Sandbox:
             tree = trees.find(self.spec.flavor.value, self.spec.binary)
             write_files(self.spec, tree, self.accounts)
             self._say("starting agents and manager")
-            for member in self.spec.members:
-                self._crew.spawn(member.name)
-            self._crew.spawn(MANAGER)
+            self._crew.spawn_all()
             self._crew.save()
         return self.wait_whole(seconds)
 
@@ -137,8 +136,7 @@ class Sandbox:
         """End every process of the sandbox, and forget its data if told so."""
         with self._crew.locked():
             self._say("stopping the manager and the agents")
-            for name in (MANAGER, *(member.name for member in self.spec.members)):
-                self._crew.end(name, gently=not remove)
+            self._crew.end_all(gently=not remove)
             self._crew.save()
             self._say("stopping the servers")
             with ThreadPoolExecutor(len(self.spec.members)) as pool:
@@ -157,9 +155,17 @@ class Sandbox:
 
     def running(self) -> list[str]:
         """What of it runs now: names of daemons and servers."""
-        found = [MANAGER if name == MANAGER else f"{name}'s agent" for name in self._crew.running()]
+        found = [whose(name) for name in self._crew.running()]
         servers = [member.name for member in self.spec.members if server_of(member) is not None]
         return found + [f"{name}'s server" for name in servers]
+
+    def endpoint(self, use: str = "write") -> tuple[str, int] | None:
+        """Where HAProxy takes connections, if it runs.
+
+        :param use: ``write`` or ``read``
+        """
+        port = {"write": self.spec.write_port, "read": self.spec.read_port}[use]
+        return (HOST, port) if HAPROXY in self._crew.running() else None
 
     # -- looking --------------------------------------------------------------------------------
 
@@ -317,7 +323,7 @@ class Sandbox:
             spec.check()
             member = spec.members[-1]
             refuse_taken_ports(
-                {port: spec.ports[port] for port in (member.agent_port, member.port)}
+                {p: spec.ports[p] for p in (member.agent_port, member.port, member.checks_port)}
             )
             self._crew.spec = spec
             self._crew.save()
@@ -330,6 +336,7 @@ class Sandbox:
                 copy_template(template, member.datadir)
             self._say(f"starting the agent of {member.name}")
             self._crew.spawn(member.name)
+            self._crew.respawn_haproxy()
             self._crew.save()
         return member
 

@@ -25,12 +25,23 @@ EVENTS_SECONDS = 0.1
 class Load:
     """:ivar rate: writes a second, of all writers together; None for full speed
     :ivar before_seconds: of writing before the crash
-    :ivar after_seconds: of writing after the cluster is whole again"""
+    :ivar after_seconds: of writing after the cluster is whole again
+    :ivar through: how many writers more write through HAProxy, where there is one"""
 
     writers: int = 8
     rate: float | None = None
     before_seconds: float = 1.5
     after_seconds: float = 0.3
+    through: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Through:
+    """What the writers saw that wrote through HAProxy; as of :class:`Crash`."""
+
+    report: Report
+    outage: Gap | None
+    lost: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +65,7 @@ class Crash:
     why_not_whole: str
     events: tuple[Event, ...]
     verification: Verification | None
+    through: Through | None = None
 
     def ms(self, at: float) -> float:
         return (at - self.killed_at) * 1000
@@ -65,7 +77,16 @@ class Crash:
     @property
     def good(self) -> bool:
         """Nothing lost, all tables the same, and the cluster whole again."""
+        if self.through is not None and (self.through.lost or self.through.outage is None):
+            return False
         return bool(self.verification and self.verification.good and self.whole_ms is not None)
+
+    @property
+    def lost(self) -> int | None:
+        """Acknowledged and missing; None where that was not looked for."""
+        if self.verification is None:
+            return None
+        return self.verification.lost + ((self.through.lost or 0) if self.through else 0)
 
     def step_times(self) -> dict[str, float]:
         """Milliseconds of each part of each command begun before the first write, the slowest member's.
@@ -105,18 +126,28 @@ def crash_primary(
     client = ManagerClient(sandbox.spec.manager_url, sandbox.spec.token_file.read_text().strip())
     follower = Follower(client, CLUSTER, on_event)
     workload = Workload.on(sandbox, load.writers, load.rate, run)
+    through = Workload.through(sandbox, load.through, load.rate, run) if load.through else None
     found: list[float] = []
+    found_through: list[float] = []
 
     def heard(target: Target, at: float) -> None:
         found.append(at)
         on_event(_first_write(target, at))
 
+    def heard_through(target: Target, at: float) -> None:
+        found_through.append(at)
+        on_event(_first_write(target, at))
+
     workload.start()
+    if through is not None:
+        through.start()
     try:
         follower.start()
         server = sandbox.server(victim)
         time.sleep(load.before_seconds)
         workload.on_found(heard)
+        if through is not None:
+            through.on_found(heard_through)
         killed_at = time.time()
         server.kill()
         on_event(Event(killed_at, "killed", "SIGKILL to the primary's server", victim))
@@ -124,13 +155,18 @@ def crash_primary(
         time.sleep(load.after_seconds)
     finally:
         report = workload.stop()
+        report_through = through.stop() if through is not None else None
         follower.stop()
     outage, stall = _gaps(report, killed_at, found)
+    outage_through = _gaps(report_through, killed_at, found_through)[0] if report_through else None
+    lost_through = None
     verification = None
     primary = ""
     if whole_ms is not None:
         primary = str(settle(sandbox)["primary"])
         verification = verify(sandbox, report, checksums)
+        if report_through is not None:
+            lost_through = verify(sandbox, report_through, checksums=False).lost
     return Crash(
         victim=victim,
         primary=primary,
@@ -142,6 +178,7 @@ def crash_primary(
         why_not_whole=last,
         events=tuple(event for event in follower.events if event.at >= killed_at),
         verification=verification,
+        through=Through(report_through, outage_through, lost_through) if report_through else None,
     )
 
 

@@ -8,14 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from holdfast.errors import Refused
+from holdfast.sandbox import haproxy
 from holdfast.sandbox.daemons import Daemon, Spawner, tail
+from holdfast.sandbox.haproxy import HAPROXY
 from holdfast.sandbox.spec import Spec, read_saved, write_saved
 
 MANAGER = "manager"
 
 
 class Crew:
-    """The manager, by that name, and the agents, by their members'."""
+    """The manager and HAProxy, by these names, and the agents, by their members'."""
 
     def __init__(self, spec: Spec, daemons: dict[str, Daemon]) -> None:
         self.spec = spec
@@ -25,12 +27,38 @@ class Crew:
     def running(self) -> list[str]:
         return [name for name, daemon in self._daemons.items() if daemon.alive]
 
+    def spawn_all(self) -> None:
+        """HAProxy as well, if it has a file."""
+        for member in self.spec.members:
+            self.spawn(member.name)
+        self.spawn(MANAGER)
+        if self.spec.haproxy_config.exists():
+            self.spawn(HAPROXY)
+
     def spawn(self, name: str) -> None:
+        if name == HAPROXY:
+            argv = haproxy.command(self.spec)
+            self._daemons[name] = self._spawner.run(name, argv, self.spec.dir, self.log(name))
+            return
         config = (
             self.spec.manager_config if name == MANAGER else self.spec.member(name).agent_config
         )
         kind = MANAGER if name == MANAGER else "agent"
         self._daemons[name] = self._spawner.start(kind, config, self.log(name))
+
+    def respawn_haproxy(self) -> None:
+        """With its file as it is now; nothing if it does not run."""
+        daemon = self._daemons.get(HAPROXY)
+        if daemon is not None and daemon.alive:
+            haproxy.prepare(self.spec)
+            self.end(HAPROXY, gently=False)
+            self.spawn(HAPROXY)
+
+    def end_all(self, gently: bool) -> None:
+        """HAProxy, which answers to nobody then, goes last, and at once."""
+        for name in (MANAGER, *(member.name for member in self.spec.members)):
+            self.end(name, gently)
+        self.end(HAPROXY, gently=False)
 
     def start(self, name: str) -> None:
         """:raises Refused: it runs"""
@@ -66,13 +94,13 @@ class Crew:
         """:raises Refused: one that was started ended; holds the end of its log"""
         for name, daemon in self._daemons.items():
             if not daemon.alive:
-                kind = "the manager" if name == MANAGER else f"the agent of {name}"
+                kind = f"the {whose(name)}"
                 log = self.log(name)
                 raise Refused(f"{kind} ended; the end of {log}:\n{tail(log)}")
 
     def log(self, name: str) -> Path:
-        if name == MANAGER:
-            return self.spec.dir / "manager.log"
+        if name in (MANAGER, HAPROXY):
+            return self.spec.dir / f"{name}.log"
         return self.spec.member(name).folder / "agent.log"
 
     def save(self) -> None:
@@ -95,3 +123,8 @@ class Crew:
             self.spec, saved = read_saved(self.spec.dir)
             self._daemons = {name: Daemon.of(each) for name, each in saved.items()}
             yield
+
+
+def whose(name: str) -> str:
+    """A daemon, for a person."""
+    return name if name in (MANAGER, HAPROXY) else f"agent of {name}"

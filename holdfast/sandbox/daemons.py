@@ -1,4 +1,4 @@
-"""The agents and the manager of a sandbox as processes: start them, and end only those."""
+"""The agents, the manager and HAProxy of a sandbox as processes: start them, and end only those."""
 
 from __future__ import annotations
 
@@ -70,20 +70,25 @@ class Spawner:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
 
     def start(self, kind: str, config: Path, log: Path) -> Daemon:
-        """Run ``holdfast KIND --config CONFIG`` in a session of its own, its output at the log's end."""
+        """Run ``holdfast KIND --config CONFIG``."""
+        argv = [sys.executable, "-m", "holdfast.cli.main", kind, "--config", str(config)]
+        return self.run(f"holdfast {kind}", argv, config.parent, log)
+
+    def run(self, what: str, argv: list[str], folder: Path, log: Path) -> Daemon:
+        """Run it in a session of its own, its output at the log's end."""
         with log.open("ab") as output:
             child = subprocess.Popen(
-                [sys.executable, "-m", "holdfast.cli.main", kind, "--config", str(config)],
+                argv,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                cwd=config.parent,
+                cwd=folder,
                 start_new_session=True,
             )
         self._children[child.pid] = child
         started = _started(child.pid)
         if started is None:
-            raise Refused(f"holdfast {kind} ended at once\n{tail(log)}")
+            raise Refused(f"{what} ended at once\n{tail(log)}")
         return Daemon(child.pid, started, kernel_boot_id())
 
     def bury(self) -> None:

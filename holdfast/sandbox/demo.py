@@ -87,7 +87,7 @@ def temporary_sandbox(
 
 def summary(sandbox: Sandbox, crash: Crash, load: Load, version: str) -> dict[str, Any]:
     """All that was found, for machines."""
-    check = crash.verification
+    check, seen = crash.verification, crash.through
     return {
         "ok": crash.good,
         "server": sandbox.spec.flavor.value,
@@ -96,14 +96,23 @@ def summary(sandbox: Sandbox, crash: Crash, load: Load, version: str) -> dict[st
         "writers": load.writers,
         "killed": crash.victim,
         "primary": crash.primary,
-        "acknowledged": crash.report.acknowledged,
-        "lost": check.lost if check else None,
+        "acknowledged": crash.report.acknowledged + (seen.report.acknowledged if seen else 0),
+        "lost": crash.lost,
         "unknown": crash.report.unknown,
         "unknown_present": max((m.unacknowledged for m in check.members), default=0)
         if check
         else None,
         "identical": check.identical if check else None,
         "write_outage_ms": _rounded(crash.outage.ms if crash.outage else None),
+        "through_haproxy": {
+            "writers": load.through,
+            "acknowledged": seen.report.acknowledged,
+            "lost": seen.lost,
+            "unknown": seen.report.unknown,
+            "write_outage_ms": _rounded(seen.outage.ms if seen.outage else None),
+        }
+        if seen
+        else None,
         "first_write_ms": _rounded(crash.first_write_ms),
         "stall_after_ms": _rounded(crash.stall.ms if crash.stall else None),
         "whole_ms": _rounded(crash.whole_ms),
@@ -122,7 +131,7 @@ def summary(sandbox: Sandbox, crash: Crash, load: Load, version: str) -> dict[st
 
 
 def _demo(sandbox: Sandbox, options: argparse.Namespace) -> int:
-    load = Load(options.writers, options.rate, options.seconds, 1.0)
+    load = Load(options.writers, options.rate, options.seconds, 1.0, options.through)
     version = trees.find(sandbox.spec.flavor.value, sandbox.spec.binary).version_text
     if options.json:
         crash = crash_primary(sandbox, load)
@@ -133,7 +142,10 @@ def _demo(sandbox: Sandbox, options: argparse.Namespace) -> int:
         f"{version}: {sandbox.spec.size} members, {status['primary']} is primary, every commit waits "
         f"for {status['acks']} other{'s' if status['acks'] != 1 else ''}"
     )
-    print(f"{load.writers} writers write for {load.before_seconds:g} s; then the primary is killed")
+    also = f", {load.through} more through HAProxy" if load.through and sandbox.endpoint() else ""
+    print(
+        f"{load.writers} writers write for {load.before_seconds:g} s{also}; then the primary is killed"
+    )
     timeline = Timeline()
     timeline.start()
     try:
@@ -164,6 +176,10 @@ def _print_summary(found: dict[str, Any]) -> None:
         )
         print(f"  tables         {'identical' if found['identical'] else 'NOT identical'}")
     print(f"  write outage   {ms(found['write_outage_ms'], 'no write was acknowledged any more')}")
+    if through := found["through_haproxy"]:
+        print(
+            f"  by HAProxy     {ms(through['write_outage_ms'], 'no write was acknowledged any more')}"
+        )
     print(f"  whole again    {ms(found['whole_ms'], 'NO: ' + found['why_not_whole'])}")
     print()
     print("nothing acknowledged was lost" if found["ok"] else "FAILED", flush=True)
@@ -180,6 +196,9 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     add("--server-binary", type=Path, help="use this server instead of the one that is found")
     add("--json", action="store_true", help="print the result for machines, and nothing else")
     add("--writers", type=_count, default=8, help="how many clients write (default: 8)")
+    add(
+        "--through", type=_count, default=2, help="how many more write through HAProxy (default: 2)"
+    )
     add("--rate", type=float, help="writes a second, of all together (default: full speed)")
     add("--seconds", type=float, default=3.0, help="of writing before the kill (default: 3)")
     return parser.parse_args(argv)

@@ -24,6 +24,9 @@ CREATE TABLE IF NOT EXISTS app.writes (
   PRIMARY KEY (run, writer, n)
 ) ENGINE=InnoDB"""
 
+THROUGH = 1_000_000
+"""Added to the number of a run that goes through HAProxy, beside one that does not."""
+
 
 class Workload:
     """Writers against a cluster, one connection and one thread each.
@@ -57,10 +60,21 @@ class Workload:
         cls, sandbox: Sandbox, writers: int = 8, rate: float | None = None, run: int = 1
     ) -> Workload:
         """A workload on a sandbox that is whole; makes its table."""
-        with sandbox.connect(sandbox.primary()) as connection:
-            connection.query(TABLE)
+        _make_table(sandbox)
         targets = tuple(Target(each.name, each.host, each.port) for each in sandbox.members())
         return cls(targets, sandbox.accounts.app, writers, rate, run)
+
+    @classmethod
+    def through(
+        cls, sandbox: Sandbox, writers: int = 2, rate: float | None = None, run: int = 1
+    ) -> Workload | None:
+        """The same through HAProxy, if the sandbox runs it."""
+        endpoint = sandbox.endpoint()
+        if endpoint is None:
+            return None
+        _make_table(sandbox)
+        targets = (Target("HAProxy", *endpoint),)
+        return cls(targets, sandbox.accounts.app, writers, rate, THROUGH + run)
 
     def on_found(self, listener: Callable[[Target, float], None]) -> None:
         """Have ``listener`` told whenever a server to write to was found: which, and when."""
@@ -119,3 +133,8 @@ class Workload:
                 journal.fail(number, error_code(error))
                 raise
             journal.acknowledge(number, time.time())
+
+
+def _make_table(sandbox: Sandbox) -> None:
+    with sandbox.connect(sandbox.primary()) as connection:
+        connection.query(TABLE)

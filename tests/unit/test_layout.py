@@ -36,7 +36,7 @@ BELOW = {
     "sandbox": {"core", "errors", "server", "config", "wire", "log", "client", "agent", "manager"}
     | {"tls", "authority", "endpoint"},
     "cli": {"core", "errors", "config", "log", "client", "agent", "manager", "sandbox"}
-    | {"tls", "authority"},
+    | {"tls", "authority", "endpoint"},
 }
 """For each part, what it may import of the others."""
 

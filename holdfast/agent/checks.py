@@ -1,0 +1,106 @@
+"""Answers for load balancers: one code and one word, to anybody who asks.
+
+Load balancers carry no token, and the agent's API tells strangers nothing: so this is a listener of its own, and it
+says no more than anybody who can reach the server finds out by connecting to it. All is read from the board, which the
+agent's threads keep: nothing is asked of the server while a check waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qsl
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from holdfast.config.values import seconds
+from holdfast.core.view import MemberState, Receiver
+
+METHODS = ("GET", "HEAD", "OPTIONS")
+
+
+def primary(state: MemberState) -> bool:
+    """It takes writes, and may: a lease that is enforced is not over.
+
+    That a server is silent is no reason: it is the primary until its lease is over.
+    """
+    lease = state.lease
+    return state.up and state.writable and not (lease.enforced and lease.left <= 0)
+
+
+def replica(state: MemberState, max_lag: float | None = None) -> bool:
+    """It follows another, and what it shows is not older than ``max_lag`` seconds, or (None) of any age."""
+    replication = state.replication
+    if not _answers(state) or state.writable or state.unfit:
+        return False
+    if replication.receiver is not Receiver.ON or not replication.applier:
+        return False
+    lag = replication.lag_seconds
+    return max_lag is None or (lag is not None and lag <= max_lag)
+
+
+def voter(state: MemberState) -> bool:
+    """Commits wait for its acknowledgements, or it is the primary."""
+    return primary(state) or (replica(state) and state.semi_sync.replica)
+
+
+def _answers(state: MemberState) -> bool:
+    return state.up and not state.silent_seconds
+
+
+def _ready(state: MemberState) -> bool:
+    return primary(state) or replica(state)
+
+
+CHECKS: Mapping[str, Callable[[MemberState], bool]] = {
+    "/primary": primary,
+    "/replica": replica,
+    "/voter": voter,
+    "/health": _answers,
+    "/readiness": _ready,
+}
+
+
+def make_checks(now: Callable[[], MemberState]) -> ASGIApp:
+    """:param now: the state at this moment; must not block"""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            raise ValueError(f"no {scope['type']} here")
+        status, word = _answer(scope["method"], scope["path"], scope["query_string"], now)
+        body = f"{word}\n".encode()
+        headers = [
+            (b"content-type", b"text/plain"),
+            (b"content-length", str(len(body)).encode()),
+            (b"cache-control", b"no-store"),
+        ]
+        if status == 405:
+            headers.append((b"allow", ", ".join(METHODS).encode()))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send(
+            {"type": "http.response.body", "body": b"" if scope["method"] == "HEAD" else body}
+        )
+
+    return app
+
+
+def _answer(
+    method: str, path: str, query: bytes, now: Callable[[], MemberState]
+) -> tuple[int, str]:
+    check = CHECKS.get(path)
+    if check is None:
+        return 404, "unknown"
+    if method not in METHODS:
+        return 405, "method"
+    asked = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
+    max_lag = asked.pop("max_lag", None) if check is replica else None
+    if asked:
+        return 400, "parameter"
+    state = now()
+    if max_lag is None:
+        good = check(state)
+    else:
+        try:
+            good = replica(state, seconds(max_lag))
+        except ValueError:
+            return 400, "max_lag"
+    return (200, "yes") if good else (503, "no")

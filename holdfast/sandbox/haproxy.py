@@ -1,0 +1,43 @@
+"""HAProxy in a sandbox: run where it is there, so that there is one address for writes and one for reads."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from holdfast.config.endpoints import HaproxyConfig
+from holdfast.endpoint.haproxy_file import Target, render
+from holdfast.errors import BadInput
+from holdfast.sandbox import trees
+from holdfast.sandbox.spec import CLUSTER, HOST, Spec
+
+HAPROXY = "haproxy"
+
+
+def command(spec: Spec) -> list[str]:
+    """What runs it, in the foreground.
+
+    :raises BadInput: it is not there
+    """
+    return [*trees.companion("haproxy"), "-db", "-f", str(spec.haproxy_config)]
+
+
+def prepare(spec: Spec) -> dict[str, Any]:
+    """Write its file, and return what the manager's file says of it; nothing where it is not there."""
+    try:
+        command(spec)
+    except BadInput:
+        spec.haproxy_config.unlink(missing_ok=True)
+        return {}
+    targets = [
+        Target(each.name, each.host, each.port, f"{each.host}:{each.checks_port}")
+        for each in spec.members
+    ]
+    said = {
+        "name": HAPROXY,
+        "socket": str(spec.haproxy_socket),
+        "write": f"{HOST}:{spec.write_port}",
+        "read": f"{HOST}:{spec.read_port}",
+    }
+    spec.haproxy_config.write_text(render(CLUSTER, targets, HaproxyConfig.model_validate(said)))
+    checks = {each.name: each.checks for each in targets[: spec.size]}
+    return {"endpoints": {"checks": checks, "haproxy": [said]}}
