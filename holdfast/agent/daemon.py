@@ -20,6 +20,7 @@ from fastapi import FastAPI
 from holdfast import log
 from holdfast.agent.address import Address
 from holdfast.agent.api import LongPoll, make_app
+from holdfast.agent.blockers import add_blockers
 from holdfast.agent.board import Board
 from holdfast.agent.checks import make_checks
 from holdfast.agent.clerk import Clerk
@@ -280,6 +281,7 @@ class Agent:
         )
         add_inspection(app, Inspector(config, self._replication, watch.look))
         add_digests(app, Digests(digester))
+        add_blockers(app, self._server)
         folder = config.state_dir.absolute()
         guarded = self._token is not None or self._certificates is not None
         donor = Donor(self.board, own, admin, folder, cloning.unfit, guarded)

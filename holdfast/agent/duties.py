@@ -11,9 +11,10 @@ from typing import assert_never
 from holdfast.agent.board import Board
 from holdfast.agent.cloning import Cloning
 from holdfast.agent.comparing import Comparing
-from holdfast.agent.cutting import Marker, asked, cut_pending, holds_back
+from holdfast.agent.cutting import Marker, cut_pending, holds_back
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.lease import Keeper
+from holdfast.agent.promoting import Promoting
 from holdfast.agent.restarting import end_in_order
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.vouching import Vouching
@@ -41,8 +42,8 @@ from holdfast.core.commands import (
     Start,
     Unbar,
 )
-from holdfast.core.view import MemberState, Receiver, ServerStatus, Tail, TailVerdict
-from holdfast.errors import DeadlinePassed, Refused
+from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
+from holdfast.errors import Refused
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Account, Deadline, Observation, Server, Source
 
@@ -69,9 +70,6 @@ SECONDS: dict[type[Command], float] = {
     EndSessions: 5.0,
 }
 """How long each command may take."""
-
-ACKER_SECONDS = 1.0
-"""How long a promotion waits for replicas, where commits do not wait for ever either."""
 
 
 class Steps:
@@ -111,6 +109,7 @@ class Duties:
         comparing: Comparing,
         keeper: Keeper,
         vouching: Vouching,
+        look: Callable[[], None],
     ) -> None:
         self._server = server
         self._adopter = adopter
@@ -125,6 +124,7 @@ class Duties:
         self._replication = replication
         self._recovery = Marker(state_dir / "recovering")
         self._primary_role = Marker(state_dir / "primary")
+        self._promoting = Promoting(server, board, marker, self._primary_role, keeper, look)
         self._state_dir = state_dir
         self._datadir = datadir
         self._index = binlog_index
@@ -142,9 +142,9 @@ class Duties:
         match command:
             case Promise():
                 self._promise(deadline, steps)
-            case Drain():
+            case Drain(upto=upto):
                 self._up("drain")
-                self._server.drain(deadline)
+                self._server.drain(deadline, upto)
                 steps.done("applied")
             case Follow():
                 self._follow(command, deadline, steps)
@@ -152,11 +152,11 @@ class Duties:
                 self._promote(term, command, deadline, steps)
             case SetAcks():
                 self._primary("set acks")
-                self._set_acks(command, deadline, steps)
+                self._promoting.set_acks(command, deadline, steps.done)
             case Prove(serial=serial, electorate=electorate):
                 self._primary("prove")
                 self._keeper.entrust(electorate)  # once the row is committed, an older one is void
-                self._prove(term, serial, deadline, steps)
+                self._promoting.prove(term, serial, deadline, steps.done)
                 self._keeper.proved()
             case Fence():
                 self._watch.fence(f"fenced by term {term}", deadline.left)
@@ -190,8 +190,12 @@ class Duties:
                 self._primary("make an account")
                 self._adopter.ensure_account(user, authentication, deadline)
                 steps.done("account made")
-            case Freeze() | EndSessions():
-                raise Refused("not there yet")
+            case Freeze():
+                self._freeze(command, deadline, steps)
+            case EndSessions(sessions=sessions):
+                self._up("end sessions")
+                self._server.end_sessions(sessions, deadline)
+                steps.done("sessions ended")
             case _:
                 assert_never(command)
 
@@ -244,71 +248,14 @@ class Duties:
         self._trusted()
         self._keeper.entrust(command.electorate)
         self._rewinding.settle(deadline, steps.done)
-        if state.writable and (state.semi_sync.source or command.acks == 0):
-            self._set_acks(command, deadline, steps)
-        else:
-            drained = state.received_set() == state.applied_set()
-            if state.replication.receiver is not Receiver.OFF or not drained:
-                self._server.stop_receiver(deadline)
-                steps.done("receiver stopped")
-                self._server.drain(deadline)
-                steps.done("applied")
-            if state.writable or not holds_back(asked(command)):
-                self._primary_role.clear()
-            else:
-                self._primary_role.mark()
-            self._server.prepare_primary(
-                command.acks, deadline, command.timeout_seconds, command.wait_point
-            )
-            steps.done("prepared")
-        if self._ackers_connected(command, deadline, steps):
-            self._prove(term, command.serial, deadline, steps, insist=not command.timeout_seconds)
-        elif not state.writable:
-            # a time-out would let it through all the same: but a new primary begins with a row of its own
-            self._server.set_acks(0, deadline)
-            self._server.prove(term, command.serial, deadline)
-            self._set_acks(command, deadline, steps)
-            steps.done("began alone")
-        deadline.check("opening")
-        if command.electorate is not None:
-            self._keeper.before_opening(deadline)
-            steps.done("lease held")
-        self._server.open(deadline)
-        steps.done("opened")
-        self._marker.clear_in_background()
+        self._promoting.promote(state, term, command, deadline, steps.done)
 
-    def _ackers_connected(self, command: Promote, deadline: Deadline, steps: Steps) -> bool:
-        """Where commits wait for a time only, so does this."""
-        if not command.timeout_seconds:
-            self._server.wait_for_ackers(command.acks, deadline)
-        else:
-            patience = min(command.timeout_seconds, ACKER_SECONDS, deadline.left)
-            try:
-                self._server.wait_for_ackers(command.acks, Deadline(patience, deadline.cancelled))
-            except DeadlinePassed:
-                return False
-        steps.done("ackers connected")
-        return True
-
-    def _set_acks(self, command: SetAcks | Promote, deadline: Deadline, steps: Steps) -> None:
-        if not holds_back(asked(command)):
-            self._primary_role.clear()
-        self._server.set_acks(command.acks, deadline, command.timeout_seconds, command.wait_point)
-        steps.done("acks set")
-
-    def _prove(
-        self, term: int, serial: int, deadline: Deadline, steps: Steps, insist: bool = True
-    ) -> None:
-        before = self._board.state
-        under = self._server.prove(term, serial, deadline, insist)
-        if under.degraded:
-            steps.done("row committed, not acknowledged")
-            return
-        if holds_back(under):
-            self._primary_role.mark()
-        self._board.change(during=before.incarnation, proved=max(before.proved, serial))
-        steps.done("proved")
-        self._marker.clear_in_background()
+    def _freeze(self, command: Freeze, deadline: Deadline, steps: Steps) -> None:
+        self._primary("freeze")
+        self._board.change(frozen=0)
+        self._server.freeze(
+            Deadline(min(command.seconds, deadline.left), deadline.cancelled), steps.done
+        )
 
     def seen(self, found: Observation) -> None:
         """Told of each look at the server: whoever has changed how commits wait, the mark must not outlast it."""

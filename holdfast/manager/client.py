@@ -11,6 +11,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from holdfast import tls
+from holdfast.core.blockers import Blocker
 from holdfast.core.commands import (
     Clone,
     Command,
@@ -27,6 +28,7 @@ from holdfast.core.facts import Facts
 from holdfast.errors import OutcomeUnknown, Unreachable
 from holdfast.wire import (
     AccountReply,
+    BlockersReply,
     CommandReply,
     CommandRequest,
     FactsReply,
@@ -44,6 +46,8 @@ GRACE_SECONDS = 1.5
 
 FACTS_SECONDS = 20.0
 """Tables are counted, on a server that may be busy."""
+
+BLOCKERS_SECONDS = 5.0
 
 FAILURES = (httpx.TransportError, ssl.SSLError)
 """The second comes as it is when the other side breaks an open connection off by a TLS alert."""
@@ -148,6 +152,14 @@ class AgentClient:
         :raises Unreachable: the agent gives no answer, or none that can be understood
         """
         return await self._inspected(f"/v1/reach?host={host}&port={port}", ReachReply, 8.0)
+
+    async def blockers(self, seconds: float) -> tuple[Blocker, ...]:
+        """What is open or runs there for so long, and holds locks of tables.
+
+        :raises Unreachable: no answer, or none that can be understood
+        """
+        path = f"/v1/blockers?seconds={seconds:g}"
+        return (await self._inspected(path, BlockersReply, BLOCKERS_SECONDS)).blockers
 
     async def _inspected(self, path: str, model: type[Reply], seconds: float) -> Reply:
         timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)

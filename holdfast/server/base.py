@@ -8,10 +8,11 @@ unless it says so.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
+from holdfast.core.blockers import Blocker
 from holdfast.core.gtid import Flavor
 from holdfast.core.settings import WaitPoint
 from holdfast.core.timing import Timing
@@ -116,8 +117,8 @@ class Server(Protocol):
 
     def stop_receiver(self, deadline: Deadline) -> None: ...
 
-    def drain(self, deadline: Deadline) -> None:
-        """Wait until all that was received is applied.
+    def drain(self, deadline: Deadline, upto: str = "") -> None:
+        """Wait until all that was received is applied; or, with ``upto``, these GTIDs, received or not yet.
 
         :raises Refused: when the applier is not running although something is left to apply: says its error
         """
@@ -139,10 +140,13 @@ class Server(Protocol):
         deadline: Deadline,
         timeout_seconds: float = 0.0,
         wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+        following: bool = False,
     ) -> None:
         """Follow nobody any more, flush durably (1/1), commits wait as with ``set_acks``; still read-only.
 
         Expects the receiver stopped and the applier drained.
+
+        :param following: it goes on following a primary that is frozen, and has applied all that one has
         """
 
     def wait_for_ackers(self, acks: int, deadline: Deadline) -> None:
@@ -163,12 +167,20 @@ class Server(Protocol):
         :param timeout_seconds: 0: never
         """
 
-    def prove(self, term: int, serial: int, deadline: Deadline, insist: bool = True) -> SemiSync:
+    def prove(
+        self,
+        term: int,
+        serial: int,
+        deadline: Deadline,
+        insist: bool = True,
+        following: bool = False,
+    ) -> SemiSync:
         """Commit a row in ``holdfast.proof``, as a read-only primary too; returns once it is acknowledged.
 
         Binlog order makes it a barrier: its ackers hold everything before it. A row that a time-out let through
         is followed by another, unless not ``insist``: then the answer says ``degraded``.
 
+        :param following: see :meth:`prepare_primary`
         :returns: how commits waited then
         :raises DeadlinePassed: the commit goes on waiting in the server
         """
@@ -190,8 +202,27 @@ class Server(Protocol):
     def part(self, deadline: Deadline) -> None:
         """The last thing before an orderly shutdown: nobody is connected any more for whom it would wait."""
 
-    def open(self, deadline: Deadline) -> None:
-        """Let clients write."""
+    def open(self, deadline: Deadline, following: bool = False) -> None:
+        """Let clients write.
+
+        :param following: see :meth:`prepare_primary`
+        """
+
+    def leave(self, deadline: Deadline) -> None:
+        """Follow nobody any more: of a server that was opened while it followed a frozen primary."""
+
+    def freeze(self, deadline: Deadline, done: Callable[[str], None]) -> None:
+        """Take no more writes from anybody, and end the clients' sessions: see ``freezing.py``. No commit is under way
+        or waits when it returns. :meth:`open` and :meth:`follow` end it.
+
+        :raises Refused: not within the deadline; the server goes on as before
+        """
+
+    def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
+        """End these clients' connections; what is none, or not a client's, is left alone."""
+
+    def blockers(self, seconds: float, deadline: Deadline) -> Sequence[Blocker]:
+        """What is open or runs for so long, and would be in the way of :meth:`freeze`. From any thread."""
 
     def close(self) -> None:
         """Drop the connections."""

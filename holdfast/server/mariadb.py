@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.core.gtid import Flavor, parse
+from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Receiver, Replication
 from holdfast.errors import Refused
@@ -10,9 +10,9 @@ from holdfast.server import barring, encryption, waiting
 from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Deadline, Observation, Source
 from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following
-from holdfast.server.procedures import SqlServer
 from holdfast.server.progress import lacks_binlogs, nobody_listens, place
 from holdfast.server.sql import Row
+from holdfast.server.switching import SwitchingServer
 
 SEQUENCE_STEP = 1_000_000
 """A new primary's numbers begin at the next multiple of this: further than clients can wait for commits at a time."""
@@ -30,7 +30,7 @@ LOOK = f"""
 TLS_COLUMNS = ("Master_SSL_Allowed", "Master_SSL_CA_File", "Master_SSL_Cert", "Master_SSL_Key")
 
 
-class MariadbServer(SqlServer):
+class MariadbServer(SwitchingServer):
     """Speaks MariaDB's dialect of replication.
 
     ``Gtid_IO_Pos`` counts whole transactions only, and an applier that holds the beginning of one stops at once
@@ -43,6 +43,8 @@ class MariadbServer(SqlServer):
     names = waiting.MARIADB
     catalog = barring.MARIADB
     _refuse_writes = "read_only"
+    _closed_for_all = False
+    _applied_variable = "@@global.gtid_binlog_state"
     _new_sequence = False
 
     def observe(self, deadline: Deadline) -> Observation:
@@ -78,8 +80,9 @@ class MariadbServer(SqlServer):
         deadline: Deadline,
         timeout_seconds: float = 0.0,
         wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+        following: bool = False,
     ) -> None:
-        super().prepare_primary(acks, deadline, timeout_seconds, wait_point)
+        super().prepare_primary(acks, deadline, timeout_seconds, wait_point, following)
         self._new_sequence = True
 
     def _commit_row(self, term: int, serial: int, deadline: Deadline) -> None:
@@ -143,6 +146,10 @@ class MariadbServer(SqlServer):
             "SELECT MASTER_GTID_WAIT(%s, %s) AS answer", deadline, (received, slice_seconds)
         )[0]
         return bool(row["answer"] == 0)
+
+    def _position_of(self, wanted: GtidSet) -> str:
+        """A position has one GTID of each domain."""
+        return wanted.last()
 
     def _stop_applier(self, deadline: Deadline) -> None:
         self._commands.run("STOP REPLICA SQL_THREAD", deadline)

@@ -13,9 +13,9 @@ from holdfast.server import barring, encryption, waiting
 from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Account, Crowded, Deadline, Observation, Source
 from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following
-from holdfast.server.procedures import SqlServer
 from holdfast.server.progress import lacks_binlogs, nobody_listens, place
 from holdfast.server.sql import Connection, Row
+from holdfast.server.switching import SwitchingServer
 
 # performance_schema, because SHOW REPLICA STATUS may wait for a STOP REPLICA
 LOOK = f"""
@@ -81,13 +81,25 @@ APPLIER_THREADS = """
         AND PROCESSLIST_ID IS NOT NULL
 """
 
+# what reads for long, or keeps tables open: the global read lock closes them all
+HOLDING_TABLES = """
+    SELECT 1 FROM performance_schema.threads AS t
+    JOIN performance_schema.events_statements_current AS s USING (THREAD_ID)
+    WHERE t.PROCESSLIST_COMMAND IN ('Query', 'Execute')
+        AND s.END_EVENT_ID IS NULL AND s.TIMER_WAIT > 20000000000
+    UNION ALL
+    SELECT 1 FROM performance_schema.metadata_locks
+    WHERE OBJECT_TYPE = 'TABLE' AND LOCK_DURATION = 'EXPLICIT'
+    LIMIT 1
+"""
+
 KILL_AGAIN_SECONDS = 0.1
 
 PLACES_SECONDS = 0.2
 """How long it is worth waiting for positions: their statement waits for a STOP REPLICA."""
 
 
-class MysqlServer(SqlServer):
+class MysqlServer(SwitchingServer):
     """Speaks MySQL's dialect of replication, on the default channel."""
 
     flavor = Flavor.MYSQL
@@ -96,6 +108,8 @@ class MysqlServer(SqlServer):
     names = waiting.MYSQL
     catalog = barring.MYSQL
     _refuse_writes = "super_read_only"
+    _closed_for_all = True
+    _applied_variable = "@@global.gtid_executed"
 
     def __init__(self, socket: Path, admin: Account) -> None:
         super().__init__(socket, admin)
@@ -246,10 +260,13 @@ class MysqlServer(SqlServer):
         self._set(deadline, {"offline_mode": 1})
         super().part(deadline)
 
-    def open(self, deadline: Deadline) -> None:
+    def open(self, deadline: Deadline, following: bool = False) -> None:
         """Also for those whom :meth:`part` has turned away, should the shutdown not have come."""
-        super().open(deadline)
+        super().open(deadline, following)
         self._set(deadline, {"offline_mode": 0})
+
+    def _locks_at_once(self, deadline: Deadline) -> bool:
+        return not self._commands.look(HOLDING_TABLES, deadline)
 
     def _let_administrator_write(self, deadline: Deadline) -> None:
         self._set(deadline, {"super_read_only": 0})

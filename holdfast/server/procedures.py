@@ -128,7 +128,7 @@ class SqlServer(ABC):
         with hanging_up(self._commands.server_pid, now.host, now.port, port):
             self._commands.run("STOP REPLICA IO_THREAD", deadline)
 
-    def drain(self, deadline: Deadline) -> None:
+    def drain(self, deadline: Deadline, upto: str = "") -> None:
         self._drain(self._following(deadline), deadline)
 
     def hold_applier(self, deadline: Deadline) -> None:
@@ -159,17 +159,20 @@ class SqlServer(ABC):
         deadline: Deadline,
         timeout_seconds: float = 0.0,
         wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+        following: bool = False,
     ) -> None:
         self._refuse_acks(acks)
         now = self._following(deadline)
-        if now.host:
+        values = {"sync_binlog": 1, "innodb_flush_log_at_trx_commit": 1}
+        if not following:
+            values[f"rpl_semi_sync_{self.replica_side}_enabled"] = 0
+        if now.host and not following:
             if now.receiver:
                 raise Refused("this server still receives: stop the receiver before it is promoted")
             self._drain(now, deadline)
             self._stop_applier(deadline)
             self._commands.run("RESET REPLICA ALL", deadline)
-        durable = {"sync_binlog": 1, "innodb_flush_log_at_trx_commit": 1}
-        self._set(deadline, {**durable, f"rpl_semi_sync_{self.replica_side}_enabled": 0})
+        self._set(deadline, values)
         self.set_acks(acks, deadline, timeout_seconds, wait_point)
         self._let_administrator_write(deadline)
 
@@ -196,8 +199,16 @@ class SqlServer(ABC):
             lambda: acks <= 0 or int(self._status(self._commands, status, deadline)) >= acks,
         )
 
-    def prove(self, term: int, serial: int, deadline: Deadline, insist: bool = True) -> SemiSync:
-        self._refuse_if_following(self._proof, deadline)
+    def prove(
+        self,
+        term: int,
+        serial: int,
+        deadline: Deadline,
+        insist: bool = True,
+        following: bool = False,
+    ) -> SemiSync:
+        if not following:
+            self._refuse_if_following(self._proof, deadline)
         pause = PROVE_AGAIN_SECONDS
         while True:
             begun, switched_off = waiting.look_at(self._commands, self.names, deadline)
@@ -232,8 +243,9 @@ class SqlServer(ABC):
         for statement in PROOF_SCHEMA:
             self._proof.run(statement, deadline)
 
-    def open(self, deadline: Deadline) -> None:
-        self._refuse_if_following(self._commands, deadline)
+    def open(self, deadline: Deadline, following: bool = False) -> None:
+        if not following:
+            self._refuse_if_following(self._commands, deadline)
         self._set(deadline, {"read_only": 0})
 
     def bar(self, user: str, deadline: Deadline) -> None:

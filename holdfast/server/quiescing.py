@@ -43,7 +43,7 @@ def refuse_writes(
             if error.code != LOCK_WAIT_TIMEOUT:
                 raise
         except HoldfastError:
-            _end(other, catalog, session)
+            end_statement(other, catalog, session)
             raise
         if not patience.left:
             raise Refused(f"commits are under way for more than {REFUSING_SECONDS:g} s")
@@ -72,7 +72,8 @@ def settle(
         raise Refused(f"{waiting} commits wait for an acknowledgement")
 
 
-def _end(other: Connection, catalog: Catalog, session: int) -> None:
+def end_statement(other: Connection, catalog: Catalog, session: int) -> None:
+    """End a session whose statement was given up: it would strike later on."""
     deadline = Deadline(ENDING_SECONDS)
     while other.look(f"{catalog.sessions} WHERE ID = {session}", deadline):
         kill(other, session, deadline)

@@ -7,6 +7,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ import uvloop
 
 from holdfast.agent.daemon import Agent
 from holdfast.config.schema import AgentConfig
+from holdfast.core.blockers import Blocker
 from holdfast.core.commands import Command
-from holdfast.core.gtid import Flavor
+from holdfast.core.gtid import Flavor, parse
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync
 from holdfast.errors import Unreachable
@@ -70,8 +72,11 @@ class MemoryServer:
         self._called("stop_receiver", deadline)
         self._replicate(receiver=Receiver.OFF)
 
-    def drain(self, deadline: Deadline) -> None:
+    def drain(self, deadline: Deadline, upto: str = "") -> None:
         self._called("drain", deadline)
+        if upto:
+            wanted = parse(self.flavor, upto)
+            deadline.wait_until("applied", lambda: parse(self.flavor, self.now.received).covers(wanted))
         self.now = replace(self.now, applied=self.now.received)
 
     def hold_applier(self, deadline: Deadline) -> None:
@@ -88,11 +93,13 @@ class MemoryServer:
         deadline: Deadline,
         timeout_seconds: float = 0.0,
         wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+        following: bool = False,
     ) -> None:
         self._called("prepare_primary", deadline)
-        assert self.now.replication.receiver is Receiver.OFF
         assert self.now.received == self.now.applied
-        self.now = replace(self.now, replication=Replication())
+        if not following:
+            assert self.now.replication.receiver is Receiver.OFF
+            self.now = replace(self.now, replication=Replication())
         self.set_acks(acks, deadline, timeout_seconds, wait_point)
 
     def wait_for_ackers(self, acks: int, deadline: Deadline) -> None:
@@ -110,8 +117,16 @@ class MemoryServer:
         waits = SemiSync(True, acks, timeout_seconds=timeout_seconds, wait_point=wait_point)
         self.now = replace(self.now, semi_sync=waits if acks else SemiSync())
 
-    def prove(self, term: int, serial: int, deadline: Deadline, insist: bool = True) -> SemiSync:
+    def prove(
+        self,
+        term: int,
+        serial: int,
+        deadline: Deadline,
+        insist: bool = True,
+        following: bool = False,
+    ) -> SemiSync:
         self._called("prove", deadline)
+        assert following or not self.now.replication.source
         return self.now.semi_sync
 
     def bar(self, user: str, deadline: Deadline) -> None:
@@ -129,9 +144,25 @@ class MemoryServer:
     def part(self, deadline: Deadline) -> None:
         self._called("part", deadline)
 
-    def open(self, deadline: Deadline) -> None:
+    def open(self, deadline: Deadline, following: bool = False) -> None:
         self._called("open", deadline)
+        assert following or not self.now.replication.source
         self.now = replace(self.now, writable=True)
+
+    def leave(self, deadline: Deadline) -> None:
+        self._called("leave", deadline)
+        self.now = replace(self.now, replication=Replication())
+
+    def freeze(self, deadline: Deadline, done: Callable[[str], None]) -> None:
+        self._called("freeze", deadline)
+        self.now = replace(self.now, writable=False)
+
+    def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
+        self._called("end_sessions", deadline)
+
+    def blockers(self, seconds: float, deadline: Deadline) -> Sequence[Blocker]:
+        self._called("blockers", deadline)
+        return ()
 
     def close(self) -> None:
         self.closed = True

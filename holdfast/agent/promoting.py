@@ -1,0 +1,164 @@
+"""A server becomes the primary, or waits for other acknowledgements as one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from holdfast.agent.board import Board
+from holdfast.agent.cutting import Marker, asked, holds_back
+from holdfast.agent.flushing import RelaxedMarker
+from holdfast.agent.lease import Keeper
+from holdfast.core.commands import Promote, SetAcks
+from holdfast.core.view import MemberState, Receiver
+from holdfast.errors import DeadlinePassed
+from holdfast.server.base import Deadline, Server
+
+ACKER_SECONDS = 1.0
+"""How long a promotion waits for replicas, where commits do not wait for ever either."""
+
+Done = Callable[[str], None]
+
+
+class Promoting:
+    """:param marker: goes once every commit is flushed
+    :param primary_role: see :class:`Marker`
+    :param look: observes the server, and publishes what it saw
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        board: Board,
+        marker: RelaxedMarker,
+        primary_role: Marker,
+        keeper: Keeper,
+        look: Callable[[], None],
+    ) -> None:
+        self._server = server
+        self._board = board
+        self._marker = marker
+        self._primary_role = primary_role
+        self._keeper = keeper
+        self._look = look
+
+    def promote(
+        self, state: MemberState, term: int, command: Promote, deadline: Deadline, done: Done
+    ) -> None:
+        """:param state: of a server that is up"""
+        if command.drained:
+            self._server.drain(deadline, command.drained)
+            done("applied")
+        if command.drained and state.replication.source:
+            self._take_over(state, term, command, deadline, done)
+            return
+        if state.writable and (state.semi_sync.source or command.acks == 0):
+            self.set_acks(command, deadline, done)
+        else:
+            drained = state.received_set() == state.applied_set()
+            if state.replication.receiver is not Receiver.OFF or not drained:
+                self._server.stop_receiver(deadline)
+                done("receiver stopped")
+                self._server.drain(deadline)
+                done("applied")
+            self._prepare(state, command, deadline, done)
+        if self._ackers_connected(command, deadline, done):
+            self.prove(term, command.serial, deadline, done, insist=not command.timeout_seconds)
+        elif not state.writable:
+            self._begin_alone(term, command, deadline, done)
+        self._open(command, deadline, done)
+        self._marker.clear_in_background()
+
+    def set_acks(self, command: SetAcks | Promote, deadline: Deadline, done: Done) -> None:
+        if not holds_back(asked(command)):
+            self._primary_role.clear()
+        self._server.set_acks(command.acks, deadline, command.timeout_seconds, command.wait_point)
+        done("acks set")
+
+    def prove(
+        self,
+        term: int,
+        serial: int,
+        deadline: Deadline,
+        done: Done,
+        insist: bool = True,
+        following: bool = False,
+    ) -> None:
+        before = self._board.state
+        under = self._server.prove(term, serial, deadline, insist, following)
+        if under.degraded:
+            done("row committed, not acknowledged")
+            return
+        if holds_back(under):
+            self._primary_role.mark()
+        self._board.change(during=before.incarnation, proved=max(before.proved, serial))
+        done("proved")
+        self._marker.clear_in_background()
+
+    def _take_over(
+        self, state: MemberState, term: int, command: Promote, deadline: Deadline, done: Done
+    ) -> None:
+        """The former primary is frozen, and this server has applied all that it has: nothing comes from there any more.
+        So it can be opened while it follows still, and what need not be done before is done behind.
+
+        Opened before its row is proven: whoever commits meanwhile waits for the same acknowledgements. That order needs
+        no gap in MariaDB's sequence numbers: nothing was cut from the former primary.
+
+        Called again after an interruption, it goes through all of it once more.
+        """
+        self._prepare(state, command, deadline, done, following=True)
+        connected = self._ackers_connected(command, deadline, done)
+        self._open(command, deadline, done, following=True)
+        self._look()  # whoever waits for a primary is told now
+        done("seen open")
+        if connected:
+            insist = not command.timeout_seconds
+            self.prove(term, command.serial, deadline, done, insist, following=True)
+        self._server.leave(deadline)
+        done("follows nobody")
+        self._marker.clear_in_background()
+
+    def _prepare(
+        self,
+        state: MemberState,
+        command: Promote,
+        deadline: Deadline,
+        done: Done,
+        following: bool = False,
+    ) -> None:
+        if (state.writable and not following) or not holds_back(asked(command)):
+            self._primary_role.clear()
+        else:
+            self._primary_role.mark()
+        waits = (command.timeout_seconds, command.wait_point)
+        self._server.prepare_primary(command.acks, deadline, *waits, following)
+        done("prepared")
+
+    def _begin_alone(self, term: int, command: Promote, deadline: Deadline, done: Done) -> None:
+        """A time-out would let it through all the same: but a new primary begins with a row of its own."""
+        self._server.set_acks(0, deadline)
+        self._server.prove(term, command.serial, deadline)
+        self.set_acks(command, deadline, done)
+        done("began alone")
+
+    def _open(
+        self, command: Promote, deadline: Deadline, done: Done, following: bool = False
+    ) -> None:
+        deadline.check("opening")
+        if command.electorate is not None:
+            self._keeper.before_opening(deadline)
+            done("lease held")
+        self._server.open(deadline, following)
+        done("opened")
+
+    def _ackers_connected(self, command: Promote, deadline: Deadline, done: Done) -> bool:
+        """Where commits wait for a time only, so does this."""
+        if not command.timeout_seconds:
+            self._server.wait_for_ackers(command.acks, deadline)
+        else:
+            patience = min(command.timeout_seconds, ACKER_SECONDS, deadline.left)
+            try:
+                self._server.wait_for_ackers(command.acks, Deadline(patience, deadline.cancelled))
+            except DeadlinePassed:
+                return False
+        done("ackers connected")
+        return True

@@ -1,0 +1,220 @@
+"""A primary that takes no more writes from anybody, so that another can take over; and goes on if that cannot be had.
+
+A session of ours takes the global read lock (FLUSH TABLES WITH READ LOCK): whoever writes waits, whatever he may, and
+the lock is there once every statement and commit that was under way has ended, its acknowledgement included. In that
+session the server is then made read-only, which waits for nothing. The clients' sessions are ended while the lock is
+held: so one that waits loses its connection, a single clean error, instead of being told of the read-only server first.
+
+The lock stays until the server follows another or opens again. MariaDB's ``read_only`` alone does not stop whoever has
+READ ONLY ADMIN. Should the agent die the lock goes with its session, and ``read_only`` stays.
+
+What holds it up (tested on both):
+
+* a statement that writes (UPDATE, INSERT … SELECT, SELECT … FOR UPDATE, DDL), until it ends; LOCK TABLES … WRITE;
+  a commit that waits for an acknowledgement;
+* an open transaction does not, whatever it has changed, nor an XA transaction that is prepared: the one is rolled back
+  with its session, the other stays prepared;
+* MariaDB: no SELECT, LOCK TABLES … READ or HANDLER does;
+* MySQL's lock closes all tables, so it waits for these three; and where it gives up, whoever reads such a table waits
+  on, until they have ended (tested). So it is asked for only where nothing of that kind is seen. Otherwise
+  ``super_read_only`` alone is set, which waits for none of them: whoever writes at that moment is told so (error 1290),
+  before he loses his connection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import time
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+
+from holdfast.core.blockers import Blocker
+from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused
+from holdfast.server import waiting
+from holdfast.server.barring import Catalog
+from holdfast.server.base import Account, Deadline
+from holdfast.server.quiescing import end_statement
+from holdfast.server.sessions import Clients
+from holdfast.server.sql import Connection, StatementRefused
+
+UNDO_SECONDS = 1.0
+"""How long it may take to open the server again."""
+
+ENDING_SECONDS = 0.01
+"""For so long a freeze waits until the clients have been told that their sessions end; the rest goes on by itself."""
+
+BRIEF_SECONDS = 0.1
+"""How long MySQL's lock is waited for, before it is done without."""
+
+NAMED = 3
+"""How many of those that held it up a message names."""
+
+LIFTING_SECONDS = 1.0
+"""How long a client that waits for the lock may take to be gone, before the lock is lifted."""
+
+Done = Callable[[str], None]
+
+
+class Freezing:
+    """The lock, and the session that holds it. For the thread that carries out commands.
+
+    :param other: ends the lock's session when it is given up: left alone, its statement would strike later on
+    :param side: ends the clients' sessions
+    :param variable: what refuses writes
+    :param enough: whether that does without the lock, where it cannot be had at once
+    :param quick: whether the lock would wait for nothing but what must be waited for anyway
+    :param ours: our own sessions
+    :param culprits: who is at work for so many seconds
+    """
+
+    def __init__(
+        self,
+        socket: Path,
+        admin: Account,
+        other: Connection,
+        side: Connection,
+        catalog: Catalog,
+        names: waiting.Names,
+        variable: str,
+        enough: bool,
+        quick: Callable[[Deadline], bool],
+        ours: Callable[[], Collection[int]],
+        culprits: Callable[[float, Deadline], Sequence[Blocker]],
+    ) -> None:
+        self._session = Connection(socket, admin)
+        self._pinned = contextlib.ExitStack()
+        self._other = other
+        self._catalog = catalog
+        self._names = names
+        self._variable = variable
+        self._enough = enough
+        self._quick = quick
+        self._culprits = culprits
+        self.clients = Clients(side, catalog, lambda: {*ours(), self._session.session_id})
+        self._held = False
+
+    def freeze(self, deadline: Deadline, done: Done) -> None:
+        """:raises Refused: not within the deadline; the server goes on as before"""
+        closed = bool(self._other.look("SELECT @@global.read_only AS ro", deadline)[0]["ro"])
+        if not (closed and self._holds(deadline)):
+            self._drop()
+            self._close(closed, deadline, done)
+        self.clients.end().told.wait(ENDING_SECONDS)
+        done("sessions ended")
+
+    def lift(self, deadline: Deadline) -> None:
+        """Let nobody write who has waited: he meant the primary. Does nothing where nothing is locked."""
+        if self._held:
+            patience = Deadline(min(LIFTING_SECONDS, deadline.left), deadline.cancelled)
+            self.clients.end_waiting(patience)
+            self._unlock(deadline)
+
+    def release(self, deadline: Deadline) -> None:
+        """The server is primary again: whoever waits may write."""
+        if self._held:
+            self._unlock(deadline)
+
+    def close(self) -> None:
+        """Give the session up, and with it the lock."""
+        self._drop()
+        self._session.close()
+
+    def _close(self, closed: bool, deadline: Deadline, done: Done) -> None:
+        begun = time.monotonic()
+        try:
+            if self._quick(deadline):
+                self._lock(deadline, done)
+            self._refuse_writes(deadline)
+            done("read-only")
+            self._acknowledged(deadline)
+        except HoldfastError as error:
+            held_up = self._held_up_by(time.monotonic() - begun)
+            self._undo(closed, error)
+            raise Refused(f"writes go on: {error}{held_up}") from error
+
+    def _lock(self, deadline: Deadline, done: Done) -> None:
+        seconds = min(BRIEF_SECONDS, deadline.left) if self._enough else deadline.left
+        self._begin(deadline)
+        done("looked")
+        try:
+            self._strike(
+                "FLUSH TABLES WITH READ LOCK", Deadline(seconds, deadline.cancelled), deadline
+            )
+        except DeadlinePassed:
+            if not self._enough:
+                raise
+            self._drop()
+            return
+        self._held = True
+        done("locked")
+
+    def _refuse_writes(self, deadline: Deadline) -> None:
+        if not self._held:
+            self._begin(deadline)
+        self._strike(f"SET GLOBAL {self._variable} = 1", deadline, deadline)
+
+    def _begin(self, deadline: Deadline) -> None:
+        """Should this agent die, its statement does not wait much longer."""
+        self._pinned.enter_context(self._session.one_session(deadline))
+        seconds = max(1, math.ceil(deadline.left))
+        self._session.run(f"SET SESSION lock_wait_timeout = {seconds}", deadline)
+
+    def _strike(self, statement: str, patience: Deadline, deadline: Deadline) -> None:
+        """Carry it out, or see to it that it is not carried out later."""
+        session = self._session.session_id
+        try:
+            self._session.run(statement, patience)
+        except StatementRefused as error:
+            if error.code != waiting.LOCK_WAIT_TIMEOUT:
+                raise
+            raise DeadlinePassed(statement, deadline.seconds) from error
+        except HoldfastError:
+            end_statement(self._other, self._catalog, session)
+            raise
+
+    def _acknowledged(self, deadline: Deadline) -> None:
+        """Where commits wait after the engine's commit, they do without a lock."""
+        while count := waiting.look_at(self._session, self._names, deadline)[0].waiting:
+            deadline.check(f"{count} commits wait for an acknowledgement")
+            time.sleep(0.002)
+
+    def _undo(self, closed: bool, error: HoldfastError) -> None:
+        deadline = Deadline(UNDO_SECONDS)
+        try:
+            if not closed:
+                self._other.run("SET GLOBAL read_only = 0", deadline)
+        except HoldfastError as trouble:
+            raise OutcomeUnknown(
+                f"it is not frozen ({error}), and may not take writes either: {trouble}"
+            ) from error
+        finally:
+            self._drop()
+
+    def _held_up_by(self, seconds: float) -> str:
+        """Looked for while the lock is waited for no more: but who held it up is there still."""
+        try:
+            found = self._culprits(seconds, Deadline(UNDO_SECONDS))
+        except HoldfastError:
+            return ""
+        named = "; ".join(str(each) for each in found[:NAMED])
+        more = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+        return f"; held up by {named}{more}" if named else ""
+
+    def _holds(self, deadline: Deadline) -> bool:
+        if not self._held:
+            return False
+        try:
+            self._session.look("SELECT 1", deadline)
+        except HoldfastError:
+            return False
+        return True
+
+    def _unlock(self, deadline: Deadline) -> None:
+        with contextlib.suppress(OutcomeUnknown, StatementRefused):  # lost, and the lock with it
+            self._session.run("UNLOCK TABLES", deadline)
+        self._drop()
+
+    def _drop(self) -> None:
+        self._held = False
+        self._pinned.close()

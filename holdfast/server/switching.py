@@ -1,0 +1,126 @@
+"""What both servers do when a primary gives its place to another, both of them running."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from holdfast.core.blockers import Blocker
+from holdfast.core.gtid import GtidSet, parse
+from holdfast.core.settings import WaitPoint
+from holdfast.errors import Refused
+from holdfast.server.base import Account, Deadline, Source
+from holdfast.server.blockers import blockers
+from holdfast.server.freezing import Freezing
+from holdfast.server.procedures import SLICE_SECONDS, SqlServer
+from holdfast.server.sql import Connection
+
+
+class SwitchingServer(SqlServer):
+    """A server that can be frozen, and that can be opened while it still follows."""
+
+    _closed_for_all: ClassVar[bool]
+    """Whether what refuses writes here refuses everybody's."""
+    _applied_variable: ClassVar[str]
+
+    def __init__(self, socket: Path, admin: Account) -> None:
+        super().__init__(socket, admin)
+        self._blocking = Connection(socket, admin)
+        self._freezing = Freezing(
+            socket,
+            admin,
+            self._commands,
+            self._side,
+            self.catalog,
+            self.names,
+            self._refuse_writes,
+            self._closed_for_all,
+            self._locks_at_once,
+            self._ours,
+            lambda seconds, deadline: self._blockers(self._commands, seconds, deadline),
+        )
+
+    def _locks_at_once(self, deadline: Deadline) -> bool:
+        """Whether the global read lock would wait for nothing but what must be waited for anyway."""
+        return True
+
+    def close(self) -> None:
+        super().close()
+        self._freezing.close()
+        self._blocking.close()
+
+    def freeze(self, deadline: Deadline, done: Callable[[str], None]) -> None:
+        self._freezing.freeze(deadline, done)
+
+    def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
+        self._freezing.clients.end_these(sessions, deadline)
+
+    def blockers(self, seconds: float, deadline: Deadline) -> Sequence[Blocker]:
+        return self._blockers(self._blocking, seconds, deadline)
+
+    def drain(self, deadline: Deadline, upto: str = "") -> None:
+        if not upto:
+            super().drain(deadline)
+            return
+        wanted = parse(self.flavor, upto)
+        if self._applied(deadline).covers(wanted):
+            return
+        while not self._wait_applied(self._position_of(wanted), deadline, SLICE_SECONDS):
+            deadline.check(f"applying up to {wanted.last()}")
+            now = self._following(deadline)
+            if not now.applier:
+                raise Refused(
+                    f"it has not applied {wanted.last()}, and its applier is not running: "
+                    f"{now.applier_error or 'it was stopped'}"
+                )
+            if not now.receiver and not parse(self.flavor, now.received).covers(wanted):
+                raise Refused(f"it has not received {wanted.last()}, and its receiver is stopped")
+
+    def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
+        self._freezing.lift(deadline)
+        was_primary = not self._following(deadline).host
+        super().follow(source, semi_sync, deadline)
+        if was_primary:  # whoever was to end them may have been killed
+            self._freezing.clients.end()
+
+    def prepare_primary(
+        self,
+        acks: int,
+        deadline: Deadline,
+        timeout_seconds: float = 0.0,
+        wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+        following: bool = False,
+    ) -> None:
+        super().prepare_primary(acks, deadline, timeout_seconds, wait_point, following)
+        self._freezing.release(deadline)
+
+    def open(self, deadline: Deadline, following: bool = False) -> None:
+        self._freezing.release(deadline)
+        super().open(deadline, following)
+
+    def leave(self, deadline: Deadline) -> None:
+        now = self._following(deadline)
+        if now.host:
+            if now.receiver:
+                self.stop_receiver(deadline)
+            self._stop_applier(deadline)
+            self._commands.run("RESET REPLICA ALL", deadline)
+        self._set(deadline, {f"rpl_semi_sync_{self.replica_side}_enabled": 0})
+
+    def _applied(self, deadline: Deadline) -> GtidSet:
+        """What is in its own binlog."""
+        row = self._commands.look(f"SELECT {self._applied_variable} AS applied", deadline)[0]
+        return parse(self.flavor, row["applied"])
+
+    def _position_of(self, wanted: GtidSet) -> str:
+        """As ``_wait_applied`` takes it."""
+        return str(wanted)
+
+    def _ours(self) -> set[int]:
+        return {each.session_id for each in (*self._sessions, self._blocking)}
+
+    def _blockers(
+        self, connection: Connection, seconds: float, deadline: Deadline
+    ) -> tuple[Blocker, ...]:
+        return blockers(connection, self.flavor, self._ours(), seconds, deadline)
