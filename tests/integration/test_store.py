@@ -18,10 +18,18 @@ from threading import Event
 
 import pytest
 
+from holdfast.core.history import LARGEST_BYTES
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record
 from holdfast.errors import Conflict, Refused
-from holdfast.store.base import Candidate, Store, Stored, StoredSettings
+from holdfast.store.base import (
+    ENTRIES_KEPT,
+    Candidate,
+    Store,
+    Stored,
+    StoredEntry,
+    StoredSettings,
+)
 from holdfast.store.etcd import EtcdStore
 from holdfast.store.gateway import Etcd, Gateway
 from holdfast.store.session import BELIEF_SECONDS, LEASE_SECONDS
@@ -98,6 +106,48 @@ def test_settings_are_kept_apart_from_the_record_and_changed_by_whoever_may(
     assert store.settings("c") == StoredSettings({"a": "ü"}, 2)
     assert another.settings("d") == StoredSettings({}, 0)
     assert another.load("c") == Stored(RECORD, 1)
+
+
+def test_entries_of_the_history_are_kept_by_number_and_changed_by_whoever_may(
+    open_store: Open,
+) -> None:
+    store, another = open_store(), open_store()
+    assert store.entries("c", 9) == ()
+    assert store.entry("c", 1) is None
+    assert store.write_entry("c", 1, "one", 0) == 1
+    assert another.write_entry("c", 1, "ünö", 1) == 2
+    assert another.write_entry("c", 2, "two", 0) == 1
+    for number, expected in ((1, 0), (1, 1), (2, 0), (2, 9), (3, 1)):
+        with pytest.raises(Conflict, match="history"):
+            store.write_entry("c", number, "late", expected)
+    assert store.entry("c", 1) == StoredEntry(1, "ünö", 2)
+    assert store.entries("c", 9) == (StoredEntry(2, "two", 1), StoredEntry(1, "ünö", 2))
+    assert store.entries("c", 1) == (StoredEntry(2, "two", 1),)
+    assert store.entries("d", 9) == ()
+    assert store.load("c") == Stored(None, 0)
+
+
+def test_only_the_last_entries_are_kept_and_the_newest_come_first(open_store: Open) -> None:
+    store = open_store()
+    newest = ENTRIES_KEPT + 3
+    store.write_entry("d", 1, "another cluster's", 0)
+    for number in (1, 2, 3, 4, 5, 50, newest - 1, newest):
+        assert store.write_entry("c", number, f"entry {number}", 0) == 1
+    assert [each.number for each in store.entries("c", 99)] == [newest, newest - 1, 50, 5, 4]
+    assert store.write_entry("c", 4, "completed later", 1) == 2
+    assert store.entry("c", 4) == StoredEntry(4, "completed later", 2)
+    assert store.entry("c", 3) is None
+    with pytest.raises(Conflict):
+        store.write_entry("c", 3, "of an entry that has gone", 1)
+    assert store.entries("d", 9) == (StoredEntry(1, "another cluster's", 1),)
+
+
+def test_many_large_entries_are_read_in_one_go(open_store: Open) -> None:
+    store = open_store()
+    for number in range(1, 46):
+        store.write_entry("c", number, f"{number:02}" + "x" * LARGEST_BYTES, 0)
+    found = store.entries("c", ENTRIES_KEPT)
+    assert [int(each.body[:2]) for each in found] == list(range(45, 0, -1))
 
 
 def test_one_leads_a_cluster_at_a_time_and_hands_it_on_at_once(open_store: Open) -> None:
@@ -300,6 +350,8 @@ def test_a_watch_tells_of_the_record_the_settings_and_who_leads(node: real.EtcdC
             assert is_told()
             another.replace_settings("d", {}, 0)
             assert not is_told(0.2)
+            another.write_entry("c", 1, "{}", 0)
+            assert not is_told(0.2), "nobody waits for the history"
         assert is_told()
 
 

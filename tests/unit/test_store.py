@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
@@ -13,7 +14,7 @@ import pytest
 
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record
-from holdfast.errors import Conflict, Fatal, Refused
+from holdfast.errors import Conflict, Fatal, OutcomeUnknown, Refused
 from holdfast.store.base import Candidate, Stored, StoredSettings
 from holdfast.store.sqlite import SqliteStore
 
@@ -120,3 +121,30 @@ def test_settings_that_cannot_be_read_are_refused(
         raw.execute("insert into settings values ('c', 3, ?)", (body,))
     with pytest.raises(Refused, match=r"the settings of c in .* cannot be read"):
         store.settings("c")
+
+
+def test_a_history_that_cannot_be_kept_stops_nobody(path: Path) -> None:
+    path.with_name("store.db.history").write_text("no database " * 100)
+    with closing(SqliteStore(path)) as store:
+        assert store.replace("c", RECORD, 0) == 1
+        with pytest.raises(Refused, match=r"the history of c in .*store\.db\.history: file is not"):
+            store.entries("c", 1)
+        with pytest.raises(OutcomeUnknown, match="the history of c"):
+            store.write_entry("c", 1, "{}", 0)
+
+
+def test_a_write_of_the_record_does_not_wait_for_the_history(path: Path) -> None:
+    with closing(SqliteStore(path)) as store:
+        store.write_entry("c", 1, "{}", 0)
+        with closing(sqlite3.connect(path.with_name("store.db.history"))) as other:
+            other.execute("begin exclusive")
+            begun = time.monotonic()
+            assert store.replace("c", RECORD, 0) == 1
+            assert time.monotonic() - begun < 1.0
+
+
+def test_a_store_that_was_closed_keeps_no_history(path: Path) -> None:
+    store = SqliteStore(path)
+    store.close()
+    with pytest.raises(Refused, match="it is closed"):
+        store.entries("c", 1)
