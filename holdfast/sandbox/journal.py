@@ -18,6 +18,7 @@ class Journal:
 
     :ivar unknown: numbers of the writes that ended in an error: they may have been done, or be done yet
     :ivar errors: how often each error was met, by its code
+    :ivar searches: it belongs to a search for a server to write to, which meets errors all the time
     """
 
     writer: int
@@ -25,6 +26,7 @@ class Journal:
     times: array[float] = field(default_factory=lambda: array("d"))
     unknown: list[int] = field(default_factory=list)
     errors: Counter[int] = field(default_factory=Counter)
+    searches: bool = False
 
     def acknowledge(self, number: int, at: float) -> None:
         self.numbers.append(number)

@@ -68,9 +68,15 @@ class Locator:
     """
 
     def __init__(
-        self, targets: tuple[Target, ...], account: Account, run: int, first_writer: int
+        self,
+        targets: tuple[Target, ...],
+        account: Account,
+        run: int,
+        first_writer: int,
+        probe_seconds: float = PROBE_SECONDS,
     ) -> None:
         self._account = account
+        self._pause = probe_seconds
         self._run = run
         self.on_found: Callable[[Target, float], None] = lambda target, at: None
         self._changed = threading.Condition()
@@ -78,7 +84,9 @@ class Locator:
         self._generation = 0
         self._searching = threading.Event()
         self._stopped = threading.Event()
-        self.journals = [Journal(first_writer + index) for index in range(len(targets))]
+        self.journals = [
+            Journal(first_writer + index, searches=True) for index in range(len(targets))
+        ]
         self._threads = [  # daemons: what is interrupted in the main thread must not go on without it
             threading.Thread(
                 target=self._probe, args=pair, name=f"probe-{pair[0].name}", daemon=True
@@ -146,7 +154,7 @@ class Locator:
                         _drop(connection)
                         connection = None
             if self._searching.is_set():
-                time.sleep(PROBE_SECONDS)
+                time.sleep(self._pause)
             else:
                 self._searching.wait(IDLE_SECONDS)
         if connection is not None:

@@ -15,7 +15,7 @@ import pymysql
 
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.journal import Journal, Report
-from holdfast.sandbox.locator import Locator, Target, connect, error_code, insert
+from holdfast.sandbox.locator import PROBE_SECONDS, Locator, Target, connect, error_code, insert
 from holdfast.server.base import Account
 
 TABLE = """\
@@ -41,12 +41,13 @@ class Workload:
         writers: int = 8,
         rate: float | None = None,
         run: int = 1,
+        probe_seconds: float = PROBE_SECONDS,
     ) -> None:
         self.rate = rate
         self.run = run
         self._account = account
         self._stopped = threading.Event()
-        self._locator = Locator(targets, account, run, writers + 1)
+        self._locator = Locator(targets, account, run, writers + 1, probe_seconds)
         self._journals = [Journal(number) for number in range(1, writers + 1)]
         self._threads = [
             threading.Thread(
@@ -57,12 +58,20 @@ class Workload:
 
     @classmethod
     def on(
-        cls, sandbox: Sandbox, writers: int = 8, rate: float | None = None, run: int = 1
+        cls,
+        sandbox: Sandbox,
+        writers: int = 8,
+        rate: float | None = None,
+        run: int = 1,
+        probe_seconds: float = PROBE_SECONDS,
     ) -> Workload:
-        """A workload on a sandbox that is whole; makes its table."""
+        """A workload on a sandbox that is whole; makes its table.
+
+        :param probe_seconds: between two looks for a server that takes writes
+        """
         _make_table(sandbox)
         targets = tuple(Target(each.name, each.host, each.port) for each in sandbox.members())
-        return cls(targets, sandbox.accounts.app, writers, rate, run)
+        return cls(targets, sandbox.accounts.app, writers, rate, run, probe_seconds)
 
     @classmethod
     def through(
