@@ -117,7 +117,14 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
     """Show the cluster; exits with 4 if it does not take writes."""
     from holdfast.cli.status import show
 
-    show((_lab(folder) or _open(folder)).status(), as_json)
+    if found := _lab(folder):
+        show(found.status(), as_json)
+        return
+    sandbox = _open(folder)
+    status, addresses = sandbox.status(), _haproxy(sandbox)
+    if addresses and not as_json:
+        print(f"haproxy: write at {addresses['write']}, read at {addresses['read']}")
+    show(status | ({"haproxy": addresses} if addresses else {}), as_json)
 
 
 @app.command()
@@ -209,9 +216,16 @@ def describe(sandbox: Sandbox) -> dict[str, Any]:
             {"name": member.name, "host": "127.0.0.1", "port": member.port}
             for member in spec.members
         ],
+        "haproxy": _haproxy(sandbox),
         "user": sandbox.accounts.app.user,
         "password": sandbox.accounts.app.password,
     }
+
+
+def _haproxy(sandbox: Sandbox) -> dict[str, str] | None:
+    """Where it takes connections, if it runs."""
+    found = {use: sandbox.endpoint(use) for use in ("write", "read")}
+    return {use: f"{at[0]}:{at[1]}" for use, at in found.items() if at} or None
 
 
 def _settings(pairs: list[str] | None) -> dict[str, str] | None:
@@ -262,8 +276,13 @@ def _print_description(description: dict[str, Any], primary: str) -> None:
         role = "   primary" if member["name"] == primary else ""
         print(f"  {member['name']:9} {member['host']}:{member['port']}{role}")
     first = next(each for each in description["members"] if each["name"] == primary)
+    host, port = first["host"], first["port"]
+    if addresses := description["haproxy"]:
+        print(f"  haproxy   {addresses['write']}   write: always the primary")
+        print(f"            {addresses['read']}   read: the replicas")
+        host, _, port = addresses["write"].rpartition(":")
     print(
-        f"  connect   mysql -h {first['host']} -P {first['port']} "
+        f"  connect   mysql -h {host} -P {port} "
         f"-u {description['user']} -p{description['password']} app"
     )
 
