@@ -29,7 +29,7 @@ from holdfast.binlog.errant import Check, Errant, Examination
 from holdfast.binlog.rewind import format_statement, undo_statements
 from holdfast.core.commands import Rewind
 from holdfast.core.gtid import Flavor, GtidSet, Interval, parse
-from holdfast.core.view import Receiver
+from holdfast.core.view import Receiver, Tail
 from holdfast.errors import BadInput, DeadlinePassed, Refused
 from holdfast.server.base import Deadline
 from holdfast.server.digest import table_name
@@ -194,7 +194,11 @@ class Rewinding:
             found = self._rewinder.columns(schema, table, deadline)
             return [ColumnName(name, kind) for name, kind in found]
 
-        save_errant(errant, self.saved, heading, columns, check)
+        saved = save_errant(errant, self.saved, heading, columns, check)
+        # only for telling: a server that runs has no verdict on its binlog's end
+        term = self._board.state.term
+        tail = Tail(term=term, saved=str(saved.text), transactions=errant.transactions)
+        self._board.change(tail=tail)
 
     def _plan(self, errant: Errant, was: str, slave_pos: str, present: GtidSet) -> Repair | None:
         """The GTID state as it was before the first of them; None when it is not known."""

@@ -153,16 +153,20 @@ def _setup(setup: Setup) -> str:
 
 def _returned(entry: Entry, returned: Returned) -> str:
     old, count = entry.old, returned.transactions
-    some = "1 transaction" if count == 1 else f"{count} transactions"
+    one = count == 1
+    some = "1 transaction" if one else f"{count or 'some'} transactions"
+    were, they = ("was", "it is") if one else ("were", "they are")
     parts = []
     if returned.verdict == "clean":
         parts.append("nothing had to be cut from its binlog")
     elif returned.verdict == "cut":
-        parts.append(f"{some} that nobody was told are committed were cut from its binlog")
+        parts.append(
+            f"{some} {were} cut from its binlog (no client was told that {they} committed)"
+        )
     elif returned.verdict == "committed":
         parts.append(f"it had committed {some} that nobody else had")
     if returned.rewound:
-        parts.append(f"{some if count else 'what it had and nobody else'} taken back (rewound)")
+        parts.append(f"{some} {were} taken back (rewound)")
     if returned.saved:
         parts.append(f"that is saved on its host in {', '.join(returned.saved)}")
     if returned.reason:

@@ -22,6 +22,13 @@ def looked(entry: Entry, cluster: Cluster, record: Record, view: View) -> Entry:
     return _returning(entry, cluster, record, view)
 
 
+def whole(entry: Entry, at: float, reason: str) -> Entry:
+    """Every member is as it should be: so is what has ended."""
+    if entry.ended is None or entry.whole is not None:
+        return entry
+    return replace(noted(entry, at, Sort.NOTE, reason), whole=at)
+
+
 def hooked(entry: Entry, view: View) -> Entry:
     """What came of the hooks; the same entry where nothing has come yet."""
     for phase, called in view.called.items():
@@ -65,20 +72,14 @@ def _returning(entry: Entry, cluster: Cluster, record: Record, view: View) -> En
         return entry
     returned = entry.returned
     tail = state.tail
-    if tail.verdict is not TailVerdict.UNCHECKED and tail.term >= entry.term:
-        returned = replace(
-            returned,
-            verdict=tail.verdict.value,
-            transactions=tail.transactions or returned.transactions,
-            reason=clipped(tail.reason) or returned.reason,
-        )
-    if tail.saved and tail.saved not in returned.saved:
-        saved_in = (*returned.saved, tail.saved)[-4:]
-        returned = replace(
-            returned,
-            saved=saved_in,
-            transactions=tail.transactions or returned.transactions,
-        )
+    if tail.term >= entry.term:
+        count = tail.transactions or returned.transactions
+        if tail.verdict is not TailVerdict.UNCHECKED:
+            reason = clipped(tail.reason) or returned.reason
+            returned = replace(returned, verdict=tail.verdict.value, reason=reason)
+        if tail.saved and tail.saved not in returned.saved:
+            returned = replace(returned, saved=(*returned.saved, tail.saved)[-4:])
+        returned = replace(returned, transactions=count)
     if state.unfit and not returned.reason:
         returned = replace(returned, reason=clipped(state.unfit))
     if _is_back(entry, cluster, record, state):
@@ -87,7 +88,7 @@ def _returning(entry: Entry, cluster: Cluster, record: Record, view: View) -> En
         if entry.old == record.primary:
             text = f"{entry.old} is primary again"
         entry = noted(entry, view.date, Sort.NOTE, text, entry.old)
-    return entry if returned is entry.returned else replace(entry, returned=returned)
+    return entry if returned == entry.returned else replace(entry, returned=returned)
 
 
 def _is_back(entry: Entry, cluster: Cluster, record: Record, state: MemberState) -> bool:

@@ -49,7 +49,7 @@ class TailVerdict(StrEnum):
 class Tail:
     """The end of the binlog of a server that is down, compared with the primary of ``term``.
 
-    :ivar saved: file to which pending transactions were copied before they were cut, or ""
+    :ivar saved: file to which transactions were copied before they were cut, or rewound, or ""
     :ivar reason: for UNSAFE: why, and what a person can do
     """
 

@@ -153,7 +153,7 @@ class History:
             text, at = self._ordered.text, self._ordered.at
             self._begin(chronicle.order(text, at, record, self._who), LATER_SECONDS)
             self._ordered = None
-        present = self._present
+        present, decision = self._present, self._decision()
         for page in self._pages:
             if not page.entry.live:
                 continue
@@ -161,12 +161,18 @@ class History:
             if page is present:
                 entry = aftermath.hooked(entry, view) if view.called else entry
                 entry = self._reasoned(page, entry, view.date)
+            if decision.well:
+                entry = aftermath.whole(entry, view.date, decision.reason)
             self._change(page, entry, LATER_SECONDS)
 
     def _reasoned(self, page: _Page, entry: Entry, at: float) -> Entry:
         decision = self._decision()
         reason = lasting(decision.reason)
-        if reason == page.reason or any(isinstance(step, Save) for step in decision.steps):
+        if (
+            decision.well
+            or reason == page.reason
+            or any(isinstance(step, Save) for step in decision.steps)
+        ):
             return entry
         page.reason = reason
         return chronicle.noted(entry, at, Sort.WAITED, decision.reason)
@@ -215,9 +221,7 @@ class History:
         present = self._present
         for page in self._pages:
             entry = page.entry
-            if entry.live and (
-                page is present or event.member == entry.old or event.kind is EventKind.WHOLE
-            ):
+            if entry.live and (page is present or event.member == entry.old):
                 self._change(page, _with(entry, event), LATER_SECONDS)
 
     def _take_over(self, cluster: Cluster, record: Record, view: View) -> None:
@@ -372,9 +376,6 @@ def _with(entry: Entry, event: Event) -> Entry:
             )
             is_old = done and event.member == entry.old and entry.what is not What.RESTART
             return aftermath.did(noted, what.split(",")[0]) if is_old else noted
-        case EventKind.WHOLE if entry.ended is not None and entry.whole is None:
-            noted = chronicle.noted(entry, event.at, Sort.NOTE, event.text)
-            return replace(noted, whole=event.at)
         case EventKind.HOOK:
             return chronicle.noted(entry, event.at, Sort.HOOK, event.text, "", event.ms)
         case EventKind.ALARM | EventKind.DEGRADED | EventKind.ENDPOINT:
