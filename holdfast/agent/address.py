@@ -24,6 +24,7 @@ from holdfast.config.vip import VipConfig
 from holdfast.core.view import MemberState, ServerStatus
 from holdfast.server.process import Running
 
+_FOUND = "the virtual address {ip} was on although this server is no primary: taken off"
 AGAIN_SECONDS = 1.0
 """After which a holder that has ended is started again."""
 
@@ -61,6 +62,7 @@ class Address:
         self._sent: tuple[str, Running | None] = ("", None)
         self._channel: socket.socket | None = None
         self._off = threading.Event()
+        self._shown = False
         self._said: dict[str, str] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="address", daemon=True)
@@ -117,6 +119,8 @@ class Address:
         before, named = self._sent
         if order == before and running is named:
             return
+        if wanted:
+            self._off.clear()
         try:
             data = order.encode()
             if running is not None and running is not named:
@@ -165,9 +169,11 @@ class Address:
         with self._lock:
             self._hang_up()
         own.close()
-        if not self._stopped.is_set():
-            process.kill()
-            process.wait()
+        if self._stopped.is_set():
+            process.returncode = 0  # it outlives this agent, and Popen need not care
+            return
+        process.kill()
+        process.wait()
 
     def _told_at_start(self) -> str:
         config = self._config
@@ -184,13 +190,18 @@ class Address:
         ip, interface = self._config.ip, self._config.interface
         match word:
             case "on":
-                self._off.clear()
+                self._shown = True
                 self._clerk.say(logger, f"the virtual address {ip} is on, at {interface}")
                 self._clerk.do(self._check_listening)
             case "off":
-                self._off.set()
+                if rest:
+                    self._clerk.say(logger, _FOUND.format(ip=ip), logging.WARNING)
+                elif self._shown:
+                    self._clerk.say(logger, f"the virtual address {ip} is off")
+                self._shown = False
+                if self._sent[0] == "drop":
+                    self._off.set()
                 self._tell("listening", "")
-                self._clerk.say(logger, f"the virtual address {ip} is off")
             case "rival":
                 self._tell("rival", rest and f"{rest} on the same network says to have it, too")
             case _:

@@ -11,7 +11,8 @@ It is spoken to by its standard input, a socket that keeps messages apart:
     drop               it is not
     (end of file)      the agent is gone
 
-and answers ``on``, ``off``, ``rival HARDWARE`` and ``trouble TEXT`` (nothing after the word: no longer).
+and answers ``on``; ``off`` (after each drop; ``off found`` where it was on and nobody had put it on by this); ``rival
+HARDWARE`` and ``trouble TEXT`` (nothing after the word: no longer).
 
 Before its first order is given it touches nothing. With that it takes over from the one that a former agent has left.
 """
@@ -117,6 +118,7 @@ class Holder:
                 self._claim.held(float(rest))
             case _:
                 self._claim.dropped()
+                self._on = None  # looked at and answered in any case
         if word and not self._ordered:
             self._ordered = True
             self._take_over()
@@ -131,8 +133,8 @@ class Holder:
             if self._claim.holds(now):
                 self._hold(now)
             elif self._on is not False and now >= self._retry_at:
-                self._vip.remove()
-                self._put_on(False)
+                found = self._vip.remove() and self._on is None and not self._put_at
+                self._put_off(found)
         except Refused as error:
             self._retry_at = now + RETRY_SECONDS
             self._say("trouble", str(error))
@@ -148,7 +150,9 @@ class Holder:
             seconds = 1  # what failed is done now
         if seconds is not None and (self._vip.put(seconds) or not self._on):
             self._announced, self._put_at, self._announce_at = 0, now, now
-        self._put_on(True)
+        if not self._on:
+            self._on = True
+            self._tell("on")
         if now >= self._announce_at:
             self._announce(now)
         self._retry_at = 0.0
@@ -162,13 +166,11 @@ class Holder:
             self._announce_at = now + (ANNOUNCE_EVERY if self._claim.attended else UNATTENDED_EVERY)
         self._vip.announce()
 
-    def _put_on(self, on: bool) -> None:
-        if on is not self._on:
-            self._on = on
-            self._tell("on" if on else "off")
-        if not on:
-            self._retry_at = 0.0
-            self._say("trouble", self._vip.trouble())
+    def _put_off(self, found: bool) -> None:
+        self._on = False
+        self._retry_at = 0.0
+        self._tell("off found" if found else "off")
+        self._say("trouble", self._vip.trouble())
 
     def _next(self) -> float | None:
         if not self._ordered:
