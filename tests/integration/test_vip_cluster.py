@@ -1,0 +1,199 @@
+"""The virtual address of a real cluster, as clients and the network see it: one host at a time answers for it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from ipaddress import IPv4Address, ip_interface
+
+import pymysql
+import pytest
+
+from holdfast.core.gtid import Flavor
+from holdfast.endpoint.arp import Arp
+from holdfast.endpoint.netlink import where
+from holdfast.sandbox.lab.lab import Lab
+from holdfast.sandbox.lab.network import hardware_address
+from holdfast.sandbox.lab.plan import PREFIX_BITS, SERVER_PORT
+
+SECONDS = 60.0
+KERNEL_SECONDS = 2.5
+"""More than the longest lifetime that the kernel is told while an agent is away, and what it takes to notice."""
+
+
+@pytest.fixture(scope="module")
+def lab(flavor: Flavor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    made = Lab.create(tmp_path_factory.mktemp("vip") / "lab", flavor, managers=1, vip=True)
+    try:
+        made.up()
+        yield made
+    finally:
+        made.down(remove=True)
+
+
+class Watch:
+    """What is seen of the address, by turns.
+
+    :ivar answered: the servers that answered clients, in the order of their answers, each once in a row
+    :ivar heard: the hosts that answered ARP, the same way
+    :ivar held: for each look at a host, in order: the host, and whether the address is on there
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self.answered: list[str] = []
+        self.heard: list[str] = []
+        self.held: list[tuple[str, bool]] = []
+        self._lab = lab
+        self._stopped = threading.Event()
+        work = (self._connect, self._resolve, self._look)
+        self._threads = [threading.Thread(target=each) for each in work]
+
+    def start(self) -> None:
+        for each in self._threads:
+            each.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        for each in self._threads:
+            each.join()
+
+    def until_answered(self, by_another_than: str) -> str:
+        end = time.monotonic() + SECONDS
+        while not self.answered or self.answered[-1] == by_another_than:
+            assert time.monotonic() < end, f"only {self.answered} have answered"
+            time.sleep(0.02)
+        return self.answered[-1]
+
+    @property
+    def both(self) -> list[tuple[str, str]]:
+        """Who had it at once, for certain: one of them before and after a look at the other."""
+        last: dict[str, int] = {}
+        found = []
+        for number, (host, on) in enumerate(self.held):
+            before = last.get(host)
+            if on and before is not None and self.held[before][1]:
+                between = self.held[before + 1 : number]
+                found += [(host, other) for other, had in between if had]
+            last[host] = number
+        return found
+
+    def _connect(self) -> None:
+        lab, app = self._lab, self._lab.accounts.app
+        with lab.inside("client"):
+            while not self._stopped.wait(0.005):
+                try:
+                    with pymysql.connect(
+                        host=lab.plan.vip_address,
+                        port=SERVER_PORT,
+                        user=app.user,
+                        password=app.password,
+                        connect_timeout=1,
+                        read_timeout=1,
+                    ) as session:
+                        cursor = session.cursor()
+                        cursor.execute("SELECT @@server_id")
+                        number = cursor.fetchone()[0]
+                except (pymysql.Error, OSError):
+                    continue
+                _note(self.answered, f"m{number}")
+
+    def _resolve(self) -> None:
+        lab = self._lab
+        known = {hardware_address(each.host): each.name for each in lab.members()}
+        with lab.inside("client"):
+            arp = Arp(IPv4Address(lab.plan.vip_address), "eth0")
+        try:
+            while not self._stopped.wait(0.01):
+                arp.probe()
+                for rival in iter(arp.rival, ""):
+                    _note(self.heard, known[rival])
+        finally:
+            arp.close()
+
+    def _look(self) -> None:
+        lab = self._lab
+        address = ip_interface(f"{lab.plan.vip_address}/{PREFIX_BITS}")
+        while not self._stopped.wait(0.002):
+            for member in lab.members():
+                with lab.inside(member.name):
+                    self.held.append((member.name, bool(where(address))))
+
+
+def _note(list_: list[str], name: str) -> None:
+    if list_[-1:] != [name]:
+        list_.append(name)
+
+
+@contextmanager
+def watched(lab: Lab) -> Iterator[tuple[Watch, str]]:
+    """With the primary. Whatever happens within, one at a time has the address; the cluster is whole at the end."""
+    lab.wait_whole(SECONDS)
+    primary = lab.primary()
+    watch = Watch(lab)
+    watch.start()
+    try:
+        watch.until_answered("")
+        yield watch, primary
+        lab.wait_whole(SECONDS)
+    finally:
+        watch.stop()
+    assert watch.both == []
+    # each once: who has lost it never answers again
+    assert watch.answered == list(dict.fromkeys(watch.answered))
+    assert watch.heard == list(dict.fromkeys(watch.heard))
+    assert watch.heard == watch.answered
+
+
+def test_it_moves_when_the_primary_is_killed(lab: Lab) -> None:
+    with watched(lab) as (watch, primary):
+        lab.kill_server(primary)
+        heir = watch.until_answered(primary)
+    assert watch.answered == [primary, heir]
+
+
+def test_a_host_that_was_frozen_does_not_have_it_when_it_is_thawed(lab: Lab) -> None:
+    """Its kernel goes on, and answers ARP as long as the address is on."""
+    with watched(lab) as (watch, primary):
+        lab.freeze(primary)
+        heir = watch.until_answered(primary)
+        lab.thaw(primary)
+    assert watch.answered == [primary, heir]
+
+
+def test_a_host_that_was_cut_off_does_not_have_it_when_it_is_back(lab: Lab) -> None:
+    with watched(lab) as (watch, primary):
+        lab.cut(primary, "all")
+        heir = watch.until_answered(primary)
+        lab.heal()
+    assert watch.answered == [primary, heir]
+
+
+def test_a_primary_that_its_clients_alone_can_reach_loses_it(lab: Lab) -> None:
+    with watched(lab) as (watch, primary):
+        others = [host for host in lab.hosts() if host not in (primary, "client")]
+        lab.cut(primary, ",".join(others))
+        heir = watch.until_answered(primary)
+        lab.heal()
+    assert watch.answered == [primary, heir]
+
+
+def test_an_agent_that_is_killed_and_started_again_costs_nothing(lab: Lab) -> None:
+    with watched(lab) as (watch, primary):
+        lab.kill_agent(primary)
+        time.sleep(KERNEL_SECONDS)
+        lab.start_agent(primary)
+    assert watch.answered == [primary]
+    assert {host for host, on in watch.held if on} == {primary}
+    assert all(on for host, on in watch.held if host == primary), "it was never off"
+
+
+def test_without_its_agent_it_goes_with_the_server(lab: Lab) -> None:
+    with watched(lab) as (watch, primary):
+        server = lab.server(primary)
+        lab.kill_agent(primary)
+        server.kill()
+        heir = watch.until_answered(primary)
+        lab.start_agent(primary)
+    assert watch.answered == [primary, heir]
