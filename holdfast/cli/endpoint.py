@@ -38,7 +38,8 @@ def haproxy(
     from holdfast.endpoint.haproxy_file import render, targets
 
     chosen = _cluster(manager_config(config), cluster)
-    print(render(chosen.name, targets(chosen), _haproxy(chosen, name)), end="")
+    one = _haproxy(chosen, name)
+    print(render(chosen.name, targets(chosen), one), end="")
 
 
 def _cluster(config: ManagerConfig, name: str | None) -> ClusterConfig:
