@@ -30,6 +30,14 @@ def failover(
             "answer its clients. Takes the cluster's name, to be sure.",
         ),
     ] = "",
+    skip_stop_hook: Annotated[
+        bool,
+        typer.Option(
+            "--skip-stop-hook",
+            help="Go on without it where it fails: clients may be left with the old primary's address. Without this, "
+            "a failover that the hook holds up has it called once more.",
+        ),
+    ] = False,
     timeout: Annotated[float, typer.Option(help="Seconds to wait for the new primary.")] = (
         WAIT_SECONDS
     ),
@@ -44,7 +52,7 @@ def failover(
     """
     client, name = connect(manager, token_file, cluster)
     before = client.status(name)
-    client.fail_over(name, to, accept_loss)
+    client.fail_over(name, to, accept_loss, skip_stop_hook)
     answer = _opened(client, name, before, timeout)
     done = f"{answer['primary']} is primary and takes writes (term {answer['term']})"
     print(json.dumps({"done": done, "primary": answer["primary"]}) if as_json else done)

@@ -78,13 +78,13 @@ def start_step(record: Record, view: View, decision: Decision) -> Decision:
     if called is None:
         return replace(decision, steps=(*decision.steps, Call(Phase.START)))
     match called.outcome:
-        case Outcome.RUNNING:
+        case Outcome.RUNNING if not called.text:
             return decision
         case Outcome.GOOD:
             warned = f" ({called.text})" if called.text else ""
             why = f"the start hook was told that {record.primary} takes writes{warned}"
             return Decision(why, (Save(replace(record, owed=None), why),))
-        case Outcome.BAD:
+        case Outcome.BAD | Outcome.RUNNING:
             why = f"{decision.reason}; the start hook for {record.primary} failed: {called.text}"
             steps = (*decision.steps, Call(Phase.START))
             return replace(decision, reason=why, steps=steps, well=False)

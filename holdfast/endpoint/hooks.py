@@ -24,6 +24,9 @@ AT_ONCE = 64 * 1024
 PLENTY_BYTES = 1024 * 1024
 LAST_READS = 16
 KILL_SECONDS = 1.0
+BACKSTOP_SECONDS = 5.0
+"""A hook whose manager was killed lives no longer than its time and this."""
+
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 CANNOT_EXECUTE, NOT_FOUND = 126, 127
@@ -109,9 +112,10 @@ class Execution:
         return code, ""
 
     def _start(self, arguments: Sequence[str], event: bytes) -> subprocess.Popen[bytes]:
-        # a shell goes first, and is at once replaced: where the hook lies on storage that hangs, the shell hangs,
-        # and not we, who would do so with all threads (an exec is waited for)
-        argv = ["/bin/sh", "-c", 'exec "$@"', "hook", *self._hook.argv, *arguments]
+        # who executes the hook is another: where it lies on storage that hangs, that one hangs, and not we, who would
+        # do so with all threads (an exec is waited for); and should we be killed, it still ends in time
+        backstop = f"{self._hook.seconds + BACKSTOP_SECONDS:g}"
+        argv = ["/usr/bin/timeout", "-s", "KILL", backstop, *self._hook.argv, *arguments]
         stdin = os.memfd_create("event")
         try:
             os.write(stdin, event)

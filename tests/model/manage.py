@@ -9,7 +9,7 @@ from dataclasses import replace
 from holdfast.core import switchover
 from holdfast.core.commands import Command
 from holdfast.core.decide import decide
-from holdfast.core.decision import Save, Send
+from holdfast.core.decision import Call, Save, Send
 from holdfast.core.gtid import Flavor
 from holdfast.core.preflight import SwitchOver, chosen, objections
 from holdfast.core.pulse import Pulse, felt, lapses
@@ -17,6 +17,7 @@ from holdfast.core.record import Record, from_json, to_json
 from holdfast.core.settings import Mode, Settings
 from holdfast.core.view import Seen, ServerStatus, Sighting, Unseen, View
 from holdfast.manager.leases import Leases
+from tests.model.outsiders import Outsiders
 from tests.model.world import MANAGER, World
 
 PACES = [0.0] * 8 + [0.02] * 8 + [0.1, 0.1, 0.4]
@@ -45,6 +46,7 @@ class Run:
 
     :ivar stored: the record, as text, as the store keeps it
     :ivar steps: how many steps were begun so far
+    :ivar outsiders: what hooks move, where there are some
     :ivar failovers: how often another primary was named; :ivar switchovers: how often because a person wanted it
     """
 
@@ -63,6 +65,7 @@ class Run:
         self.steps = 0
         self.failovers = 0
         self.switchovers = 0
+        self.outsiders: Outsiders | None = None
 
     @property
     def record(self) -> Record | None:
@@ -81,11 +84,13 @@ class Run:
             since, last = (known.at, known.state) if known else (now, None)
             self.known[name] = Unseen("gone", since, last, not host.agent_up)
 
-    def steps_now(self) -> tuple[Save | Send, ...]:
+    def steps_now(self) -> tuple[Save | Send | Call, ...]:
         """What the manager decides, on what it knows."""
         record = self.record
         over = self.leases.over(list(self.world.hosts))
         view = View(dict(self.known), self.world.now, leases=over, date=self.world.now)
+        if self.outsiders:
+            view = replace(view, hooked=True, called=self.outsiders.look())
         self.leases.allow(self.world.cluster, record, math.inf)
         if record:
             self.pulses = felt(self.pulses, record.primary, view)
@@ -96,7 +101,7 @@ class Run:
         self.reason, self.well = decision.reason, decision.well
         return decision.steps
 
-    def take(self, step: Save | Send, interrupted: bool = False) -> None:
+    def take(self, step: Save | Send | Call, interrupted: bool = False) -> None:
         record = self.record
         self.steps += 1
         match step:
@@ -109,6 +114,10 @@ class Run:
                 self.stored = to_json(new)
             case Send(member=name, command=command):
                 self.send(name, record.term if record else 0, command, interrupted)
+            case Call(phase=phase):
+                assert self.outsiders
+                assert record
+                self.outsiders.call(phase, record)
 
     def _lose(self, before: Record, after: Record) -> None:
         """A failover that a person allowed to lose something: only where nothing was promised."""
@@ -167,6 +176,8 @@ class Run:
         self.known = {}
         self.pulses = {}
         self.leases = Leases(lambda: self.world.now)
+        if self.outsiders:
+            self.outsiders.new_manager()
         if record := self.record:
             self.leases.begin(max(record.lease, self.world.timing.lease))
             self.stored = to_json(replace(record, term=record.term + 1))

@@ -1,0 +1,206 @@
+"""Hooks on the way to another primary: whatever dies or fails, in the end they have sent the clients to the primary."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from holdfast.core.calls import Phase
+from holdfast.core.gtid import Flavor
+from holdfast.core.record import Step, to_json
+from tests.model.manage import Run
+from tests.model.outsiders import Outsiders
+from tests.model.test_interruption import failover, lost_primary, restart_in_place, whole, write
+
+
+def switched(run: Run) -> None:
+    write(run, 4)
+    run.manage()
+    assert run.order_switchover()
+
+
+def switched_and_undone(run: Run) -> None:
+    """The stop hook has its say, and says no."""
+    assert run.outsiders
+    run.outsiders.failing[Phase.STOP] = 1
+    switched(run)
+
+
+def switched_and_lost(run: Run) -> None:
+    """The primary dies when the hook has taken its clients."""
+    switched(run)
+    assert run.outsiders
+    for _ in range(200):
+        run.manage()
+        run.world.replicate()
+        if run.outsiders.calls:
+            break
+    assert run.outsiders.calls[-1][0] is Phase.STOP
+    run.world.hosts["m1"].crash()
+
+
+def failover_held_up(run: Run) -> None:
+    assert run.outsiders
+    run.outsiders.failing[Phase.STOP] = 2
+    failover(run)
+
+
+def start_fails(run: Run) -> None:
+    assert run.outsiders
+    run.outsiders.failing[Phase.START] = 3
+    failover(run)
+
+
+def given_up(run: Run) -> None:
+    """The voters die while the hook takes the clients from a primary that is dead: it must come back."""
+    failover(run)
+    assert run.outsiders
+    run.outsiders.slow = 5
+    for _ in range(200):
+        run.manage()
+        if run.outsiders.running:
+            break
+    assert Phase.STOP in run.outsiders.running
+    run.world.hosts["m2"].crash()
+    run.world.hosts["m3"].crash()
+
+
+DISASTERS = [
+    failover,
+    lost_primary,
+    restart_in_place,
+    switched,
+    switched_and_undone,
+    switched_and_lost,
+    failover_held_up,
+    start_fails,
+    given_up,
+]
+
+
+def begun(flavor: Flavor, disaster: Callable[[Run], None]) -> Run:
+    run = Run(1, 3, flavor)
+    run.calm()
+    assert run.well, run.reason
+    assert run.record
+    run.outsiders = Outsiders(run.record.primary)
+    disaster(run)
+    return run
+
+
+def told(run: Run) -> None:
+    """The end that everything must have."""
+    for _ in range(60):
+        run.calm()
+        if run.record and run.record.owed is None and not run.record.transition:
+            break
+    whole(run)
+    record, outsiders = run.record, run.outsiders
+    assert record
+    assert outsiders
+    assert record.owed is None
+    assert outsiders.address == record.primary, outsiders.calls
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+@pytest.mark.parametrize("disaster", DISASTERS, ids=lambda each: each.__name__)
+@pytest.mark.parametrize("broken", ["after", "before"])
+def test_another_manager_goes_on_and_the_clients_find_the_primary(
+    flavor: Flavor, disaster: Callable[[Run], None], broken: str
+) -> None:
+    at = 0
+    while _interrupted(begun(flavor, disaster), at, broken):
+        at += 1
+    assert at >= 4, "there were hardly any steps: nothing was tested"
+
+
+def _interrupted(run: Run, at: int, broken: str) -> bool:
+    first = run.steps
+    for round_number in range(600):
+        if round_number == 100:
+            run.mend()
+        if run.well and run.steps > first and run.record and not run.record.owed:
+            return False
+        run.world.pass_time(0.2)
+        for name in run.world.hosts:
+            run.look(name)
+        for step in run.steps_now():
+            if run.steps - first < at:
+                run.take(step)
+                continue
+            if broken == "after":
+                run.take(step)
+            run.new_manager()
+            told(run)
+            return True
+        run.world.replicate()
+        run.check()
+    raise AssertionError(f"it does not end: {run.reason}")
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+@pytest.mark.parametrize("change", [failover, switched])
+def test_each_is_called_once_where_nothing_goes_wrong(
+    flavor: Flavor, change: Callable[[Run], None]
+) -> None:
+    run = begun(flavor, change)
+    told(run)
+    assert run.record
+    assert run.outsiders
+    assert run.outsiders.calls == [(Phase.STOP, "m1"), (Phase.START, run.record.primary)]
+    assert run.record.primary != "m1"
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+def test_nobody_is_named_while_the_stop_hook_runs_or_fails(flavor: Flavor) -> None:
+    run = begun(flavor, failover)
+    assert run.outsiders
+    run.outsiders.failing[Phase.STOP] = 1000
+    for _ in range(60):
+        run.manage()
+        run.world.replicate()
+    assert run.record
+    assert run.record.primary == "m1"
+    assert run.record.transition
+    assert run.record.transition.step is Step.ELECT
+    assert "held up" in run.reason or "which failed before" in run.reason or "waiting" in run.reason
+    assert run.outsiders.calls == []
+    skipping = replace(run.record, transition=replace(run.record.transition, skip_stop=True))
+    run.stored = to_json(skipping)
+    run.calm()
+    assert run.well, run.reason
+    assert [phase for phase, _ in run.outsiders.calls] == [Phase.START]
+    told(run)
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+def test_a_switchover_that_the_stop_hook_refuses_is_undone_and_the_primary_gets_its_clients_back(
+    flavor: Flavor,
+) -> None:
+    run = begun(flavor, switched_and_undone)
+    told(run)
+    assert run.record
+    assert run.outsiders
+    assert run.record.primary == "m1"
+    assert run.outsiders.calls == [(Phase.START, "m1")]
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+def test_a_primary_whose_start_hook_fails_takes_writes_and_is_made_whole_all_the_same(
+    flavor: Flavor,
+) -> None:
+    run = begun(flavor, failover)
+    assert run.outsiders
+    run.outsiders.failing[Phase.START] = 10_000
+    for _ in range(300):
+        run.manage()
+        for _ in range(20):
+            run.world.replicate()
+    assert run.record
+    assert run.record.transition is None
+    assert len(run.record.target.voters) == 3
+    assert run.world.hosts[run.record.primary].answers(run.world.now)
+    assert "the start hook" in run.reason
+    assert not run.well
