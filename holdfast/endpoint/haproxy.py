@@ -80,6 +80,7 @@ class Haproxy:
                 pushes.append(Push(f"set server {server} health up", server))
             elif now - self._read_at.setdefault(member.name, now) >= GRACE_SECONDS:
                 pushes.append(Push(f"set server {server} health down", server))
+                pushes.append(Push(f"shutdown sessions server {server}", server))
         return pushes
 
 

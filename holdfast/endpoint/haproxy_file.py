@@ -24,6 +24,8 @@ RISE, FALL = 2, 3
 """Checks in a row that outvote what a manager has pushed; it pushes anew every second."""
 CONNECT_SECONDS = 3
 """Longer than the kernel takes to send a lost packet again."""
+KEEPALIVE_SECONDS = 5
+"""A session to a host that is gone ends within some of these, where no manager has ended it."""
 SESSION = "1d"
 """Longer than the servers' own ``wait_timeout`` of 8 hours: they end idle sessions, not HAProxy."""
 FOREVER = "24d"
@@ -110,6 +112,9 @@ defaults {cluster}
     option redispatch 1
     option clitcpka
     option srvtcpka
+    srvtcpka-idle {KEEPALIVE_SECONDS}s
+    srvtcpka-intvl {KEEPALIVE_SECONDS}s
+    srvtcpka-cnt 3
     retries 10
     timeout connect {CONNECT_SECONDS}s
     timeout check {CHECK_MS}ms
@@ -117,8 +122,8 @@ defaults {cluster}
     timeout client {SESSION}
     timeout server {SESSION}
     default-server inter {CHECK_MS}ms rise {RISE} fall {FALL} init-addr libc,none
-    default-server on-marked-down shutdown-sessions
-    # a server that refuses a connection is down, without waiting for a check
+    # a server that refuses a connection is down, without waiting for a check; not with on-marked-down
+    # shutdown-sessions, which would refuse all who are just connecting to it instead of letting them queue
     default-server observe layer4 error-limit 1 on-error mark-down
 """
 

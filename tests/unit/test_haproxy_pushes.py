@@ -145,8 +145,10 @@ class TestReads:
         )
         assert later == [
             "set server c_read/m1 health down",
+            "shutdown sessions server c_read/m1",
             "set server c_read/m2 health up",
             "set server c_read/m3 health down",
+            "shutdown sessions server c_read/m3",
         ]
 
     def test_a_replica_that_changes_its_source_keeps_its_readers(self, tmp_path: Path) -> None:
