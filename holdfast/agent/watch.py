@@ -236,8 +236,10 @@ class Watch:
             self.on_clean_end()
 
     def _gone(self, status: ServerStatus, reason: str) -> None:
+        state = self._board.state
         self._board.change(
             server=status,
+            last_applied=state.applied or state.last_applied,
             incarnation="",
             writable=False,
             # what it had received may be gone when it comes back: never offered as a position
