@@ -28,10 +28,11 @@ from dataclasses import replace
 
 from holdfast.core import hooking
 from holdfast.core.cluster import Cluster
-from holdfast.core.commands import Drain, Follow, Freeze, Unbar
+from holdfast.core.commands import Drain, Follow, Freeze, Prove, Unbar
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import Diagnosis, Primary
 from holdfast.core.failover import name_primary
+from holdfast.core.lease import electorate
 from holdfast.core.membership import unbarrable
 from holdfast.core.record import Kind, Record, Step, Stray, Transition
 from holdfast.core.view import MemberState, Receiver, View
@@ -87,7 +88,7 @@ def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> 
     if why := _unfit(cluster, record, candidate):
         return _undo(record, f"{to} {why}")
     if transition.step is Step.CHAIN:
-        return _chain(cluster, record, view, candidate)
+        return _chain(cluster, record, view, primary, candidate)
     return _freeze(cluster, record, view, primary, candidate)
 
 
@@ -103,7 +104,13 @@ def _undo(record: Record, why: str) -> Decision:
     return Decision(back.why, (back,))
 
 
-def _chain(cluster: Cluster, record: Record, view: View, candidate: MemberState) -> Decision:
+def _chain(
+    cluster: Cluster,
+    record: Record,
+    view: View,
+    primary: MemberState,
+    candidate: MemberState,
+) -> Decision:
     to = cluster.member(candidate.name)
     steps: list[Send] = []
     waiting = []
@@ -123,6 +130,11 @@ def _chain(cluster: Cluster, record: Record, view: View, candidate: MemberState)
         if account in candidate.barred and unbarrable(record, view, member.name):
             steps.append(Send(to.name, Unbar(account)))  # from when it was primary before
             waiting.append(f"it lets {account} connect")
+    if not steps and primary.term != record.term:
+        # a row that is acknowledged by those that stayed; and its agent has this term on disk before writes stop
+        prove = Prove(record.serial, electorate(cluster, record))
+        steps.append(Send(record.primary, prove))
+        waiting.append(f"{record.primary} commits without those that are chained")
     if not steps:
         left = candidate.received_set().subtract(candidate.applied_set()).count()
         if candidate.term == record.term and left <= NEARLY_ZERO:
