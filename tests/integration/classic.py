@@ -22,11 +22,12 @@ from holdfast.sandbox.daemons import Daemon, Spawner, tail
 from holdfast.sandbox.files import write_secret
 from holdfast.sandbox.journal import Report
 from holdfast.sandbox.locator import Target
-from holdfast.sandbox.spec import HOST, free_base_port
+from holdfast.sandbox.spec import HOST
 from holdfast.sandbox.workload import TABLE, Workload
 from holdfast.server import optionfile
 from holdfast.server.base import Account
 from holdfast.server.process import ServerProcess
+from tests.integration.ports import free_base_port
 from tests.integration.servers import (
     ADMIN,
     CLIENT,

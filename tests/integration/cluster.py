@@ -12,9 +12,10 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError, Refused
 from holdfast.sandbox.cluster import Sandbox, Status, remove_quietly
 from holdfast.sandbox.journal import Report
-from holdfast.sandbox.spec import CLUSTER, checked, free_base_port
+from holdfast.sandbox.spec import CLUSTER, checked
 from holdfast.sandbox.verification import Verification, settle, verify
 from holdfast.sandbox.workload import Workload
+from tests.integration.ports import free_base_port
 
 REPAIR_SECONDS = 15.0
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,11 +12,48 @@ from holdfast.core.gtid import Flavor
 from holdfast.sandbox.cluster import Sandbox
 from tests.integration.cluster import Clusters
 
+SHARED = pytest.StashKey[Clusters]()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+    """Tests that share servers are one after the other, and in one process where there are several (pytest -n).
+
+    First come those of the clusters that all files share, server by server; then file by file.
+    """
+    for item in filter(_is_here, items):
+        where = "clusters" if _shares(item) else item.path.stem
+        item.add_marker(pytest.mark.xdist_group(f"{where}-{_server(item)}"))
+    yield  # pytest puts those that share a fixture side by side, and xdist reads the marks
+    items.sort(key=lambda item: _server(item) if _shares(item) else "the rest")
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """A cluster that nobody needs any more is not in the way of others."""
+    made = item.config.stash.get(SHARED, None)
+    if made is not None and nextitem is not None and not _shares(nextitem):
+        made.remove()
+
+
+def _is_here(item: pytest.Item) -> bool:
+    return Path(__file__).parent in item.path.parents
+
+
+def _shares(item: pytest.Item) -> bool:
+    return "clusters" in getattr(item, "fixturenames", ())
+
+
+def _server(item: pytest.Item) -> str:
+    found: dict[str, object] = getattr(getattr(item, "callspec", None), "params", {})
+    names = {str(value) for value in found.values()} & set(Flavor)
+    return min(names, default="any")
+
 
 @pytest.fixture(scope="session")
-def clusters() -> Iterator[Clusters]:
+def clusters(pytestconfig: pytest.Config) -> Iterator[Clusters]:
     with tempfile.TemporaryDirectory(prefix="holdfast-test-") as folder:
         made = Clusters(Path(folder))
+        pytestconfig.stash[SHARED] = made
         yield made
         made.remove()
 

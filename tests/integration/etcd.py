@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.sandbox import trees
 from holdfast.store.gateway import Etcd, Gateway
+from tests.integration.ports import keep_ports
 
 READY_SECONDS = 20.0
 
@@ -115,21 +114,13 @@ def make(
     :param ca: what clients check them with; None for plain HTTP
     """
     folder.mkdir(parents=True, exist_ok=True)
-    ports = free_ports(2 * count)
+    ports = keep_ports(2 * count)
     scheme = "https" if ca else "http"
     nodes = [
         Node(f"n{i}", folder, ports[2 * i], ports[2 * i + 1], scheme, tuple(options))
         for i in range(count)
     ]
     return EtcdCluster(nodes, Etcd(tuple(node.url for node in nodes), ca=ca))
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        listeners = [
-            stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)
-        ]
-        return [listener.getsockname()[1] for listener in listeners]
 
 
 STOP, CONTINUE = signal.SIGSTOP, signal.SIGCONT

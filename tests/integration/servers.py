@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import shutil
 import signal
 import socket
@@ -13,7 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +26,13 @@ from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer
 from holdfast.server.procedures import SqlServer
+from tests.integration.ports import free_ports
 
 ADMIN = Account("holdfast", "adm'in %s")
 """With characters that must survive quoting."""
 CLIENT = Account("app", "app")
 MEMBERS = 4
 BOOT_SECONDS = 20.0
-PORTS = range(27100, 27200)
 
 
 class BareServer:
@@ -275,26 +273,6 @@ def statements() -> list[str]:
         made.append(f"CREATE USER {name} IDENTIFIED BY '{password}'")
         made.append(f"GRANT {rights} TO {name}{' WITH GRANT OPTION' * (rights == everything)}")
     return made
-
-
-@contextmanager
-def free_ports(count: int) -> Iterator[list[int]]:
-    """Ports that nobody listens on, kept from other test runs meanwhile."""
-    folder = Path(tempfile.gettempdir()) / "holdfast-ports"
-    folder.mkdir(exist_ok=True)
-    found: list[int] = []
-    with ExitStack() as locks:
-        start = 4 * os.getpid() % len(PORTS)
-        for port in (*PORTS[start:], *PORTS[:start]):
-            if len(found) == count:
-                break
-            lock = locks.enter_context((folder / str(port)).open("w"))
-            with suppress(OSError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                with socket.create_server(("127.0.0.1", port)):
-                    found.append(port)
-        assert len(found) == count, f"fewer than {count} ports of {PORTS} are free"
-        yield found
 
 
 def wait_until(reached: Callable[[], bool], seconds: float, what: str) -> None:

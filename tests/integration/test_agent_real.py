@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import socket
 import statistics
 import subprocess
 import sys
@@ -12,9 +11,8 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import asdict, replace
-from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +39,7 @@ from holdfast.server import optionfile
 from holdfast.server.process import ServerProcess
 from holdfast.wire import CommandReply, CommandRequest, StateReply
 from tests.integration import servers
-
-PORTS = cycle(range(27250, 27300))
+from tests.integration.ports import free_ports
 
 
 class Member:
@@ -57,7 +54,8 @@ class Member:
         self.number, self.flavor, self.folder = number, flavor, folder
         self.datadir = folder / "data"
         template.copy_template(image, self.datadir)
-        self.port, self.agent_port = _free_port(), _free_port()
+        self._ports = ExitStack()
+        self.port, self.agent_port = self._ports.enter_context(free_ports(2))
         own = dict(word.removeprefix("--").split("=", 1) for word in tree.arguments)
         self.option_file = folder / "my.cnf"
         self.option_file.write_text(
@@ -133,6 +131,7 @@ class Member:
         left = ServerProcess(*own).find()
         if left is not None:
             left.kill_and_wait(10)
+        self._ports.close()
 
     def seen(self, since: int | None = None, wait: float = 0) -> StateReply:
         query = {"wait": wait} if since is None else {"since": since, "wait": wait}
@@ -418,14 +417,3 @@ def _lost_write(member: Member, number: int) -> None:
 def _uuid(member: Member) -> str:
     path = member.datadir / "auto.cnf"
     return path.read_text() if path.exists() else ""
-
-
-def _free_port() -> int:
-    for _ in range(50):
-        port = next(PORTS)
-        try:
-            socket.create_server(("127.0.0.1", port)).close()
-            return port
-        except OSError:
-            continue
-    raise AssertionError("no free port is left")

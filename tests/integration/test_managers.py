@@ -17,6 +17,7 @@ import yaml
 
 from holdfast.store.session import LEASE_SECONDS
 from tests.integration import etcd as real
+from tests.integration.ports import keep_ports
 
 SECONDS = 15.0
 
@@ -105,7 +106,7 @@ def managers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managers]:
     with httpx.Client(timeout=1.0, trust_env=False) as http:
         try:
             etcd.start()
-            for name, port in zip("abc", real.free_ports(3), strict=True):
+            for name, port in zip("abc", keep_ports(3), strict=True):
                 config = folder / f"{name}.yaml"
                 config.write_text(yaml.safe_dump(settings(name, port, etcd)))
                 made.all.append(Manager(name, port, config, folder / f"{name}.log", http))

@@ -19,8 +19,8 @@ from holdfast.errors import BadInput, Refused
 from holdfast.sandbox.accounts import SCHEMA
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.crash import Load, crash_primary
-from holdfast.sandbox.spec import free_base_port
 from tests.integration.cluster import Clusters, explain, member_of, replicas, writing
+from tests.integration.ports import free_base_port
 
 MEMBER_KEYS = {
     "name", "host", "port", "role", "state", "received", "applied", "lag_seconds", "incarnation",

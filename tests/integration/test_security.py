@@ -19,11 +19,12 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, HoldfastError, Unreachable
 from holdfast.sandbox import cluster as sandboxes
 from holdfast.sandbox.cluster import Sandbox, remove_quietly
-from holdfast.sandbox.spec import CLUSTER, MOST_MEMBERS, free_base_port
+from holdfast.sandbox.spec import CLUSTER, MOST_MEMBERS
 from holdfast.server import encryption
 from holdfast.server.authentication import authentication_string
 from holdfast.tls import Files, contexts
 from tests.integration.cluster import admin, wait_failed_over, writing
+from tests.integration.ports import free_base_port
 
 HOST = "127.0.0.1"
 

@@ -65,7 +65,7 @@ class Agent:
         return self.running[-1]
 
     def answers(self) -> None:
-        end = time.monotonic() + 15
+        end = time.monotonic() + 40
         while True:
             try:
                 httpx.get(f"{self.url}/v1/health")
@@ -101,7 +101,7 @@ def agent(tmp_path: Path) -> Iterator[Agent]:
 
 
 def failure(process: subprocess.Popen[str]) -> str:
-    said = process.communicate(timeout=20)[1]
+    said = process.communicate(timeout=40)[1]
     assert process.returncode == 1
     assert said.count("\n") == 1, said
     return said

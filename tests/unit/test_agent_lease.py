@@ -19,6 +19,8 @@ from holdfast.errors import Fatal
 from holdfast.wire import Grant, StateReply, VouchReply, VouchRequest, WatchRequest
 from tests.unit.agent_world import World
 
+pytestmark = pytest.mark.alone
+
 LEASE = 0.4
 HERE = "10.0.0.1:3306"
 FOLLOW = Follow("m1", "10.0.0.1", 3306, semi_sync=True)
