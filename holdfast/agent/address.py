@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 
 from holdfast.agent.board import Board
@@ -25,8 +26,10 @@ from holdfast.core.view import MemberState, ServerStatus
 from holdfast.server.process import Running
 
 _FOUND = "the virtual address {ip} was on although this server is no primary: taken off"
+CLOSE_SECONDS = 0.05
+"""It takes a millisecond, as a rule."""
 AGAIN_SECONDS = 1.0
-"""After which a holder that has ended is started again."""
+"""At least so much is between two starts of a holder that has ended."""
 
 logger = logging.getLogger(__name__)
 
@@ -44,8 +47,11 @@ def belongs(state: MemberState, running: Running | None) -> bool | None:
 
 
 class Address:
-    """A guard of the lease keeper's. Nothing in here blocks but `join` and `gone`.
+    """A guard of the lease keeper's.
 
+    Nothing in here blocks but `join`, `gone` and, for a moment, `changed`.
+
+    :ivar shown: the address is on
     :param alarm: told what is wrong with it, or ""
     """
 
@@ -62,7 +68,7 @@ class Address:
         self._sent: tuple[str, Running | None] = ("", None)
         self._channel: socket.socket | None = None
         self._off = threading.Event()
-        self._shown = False
+        self.shown = False
         self._said: dict[str, str] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="address", daemon=True)
@@ -100,9 +106,17 @@ class Address:
         """A server is not opened any later for it."""
 
     def changed(self) -> None:
-        """The board did."""
+        """The board did.
+
+        A server that was closed for another one to be opened is told to be so once the address is off. This waits in
+        the thread that has looked at the server, and in no other: of one that has ended it is told at once.
+        """
         with self._lock:
+            held = self._sent[0].startswith("hold")
             self._order()
+            dropped = held and self._sent[0] == "drop"
+        if dropped and self._board.state.up:
+            self.gone(CLOSE_SECONDS)
 
     def gone(self, seconds: float) -> bool:
         """Wait, for so long at most, until it is off; whether it is."""
@@ -119,8 +133,7 @@ class Address:
         before, named = self._sent
         if order == before and running is named:
             return
-        if wanted:
-            self._off.clear()
+        self._off.clear()
         try:
             data = order.encode()
             if running is not None and running is not named:
@@ -133,6 +146,7 @@ class Address:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
+            begun = time.monotonic()
             try:
                 self._attend()
             except OSError as error:
@@ -142,7 +156,7 @@ class Address:
                     self._tell(
                         "process", "the process that holds it has ended: it is started again"
                     )
-            self._stopped.wait(AGAIN_SECONDS)
+            self._stopped.wait(max(0.0, begun + AGAIN_SECONDS - time.monotonic()))
 
     def _attend(self) -> None:
         """Start a holder and listen to it until it ends.
@@ -169,6 +183,7 @@ class Address:
         with self._lock:
             self._hang_up()
         own.close()
+        self.shown = False
         if self._stopped.is_set():
             process.returncode = 0  # it outlives this agent, and Popen need not care
             return
@@ -190,15 +205,15 @@ class Address:
         ip, interface = self._config.ip, self._config.interface
         match word:
             case "on":
-                self._shown = True
+                self.shown = True
                 self._clerk.say(logger, f"the virtual address {ip} is on, at {interface}")
                 self._clerk.do(self._check_listening)
             case "off":
                 if rest:
                     self._clerk.say(logger, _FOUND.format(ip=ip), logging.WARNING)
-                elif self._shown:
+                elif self.shown:
                     self._clerk.say(logger, f"the virtual address {ip} is off")
-                self._shown = False
+                self.shown = False
                 if self._sent[0] == "drop":
                     self._off.set()
                 self._tell("listening", "")
@@ -239,6 +254,3 @@ def _received(channel: socket.socket) -> str:
         return channel.recv(MESSAGE_BYTES).decode()
     except OSError:
         return ""
-
-
-__all__ = ["Address", "belongs"]

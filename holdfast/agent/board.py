@@ -20,7 +20,7 @@ class Board:
 
     The version starts at the time of day, so a number that a former agent gave out is not met again.
 
-    :ivar on_change: called, in the thread that made the change, after each new version; :ivar heeding: so are these
+    :ivar on_change: called, in the thread that made the change, after each new version; :ivar heeding: before it
     :ivar as_of_now: fills in what changes with time alone, whenever the state is given out
     """
 
@@ -77,7 +77,7 @@ class Board:
             changed = _worth_telling(after) != _worth_telling(before)
             self._seen = (after, version + changed)
         if changed:
-            for tell in (self.on_change, *self.heeding):
+            for tell in (*self.heeding, self.on_change):
                 tell()
         return True
 

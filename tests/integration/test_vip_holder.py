@@ -353,17 +353,21 @@ def test_a_holder_that_was_killed_is_started_again(
     address.arm(running, boottime.now() + 60)
     with a.inside():
         address.start()
-    until(lambda: a.has(FOUR))
+    until(lambda: address.shown)
     _kill_holder(a)
     until(lambda: any("has ended" in each for each in alarms))
     until(lambda: not alarms[-1].count("has ended"))
-    until(lambda: a.has(FOUR))
+    until(lambda: address.shown)
+    assert a.has(FOUR)
 
+    told = []
+    board.on_change = lambda: told.append(a.has(FOUR))
     board.change(writable=False)
-    assert address.gone(10), "frozen for a switchover"
-    assert not a.has(FOUR)
+    assert told == [False], "whoever freezes it for a switchover is told so when it is off"
+    assert address.gone(10)
     board.change(writable=True)
-    until(lambda: a.has(FOUR))
+    until(lambda: address.shown)
+    assert a.has(FOUR)
     assert not address.gone(0)
     address.lift()
     assert address.gone(10)
