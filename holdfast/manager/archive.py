@@ -25,8 +25,11 @@ class Archive:
         """
         return [(each, _read(each)) for each in self._store.entries(self._cluster, most)]
 
-    def get(self, number: int) -> Entry | None:
-        """:raises Refused: it cannot be read; or by consequence"""
+    def get(self, number: int) -> tuple[Entry, int] | None:
+        """An entry, and its version.
+
+        :raises Refused: it cannot be read; or by consequence
+        """
         stored = self._store.entry(self._cluster, number)
         if stored is None:
             return None
@@ -36,7 +39,7 @@ class Archive:
                 f"entry {number} of the history of {self._cluster} {found}; a manager and a command line of the "
                 "version that wrote it can show it"
             )
-        return found
+        return found, stored.version
 
     def put(self, entry: Entry, version: int) -> tuple[int, int]:
         """Write it; its number and version from now on.

@@ -119,21 +119,24 @@ class History:
 
         :raises HoldfastError: by consequence
         """
-        known = {page.entry.number: page.entry for page in self._pages}
         return [
             {"number": stored.number, "unreadable": found}
             if isinstance(found, str)
-            else head(known.get(stored.number, found))
+            else head(self._latest(found, stored.version))
             for stored, found in await self._ask(self._archive.newest, most)
         ]
 
     async def entry(self, number: int) -> Entry | None:
         """:raises HoldfastError: by consequence"""
+        found = await self._ask(self._archive.get, number)
+        return self._latest(*found) if found else None
+
+    def _latest(self, stored: Entry, version: int) -> Entry:
+        """With what this manager has not written yet; another may have gone on with it, which counts then."""
         for page in self._pages:
-            if number and page.entry.number == number:
+            if page.entry.number == stored.number and page.version == version:
                 return page.entry
-        found: Entry | None = await self._ask(self._archive.get, number)
-        return found
+        return stored
 
     def _safely(self, do: Callable[P, None], *args: P.args, **kwargs: P.kwargs) -> None:
         try:

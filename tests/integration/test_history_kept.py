@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ import pytest
 
 from holdfast.core.history import Entry, Outcome, Sort, What, from_json
 from holdfast.errors import HoldfastError, Refused
+from holdfast.manager.archive import Archive
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.spec import CLUSTER
+from holdfast.store.sqlite import SqliteStore
 from tests.integration.cluster import explain, replicas, wait_failed_over, writing
 
 SECONDS = 30.0
@@ -54,6 +57,16 @@ def wait_for(sandbox: Sandbox, number: int) -> None:
         time.sleep(0.02)
 
 
+def wait_stored(sandbox: Sandbox, wanted: Entry) -> None:
+    """What the manager shows is in the store too."""
+    end = time.monotonic() + SECONDS
+    with closing(SqliteStore(sandbox.spec.store)) as store:
+        archive = Archive(store, CLUSTER)
+        while (stored := archive.get(wanted.number)) is None or stored[0] != wanted:
+            assert time.monotonic() < end, explain(sandbox)
+            time.sleep(0.05)
+
+
 def call(sandbox: Sandbox, *arguments: str) -> subprocess.CompletedProcess[str]:
     where = ["--manager", sandbox.spec.manager_url, "--token-file", str(sandbox.spec.token_file)]
     return subprocess.run(
@@ -75,7 +88,7 @@ def test_a_failover_is_read_back_after_the_manager_was_killed(cluster: Sandbox, 
     cluster.wait_whole(30)
     wait_for(cluster, number)
     found = entry(cluster, number, lambda e: not e.live)
-    time.sleep(1.5)  # written within a second of the last that was added
+    wait_stored(cluster, found)
     cluster.kill_manager()
     cluster.start_manager()
     cluster.wait_whole(30)

@@ -619,6 +619,28 @@ def test_a_store_that_is_down_delays_the_history_and_nothing_else(
     asyncio.run(scenario())
 
 
+def test_a_manager_that_leads_no_more_shows_what_the_next_one_has_written(
+    tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    async def scenario() -> None:
+        world = new_world()
+        with closing(SqliteStore(tmp_path / "s.db")) as store:
+            led = manager(world, store, pool)
+            async with leading(led):
+                world.hosts["m1"].crash()
+                await until(led.leader, lambda s: s.primary != "m1" and s.writable)
+                await led.entries(bool)
+            archive = Archive(store, "c")
+            stored = archive.get(1)
+            assert stored
+            archive.put(replace(stored[0], why="of another manager"), stored[1])
+            entry = await led.history.entry(1)
+            assert entry
+            assert entry.why == "of another manager"
+
+    asyncio.run(scenario())
+
+
 def test_what_breaks_in_the_history_breaks_nothing_else(
     tmp_path: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
 ) -> None:
