@@ -81,11 +81,7 @@ def _paragraphs(entry: Entry) -> Iterator[str]:
 
 
 def _cause(entry: Entry) -> str:
-    who = (
-        f"{entry.ordered[0].upper()}{entry.ordered[1:]}."
-        if entry.ordered
-        else "It began by itself."
-    )
+    who = f"Ordered: {entry.ordered}." if entry.ordered else "It began by itself."
     led = ""
     if len(entry.managers) == 1:
         led = f" It was led by the manager {entry.managers[0]}."

@@ -132,6 +132,9 @@ def test_all_kinds_of_changes_are_saved_undone_and_forgotten(patient: Patient) -
     assert "UPDATE app.uq (id=4, k=4) -> (id=4, k=5)" in text
     assert "DELETE app.p (id=1)" in text
     assert text.count("TRANSACTION") == 9
+    told = patient.board.state.tail
+    assert Path(told.saved).read_text() == text
+    assert told.transactions == 9
     assert_identical(patient)
 
 
