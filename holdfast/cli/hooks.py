@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from pathlib import Path
@@ -84,7 +85,8 @@ def _primary(manager: str | None, token_file: Path | None, cluster: str) -> str:
     """MHA's scripts may act on the primary even when they are only asked for their status: it must not be guessed."""
     try:
         client, name = connect(manager, token_file, cluster)
-        answer = client.status(name)["primary"]
+        with contextlib.closing(client):
+            answer = client.status(name)["primary"]
     except HoldfastError as error:
         raise BadInput("--primary", f"is needed, as no manager tells it: {error}") from None
     if not answer:

@@ -32,25 +32,30 @@ def hooks_step(record: Record, view: View, phase: Phase = Phase.STOP) -> Decisio
     if record.owed is None:
         why = f"{what} is to be called: whatever becomes of this, the start hook will follow"
         return Decision(why, (Save(replace(record, owed=owed(record, view)), why),))
-    called = _called(record, view, phase)
-    if called is None:
+    last = _called(record, view, phase)
+    if last is None:
         return Decision(f"{what} is called", (Call(phase),))
-    match called.outcome:
+    match last.outcome:
         case Outcome.GOOD:
             return None
         case Outcome.RUNNING:
-            before = f", which failed before ({called.text})" if called.text else ""
+            before = f", which failed before ({last.text})" if last.text else ""
             return Decision(f"waiting for {what}{before}")
         case Outcome.BAD:
-            return Decision(f"held up: {what} failed: {called.text}", (Call(phase),))
+            return Decision(f"held up: {what} failed: {last.text}", (Call(phase),))
 
 
 def failed(record: Record, view: View, phase: Phase = Phase.STOP) -> str:
     """Why the hook stands in the way, or \"\"; also while it is being called again."""
     if not view.hooked or (record.transition and record.transition.skip_stop):
         return ""
-    called = _called(record, view, phase)
-    return called.text if called and called.outcome is not Outcome.GOOD else ""
+    last = _called(record, view, phase)
+    return last.text if last and last.outcome is not Outcome.GOOD else ""
+
+
+def called(record: Record, view: View, phase: Phase = Phase.STOP) -> bool:
+    """Whether it was, by this manager. A script may set the server read-only, as MHA's samples do."""
+    return view.hooked and _called(record, view, phase) is not None
 
 
 def owed(record: Record, view: View, kind: Kind | None = None) -> Owed | None:
@@ -74,18 +79,18 @@ def start_step(record: Record, view: View, decision: Decision) -> Decision:
     if not view.hooked:
         why = "there are no hooks any more that would be told who takes writes"
         return Decision(why, (Save(replace(record, owed=None), why),))
-    called = _called(record, view, Phase.START)
-    if called is None:
+    last = _called(record, view, Phase.START)
+    if last is None:
         return replace(decision, steps=(*decision.steps, Call(Phase.START)))
-    match called.outcome:
-        case Outcome.RUNNING if not called.text:
+    match last.outcome:
+        case Outcome.RUNNING if not last.text:
             return decision
         case Outcome.GOOD:
-            warned = f" ({called.text})" if called.text else ""
+            warned = f" ({last.text})" if last.text else ""
             why = f"the start hook was told that {record.primary} takes writes{warned}"
             return Decision(why, (Save(replace(record, owed=None), why),))
         case Outcome.BAD | Outcome.RUNNING:
-            why = f"{decision.reason}; the start hook for {record.primary} failed: {called.text}"
+            why = f"{decision.reason}; the start hook for {record.primary} failed: {last.text}"
             steps = (*decision.steps, Call(Phase.START))
             return replace(decision, reason=why, steps=steps, well=False)
 

@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from holdfast.core import hooking
+from holdfast.core.backlog import backlog
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Drain, Follow, Freeze, Prove, Unbar
 from holdfast.core.decision import Decision, Save, Send
@@ -38,7 +39,7 @@ from holdfast.core.record import Kind, Record, Step, Stray, Transition
 from holdfast.core.view import MemberState, Receiver, View
 
 NEARLY_ZERO = 200
-"""Transactions that the candidate may have left to apply when writes stop: some milliseconds."""
+"""Small transactions that the candidate may have left to apply when writes stop: some milliseconds."""
 
 FREEZE_SECONDS = 1.0
 """How long what is under way on the primary may hold up the freeze, before it is given up."""
@@ -78,7 +79,8 @@ def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> 
     to = transition.wish
     if view.date >= transition.until:
         return _undo(record, "its time is over")
-    closed_by_us = diagnosis.primary is Primary.CLOSED and transition.step is Step.FREEZE
+    closing = transition.step is Step.FREEZE or hooking.called(record, view)
+    closed_by_us = diagnosis.primary is Primary.CLOSED and closing
     primary = view.state(record.primary)
     if primary is None or not (diagnosis.primary is Primary.WELL or closed_by_us):
         return _undo(record, diagnosis.reason)
@@ -136,8 +138,7 @@ def _chain(
         steps.append(Send(record.primary, prove))
         waiting.append(f"{record.primary} commits without those that are chained")
     if not steps:
-        left = candidate.received_set().subtract(candidate.applied_set()).count()
-        if candidate.term == record.term and left <= NEARLY_ZERO:
+        if candidate.term == record.term and backlog(candidate).transactions <= NEARLY_ZERO:
             if failed := hooking.failed(record, view):
                 return _undo(record, f"the stop hook failed: {failed}")
             if calls := hooking.hooks_step(record, view):

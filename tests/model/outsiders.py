@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from holdfast.core.calls import Called, Outcome, Phase
@@ -15,12 +15,14 @@ class Outsiders:
     :ivar failing: how often the next calls of a phase fail
     :ivar calls: phase, and the primary then, of each that has ended well
     :ivar slow: for how many looks a call goes on
+    :ivar closing: what the stop hook does to the server of the primary
     """
 
     address: str
     failing: dict[Phase, int] = field(default_factory=dict)
     calls: list[tuple[Phase, str]] = field(default_factory=list)
     slow: int = 2
+    closing: Callable[[str], None] | None = None
     called: dict[Phase, Called] = field(default_factory=dict)
     running: dict[Phase, tuple[int, str]] = field(default_factory=dict)
 
@@ -53,6 +55,8 @@ class Outsiders:
 
     def _end(self, phase: Phase, primary: str) -> None:
         called = self.called[phase]
+        if phase is Phase.STOP and self.closing:
+            self.closing(primary)
         if self.failing.get(phase, 0):
             self.failing[phase] -= 1
             self.called[phase] = replace(called, outcome=Outcome.BAD, text="exit 1")

@@ -204,3 +204,18 @@ def test_a_primary_whose_start_hook_fails_takes_writes_and_is_made_whole_all_the
     assert run.world.hosts[run.record.primary].answers(run.world.now)
     assert "the start hook" in run.reason
     assert not run.well
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_stop_hook_may_set_the_primary_read_only_as_mhas_sample_does(
+    flavor: Flavor, fails: bool
+) -> None:
+    run = begun(flavor, switched)
+    assert run.outsiders
+    run.outsiders.failing[Phase.STOP] = int(fails)
+    run.outsiders.closing = lambda name: setattr(run.world.hosts[name], "writable", False)
+    told(run)
+    assert run.record
+    assert (run.record.primary == "m1") is fails
+    assert run.switchovers == (not fails)
