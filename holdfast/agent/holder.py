@@ -114,6 +114,7 @@ class Holder:
         match word:
             case "":
                 self._claim.abandoned(boottime.now())
+                self._announce_at = 0.0
             case "hold" if self._server >= 0:
                 self._claim.held(float(rest))
             case _:
@@ -160,11 +161,14 @@ class Holder:
 
     def _announce(self, now: float) -> None:
         self._announced += 1
-        if self._announced < len(ANNOUNCE_AFTER):
+        if not self._claim.attended:
+            self._announce_at = now + UNATTENDED_EVERY
+        elif self._announced < len(ANNOUNCE_AFTER):
             self._announce_at = self._put_at + ANNOUNCE_AFTER[self._announced]
         else:
-            self._announce_at = now + (ANNOUNCE_EVERY if self._claim.attended else UNATTENDED_EVERY)
-        self._vip.announce()
+            self._announce_at = now + ANNOUNCE_EVERY
+        # who has no lease to go by must not draw clients away from one who has
+        self._vip.announce(tell=self._claim.attended)
 
     def _put_off(self, found: bool) -> None:
         self._on = False

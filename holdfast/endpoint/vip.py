@@ -59,11 +59,16 @@ class Vip:
     def present(self) -> bool:
         return bool(netlink.where(self.address))
 
-    def announce(self) -> None:
-        """:raises Refused: it cannot be sent: clients may look for it where it was"""
+    def announce(self, tell: bool = True) -> None:
+        """Tell everybody that it is here, and ask who else has it.
+
+        :param tell: without it nobody is told: it is asked only
+        :raises Refused: it cannot be sent: clients may look for it where it was
+        """
         try:
             talk = self._talking()
-            talk.announce()
+            if tell:
+                talk.announce()
             talk.probe()
         except OSError as error:
             self.hush()

@@ -25,6 +25,7 @@ from holdfast.agent.clerk import Clerk
 from holdfast.config.vip import VipConfig
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, ServerStatus
+from holdfast.endpoint.arp import Arp
 from holdfast.endpoint.netlink import where
 from holdfast.server.process import Running
 
@@ -224,14 +225,21 @@ def test_it_goes_with_the_server(hosts: tuple[Host, Host], stack: ExitStack, add
 def test_an_agent_that_comes_back_finds_it_where_it_was(
     hosts: tuple[Host, Host], stack: ExitStack
 ) -> None:
-    a, _ = hosts
+    a, b = hosts
+    with b.inside():
+        arp = Arp(ip_interface(FOUR).ip, "eth0")
+    stack.callback(arp.close)
     first = Holding(a, FOUR, stack)
     first.hold()
     first.said("on")
+    until(lambda: arp.rival() == a.hardware)
     first.agent.close()
-    end = time.monotonic() + 2.5
+    time.sleep(0.3)
+    arp.rival()
+    end = time.monotonic() + 2.2
     while time.monotonic() < end:
         assert a.has(FOUR), "its server is well"
+    assert not arp.rival(), "what it cannot know to be right it does not announce"
     second = Holding(a, FOUR, stack)
     second.server, second_server = first.server, second.server
     second_server.kill()
