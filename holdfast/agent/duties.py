@@ -221,6 +221,8 @@ class Duties:
         source = Source(command.host, command.port, self._replication, command.heartbeat)
         self._board.change(proved=0, promised=0, frozen=0)
         self._primary_role.clear()
+        if command.events:
+            self._server.stop_events(deadline)  # before whoever waits for a lock may go on
         self._server.follow(source, command.semi_sync, deadline)
         self._keeper.stand_down()
         self._vouching.follows()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 
 from holdfast.agent.board import Board
@@ -11,10 +12,13 @@ from holdfast.agent.lease import Keeper
 from holdfast.core.commands import Promote, SetAcks
 from holdfast.core.view import MemberState, Receiver
 from holdfast.errors import DeadlinePassed
+from holdfast.log import say
 from holdfast.server.base import Deadline, Server
 
 ACKER_SECONDS = 1.0
 """How long a promotion waits for replicas, where commits do not wait for ever either."""
+
+logger = logging.getLogger(__name__)
 
 Done = Callable[[str], None]
 
@@ -50,7 +54,16 @@ class Promoting:
             done("applied")
         if command.drained and state.replication.source:
             self._take_over(state, term, command, deadline, done)
-            return
+        else:
+            self._take_place(state, term, command, deadline, done)
+        self._marker.clear_in_background()
+        if command.events:
+            self._server.start_events(deadline, lambda why: say(logger, why, logging.WARNING))
+            done("events on")
+
+    def _take_place(
+        self, state: MemberState, term: int, command: Promote, deadline: Deadline, done: Done
+    ) -> None:
         if state.writable and (state.semi_sync.source or command.acks == 0):
             self.set_acks(command, deadline, done)
         else:
@@ -66,7 +79,6 @@ class Promoting:
         elif not state.writable:
             self._begin_alone(term, command, deadline, done)
         self._open(command, deadline, done)
-        self._marker.clear_in_background()
 
     def set_acks(self, command: SetAcks | Promote, deadline: Deadline, done: Done) -> None:
         if not holds_back(asked(command)):
@@ -115,7 +127,6 @@ class Promoting:
             self.prove(term, command.serial, deadline, done, insist, following=True)
         self._server.leave(deadline)
         done("follows nobody")
-        self._marker.clear_in_background()
 
     def _prepare(
         self,

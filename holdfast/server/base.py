@@ -218,6 +218,15 @@ class Server(Protocol):
         :raises Refused: not within the deadline; the server goes on as before
         """
 
+    def start_events(self, deadline: Deadline, failed: Callable[[str], None]) -> None:
+        """The scheduler is on, and the events as they were on the former primary: see ``events.py``.
+
+        :param failed: told of each that cannot be altered
+        """
+
+    def stop_events(self, deadline: Deadline) -> None:
+        """The scheduler is off."""
+
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         """End these clients' connections; what is none, or not a client's, is left alone."""
 

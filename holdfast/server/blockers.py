@@ -40,8 +40,9 @@ MYSQL = """
             AND m.LOCK_TYPE = 'INTENTION_EXCLUSIVE') AS writes,
         EXISTS (SELECT 1 FROM performance_schema.metadata_locks AS m
             WHERE m.OWNER_THREAD_ID = t.THREAD_ID AND m.LOCK_STATUS = 'GRANTED' AND (
-                m.OBJECT_TYPE = 'TABLE' AND m.LOCK_DURATION = 'EXPLICIT'
-                OR m.OBJECT_TYPE = 'GLOBAL' AND m.LOCK_TYPE = 'SHARED')) AS locks
+                m.OBJECT_TYPE = 'GLOBAL' AND m.LOCK_TYPE = 'SHARED'
+                OR t.PROCESSLIST_COMMAND = 'Sleep' AND m.OBJECT_TYPE = 'TABLE' AND m.LOCK_TYPE IN
+                    ('SHARED_NO_READ_WRITE', 'SHARED_READ_ONLY', 'SHARED_NO_WRITE'))) AS locks
     FROM performance_schema.threads AS t
     LEFT JOIN information_schema.innodb_trx AS x ON x.trx_mysql_thread_id = t.PROCESSLIST_ID
     LEFT JOIN performance_schema.events_statements_current AS s

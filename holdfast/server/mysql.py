@@ -81,15 +81,18 @@ APPLIER_THREADS = """
         AND PROCESSLIST_ID IS NOT NULL
 """
 
-# what reads for long, or keeps tables open: the global read lock closes them all
+# what reads for long, or keeps tables open: the global read lock closes them all; who writes is waited for anyway
 HOLDING_TABLES = """
     SELECT 1 FROM performance_schema.threads AS t
     JOIN performance_schema.events_statements_current AS s USING (THREAD_ID)
-    WHERE t.PROCESSLIST_COMMAND IN ('Query', 'Execute')
+    WHERE t.PROCESSLIST_COMMAND IN ('Query', 'Execute') AND t.PROCESSLIST_ID <> CONNECTION_ID()
         AND s.END_EVENT_ID IS NULL AND s.TIMER_WAIT > 20000000000
+        AND NOT EXISTS (SELECT 1 FROM performance_schema.metadata_locks AS m
+            WHERE m.OWNER_THREAD_ID = t.THREAD_ID AND m.OBJECT_TYPE = 'GLOBAL')
     UNION ALL
-    SELECT 1 FROM performance_schema.metadata_locks
-    WHERE OBJECT_TYPE = 'TABLE' AND LOCK_DURATION = 'EXPLICIT'
+    SELECT 1 FROM performance_schema.table_handles AS h
+    JOIN performance_schema.threads AS t ON t.THREAD_ID = h.OWNER_THREAD_ID
+    WHERE t.PROCESSLIST_COMMAND = 'Sleep'
     LIMIT 1
 """
 

@@ -103,8 +103,8 @@ class Clients:
             ending.told.set()
 
     def _there(self, deadline: Deadline) -> list[Row]:
-        ours = set(self._ours())
         rows = self._side.look(self._catalog.sessions, deadline)
+        ours = set(self._ours())  # now, as this one may just have been opened
         return sorted(
             (row for row in rows if is_client(row) and row["id"] not in ours),
             key=lambda row: row["command"] == "Sleep",

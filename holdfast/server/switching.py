@@ -9,7 +9,8 @@ from typing import ClassVar
 from holdfast.core.blockers import Blocker
 from holdfast.core.gtid import GtidSet, parse
 from holdfast.core.settings import WaitPoint
-from holdfast.errors import Refused
+from holdfast.errors import OutcomeUnknown, Refused
+from holdfast.server import events
 from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.blockers import blockers
 from holdfast.server.freezing import Freezing
@@ -51,6 +52,12 @@ class SwitchingServer(SqlServer):
         self._blocking.close()
 
     def freeze(self, deadline: Deadline, done: Callable[[str], None]) -> None:
+        if not self._commands.look("SELECT @@global.read_only AS closed", deadline)[0]["closed"]:
+            try:
+                events.write_down(self._commands, deadline)
+            except OutcomeUnknown as error:
+                raise Refused(f"writes go on: {error}") from error
+            done("events written down")
         self._freezing.freeze(deadline, done)
 
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
@@ -78,9 +85,15 @@ class SwitchingServer(SqlServer):
                 raise Refused(f"it has not received {wanted.last()}, and its receiver is stopped")
 
     def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
+        # it waits for the lock, to note what it did
+        scheduled = self._freezing.held and events.running(self._commands, deadline)
+        if scheduled:
+            events.stop(self._commands, deadline)
         self._freezing.lift(deadline)
         was_primary = not self._following(deadline).host
         super().follow(source, semi_sync, deadline)
+        if scheduled:
+            events.start(self._commands, deadline)
         if was_primary:  # whoever was to end them may have been killed
             self._freezing.clients.end()
 
@@ -98,6 +111,13 @@ class SwitchingServer(SqlServer):
     def open(self, deadline: Deadline, following: bool = False) -> None:
         self._freezing.release(deadline)
         super().open(deadline, following)
+
+    def start_events(self, deadline: Deadline, failed: Callable[[str], None]) -> None:
+        events.enable(self._commands, deadline, failed)
+        events.start(self._commands, deadline)
+
+    def stop_events(self, deadline: Deadline) -> None:
+        events.stop(self._commands, deadline)
 
     def leave(self, deadline: Deadline) -> None:
         now = self._following(deadline)

@@ -76,7 +76,9 @@ class MemoryServer:
         self._called("drain", deadline)
         if upto:
             wanted = parse(self.flavor, upto)
-            deadline.wait_until("applied", lambda: parse(self.flavor, self.now.received).covers(wanted))
+            deadline.wait_until(
+                "applied", lambda: parse(self.flavor, self.now.received).covers(wanted)
+            )
         self.now = replace(self.now, applied=self.now.received)
 
     def hold_applier(self, deadline: Deadline) -> None:
@@ -156,6 +158,12 @@ class MemoryServer:
     def freeze(self, deadline: Deadline, done: Callable[[str], None]) -> None:
         self._called("freeze", deadline)
         self.now = replace(self.now, writable=False)
+
+    def start_events(self, deadline: Deadline, failed: Callable[[str], None]) -> None:
+        self._called("start_events", deadline)
+
+    def stop_events(self, deadline: Deadline) -> None:
+        self._called("stop_events", deadline)
 
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         self._called("end_sessions", deadline)
