@@ -253,7 +253,7 @@ my ($command, $ssh_user, $oh, $oi, $op, $nh, $ni, $np, $nu, $pw);
 GetOptions('command=s' => \\$command, 'ssh_user=s' => \\$ssh_user, 'orig_master_host=s' => \\$oh,
   'orig_master_ip=s' => \\$oi, 'orig_master_port=i' => \\$op, 'new_master_host=s' => \\$nh,
   'new_master_ip=s' => \\$ni, 'new_master_port=i' => \\$np, 'new_master_user=s' => \\$nu,
-  'new_master_password=s' => \\$pw) or exit 2;
+  'new_master_password=s' => \\$pw, 'orig_master_password=s' => \\my $opw) or exit 2;
 exit &main();
 sub main {
   if ($command eq "stop" || $command eq "stopssh") { print "Disabling the VIP on $oh\\n"; return 0; }
@@ -281,11 +281,11 @@ def test_a_script_that_wants_its_password_as_an_argument_gets_it_within_perl(
     tmp_path: Path,
 ) -> None:
     """As docs/hooks.md has it: the script is unchanged, and the list of processes does not show the password."""
-    listing = "cat /proc/[0-9]*/cmdline | tr '\\\\0' '\\\\n' | grep -e --new_master_"
+    listing = "cat /proc/[0-9]*/cmdline 2>&- | tr '\\\\000' '\\\\n' | grep -ae --new_master_"
     path = script(tmp_path, OPTIONS.replace("exit &main()", f"system({listing!r}); exit &main()"))
     words = (
         "-e",
-        'push @ARGV, "--new_master_password=$ENV{DB_PASSWORD}"; do shift; die $@',
+        'push @ARGV, map { "--${_}_master_password=$ENV{DB_PASSWORD}" } qw(orig new); do shift; die $@',
         str(path),
     )
     command = Hook("failover", ("/usr/bin/perl", *words), 20.0, {"DB_PASSWORD": "geheim77"})
