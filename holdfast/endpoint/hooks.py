@@ -65,7 +65,11 @@ class Execution:
         """:param event: what it can read from its standard input"""
         begun = time.monotonic()
         kept = _Kept()
-        code, trouble = self._run(arguments, event, begun + self._hook.seconds, kept)
+        try:
+            code, trouble = self._run(arguments, event, begun + self._hook.seconds, kept)
+        except OSError as error:
+            self.kill()
+            code, trouble = None, f"it could not be followed, and was killed: {error.strerror}"
         took = time.monotonic() - begun
         return Ran(
             self._hook.name, command, code, round(took, 3), self._masked(kept.text()), trouble

@@ -62,12 +62,14 @@ class _Call:
     """One that is under way.
 
     :ivar executions: those that were begun; the last one may run
+    :ivar complete: all have ended, and none of them badly
     """
 
     phase: Phase
     term: int
     executions: list[Execution]
     ended: bool = False
+    complete: bool = False
 
     def end(self) -> None:
         self.ended = True
@@ -141,18 +143,21 @@ class Hooks:
 
         def run() -> None:
             ran: list[Ran] = []
-            for hook in hooks:
-                execution = Execution(hook)
-                call.executions.append(execution)
-                if call.ended:
-                    break
-                arguments = contract.arguments(hook.name, asked, change, login)
-                ran.append(execution.run(asked, arguments, event))
-                if verdict(ran[-1])[0] is Outcome.BAD:
-                    break
-            # the loop may be gone: then nobody wants to know
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._ended, call, tuple(ran))
+            try:
+                for hook in hooks:
+                    execution = Execution(hook)
+                    call.executions.append(execution)
+                    if call.ended:
+                        break
+                    arguments = contract.arguments(hook.name, asked, change, login)
+                    ran.append(execution.run(asked, arguments, event))
+                    if verdict(ran[-1])[0] is Outcome.BAD:
+                        break
+                else:
+                    call.complete = True
+            finally:
+                if not loop.is_closed():  # else nobody wants to know
+                    loop.call_soon_threadsafe(self._ended, call, tuple(ran))
 
         # a thread of its own: those of the pool save the record
         threading.Thread(target=run, name=f"hook {call.phase}", daemon=True).start()
@@ -163,15 +168,15 @@ class Hooks:
         self._call = None
         phase, before = call.phase, self._called[call.phase]
         verdicts = [verdict(each) for each in ran]
-        bad = any(outcome is Outcome.BAD for outcome, _ in verdicts)
         text = "; ".join(text for _, text in verdicts if text)
         for each in ran:
             self._tell(each)
-        if bad:
+        if not call.complete:
+            text = text or "it could not be run: see the manager's log"
             pause = self._pauses[phase]
             self._due[phase] = time.monotonic() + pause
             self._pauses[phase] = min(pause * 2, LONGEST_PAUSE)
-        outcome = Outcome.BAD if bad else Outcome.GOOD
+        outcome = Outcome.GOOD if call.complete else Outcome.BAD
         kept = (*before.ran, *ran)[-KEPT_RUNS:]
         self._set(phase, Called(call.term, outcome, text, kept))
         self._look_again()
