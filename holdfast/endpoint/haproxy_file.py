@@ -29,7 +29,7 @@ KEEPALIVE_SECONDS = 5
 SESSION = "1d"
 """Longer than the servers' own ``wait_timeout`` of 8 hours: they end idle sessions, not HAProxy."""
 FOREVER = "24d"
-"""About the longest that HAProxy can count."""
+"""About the longest that HAProxy can count: for the two connections that keep the holds full."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +120,7 @@ defaults {cluster}
     timeout check {CHECK_MS}ms
     timeout queue {_ms(config.wait)}
     timeout client {SESSION}
-    timeout server {SESSION}
+    timeout server {FOREVER}
     default-server inter {CHECK_MS}ms rise {RISE} fall {FALL} init-addr libc,none
     # a server that refuses a connection is down, without waiting for a check; not with on-marked-down
     # shutdown-sessions, which would refuse all who are just connecting to it instead of letting them queue

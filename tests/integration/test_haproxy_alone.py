@@ -79,7 +79,10 @@ class FakeMember:
 
 
 class Rig:
-    """Three members and HAProxy before them."""
+    """Three members and HAProxy before them.
+
+    :ivar file: HAProxy's
+    """
 
     def __init__(self, folder: Path, ports: list[int]) -> None:
         names = ("m1", "m2", "m3")
@@ -97,8 +100,8 @@ class Rig:
             Target(each.name, "127.0.0.1", each.port, f"127.0.0.1:{each.checks.server_port}")
             for each in self.members.values()
         ]
-        self._file = folder / "haproxy.cfg"
-        self._file.write_text(render("c", targets, self.config))
+        self.file = folder / "haproxy.cfg"
+        self.file.write_text(render("c", targets, self.config))
         self._process: subprocess.Popen[bytes] | None = None
         self._log = folder / "log"
         self._directions = Directions(
@@ -111,7 +114,7 @@ class Rig:
         self.clients = ThreadPoolExecutor(32)
 
     def start(self) -> None:
-        argv = [*trees.companion("haproxy"), "-db", "-f", str(self._file)]
+        argv = [*trees.companion("haproxy"), "-db", "-f", str(self.file)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log)
         end = time.monotonic() + 10
@@ -242,6 +245,12 @@ def rig(made: Rig) -> Rig:
     made.showing("m1", "m2")
     made.until(lambda: made.up("write") == {"m1"} and made.up("read") == {"m2"}, "m1 up, m2 read")
     return made
+
+
+def test_its_file_gives_no_reason_to_warn(rig: Rig) -> None:
+    argv = [*trees.companion("haproxy"), "-c", "-dW", "-f", str(rig.file)]
+    done = subprocess.run(argv, capture_output=True, timeout=20)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_each_address_leads_where_it_should(rig: Rig) -> None:
