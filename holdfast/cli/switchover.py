@@ -91,12 +91,12 @@ def _opened(
     undone = reason = ""
     while True:
         try:
-            for event in client.events(cluster, since, 0):
+            answer = client.status(cluster)
+            for event in client.events(cluster, since, 0):  # after the status, which they explain
                 since, text = event["id"], event["text"]
                 if event["kind"] in ("decided", "failed"):
                     print(f"  {text}", file=sys.stderr, flush=True)
                     undone = text if "is undone" in text else undone
-            answer = client.status(cluster)
             reason = str(answer["reason"])
             if answer["primary"] == to and answer["writable"]:
                 return answer

@@ -25,6 +25,11 @@ class Flavor(StrEnum):
     MYSQL = "mysql"
 
 
+SEQUENCE_STEP = 1_000_000
+"""MariaDB: a new primary's numbers begin at the next multiple of this: further than clients can wait for commits at a
+time (``server/mariadb.py``)."""
+
+
 @dataclass(frozen=True, slots=True)
 class GtidSet:
     """An immutable set of GTIDs.

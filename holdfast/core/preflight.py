@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from holdfast.core.backlog import backlog
 from holdfast.core.blockers import Blocker
 from holdfast.core.cluster import Cluster
 from holdfast.core.diagnosis import Primary, diagnose
@@ -21,7 +22,7 @@ class SwitchOver:
     :ivar to: "" for the best one
     :ivar seconds: after which it is undone, if it has not passed its commit point
     :ivar old: seconds from which on transactions, statements and locks on the primary stand in the way
-    :ivar behind: bytes of the primary's binlog, or transactions of the applier's, that the candidate may have left
+    :ivar behind: how many small transactions the candidate may have left to apply
     :ivar wait: for what passes by itself: lag, long transactions, a change of voters; up to ``seconds``
     :ivar kill_after: seconds of such waiting after which the sessions that hold it up are ended; None: never
     """
@@ -92,7 +93,11 @@ def chosen(cluster: Cluster, record: Record, view: View, order: SwitchOver) -> s
         and (state := view.state(member.name))
         and not against(cluster, record, view, order, primary, member.name)
     ]
-    best = min(able, key=lambda s: (-cluster.setting(s.name).priority, _left(s)), default=None)
+    best = min(
+        able,
+        key=lambda s: (-cluster.setting(s.name).priority, backlog(s)),
+        default=None,
+    )
     return best.name if best else ""
 
 
@@ -138,13 +143,7 @@ def against(
         learns = cluster.setting(name).voter
         text = "it does not vote" if learns else f"members.{name}.voter is false: it never votes"
         found.append(Objection(f"{name}: {text}", passes=learns))
-    if (left := _left(state)) > order.behind:
-        found.append(
-            Objection(f"{name}: it is {left} transactions behind in applying", passes=True)
-        )
+    if (left := backlog(state)) > order.behind:
+        text = f"{name}: its applier is {left} transactions behind"
+        found.append(Objection(text, passes=True))
     return found
-
-
-def _left(state: MemberState) -> int:
-    """Transactions received and not applied."""
-    return state.received_set().subtract(state.applied_set()).count()

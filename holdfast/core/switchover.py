@@ -138,7 +138,7 @@ def _chain(
         steps.append(Send(record.primary, prove))
         waiting.append(f"{record.primary} commits without those that are chained")
     if not steps:
-        if candidate.term == record.term and backlog(candidate).transactions <= NEARLY_ZERO:
+        if candidate.term == record.term and backlog(candidate) <= NEARLY_ZERO:
             if failed := hooking.failed(record, view):
                 return _undo(record, f"the stop hook failed: {failed}")
             if calls := hooking.hooks_step(record, view):

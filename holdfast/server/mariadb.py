@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from holdfast.core.gtid import Flavor, GtidSet, parse
+from holdfast.core.gtid import SEQUENCE_STEP, Flavor, GtidSet, parse
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Receiver, Replication
 from holdfast.errors import Refused
@@ -13,9 +13,6 @@ from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following
 from holdfast.server.progress import lacks_binlogs, nobody_listens, place
 from holdfast.server.sql import Row
 from holdfast.server.switching import SwitchingServer
-
-SEQUENCE_STEP = 1_000_000
-"""A new primary's numbers begin at the next multiple of this: further than clients can wait for commits at a time."""
 
 # not SHOW MASTER STATUS: it hangs while commits wait for an acknowledgement
 LOOK = f"""

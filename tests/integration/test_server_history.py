@@ -11,9 +11,8 @@ import pytest
 
 from holdfast.binlog import tail
 from holdfast.binlog.gtid_event import Gtid
-from holdfast.core.gtid import Flavor, parse
+from holdfast.core.gtid import SEQUENCE_STEP, Flavor, parse
 from holdfast.server.base import Deadline
-from holdfast.server.mariadb import SEQUENCE_STEP
 from tests.integration.servers import BareServer, bare_servers, wait_until
 
 
