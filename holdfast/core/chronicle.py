@@ -107,7 +107,10 @@ def continued(record: Record, view: View, cause: str, manager: str) -> Entry:
     if not past:
         known = shown(view, record.primary)[1]
         entry = replace(entry, before=setup(record), positions=Positions(known))
-    text = f"{manager} goes on with it at the step {transition.step} in term {record.term}"
+    text = (
+        f"{manager} goes on with it at the step {transition.step} in term {record.term}: the manager before it was "
+        "lost, or leads no more"
+    )
     return taken_over(entry, view.date, manager, text)
 
 
@@ -178,17 +181,18 @@ def orphaned(entry: Entry, record: Record, at: float) -> Entry:
     )
 
 
-def saved(
-    entry: Entry, cluster: Cluster, before: Record, record: Record, why: str, view: View
-) -> Entry:
-    """The record was replaced while ``entry`` was under way, and no other entry is begun by it."""
+def saved(entry: Entry, before: Record, record: Record, why: str, view: View) -> Entry:
+    """The record was replaced while ``entry`` was under way, and no other entry is begun by it.
+
+    Where it names another primary, :func:`compared` tells more.
+    """
     at = view.date
     was, now = told(before), told(record)
     if was and now and was.step is not now.step and now.step is Step.FREEZE:
         entry = noted(entry, at, Sort.NOTE, WRITES_STOP)
     entry = noted(entry, at, Sort.RECORD, f"{why} (term {record.term})")
     if before.primary != record.primary:
-        entry = _named(entry, cluster, before, record, view)
+        entry = replace(entry, new=record.primary, named=at)
     if now is not None:
         return entry
     over = replace(entry, ended=at, after=setup(record), why=clipped(why))
@@ -210,16 +214,18 @@ def gave_way(entry: Entry, before: Record, record: Record, why: str, view: View)
     )
 
 
-def _named(entry: Entry, cluster: Cluster, before: Record, record: Record, view: View) -> Entry:
+def compared(entry: Entry, cluster: Cluster, before: Record, record: Record, view: View) -> Entry:
+    """Why this one was named, and what it had and the old one not. Takes a while where there are many GTIDs.
+
+    :param view: of when it was named
+    """
     new = view.state(record.primary)
+    if new is None:
+        return entry
     old, known = shown(view, before.primary)
     known = known or entry.positions.old
-    if new is None:
-        return replace(entry, new=record.primary, named=view.date)
     return replace(
         entry,
-        new=record.primary,
-        named=view.date,
         positions=Positions(
             clipped(known, LONGEST_GTIDS),
             clipped(new.applied, LONGEST_GTIDS),

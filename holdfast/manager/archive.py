@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+from holdfast.core.chronicle import same
 from holdfast.core.history import Entry, from_json, to_json
 from holdfast.errors import Conflict, Refused
 from holdfast.store.base import Store, StoredEntry
 
 TRIES = 5
+RECENT = 3
+"""Among so many is what another manager has written at the same time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Put:
+    """Where an entry is.
+
+    :ivar before: what another manager wrote of the same before it was lost; then nothing was written yet
+    """
+
+    number: int
+    version: int
+    before: Entry | None = None
 
 
 class Archive:
@@ -41,20 +56,24 @@ class Archive:
             )
         return found, stored.version
 
-    def put(self, entry: Entry, version: int) -> tuple[int, int]:
-        """Write it; its number and version from now on.
+    def put(self, entry: Entry, version: int, taken_over: bool = False) -> Put:
+        """Write it.
 
         :param version: 0 when it was never known to be stored: it gets the next number
+        :param taken_over: it was under way when this manager began to lead
         :raises Conflict: another manager writes it now
         :raises HoldfastError: by consequence; to be tried again
         """
         for _ in range(TRIES):
             if not version:
-                entry, version = self._placed(entry)
+                placed = self._placed(entry, taken_over)
+                if placed.before is not None:
+                    return placed
+                entry, version = replace(entry, number=placed.number), placed.version
             try:
-                return entry.number, self._store.write_entry(
-                    self._cluster, entry.number, to_json(entry), version
-                )
+                body = to_json(entry)
+                written = self._store.write_entry(self._cluster, entry.number, body, version)
+                return Put(entry.number, written)
             except Conflict:
                 stored = self._store.entry(self._cluster, entry.number)
                 if version == 0:
@@ -64,12 +83,24 @@ class Archive:
                 version = stored.version  # written by us, and the answer was lost
         raise Conflict(self._cluster, version, f"entry {entry.number} of the history")
 
-    def _placed(self, entry: Entry) -> tuple[Entry, int]:
-        """With its number; and its version, 0 unless it was written although nobody knew."""
-        newest = self._store.entries(self._cluster, 1)
-        if newest and _is_ours(newest[0], entry):
-            return replace(entry, number=newest[0].number), newest[0].version
-        return replace(entry, number=newest[0].number + 1 if newest else 1), 0
+    def _placed(self, entry: Entry, taken_over: bool) -> Put:
+        """Where to write what is new; with version 0, unless it was written although nobody knew.
+
+        A manager that leads no more may write at the same time: of one transition there is one entry all the same, as
+        only one of them gets the next number, and the other looks again.
+        """
+        newest = self._store.entries(self._cluster, RECENT)
+        for each in newest:
+            found = _read(each)
+            if isinstance(found, str):
+                continue
+            if _is_ours(each, entry):
+                return Put(each.number, each.version)
+            if taken_over and same(found, entry):
+                return Put(each.number, each.version, found)
+            if same(entry, found) and found.term > entry.term:
+                raise Conflict(self._cluster, 0, f"entry {each.number} of the history")
+        return Put(newest[0].number + 1 if newest else 1, 0)
 
 
 def _read(stored: StoredEntry) -> Entry | str:

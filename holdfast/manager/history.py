@@ -13,7 +13,7 @@ import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ParamSpec
 
 from holdfast.core import aftermath, chronicle
@@ -27,6 +27,7 @@ from holdfast.errors import Conflict, HoldfastError
 from holdfast.log import say
 from holdfast.manager.archive import Archive
 from holdfast.manager.events import Event, EventKind, EventLog
+from holdfast.manager.pages import Page, heard
 from holdfast.manager.telling import lasting
 
 QUIET_SECONDS = 0.25
@@ -43,23 +44,6 @@ FRESH_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
-
-
-@dataclass(slots=True, eq=False)
-class _Page:
-    """An entry that is written still.
-
-    :ivar version: in the store; 0 while it is not there
-    :ivar written: what is there
-    :ivar found: it was under way when this manager began to lead: somebody may have written of it before
-    :ivar reason: the last one of the manager's that is in it
-    """
-
-    entry: Entry
-    version: int = 0
-    written: Entry | None = None
-    found: bool = False
-    reason: str = ""
 
 
 class History:
@@ -81,7 +65,7 @@ class History:
         self._who = who
         self._decision = decision
         self._pool = pool
-        self._pages: list[_Page] = []
+        self._pages: list[Page] = []
         self._term = 0
         self._found: tuple[Record, float] | None = None
         self._ordered: Event | None = None
@@ -168,7 +152,7 @@ class History:
                 entry = aftermath.whole(entry, view.date, decision.reason)
             self._change(page, entry, LATER_SECONDS)
 
-    def _reasoned(self, page: _Page, entry: Entry, at: float) -> Entry:
+    def _reasoned(self, page: Page, entry: Entry, at: float) -> Entry:
         decision = self._decision()
         reason = lasting(decision.reason)
         if (
@@ -205,7 +189,9 @@ class History:
                 QUIET_SECONDS,
             )
         elif page:
-            entry = chronicle.saved(page.entry, cluster, before, record, why, view)
+            entry = chronicle.saved(page.entry, before, record, why, view)
+            if before.primary != record.primary:
+                page.naming = (cluster, before, record, view)
             self._change(page, entry, QUIET_SECONDS)
         elif ordered or before.paused != record.paused:
             text = ordered.text if ordered else why
@@ -225,7 +211,7 @@ class History:
         for page in self._pages:
             entry = page.entry
             if entry.live and (page is present or event.member == entry.old):
-                self._change(page, _with(entry, event), LATER_SECONDS)
+                self._change(page, heard(entry, event), LATER_SECONDS)
 
     def _take_over(self, cluster: Cluster, record: Record, view: View) -> None:
         """This manager has begun to lead, or does again: another may have gone on meanwhile."""
@@ -246,11 +232,11 @@ class History:
                 entry = chronicle.orphaned(page.entry, record, view.date)
             self._change(page, entry, QUIET_SECONDS)
         if found is not None:
-            self._pages.append(_Page(found, found=True))
+            self._pages.append(Page(found, taken_over=True))
         self._soon(QUIET_SECONDS)
 
     @property
-    def _present(self) -> _Page | None:
+    def _present(self) -> Page | None:
         """Which one concerns all that happens now: the last one, until every member is as it should be."""
         for page in reversed(self._pages):
             if page.entry.what is not What.ORDER:
@@ -259,10 +245,10 @@ class History:
         return None
 
     def _begin(self, entry: Entry, delay: float) -> None:
-        self._pages.append(_Page(entry))
+        self._pages.append(Page(entry))
         self._soon(delay)
 
-    def _change(self, page: _Page, entry: Entry, delay: float) -> None:
+    def _change(self, page: Page, entry: Entry, delay: float) -> None:
         if entry is not page.entry:
             page.entry = entry
             self._soon(delay)
@@ -312,6 +298,10 @@ class History:
 
     async def _write(self) -> None:
         """:raises HoldfastError: by consequence; what was written is known"""
+        for page in self._pages:
+            if page.naming is not None:
+                naming, page.naming = page.naming, None
+                page.entry = chronicle.compared(page.entry, *naming)
         if self._found is not None:
             await self._read(*self._found)
         for page in list(self._pages):
@@ -319,13 +309,17 @@ class History:
             if entry is page.written:
                 continue
             try:
-                number, version = await self._ask(self._archive.put, entry, page.version)
+                put = await self._ask(self._archive.put, entry, page.version, page.taken_over)
             except Conflict:
                 self._pages.remove(page)
                 continue
-            numbered = replace(page.entry, number=number)
+            page.version = put.version
+            if put.before is not None:
+                page.entry = chronicle.joined(put.before, page.entry)
+                continue
+            numbered = replace(page.entry, number=put.number)
             page.written = numbered if page.entry is entry else entry
-            page.entry, page.version = numbered, version
+            page.entry = numbered
         self._pages = [p for p in self._pages if p.entry.live or p.entry is not p.written]
 
     async def _read(self, record: Record, at: float) -> None:
@@ -341,47 +335,21 @@ class History:
             if isinstance(entry, str):
                 continue
             mine = next((p for p in self._pages if p.entry.number == each.number), None)
-            begun = next((p for p in self._pages if p.found), None)
+            begun = next((p for p in self._pages if p.taken_over and not p.version), None)
             if mine is not None:
                 if each.version > mine.version:  # another manager has gone on with it
                     mine.entry = mine.written = entry
                     mine.version = each.version
             elif begun is not None and chronicle.same(entry, begun.entry):
                 begun.entry = chronicle.joined(entry, begun.entry)
-                begun.version, begun.found = each.version, False
+                begun.version = each.version
             elif entry.under_way:
                 over = chronicle.orphaned(entry, record, at)
-                self._pages.append(_Page(over, each.version))
+                self._pages.append(Page(over, each.version))
             elif entry.live:
-                self._pages.append(_Page(entry, each.version, entry))
-        for page in self._pages:
-            if page.found:
-                page.found = False
-                text = "the manager that began it was lost before it could write of it"
-                page.entry = chronicle.noted(page.entry, page.entry.begun, Sort.NOTE, text)
+                self._pages.append(Page(entry, each.version, entry))
 
     async def _ask(self, do: Callable[P, Any], *args: P.args, **kwargs: P.kwargs) -> Any:
         return await asyncio.get_running_loop().run_in_executor(
             self._pool, lambda: do(*args, **kwargs)
         )
-
-
-def _with(entry: Entry, event: Event) -> Entry:
-    """With what was heard, if it belongs to it."""
-    match event.kind:
-        case EventKind.COMMAND | EventKind.FAILED:
-            done = event.kind is EventKind.COMMAND
-            what = event.text.removeprefix(f"{event.member}: ")
-            sort = Sort.COMMAND if done else Sort.FAILED
-            text = what if done else event.text
-            noted = chronicle.noted(
-                entry, event.at, sort, text, event.member, event.ms, dict(event.steps)
-            )
-            is_old = done and event.member == entry.old and entry.what is not What.RESTART
-            return aftermath.did(noted, what.split(",")[0]) if is_old else noted
-        case EventKind.HOOK:
-            return chronicle.noted(entry, event.at, Sort.HOOK, event.text, "", event.ms)
-        case EventKind.ALARM | EventKind.DEGRADED | EventKind.ENDPOINT:
-            return chronicle.noted(entry, event.at, Sort.NOTE, event.text, event.member)
-        case _:
-            return entry

@@ -56,7 +56,7 @@ from holdfast.core.view import (
     View,
 )
 from holdfast.errors import Conflict, Refused, Unreachable
-from holdfast.manager.archive import Archive
+from holdfast.manager.archive import Archive, Put
 from holdfast.manager.configure import Given
 from holdfast.manager.events import EventKind, EventLog
 from holdfast.manager.history import History
@@ -230,7 +230,8 @@ def failing_over(lacking: str = "0-1-100") -> Entry:
         at=1000.02,
     )
     look = replace(look, members={**look.members, "m2": server("m2", "0-1-102", **PROMISED)})
-    return chronicle.saved(entry, CLUSTER, ELECT, NAMED, "m2 takes over", look)
+    entry = chronicle.saved(entry, ELECT, NAMED, "m2 takes over", look)
+    return chronicle.compared(entry, CLUSTER, ELECT, NAMED, look)
 
 
 def test_a_failover_from_its_beginning_to_its_end() -> None:
@@ -252,7 +253,7 @@ def test_a_failover_from_its_beginning_to_its_end() -> None:
     opened = view(down("m1", "0-1-103"), server("m2", "0-1-102", writable=True), at=1000.05)
     entry = aftermath.looked(entry, CLUSTER, NAMED, opened)
     assert entry.outage_ms == 50.0
-    entry = chronicle.saved(entry, CLUSTER, NAMED, OVER, "m2 is open", opened)
+    entry = chronicle.saved(entry, NAMED, OVER, "m2 is open", opened)
     assert (entry.outcome, entry.why) == (Outcome.DONE, "m2 is open")
     assert entry.after == Setup(8, "m2", ("m1", "m2", "m3"), 1, "strong")
     assert entry.live, "m1 is not back, and not every member is well"
@@ -310,7 +311,7 @@ def test_a_failover_that_is_given_up_is_undone_and_the_restart_is_another_entry(
     assert second.what is What.RESTART
     back = view(server("m1", "0-1-9", writable=True, incarnation="z"), at=1002.0)
     second = aftermath.looked(second, CLUSTER, restart, back)
-    second = chronicle.saved(second, CLUSTER, restart, CALM, "m1 is open", back)
+    second = chronicle.saved(second, restart, CALM, "m1 is open", back)
     assert (second.outcome, second.outage_ms, second.new) == (Outcome.DONE, 1500.0, "")
 
 
@@ -319,7 +320,7 @@ def test_a_planned_restart_counts_its_outage_only_once_the_server_has_ended() ->
     running = view(server("m1", "0-1-9", writable=True), at=1000.0)
     entry = chronicle.begun(CALM, closing, running, 1000.0, "why", "why", "a person", "mgr1")
     assert aftermath.looked(entry, CLUSTER, closing, running).opened is None
-    refused = chronicle.saved(entry, CLUSTER, closing, CALM, "m1 goes on: a commit waits", running)
+    refused = chronicle.saved(entry, closing, CALM, "m1 goes on: a commit waits", running)
     assert (refused.outcome, refused.outage_ms) == (Outcome.UNDONE, None)
 
 
@@ -340,8 +341,10 @@ def test_a_switchover_counts_from_when_writes_stop() -> None:
     members = (server("m1", "0-1-9"), server("m2", "0-1-9", **PROMISED), server("m3", "0-1-9"))
     entry = chronicle.begun(CALM, chained, view(*members, at=1000.0), 1000.0, "w", "w", "", "a")
     assert entry.ordered == "a person has ordered it"
-    entry = chronicle.saved(entry, CLUSTER, chained, frozen, "freeze", view(*members, at=1002.0))
-    entry = chronicle.saved(entry, CLUSTER, frozen, opening, "named", view(*members, at=1002.006))
+    entry = chronicle.saved(entry, chained, frozen, "freeze", view(*members, at=1002.0))
+    look = view(*members, at=1002.006)
+    entry = chronicle.saved(entry, frozen, opening, "named", look)
+    entry = chronicle.compared(entry, CLUSTER, frozen, opening, look)
     assert entry.positions.difference == "m2 had all that m1 had"
     assert entry.candidates[0].reason.startswith("a person wanted it")
     assert entry.candidates[1].reason == "it could have taken over, but a person wanted m2"
@@ -350,7 +353,6 @@ def test_a_switchover_counts_from_when_writes_stop() -> None:
     assert entry.outage_ms == 12.0
     undone = chronicle.saved(
         chronicle.begun(CALM, chained, opened, 1000.0, "w", "w"),
-        CLUSTER,
         frozen,
         replace(CALM, term=9),
         "m2 is gone",
@@ -374,9 +376,9 @@ def test_a_loss_that_was_allowed_is_called_a_loss() -> None:
     lossy = replace(lossy, transition=Transition(Kind.FAILOVER, Step.ELECT, "m1", lossy=True))
     look = view(down("m1", "0-1-103"), server("m2", "0-1-100"), at=1000.0)
     entry = chronicle.begun(CALM, lossy, look, 1000.0, "m1 is gone", "it begins")
-    entry = chronicle.saved(
-        entry, CLUSTER, lossy, replace(NAMED, mode=Mode.ASYNC), "m2 takes over", look
-    )
+    named = replace(NAMED, mode=Mode.ASYNC)
+    entry = chronicle.saved(entry, lossy, named, "m2 takes over", look)
+    entry = chronicle.compared(entry, CLUSTER, lossy, named, look)
     assert "may have been acknowledged" in entry.positions.difference
 
 
@@ -704,7 +706,7 @@ def test_entries_get_the_next_number_and_only_the_last_are_kept(tmp_path: Path) 
         archive = Archive(store, "c")
         for number in range(1, ENTRIES_KEPT + 3):
             entry = replace(ENTRY, begun=float(number))
-            assert archive.put(entry, 0) == (number, 1)
+            assert archive.put(entry, 0) == Put(number, 1)
         found = archive.newest(ENTRIES_KEPT)
         assert len(found) == ENTRIES_KEPT
         assert found[-1][0].number == 3
@@ -714,11 +716,11 @@ def test_entries_get_the_next_number_and_only_the_last_are_kept(tmp_path: Path) 
 def test_an_entry_whose_answer_was_lost_is_not_written_twice(tmp_path: Path) -> None:
     with closing(SqliteStore(tmp_path / "s.db")) as store:
         archive = Archive(store, "c")
-        assert archive.put(ENTRY, 0) == (1, 1)
+        assert archive.put(ENTRY, 0) == Put(1, 1)
         later = replace(ENTRY, why="later")
-        assert archive.put(later, 0) == (1, 2), "as if nobody knew of the first"
+        assert archive.put(later, 0) == Put(1, 2), "as if nobody knew of the first"
         numbered = replace(later, number=1)
-        assert archive.put(replace(numbered, why="latest"), 1) == (1, 3)
+        assert archive.put(replace(numbered, why="latest"), 1) == Put(1, 3)
         assert len(archive.newest(9)) == 1
 
 
@@ -732,11 +734,24 @@ def test_an_entry_that_another_manager_goes_on_with_is_left_to_it(tmp_path: Path
             archive.put(replace(mine, why="late"), 1)
 
 
+def test_of_two_managers_that_write_of_the_same_at_once_there_is_one_entry(tmp_path: Path) -> None:
+    first = replace(ENTRY, managers=("mgr1",))
+    second = replace(ENTRY, managers=("mgr2",), term=8, begun=1001.0, cause="not known")
+    with closing(SqliteStore(tmp_path / "s.db")) as store:
+        assert Archive(store, "c").put(first, 0) == Put(1, 1)
+        late = Archive(store, "c").put(second, 0, taken_over=True)
+        assert late == Put(1, 1, replace(first, number=1))
+        assert Archive(store, "c").put(second, 0) == Put(2, 1), "another one, which it began itself"
+        assert Archive(store, "d").put(second, 0, taken_over=True) == Put(1, 1)
+        with pytest.raises(Conflict):
+            Archive(store, "d").put(first, 0)
+
+
 def test_an_entry_that_cannot_be_read_is_listed_and_refused(tmp_path: Path) -> None:
     with closing(SqliteStore(tmp_path / "s.db")) as store:
         archive = Archive(store, "c")
         store.write_entry("c", 1, '{"format": 2}', 0)
-        assert archive.put(ENTRY, 0) == (2, 1)
+        assert archive.put(ENTRY, 0) == Put(2, 1)
         (_, entry), (stored, reason) = archive.newest(9)
         assert isinstance(entry, Entry)
         assert stored == StoredEntry(1, '{"format": 2}', 1)
