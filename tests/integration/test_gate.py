@@ -25,6 +25,8 @@ from holdfast.errors import Refused, Unreachable
 from holdfast.sandbox import trees
 from holdfast.server.process import Running
 
+pytestmark = pytest.mark.alone
+
 PORT, OTHER = 3306, 3307
 LEASE = 0.5
 

@@ -25,6 +25,8 @@ from holdfast.core.view import Holder, ServerStatus
 from holdfast.wire import Grant, StateReply, WatchRequest
 from tests.integration.test_agent_real import Member, one_primary, write
 
+pytestmark = pytest.mark.alone
+
 LEASE = 3.0
 """Longer than usual: the test grants from a process that reads as fast as it can."""
 BUSY_SECONDS = 0.2

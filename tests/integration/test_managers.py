@@ -147,6 +147,7 @@ def test_one_of_three_leads_and_the_others_name_it(managers: Managers) -> None:
         assert leading.url in status["reason"]
 
 
+@pytest.mark.alone
 def test_a_leading_manager_that_is_killed_is_replaced_within_three_seconds(
     managers: Managers,
 ) -> None:
@@ -158,6 +159,7 @@ def test_a_leading_manager_that_is_killed_is_replaced_within_three_seconds(
     assert took < 3.0
 
 
+@pytest.mark.alone
 def test_a_leading_manager_that_is_told_to_end_hands_on_at_once(managers: Managers) -> None:
     leading = managers.whole()
     others = managers.others(leading)

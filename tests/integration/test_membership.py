@@ -62,12 +62,17 @@ def test_a_frozen_replica_is_evicted_and_votes_again_when_it_thaws(
 
 
 def test_with_durability_all_a_frozen_voter_holds_commits_up_only_until_it_is_evicted(
-    clusters: Clusters, flavor: Flavor, run: int
+    cluster: Sandbox, run: int
 ) -> None:
-    cluster = clusters.whole(flavor, 3, {"durability": "all"})
-    status = cluster.wait_whole()
-    voters = [n for n in replicas(status) if role(status, n) == "voter"]
-    assert len(voters) == status["acks"] == (1 if flavor is Flavor.MARIADB else 2)
+    cluster.manager.change_settings(CLUSTER, {"durability": "all"})
+    acks = 1 if cluster.spec.flavor is Flavor.MARIADB else 2
+
+    def voters_of(status: Status) -> list[str]:
+        return [name for name in replicas(status) if role(status, name) == "voter"]
+
+    voters = voters_of(
+        cluster.wait_until(lambda s: s["whole"] and len(voters_of(s)) == s["acks"] == acks, 30)
+    )
     with writing(cluster, run) as writers:
         cluster.stop(voters[0])
         try:
@@ -215,7 +220,8 @@ def test_two_members_that_block_when_alone(clusters: Clusters, flavor: Flavor, r
 def test_two_members_of_which_one_serves_alone(
     clusters: Clusters, flavor: Flavor, run: int
 ) -> None:
-    cluster = clusters.whole(flavor, 2, {"when_alone": "serve"})
+    cluster = clusters.whole(flavor, 2)
+    cluster.manager.change_settings(CLUSTER, {"when_alone": "serve"})
     status = cluster.wait_whole()
     primary, other = str(status["primary"]), replicas(status)[0]
     with writing(cluster, run) as writers:

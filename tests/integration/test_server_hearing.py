@@ -20,6 +20,8 @@ from holdfast.core.view import MemberState, Receiver
 from tests.integration import servers
 from tests.integration.test_agent_real import Member
 
+pytestmark = pytest.mark.alone
+
 QUICKLY = 0.4
 """Some 40 ms, but for a busy machine; a receiver that waits for its time-out takes more than a second."""
 

@@ -73,6 +73,7 @@ def asked_first(etcd: Etcd, node: real.Node) -> Etcd:
     return replace(etcd, endpoints=(node.url, *others))
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 def test_a_member_that_is_gone_or_hangs_costs_half_a_second_once_and_nobody_the_leadership(
     three: real.EtcdCluster, how: str
