@@ -19,6 +19,9 @@ from holdfast.server.sql import Connection, Row
 SHOWN = 80
 """How much of a statement is shown."""
 
+COARSE_SECONDS = 2.0
+"""MariaDB tells a transaction's beginning in whole seconds."""
+
 HARMLESS = re.compile(
     r"\s*\(*\s*(SELECT|SHOW|DESC|DESCRIBE|EXPLAIN|SET|USE|HELP|CHECKSUM|VALUES|DO|KILL)\b",
     re.IGNORECASE,
@@ -101,11 +104,9 @@ def _blocker(row: Row, locks: bool, seconds: float) -> Blocker | None:
     open_for = float(row["transaction_seconds"] or 0.0) if row["changes"] else 0.0
     if locks:
         return _made(row, Holds.LOCK, float(row["idle_seconds"] or 0.0))
-    # a statement of its own is a transaction as well
-    if open_for >= max(seconds, running + 1.0):
-        return _made(row, Holds.TRANSACTION, open_for)
-    if running and running >= seconds and (_writes(row) or row["changes"]):
-        return _made(row, Holds.STATEMENT, running)
+    if running and open_for < running + COARSE_SECONDS:  # a transaction of one statement
+        at_work = running >= seconds and (_writes(row) or row["changes"])
+        return _made(row, Holds.STATEMENT, running) if at_work else None
     if row["changes"] and open_for >= seconds:
         return _made(row, Holds.TRANSACTION, open_for)
     return None

@@ -333,7 +333,7 @@ def test_a_commit_that_nobody_acknowledges_holds_it_up(pair: list[BareServer]) -
     wait_until(
         lambda: primary.adapter.observe(Deadline(5)).semi_sync.waiting == 1, 10, "a commit waits"
     )
-    with pytest.raises(Refused, match="INSERT INTO app.t"):
+    with pytest.raises(Refused, match=r"INSERT INTO app\.t"):
         freeze(primary, 0.5)
     found = primary.adapter.observe(Deadline(5))
     assert found.writable

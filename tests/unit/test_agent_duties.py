@@ -188,7 +188,8 @@ def test_promotion_in_its_order(up: World) -> None:
     up.done(2, Drain())
     up.server.calls.clear()
     reply = up.done(2, Promote(acks=1, serial=4))
-    assert up.server.calls == ["prepare_primary", "set_acks", "wait_for_ackers", "prove", "open"]
+    opening = ["prepare_primary", "set_acks", "wait_for_ackers", "prove", "open"]
+    assert up.server.calls == [*opening, "start_events"]
     assert reply.state.writable
     assert reply.state.proved == 4
     assert reply.state.semi_sync == SemiSync(source=True, acks=1)
@@ -208,7 +209,7 @@ def test_promotion_again_proves_and_stays_open(up: World) -> None:
     up.done(2, Promote(acks=1, serial=1))
     up.server.calls.clear()
     assert up.done(2, Promote(acks=1, serial=2)).state.proved == 2
-    assert up.server.calls == ["set_acks", "wait_for_ackers", "prove", "open"]
+    assert up.server.calls == ["set_acks", "wait_for_ackers", "prove", "open", "start_events"]
 
 
 def test_promotion_without_ackers_opens_nothing(up: World) -> None:

@@ -1,0 +1,129 @@
+"""Events follow the primary: enabled there, disabled elsewhere; what a person has disabled stays so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from holdfast.core.gtid import Flavor
+from holdfast.server.base import Deadline
+from tests.integration.servers import BareServer, bare_servers, wait_until
+
+ON_REPLICAS = {Flavor.MARIADB: "SLAVESIDE_DISABLED", Flavor.MYSQL: "REPLICA_SIDE_DISABLED"}
+UNCHANGED = ("DEFINER", "TIME_ZONE", "SQL_MODE", "EVENT_DEFINITION", "INTERVAL_VALUE")
+
+
+@pytest.fixture(scope="module")
+def servers(flavor: Flavor) -> Iterator[list[BareServer]]:
+    with bare_servers(flavor, 2) as made:
+        primary, replica = made
+        replica.adapter.follow(primary.source(replica), True, Deadline(10))
+        primary.adapter.prepare_primary(1, Deadline(10))
+        primary.adapter.wait_for_ackers(1, Deadline(10))
+        primary.adapter.prove(1, 1, Deadline(10))
+        primary.adapter.open(Deadline(10))
+        every = "ON SCHEDULE EVERY 1 SECOND"
+        # a definer who may write on a read-only server
+        insert = "DO INSERT INTO app.t (n) VALUES"
+        primary.sql(
+            "CREATE TABLE app.t (id INT AUTO_INCREMENT PRIMARY KEY, n VARCHAR(20), "
+            "server INT DEFAULT NULL)",
+            "SET time_zone = '+03:00'",
+            "SET SESSION sql_mode = 'ANSI_QUOTES'",
+            f"CREATE DEFINER=app@`%` EVENT app.plain {every} {insert} ('plain')",
+            f"CREATE EVENT app.`odd ``%s name` {every} {insert} ('odd')",
+            f"CREATE EVENT app.never {every} DISABLE {insert} ('never')",
+            f"CREATE EVENT app.off {every} STARTS CURRENT_TIMESTAMP + INTERVAL 1 DAY {insert} ('off')",
+            "ALTER EVENT app.off DISABLE",
+            "SET GLOBAL event_scheduler = ON",
+        )
+        yield made
+
+
+def statuses(server: BareServer) -> dict[str, str]:
+    return {name: row["STATUS"] for name, row in events(server).items()}
+
+
+def events(server: BareServer) -> dict[str, dict[str, Any]]:
+    rows = server.sql("SELECT * FROM information_schema.EVENTS WHERE EVENT_SCHEMA = 'app'")
+    return {row["EVENT_NAME"]: row for row in rows}
+
+
+def applied(server: BareServer) -> str:
+    return server.adapter.observe(Deadline(5)).applied
+
+
+def switch(old: BareServer, new: BareServer) -> list[str]:
+    """With all that the agents do for events; what could not be altered."""
+    failed: list[str] = []
+    deadline = Deadline(20)
+    old.adapter.freeze(Deadline(3), lambda _: None)
+    last = applied(old)
+    new.adapter.drain(deadline, last)
+    new.adapter.prepare_primary(0, deadline, following=True)
+    new.adapter.open(deadline, following=True)
+    new.adapter.leave(deadline)
+    assert applied(old) == last  # the scheduler has written nothing meanwhile
+    old.adapter.stop_events(deadline)
+    old.adapter.follow(new.source(old), True, deadline)
+    new.adapter.wait_for_ackers(1, deadline)
+    new.adapter.set_acks(1, deadline)
+    new.adapter.start_events(deadline, failed.append)
+    old.adapter.drain(deadline, applied(new))
+    return failed
+
+
+def count(server: BareServer, name: str) -> int:
+    return int(server.value(f"SELECT COUNT(*) FROM app.t WHERE n = '{name}'"))
+
+
+def runs(server: BareServer, name: str) -> None:
+    before = count(server, name)
+    wait_until(lambda: count(server, name) > before, 15, f"the event {name} runs")
+
+
+def test_they_run_on_the_new_primary_alone_as_they_were_on_the_former_one(
+    servers: list[BareServer],
+) -> None:
+    old, new = servers
+    runs(old, "plain")
+    before = events(old)
+    assert {name: row["STATUS"] for name, row in before.items()} == {
+        "plain": "ENABLED",
+        "odd `%s name": "ENABLED",
+        "never": "DISABLED",
+        "off": "DISABLED",
+    }
+    assert set(statuses(new).values()) == {ON_REPLICAS[old.flavor]}  # these too, so it cannot tell
+    assert switch(old, new) == []
+    after = events(new)
+    for name, row in before.items():
+        assert after[name]["STATUS"] == row["STATUS"], name
+        assert [after[name][each] for each in UNCHANGED] == [row[each] for each in UNCHANGED]
+    assert set(statuses(old).values()) == {ON_REPLICAS[old.flavor]}
+    assert old.value("SELECT @@event_scheduler") == "OFF"
+    assert new.value("SELECT @@event_scheduler") == "ON"
+    runs(new, "plain")
+    assert count(new, "never") == count(new, "off") == 0
+
+    # a person changes their mind, and back it goes
+    new.sql("ALTER EVENT app.never ENABLE", "ALTER DEFINER=app@`%` EVENT app.plain DISABLE")
+    assert switch(new, old) == []
+    assert statuses(old) == {
+        "plain": "DISABLED",
+        "odd `%s name": "ENABLED",
+        "never": "ENABLED",
+        "off": "DISABLED",
+    }
+    runs(old, "never")
+    assert old.value("SELECT @@read_only") == 0
+
+
+def test_no_replication_broke_on_the_way(servers: list[BareServer]) -> None:
+    primary, replica = servers
+    replica.adapter.drain(Deadline(10), applied(primary))
+    found = replica.adapter.observe(Deadline(5))
+    assert found.replication.error == ""
+    assert not found.writable

@@ -1,0 +1,176 @@
+"""A change of primary with both servers running, as a manager sees the agents' part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from holdfast.core.commands import Drain, EndSessions, Follow, Freeze, Promote, Start
+from holdfast.core.view import Receiver
+from tests.unit.agent_world import World
+
+FOLLOW = Follow("b", "127.0.0.1", 3306, semi_sync=True)
+DRAINED = "0-1-10"
+TAKE_OVER = Promote(acks=1, serial=2, drained=DRAINED, events=False)
+OPENING = ["drain", "prepare_primary", "set_acks", "wait_for_ackers", "open"]
+BEHIND = ["prove", "leave"]
+
+
+@pytest.fixture
+def up(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    try:
+        world.done(1, Start())
+        world.until(lambda state: state.up)
+        yield world
+    finally:
+        world.server.stuck.clear()
+        world.end()
+
+
+@pytest.fixture
+def candidate(up: World) -> World:
+    up.done(1, FOLLOW)
+    up.server.calls.clear()
+    return up
+
+
+@pytest.fixture
+def primary(up: World) -> World:
+    up.done(1, Promote(acks=1, serial=1))
+    up.server.calls.clear()
+    return up
+
+
+def test_a_candidate_is_opened_while_it_follows_and_proven_afterwards(candidate: World) -> None:
+    state = candidate.done(2, TAKE_OVER).state
+    assert candidate.server.calls == OPENING + BEHIND
+    assert state.writable
+    assert state.replication.source == ""
+    assert state.proved == 2
+    assert candidate.state_dir.joinpath("primary").exists()
+
+
+def test_whoever_watches_is_told_the_moment_that_it_is_open(candidate: World) -> None:
+    candidate.server.stuck.add("prove")
+    seen = candidate.state()
+    command = candidate.in_background(2, TAKE_OVER)
+    while not seen.state.writable:
+        seen = candidate.state(since=seen.version, wait=5)
+    assert seen.state.busy == "promote"
+    assert seen.state.semi_sync.source
+    assert seen.state.proved == 0
+    assert candidate.server.calls == [*OPENING, "prove"]
+    candidate.server.stuck.clear()
+    assert command.reply().error == ""
+
+
+def test_it_stays_closed_until_it_has_all_that_the_frozen_primary_has(candidate: World) -> None:
+    candidate.server.now = replace(candidate.server.now, received="0-1-9", applied="0-1-9")
+    command = candidate.in_background(2, TAKE_OVER)
+    candidate.until(lambda state: state.busy == "promote")
+    assert candidate.server.calls == ["drain"]
+    candidate.server.now = replace(candidate.server.now, received=DRAINED)
+    reply = command.reply()
+    assert reply.error == ""
+    assert reply.state.writable
+
+
+def test_a_newer_term_ends_the_wait_for_what_never_comes(candidate: World) -> None:
+    candidate.server.now = replace(candidate.server.now, received="0-1-9", applied="0-1-9")
+    command = candidate.in_background(2, TAKE_OVER)
+    candidate.until(lambda state: state.busy == "promote")
+    candidate.done(3, Drain())
+    assert command.reply().error == "Refused"
+    assert not candidate.state().state.writable
+    assert "prepare_primary" not in candidate.server.calls
+
+
+@pytest.mark.parametrize("at", ["open", *BEHIND])
+def test_interrupted_it_is_gone_through_again(at: str, candidate: World) -> None:
+    candidate.server.stuck.add(at)
+    command = candidate.in_background(2, TAKE_OVER)
+    candidate.until(lambda _: at in candidate.server.calls)
+    candidate.stop_agent()
+    assert command
+    candidate.server.stuck.clear()
+    candidate.start_agent()
+    candidate.until(lambda state: state.up)
+    candidate.server.calls.clear()
+    state = candidate.done(2, TAKE_OVER).state
+    assert candidate.server.calls == OPENING + BEHIND
+    assert state.writable
+    assert state.replication.source == ""
+    assert state.proved == 2
+
+
+def test_asked_again_when_it_is_done_it_proves_itself_once_more(candidate: World) -> None:
+    candidate.done(2, TAKE_OVER)
+    candidate.server.calls.clear()
+    state = candidate.done(2, TAKE_OVER).state
+    assert "leave" not in candidate.server.calls
+    assert "prove" in candidate.server.calls
+    assert state.writable
+
+
+def test_without_a_frozen_primary_it_does_not_open_while_it_follows(candidate: World) -> None:
+    candidate.done(2, Promote(acks=1, serial=2))
+    calls = candidate.server.calls
+    assert calls.index("stop_receiver") < calls.index("prepare_primary")
+    assert calls.index("prove") < calls.index("open")
+    assert "leave" not in calls
+
+
+def test_events_are_enabled_when_all_else_is_done(candidate: World) -> None:
+    candidate.done(2, replace(TAKE_OVER, events=True))
+    assert candidate.server.calls == [*OPENING, *BEHIND, "start_events"]
+
+
+def test_a_frozen_primary_says_so_and_becomes_a_replica_as_it_runs(primary: World) -> None:
+    before = primary.state().state
+    frozen = primary.done(2, Freeze(1.0)).state
+    assert (frozen.frozen, frozen.writable) == (2, False)
+    assert frozen.semi_sync.source
+    after = primary.done(2, replace(FOLLOW, events=True)).state
+    assert after.incarnation == before.incarnation
+    assert (after.frozen, after.replication.receiver) == (0, Receiver.ON)
+    assert primary.server.calls == ["freeze", "stop_events", "follow"]
+    assert not primary.state_dir.joinpath("primary").exists()
+
+
+def test_a_frozen_primary_is_opened_again(primary: World) -> None:
+    primary.done(2, Freeze(1.0))
+    state = primary.done(3, Promote(acks=1, serial=1)).state
+    assert (state.frozen, state.writable) == (0, True)
+
+
+def test_what_freezes_no_longer_than_it_may_is_not_called_frozen(primary: World) -> None:
+    primary.server.stuck.add("freeze")
+    reply = primary.command(2, Freeze(0.2))
+    assert reply.error == "OutcomeUnknown"
+    assert (reply.state.frozen, reply.state.writable) == (0, True)
+
+
+def test_a_replica_is_not_frozen(candidate: World) -> None:
+    reply = candidate.command(2, Freeze(1.0))
+    assert reply.error == "Refused"
+    assert candidate.server.calls == []
+
+
+def test_sessions_are_ended(primary: World) -> None:
+    primary.done(2, EndSessions((7, 8)))
+    assert primary.server.calls == ["end_sessions"]
+
+
+def test_blockers_are_asked_for_beside_a_command(primary: World) -> None:
+    primary.server.stuck.add("freeze")
+    command = primary.in_background(2, Freeze(2.0))
+    primary.until(lambda state: state.busy == "freeze")
+    answer = primary.http.get("/v1/blockers", params={"seconds": 0.5})
+    assert answer.json() == {"blockers": []}
+    assert primary.http.get("/v1/blockers", params={"seconds": "nan"}).status_code == 400
+    primary.server.stuck.clear()
+    command.reply()
