@@ -232,7 +232,7 @@ def strike(
     """
     hosts.wait_whole()
     victim = hosts.primary()
-    workload = Workload.on(hosts, load.writers, load.rate, run)  # type: ignore[arg-type]
+    workload = Workload.on(hosts, load.writers, load.rate, run)
     clients = Clients(hosts, victim, run)
     with hosts.inside(CLIENT):
         workload.start()
@@ -358,5 +358,5 @@ def _events(hosts: Hosts, since: float) -> list[Event]:
 
 
 def _verified(hosts: Hosts, report: Report) -> Any:
-    settle(hosts)  # type: ignore[arg-type]
-    return verify(hosts, report, checksums=False)  # type: ignore[arg-type]
+    settle(hosts)
+    return verify(hosts, report, checksums=False)

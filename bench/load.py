@@ -53,7 +53,7 @@ def main() -> int:
 
 def _bench(hosts: Hosts, options: argparse.Namespace) -> int:
     before = hosts.wait_whole()
-    workload = Workload.on(hosts, options.writers, options.rate)  # type: ignore[arg-type]
+    workload = Workload.on(hosts, options.writers, options.rate)
     with hosts.inside(CLIENT):
         workload.start()
     began = time.time()
@@ -71,8 +71,8 @@ def _bench(hosts: Hosts, options: argparse.Namespace) -> int:
         hosts.wait_whole(WHOLE_SECONDS)
     finally:
         report = workload.stop()
-    settle(hosts)  # type: ignore[arg-type]
-    check = verify(hosts, report)  # type: ignore[arg-type]
+    settle(hosts)
+    check = verify(hosts, report)
     gaps = sorted(
         (gap for gap in report.gaps_after(began) if gap.begin < ended), key=lambda g: -g.ms
     )

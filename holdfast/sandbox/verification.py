@@ -12,8 +12,9 @@ import pymysql
 from holdfast.core.gtid import parse
 from holdfast.errors import DeadlinePassed
 from holdfast.sandbox.accounts import SCHEMA
-from holdfast.sandbox.cluster import Sandbox, Status
+from holdfast.sandbox.cluster import Status
 from holdfast.sandbox.journal import Report, Row
+from holdfast.sandbox.written import Written
 
 SETTLE_SECONDS = 30.0
 QUERY_SECONDS = 120.0
@@ -50,32 +51,32 @@ class Verification:
         return not self.lost and self.identical
 
 
-def settle(sandbox: Sandbox, seconds: float = SETTLE_SECONDS) -> Status:
+def settle(cluster: Written, seconds: float = SETTLE_SECONDS) -> Status:
     """Wait until every member has applied the same transactions; writers must have stopped.
 
     :raises DeadlinePassed: they do not agree in time
     """
 
     def same(status: Status) -> bool:
-        applied = [parse(sandbox.spec.flavor, each["applied"]) for each in status["members"]]
+        applied = [parse(cluster.spec.flavor, each["applied"]) for each in status["members"]]
         return bool(status["whole"]) and all(each == applied[0] for each in applied)
 
     # positions reach the manager by a look from time to time: what is equal must be seen twice
-    sandbox.wait_until(same, seconds, "all members to have applied the same")
+    cluster.wait_until(same, seconds, "all members to have applied the same")
     time.sleep(0.3)
-    return sandbox.wait_until(same, seconds, "all members to have applied the same")
+    return cluster.wait_until(same, seconds, "all members to have applied the same")
 
 
-def verify(sandbox: Sandbox, report: Report, checksums: bool = True) -> Verification:
+def verify(cluster: Written, report: Report, checksums: bool = True) -> Verification:
     """Compare one run with the tables of every member. Settle first.
 
     :raises DeadlinePassed: a server does not answer
     """
     acknowledged = set(report.acknowledged_rows())
     checks = []
-    for member in sandbox.members():
+    for member in cluster.members():
         try:
-            with sandbox.connect(member.name, read_timeout=QUERY_SECONDS) as connection:
+            with cluster.connect(member.name, read_timeout=QUERY_SECONDS) as connection:
                 present = _rows(connection, report.run)
                 sums = tuple(_checksums(connection)) if checksums else ()
         except (pymysql.err.OperationalError, OSError) as error:

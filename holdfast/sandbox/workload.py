@@ -16,6 +16,7 @@ import pymysql
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.journal import Journal, Report
 from holdfast.sandbox.locator import PROBE_SECONDS, Locator, Target, connect, error_code, insert
+from holdfast.sandbox.written import Written
 from holdfast.server.base import Account
 
 TABLE = """\
@@ -59,19 +60,19 @@ class Workload:
     @classmethod
     def on(
         cls,
-        sandbox: Sandbox,
+        cluster: Written,
         writers: int = 8,
         rate: float | None = None,
         run: int = 1,
         probe_seconds: float = PROBE_SECONDS,
     ) -> Workload:
-        """A workload on a sandbox that is whole; makes its table.
+        """A workload on a cluster that is whole; makes its table.
 
         :param probe_seconds: between two looks for a server that takes writes
         """
-        _make_table(sandbox)
-        targets = tuple(Target(each.name, each.host, each.port) for each in sandbox.members())
-        return cls(targets, sandbox.accounts.app, writers, rate, run, probe_seconds)
+        _make_table(cluster)
+        targets = tuple(Target(each.name, each.host, each.port) for each in cluster.members())
+        return cls(targets, cluster.accounts.app, writers, rate, run, probe_seconds)
 
     @classmethod
     def through(
@@ -144,6 +145,6 @@ class Workload:
             journal.acknowledge(number, time.time())
 
 
-def _make_table(sandbox: Sandbox) -> None:
-    with sandbox.connect(sandbox.primary()) as connection:
+def _make_table(cluster: Written) -> None:
+    with cluster.connect(cluster.primary()) as connection:
         connection.query(TABLE)
