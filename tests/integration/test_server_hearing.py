@@ -82,6 +82,9 @@ def made(flavor: Flavor) -> Iterator[Pair]:
 
 @pytest.fixture
 def pair(made: Pair) -> Pair:
+    """Whole, whatever a test that failed has left."""
+    with suppress(ProcessLookupError, IndexError):
+        made.signal(signal.SIGCONT)
     made.whole()
     return made
 
