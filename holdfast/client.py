@@ -123,9 +123,16 @@ class ManagerClient:
     def switch_over(
         self, cluster: str, to: str = "", *, seconds: float = 30.0, **more: Any
     ) -> dict[str, Any]:
-        """``to`` and ``event`` once it has begun; with ``dry_run`` who would take over, and what is ``against`` it."""
+        """``to`` and ``event`` once it has begun; with ``dry_run`` who would take over, and what is ``against`` it;
+        with ``at`` that it is planned."""
         body = {"to": to, "seconds": seconds, **more}
         return self._post(f"/v1/clusters/{cluster}/switchover", body, seconds + SWITCHING_SECONDS)
+
+    def cancel_switchover(self, cluster: str) -> dict[str, Any]:
+        """Do not begin what was planned."""
+        return self._answer_to(
+            "DELETE", f"/v1/clusters/{cluster}/switchover", None, TIMEOUT_SECONDS
+        )
 
     def pause(self, cluster: str, reason: str, seconds: float | None = None) -> dict[str, Any]:
         body = {"reason": reason, "seconds": seconds}
@@ -166,9 +173,14 @@ class ManagerClient:
     def _post(
         self, path: str, body: dict[str, Any], seconds: float = TIMEOUT_SECONDS
     ) -> dict[str, Any]:
+        return self._answer_to("POST", path, body, seconds)
+
+    def _answer_to(
+        self, method: str, path: str, body: dict[str, Any] | None, seconds: float
+    ) -> dict[str, Any]:
         timeout = httpx.Timeout(seconds, connect=TIMEOUT_SECONDS)
         try:
-            reply = self._http.post(path, json=body, timeout=timeout)
+            reply = self._http.request(method, path, json=body, timeout=timeout)
         except (httpx.ConnectError, httpx.ConnectTimeout) as error:
             raise self._silent(error) from None
         except FAILURES as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -118,6 +119,9 @@ def _head(answer: dict[str, Any]) -> str:
     head += f", {acks} ack" + ("" if acks == 1 else "s")
     if answer.get("paused"):
         head += f", PAUSED ({answer['paused']})"
+    if planned := answer.get("planned"):
+        at = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(planned[0]))
+        head += f", switchover to {planned[1] or 'the best'} planned for {at}"
     return head
 
 

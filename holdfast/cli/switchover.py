@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
-from holdfast.errors import DeadlinePassed, Refused, Unreachable
+from holdfast.errors import BadInput, DeadlinePassed, Refused, Unreachable
 
 if TYPE_CHECKING:
     from holdfast.client import ManagerClient
@@ -22,6 +24,15 @@ OPENING_SECONDS = 30.0
 
 def switchover(
     to: Annotated[str, typer.Option("--to", help="Who takes over [default: the best]")] = "",
+    at: Annotated[
+        str,
+        typer.Option(
+            "--at",
+            metavar="TIME",
+            help="Begin later: HH:MM (local), 2026-12-24T03:00 (with +00:00 or Z for another zone), or +90m.",
+        ),
+    ] = "",
+    cancel: Annotated[bool, typer.Option("--cancel", help="Do not begin what is planned.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what stands against it, and touch nothing.")
     ] = False,
@@ -57,17 +68,43 @@ def switchover(
     if dry_run:
         _tell_outlook(client.switch_over(name, to, old=old, dry_run=True), as_json)
         return
-    begun = client.switch_over(
-        name,
-        to,
-        seconds=timeout,
-        old=old,
-        wait=wait or kill_long is not None,
-        kill_after=kill_long,
-    )
+    if cancel:
+        done = client.cancel_switchover(name)["done"]
+        print(json.dumps({"done": done}) if as_json else done)
+        return
+    order = {"old": old, "wait": wait or kill_long is not None, "kill_after": kill_long}
+    if at:
+        when = moment(at)
+        client.switch_over(name, to, seconds=timeout, at=when.timestamp(), **order)
+        done = f"the switchover is planned for {when.strftime('%Y-%m-%d %H:%M:%S %Z')}; --cancel takes it back"
+        print(json.dumps({"done": done, "at": when.isoformat()}) if as_json else done)
+        return
+    begun = client.switch_over(name, to, seconds=timeout, **order)
     answer = _opened(client, name, begun["to"], begun["event"], timeout + OPENING_SECONDS)
     done = f"{answer['primary']} is primary and takes writes (term {answer['term']})"
     print(json.dumps({"done": done, "primary": answer["primary"]}) if as_json else done)
+
+
+def moment(text: str) -> datetime:
+    """What a person means by ``--at``, with its zone; a time of day is the next such.
+
+    :raises BadInput: it is not understood
+    """
+    from holdfast.config.values import seconds
+
+    now = datetime.now().astimezone()
+    try:
+        if text.startswith("+"):
+            return now + timedelta(seconds=seconds(text[1:]))
+        if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text):
+            time_of_day = [int(each) for each in text.split(":")]
+            found = now.replace(microsecond=0, second=0, minute=0, hour=0) + timedelta(
+                hours=time_of_day[0], minutes=time_of_day[1], seconds=sum(time_of_day[2:])
+            )
+            return found if found > now else found + timedelta(days=1)
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError as error:
+        raise BadInput("--at", f"{text!r} is no time ({error}); such as 03:00 or +90m") from None
 
 
 def _tell_outlook(outlook: dict[str, Any], as_json: bool) -> None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.record import Record, Step
 from holdfast.core.rejoin import attached
+from holdfast.core.switchover import chained
 from holdfast.core.view import Receiver, View
 
 
@@ -68,6 +69,6 @@ def _readers(cluster: Cluster, record: Record, view: View) -> tuple[Reader, ...]
         and state.up
         and not state.silent_seconds
         and not state.unfit
-        and attached(cluster, record, state)
+        and (attached(cluster, record, state) or chained(cluster, record, state))
         and state.replication.receiver is Receiver.ON
     )

@@ -76,6 +76,24 @@ class Owed:
 
 
 @dataclass(frozen=True, slots=True)
+class Planned:
+    """A switchover for later; but for the time as ``preflight.SwitchOver``.
+
+    :ivar at: seconds since 1970
+    """
+
+    at: float
+    to: str = ""
+    seconds: float = 30.0
+    old: float = 2.0
+    wait: bool = False
+    kill_after: float | None = None
+
+    def __str__(self) -> str:
+        return f"the switchover{f' to {self.to}' if self.to else ''} for later"
+
+
+@dataclass(frozen=True, slots=True)
 class Pause:
     """Nothing new is begun by itself; leases are renewed all the same.
 
@@ -112,6 +130,7 @@ class Record:
     :ivar failovers: when automatic failovers began, within the last hour before the last of them (seconds since 1970)
     :ivar lease: the longest lease that may have been granted to ``primary``, in seconds
     :ivar owed: the start hook is still to be called
+    :ivar planned: a switchover that a person wants later
     """
 
     term: int
@@ -126,6 +145,7 @@ class Record:
     failovers: tuple[float, ...] = ()
     lease: float = 0.0
     owed: Owed | None = None
+    planned: Planned | None = None
 
     @property
     def target(self) -> Configuration:
@@ -187,7 +207,7 @@ class Record:
 
 def to_json(record: Record) -> str:
     """As in the store. Keys: term, primary, elected, voters, acks, joint, serial, transition, strays, mode, paused,
-    failovers, lease, owed."""
+    failovers, lease, owed, planned."""
     base, *further = record.configurations
     transition = record.transition
     return json.dumps(
@@ -205,6 +225,7 @@ def to_json(record: Record) -> str:
             "failovers": record.failovers,
             "lease": record.lease,
             "owed": record.owed and asdict(record.owed),
+            "planned": record.planned and asdict(record.planned),
         }
     )
 
@@ -237,6 +258,7 @@ def from_json(text: str) -> Record:
         failovers=tuple(data.get("failovers", ())),
         lease=data.get("lease", 0.0),
         owed=Owed(Kind(owed["kind"]), owed["before"]) if (owed := data.get("owed")) else None,
+        planned=Planned(**planned) if (planned := data.get("planned")) else None,
     )
 
 

@@ -57,6 +57,7 @@ class Status:
     :ivar degraded: mode semi-sync: commits do not wait now
     :ivar under_way: the kind of transition, or ""
     :ivar paused: why nothing is begun by itself, or ""
+    :ivar planned: when a switchover is to begin, in seconds since 1970, and to whom ("": the best); None: none is
     :ivar lease: who upholds the primary's lease: manager, peers or nobody; "" where it is not known, or has none
     """
 
@@ -73,6 +74,7 @@ class Status:
     under_way: str = ""
     paused: str = ""
     lease: str = ""
+    planned: tuple[float, str] | None = None
 
 
 def status(
@@ -101,6 +103,7 @@ def status(
         under_way=record.transition.kind if record and record.transition else "",
         paused=record.paused.reason if record and record.paused else "",
         lease=primary.lease.by if primary and primary.lease.enforced else "",
+        planned=(record.planned.at, record.planned.to) if record and record.planned else None,
     )
 
 

@@ -122,7 +122,7 @@ def _chain(
         state = view.state(stray.name)
         if state is None or state.incarnation != stray.incarnation:
             return _undo(record, f"{stray.name} was to be chained below {to.name}, and is gone")
-        if not _chained(state, to.address, record.term):
+        if not (state.term == record.term and chained(cluster, record, state)):
             heartbeat = cluster.settings.timing.heartbeat
             below = Follow(to.name, to.host, to.port, semi_sync=True, heartbeat=heartbeat)
             steps.append(Send(stray.name, below))
@@ -216,10 +216,13 @@ def _to_be_chained(
     return well[staying:]
 
 
-def _chained(state: MemberState, address: str, term: int) -> bool:
+def chained(cluster: Cluster, record: Record, state: MemberState) -> bool:
+    """Whether it follows the candidate of a switchover that has not passed its commit point."""
+    if not under_way(record) or record.transition is None:
+        return False
+    addresses = [each.address for each in cluster.members if each.name == record.transition.wish]
     return (
-        state.term == term
-        and state.replication.source == address
+        state.replication.source in addresses
         and state.replication.receiver is Receiver.ON
         and state.semi_sync.replica
     )

@@ -13,8 +13,6 @@ POST   /v1/clusters/{name}/members/{member}/remove       -> {"removed": bool, "w
 POST   /v1/clusters/{name}/members/{member}/clone        CloneRequest   -> {"done": sentence}
 POST   /v1/clusters/{name}/members/{member}/restart      RestartRequest -> {"done": sentence}
 POST   /v1/clusters/{name}/failover      FailoverRequest -> {"done": sentence}
-POST   /v1/clusters/{name}/switchover    SwitchoverRequest -> {"done": sentence, "to": member, "event": its number}; or
-                                         with dry_run {"to": member or "", "against": [sentence, …]}
 POST   /v1/clusters/{name}/pause         PauseRequest    -> {"done": sentence}
 POST   /v1/clusters/{name}/resume        {}              -> {"done": sentence}
 The history's are in ``history_api.py``, those of check and adopt in ``inspect.py``.
@@ -33,7 +31,6 @@ from pydantic import Field, TypeAdapter
 from holdfast.config.schema import Url
 from holdfast.config.values import Name, StrictModel
 from holdfast.core.orders import CloneMember, RestartMember
-from holdfast.core.preflight import SwitchOver
 from holdfast.core.status import Status
 from holdfast.core.takeover import FailOver
 from holdfast.errors import BadInput
@@ -42,7 +39,6 @@ from holdfast.manager.events import Event
 from holdfast.manager.lead import Leader
 from holdfast.manager.orders import Orders
 from holdfast.manager.people import Newcomer, People
-from holdfast.manager.switching import Switching
 from holdfast.serving import one_line_errors
 
 LONGEST_WAIT_SECONDS = 60.0
@@ -83,17 +79,6 @@ class FailoverRequest(StrictModel):
     to: str = ""
     accept_loss: str = ""
     skip_stop_hook: bool = False
-
-
-class SwitchoverRequest(StrictModel):
-    """As ``core.preflight.SwitchOver``."""
-
-    to: str = ""
-    seconds: Annotated[float, Field(gt=0, le=3600)] = 30.0
-    old: Annotated[float, Field(gt=0, le=3600)] = 2.0
-    wait: bool = False
-    kill_after: Annotated[float, Field(ge=0, le=3600)] | None = None
-    dry_run: bool = False
 
 
 class PauseRequest(StrictModel):
@@ -198,18 +183,6 @@ def make_app(leaders: dict[str, Leader], token: str | None, lifespan: Any = None
             _of(name, asked.to)
         order = FailOver(asked.to, bool(asked.accept_loss), asked.skip_stop_hook)
         return {"done": await Orders(_leader(name)).fail_over(order)}
-
-    @app.post("/v1/clusters/{name}/switchover")
-    async def switch_over(name: str, asked: SwitchoverRequest) -> dict[str, Any]:
-        """Have another one be primary in place of one that is well; answers when that has begun."""
-        switching = Switching(_of(name, asked.to) if asked.to else _leader(name))
-        order = SwitchOver(**asked.model_dump(exclude={"dry_run"}))
-        if asked.dry_run:
-            outlook = await switching.look(order)
-            return {"to": outlook.to, "against": [each.text for each in outlook.against]}
-        begun = await switching.begin(order)
-        done = f"the switchover to {begun.to} has begun"
-        return {"done": done, "to": begun.to, "event": begun.event}
 
     @app.post("/v1/clusters/{name}/pause")
     async def pause(name: str, asked: PauseRequest) -> dict[str, str]:

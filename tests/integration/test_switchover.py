@@ -22,7 +22,12 @@ OPEN_SECONDS = 40.0
 
 
 def wait_switched(cluster: Sandbox, to: str) -> None:
-    cluster.wait_until(lambda s: s["primary"] == to and bool(s["writable"]), OPEN_SECONDS, to)
+    def over(status: Status) -> bool:
+        return status["under_way"] != "switchover" or status["primary"] == to
+
+    cluster.wait_until(over, OPEN_SECONDS, to)
+    assert cluster.status()["primary"] == to, events(cluster)[-25:]
+    cluster.wait_until(lambda s: bool(s["writable"]), OPEN_SECONDS, to)
 
 
 def switch(cluster: Sandbox, to: str = "") -> str:
@@ -310,6 +315,22 @@ def _wait_events(cluster: Sandbox, member: str) -> None:
     while (found := admin(cluster, member, query)) != wanted:
         assert time.monotonic() < end, found
         time.sleep(0.05)
+
+
+def test_one_that_is_planned_begins_at_its_time_whoever_leads_then(cluster: Sandbox) -> None:
+    old, to = cluster.primary(), replicas(cluster.wait_whole())[0]
+    planned = holdfast(cluster, "switchover", "--to", to, "--at", "+1h")
+    assert planned.returncode == 0, planned.stderr
+    assert f"switchover to {to} planned for" in holdfast(cluster, "status").stdout
+    assert "planned no longer" in holdfast(cluster, "switchover", "--cancel").stdout
+    assert "no switchover is planned" in holdfast(cluster, "switchover", "--cancel").stderr
+    assert "must be in the future" in holdfast(cluster, "switchover", "--at", "2020-01-01").stderr
+    assert holdfast(cluster, "switchover", "--to", to, "--at", "+2s").returncode == 0
+    cluster.kill_manager()
+    cluster.start_manager()
+    cluster.wait_until(lambda s: s["primary"] == to and bool(s["writable"]), OPEN_SECONDS, to)
+    assert old != to
+    assert cluster.wait_whole()["planned"] is None
 
 
 def test_two_members_change_places(clusters: Clusters, flavor: Flavor, run: int) -> None:
