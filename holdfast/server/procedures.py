@@ -135,8 +135,10 @@ class SqlServer(ABC):
         self._stop_applier(deadline)
 
     def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
-        self._become_replica(deadline)
         now = self._following(deadline)
+        # MySQL takes up to a second to switch the source side off, so a former primary receives before: that is what
+        # makes it a voter. Its applier starts after, or it would wait for acknowledgements
+        late = self._become_replica(deadline, later=not now.host)
         known = now.is_from(source)
         if not known:
             if now.applier_error:  # what it received is lost with the relay log
@@ -147,9 +149,12 @@ class SqlServer(ABC):
             if now.receiver:
                 self.stop_receiver(deadline)
             self._set(deadline, {f"rpl_semi_sync_{self.replica_side}_enabled": int(semi_sync)})
-            self._start(deadline, receiver=True, applier=not now.applier)
+            self._start(deadline, receiver=True, applier=not (now.applier or late))
         else:
-            self._start(deadline, receiver=not now.receiver, applier=not now.applier)
+            self._start(deadline, receiver=not now.receiver, applier=not (now.applier or late))
+        if late:
+            waiting.switch_off(self._commands, self.names, deadline)
+            self._start(deadline, receiver=False, applier=True)
         if known and semi_sync:
             self._acknowledge_received(source, deadline)
 
@@ -318,10 +323,12 @@ class SqlServer(ABC):
         server_id = self._commands.look("SELECT @@server_id AS id", deadline)[0]["id"]
         acknowledge(self.flavor, source, server_id, position, deadline)
 
-    def _become_replica(self, deadline: Deadline) -> None:
+    def _become_replica(self, deadline: Deadline, later: bool) -> bool:
         """Read-only, source side off, relaxed flushing; a primary is never turned into that.
 
         Switching the source side off answers OK to every commit that waits for an acknowledgement.
+
+        :param later: the source side may be left on for the moment; returns whether it was
         """
         enabled = f"rpl_semi_sync_{self.source_side}_enabled"
         row = self._commands.look(
@@ -333,7 +340,9 @@ class SqlServer(ABC):
             waiting = f"Rpl_semi_sync_{self.source_side}_wait_sessions"
             if int(self._status(self._commands, waiting, deadline)):
                 raise Refused("commits wait for an acknowledgement here: fence and restart it")
-        self._set(deadline, {**self._replica_settings(), enabled: 0})
+        late = later and bool(row["source_side"])
+        self._set(deadline, {**self._replica_settings(), **({} if late else {enabled: 0})})
+        return late
 
     def _replica_settings(self) -> dict[str, int]:
         """Relaxed: a replica at 1/1 falls behind. Flush 2, not 0: with 0 a killed server would lose

@@ -193,7 +193,8 @@ def test_promotion_in_its_order(up: World) -> None:
     assert reply.state.writable
     assert reply.state.proved == 4
     assert reply.state.semi_sync == SemiSync(source=True, acks=1)
-    assert list(reply.steps) == ["prepared", "ackers connected", "proved", "opened", "observed"]
+    steps = ["prepared", "ackers connected", "proved", "opened", "events on", "observed"]
+    assert list(reply.steps) == steps
 
 
 def test_promotion_drains_what_is_not_applied(up: World) -> None:
