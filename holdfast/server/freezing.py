@@ -44,8 +44,6 @@ from holdfast.server.sql import Connection, StatementRefused
 UNDO_SECONDS = 1.0
 """How long it may take to open the server again."""
 
-ENDING_SECONDS = 0.01
-"""For so long a freeze waits until the clients have been told that their sessions end; the rest goes on by itself."""
 
 NAMED = 3
 """How many of those that held it up a message names."""
@@ -103,8 +101,18 @@ class Freezing:
         if not (closed and self._holds(deadline)):
             self._drop()
             self._close(closed, deadline, done)
-        self.clients.end().told.wait(ENDING_SECONDS)
+        self._end_sessions(closed, deadline)
         done("sessions ended")
+
+    def _end_sessions(self, closed: bool, deadline: Deadline) -> None:
+        """Once all are told, nobody reads on here what another primary may have changed."""
+        ending = self.clients.end()
+        in_time = ending.told.wait(deadline.left)
+        if in_time and ending.failure is None:
+            return
+        why = ending.failure or DeadlinePassed("ending the clients' sessions", deadline.seconds)
+        self._undo(closed, why)
+        raise Refused(f"writes go on: {why}") from ending.failure
 
     def lift(self, deadline: Deadline) -> None:
         """Let nobody write who has waited: he meant the primary. Does nothing where nothing is locked."""

@@ -32,11 +32,13 @@ def is_client(row: Row) -> bool:
 class Ending:
     """Clients' sessions being ended, in a thread of its own.
 
-    :ivar told: set once each of them was told
+    :ivar told: set once each of them was told: who asks something after that gets no answer; or when that failed
+    :ivar failure: why not all of them were, or None
     """
 
     def __init__(self) -> None:
         self.told = threading.Event()
+        self.failure: HoldfastError | None = None
 
 
 class Clients:
@@ -97,8 +99,10 @@ class Clients:
                     time.sleep(LOOK_SECONDS)
                     there = {int(row["id"]) for row in self._there(deadline)}
                     left = [each for each in left if each in there]
-        except HoldfastError:
-            return  # the server is gone; or whoever makes it a replica ends them
+        except (
+            HoldfastError
+        ) as error:  # the server is gone; or whoever makes it a replica ends them
+            ending.failure = error
         finally:
             ending.told.set()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -11,8 +12,10 @@ from dataclasses import dataclass
 from holdfast.errors import HoldfastError, Refused
 from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.plan import CLIENT
+from holdfast.sandbox.spec import CLUSTER
 from tests.chaos.faults import Fault, Harm, Role
 
+PATIENCE_SECONDS = 10.0
 BUSY = "while True: pass"
 
 
@@ -64,6 +67,8 @@ def do(lab: Lab, fault: Fault, hosts: tuple[str, ...], primary: bool) -> Done:
     """:raises HoldfastError: it could not be done to any of them"""
     if fault.harm is Harm.CPU:
         return Done((), False, _busy())
+    if fault.harm is Harm.SWITCHOVER:
+        return Done((), False, _ordered(lab))
     undos: list[Callable[[], None]] = []
     failed: HoldfastError | None = None
     for host in hosts:
@@ -79,6 +84,17 @@ def do(lab: Lab, fault: Fault, hosts: tuple[str, ...], primary: bool) -> Done:
             each()
 
     return Done(hosts, primary, undo)
+
+
+def _ordered(lab: Lab) -> Callable[[], None]:
+    """To whom it may concern: refused, begun, undone, carried out, or never answered."""
+
+    def order() -> None:
+        with suppress(HoldfastError), lab.inside():
+            lab.manager().switch_over(CLUSTER, seconds=PATIENCE_SECONDS)
+
+    threading.Thread(target=order, name="switchover", daemon=True).start()
+    return _nothing
 
 
 def _do(lab: Lab, fault: Fault, host: str) -> Callable[[], None]:

@@ -4,7 +4,8 @@ Faults come in *lanes*, side by side; within a lane the next one waits until the
 such as the primary, which is looked up when it happens. What the configuration claims to survive:
 
 * of the members one is harmed at a time, and the next only when all votes are back;
-* of the etcd nodes and of the managers one is harmed at a time.
+* of the etcd nodes and of the managers one is harmed at a time;
+* whatever else goes on, people order switchovers.
 
 ``beyond`` there are two lanes for members that wait for nothing, and all of something may be hit at once.
 """
@@ -23,6 +24,7 @@ class Lane(StrEnum):
     MANAGERS = "managers"
     ETCD = "etcd"
     MACHINE = "machine"
+    PEOPLE = "people"
 
 
 class Role(StrEnum):
@@ -60,6 +62,7 @@ class Harm(StrEnum):
     DISK_FULL = "disk-full"
     DISK_STALL = "disk-stall"
     CPU = "cpu"
+    SWITCHOVER = "switchover"
 
 
 MEMBER_HARMS: Mapping[Harm, int] = {
@@ -94,6 +97,8 @@ NODE_HARMS: Mapping[Harm, int] = {
     Harm.CUT_ALL: 2,
     Harm.LOSS: 1,
 }
+RESTS = {Lane.MACHINE: (20, 60), Lane.PEOPLE: (4, 15)}
+"""Seconds between two faults of a lane, where they are not 1 to 8."""
 SHORT = frozenset({Harm.KILL_SERVER})
 """Healed by others at once."""
 
@@ -125,7 +130,7 @@ def schedule(
 ) -> tuple[Fault, ...]:
     """In the order of their time; all are healed after about ``seconds``."""
     found: list[Fault] = []
-    lanes = [Lane.MEMBERS, Lane.MACHINE]
+    lanes = [Lane.MEMBERS, Lane.MACHINE, Lane.PEOPLE]
     lanes += [Lane.MANAGERS, Lane.ETCD] if managers > 1 else [Lane.MANAGERS]
     lanes += [Lane.MORE_MEMBERS] if beyond else []
     for lane in lanes:
@@ -142,7 +147,8 @@ def schedule(
 
 
 def _rest(dice: random.Random, lane: Lane) -> float:
-    return dice.uniform(20, 60) if lane is Lane.MACHINE else dice.uniform(1, 8)
+    least, most = RESTS.get(lane, (1, 8))
+    return dice.uniform(least, most)
 
 
 def _fault(dice: random.Random, lane: Lane, at: float, managers: int, beyond: bool) -> Fault:
@@ -152,6 +158,8 @@ def _fault(dice: random.Random, lane: Lane, at: float, managers: int, beyond: bo
     match lane:
         case Lane.MACHINE:
             return Fault(lane, at, Harm.CPU, Role.NOBODY, dice.uniform(3, 10), draw)
+        case Lane.PEOPLE:
+            return Fault(lane, at, Harm.SWITCHOVER, Role.NOBODY, 0.0, draw)
         case Lane.MANAGERS:
             role = Role.LEADER if dice.random() < 0.7 else Role.MANAGER
             harms, everyone = MANAGER_HARMS, Role.MANAGERS
