@@ -16,7 +16,9 @@ SHARED = pytest.StashKey[Clusters]()
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None]:
     """Tests that share servers are one after the other, and in one process where there are several (pytest -n).
 
     First come those of the clusters that all files share, server by server; then file by file.
@@ -25,6 +27,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None]:
         where = "clusters" if _shares(item) else item.path.stem
         item.add_marker(pytest.mark.xdist_group(f"{where}-{_server(item)}"))
     yield  # pytest puts those that share a fixture side by side, and xdist reads the marks
+    if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in items):
+        raise pytest.UsageError("this pytest-xdist keeps no groups together with this pytest")
     items.sort(key=lambda item: _server(item) if _shares(item) else "the rest")
 
 
