@@ -204,7 +204,8 @@ def write(server: BareServer, number: int) -> Any:
 
 
 def test_a_server_that_is_down_is_judged_by_its_files(two: list[BareServer]) -> None:
-    """The last one: it has been killed."""
+    """The last one: nobody starts it again."""
+    two[1].kill()
     facts = collect(place(two[1]), None)
     assert facts.problem
     assert facts.boot.options["read_only"] == "ON"

@@ -6,12 +6,10 @@ import os
 import select
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
-from pathlib import Path
 
 import pymysql
 import pytest
@@ -23,7 +21,7 @@ from holdfast.core.lease import Electorate, Quorum
 from holdfast.core.timing import FENCE_SECONDS
 from holdfast.core.view import Holder, ServerStatus
 from holdfast.wire import Grant, StateReply, WatchRequest
-from tests.integration.test_agent_real import Member, one_primary, write
+from tests.integration.test_agent_real import Member, hosts, one_primary, write
 
 pytestmark = pytest.mark.alone
 
@@ -40,19 +38,6 @@ READERS = 4
 def flavor(request: pytest.FixtureRequest) -> Flavor:
     flavor: Flavor = request.param
     return flavor
-
-
-@contextmanager
-def hosts(flavor: Flavor, count: int) -> Iterator[list[Member]]:
-    with tempfile.TemporaryDirectory(prefix="hf") as folder:
-        made: list[Member] = []
-        try:
-            for number in range(1, count + 1):
-                made.append(Member(Path(folder) / f"m{number}", flavor, number))
-            yield made
-        finally:
-            for each in made:
-                each.end()
 
 
 @pytest.fixture
