@@ -41,7 +41,8 @@ from holdfast.server.base import Account
 from holdfast.server.process import Running
 
 WHOLE_SECONDS = 60.0
-AGENT_SECONDS = 10.0
+AGENT_SECONDS = 30.0
+"""An agent is up after one; a machine that others keep busy takes its time."""
 POLL_SECONDS = 0.05
 
 Status = dict[str, Any]
