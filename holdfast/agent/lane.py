@@ -158,7 +158,11 @@ class Lane:
             steps.done("observed")
         except HoldfastError as unseen:
             # what was seen before it is not what the member has received when its receiver stopped
-            if error is None and self._board.state.up and isinstance(job.command, Promise | Drain | Freeze):
+            if (
+                error is None
+                and self._board.state.up
+                and isinstance(job.command, Promise | Drain | Freeze)
+            ):
                 return OutcomeUnknown(f"done, but its positions cannot be read: {unseen}")
         return error
 

@@ -36,9 +36,7 @@ TELL_SECONDS = (1.0, 0.5)
 """From when on, and in which steps, it is told that nothing comes through."""
 LOOK_SECONDS = 0.5
 WRITE_SECONDS = 86400.0
-OTHERWISE_ENGAGED = frozenset(
-    {"promote", "restart", "rewind", "clone", "fence", "equip", "freeze"}
-)
+OTHERWISE_ENGAGED = frozenset({"promote", "restart", "rewind", "clone", "fence", "equip", "freeze"})
 """Commands during which nothing is written."""
 
 logger = logging.getLogger(__name__)

@@ -182,7 +182,9 @@ class Leader:
         if record is None or record.transition is None:
             return False
         if record.transition == CLOSING and (refusal := actor.refusal(record.primary, Restart)):
-            await self.save(replace(record, transition=None), f"{record.primary} goes on: {refusal}")
+            await self.save(
+                replace(record, transition=None), f"{record.primary} goes on: {refusal}"
+            )
             return True
         if record.transition.step is Step.FREEZE and (
             refusal := actor.refusal(record.primary, Freeze)
