@@ -151,10 +151,10 @@ class Duties:
             case Promote():
                 self._promote(term, command, deadline, steps)
             case SetAcks():
-                self._primary("set acks")
+                self._open_primary("set acks")
                 self._promoting.set_acks(command, deadline, steps.done)
             case Prove(serial=serial, electorate=electorate):
-                self._primary("prove")
+                self._open_primary("prove")
                 self._keeper.entrust(electorate)  # once the row is committed, an older one is void
                 self._promoting.prove(term, serial, deadline, steps.done)
                 self._keeper.proved()
@@ -336,6 +336,12 @@ class Duties:
             raise Refused(f"cannot {what}: the server of {state.name} is {state.server}")
         self._recovery.clear()
         return state
+
+    def _open_primary(self, what: str) -> None:
+        """Told late, a primary that is frozen must stay as it is."""
+        self._primary(what)
+        if self._board.state.frozen:
+            raise Refused(f"cannot {what}: {self._board.state.name} is frozen for a switchover")
 
     def _primary(self, what: str) -> None:
         """A row of its own on a server that follows another one would make it diverge."""

@@ -86,6 +86,7 @@ class Keeper:
         self._running: Running | None = None
         self._fenced = False
         self._told = Lease()
+        self._telling = threading.Lock()
         self._alarm = boottime.Alarm()
         self._stopped = False
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
@@ -129,6 +130,7 @@ class Keeper:
                 self._extended()
         if news:
             self._note(grant.electorate, grant.lease)
+            self._tell()
         if good:
             self._adopt(state)
         if before is not self._tenure.by:
@@ -146,6 +148,7 @@ class Keeper:
         with self._lock:
             self._tenure.entrust(electorate)
         self._peers.know(electorate.agents)
+        self._tell()
 
     def proved(self) -> None:
         """A server that is open already is held to its lease from now on."""
@@ -281,12 +284,14 @@ class Keeper:
     def _tell(self) -> None:
         """The board has what changes rarely; one line is logged when somebody else upholds the lease."""
         tenure = self._tenure
-        by = Holder.NOBODY if self._fenced or not tenure.enforced else tenure.by
-        told = Lease(tenure.enforced, by)
-        if told == self._told:
-            return
-        before, self._told = self._told, told
-        self._board.change(lease=told)
+        with self._telling:
+            by = Holder.NOBODY if self._fenced or not tenure.enforced else tenure.by
+            known = tenure.known if tenure.enforced else None
+            told = Lease(tenure.enforced, by, quorums=known.quorums if known else None)
+            if told == self._told:
+                return
+            before, self._told = self._told, told
+            self._board.change(lease=told)
         if before.by is not told.by and tenure.enforced and not self._fenced:
             self._clerk.say(logger, _HOLDERS[told.by])
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 from holdfast.core.cluster import Cluster
@@ -52,7 +52,7 @@ def hold(
         return None
     transition = record.transition
     dared = transition is not None and transition.ordered and transition.lossy
-    if not dared and not revoked(electorate(cluster, record), {s.name for s in promised}):
+    if not dared and not surely_revoked(cluster, record, view, {s.name for s in promised}):
         return Decision(
             f"failover: {name} may go on answering clients by the word of those that have not promised"
         )
@@ -65,6 +65,20 @@ def hold(
         return None
     why = f"failover: waiting until the lease of {name} is surely over"
     return Decision(why, again=until - view.now)
+
+
+def surely_revoked(cluster: Cluster, record: Record, view: View, promised: Collection[str]) -> bool:
+    """:func:`revoked`, by what the record asks for and by what the primary's agent last said that it goes by.
+
+    Where mode strong holds, the two agree before anything relies on it: a configuration is dropped from the record once
+    the primary has proven the next one with a row, and knows it. A weaker mode is recorded before the primary is told.
+    """
+    known = electorate(cluster, record)
+    sighting = view.members.get(record.primary)
+    state = sighting.last if isinstance(sighting, Unseen) else view.state(record.primary)
+    said = state.lease.quorums if state else None
+    by = [known] if said is None else [known, replace(known, quorums=said)]
+    return all(revoked(each, promised) for each in by)
 
 
 def wished(cluster: Cluster, record: Record) -> Cluster:

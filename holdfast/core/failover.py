@@ -15,11 +15,10 @@ from dataclasses import dataclass, replace
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Drain, Fetch, Promise, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.deposed import fence_step, hold, is_deposed, wished
+from holdfast.core.deposed import fence_step, hold, is_deposed, surely_revoked, wished
 from holdfast.core.diagnosis import Diagnosis, Primary
 from holdfast.core.election import Elected, NobodyElected, elect, prefer_learner
 from holdfast.core.hooking import hooks_step, owed
-from holdfast.core.lease import electorate, revoked
 from holdfast.core.loss import missing_from, refused, without_errants
 from holdfast.core.modes import promotion
 from holdfast.core.quorum import Configuration, Voter, acks_for, settled
@@ -138,7 +137,7 @@ def _against(
         )
     names = {state.name for state in heirs}
     unseen = lost.primary is Primary.LOST and heirs
-    if unseen and not revoked(electorate(cluster, record), names):
+    if unseen and not surely_revoked(cluster, record, view, names):
         return f"{record.primary} may go on by the word of those that do not answer here"
     return ""
 

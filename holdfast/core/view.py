@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from holdfast.core.calls import Called, Phase
 from holdfast.core.gtid import Flavor, GtidSet, parse
+from holdfast.core.lease import Quorum
 from holdfast.core.settings import WaitPoint
 
 
@@ -126,11 +127,13 @@ class Lease:
 
     :ivar enforced: the server is a primary, and will be killed when the lease ends
     :ivar left: seconds
+    :ivar quorums: by whose word it goes on without a manager, as far as it was told; None: not known
     """
 
     enforced: bool = False
     by: Holder = Holder.NOBODY
     left: float = 0.0
+    quorums: tuple[Quorum, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ from holdfast.core.gtid import Flavor, parse
 from holdfast.core.settings import Settings, WaitPoint
 from holdfast.core.timing import Timing
 from holdfast.core.view import (
+    Lease,
     MemberState,
     Receiver,
     Replication,
@@ -203,6 +204,12 @@ class Host:
             suspects=("app.t",) if self.suspect else (),
             unfit=self.unfit,
             frozen=self.sealed,
+            lease=Lease(
+                self.tenure.enforced,
+                quorums=self.tenure.known.quorums
+                if self.tenure.known and self.tenure.enforced
+                else None,
+            ),
         )
 
     def crash(self) -> None:
@@ -485,10 +492,12 @@ class World:
                 yield lambda: host.tenure.enforce(self.now, grace=False)
                 yield lambda: self._open(host)
             case SetAcks(acks=acks, timeout_seconds=timeout, wait_point=point):
-                if host.source:
-                    raise ValueError("it follows another")
+                if host.source or not host.writable:
+                    raise ValueError("it is no open primary")
                 yield lambda: self._set_acks(host, acks, timeout, point)
             case Prove(serial=serial):
+                if host.source or not host.writable:
+                    raise ValueError("it is no open primary")
                 assert command.electorate
                 host.tenure.entrust(command.electorate)
                 yield lambda: self._prove(host, serial)

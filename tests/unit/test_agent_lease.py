@@ -153,9 +153,10 @@ def test_a_grant_takes_effect_before_the_poll_is_answered(world: World) -> None:
     """Else the server would be killed while the manager's poll waits."""
     electorate = known()
     primary(world, electorate)
-    for _ in range(4):
+    long = 2.5 * LEASE
+    for _ in range(3):
         version = world.state().version
-        watch(world, grant(world, electorate), since=version, wait=LEASE * 0.75)
+        watch(world, grant(world, electorate, seconds=long), since=version, wait=long * 0.7)
     assert world.process() is not None
 
 

@@ -115,6 +115,7 @@ def test_in_mode_semi_sync_a_promotion_without_replicas_opens_with_a_row_of_its_
         "prove",
         "set_acks",
         "open",
+        "start_events",
     ]
     assert reply.state.writable
     assert (reply.state.semi_sync.acks, reply.state.semi_sync.timeout_seconds) == (1, 0.2)
