@@ -156,7 +156,12 @@ def test_a_grant_takes_effect_before_the_poll_is_answered(world: World) -> None:
     long = 2.5 * LEASE
     for _ in range(3):
         version = world.state().version
-        watch(world, grant(world, electorate, seconds=long), since=version, wait=long * 0.7)
+        watch(
+            world,
+            grant(world, electorate, seconds=long, lease=long),
+            since=version,
+            wait=long * 0.7,
+        )
     assert world.process() is not None
 
 
