@@ -340,8 +340,9 @@ class Duties:
     def _open_primary(self, what: str) -> None:
         """Told late, a primary that is frozen must stay as it is."""
         self._primary(what)
-        if self._board.state.frozen:
-            raise Refused(f"cannot {what}: {self._board.state.name} is frozen for a switchover")
+        state = self._board.state
+        if state.frozen or (what == "prove" and not state.writable):
+            raise Refused(f"cannot {what}: {state.name} is no open primary")
 
     def _primary(self, what: str) -> None:
         """A row of its own on a server that follows another one would make it diverge."""

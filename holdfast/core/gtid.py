@@ -83,8 +83,8 @@ class GtidSet:
         """
         if self.flavor is Flavor.MYSQL:
             return self.contains(other)
-        mine = self._heads()
-        for domain, (number, server) in other._heads().items():
+        mine = self.heads()
+        for domain, (number, server) in other.heads().items():
             reached, by = mine.get(domain, (0, ""))
             if reached < number or (reached == number and by != server):
                 return False
@@ -115,12 +115,12 @@ class GtidSet:
         if not self.streams:
             return ""
         if self.flavor is Flavor.MARIADB:
-            heads = self._heads()
+            heads = self.heads()
             return ",".join(f"{d}-{server}-{n}" for d, (n, server) in sorted(heads.items()))
         stream, spans = max(self.streams.items(), key=lambda entry: entry[1][-1][1])
         return f"…{stream[-4:]}:{spans[0][0]}-{spans[-1][1]}"
 
-    def _heads(self) -> dict[str, tuple[int, str]]:
+    def heads(self) -> dict[str, tuple[int, str]]:
         heads: dict[str, tuple[int, str]] = {}
         for stream, spans in self.streams.items():
             domain, server = stream.split("-")

@@ -41,6 +41,10 @@ from holdfast.core.view import MemberState, Receiver, View
 NEARLY_ZERO = 200
 """Small transactions that the candidate may have left to apply when writes stop: some milliseconds."""
 
+LATE_SECONDS = 20.0
+NEAR = 2000
+"""With so few seconds left more is put up with, about a second's work: clients write faster than it can apply."""
+
 FREEZE_SECONDS = 1.0
 """How long what is under way on the primary may hold up the freeze, before it is given up."""
 
@@ -138,7 +142,7 @@ def _chain(
         steps.append(Send(record.primary, prove))
         waiting.append(f"{record.primary} commits without those that are chained")
     if not steps:
-        if candidate.term == record.term and backlog(candidate) <= NEARLY_ZERO:
+        if candidate.term == record.term and backlog(candidate) <= _near(record, view):
             if failed := hooking.failed(record, view):
                 return _undo(record, f"the stop hook failed: {failed}")
             if calls := hooking.hooks_step(record, view):
@@ -149,6 +153,11 @@ def _chain(
         steps.append(Send(to.name, Drain()))
         waiting.append("it applies what it has received")
     return Decision(f"switchover to {to.name}: {', '.join(waiting)}", tuple(steps))
+
+
+def _near(record: Record, view: View) -> int:
+    assert record.transition is not None
+    return NEARLY_ZERO if record.transition.until - view.date > LATE_SECONDS else NEAR
 
 
 def _freeze(

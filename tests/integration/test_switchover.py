@@ -26,13 +26,13 @@ def wait_switched(cluster: Sandbox, to: str) -> None:
         return status["under_way"] != "switchover" or status["primary"] == to
 
     cluster.wait_until(over, OPEN_SECONDS, to)
-    assert cluster.status()["primary"] == to, events(cluster)[-25:]
+    assert cluster.status()["primary"] == to, "; ".join(events(cluster)[-25:])
     cluster.wait_until(lambda s: bool(s["writable"]), OPEN_SECONDS, to)
 
 
 def switch(cluster: Sandbox, to: str = "") -> str:
     """Order it, and wait until whoever it is takes writes."""
-    new = str(cluster.manager.switch_over(CLUSTER, to)["to"])
+    new = str(cluster.manager.switch_over(CLUSTER, to, wait=True)["to"])
     wait_switched(cluster, new)
     return new
 
@@ -73,7 +73,7 @@ def test_idle_the_command_says_who_is_primary(cluster: Sandbox) -> None:
 def test_to_and_fro_under_load_nothing_is_lost_and_a_writer_sees_one_error(
     cluster: Sandbox, run: int
 ) -> None:
-    with writing(cluster, run) as writers:
+    with writing(cluster, run, rate=400) as writers:
         for _ in range(20):
             to = replicas(cluster.wait_whole())[0]
             before = {j.writer: sum(j.errors.values()) for j in writers.workload.report().journals}
@@ -89,14 +89,14 @@ def test_what_stands_against_it_is_said_at_once(cluster: Sandbox) -> None:
     status = cluster.wait_whole()
     primary, (one, other) = str(status["primary"]), replicas(status)
     assert against(cluster, primary) == f"{primary} is the primary already"
-    with pytest.raises(Refused, match="no member 'm9'"):
+    with pytest.raises(Refused, match="there is no member m9"):
         cluster.manager.switch_over(CLUSTER, "m9")
     with session(cluster, primary) as client:
         client.execute("SET autocommit = 0")
         client.execute("INSERT INTO app.held VALUES (1)")
         cluster.manager.change_settings(CLUSTER, {f"members.{one}.priority": 0}, [])
-        time.sleep(0.6)
-        found = against(cluster, one, old=0.5)
+        time.sleep(2.1)  # MariaDB tells whole seconds
+        found = against(cluster, one, old=1.0)
         assert f"{one}: its priority is 0" in found
         assert "transaction of connection" in found
     cluster.manager.change_settings(CLUSTER, {}, [f"members.{one}.priority"])
@@ -197,23 +197,19 @@ def test_a_writer_who_may_write_on_read_only_servers_is_stopped_too(
     stop = threading.Event()
 
     def write() -> None:
+        """While it is the primary; a replica would take its writes as well."""
         number = 0
-        while not stop.is_set():
-            with suppress(pymysql.err.Error, OSError):
-                connection = cluster.connect(old, cluster.accounts.admin)
-                with connection, connection.cursor() as cursor:
-                    while not stop.is_set():
-                        number += 1
-                        cursor.execute("INSERT INTO app.held VALUES (%s)", (number,))
-                        connection.commit()
-                        told.append(number)
-                        if cluster_is_elsewhere(cursor):
-                            return
-
-    def cluster_is_elsewhere(cursor: pymysql.cursors.Cursor) -> bool:
-        cursor.execute("SELECT @@global.read_only")
-        row = cursor.fetchone()
-        return bool(row and row[0])
+        with suppress(pymysql.err.Error, OSError):
+            connection = cluster.connect(old, cluster.accounts.admin)
+            with connection, connection.cursor() as cursor:
+                while not stop.is_set():
+                    cursor.execute("SELECT @@global.read_only")
+                    if cursor.fetchall() != ((0,),):
+                        return
+                    number += 1
+                    cursor.execute("INSERT INTO app.held VALUES (%s)", (number,))
+                    connection.commit()
+                    told.append(number)
 
     writer = threading.Thread(target=write)
     writer.start()
@@ -261,7 +257,7 @@ def test_whoever_dies_at_any_step_it_ends_with_one_primary_and_nothing_lost(
     status = cluster.wait_whole()
     old, to = str(status["primary"]), replicas(status)[0]
     since = max(int(each["id"]) for each in cluster.manager.events(CLUSTER, 0, 0))
-    with writing(cluster, run) as writers:
+    with writing(cluster, run, rate=400) as writers:
         cluster.manager.switch_over(CLUSTER, to)
         _wait_said(cluster, STEPS[step], since)
         disaster(cluster, old, to)
