@@ -7,7 +7,7 @@ from dataclasses import replace
 from holdfast.core.commands import Restart
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.record import Kind, Record, Step, Transition
-from holdfast.core.view import ServerStatus, View
+from holdfast.core.view import View
 
 CLOSING = Transition(Kind.RESTART, Step.CLOSE)
 OPENING = Transition(Kind.RESTART, Step.OPEN)
@@ -24,7 +24,7 @@ def close_step(record: Record, view: View) -> Decision:
     state = view.state(name)
     if state is None:
         return Decision(f"{name} was to be restarted, and its agent does not answer")
-    if state.server is ServerStatus.DOWN:
+    if state.ended:  # on its way out it may be seen to be dying
         if state.busy == RESTARTING:
             return Decision(f"the server of {name}, the primary, is being restarted")
     elif state.incarnation == record.target.incarnation(name):
