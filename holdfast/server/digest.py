@@ -26,6 +26,9 @@ ABSENT = "absent"
 LOCK_SECONDS = 1
 """How long a lock may be waited for: writers wait behind it. The least that MySQL takes."""
 
+STALLED_SECONDS = 0.5
+"""Where no commit has been acknowledged for so long although some wait, none is asked to wait for a lock besides."""
+
 LOOK_SECONDS = 0.02
 """How often it is looked whether the applier has come to its place."""
 
@@ -157,11 +160,29 @@ class Digester:
         return Place(server_id, gtids=str(row["gtids"]).replace("\n", ""))
 
     def _refuse_while_commits_wait(self, session: Session, deadline: Deadline) -> None:
+        """On a busy primary one always waits: what counts is whether any is acknowledged."""
+        waiting, acknowledged = self._acknowledging(session, deadline)
+        patience = Deadline(STALLED_SECONDS, deadline.cancelled)
+        while waiting:
+            time.sleep(0.005)
+            waiting, now = self._acknowledging(session, deadline)
+            if now != acknowledged:
+                return
+            if waiting and not patience.left:
+                raise Refused("commits wait for an acknowledgement: a lock would wait behind them")
+
+    def _acknowledging(self, session: Session, deadline: Deadline) -> tuple[int, int]:
+        """How many sessions wait, and how many transactions have been acknowledged so far."""
+        prefix = "Rpl_semi_sync_source_"
         rows = session.look(
-            "SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_source_wait_sessions'", deadline
+            f"SHOW GLOBAL STATUS WHERE Variable_name IN ('{prefix}wait_sessions', '{prefix}yes_tx')",
+            deadline,
         )
-        if rows and int(rows[0]["Value"]):
-            raise Refused("commits wait for an acknowledgement: a lock would wait behind them")
+        found = {str(row["Variable_name"]).lower(): int(row["Value"]) for row in rows}
+        return (
+            found.get(f"{prefix}wait_sessions".lower(), 0),
+            found.get(f"{prefix}yes_tx".lower(), 0),
+        )
 
     def _digests(
         self, session: Session, tables: Sequence[Table], deadline: Deadline
