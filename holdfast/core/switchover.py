@@ -118,10 +118,11 @@ def _chain(
     candidate: MemberState,
 ) -> Decision:
     to = cluster.member(candidate.name)
+    others = record.target.without(record.primary)  # who is primary now may have been chained once
     steps: list[Send] = []
     waiting = []
     for stray in sorted(record.strays, key=lambda each: each.name):
-        if stray.source != to.name or not record.votes(stray.name, stray.incarnation):
+        if stray.source != to.name or (stray.name, stray.incarnation) not in others:
             continue
         state = view.state(stray.name)
         if state is None or state.incarnation != stray.incarnation:
