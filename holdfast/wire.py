@@ -2,7 +2,7 @@
 
 GET  /v1/state?since=VERSION&wait=SECONDS   -> StateReply, at once when VERSION is not the present one
 GET  /v1/identity                           -> Identity
-GET  /v1/facts                              -> FactsReply: what a check looks at
+GET  /v1/facts?counting=true                -> FactsReply: what a check looks at; false: at once, no tables counted
 GET  /v1/account                            -> AccountReply
 GET  /v1/blockers?seconds=SECONDS           -> BlockersReply: what is older than that
 GET  /v1/reach?host=HOST&port=PORT          -> ReachReply: who is there, for its replication account

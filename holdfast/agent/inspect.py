@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,12 +56,12 @@ class Inspector:
         self._replication = replication
         self._running = running
 
-    def facts(self) -> Facts:
+    def facts(self, counting: bool) -> Facts:
         try:
             running = self._running()
         except HoldfastError:  # several of them: the server's answer decides
             running = None
-        return collect(self._place, running.pid if running else None)
+        return collect(self._place, running.pid if running else None, counting)
 
     def account(self) -> AccountReply:
         flavor = self._place.flavor
@@ -78,13 +79,13 @@ class Inspector:
 
 
 def add_inspection(app: FastAPI, inspector: Inspector) -> None:
-    one_at_a_time = asyncio.Lock()
+    one_counts = asyncio.Lock()
 
     @app.get("/v1/facts", response_model=FactsReply)
-    async def facts() -> Response:
-        """All that a check looks at on this host."""
-        async with one_at_a_time:
-            found = await asyncio.to_thread(inspector.facts)
+    async def facts(counting: bool = True) -> Response:
+        """All that a check looks at on this host; at once where nothing is to be counted."""
+        async with one_counts if counting else contextlib.nullcontext():
+            found = await asyncio.to_thread(inspector.facts, counting)
         reply = FactsReply(facts=found, clock=time.time())
         return Response(reply.model_dump_json().encode(), media_type="application/json")
 

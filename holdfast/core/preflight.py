@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from holdfast.core.backlog import backlog
 from holdfast.core.blockers import Blocker
@@ -41,10 +41,17 @@ class SwitchOver:
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """:ivar passes: it may pass by itself: worth waiting for"""
+    """:ivar passes: it may pass by itself: worth waiting for
+    :ivar candidate: whose taking over it stands against; "" for a switchover to anybody
+    """
 
     text: str
     passes: bool = False
+    candidate: str = ""
+
+
+Wrong = Mapping[str, Sequence[Objection]]
+"""What is wrong with members' hosts and settings, by member (``readiness.py``)."""
 
 
 def objections(
@@ -53,10 +60,12 @@ def objections(
     view: View,
     order: SwitchOver,
     blockers: Sequence[Blocker] = (),
+    wrong: Wrong | None = None,
 ) -> tuple[Objection, ...]:
     """All that stands against it; () when nothing does.
 
     :param blockers: what is older than ``order.old`` on the primary
+    :param wrong: what else stands against members, where their hosts were asked
     """
     if record is None:
         return (Objection(f"{cluster.name} has no primary yet"),)
@@ -72,15 +81,29 @@ def objections(
     if primary.silent_seconds or primary.semi_sync.degraded:
         found.append(Objection(diagnosis.reason, passes=True))
     found += [Objection(str(each), passes=True) for each in blockers]
-    if order.to:
-        found += against(cluster, record, view, order, primary, order.to)
-    elif not chosen(cluster, record, view, order):
-        for member in cluster.others(record.primary):
-            found += against(cluster, record, view, order, primary, member.name)
+    if order.to or not chosen(cluster, record, view, order, wrong):
+        candidates = [order.to] if order.to else [m.name for m in cluster.others(record.primary)]
+        for name in candidates:
+            for each in against(cluster, record, view, order, primary, name, wrong):
+                found.append(replace(each, candidate=name))
     return tuple(found)
 
 
-def chosen(cluster: Cluster, record: Record, view: View, order: SwitchOver) -> str:
+def may_pass(objections: Sequence[Objection]) -> bool:
+    """Whether it is worth waiting until nothing stands against it: for one candidate it is enough."""
+    barred = {each.candidate for each in lasting(objections)}
+    candidates = {each.candidate for each in objections} - {""}
+    return "" not in barred and (not candidates or bool(candidates - barred))
+
+
+def lasting(objections: Sequence[Objection]) -> tuple[Objection, ...]:
+    """Those that do not pass by themselves."""
+    return tuple(each for each in objections if not each.passes)
+
+
+def chosen(
+    cluster: Cluster, record: Record, view: View, order: SwitchOver, wrong: Wrong | None = None
+) -> str:
     """Who takes over: whom the person named, or of those against whom nothing stands the one of the highest priority,
     then the one with the least left to apply; "" when there is none."""
     if order.to:
@@ -91,7 +114,7 @@ def chosen(cluster: Cluster, record: Record, view: View, order: SwitchOver) -> s
         for member in cluster.others(record.primary)
         if primary
         and (state := view.state(member.name))
-        and not against(cluster, record, view, order, primary, member.name)
+        and not against(cluster, record, view, order, primary, member.name, wrong)
     ]
     best = min(
         able,
@@ -108,6 +131,7 @@ def against(
     order: SwitchOver,
     primary: MemberState,
     name: str,
+    wrong: Wrong | None = None,
 ) -> list[Objection]:
     """What stands against this member as the next primary."""
     if name == record.primary:
@@ -146,4 +170,4 @@ def against(
     if (left := backlog(state)) > order.behind:
         text = f"{name}: its applier is {left} transactions behind"
         found.append(Objection(text, passes=True))
-    return found
+    return [*found, *(wrong or {}).get(name, ())]

@@ -38,13 +38,16 @@ class AdoptRequest(StrictModel):
 
 
 async def gather(
-    agents: Mapping[str, AgentClient],
+    agents: Mapping[str, AgentClient], counting: bool = True
 ) -> tuple[dict[str, Facts], dict[str, str]]:
-    """The facts of each member, all asked at once; and why some did not answer."""
+    """The facts of each member, all asked at once; and why some did not answer.
+
+    :param counting: its tables, too, which may take seconds
+    """
 
     async def ask(agent: AgentClient) -> Facts | HoldfastError:
         try:
-            return await agent.facts()
+            return await agent.facts(counting)
         except HoldfastError as error:
             return error
 

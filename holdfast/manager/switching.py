@@ -5,15 +5,26 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
-from holdfast.core import switchover
+from holdfast.core import readiness, switchover
 from holdfast.core.blockers import Blocker
 from holdfast.core.commands import EndSessions, Freeze
 from holdfast.core.decision import Send
-from holdfast.core.preflight import Objection, SwitchOver, chosen, objections
+from holdfast.core.preflight import (
+    Objection,
+    SwitchOver,
+    Wrong,
+    chosen,
+    lasting,
+    may_pass,
+    objections,
+)
+from holdfast.core.record import Record
+from holdfast.core.view import View
 from holdfast.errors import DeadlinePassed, Refused
 from holdfast.manager.events import EventKind
+from holdfast.manager.inspect import gather
 from holdfast.manager.lead import Leader
 
 LOOK_AGAIN_SECONDS = 0.2
@@ -23,11 +34,13 @@ LOOK_AGAIN_SECONDS = 0.2
 class Outlook:
     """:ivar to: who would take over; "" when nobody can
     :ivar against: all that stands against it; :ivar blockers: of that, what clients do on the primary
+    :ivar wrong: of that, what is wrong with members' hosts and settings
     """
 
     to: str
     against: tuple[Objection, ...]
     blockers: tuple[Blocker, ...] = ()
+    wrong: Wrong = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,22 +57,46 @@ class Switching:
     def __init__(self, leader: Leader) -> None:
         self._leader = leader
 
-    async def look(self, order: SwitchOver) -> Outlook:
-        """What would come of it now; touches nothing."""
+    async def look(self, order: SwitchOver, known: Wrong | None = None) -> Outlook:
+        """What would come of it now; touches nothing.
+
+        :param known: what is wrong with members' hosts; None: ask them
+        """
         leader = self._leader
         leader.leading()
-        record = leader.record
-        blockers: Sequence[Blocker] = ()
-        unknown: tuple[Objection, ...] = ()
-        if record and record.primary in leader.agents:
-            try:
-                blockers = await leader.agents[record.primary].blockers(order.old)
-            except Refused as error:
-                unknown = (Objection(f"what clients do on {record.primary} is not known: {error}"),)
-        view = leader.view()
-        against = (*objections(leader.cluster, record, view, order, blockers), *unknown)
-        to = chosen(leader.cluster, record, view, order) if record else ""
-        return Outlook(to, against, tuple(blockers))
+        record, view = leader.record, leader.view()
+        if record is None:
+            return Outlook("", objections(leader.cluster, record, view, order))
+        (blockers, unknown), wrong = await asyncio.gather(
+            self._blockers(record.primary, order.old),
+            self._wrong(record, view, order, known),
+        )
+        against = objections(leader.cluster, record, view, order, blockers, wrong)
+        to = chosen(leader.cluster, record, view, order, wrong)
+        return Outlook(to, (*against, *unknown), tuple(blockers), wrong)
+
+    async def _blockers(
+        self, primary: str, old: float
+    ) -> tuple[Sequence[Blocker], Sequence[Objection]]:
+        if primary not in self._leader.agents:
+            return (), ()
+        try:
+            return await self._leader.agents[primary].blockers(old), ()
+        except Refused as error:
+            return (), (Objection(f"what clients do on {primary} is not known: {error}"),)
+
+    async def _wrong(
+        self, record: Record, view: View, order: SwitchOver, known: Wrong | None
+    ) -> Wrong:
+        """What is wrong with whoever may take over, and answers; the primary is asked for what both must share."""
+        if known is not None:
+            return known
+        others = {each.name for each in self._leader.cluster.others(record.primary)}
+        asked = (others & {order.to} if order.to else others) | {record.primary}
+        agents = self._leader.agents
+        there = {name: agents[name] for name in asked & set(agents) if view.state(name)}
+        found, silent = await gather(there, counting=False)
+        return readiness.wrong(record.primary, found, silent)
 
     async def begin(self, order: SwitchOver) -> Begun:
         """Begin it; answers then.
@@ -69,12 +106,17 @@ class Switching:
         """
         begun = time.monotonic()
         ended = False
+        known: Wrong | None = None
         while True:
-            outlook = await self.look(order)
+            outlook = await self.look(order, known)
             if not outlook.against:
-                return await self._begin(order)
+                if known is None:
+                    return await self._begin(order, outlook.to)
+                known = None  # some time has passed since
+                continue
+            known = {name: lasting(each) for name, each in outlook.wrong.items()}
             waited = time.monotonic() - begun
-            if not order.wait or not all(each.passes for each in outlook.against):
+            if not order.wait or not may_pass(outlook.against):
                 raise Refused("; ".join(each.text for each in outlook.against))
             if waited >= order.seconds:
                 why = "; ".join(each.text for each in outlook.against)
@@ -83,16 +125,18 @@ class Switching:
                 ended = await self._end(outlook.blockers)
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
-    async def _begin(self, order: SwitchOver) -> Begun:
-        """From a look that was taken with nobody else deciding."""
+    async def _begin(self, order: SwitchOver, to: str) -> Begun:
+        """From a look that was taken with nobody else deciding.
+
+        :param to: who takes over: nothing was wrong with its host
+        """
         leader = self._leader
         async with leader.deciding:
             actor, record = leader.leading()
             view = leader.view()
-            against = objections(leader.cluster, record, view, order)
+            against = objections(leader.cluster, record, view, replace(order, to=to))
             if against or record is None:
                 raise Refused("; ".join(each.text for each in against))
-            to = chosen(leader.cluster, record, view, order)
             event = leader.events.last
             leader.events.add(EventKind.ORDERED, f"{order.text}, by a person", to)
             actor.forgive(record.primary, Freeze)

@@ -79,8 +79,10 @@ class Place:
     root: Path = Path("/")
 
 
-def collect(place: Place, pid: int | None) -> Facts:
-    """:param pid: of the running server, if the agent knows one"""
+def collect(place: Place, pid: int | None, counting: bool = True) -> Facts:
+    """:param pid: of the running server, if the agent knows one
+    :param counting: tables and events, too, for which a server that has many needs seconds
+    """
     facts = Facts(
         place.member,
         place.flavor,
@@ -101,6 +103,8 @@ def collect(place: Place, pid: int | None) -> Facts:
     connection = Connection(place.socket, place.admin)
     try:
         facts = _asked(facts, connection)
+        if counting:
+            facts = _counted(facts, connection)
     except HoldfastError as error:
         facts = replace(facts, problem=str(error))
     finally:
@@ -142,7 +146,14 @@ def _asked(facts: Facts, connection: Connection) -> Facts:
         if mysql
         else frozenset(),
         installed=_column(connection, "SELECT dl AS value FROM mysql.plugin", deadline),
-        events=int(connection.look(EVENTS, deadline)[0]["events"]),
+    )
+
+
+def _counted(facts: Facts, connection: Connection) -> Facts:
+    mysql = facts.flavor is Flavor.MYSQL
+    return replace(
+        facts,
+        events=int(connection.look(EVENTS, Deadline(SQL_SECONDS))[0]["events"]),
         foreign=_tables(connection, FOREIGN, mysql),
         keyless=_tables(connection, KEYLESS, mysql),
     )

@@ -106,6 +106,23 @@ def test_what_stands_against_it_is_said_at_once(cluster: Sandbox) -> None:
     assert other
 
 
+def test_a_candidate_whose_settings_are_wrong_is_refused_or_passed_over(cluster: Sandbox) -> None:
+    old, (one, other) = cluster.primary(), replicas(cluster.status())
+    admin(cluster, one, "SET GLOBAL binlog_row_image = MINIMAL")
+    try:
+        outlook = holdfast(cluster, "switchover", "--to", one, "--dry-run")
+        assert outlook.returncode == 1
+        assert f"{one}: binlog_row_image is MINIMAL now" in outlook.stderr
+        assert "SET GLOBAL binlog_row_image = FULL" in outlook.stderr
+        with pytest.raises(Refused, match=f"{one}: binlog_row_image is MINIMAL now"):
+            cluster.manager.switch_over(CLUSTER, one, wait=True)
+        assert cluster.manager.switch_over(CLUSTER, dry_run=True)["to"] == other
+        assert cluster.primary() == old
+    finally:
+        admin(cluster, one, "SET GLOBAL binlog_row_image = FULL")
+    switch(cluster, one)
+
+
 @pytest.fixture(autouse=True)
 def held(cluster: Sandbox) -> None:
     cluster.wait_whole()

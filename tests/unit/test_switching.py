@@ -1,0 +1,116 @@
+"""How a manager looks at a switchover that is ordered: whom it asks, how often, and whom it waits for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from holdfast.core.blockers import Blocker, Holds
+from holdfast.core.facts import Facts
+from holdfast.core.gtid import Flavor
+from holdfast.core.preflight import SwitchOver
+from holdfast.errors import HoldfastError, Refused, Unreachable
+from holdfast.manager.lead import Leader
+from holdfast.manager.switching import Switching
+from tests.unit.test_check import running
+from tests.unit.test_people import managed
+from tests.unit.test_readiness import BY_STATEMENT, three
+
+HELD = Blocker(17, "app", "web1", Holds.TRANSACTION, 12.0, "UPDATE t SET a = 1")
+
+
+class Hosts:
+    """What agents answer of their hosts.
+
+    :ivar asked: whose facts were asked for, in order
+    :ivar blocking: answers of the primary, one after the other; the last again and again
+    """
+
+    def __init__(self, leader: Leader) -> None:
+        self.found: dict[str, Facts | HoldfastError] = dict(three(Flavor.MYSQL))
+        self.asked: list[str] = []
+        self.blocking: list[Sequence[Blocker]] = [()]
+        for name, agent in leader.agents.items():
+            self._answer(name, agent)
+
+    def _answer(self, name: str, agent: object) -> None:
+        async def facts(counting: bool) -> Facts:
+            assert not counting, "a server may have very many tables"
+            self.asked.append(name)
+            answer = self.found[name]
+            if isinstance(answer, HoldfastError):
+                raise answer
+            return answer
+
+        async def blockers(seconds: float) -> Sequence[Blocker]:
+            return self.blocking.pop(0) if len(self.blocking) > 1 else self.blocking[0]
+
+        agent.facts, agent.blockers = facts, blockers  # type: ignore[attr-defined]
+
+
+def spoil(hosts: Hosts, name: str) -> None:
+    hosts.found[name] = running(three(Flavor.MYSQL)[name], binlog_format="STATEMENT")
+
+
+def test_who_is_named_is_asked_and_else_whoever_may_take_over(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with managed(tmp_path / "store") as it:
+            hosts = Hosts(it.leader)
+            assert (await Switching(it.leader).look(SwitchOver("m2"))).against == ()
+            assert sorted(hosts.asked) == ["m1", "m2"]
+            spoil(hosts, "m2")
+            assert (await Switching(it.leader).look(SwitchOver())).to == "m3"
+            with pytest.raises(Refused) as refused:
+                await Switching(it.leader).begin(SwitchOver("m2", wait=True))
+            assert str(refused.value) == BY_STATEMENT
+            begun = await Switching(it.leader).begin(SwitchOver())
+            assert begun.to == "m3"
+
+    asyncio.run(run())
+
+
+def test_while_it_waits_hosts_are_asked_at_first_and_before_it_begins(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with managed(tmp_path / "store") as it:
+            hosts = Hosts(it.leader)
+            hosts.blocking = [(HELD,), (HELD,), (HELD,), ()]
+            await Switching(it.leader).begin(SwitchOver("m3", wait=True))
+            assert sorted(hosts.asked) == ["m1", "m1", "m3", "m3"]
+
+    asyncio.run(run())
+
+
+def test_what_went_wrong_meanwhile_is_found_before_it_begins(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with managed(tmp_path / "store") as it:
+            hosts = Hosts(it.leader)
+            hosts.blocking = [(HELD,), ()]
+            begun = asyncio.create_task(Switching(it.leader).begin(SwitchOver("m2", wait=True)))
+            while "m2" not in hosts.asked:
+                await asyncio.sleep(0)
+            spoil(hosts, "m2")
+            with pytest.raises(Refused, match="binlog_format is STATEMENT"):
+                await begun
+            assert not it.leader.status().under_way
+
+    asyncio.run(run())
+
+
+def test_a_host_that_does_not_answer_stands_against_it_and_is_waited_for(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with managed(tmp_path / "store") as it:
+            hosts = Hosts(it.leader)
+            hosts.found["m2"] = Unreachable("agent of m2: no answer in time")
+            with pytest.raises(Refused, match="whether it may take over is not known"):
+                await Switching(it.leader).begin(SwitchOver("m2"))
+            begun = asyncio.create_task(Switching(it.leader).begin(SwitchOver("m2", wait=True)))
+            while hosts.asked.count("m2") < 3:
+                assert not begun.done()
+                await asyncio.sleep(0.01)
+            hosts.found |= three(Flavor.MYSQL)
+            assert (await begun).to == "m2"
+
+    asyncio.run(run())
