@@ -15,23 +15,18 @@ Exit status: 0 nothing was lost, no old primary answered, and every round ended 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sys
-import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import figures
+import measuring
 from hosts import Fault, Hosts, strike, temporary_hosts
 
-from holdfast.errors import HoldfastError
-from holdfast.sandbox import trees
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.crash import Crash, Load, crash_primary
-from holdfast.sandbox.demo import Interrupted, catch_signals, temporary_sandbox
+from holdfast.sandbox.demo import temporary_sandbox
 from holdfast.sandbox.journal import Report
 from holdfast.sandbox.verification import Verification, settle, verify
 
@@ -40,26 +35,19 @@ MEASURES = ("outage_ms", "first_write_ms", "stall_ms", "whole_ms")
 
 def main() -> int:
     options = _options()
-    catch_signals()
-    try:
-        if options.hosts:
-            settings = {"profile": options.profile} if options.profile else {}
-            with temporary_hosts(
-                options.server, options.server_binary, options.managers, settings
-            ) as hosts:
-                return _bench(hosts, options)
-        with temporary_sandbox(options.server, options.server_binary) as sandbox:
-            return _bench(sandbox, options)
-    except Interrupted as interrupted:
-        return 128 + interrupted.number
-    except HoldfastError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    if options.hosts:
+        settings = {"profile": options.profile} if options.profile else {}
+        with temporary_hosts(
+            options.server, options.server_binary, options.managers, settings
+        ) as hosts:
+            return _bench(hosts, options)
+    with temporary_sandbox(options.server, options.server_binary) as sandbox:
+        return _bench(sandbox, options)
 
 
 def _bench(sandbox: Sandbox | Hosts, options: argparse.Namespace) -> int:
     load = Load(options.writers, options.rate, options.seconds)
-    print(_machine_line(sandbox, load), flush=True)
+    conditions = measuring.conditions(sandbox, options)
     rounds: list[dict[str, Any]] = []
     reports: list[Report] = []
     for number in range(1, options.rounds + 1):
@@ -79,7 +67,7 @@ def _bench(sandbox: Sandbox | Hosts, options: argparse.Namespace) -> int:
     whole = rounds[-1]["whole_ms"] is not None
     final = _verify_all(sandbox, reports) if whole else {"lost": None, "identical": None}
     result = {
-        **_conditions(sandbox, load),
+        **conditions,
         "summary": summary(rounds),
         "final": final,
         "acknowledged": sum(each["acknowledged"] for each in rounds),
@@ -89,8 +77,7 @@ def _bench(sandbox: Sandbox | Hosts, options: argparse.Namespace) -> int:
         "rounds": rounds,
     }
     _print_summary(result)
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    measuring.keep(result, options.out)
     stale = result["stale_writes"] + result["stale_reads"]
     good = whole and not stale and not result["lost"] and not final["lost"] and final["identical"]
     return 0 if good else 1
@@ -162,35 +149,8 @@ def _lost(verification: Verification | None) -> str:
     )
 
 
-def _conditions(sandbox: Sandbox | Hosts, load: Load) -> dict[str, Any]:
-    tree = trees.find(sandbox.spec.flavor.value, sandbox.spec.binary)
-    return {
-        "server": sandbox.spec.flavor.value,
-        "version": tree.version_text,
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-        "load": os.getloadavg(),
-        "members": sandbox.spec.size,
-        "writers": load.writers,
-        "rate": load.rate,
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _machine_line(sandbox: Sandbox | Hosts, load: Load) -> str:
-    found = _conditions(sandbox, load)
-    speed = f"{load.rate:g} writes/s" if load.rate else "full speed"
-    return (
-        f"{found['server']} {found['version']}, {found['members']} members, {load.writers} writers at "
-        f"{speed}, {found['cpus']} CPUs, load {found['load'][0]:.1f}"
-    )
-
-
 def _print_summary(result: dict[str, Any]) -> None:
-    print(f"\n{'':40} {'rounds':>6} {'min':>8} {'median':>8} {'p95':>8} {'max':>8}   ms")
-    for name, spread in result["summary"].items():
-        cells = " ".join(f"{spread[key]:8.1f}" for key in ("min", "median", "p95", "max"))
-        print(f"{name:40} {spread['rounds']:6.0f} {cells}")
+    print(f"\n{figures.table(result['summary'])}")
     final = result["final"]
     same = {True: "identical", False: "NOT identical", None: "not compared"}[final["identical"]]
     lost = "not checked" if final["lost"] is None else final["lost"]
@@ -206,22 +166,15 @@ def _print_summary(result: dict[str, Any]) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = measuring.options(__doc__ or "", 10, 1.5, "each kill")
     add = parser.add_argument
-    add("--server", choices=("mariadb", "mysql"), default="mariadb")
-    add("--server-binary", type=Path, help="use this server instead of the one that is found")
-    add("--rounds", type=int, default=10)
-    add("--writers", type=int, default=8)
-    add("--rate", type=float, help="writes a second, of all together (default: full speed)")
-    add("--seconds", type=float, default=1.5, help="of writing before each kill")
     add("--hosts", action="store_true", help="in a lab of hosts (needs root)")
     add("--fault", type=Fault, choices=list(Fault), default=Fault.KILL9, help="with --hosts")
     add("--managers", type=int, default=3, help="with --hosts")
     add("--profile", choices=("default", "fast"), help="with --hosts: the cluster's setting")
     add("--hold", type=float, default=2.0, help="seconds for which a fault outlasts the failover")
-    add("--out", type=Path, help="write everything that was measured to this file, as JSON")
     return parser.parse_args()
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measuring.exit_status(main))

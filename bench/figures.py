@@ -16,6 +16,15 @@ def summary(rounds: Iterable[Mapping[str, float | None]]) -> dict[str, dict[str,
     return {name: _spread(sorted(seen)) for name, seen in values.items()}
 
 
+def table(found: Mapping[str, Mapping[str, float]]) -> str:
+    """A summary, for people."""
+    lines = [f"{'':40} {'rounds':>6} {'min':>8} {'median':>8} {'p95':>8} {'max':>8}   ms"]
+    for name, spread in found.items():
+        cells = " ".join(f"{spread[key]:8.1f}" for key in ("min", "median", "p95", "max"))
+        lines.append(f"{name:40} {spread['rounds']:6.0f} {cells}")
+    return "\n".join(lines)
+
+
 def _spread(values: list[float]) -> dict[str, float]:
     def at(share: float) -> float:
         return values[max(0, math.ceil(share * len(values)) - 1)]

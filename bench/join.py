@@ -16,24 +16,20 @@ Exit status: 0 nothing was lost and every round ended whole, 1 otherwise.
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sys
-import time
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Any
 
 import figures
+import measuring
 
 from holdfast.errors import HoldfastError
-from holdfast.sandbox import trees
 from holdfast.sandbox.admission import Admission, Window, admit_again
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.crash import Load
-from holdfast.sandbox.demo import Interrupted, catch_signals, temporary_sandbox
+from holdfast.sandbox.demo import temporary_sandbox
 from holdfast.sandbox.spec import CLUSTER
 
 
@@ -60,16 +56,9 @@ MEASURES = (
 
 def main() -> int:
     options = _options()
-    catch_signals()
-    try:
-        size = MEMBERS[options.scenario]
-        with temporary_sandbox(options.server, options.server_binary, members=size) as sandbox:
-            return _bench(sandbox, options)
-    except Interrupted as interrupted:
-        return 128 + interrupted.number
-    except HoldfastError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    size = MEMBERS[options.scenario]
+    with temporary_sandbox(options.server, options.server_binary, members=size) as sandbox:
+        return _bench(sandbox, options)
 
 
 def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
@@ -79,7 +68,9 @@ def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
     if settings:
         sandbox.manager.change_settings(CLUSTER, settings)
     load = Load(options.writers, options.rate, options.seconds)
-    print(_machine_line(sandbox, options), flush=True)
+    behind = f" ({options.behind_mb} MB behind)" if options.behind_mb else ""
+    print(f"{options.scenario.value}{behind}: ", end="")
+    conditions = measuring.conditions(sandbox, options)
     rounds: list[dict[str, Any]] = []
     stopped = ""
     for number in range(1, options.rounds + 1):
@@ -92,7 +83,10 @@ def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
         rounds.append(_round(number, admission))
         print(_round_line(rounds[-1]), flush=True)
     result = {
-        **_conditions(sandbox, options),
+        "scenario": options.scenario.value,
+        **conditions,
+        "behind_mb": options.behind_mb,
+        "settings": dict(options.set),
         "goal_ms": GOAL_MS,
         "summary": summary(rounds),
         "acknowledged": sum(each["acknowledged"] for each in rounds),
@@ -101,8 +95,7 @@ def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
         "rounds": rounds,
     }
     _print_summary(result)
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    measuring.keep(result, options.out)
     return 0 if rounds and not stopped and not result["lost"] else 1
 
 
@@ -181,39 +174,8 @@ def _round_line(found: dict[str, Any]) -> str:
     )
 
 
-def _conditions(sandbox: Sandbox, options: argparse.Namespace) -> dict[str, Any]:
-    tree = trees.find(sandbox.spec.flavor.value, sandbox.spec.binary)
-    return {
-        "scenario": options.scenario.value,
-        "server": sandbox.spec.flavor.value,
-        "version": tree.version_text,
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-        "load": os.getloadavg(),
-        "members": sandbox.spec.size,
-        "writers": options.writers,
-        "rate": options.rate,
-        "behind_mb": options.behind_mb,
-        "settings": dict(options.set),
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _machine_line(sandbox: Sandbox, options: argparse.Namespace) -> str:
-    found = _conditions(sandbox, options)
-    speed = f"{found['rate']:g} writes/s" if found["rate"] else "full speed"
-    behind = f" ({found['behind_mb']} MB behind)" if found["behind_mb"] else ""
-    return (
-        f"{found['scenario']}{behind}: {found['server']} {found['version']}, {found['members']} members, "
-        f"{found['writers']} writers at {speed}, {found['cpus']} CPUs, load {found['load'][0]:.1f}"
-    )
-
-
 def _print_summary(result: dict[str, Any]) -> None:
-    print(f"\n{'':40} {'rounds':>6} {'min':>8} {'median':>8} {'p95':>8} {'max':>8}   ms")
-    for name, spread in result["summary"].items():
-        cells = " ".join(f"{spread[key]:8.1f}" for key in ("min", "median", "p95", "max"))
-        print(f"{name:40} {spread['rounds']:6.0f} {cells}")
+    print(f"\n{figures.table(result['summary'])}")
     print(f"\nacknowledged {result['acknowledged']:,}; lost {result['lost']}")
     if held := result["summary"].get("admission_ms"):
         met = "met" if held["p95"] < GOAL_MS else "missed"
@@ -221,15 +183,9 @@ def _print_summary(result: dict[str, Any]) -> None:
 
 
 def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser = measuring.options(__doc__ or "", 10, 3.0, "the member leaves or returns")
     add = parser.add_argument
     add("scenario", type=Scenario, choices=list(Scenario), nargs="?", default=Scenario.REJOIN)
-    add("--server", choices=("mariadb", "mysql"), default="mariadb")
-    add("--server-binary", type=Path, help="use this server instead of the one that is found")
-    add("--rounds", type=int, default=10)
-    add("--writers", type=int, default=8)
-    add("--rate", type=float, help="writes a second, of all together (default: full speed)")
-    add("--seconds", type=float, default=3.0, help="of writing before the member leaves or returns")
     add(
         "--behind-mb",
         type=int,
@@ -237,7 +193,6 @@ def _options() -> argparse.Namespace:
     )
     add("--explain", action="store_true", help="tell what writers wait for in the longest gap")
     add("--set", type=_pair, action="append", default=[], metavar="KEY=VALUE", help="a setting")
-    add("--out", type=Path, help="write everything that was measured to this file, as JSON")
     options = parser.parse_args()
     if options.behind_mb is None:
         options.behind_mb = 500 if options.scenario is Scenario.BEHIND else 0
@@ -252,4 +207,4 @@ def _pair(text: str) -> tuple[str, str]:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measuring.exit_status(main))

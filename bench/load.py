@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import figures
+import measuring
 from hosts import Hosts, temporary_hosts
 
 from holdfast.errors import HoldfastError
-from holdfast.sandbox.demo import Interrupted, catch_signals
 from holdfast.sandbox.lab.plan import CLIENT
 from holdfast.sandbox.spec import CLUSTER
 from holdfast.sandbox.verification import settle, verify
@@ -39,16 +39,9 @@ BUSY = "while True: pass"
 
 def main() -> int:
     options = _options()
-    catch_signals()
     settings = {"profile": options.profile} if options.profile else {}
-    try:
-        with temporary_hosts(options.server, None, options.managers, settings) as hosts:
-            return _bench(hosts, options)
-    except Interrupted as interrupted:
-        return 128 + interrupted.number
-    except HoldfastError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    with temporary_hosts(options.server, None, options.managers, settings) as hosts:
+        return _bench(hosts, options)
 
 
 def _bench(hosts: Hosts, options: argparse.Namespace) -> int:
@@ -96,8 +89,7 @@ def _bench(hosts: Hosts, options: argparse.Namespace) -> int:
         "looks": looks,
         "events": sorted(events.values(), key=lambda each: each["at"]),
     }
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    measuring.keep(result, options.out)
     shown = {key: value for key, value in result.items() if key not in ("looks", "events")}
     print(json.dumps(shown, indent=1))
     for event in result["events"]:
@@ -166,4 +158,4 @@ def _options() -> argparse.Namespace:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measuring.exit_status(main))

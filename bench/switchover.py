@@ -13,24 +13,21 @@ Exit status: 0 nothing was lost, every switchover came about, and no writer saw 
 from __future__ import annotations
 
 import argparse
-import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
+from itertools import pairwise
 from typing import Any
 
 import figures
+import measuring
 
 from holdfast.client import ManagerClient
-from holdfast.errors import HoldfastError
-from holdfast.sandbox import trees
 from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.demo import Interrupted, catch_signals, temporary_sandbox
+from holdfast.sandbox.demo import temporary_sandbox
 from holdfast.sandbox.events import Event, Follower
-from holdfast.sandbox.journal import Report
+from holdfast.sandbox.journal import Gap, Report
 from holdfast.sandbox.spec import CLUSTER
 from holdfast.sandbox.verification import settle, verify
 from holdfast.sandbox.workload import Workload
@@ -42,21 +39,13 @@ POLL_SECONDS = 0.02
 
 
 def main() -> int:
-    options = _options()
-    catch_signals()
-    try:
-        with temporary_sandbox(options.server, options.server_binary) as sandbox:
-            return _bench(sandbox, options)
-    except Interrupted as interrupted:
-        return 128 + interrupted.number
-    except HoldfastError as error:
-        print(f"bench: {error}", file=sys.stderr)
-        return 1
+    options = measuring.options(__doc__ or "", 50, 1.0, "each switchover").parse_args()
+    with temporary_sandbox(options.server, options.server_binary) as sandbox:
+        return _bench(sandbox, options)
 
 
 def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
-    conditions = _conditions(sandbox, options)
-    print(_machine_line(conditions), flush=True)
+    conditions = measuring.conditions(sandbox, options)
     sandbox.wait_whole()
     token = sandbox.spec.token_file.read_text().strip()
     follower = Follower(ManagerClient(sandbox.spec.manager_url, token), CLUSTER)
@@ -89,8 +78,7 @@ def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
         "rounds": rounds,
     }
     _print_summary(result)
-    if options.out:
-        options.out.write_text(json.dumps(result, indent=1) + "\n")
+    measuring.keep(result, options.out)
     return 0 if found.good and result["most_errors"] <= 1 else 1
 
 
@@ -112,6 +100,7 @@ def _round(sandbox: Sandbox, workload: Workload, follower: Follower, number: int
     after = _errors(report)
     gaps = [gap for gap in report.gaps_after(begun) if gap.begin < opened + AFTER_SECONDS]
     events = [event for event in follower.events if event.at >= begun]
+    phases = _phases(events, old, to, gaps[0])
     return {
         "round": number,
         "from": old,
@@ -120,7 +109,7 @@ def _round(sandbox: Sandbox, workload: Workload, follower: Follower, number: int
         "order_ms": round((opened - begun) * 1000, 1),
         "most_errors": max(count - errors.get(writer, 0) for writer, count in after.items()),
         "load": os.getloadavg()[0],
-        "steps": _steps(events, old, to),
+        "steps": {**phases, **_steps(events, old, to)},
         "events": [
             {"ms": round((each.at - begun) * 1000, 2), "text": each.text, "steps": each.steps}
             for each in events
@@ -146,6 +135,27 @@ def _steps(events: Sequence[Event], old: str, to: str) -> dict[str, float]:
     return found
 
 
+def _phases(events: Sequence[Event], old: str, to: str, gap: Gap) -> dict[str, float]:
+    """What the gap is made of, as the manager saw it; half of a command's way is taken for its answer's."""
+    ends = {"writes stopped": gap.begin}
+    for event in events:
+        if event.kind == "command" and event.name == "freeze" and event.member == old:
+            ends["frozen"] = event.at
+        elif event.kind == "decided" and event.member == to and "takes over from" in event.text:
+            ends["named"] = event.at
+        elif event.kind == "command" and event.name == "promote" and event.member == to:
+            behind = list(event.steps).index("opened") + 1 if "opened" in event.steps else None
+            if behind is not None:
+                spent = sum(event.steps.values())
+                after = sum(list(event.steps.values())[behind:])
+                ends["open"] = event.at - ((event.ms or spent) - spent) / 2000 - after / 1000
+    ends["first write"] = gap.end
+    return {
+        f"gap: until {name}": round((end - begin) * 1000, 2)
+        for (_, begin), (name, end) in pairwise(ends.items())
+    }
+
+
 def _round_line(found: dict[str, Any]) -> str:
     return (
         f"{found['round']:3}  {found['from']} → {found['to']}  gap {found['gap_ms']:7.1f} ms"
@@ -153,34 +163,8 @@ def _round_line(found: dict[str, Any]) -> str:
     )
 
 
-def _conditions(sandbox: Sandbox, options: argparse.Namespace) -> dict[str, Any]:
-    tree = trees.find(sandbox.spec.flavor.value, sandbox.spec.binary)
-    return {
-        "server": sandbox.spec.flavor.value,
-        "version": tree.version_text,
-        "python": platform.python_version(),
-        "cpus": os.cpu_count(),
-        "load": os.getloadavg(),
-        "members": sandbox.spec.size,
-        "writers": options.writers,
-        "rate": options.rate,
-        "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    }
-
-
-def _machine_line(found: dict[str, Any]) -> str:
-    speed = f"{found['rate']:g} writes/s" if found["rate"] else "full speed"
-    return (
-        f"{found['server']} {found['version']}, {found['members']} members, {found['writers']} writers at "
-        f"{speed}, {found['cpus']} CPUs, load {found['load'][0]:.1f}"
-    )
-
-
 def _print_summary(result: dict[str, Any]) -> None:
-    print(f"\n{'':40} {'rounds':>6} {'min':>8} {'median':>8} {'p95':>8} {'max':>8}   ms")
-    for name, spread in result["summary"].items():
-        cells = " ".join(f"{spread[key]:8.1f}" for key in ("min", "median", "p95", "max"))
-        print(f"{name:40} {spread['rounds']:6.0f} {cells}")
+    print(f"\n{figures.table(result['summary'])}")
     same = "identical" if result["identical"] else "NOT identical"
     print(
         f"\nacknowledged {result['acknowledged']:,}, lost {result['lost']}, tables {same}; most errors of a "
@@ -188,18 +172,5 @@ def _print_summary(result: dict[str, Any]) -> None:
     )
 
 
-def _options() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    add = parser.add_argument
-    add("--server", choices=("mariadb", "mysql"), default="mariadb")
-    add("--server-binary", type=Path, help="use this server instead of the one that is found")
-    add("--rounds", type=int, default=50)
-    add("--writers", type=int, default=8)
-    add("--rate", type=float, help="writes a second, of all together (default: full speed)")
-    add("--seconds", type=float, default=1.0, help="of writing before each switchover")
-    add("--out", type=Path, help="write everything that was measured to this file, as JSON")
-    return parser.parse_args()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(measuring.exit_status(main))
