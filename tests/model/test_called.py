@@ -10,9 +10,16 @@ import pytest
 from holdfast.core.calls import Phase
 from holdfast.core.gtid import Flavor
 from holdfast.core.record import Step, to_json
+from tests.model.interrupting import (
+    failover,
+    interrupted,
+    lost_primary,
+    restart_in_place,
+    whole,
+    write,
+)
 from tests.model.manage import Run
 from tests.model.outsiders import Outsiders
-from tests.model.test_interruption import failover, lost_primary, restart_in_place, whole, write
 
 
 def switched(run: Run) -> None:
@@ -111,33 +118,13 @@ def test_another_manager_goes_on_and_the_clients_find_the_primary(
     flavor: Flavor, disaster: Callable[[Run], None], broken: str
 ) -> None:
     at = 0
-    while _interrupted(begun(flavor, disaster), at, broken):
+    while interrupted(begun(flavor, disaster), at, broken, over, ends=told):
         at += 1
     assert at >= 4, "there were hardly any steps: nothing was tested"
 
 
-def _interrupted(run: Run, at: int, broken: str) -> bool:
-    first = run.steps
-    for round_number in range(600):
-        if round_number == 100:
-            run.mend()
-        if run.well and run.steps > first and run.record and not run.record.owed:
-            return False
-        run.world.pass_time(0.2)
-        for name in run.world.hosts:
-            run.look(name)
-        for step in run.steps_now():
-            if run.steps - first < at:
-                run.take(step)
-                continue
-            if broken == "after":
-                run.take(step)
-            run.new_manager()
-            told(run)
-            return True
-        run.world.replicate()
-        run.check()
-    raise AssertionError(f"it does not end: {run.reason}")
+def over(run: Run) -> bool:
+    return run.well and run.record is not None and run.record.owed is None
 
 
 @pytest.mark.parametrize("flavor", list(Flavor))

@@ -11,22 +11,15 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.record import to_json
 from holdfast.core.restart import CLOSING
 from holdfast.core.settings import Durability, MemberSettings, Mode, Settings, WhenAlone
+from tests.model.interrupting import (
+    failover,
+    interrupted,
+    lost_primary,
+    restart_in_place,
+    whole,
+    write,
+)
 from tests.model.manage import Run
-
-
-def failover(run: Run) -> None:
-    """The primary dies with acknowledged transactions that one replica has not applied, and pending ones."""
-    hosts = run.world.hosts
-    write(run, 6)
-    for name in ("m2", "m3"):
-        hosts[name].applying = name == "m2"
-    write(run, 3)
-    hosts["m3"].applying = True
-    hosts["m2"].receiving = hosts["m3"].receiving = False
-    for _ in range(3):
-        run.world.write()
-    assert hosts["m1"].pending
-    hosts["m1"].crash()
 
 
 def frozen_primary(run: Run) -> None:
@@ -39,19 +32,6 @@ def frozen_host(run: Run) -> None:
     """Agent and server stop together; after a while both go on."""
     write(run, 6)
     run.world.hosts["m1"].halted = True
-
-
-def lost_primary(run: Run) -> None:
-    """Nobody but its clients reaches its host."""
-    write(run, 6)
-    run.world.part("m1")
-
-
-def restart_in_place(run: Run) -> None:
-    """The primary dies together with a voter: nobody may take over."""
-    write(run, 6)
-    run.world.hosts["m1"].crash()
-    run.world.hosts["m2"].crash()
 
 
 def power_cut(run: Run) -> None:
@@ -137,31 +117,12 @@ def preferred_lacks_something(run: Run) -> None:
     run.world.hosts["m1"].crash()
 
 
-def write(run: Run, count: int) -> None:
-    for _ in range(count):
-        run.world.write()
-        for _ in range(6):
-            run.world.replicate()
-
-
 def begun(flavor: Flavor, disaster: Callable[[Run], None]) -> Run:
     run = Run(1, 3, flavor)
     run.calm()
     assert run.well, run.reason
     disaster(run)
     return run
-
-
-def whole(run: Run) -> None:
-    """The end that every disaster must have, wherever it was interrupted."""
-    run.calm()
-    assert run.well, run.reason
-    write(run, 2)
-    for _ in range(100 * len(run.world.hosts)):
-        run.world.replicate()
-    binlogs = {tuple(host.binlog) for host in run.world.hosts.values()}
-    assert len(binlogs) == 1, "the members differ"
-    assert set(run.world.acknowledged) <= set(*binlogs)
 
 
 @pytest.mark.parametrize("flavor", list(Flavor))
@@ -194,31 +155,8 @@ def test_another_manager_goes_on_from_any_step(
     flavor: Flavor, disaster: Callable[[Run], None], broken: str
 ) -> None:
     interrupted_at = 0
-    while _interrupted(begun(flavor, disaster), interrupted_at, broken):
+    while interrupted(
+        begun(flavor, disaster), interrupted_at, broken, over=lambda run: run.well, ends=whole
+    ):
         interrupted_at += 1
     assert interrupted_at >= 4, "there were hardly any steps: nothing was tested"
-
-
-def _interrupted(run: Run, at: int, broken: str) -> bool:
-    """Break off before, within or after the step with this number; False when it was over before it."""
-    first = run.steps
-    for round_number in range(400):
-        if run.well and run.steps > first:
-            return False
-        if round_number == 100:
-            run.mend()
-        run.world.pass_time(0.2)
-        for name in run.world.hosts:
-            run.look(name)
-        for step in run.steps_now():
-            if run.steps - first < at:
-                run.take(step)
-                continue
-            if broken != "before":
-                run.take(step, interrupted=broken == "within")
-            run.new_manager()
-            whole(run)
-            return True
-        run.world.replicate()
-        run.check()
-    raise AssertionError(f"it does not end: {run.reason}")

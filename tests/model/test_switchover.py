@@ -8,8 +8,8 @@ import pytest
 
 from holdfast.core.gtid import Flavor
 from holdfast.core.record import Step
+from tests.model.interrupting import whole, write
 from tests.model.manage import Run
-from tests.model.test_interruption import whole, write
 
 
 def begun(flavor: Flavor, members: int = 3) -> Run:

@@ -1,0 +1,84 @@
+"""Disasters, a procedure that is broken off after any of its steps, and the end that all of it must have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.model.manage import Run
+
+
+def failover(run: Run) -> None:
+    """The primary dies with acknowledged transactions that one replica has not applied, and pending ones."""
+    hosts = run.world.hosts
+    write(run, 6)
+    for name in ("m2", "m3"):
+        hosts[name].applying = name == "m2"
+    write(run, 3)
+    hosts["m3"].applying = True
+    hosts["m2"].receiving = hosts["m3"].receiving = False
+    for _ in range(3):
+        run.world.write()
+    assert hosts["m1"].pending
+    hosts["m1"].crash()
+
+
+def lost_primary(run: Run) -> None:
+    """Nobody but its clients reaches its host."""
+    write(run, 6)
+    run.world.part("m1")
+
+
+def restart_in_place(run: Run) -> None:
+    """The primary dies together with a voter: nobody may take over."""
+    write(run, 6)
+    run.world.hosts["m1"].crash()
+    run.world.hosts["m2"].crash()
+
+
+def write(run: Run, count: int) -> None:
+    for _ in range(count):
+        run.world.write()
+        for _ in range(6):
+            run.world.replicate()
+
+
+def interrupted(
+    run: Run, at: int, broken: str, over: Callable[[Run], bool], ends: Callable[[Run], None]
+) -> bool:
+    """Break off before, within or after the step with this number; False when it was over before it.
+
+    :param ends: by another manager, in the end that it must have
+    """
+    first = run.steps
+    for round_number in range(600):
+        if over(run) and run.steps > first:
+            return False
+        if round_number == 100:
+            run.mend()
+        run.world.pass_time(0.2)
+        for name in run.world.hosts:
+            run.look(name)
+        for step in run.steps_now():
+            if run.steps - first < at:
+                run.take(step)
+                continue
+            if broken != "before":
+                run.take(step, interrupted=broken == "within")
+            run.new_manager()
+            ends(run)
+            return True
+        run.world.replicate()
+        run.check()
+    raise AssertionError(f"it does not end: {run.reason}")
+
+
+def whole(run: Run) -> None:
+    """The end that every disaster must have, wherever it was interrupted."""
+    run.calm()
+    assert run.well, run.reason
+    write(run, 2)
+    for _ in range(100 * len(run.world.hosts)):
+        run.world.replicate()
+    binlogs = {tuple(host.binlog) for host in run.world.hosts.values()}
+    assert len(binlogs) == 1, "the members differ"
+    assert set(run.world.acknowledged) <= set(*binlogs)
