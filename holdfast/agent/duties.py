@@ -142,10 +142,8 @@ class Duties:
         match command:
             case Promise():
                 self._promise(deadline, steps)
-            case Drain(upto=upto):
-                self._up("drain")
-                self._server.drain(deadline, upto)
-                steps.done("applied")
+            case Drain():
+                self._drain(command, deadline, steps)
             case Follow():
                 self._follow(command, deadline, steps)
             case Promote():
@@ -191,7 +189,7 @@ class Duties:
                 self._adopter.ensure_account(user, authentication, deadline)
                 steps.done("account made")
             case Freeze():
-                self._freeze(command, deadline, steps)
+                self._freeze(term, command, deadline, steps)
             case EndSessions(sessions=sessions):
                 self._up("end sessions")
                 self._server.end_sessions(sessions, deadline)
@@ -219,7 +217,7 @@ class Duties:
         self._marker.mark()
         steps.done("marked as relaxed")
         source = Source(command.host, command.port, self._replication, command.heartbeat)
-        self._board.change(proved=0, promised=0, frozen=0)
+        self._board.change(proved=0, promised=0, frozen=0, stopped=0)
         self._primary_role.clear()
         if command.events:
             self._server.stop_events(deadline)  # before whoever waits for a lock may go on
@@ -246,18 +244,30 @@ class Duties:
 
     def _promote(self, term: int, command: Promote, deadline: Deadline, steps: Steps) -> None:
         state = self._up("promote")
-        self._board.change(promised=0, frozen=0)
+        self._board.change(promised=0, frozen=0, stopped=0)
         self._trusted()
         self._keeper.entrust(command.electorate)
         self._rewinding.settle(deadline, steps.done)
         self._promoting.promote(state, term, command, deadline, steps.done)
 
-    def _freeze(self, command: Freeze, deadline: Deadline, steps: Steps) -> None:
-        self._primary("freeze")
-        self._board.change(frozen=0)
-        self._server.freeze(
-            Deadline(min(command.seconds, deadline.left), deadline.cancelled), steps.done
-        )
+    def _drain(self, command: Drain, deadline: Deadline, steps: Steps) -> None:
+        self._up("drain")
+        if command.electorate is not None:
+            self._keeper.entrust(command.electorate)
+            self._marker.flush_last()
+            steps.done("prepared")
+        self._server.drain(deadline, command.upto)
+        steps.done("applied")
+
+    def _freeze(self, term: int, command: Freeze, deadline: Deadline, steps: Steps) -> None:
+        incarnation = self._primary("freeze").incarnation
+        self._board.change(frozen=0, stopped=0)
+
+        def stopped(applied: str) -> None:
+            self._board.change(during=incarnation, applied=applied, stopped=term)
+
+        within = Deadline(min(command.seconds, deadline.left), deadline.cancelled)
+        self._server.freeze(within, steps.done, stopped)
 
     def seen(self, found: Observation) -> None:
         """Told of each look at the server: whoever has changed how commits wait, the mark must not outlast it."""
@@ -344,10 +354,11 @@ class Duties:
         if state.frozen or (what == "prove" and not state.writable):
             raise Refused(f"cannot {what}: {state.name} is no open primary")
 
-    def _primary(self, what: str) -> None:
+    def _primary(self, what: str) -> MemberState:
         """A row of its own on a server that follows another one would make it diverge."""
         state = self._up(what)
         if state.replication.source:
             raise Refused(
                 f"cannot {what}: {state.name} follows {state.replication.source}, it is no primary"
             )
+        return state

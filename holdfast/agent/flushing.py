@@ -50,6 +50,16 @@ class RelaxedMarker:
         if self._marked_at():
             threading.Thread(target=self._clear, name="flush binlogs", daemon=True).start()
 
+    def flush_last(self) -> None:
+        """What the server has written to its last binlog, to disk: a small part of the rest is left for a commit.
+
+        :raises Refused: it cannot be
+        """
+        try:
+            _flush(read_index(self._index)[-1])
+        except (OSError, IndexError) as error:
+            raise Refused(f"the last binlog of {self._index} cannot be flushed: {error}") from error
+
     def verdict(self) -> str:
         """Why the data on disk cannot be trusted, or "" when nothing speaks against it."""
         marked = self._marked_at()
@@ -82,11 +92,7 @@ class RelaxedMarker:
     def _flush_binlogs(self) -> None:
         """A file that the server rotated away from may never have been flushed; the last one was, by its commit."""
         for file in (*read_index(self._index), self._index):
-            fd = os.open(file, os.O_RDONLY)
-            try:
-                os.fsync(fd)
-            finally:
-                os.close(fd)
+            _flush(file)
         sync_folder(self._index.parent)
 
     def _marked_at(self) -> str:
@@ -95,6 +101,14 @@ class RelaxedMarker:
             return self.path.read_bytes().decode(errors="replace").strip() or "?"
         except FileNotFoundError:
             return ""
+
+
+def _flush(file: Path) -> None:
+    fd = os.open(file, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
 
 
 def _shut_down(index: Path) -> bool:

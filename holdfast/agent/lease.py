@@ -154,14 +154,19 @@ class Keeper:
         """A server that is open already is held to its lease from now on."""
         self._adopt(self._board.state)
 
+    def about_to_open(self) -> None:
+        """Does the part of :meth:`before_opening` that waits for the disk.
+
+        :raises Refused: it cannot be written, or the server is gone
+        """
+        self._file.enforcing(self._present().incarnation)
+
     def before_opening(self, deadline: Deadline) -> None:
         """Call right before the server is opened: whatever happens from now on, it does not outlive its lease.
 
         :raises Refused: no manager has granted it one
         """
-        running = self._watch.current()
-        if running is None:
-            raise Refused("cannot open: the server is gone")
+        running = self._present()
         within = min(self._tenure.length, deadline.left)
         patience = Deadline(within, deadline.cancelled)
         try:
@@ -175,6 +180,12 @@ class Keeper:
         self._enforce(running, grace=False)
         for each in self._guards:
             each.ready(min(GUARD_SECONDS, deadline.left))
+
+    def _present(self) -> Running:
+        running = self._watch.current()
+        if running is None:
+            raise Refused("cannot open: the server is gone")
+        return running
 
     def stand_down(self) -> None:
         """The server follows another. Never blocks."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 
 from holdfast.agent.board import Board
 from holdfast.agent.cutting import Marker, asked, holds_back
@@ -11,7 +13,7 @@ from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.lease import Keeper
 from holdfast.core.commands import Promote, SetAcks
 from holdfast.core.view import MemberState, Receiver
-from holdfast.errors import DeadlinePassed
+from holdfast.errors import DeadlinePassed, HoldfastError
 from holdfast.log import say
 from holdfast.server.base import Deadline, Server
 
@@ -117,8 +119,19 @@ class Promoting:
 
         Called again after an interruption, it goes through all of it once more.
         """
-        self._prepare(state, command, deadline, done, following=True)
+        holds = holds_back(asked(command))
+        if not holds:
+            self._primary_role.clear()
+        noted: Future[None] = Future()
+        args = (holds, command.electorate is not None, noted)
+        threading.Thread(target=self._note, args=args, name="promotion", daemon=True).start()
+        self._set_up(command, deadline, done, following=True)
         connected = self._ackers_connected(command, deadline, done)
+        try:
+            noted.result(deadline.left)
+        except TimeoutError:
+            raise DeadlinePassed("its agent's files: the disk", deadline.seconds) from None
+        done("noted on disk")
         self._open(command, deadline, done, following=True)
         self._look()  # whoever waits for a primary is told now
         done("seen open")
@@ -128,18 +141,30 @@ class Promoting:
         self._server.leave(deadline)
         done("follows nobody")
 
+    def _note(self, holds: bool, leased: bool, noted: Future[None]) -> None:
+        """What must be on disk before it is opened, written while the server is set up."""
+        try:
+            if holds:
+                self._primary_role.mark()
+            if leased:
+                self._keeper.about_to_open()
+        except (HoldfastError, OSError) as error:
+            noted.set_exception(error)
+        else:
+            noted.set_result(None)
+
     def _prepare(
-        self,
-        state: MemberState,
-        command: Promote,
-        deadline: Deadline,
-        done: Done,
-        following: bool = False,
+        self, state: MemberState, command: Promote, deadline: Deadline, done: Done
     ) -> None:
-        if (state.writable and not following) or not holds_back(asked(command)):
+        if state.writable or not holds_back(asked(command)):
             self._primary_role.clear()
         else:
             self._primary_role.mark()
+        self._set_up(command, deadline, done)
+
+    def _set_up(
+        self, command: Promote, deadline: Deadline, done: Done, following: bool = False
+    ) -> None:
         waits = (command.timeout_seconds, command.wait_point)
         self._server.prepare_primary(command.acks, deadline, *waits, following)
         done("prepared")

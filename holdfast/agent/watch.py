@@ -164,6 +164,7 @@ class Watch:
             promised=0,
             proved=0,
             frozen=0,
+            stopped=0,
             tail=Tail(),
             reason="",
         )
@@ -247,6 +248,7 @@ class Watch:
             applied="",
             proved=0,
             frozen=0,
+            stopped=0,
             replication=Replication(),
             semi_sync=SemiSync(),
             barred=(),

@@ -19,9 +19,12 @@ class Drain:
     """Wait until the applier has applied all that was received.
 
     :ivar upto: wait until these GTIDs are applied, received or not yet; "": what was received by now
+    :ivar electorate: it is to be the primary soon: whose word will count then; and its binlog is flushed to disk now,
+        which a primary's first commit would have to wait for; None: it is not
     """
 
     upto: str = ""
+    electorate: Electorate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,6 +81,8 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
         >= record.acks
     ):
         attach = tuple(s for s in attach if not isinstance(s.command, Cut | Start))
+    if switchover.can_open_first(record, primary, acking(cluster, record, view)):
+        attach = tuple(s for s in attach if not isinstance(s.command, Follow))
     if _kind(record) is Kind.RESTART and not primary.semi_sync.source:
         voting = {name for each in record.configurations for name in each.names()}
         states = [s for name in sorted(voting) if (s := view.state(name)) and s.up]

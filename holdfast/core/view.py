@@ -188,6 +188,8 @@ class MemberState:
     :ivar reason: why the member is not well, in one sentence, or ""
     :ivar frozen: the term of a Freeze that holds: it was a primary, takes no writes from anybody, and the positions
         were read after that; 0 otherwise
+    :ivar stopped: the term of a Freeze that has stopped all writes, and may be ending clients' sessions still;
+        ``applied`` is as of then, or a look older; 0 otherwise
     """
 
     name: str
@@ -221,6 +223,7 @@ class MemberState:
     busy: str = ""
     reason: str = ""
     frozen: int = 0
+    stopped: int = 0
 
     @property
     def up(self) -> bool:

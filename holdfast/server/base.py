@@ -211,10 +211,13 @@ class Server(Protocol):
     def leave(self, deadline: Deadline) -> None:
         """Follow nobody any more: of a server that was opened while it followed a frozen primary."""
 
-    def freeze(self, deadline: Deadline, done: Callable[[str], None]) -> None:
+    def freeze(
+        self, deadline: Deadline, done: Callable[[str], None], stopped: Callable[[str], None]
+    ) -> None:
         """Take no more writes from anybody, and end the clients' sessions: see ``freezing.py``. No commit is under way
         or waits when it returns. :meth:`open` and :meth:`follow` end it.
 
+        :param stopped: told what it has applied as soon as that is all, while the clients' sessions are being ended
         :raises Refused: not within the deadline; the server goes on as before
         """
 

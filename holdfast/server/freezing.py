@@ -95,24 +95,29 @@ class Freezing:
         self.clients = Clients(side, catalog, lambda: {*ours(), self._session.session_id})
         self.held = False
 
-    def freeze(self, deadline: Deadline, done: Done) -> None:
-        """:raises Refused: not within the deadline; the server goes on as before"""
+    def freeze(self, deadline: Deadline, done: Done, stopped: Callable[[], None]) -> None:
+        """:param stopped: called once nobody writes any more, while the clients' sessions are being ended
+        :raises Refused: not within the deadline; the server goes on as before
+        """
         closed = bool(self._other.look("SELECT @@global.read_only AS ro", deadline)[0]["ro"])
         if not (closed and self._holds(deadline)):
             self._drop()
             self._close(closed, deadline, done)
-        self._end_sessions(closed, deadline)
+        self._end_sessions(closed, deadline, stopped)
         done("sessions ended")
 
-    def _end_sessions(self, closed: bool, deadline: Deadline) -> None:
+    def _end_sessions(self, closed: bool, deadline: Deadline, stopped: Callable[[], None]) -> None:
         """Once all are told, nobody reads on here what another primary may have changed."""
         ending = self.clients.end()
-        in_time = ending.told.wait(deadline.left)
-        if in_time and ending.failure is None:
-            return
-        why = ending.failure or DeadlinePassed("ending the clients' sessions", deadline.seconds)
-        self._undo(closed, why)
-        raise Refused(f"writes go on: {why}") from ending.failure
+        try:
+            stopped()
+            if not ending.told.wait(deadline.left):
+                raise DeadlinePassed("ending the clients' sessions", deadline.seconds)
+            if ending.failure is not None:
+                raise ending.failure
+        except HoldfastError as error:
+            self._undo(closed, error)
+            raise Refused(f"writes go on: {error}") from error
 
     def lift(self, deadline: Deadline) -> None:
         """Let nobody write who has waited: he meant the primary. Does nothing where nothing is locked."""

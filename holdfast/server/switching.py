@@ -51,14 +51,16 @@ class SwitchingServer(SqlServer):
         self._freezing.close()
         self._blocking.close()
 
-    def freeze(self, deadline: Deadline, done: Callable[[str], None]) -> None:
+    def freeze(
+        self, deadline: Deadline, done: Callable[[str], None], stopped: Callable[[str], None]
+    ) -> None:
         if not self._commands.look("SELECT @@global.read_only AS closed", deadline)[0]["closed"]:
             try:
                 events.write_down(self._commands, deadline)
             except OutcomeUnknown as error:
                 raise Refused(f"writes go on: {error}") from error
             done("events written down")
-        self._freezing.freeze(deadline, done)
+        self._freezing.freeze(deadline, done, lambda: stopped(str(self._applied(deadline))))
 
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         self._freezing.clients.end_these(sessions, deadline)

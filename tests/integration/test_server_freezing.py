@@ -70,7 +70,7 @@ def freeze(server: BareServer, seconds: float = 3.0) -> dict[str, float]:
         took[what] = round((now - last[0]) * 1000, 1)
         last[0] = now
 
-    server.adapter.freeze(Deadline(seconds), done)
+    server.adapter.freeze(Deadline(seconds), done, lambda _: None)
     return took
 
 
@@ -358,8 +358,9 @@ def test_called_off_writes_go_on(pair: list[BareServer]) -> None:
     with closing(primary.connect()) as holder:
         execute(holder, "LOCK TABLES app.t WRITE")
         end = time.monotonic() + 0.3
+        called_off = Deadline(5, lambda: time.monotonic() > end)
         with pytest.raises(Refused, match="called off"):
-            primary.adapter.freeze(Deadline(5, lambda: time.monotonic() > end), lambda _: None)
+            primary.adapter.freeze(called_off, lambda _: None, lambda _: None)
         execute(holder, "UNLOCK TABLES")
     writes_go_on(primary)
 

@@ -90,6 +90,7 @@ class Host:
     source_on: bool = False
     writable: bool = False
     sealed: int = 0
+    stopped: int = 0
     proved: int = 0
     gap: bool = False
     timeout: float = 0.0
@@ -204,6 +205,7 @@ class Host:
             suspects=("app.t",) if self.suspect else (),
             unfit=self.unfit,
             frozen=self.sealed,
+            stopped=self.stopped,
             lease=Lease(
                 self.tenure.enforced,
                 quorums=self.tenure.known.quorums
@@ -218,7 +220,7 @@ class Host:
         self.frozen = False
         self.timeout = 0.0
         self.writable = self.receiving = self.applying = self.replica = self.source_on = False
-        self.acks = self.proved = self.sealed = 0
+        self.acks = self.proved = self.sealed = self.stopped = 0
         self.relay = []
         self.strange = False
         self.tail = Tail()
@@ -449,7 +451,9 @@ class World:
                 yield lambda: setattr(host, "source", f"{source}:3306")
                 yield lambda: setattr(host, "receiving", True)
                 yield lambda: setattr(host, "applying", True)
-            case Drain(upto=upto):
+            case Drain(upto=upto, electorate=electorate):
+                if electorate:
+                    host.tenure.entrust(electorate)
                 yield lambda: self._drain(host, upto)
             case Freeze():
                 if host.source:
@@ -457,13 +461,14 @@ class World:
                 if not host.writable and host.sealed != term:
                     yield lambda: setattr(host, "sealed", 0)
                 yield lambda: self._freeze(host)
+                yield lambda: setattr(host, "stopped", term)
                 yield lambda: setattr(host, "sealed", term)
             case Follow(source=source, semi_sync=semi_sync):
                 if host.writable:
                     raise ValueError("it takes writes")
                 if host.pending and host.source_on:
                     raise ValueError("commits wait")
-                host.promised = host.sealed = 0
+                host.promised = host.sealed = host.stopped = 0
                 if host.source != f"{source}:3306":
                     yield lambda: self._drain(host)
                     yield lambda: setattr(host, "receiving", False)
@@ -478,7 +483,7 @@ class World:
             case Promote(drained=drained) if drained:
                 yield from self._take_over(host, command)
             case Promote(acks=acks, serial=serial, timeout_seconds=timeout, wait_point=point):
-                host.promised = host.sealed = 0
+                host.promised = host.sealed = host.stopped = 0
                 assert command.electorate
                 host.tenure.entrust(command.electorate)
                 yield lambda: setattr(host, "receiving", False)
@@ -504,7 +509,7 @@ class World:
 
     def _take_over(self, host: Host, command: Promote) -> Iterator[Callable[[], object]]:
         """It is opened while it still follows the former primary, which is frozen."""
-        host.promised = host.sealed = 0
+        host.promised = host.sealed = host.stopped = 0
         assert command.electorate
         host.tenure.entrust(command.electorate)
         if not host.writable:

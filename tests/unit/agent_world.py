@@ -155,9 +155,12 @@ class MemoryServer:
         self._called("leave", deadline)
         self.now = replace(self.now, replication=Replication())
 
-    def freeze(self, deadline: Deadline, done: Callable[[str], None]) -> None:
+    def freeze(
+        self, deadline: Deadline, done: Callable[[str], None], stopped: Callable[[str], None]
+    ) -> None:
         self._called("freeze", deadline)
         self.now = replace(self.now, writable=False)
+        stopped(self.now.applied)
 
     def start_events(self, deadline: Deadline, failed: Callable[[str], None]) -> None:
         self._called("start_events", deadline)
