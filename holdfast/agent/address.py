@@ -49,7 +49,7 @@ def belongs(state: MemberState, running: Running | None) -> bool | None:
 class Address:
     """A guard of the lease keeper's.
 
-    Nothing in here blocks but `join`, `gone` and, for a moment, `changed`.
+    Nothing in here blocks but `join`, `gone` and, for a moment, `changed` and `shut`.
 
     :ivar shown: the address is on
     :param alarm: told what is wrong with it, or ""
@@ -66,6 +66,7 @@ class Address:
         self._running: Running | None = None
         self._until = 0.0
         self._sent: tuple[str, Running | None] = ("", None)
+        self._shut = False
         self._channel: socket.socket | None = None
         self._off = threading.Event()
         self.shown = False
@@ -112,19 +113,37 @@ class Address:
         the thread that has looked at the server, and in no other: of one that has ended it is told at once.
         """
         with self._lock:
-            held = self._sent[0].startswith("hold")
-            self._order()
-            dropped = held and self._sent[0] == "drop"
+            dropped = self._drops()
         if dropped and self._board.state.up:
             self.gone(CLOSE_SECONDS)
+
+    def shut(self) -> None:
+        """The server takes no more writes, though the board does not say so yet. Returns when the address is off, or
+        does not go; it stays off until `go_by_board`."""
+        with self._lock:
+            self._shut = True
+            dropped = self._drops()
+        if dropped:
+            self.gone(CLOSE_SECONDS)
+
+    def go_by_board(self) -> None:
+        with self._lock:
+            self._shut = False
+            self._order()
 
     def gone(self, seconds: float) -> bool:
         """Wait, for so long at most, until it is off; whether it is."""
         return self._off.wait(seconds)
 
+    def _drops(self) -> bool:
+        """Whether it is told so now."""
+        held = self._sent[0].startswith("hold")
+        self._order()
+        return held and self._sent[0] == "drop"
+
     def _order(self) -> None:
         running = self._running
-        wanted = belongs(self._board.state, running)
+        wanted = not self._shut and belongs(self._board.state, running)
         if wanted is None or self._channel is None:
             return
         order = f"hold {self._until!r}" if wanted else "drop"
@@ -134,15 +153,15 @@ class Address:
         if order == before and running is named:
             return
         self._off.clear()
+        self._sent = (order, running)  # before it is answered
         try:
             data = order.encode()
             if running is not None and running is not named:
                 socket.send_fds(self._channel, [data], [running.fd], socket.MSG_DONTWAIT)
             else:
                 self._channel.send(data, socket.MSG_DONTWAIT)
-        except OSError:
-            return  # it has ended, or does not read: the next order says all the same
-        self._sent = (order, running)
+        except OSError:  # it has ended, or does not read: the next order says all the same
+            self._sent = (before, named)
 
     def _run(self) -> None:
         while not self._stopped.is_set():

@@ -118,6 +118,8 @@ class Holder:
             case "hold" if self._server >= 0:
                 self._claim.held(float(rest))
             case _:
+                if self._on and self._claim.holds(boottime.now()):
+                    self._vip.hang_up()  # the server lives: its clients are told while they can be
                 self._claim.dropped()
                 self._on = None  # looked at and answered in any case
         if word and not self._ordered:
@@ -174,6 +176,7 @@ class Holder:
         self._on = False
         self._retry_at = 0.0
         self._tell("off found" if found else "off")
+        self._vip.hush()
         self._say("trouble", self._vip.trouble())
 
     def _next(self) -> float | None:

@@ -17,7 +17,7 @@ from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 
 NEWADDR, DELADDR, GETADDR = 20, 21, 22
 _ERROR, _DONE = 2, 3
-_REQUEST, _ACK, _REPLACE, _EXCLUSIVE, _CREATE, _DUMP = 0x1, 0x4, 0x100, 0x200, 0x400, 0x300
+REQUEST, _ACK, _REPLACE, _EXCLUSIVE, _CREATE, DUMP = 0x1, 0x4, 0x100, 0x200, 0x400, 0x300
 _ADDRESS, _LOCAL, _CACHEINFO, _FLAGS = 1, 2, 6, 8
 _NODAD = 0x02
 """IPv6: usable at once. The kernel's own detection of duplicates would take a second."""
@@ -37,7 +37,7 @@ def put(address: Interface, index: int, seconds: int) -> bool:
     :raises OSError: the kernel refuses
     """
     lifetimes = struct.pack("=IIII", 0, seconds, 0, 0)
-    more = _attribute(_CACHEINFO, lifetimes) + _attribute(_FLAGS, struct.pack("=I", _NODAD))
+    more = attribute(_CACHEINFO, lifetimes) + attribute(_FLAGS, struct.pack("=I", _NODAD))
     try:
         _change(NEWADDR, _CREATE | _EXCLUSIVE, address, index, more)
     except FileExistsError:
@@ -65,9 +65,9 @@ def where(address: Interface) -> list[tuple[Interface, int]]:
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     found: list[tuple[Interface, int]] = []
     body = struct.pack("=BBBBI", family, 0, 0, 0, 0)
-    with _open() as sock:
-        sock.send(_message(GETADDR, _REQUEST | _DUMP, body))
-        for kind, payload in _answers(sock):
+    with opened() as sock:
+        sock.send(message(GETADDR, REQUEST | DUMP, body))
+        for kind, payload in answers(sock):
             _, prefix, _, _, index = struct.unpack_from("=BBBBI", payload)
             own = dict(_attributes(payload[8:]))
             if kind == NEWADDR and (own.get(_LOCAL) or own.get(_ADDRESS)) == address.ip.packed:
@@ -79,24 +79,24 @@ def _change(kind: int, flags: int, address: Interface, index: int, more: bytes) 
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     packed = address.ip.packed
     body = struct.pack("=BBBBI", family, address.network.prefixlen, 0, _UNIVERSE, index)
-    body += _attribute(_LOCAL, packed) + _attribute(_ADDRESS, packed) + more
-    with _open() as sock:
-        sock.send(_message(kind, _REQUEST | _ACK | flags, body))
-        for _ in _answers(sock):
+    body += attribute(_LOCAL, packed) + attribute(_ADDRESS, packed) + more
+    with opened() as sock:
+        sock.send(message(kind, REQUEST | _ACK | flags, body))
+        for _ in answers(sock):
             pass
 
 
-def _open() -> socket.socket:
-    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0)
+def opened(protocol: int = 0) -> socket.socket:
+    sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, protocol)
     sock.settimeout(_ANSWER_SECONDS)
     return sock
 
 
-def _message(kind: int, flags: int, body: bytes) -> bytes:
+def message(kind: int, flags: int, body: bytes) -> bytes:
     return struct.pack("=IHHII", 16 + len(body), kind, flags, 1, 0) + body
 
 
-def _attribute(kind: int, value: bytes) -> bytes:
+def attribute(kind: int, value: bytes) -> bytes:
     return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
 
 
@@ -107,7 +107,7 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         data = data[(length + 3) & ~3 :]
 
 
-def _answers(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
+def answers(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
     """All messages up to the last one of the answer.
 
     :raises OSError: an error was answered, by its number

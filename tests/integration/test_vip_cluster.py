@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, ip_interface
+from typing import Any
 
 import pymysql
 import pytest
@@ -17,8 +18,11 @@ from holdfast.endpoint.netlink import where
 from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.network import hardware_address
 from holdfast.sandbox.lab.plan import PREFIX_BITS, SERVER_PORT
+from holdfast.sandbox.spec import CLUSTER
 
 SECONDS = 60.0
+MOVED_SECONDS = 5.0
+"""Half a second is usual on a machine that does nothing else, a client's time until it tries again included."""
 KERNEL_SECONDS = 2.5
 """More than the longest lifetime that the kernel is told while an agent is away, and what it takes to notice."""
 
@@ -82,7 +86,7 @@ class Watch:
     def _connect(self) -> None:
         lab, app = self._lab, self._lab.accounts.app
         with lab.inside("client"):
-            while not self._stopped.wait(0.005):
+            while not self._stopped.wait(0.02):
                 try:
                     with pymysql.connect(
                         host=lab.plan.vip_address,
@@ -115,10 +119,79 @@ class Watch:
     def _look(self) -> None:
         lab = self._lab
         address = ip_interface(f"{lab.plan.vip_address}/{PREFIX_BITS}")
-        while not self._stopped.wait(0.002):
+        while not self._stopped.wait(0.005):
             for member in lab.members():
                 with lab.inside(member.name):
                     self.held.append((member.name, bool(where(address))))
+
+
+class Writer:
+    """A client that writes by the address, and comes back when its connection is lost.
+
+    :ivar errors: what it was told
+    :ivar longest: seconds without an acknowledged write, at most
+    """
+
+    def __init__(self, lab: Lab) -> None:
+        self.errors: list[str] = []
+        self.longest = 0.0
+        self.acknowledged = 0
+        self._lab = lab
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> Writer:
+        self._thread.start()
+        self.go_on()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stopped.set()
+        self._thread.join()
+
+    def go_on(self) -> None:
+        """Wait for more of its writes."""
+        wanted, end = self.acknowledged + 3, time.monotonic() + SECONDS
+        while self.acknowledged < wanted:
+            assert time.monotonic() < end, self.errors
+            time.sleep(0.01)
+
+    def rows(self) -> int:
+        with self._session() as session, session.cursor() as cursor:
+            cursor.execute("SELECT COUNT(*) FROM app.written")
+            return int(cursor.fetchone()[0])
+
+    def _session(self) -> pymysql.Connection[Any]:
+        lab, app = self._lab, self._lab.accounts.app
+        with lab.inside("client"):
+            return pymysql.connect(
+                host=lab.plan.vip_address,
+                port=SERVER_PORT,
+                user=app.user,
+                password=app.password,
+                autocommit=True,
+                connect_timeout=20,
+                read_timeout=20,
+            )
+
+    def _run(self) -> None:
+        with self._session() as session, session.cursor() as cursor:
+            cursor.execute("DROP TABLE IF EXISTS app.written")
+            cursor.execute("CREATE TABLE app.written (n INT PRIMARY KEY)")
+        last = time.monotonic()
+        while not self._stopped.is_set():
+            try:
+                with self._session() as session, session.cursor() as cursor:
+                    while not self._stopped.wait(0.005):
+                        cursor.execute(
+                            f"INSERT IGNORE INTO app.written VALUES ({self.acknowledged})"
+                        )
+                        self.acknowledged += 1
+                        now = time.monotonic()
+                        self.longest, last = max(self.longest, now - last), now
+            except (pymysql.Error, OSError) as error:
+                self.errors.append(str(error))
+                self._stopped.wait(0.02)
 
 
 def _note(list_: list[str], name: str) -> None:
@@ -151,6 +224,18 @@ def test_it_moves_when_the_primary_is_killed(lab: Lab) -> None:
         lab.kill_server(primary)
         heir = watch.until_answered(primary)
     assert watch.answered == [primary, heir]
+
+
+def test_it_moves_with_a_switchover_and_a_writer_sees_one_error(lab: Lab) -> None:
+    with watched(lab) as (watch, primary), Writer(lab) as writer:
+        with lab.inside():
+            heir = str(lab.manager().switch_over(CLUSTER)["to"])
+        assert watch.until_answered(primary) == heir
+        writer.go_on()
+    assert watch.answered == [primary, heir]
+    assert len(writer.errors) == 1, writer.errors
+    assert writer.longest < MOVED_SECONDS
+    assert writer.rows() == writer.acknowledged
 
 
 def test_a_host_that_was_frozen_does_not_have_it_when_it_is_thawed(lab: Lab) -> None:

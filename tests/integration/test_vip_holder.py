@@ -212,6 +212,42 @@ def test_clients_follow_it_at_once(
 
 
 @both
+def test_where_the_server_goes_on_its_clients_are_told(
+    hosts: tuple[Host, Host], stack: ExitStack, address: str
+) -> None:
+    """They wait for an answer, which could not be sent once the address is off."""
+    a, b = hosts
+    ip = str(ip_interface(address).ip)
+    family = socket.AF_INET if ip_interface(address).version == 4 else socket.AF_INET6
+    with a.inside():
+        # as servers do: one socket, on all addresses of both kinds
+        listener = stack.enter_context(
+            socket.create_server(("::", 3306), family=socket.AF_INET6, dualstack_ipv6=True)
+        )
+    holding = Holding(a, address, stack)
+    holding.hold()
+    holding.said("on")
+
+    def client(to: str) -> socket.socket:
+        with b.inside():
+            made = stack.enter_context(socket.socket(family))
+        made.settimeout(5)
+        made.connect((to, 3306))
+        stack.enter_context(listener.accept()[0])
+        return made
+
+    by_it, by_its_own = client(ip), client(ip.replace("100", "1"))
+    holding.agent.send(b"drop")
+    with pytest.raises(ConnectionResetError):
+        by_it.recv(1)
+    holding.said("off")
+    by_its_own.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        by_its_own.recv(1)
+    assert not a.has(address)
+
+
+@both
 def test_it_goes_with_the_server(hosts: tuple[Host, Host], stack: ExitStack, address: str) -> None:
     a, _ = hosts
     holding = Holding(a, address, stack)
