@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import (
     Clone,
     Cut,
@@ -19,90 +18,34 @@ from holdfast.core.commands import (
 )
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.gtid import Flavor
 from holdfast.core.lease import electorate
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Kind, Record, Step, Stray, Transition, from_json, to_json
 from holdfast.core.status import Role, status
 from holdfast.core.view import (
-    MemberState,
     Receiver,
     Replication,
-    Seen,
     SemiSync,
-    ServerStatus,
     Tail,
     TailVerdict,
-    Unseen,
     View,
 )
-
-NOW = 100.0
-CLUSTER = Cluster("c", tuple(Member(f"m{i}", "127.0.0.1", 3300 + i) for i in (1, 2, 3)))
-VOTERS = Configuration(frozenset({("m1", "a"), ("m2", "a"), ("m3", "a")}), 1)
-RECORD = Record(term=4, primary="m1", elected=3, configurations=(VOTERS,), serial=7, lease=1.2)
-
-
-def primary(**changes: object) -> MemberState:
-    state = MemberState(
-        "m1",
-        Flavor.MARIADB,
-        4,
-        0,
-        ServerStatus.UP,
-        "a",
-        origin="0-1",
-        writable=True,
-        received="0-1-9",
-        applied="0-1-9",
-        semi_sync=SemiSync(source=True, acks=1, clients=2),
-    )
-    return replace(state, **changes)  # type: ignore[arg-type]
-
-
-def replica(name: str, **changes: object) -> MemberState:
-    state = MemberState(
-        name,
-        Flavor.MARIADB,
-        4,
-        0,
-        ServerStatus.UP,
-        "a",
-        origin=f"0-{name[1]}",
-        received="0-1-9",
-        applied="0-1-9",
-        replication=Replication("127.0.0.1:3301", Receiver.ON, True),
-        semi_sync=SemiSync(replica=True),
-    )
-    return replace(state, **changes)  # type: ignore[arg-type]
-
-
-def down(name: str, **changes: object) -> MemberState:
-    return replace(MemberState(name, Flavor.MARIADB, 4), **changes)  # type: ignore[arg-type]
-
-
-def unseen(name: str, since: float = NOW) -> Unseen:
-    return Unseen("connection refused", since)
-
-
-def view(*members: MemberState | tuple[str, Unseen]) -> View:
-    sightings = {
-        each[0] if isinstance(each, tuple) else each.name: each[1]
-        if isinstance(each, tuple)
-        else Seen(each, NOW)
-        for each in members
-    }
-    return View(sightings, NOW)
+from tests.unit.looks import (
+    CLUSTER,
+    NOW,
+    RECORD,
+    VOTERS,
+    down,
+    primary,
+    replica,
+    saved,
+    unseen,
+    view,
+)
 
 
 def decided(record: Record | None, seen: View) -> Decision:
     return decide(CLUSTER, record, seen)
-
-
-def saved(decision: Decision) -> Record:
-    (step,) = decision.steps
-    assert isinstance(step, Save)
-    return step.record
 
 
 def test_a_well_cluster_is_left_alone() -> None:

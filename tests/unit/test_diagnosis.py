@@ -17,7 +17,7 @@ from holdfast.core.restart import CLOSING
 from holdfast.core.settings import Settings
 from holdfast.core.takeover import FailOver
 from holdfast.core.view import MemberState, Receiver, Replication, Seen, ServerStatus, Unseen, View
-from tests.unit.test_decide import CLUSTER, NOW, RECORD, down, primary, replica
+from tests.unit.looks import CLUSTER, NOW, RECORD, down, primary, replica
 
 SOURCE = "127.0.0.1:3301"
 ON = Replication(SOURCE, Receiver.ON, True)

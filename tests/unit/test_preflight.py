@@ -17,8 +17,8 @@ from holdfast.core.record import Kind, Planned, Step, Stray, Transition, from_js
 from holdfast.core.settings import MemberSettings, Settings
 from holdfast.core.switchover import begun, step
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync, View
-from tests.unit import test_decide as decided
-from tests.unit.test_decide import CLUSTER, RECORD, primary, replica
+from tests.unit import looks
+from tests.unit.looks import CLUSTER, RECORD, primary, replica, saved
 
 
 def with_settings(**members: MemberSettings) -> Cluster:
@@ -26,7 +26,7 @@ def with_settings(**members: MemberSettings) -> Cluster:
 
 
 def view(*states: MemberState) -> View:
-    return replace(decided.view(*states), date=1000.0)
+    return looks.view(*states, date=1000.0)
 
 
 ALL_WELL = view(primary(), replica("m2"), replica("m3"))
@@ -127,7 +127,7 @@ def test_when_its_time_is_over_it_is_undone() -> None:
     late = replace(ALL_WELL, date=1030.0)
     decision = step(CLUSTER, record, late, diagnose(CLUSTER, record, late))
     assert decision.reason == "the switchover to m2 is undone: its time is over; m1 goes on"
-    back = decided.saved(decision)
+    back = saved(decision)
     assert back.transition is None
     assert back.term == record.term + 1
 

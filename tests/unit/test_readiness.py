@@ -9,8 +9,8 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.preflight import Objection, SwitchOver, chosen, may_pass, objections
 from holdfast.core.readiness import wrong
 from holdfast.core.view import Receiver
+from tests.unit.looks import CLUSTER, RECORD, primary, replica, view
 from tests.unit.test_check import BOTH, booting, good, running
-from tests.unit.test_decide import CLUSTER, RECORD, primary, replica, view
 
 ALL_WELL = view(primary(), replica("m2"), replica("m3"))
 BY_STATEMENT = (

@@ -11,7 +11,7 @@ from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Send
 from holdfast.core.restart import CLOSING, OPENING, RESTARTING, close_step
 from holdfast.core.view import MemberState, ServerStatus, View
-from tests.unit.test_decide import CLUSTER, RECORD, primary, replica, saved, view
+from tests.unit.looks import CLUSTER, RECORD, primary, replica, saved, view
 
 ORDERED = replace(RECORD, transition=CLOSING)
 ENDED = [ServerStatus.DYING, ServerStatus.DOWN]
