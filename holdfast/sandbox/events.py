@@ -48,17 +48,22 @@ class Event:
 
 
 class Follower:
-    """Collects events in a thread of its own; a manager that is away for a while is asked again."""
+    """Collects events in a thread of its own; a manager that is away for a while is asked again.
+
+    :param pause: seconds before it asks again, so that a manager at work is not asked all the time
+    """
 
     def __init__(
         self,
         client: ManagerClient,
         cluster: str,
         listener: Callable[[Event], None] = lambda event: None,
+        pause: float = 0.0,
     ) -> None:
         self._client = client
         self._cluster = cluster
         self._listener = listener
+        self._pause = pause
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="events", daemon=True)
         self._since = 0
@@ -97,3 +102,4 @@ class Follower:
                 if event.at >= self._begun and event not in self.events:
                     self.events.append(event)
                     self._listener(event)
+            self._stopped.wait(self._pause)
