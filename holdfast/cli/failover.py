@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
-from holdfast.errors import DeadlinePassed, Refused, Unreachable
+from holdfast.cli.opening import until_open
+from holdfast.errors import Refused
 
 if TYPE_CHECKING:
     from holdfast.client import ManagerClient
 
-POLL_SECONDS = 0.1
 WAIT_SECONDS = 60.0
 
 
@@ -100,24 +99,22 @@ def _opened(
 
     :raises Refused: the failover was given up; :raises DeadlinePassed: with the last reason that the manager gave
     """
-    end = time.monotonic() + seconds
-    reason = said = ""
-    while True:
-        try:
-            answer = client.status(cluster)
-            reason = str(answer["reason"])
-            if answer["primary"] != before["primary"] and answer["writable"]:
-                return answer
-            if answer["under_way"] == "restart":
-                raise Refused(f"the failover was given up: {reason}")
-        except Unreachable as error:  # another manager may take over meanwhile
-            reason = str(error)
+    said = ""
+
+    def is_open(answer: dict[str, Any]) -> bool:
+        if answer["primary"] != before["primary"] and answer["writable"]:
+            return True
+        if answer["under_way"] == "restart":
+            raise Refused(f"the failover was given up: {answer['reason']}")
+        return False
+
+    def tell(reason: str) -> None:
+        nonlocal said
         if reason != said:
             print(f"  {reason}", file=sys.stderr, flush=True)
             said = reason
-        if time.monotonic() > end:
-            raise DeadlinePassed(f"waiting for a new primary: {reason}", seconds)
-        time.sleep(POLL_SECONDS)
+
+    return until_open(client, cluster, is_open, seconds, "for a new primary", tell)
 
 
 def _said(what: str, as_json: bool) -> None:

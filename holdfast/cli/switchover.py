@@ -5,19 +5,18 @@ from __future__ import annotations
 import json
 import re
 import sys
-import time
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
-from holdfast.errors import BadInput, DeadlinePassed, Refused, Unreachable
+from holdfast.cli.opening import until_open
+from holdfast.errors import BadInput, Refused
 
 if TYPE_CHECKING:
     from holdfast.client import ManagerClient
 
-POLL_SECONDS = 0.05
 OPENING_SECONDS = 30.0
 """How long whoever was named may take to open."""
 
@@ -124,23 +123,17 @@ def _opened(
 
     :raises Refused: the switchover was undone; :raises DeadlinePassed: with the last reason that the manager gave
     """
-    end = time.monotonic() + seconds
-    undone = reason = ""
-    while True:
-        try:
-            answer = client.status(cluster)
-            for event in client.events(cluster, since, 0):  # after the status, which they explain
-                since, text = event["id"], event["text"]
-                if event["kind"] in ("decided", "failed"):
-                    print(f"  {text}", file=sys.stderr, flush=True)
-                    undone = text if "is undone" in text else undone
-            reason = str(answer["reason"])
-            if answer["primary"] == to and answer["writable"]:
-                return answer
-            if answer["under_way"] != "switchover" and answer["primary"] != to:
-                raise Refused(undone or f"the switchover did not come about: {reason}")
-        except Unreachable as error:  # another manager may take over meanwhile
-            reason = str(error)
-        if time.monotonic() > end:
-            raise DeadlinePassed(f"waiting until {to} takes writes: {reason}", seconds)
-        time.sleep(POLL_SECONDS)
+    undone = ""
+
+    def is_open(answer: dict[str, Any]) -> bool:
+        nonlocal since, undone
+        for event in client.events(cluster, since, 0):  # after the status, which they explain
+            since, text = event["id"], event["text"]
+            if event["kind"] in ("decided", "failed"):
+                print(f"  {text}", file=sys.stderr, flush=True)
+                undone = text if "is undone" in text else undone
+        if answer["under_way"] != "switchover" and answer["primary"] != to:
+            raise Refused(undone or f"the switchover did not come about: {answer['reason']}")
+        return bool(answer["primary"] == to and answer["writable"])
+
+    return until_open(client, cluster, is_open, seconds, f"until {to} takes writes")
