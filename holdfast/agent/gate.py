@@ -9,18 +9,21 @@ The unix socket is not gated: who is on the host is answered until the agent has
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from holdfast.agent import boottime
+from holdfast.agent import boottime, nft
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.nft import Expired, Table
-from holdfast.errors import HoldfastError, Refused
+from holdfast.endpoint import sockdiag
+from holdfast.errors import HoldfastError, Refused, Unreachable
 from holdfast.server.process import Running
 
 RETRY_SECONDS = 1.0
@@ -32,6 +35,8 @@ logger = logging.getLogger(__name__)
 
 class Gate:
     """A guard of the lease keeper's: a thread of its own does what it is told.
+
+    While there is no gate an nft stands by for one: clients wait for a new primary, and it waits for its gate.
 
     :param alarm: told why there is no gate although there should be; "" once there is
     """
@@ -56,6 +61,7 @@ class Gate:
         self._until = 0.0
         self._shown = 0.0
         self._table: Table | None = None
+        self._spare: subprocess.Popen[bytes] | None = None
         self._failed = ""
         self._stopped = False
         self._settled = threading.Event()
@@ -95,12 +101,15 @@ class Gate:
 
     def _run(self) -> None:
         while True:
+            self._stand_by()
             with self._told:
                 retry = RETRY_SECONDS if self._failed else None
                 self._told.wait_for(self._work, retry)
                 running, until, stopped = self._running, self._until, self._stopped
             if stopped:
                 self._lower()
+                if spare := self._taken():
+                    nft.end(spare)
                 return
             if running is None:
                 self._lower()
@@ -131,7 +140,7 @@ class Gate:
             ports = self._ports(running.pid)
             if not ports:
                 raise Refused(f"the server (pid {running.pid}) listens on no port")
-            self._table = Table(self._command, self._name, ports, until, self._clock)
+            self._table = self._raised(ports, until)
             return
         try:
             self._table.renew(until)
@@ -139,6 +148,28 @@ class Gate:
             # the lease may have been renewed since; what is read now is newer than what came too late
             if self._clock() < self._until:
                 self._table.reopen(self._until)
+
+    def _raised(self, ports: Sequence[int], until: float) -> Table:
+        spare = self._taken()
+        try:
+            return Table(self._command, self._name, ports, until, self._clock, spare)
+        except Unreachable:
+            if spare is None:
+                raise
+            return Table(self._command, self._name, ports, until, self._clock)
+
+    def _stand_by(self) -> None:
+        if self._table is None and self._spare is None and not self._stopped:
+            with contextlib.suppress(Refused):  # told when there is to be a gate
+                self._spare = nft.start(self._command)
+
+    def _taken(self) -> subprocess.Popen[bytes] | None:
+        """The one that stands by, if it lives."""
+        spare, self._spare = self._spare, None
+        if spare is not None and spare.poll() is not None:
+            nft.end(spare)
+            return None
+        return spare
 
     def _lower(self) -> None:
         if self._table is not None:
@@ -172,6 +203,11 @@ def listens_at(pid: int, ip: str) -> bool:
 def _listening(pid: int) -> Iterator[tuple[IPv4Address | IPv6Address, int]]:
     """Addresses and TCP ports."""
     sockets = set(_sockets(pid))
+    if _here(pid):
+        with contextlib.suppress(OSError):
+            found = list(sockdiag.listeners())
+            yield from ((address, port) for address, port, inode in found if str(inode) in sockets)
+            return
     for table in ("tcp", "tcp6"):
         try:
             lines = Path(f"/proc/{pid}/net/{table}").read_text().splitlines()[1:]
@@ -182,6 +218,15 @@ def _listening(pid: int) -> Iterator[tuple[IPv4Address | IPv6Address, int]]:
             if words[3] == _LISTENS and words[9] in sockets:
                 address, _, port = words[1].rpartition(":")
                 yield _address(address), int(port, 16)
+
+
+def _here(pid: int) -> bool:
+    """Whether it is in the network namespace of this thread."""
+    try:
+        own = Path("/proc/thread-self/ns/net").stat().st_ino
+        return own == Path(f"/proc/{pid}/ns/net").stat().st_ino
+    except OSError:
+        return False
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:

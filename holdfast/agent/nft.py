@@ -29,11 +29,41 @@ class Expired(Exception):
     """The elements had timed out before they were renewed, so they were not."""
 
 
+def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
+    """An nft that waits for orders. It takes 7 to 17 ms until it hears them, measured.
+
+    :raises Refused: it cannot be run
+    """
+    try:
+        return subprocess.Popen(
+            (*command, "-i"),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            bufsize=0,
+            start_new_session=True,  # what ends the agent in order must not end the table first
+        )
+    except OSError as error:
+        raise Refused(f"cannot run {command[0]}: {error.strerror}") from None
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """What it had made is gone when this returns."""
+    process.kill()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            with contextlib.suppress(OSError):
+                pipe.close()
+    process.wait()
+
+
 class Table:
     """A table, and the process that it lives by.
 
     :param clock: the leases'
+    :param process: that has been started for it, by `start`
     :raises Refused: nft cannot be run, or will not make the table
+    :raises Unreachable: nft has ended, or does not answer
     """
 
     def __init__(
@@ -43,21 +73,12 @@ class Table:
         ports: Sequence[int],
         until: float,
         clock: Callable[[], float],
+        process: subprocess.Popen[bytes] | None = None,
     ) -> None:
         self.ports = tuple(ports)
         self._clock = clock
         self._where = f"inet {_identifier(name)}"
-        try:
-            self._process = subprocess.Popen(
-                (*command, "-i"),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                bufsize=0,
-                start_new_session=True,  # what ends the agent in order must not end the table first
-            )
-        except OSError as error:
-            raise Refused(f"cannot run {command[0]}: {error.strerror}") from None
+        self._process = process or start(command)
         try:
             self._make(until)
         except (Refused, Unreachable, Expired):
@@ -81,12 +102,7 @@ class Table:
 
     def close(self) -> None:
         """The table is gone when this returns."""
-        self._process.kill()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        self._process.wait()
+        end(self._process)
 
     def _make(self, until: float) -> None:
         where, ports = self._where, f"{{ {self._list()} }}"

@@ -8,7 +8,7 @@ import socket
 from ipaddress import IPv4Interface, IPv6Interface, ip_interface
 from pathlib import Path
 
-from holdfast.endpoint import netlink, resetting
+from holdfast.endpoint import netlink, sockdiag
 from holdfast.endpoint.arp import Arp
 from holdfast.endpoint.ndp import Ndp
 from holdfast.errors import Refused
@@ -57,7 +57,7 @@ class Vip:
 
     def hang_up(self) -> None:
         """Reset the connections that were made by it: as long as it is on, they hear of it."""
-        resetting.reset(self.address.ip)
+        sockdiag.reset(self.address.ip)
 
     def present(self) -> bool:
         return bool(netlink.where(self.address))

@@ -326,6 +326,27 @@ def test_a_gate_whose_nft_has_died_is_raised_again(host: Host) -> None:
     assert host.answers()
 
 
+def test_an_nft_stands_by_and_may_have_died_or_hang(host: Host) -> None:
+    raised = Raised(host, host.nft)
+    for number in (None, signal.SIGKILL, signal.SIGSTOP):
+        end = time.monotonic() + 5
+        while (spare := raised.gate._spare) is None:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        if number is not None:
+            os.kill(spare.pid, number)
+        raised.arm()
+        table = raised.gate._table
+        assert table is not None
+        assert (table._process is spare) == (number is None)
+        assert "holdfast_g" in host.tables
+        raised.gate.lift()
+    raised.end()
+    assert raised.gate._spare is None
+    assert spare.poll() is not None
+    assert raised.alarms == []
+
+
 def test_a_gate_that_cannot_be_raised_is_an_alarm_and_no_more(host: Host) -> None:
     raised = Raised(host, ("/nowhere/nft",))
     raised.arm()

@@ -236,6 +236,9 @@ def test_it_moves_with_a_switchover_and_a_writer_sees_one_error(lab: Lab) -> Non
     assert len(writer.errors) == 1, writer.errors
     assert writer.longest < MOVED_SECONDS
     assert writer.rows() == writer.acknowledged
+    log = lab.plan.log(primary).read_text().splitlines()
+    freeze = next(line for line in reversed(log) if "freeze of term" in line and "done in" in line)
+    assert freeze.index("addresses off") < freeze.index("sessions ended")
 
 
 def test_a_host_that_was_frozen_does_not_have_it_when_it_is_thawed(lab: Lab) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -134,6 +135,38 @@ def test_of_a_server_that_was_not_asked_yet_nothing_is_known(running: Running) -
     found = replace(OPEN, server=ServerStatus.STARTING, writable=False)
     assert belongs(found, running) is None
     assert belongs(found, None) is False, "another one than the lease was kept for"
+
+
+def test_a_freeze_takes_it_off_before_the_board_knows(running: Running) -> None:
+    """And what the board then says of the moment before does not put it on again."""
+    board = Board(OPEN)
+    address = Address(
+        VipConfig(address="192.0.2.10/24", interface="eth0"), board, Clerk(), lambda failed: None
+    )
+    address._channel, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    told: list[str] = []
+
+    def heard() -> str:
+        while True:
+            try:
+                told.append(its.recv(100, socket.MSG_DONTWAIT).decode().partition(" ")[0])
+            except BlockingIOError:
+                return told[-1]
+
+    with address._channel, its:
+        address.arm(running, 10.0)
+        assert heard() == "hold"
+        address.shut()
+        assert heard() == "drop"
+        address.changed()
+        address.extend(11.0)
+        assert heard() == "drop"
+        board.change(writable=False)
+        address.go_by_board()
+        assert told == ["hold", "drop"]
+        board.change(writable=True)
+        address.changed()
+        assert heard() == "hold"
 
 
 # -- for how long ----------------------------------------------------------------------------------
