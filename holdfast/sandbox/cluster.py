@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,6 +21,7 @@ from holdfast.sandbox.crew import MANAGER, Crew, whose
 from holdfast.sandbox.daemons import Daemon, tail
 from holdfast.sandbox.files import write_files, write_member
 from holdfast.sandbox.haproxy import HAPROXY
+from holdfast.sandbox.harm import Harm
 from holdfast.sandbox.servers import end_server, server_of
 from holdfast.sandbox.spec import (
     BASE_PORT,
@@ -38,7 +38,6 @@ from holdfast.sandbox.spec import (
 )
 from holdfast.sandbox.template import copy_template, make_template
 from holdfast.server.base import Account
-from holdfast.server.process import Running
 
 WHOLE_SECONDS = 60.0
 AGENT_SECONDS = 30.0
@@ -53,12 +52,12 @@ def quiet(line: str) -> None:
     """A place to say things where nobody listens."""
 
 
-class Sandbox:
+class Sandbox(Harm):
     """A sandbox in a folder; made with `create` or found with `open`."""
 
     def __init__(self, spec: Spec, daemons: dict[str, Daemon], say: Say = quiet) -> None:
         self.accounts = cached_accounts()
-        self._crew = Crew(spec, daemons)
+        super().__init__(Crew(spec, daemons))
         self._say = say
         self._client: ManagerClient | None = None
 
@@ -94,10 +93,6 @@ class Sandbox:
         """:raises BadInput: there is none"""
         spec, saved = read_saved(folder)
         return cls(spec, {name: Daemon.of(each) for name, each in saved.items()}, say)
-
-    @property
-    def spec(self) -> Spec:
-        return self._crew.spec
 
     @property
     def manager(self) -> ManagerClient:
@@ -249,67 +244,6 @@ class Sandbox:
             where = {"unix_socket": str(spec.socket)}
         settings = {"connect_timeout": 5, "read_timeout": 30, "autocommit": True, **options}
         return pymysql.connect(user=who.user, password=who.password, **where, **settings)
-
-    # -- doing harm, and undoing it -------------------------------------------------------------
-
-    def kill_server(self, member: str = "primary") -> str:
-        """SIGKILL to the server; returns the member's name, as soon as the signal is sent."""
-        return self._signal(member, signal.SIGKILL)
-
-    def stop(self, member: str = "primary") -> str:
-        """SIGSTOP to the server: it keeps its connections and answers nobody."""
-        return self._signal(member, signal.SIGSTOP)
-
-    def cont(self, member: str) -> str:
-        """SIGCONT to the server."""
-        return self._signal(member, signal.SIGCONT)
-
-    def kill_agent(self, member: str) -> None:
-        """SIGKILL to the agent; its server is left alone."""
-        self._kill_daemon(self.spec.member(member).name)
-
-    def start_agent(self, member: str) -> None:
-        """:raises Refused: it runs"""
-        self._start_daemon(self.spec.member(member).name)
-
-    start = start_agent
-
-    def kill_manager(self) -> None:
-        self._kill_daemon(MANAGER)
-
-    def start_manager(self) -> None:
-        """:raises Refused: it runs"""
-        self._start_daemon(MANAGER)
-
-    def server(self, member: str = "primary") -> Running:
-        """The process of a member's server. To find it takes a while, to signal it does not.
-
-        :raises Refused: it does not run
-        """
-        spec = self.spec.member(self.primary() if member == "primary" else member)
-        server = server_of(spec)
-        if server is None:
-            raise Refused(f"the server of {spec.name} is not running")
-        return server
-
-    def _signal(self, member: str, number: signal.Signals) -> str:
-        name = self.primary() if member == "primary" else self.spec.member(member).name
-        server = self.server(name)
-        try:
-            signal.pidfd_send_signal(server.fd, number)
-        except ProcessLookupError:
-            raise Refused(f"the server of {name} is not running") from None
-        return name
-
-    # -- daemons --------------------------------------------------------------------------------
-
-    def _kill_daemon(self, name: str) -> None:
-        with self._crew.locked():
-            self._crew.kill(name)
-
-    def _start_daemon(self, name: str) -> None:
-        with self._crew.locked():
-            self._crew.start(name)
 
     # -- further members ------------------------------------------------------------------------
 
