@@ -39,7 +39,12 @@ def told(entry: Entry, cluster: str) -> list[str]:
         lines += [_line(each) for each in sorted(entry.moments, key=lambda each: each.at_ms)]
     if entry.left_out:
         lines.append(f"  ({entry.left_out} lines in the middle were not kept)")
-    return lines
+    return [_harmless(each) for each in lines]
+
+
+def _harmless(line: str) -> str:
+    """Servers' errors hold what clients wrote: it must not drive the terminal."""
+    return "".join(each if each.isprintable() or each == "\t" else "?" for each in line)
 
 
 def moment(at: float, ms: bool = False) -> str:

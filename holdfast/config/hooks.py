@@ -27,11 +27,17 @@ def _words(value: Any) -> Any:
 def _absolute(words: tuple[str, ...]) -> tuple[str, ...]:
     if words and not os.path.isabs(words[0]):
         raise ValueError(f"must begin with an absolute path, not with {words[0]!r}")
+    if any("\0" in word for word in words):
+        raise ValueError("must hold no NUL")
     return words
 
 
 def _web_address(text: str) -> str:
+    if not text.isprintable() or " " in text:
+        raise ValueError("must hold no blanks, and nothing that cannot be printed")
     parts = urlsplit(text)
+    if parts.port == 0:  # one that is no port at all is refused by asking for it
+        raise ValueError("must name a port that there is")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must start with http:// or https://, and name a host")
     if parts.username or parts.password:
@@ -114,7 +120,7 @@ def environment(path: Path, key: str) -> dict[str, str]:
         if not text or text.startswith("#"):
             continue
         name, equals, value = text.partition("=")
-        if not equals or not name.strip().isidentifier():
+        if not equals or not name.strip().isidentifier() or "\0" in value:
             raise BadInput(key, f"{path}: line {number} is not KEY=VALUE")
         value = value.strip()
         if len(value) >= 2 and value[0] == value[-1] and value[0] in "\"'":

@@ -8,7 +8,17 @@ from dataclasses import replace
 from holdfast.core.calls import Called, Outcome, Phase
 from holdfast.core.chronicle import PAST, noted, since, told
 from holdfast.core.cluster import Cluster
-from holdfast.core.history import MOST_HOOKS, Entry, HookResult, HookRun, Sort, What, clipped
+from holdfast.core.history import (
+    LONGEST_OUTPUT,
+    MOST_HOOKS,
+    Entry,
+    HookResult,
+    HookRun,
+    Sort,
+    What,
+    both_ends,
+    clipped,
+)
 from holdfast.core.record import Record
 from holdfast.core.rejoin import attached
 from holdfast.core.view import MemberState, TailVerdict, View
@@ -40,7 +50,12 @@ def hooked(entry: Entry, view: View) -> Entry:
 def _called(entry: Entry, phase: Phase, called: Called, at: float) -> Entry:
     ran = tuple(
         HookRun(
-            clipped(r.hook), r.command, r.code, r.seconds, clipped(r.output), clipped(r.trouble)
+            clipped(r.hook),
+            r.command,
+            r.code,
+            r.seconds,
+            both_ends(r.output, LONGEST_OUTPUT),
+            clipped(r.trouble),
         )
         for r in called.ran[-MOST_HOOKS:]
     )

@@ -7,7 +7,7 @@ from holdfast.core.deposed import wished
 from holdfast.core.election import against, drained
 from holdfast.core.gtid import parse
 from holdfast.core.history import MOST_CANDIDATES, Candidate, clipped
-from holdfast.core.record import Record
+from holdfast.core.record import Kind, Record
 from holdfast.core.view import MemberState, Seen, View
 
 
@@ -55,9 +55,8 @@ def _why_chosen(cluster: Cluster, record: Record, view: View, state: MemberState
     seen = [s for m in cluster.others(record.primary) if (s := view.state(m.name)) and s.up]
     promised = [s.name for s in seen if s.promised == record.term and s.name != state.name]
     reasons = []
-    transition = record.transition
-    if transition and transition.wish == state.name:
-        reasons.append("a person wanted it")
+    if wanted := _wanted(record, state.name, "it"):
+        reasons.append(wanted)
     if promised:
         reasons.append(f"it had all that {', '.join(sorted(promised))} had received")
     rank = cluster.setting(state.name).priority
@@ -68,10 +67,18 @@ def _why_chosen(cluster: Cluster, record: Record, view: View, state: MemberState
     return "; ".join(reasons) or "nobody else could be asked"
 
 
-def _why_later(cluster: Cluster, record: Record, state: MemberState, best: MemberState) -> str:
+def _wanted(record: Record, name: str, called: str) -> str:
+    """Why it was to be this one, or "". A switchover is to somebody whether he was named or the preflight chose him."""
     transition = record.transition
-    if transition and transition.wish == best.name:
-        return f"it could have taken over, but a person wanted {best.name}"
+    if transition is None or transition.wish != name:
+        return ""
+    of_switchover = transition.kind is Kind.SWITCHOVER
+    return f"the switchover was to {called}" if of_switchover else f"a person wanted {called}"
+
+
+def _why_later(cluster: Cluster, record: Record, state: MemberState, best: MemberState) -> str:
+    if wanted := _wanted(record, best.name, best.name):
+        return f"it could have taken over, but {wanted}"
     mine, other = (cluster.setting(each.name).priority for each in (state, best))
     if mine != other:
         return f"its priority is {mine}, that of {best.name} {other}"

@@ -19,11 +19,16 @@ FORMAT = 1
 LARGEST_BYTES = 64 * 1024
 LONGEST_TEXT = 500
 LONGEST_GTIDS = 4000
+LONGEST_OUTPUT = 4000
+"""Of a hook: both ends of it."""
 MOST_CANDIDATES = 16
 MOST_HOOKS = 10
 """Results, and runs of each."""
 FIRST_MOMENTS, LAST_MOMENTS = 110, 50
 """How many of the first and of the last are kept."""
+
+EARLIEST, LATEST = -1e10, 2.5e11
+"""Seconds of any date that can be told, and any milliseconds in between."""
 
 T = TypeVar("T")
 
@@ -240,13 +245,27 @@ def head(entry: Entry) -> dict[str, Any]:
 
 
 def to_json(entry: Entry) -> str:
-    """Of at most LARGEST_BYTES: moments are left out for that."""
+    """Of at most LARGEST_BYTES: what hooks printed is shortened for that, then moments are left out, then the rest of
+    what was printed."""
+    if len(text := _json(entry)) > LARGEST_BYTES:
+        entry = _printed(entry, LONGEST_TEXT)
     while len(text := _json(entry)) > LARGEST_BYTES and (count := len(entry.moments)):
         drop = max(1, count // 4)
         first = (count - drop) // 2
         kept = (*entry.moments[:first], *entry.moments[first + drop :])
         entry = replace(entry, moments=kept, left_out=entry.left_out + drop)
-    return text
+    return text if len(text) <= LARGEST_BYTES else _json(_printed(entry, 0))
+
+
+def _printed(entry: Entry, most: int) -> Entry:
+    """With no more than ``most`` characters of what any hook printed."""
+    hooks = tuple(
+        replace(
+            each, ran=tuple(replace(ran, output=both_ends(ran.output, most)) for ran in each.ran)
+        )
+        for each in entry.hooks
+    )
+    return replace(entry, hooks=hooks)
 
 
 def _json(entry: Entry) -> str:
@@ -266,6 +285,14 @@ def from_json(text: str) -> Entry:
 
 def clipped(text: str, most: int = LONGEST_TEXT) -> str:
     return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def both_ends(text: str, most: int) -> str:
+    """Without the middle where that is too long; why a script failed stands at the end of what it printed."""
+    if len(text) <= most:
+        return text
+    first = most // 4
+    return f"{text[:first]}…{text[len(text) - most + first + 1 :]}" if most else "…"
 
 
 @lru_cache
@@ -295,12 +322,14 @@ def _value(hint: Any, data: Any, where: str) -> Any:
         return None if data is None else _value(arguments[0], data, where)
     if origin is tuple and isinstance(data, list):
         return tuple(_value(arguments[0], each, where) for each in data)
-    if origin is not None and isinstance(data, dict):
+    if origin is Mapping and isinstance(data, dict):
         return {str(key): _value(arguments[1], each, where) for key, each in data.items()}
     if origin is None and is_dataclass(hint):
         return _object(cast(type[Any], hint), data, where)
     if hint is float and isinstance(data, int | float) and not isinstance(data, bool):
-        return float(data)
+        if EARLIEST < data < LATEST:
+            return float(data)
+        raise ValueError(f"{where} is out of range")
     if origin is None and issubclass(hint, StrEnum):
         return hint(data)
     if origin is None and type(data) is hint:

@@ -18,6 +18,9 @@ from holdfast.core.record import Kind
 VERSION = 1
 """Of the document. Keys are only added to it; what takes one away gets another version."""
 
+LONGEST_ARGUMENT = 30_000
+"""Characters; Linux takes 128 KB of one argument, and no NUL. The document has it all."""
+
 
 @dataclass(frozen=True, slots=True)
 class Place:
@@ -85,7 +88,8 @@ def report_arguments(change: Change, subject: str, body: str) -> list[str]:
     if change.new and change.new != change.old:
         slaves = ",".join(place.host for place in change.replicas)
         found += [f"--new_master_host={change.new.host}", f"--new_slave_hosts={slaves}"]
-    return [*found, f"--subject={subject}", f"--body={body}"]
+    texts = (f"--subject={subject}", f"--body={body}")
+    return found + [each.replace("\0", "?")[:LONGEST_ARGUMENT] for each in texts]
 
 
 def document(

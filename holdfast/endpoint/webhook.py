@@ -55,13 +55,19 @@ class Delivery:
 
 
 def key(text: str) -> bytes:
-    """The bytes of a secret: base64 after ``whsec_``, as the standard has it, or as it stands."""
+    """The bytes of a secret: base64 after ``whsec_``, as the standard has it, or as it stands.
+
+    :raises ValueError: there are none
+    """
     if not text.startswith(PREFIX):
         return text.encode()
     try:
-        return base64.b64decode(text.removeprefix(PREFIX), validate=True)
+        found = base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except binascii.Error as error:
         raise ValueError(f"what follows {PREFIX} is not base64: {error}") from None
+    if not found:
+        raise ValueError(f"nothing follows {PREFIX}")
+    return found
 
 
 def signature(secret: bytes, number: str, timestamp: int, body: bytes) -> str:
@@ -110,14 +116,15 @@ class Sender:
         if secret := self._webhook.secret:
             headers["webhook-signature"] = signature(secret, number, now, body)
         try:
-            reply = client.post(self._webhook.url, content=body, headers=headers)
+            # what it answers beside that is not read: it may be without end
+            with client.stream("POST", self._webhook.url, content=body, headers=headers) as reply:
+                status = reply.status_code
         except (httpx.TransportError, ssl.SSLError) as error:
             return str(error) or type(error).__name__, True
         except (httpx.HTTPError, httpx.InvalidURL) as error:
             return type(error).__name__, False
-        if reply.is_success:
+        if httpx.codes.is_success(status):
             return "", False
-        status = reply.status_code
         return f"it answered {status}", status in AGAIN or status >= 500
 
 

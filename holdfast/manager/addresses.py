@@ -37,7 +37,7 @@ class Addresses:
         for host in hosts:
             try:
                 found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            except OSError:
+            except (OSError, UnicodeError):  # the second: it is no name at all
                 continue  # what was known of it before is better than nothing
             self._known[host] = str(found[0][4][0])
 

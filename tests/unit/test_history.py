@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -23,6 +24,7 @@ from holdfast.core.history import (
     Setup,
     Sort,
     What,
+    both_ends,
     from_json,
     head,
     to_json,
@@ -101,7 +103,13 @@ def test_what_is_no_entry_is_a_value_error_and_nothing_else(
     document = json.loads(to_json(entry))
     key = data.draw(st.sampled_from(sorted(document)))
     document[key] = data.draw(
-        st.none() | st.booleans() | st.integers() | TEXT | st.lists(st.integers(), max_size=2)
+        st.none()
+        | st.booleans()
+        | st.integers()
+        | st.floats()
+        | TEXT
+        | st.lists(st.integers(), max_size=2)
+        | st.dictionaries(TEXT, st.integers(), max_size=2)
     )
     try:
         found = from_json(json.dumps(document))
@@ -109,6 +117,47 @@ def test_what_is_no_entry_is_a_value_error_and_nothing_else(
         return
     assert isinstance(found, Entry)
     told(found, "c")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("managers", {}),
+        ("managers", {"a": 1}),
+        ("candidates", {"a": 1}),
+        ("begun", 10**400),
+        ("begun", float("inf")),
+        ("ended", float("nan")),
+        ("opened", 1e17),
+    ],
+)
+def test_a_field_that_is_damaged_is_a_value_error(key: str, value: object) -> None:
+    document = json.dumps({**json.loads(to_json(ENTRY)), key: value})
+    with pytest.raises(ValueError, match=key):
+        from_json(document)
+
+
+def test_what_a_client_wrote_does_not_drive_the_terminal() -> None:
+    text = "Duplicate entry '\x1b[2J\x00'"
+    entry = replace(ENTRY, moments=(Moment(1.0, Sort.FAILED, text),), cause=text)
+    assert not any("\x1b" in line or "\x00" in line for line in told(entry, "c"))
+
+
+def test_what_a_hook_printed_is_kept_with_its_end_and_shortened_where_it_is_too_much() -> None:
+    output = "begun\n" + "x" * 10_000 + "\nPermission denied"
+    kept = both_ends(output, 4000)
+    assert len(kept) == 4000
+    assert kept.startswith("begun\n")
+    assert kept.endswith("\nPermission denied")
+    assert both_ends("short", 5) == "short"
+    run = HookRun("failover", "stop", 1, 1.0, both_ends("ü" * 10_000 + "at last", 4000))
+    result = HookResult("stop", "bad", "it failed", 1.0, (run,) * 10)
+    entry = replace(ENTRY, hooks=(result,) * 10, moments=(Moment(1.0, Sort.NOTE, "x"),))
+    text = to_json(entry)
+    assert len(text) <= LARGEST_BYTES
+    assert len(from_json(text).hooks) == 10
+    few = replace(entry, hooks=(replace(result, ran=(run,)),))
+    assert from_json(to_json(few)) == few
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", "3", "null", "{}", '{"format": "x"}'])

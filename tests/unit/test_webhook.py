@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import hmac
@@ -82,6 +83,28 @@ def test_the_standards_own_example_is_signed_as_it_says() -> None:
     body = b'{"test": 2432232314}'
     found = webhook.signature(secret, "msg_p5jXN8AQM9LWM0D4loKWxJek", 1614265330, body)
     assert found == "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE="
+
+
+@pytest.mark.parametrize("text", ["whsec_", "whsec_x"])
+def test_a_secret_that_would_sign_nothing_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="follows whsec_"):
+        key(text)
+
+
+def test_an_answer_without_end_holds_nothing_up() -> None:
+    async def endless(scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            return
+        await receive()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        gone = asyncio.create_task(receive())
+        while not gone.done():
+            await send({"type": "http.response.body", "body": b"x", "more_body": True})
+            await asyncio.sleep(0.01)
+
+    with served(endless) as port:
+        done = sender(f"http://127.0.0.1:{port}/").deliver("c-7", b"{}")
+    assert done == Delivery("127.0.0.1", 1)
 
 
 def test_what_may_be_taken_later_is_sent_again_with_the_same_number() -> None:
