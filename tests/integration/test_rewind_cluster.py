@@ -24,12 +24,13 @@ def test_an_errant_write_on_a_voter_is_saved_undone_and_compared_while_clients_w
     cluster: Sandbox, run: int
 ) -> None:
     victim = replicas(cluster.status())[0]
+    before = saved(cluster, victim)
     with writing(cluster, run) as writers:
         writers.wait_for(50)
         issuer = origin(cluster, victim)
         by_hand(cluster, victim, "UPDATE holdfast.proof SET term = term + 1000")
         writers.wait_for(50)
-        cluster.wait_until(lambda status: bool(saved(cluster, victim)), SECONDS)
+        cluster.wait_until(lambda status: saved(cluster, victim) > before, SECONDS)
         cluster.wait_until(lambda status: bool(status["whole"]), SECONDS)
         writers.wait_for(50)
         writers.check()
@@ -37,7 +38,7 @@ def test_an_errant_write_on_a_voter_is_saved_undone_and_compared_while_clients_w
         cluster.spec.flavor is Flavor.MYSQL
     ):  # or it would issue the same GTIDs again, once it is the primary
         assert origin(cluster, victim) != issuer
-    (text,) = saved(cluster, victim)
+    (text,) = saved(cluster, victim) - before
     assert "UPDATE holdfast.proof (id=" in text.read_text()
     state = member_of(cluster.status(), victim)
     assert not state.get("unfit"), state
@@ -51,19 +52,21 @@ def origin(sandbox: Sandbox, name: str) -> str:
         return str(cursor.fetchone()[0])
 
 
-def saved(sandbox: Sandbox, name: str) -> list[Path]:
-    return sorted(sandbox.spec.member(name).state_dir.glob("pending/*-errant-*.txt"))
+def saved(sandbox: Sandbox, name: str) -> set[Path]:
+    return set(sandbox.spec.member(name).state_dir.glob("pending/*-errant-*.txt"))
 
 
 def test_an_errant_drop_table_is_saved_and_the_member_cloned(cluster: Sandbox, run: int) -> None:
     victim = replicas(cluster.status())[0]
+    before = saved(cluster, victim)
     with writing(cluster, run) as writers:
         writers.wait_for(20)
         by_hand(cluster, victim, "CREATE TABLE app.mine (a int)", "DROP TABLE app.mine")
-        cluster.wait_until(lambda status: bool(saved(cluster, victim)), SECONDS)
+        cluster.wait_until(lambda status: saved(cluster, victim) > before, SECONDS)
         cluster.wait_until(lambda status: bool(status["whole"]), 2 * SECONDS)
         writers.check()
-    assert any("DROP TABLE" in each.read_text() for each in saved(cluster, victim))
+    new = saved(cluster, victim) - before
+    assert any("DROP TABLE" in each.read_text() for each in new)
     assert_identical(cluster)
 
 
@@ -72,12 +75,12 @@ def test_an_errant_write_right_before_a_crash_is_found_when_the_server_comes_bac
 ) -> None:
     """Down, its binlog ends with what looks pending: but it was no primary, so it is committed."""
     victim = replicas(cluster.status())[1]
-    before = set(saved(cluster, victim))
+    before = saved(cluster, victim)
     with writing(cluster, run) as writers:
         writers.wait_for(20)
         by_hand(cluster, victim, "UPDATE holdfast.proof SET term = term + 7")
         cluster.kill_server(victim)
-        cluster.wait_until(lambda status: set(saved(cluster, victim)) > before, SECONDS)
+        cluster.wait_until(lambda status: saved(cluster, victim) > before, SECONDS)
         cluster.wait_until(lambda status: bool(status["whole"]), SECONDS)
         writers.check()
     assert_identical(cluster)
