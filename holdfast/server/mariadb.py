@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from holdfast.core.gtid import SEQUENCE_STEP, Flavor, GtidSet, parse
-from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Receiver, Replication
 from holdfast.errors import Refused
 from holdfast.server import barring, encryption, waiting
@@ -71,15 +70,8 @@ class MariadbServer(SwitchingServer):
         if acks > 1:
             raise Refused(f"{acks} acknowledgements: MariaDB can wait for one")
 
-    def prepare_primary(
-        self,
-        acks: int,
-        deadline: Deadline,
-        timeout_seconds: float = 0.0,
-        wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
-        following: bool = False,
-    ) -> None:
-        super().prepare_primary(acks, deadline, timeout_seconds, wait_point, following)
+    def _prepared(self, deadline: Deadline) -> None:
+        super()._prepared(deadline)
         self._new_sequence = True
 
     def _commit_row(self, term: int, serial: int, deadline: Deadline) -> None:

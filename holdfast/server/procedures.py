@@ -180,6 +180,11 @@ class SqlServer(ABC):
         self._set(deadline, values)
         self.set_acks(acks, deadline, timeout_seconds, wait_point)
         self._let_administrator_write(deadline)
+        self._prepared(deadline)
+
+    @abstractmethod
+    def _prepared(self, deadline: Deadline) -> None:
+        """What else belongs to a primary before it is opened."""
 
     def set_acks(
         self,

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from holdfast.core.blockers import Blocker
 from holdfast.core.gtid import GtidSet, parse
-from holdfast.core.settings import WaitPoint
 from holdfast.errors import OutcomeUnknown, Refused
 from holdfast.server import events
 from holdfast.server.base import Account, Deadline, Source
@@ -99,15 +98,7 @@ class SwitchingServer(SqlServer):
         if was_primary:  # whoever was to end them may have been killed
             self._freezing.clients.end()
 
-    def prepare_primary(
-        self,
-        acks: int,
-        deadline: Deadline,
-        timeout_seconds: float = 0.0,
-        wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
-        following: bool = False,
-    ) -> None:
-        super().prepare_primary(acks, deadline, timeout_seconds, wait_point, following)
+    def _prepared(self, deadline: Deadline) -> None:
         self._freezing.release(deadline)
 
     def open(self, deadline: Deadline, following: bool = False) -> None:
