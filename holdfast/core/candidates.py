@@ -78,7 +78,7 @@ def _wanted(record: Record, name: str, called: str) -> str:
 
 def _why_later(cluster: Cluster, record: Record, state: MemberState, best: MemberState) -> str:
     if wanted := _wanted(record, best.name, best.name):
-        return f"it could have taken over, but {wanted}"
+        return f"another one was chosen: {wanted}"
     mine, other = (cluster.setting(each.name).priority for each in (state, best))
     if mine != other:
         return f"its priority is {mine}, that of {best.name} {other}"

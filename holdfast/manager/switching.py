@@ -11,6 +11,7 @@ from holdfast.core import readiness, switchover
 from holdfast.core.blockers import Blocker
 from holdfast.core.commands import EndSessions, Freeze
 from holdfast.core.decision import Send
+from holdfast.core.history import clipped
 from holdfast.core.preflight import (
     Objection,
     SwitchOver,
@@ -111,7 +112,7 @@ class Switching:
             outlook = await self.look(order, known)
             if not outlook.against:
                 if known is None:
-                    return await self._begin(order, outlook.to)
+                    return await self._begin(order, outlook)
                 known = None  # some time has passed since
                 continue
             known = {name: lasting(each) for name, each in outlook.wrong.items()}
@@ -125,12 +126,12 @@ class Switching:
                 ended = await self._end(outlook.blockers)
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
-    async def _begin(self, order: SwitchOver, to: str) -> Begun:
+    async def _begin(self, order: SwitchOver, outlook: Outlook) -> Begun:
         """From a look that was taken with nobody else deciding.
 
-        :param to: who takes over: nothing was wrong with its host
+        :param outlook: nothing was wrong with the host of who takes over
         """
-        leader = self._leader
+        leader, to = self._leader, outlook.to
         async with leader.deciding:
             actor, record = leader.leading()
             view = leader.view()
@@ -138,7 +139,7 @@ class Switching:
             if against or record is None:
                 raise Refused("; ".join(each.text for each in against))
             event = leader.events.last
-            leader.events.add(EventKind.ORDERED, f"{order.text}, by a person", to)
+            leader.events.add(EventKind.ORDERED, f"{order.text}, by a person{_passed(outlook)}", to)
             actor.forgive(record.primary, Freeze)
             until = view.date + order.seconds
             await leader.decided(switchover.begun(leader.cluster, record, view, to, until))
@@ -154,3 +155,11 @@ class Switching:
         sessions = tuple(each.session for each in blockers)
         await leader.carry_out(Send(record.primary, EndSessions(sessions)))
         return True
+
+
+def _passed(outlook: Outlook) -> str:
+    """What was wrong with others, for which they were passed over."""
+    texts = [
+        each.text for name, those in outlook.wrong.items() if name != outlook.to for each in those
+    ]
+    return f"; passed over: {clipped('; '.join(texts), 300)}" if texts else ""
