@@ -7,6 +7,7 @@ recovery cannot bring them together.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable
@@ -51,14 +52,10 @@ class RelaxedMarker:
             threading.Thread(target=self._clear, name="flush binlogs", daemon=True).start()
 
     def flush_last(self) -> None:
-        """What the server has written to its last binlog, to disk: a small part of the rest is left for a commit.
-
-        :raises Refused: it cannot be
-        """
-        try:
+        """What the server has written to its last binlog, to disk: else its next durable commit has to wait for that.
+        Where it cannot be, that commit will tell."""
+        with contextlib.suppress(OSError, IndexError, Refused):
             _flush(read_index(self._index)[-1])
-        except (OSError, IndexError) as error:
-            raise Refused(f"the last binlog of {self._index} cannot be flushed: {error}") from error
 
     def verdict(self) -> str:
         """Why the data on disk cannot be trusted, or "" when nothing speaks against it."""

@@ -6,8 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from holdfast.core.commands import Drain, Follow, Freeze, Promote
+from holdfast.core.decision import Send
 from holdfast.core.gtid import Flavor
-from holdfast.core.record import Step
+from holdfast.core.record import Record, Step
+from holdfast.core.switchover import FREEZE_SECONDS
 from tests.model.interrupting import whole, write
 from tests.model.manage import Run
 
@@ -175,3 +178,47 @@ def test_a_commit_that_nobody_acknowledges_holds_it_up_until_it_is_undone(flavor
     assert record.transition is None
     assert run.switchovers == 0
     whole(run)
+
+
+def _until(run: Run, reached: Callable[[Record], bool]) -> Record:
+    while not (run.record and reached(run.record)):
+        for name in run.world.hosts:
+            run.look(name)
+        for step in run.steps_now():
+            run.take(step)
+        run.world.replicate()
+    for name in run.world.hosts:
+        run.look(name)
+    return run.record
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+def test_the_candidate_applies_the_last_of_it_while_sessions_are_ended(flavor: Flavor) -> None:
+    run = begun(flavor)
+    record = _until(run, lambda r: bool(r.transition and r.transition.step is Step.FREEZE))
+    assert record.transition
+    primary, to = run.world.hosts[record.primary], record.transition.wish
+    freeze = Send(primary.name, Freeze(FREEZE_SECONDS))
+    assert run.steps_now() == (freeze,)
+    primary.writable, primary.stopped = False, record.term
+    run.look(primary.name)
+    has = primary.state(run.world.now).applied
+    assert run.steps_now() == (freeze, Send(to, Drain(has))), "nobody is named yet"
+    primary.stopped = record.term - 1
+    run.look(primary.name)
+    assert run.steps_now() == (freeze,), "that was told of another freeze"
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+@pytest.mark.parametrize(("members", "chained"), [(2, False), (3, True)])
+def test_others_follow_once_the_new_primary_is_open_unless_it_needs_them_for_that(
+    flavor: Flavor, members: int, chained: bool
+) -> None:
+    run = begun(flavor, members)
+    record = _until(run, lambda r: bool(r.transition and r.transition.step is Step.OPEN))
+    kinds = [type(step.command) for step in run.steps_now() if isinstance(step, Send)]
+    assert Promote in kinds
+    assert (Follow in kinds) is not chained
+    run.world.hosts[record.primary].writable = True
+    run.look(record.primary)
+    assert any(isinstance(s, Send) and isinstance(s.command, Follow) for s in run.steps_now())

@@ -161,6 +161,7 @@ class MemoryServer:
         self._called("freeze", deadline)
         self.now = replace(self.now, writable=False)
         stopped(self.now.applied)
+        deadline.wait_until("ending sessions", lambda: "end sessions" not in self.stuck)
 
     def start_events(self, deadline: Deadline, failed: Callable[[str], None]) -> None:
         self._called("start_events", deadline)

@@ -8,13 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.agent.cutting import Marker
+from holdfast.agent.electorate import ElectorateFile
 from holdfast.core.commands import Drain, EndSessions, Follow, Freeze, Promote, Start
+from holdfast.core.lease import Electorate, Quorum
 from holdfast.core.view import Receiver
+from holdfast.errors import Refused
 from tests.unit.agent_world import World
 
 FOLLOW = Follow("b", "127.0.0.1", 3306, semi_sync=True)
 DRAINED = "0-1-10"
 TAKE_OVER = Promote(acks=1, serial=2, drained=DRAINED, events=False)
+COMING = Electorate("a", 2, 2, (Quorum(("b", "c"), 1),), {}, "127.0.0.1:3306", settled=True)
 OPENING = ["drain", "prepare_primary", "set_acks", "wait_for_ackers", "open"]
 BEHIND = ["prove", "leave"]
 
@@ -139,6 +144,57 @@ def test_a_frozen_primary_says_so_and_becomes_a_replica_as_it_runs(primary: Worl
     assert (after.frozen, after.replication.receiver) == (0, Receiver.ON)
     assert primary.server.calls == ["freeze", "stop_events", "follow"]
     assert not primary.state_dir.joinpath("primary").exists()
+
+
+def test_what_it_has_is_told_once_nobody_writes_while_sessions_are_being_ended(
+    primary: World,
+) -> None:
+    primary.server.stuck.add("end sessions")
+    primary.server.now = replace(primary.server.now, applied="0-1-12")
+    command = primary.in_background(2, Freeze(5.0))
+    seen = primary.until(lambda state: state.stopped == 2)
+    assert (seen.applied, seen.frozen, seen.busy) == ("0-1-12", 0, "freeze")
+    primary.server.stuck.clear()
+    frozen = command.reply().state
+    assert (frozen.stopped, frozen.frozen) == (2, 2)
+    assert primary.done(2, FOLLOW).state.stopped == 0
+
+
+def test_a_freeze_that_failed_at_ending_sessions_counts_for_nothing(primary: World) -> None:
+    primary.server.stuck.add("end sessions")
+    reply = primary.command(2, Freeze(0.2))
+    assert reply.error == "OutcomeUnknown"
+    assert reply.state.frozen == 0
+    primary.server.stuck.clear()
+    assert primary.done(3, Promote(acks=1, serial=1)).state.stopped == 0
+
+
+def test_before_writes_stop_whose_word_will_count_is_on_the_candidates_disk(
+    candidate: World,
+) -> None:
+    candidate.done(2, Drain(electorate=COMING))
+    assert ElectorateFile(candidate.state_dir).kept.electorate == COMING
+    assert candidate.server.calls == ["drain"]
+    assert not candidate.state_dir.joinpath("primary").exists(), "it is none yet"
+    candidate.done(3, FOLLOW)
+    later = replace(COMING, term=3, serial=1)
+    candidate.done(3, Drain(electorate=later))
+    assert ElectorateFile(candidate.state_dir).kept.electorate == later, "what was undone is void"
+
+
+def test_what_cannot_be_noted_on_disk_keeps_it_closed(
+    candidate: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(self: Marker) -> None:
+        raise Refused("cannot write: no space left on device")
+
+    monkeypatch.setattr(Marker, "mark", full)
+    reply = candidate.command(2, TAKE_OVER)
+    assert (reply.error, reply.state.writable) == ("Refused", False)
+    assert "no space left" in reply.message
+    assert "open" not in candidate.server.calls
+    monkeypatch.undo()
+    assert candidate.done(2, TAKE_OVER).state.writable
 
 
 def test_a_frozen_primary_is_opened_again(primary: World) -> None:
