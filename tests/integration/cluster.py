@@ -54,6 +54,8 @@ class Clusters:
         found = self._sandbox
         if found is not None and _is_like(found, flavor, members, settings or {}):
             try:
+                # a test may have ended with a manager that starts
+                Sandbox.wait_until(found, lambda _: True, REPAIR_SECONDS)
                 _forget_changes(found)
                 Sandbox.wait_until(found, lambda status: bool(status["whole"]), REPAIR_SECONDS)
                 return found

@@ -21,7 +21,8 @@ def pytest_collection_modifyitems(
 ) -> Generator[None]:
     """Tests that share servers are one after the other, and in one process where there are several (pytest -n).
 
-    First come those of the clusters that all files share, server by server; then file by file.
+    First come those of the clusters that all files share, server by server: those that want another one than
+    three voters come last, so that the usual one is not made again after them. Then file by file.
     """
     for item in filter(_is_here, items):
         where = "clusters" if _shares(item) else item.path.stem
@@ -29,7 +30,7 @@ def pytest_collection_modifyitems(
     yield  # pytest puts those that share a fixture side by side, and xdist reads the marks
     if getattr(config.option, "loadgroup", False) and not all("@" in item.nodeid for item in items):
         raise pytest.UsageError("this pytest-xdist keeps no groups together with this pytest")
-    items.sort(key=lambda item: _server(item) if _shares(item) else "the rest")
+    items.sort(key=_turn)
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
@@ -37,6 +38,12 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     made = item.config.stash.get(SHARED, None)
     if made is not None and nextitem is not None and not _shares(nextitem):
         made.remove()
+
+
+def _turn(item: pytest.Item) -> tuple[str, bool]:
+    if not _shares(item):
+        return "the rest", False
+    return _server(item), "cluster" not in getattr(item, "fixturenames", ())
 
 
 def _is_here(item: pytest.Item) -> bool:

@@ -16,6 +16,8 @@ from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.spec import CLUSTER
 from tests.integration.cluster import Clusters, member_of, replicas, writing
 
+WITH_A_LEARNER = {"members.m3.voter": "false", "ack_patience": "700ms"}
+
 
 def settings_of(cluster: Sandbox) -> dict[str, tuple[Any, str]]:
     found = cluster.manager.settings(CLUSTER)["settings"]
@@ -71,17 +73,7 @@ def test_what_this_server_cannot_do_is_refused(cluster: Sandbox, flavor: Flavor)
     cluster.wait_until(lambda status: status["acks"] == 1 and status["whole"], 20)
 
 
-def test_a_cluster_begins_with_the_settings_of_its_file(clusters: Clusters, flavor: Flavor) -> None:
-    cluster = clusters.whole(flavor, 3, {"members.m3.voter": "false", "ack_patience": "700ms"})
-    roles = {each["name"]: each["role"] for each in cluster.status()["members"]}
-    assert roles == {"m1": "primary", "m2": "voter", "m3": "learner"}
-    assert settings_of(cluster)["ack_patience"] == (0.7, "file")
-
-
-def test_a_voter_is_removed_under_load_and_added_again(
-    clusters: Clusters, flavor: Flavor, run: int
-) -> None:
-    cluster = clusters.whole(flavor)
+def test_a_voter_is_removed_under_load_and_added_again(cluster: Sandbox, run: int) -> None:
     leaving = replicas(cluster.status())[-1]
     member = cluster.spec.member(leaving)
     with writing(cluster, run) as writers:
@@ -107,18 +99,6 @@ def test_a_voter_is_removed_under_load_and_added_again(
         writers.check()
 
 
-def test_the_primary_and_the_last_voter_are_not_removed(clusters: Clusters, flavor: Flavor) -> None:
-    cluster = clusters.whole(flavor)
-    primary = cluster.primary()
-    with pytest.raises(Refused, match=f"{primary} cannot be removed: it is the primary"):
-        cluster.manager.remove_member(CLUSTER, primary)
-    one, other = replicas(cluster.status())
-    cluster.remove_member(one)
-    with pytest.raises(Refused, match=f"it is the last voter beside {primary}"):
-        cluster.manager.remove_member(CLUSTER, other)
-    assert member_of(cluster.wait_whole(), other)["role"] == "voter"
-
-
 def test_a_stranger_is_refused_with_all_that_stands_against_it(cluster: Sandbox) -> None:
     taken = f"http://127.0.0.1:{cluster.spec.members[1].agent_port}"
     refused = holdfast(cluster, "member", "add", "m4", "--agent", taken)
@@ -129,26 +109,6 @@ def test_a_stranger_is_refused_with_all_that_stands_against_it(cluster: Sandbox)
     assert nobody.returncode == 3
     again = holdfast(cluster, "member", "add", "m2", "--agent", taken)
     assert (again.returncode, "m2 is a member already" in again.stderr) == (1, True)
-
-
-def test_a_new_member_is_brought_in_under_load(
-    clusters: Clusters, flavor: Flavor, run: int
-) -> None:
-    cluster = clusters.fresh(flavor, 2)
-    with writing(cluster, run) as writers:
-        writers.wait_for(100)
-        name = cluster.add_member()
-        cluster.wait_until(
-            lambda status: (
-                status["whole"]
-                and len(status["members"]) == 3
-                and member_of(status, name)["role"] == "voter"
-            ),
-            40,
-        )
-        writers.wait_for(50)
-        found = writers.check()
-    assert [member.name for member in found.members] == ["m1", "m2", "m3"]
 
 
 def test_every_server_is_restarted_one_after_another_and_nothing_is_lost(
@@ -173,3 +133,39 @@ def test_every_server_is_restarted_one_after_another_and_nothing_is_lost(
     assert not set(before.values()) & {each["incarnation"] for each in status["members"]}
     order = [line.split()[-1] for line in done.stderr.splitlines() if "restarting" in line]
     assert order[-1] == primary
+
+
+def test_a_cluster_begins_with_the_settings_of_its_file(clusters: Clusters, flavor: Flavor) -> None:
+    cluster = clusters.whole(flavor, 3, WITH_A_LEARNER)
+    roles = {each["name"]: each["role"] for each in cluster.status()["members"]}
+    assert roles == {"m1": "primary", "m2": "voter", "m3": "learner"}
+    assert settings_of(cluster)["ack_patience"] == (0.7, "file")
+
+
+def test_the_primary_and_the_last_voter_are_not_removed(clusters: Clusters, flavor: Flavor) -> None:
+    cluster = clusters.whole(flavor, 3, WITH_A_LEARNER)
+    with pytest.raises(Refused, match="m1 cannot be removed: it is the primary"):
+        cluster.manager.remove_member(CLUSTER, "m1")
+    with pytest.raises(Refused, match="it is the last voter beside m1"):
+        cluster.manager.remove_member(CLUSTER, "m2")
+    assert member_of(cluster.wait_whole(), "m2")["role"] == "voter"
+
+
+def test_a_new_member_is_brought_in_under_load(
+    clusters: Clusters, flavor: Flavor, run: int
+) -> None:
+    cluster = clusters.whole(flavor, 3, WITH_A_LEARNER)
+    with writing(cluster, run) as writers:
+        writers.wait_for(100)
+        name = cluster.add_member()
+        cluster.wait_until(
+            lambda status: (
+                status["whole"]
+                and len(status["members"]) == 4
+                and member_of(status, name)["role"] == "voter"
+            ),
+            40,
+        )
+        writers.wait_for(50)
+        found = writers.check()
+    assert [member.name for member in found.members] == ["m1", "m2", "m3", "m4"]

@@ -197,6 +197,33 @@ def test_a_replica_and_the_primary_are_restarted_on_purpose(cluster: Sandbox, ru
         writers.check()
 
 
+def test_five_members_and_three_failures_in_sequence(
+    clusters: Clusters, flavor: Flavor, run: int
+) -> None:
+    """Nobody is back when the next one dies, but the cluster has closed ranks: primary, replica, primary."""
+    cluster = clusters.whole(flavor, 5)
+    with writing(cluster, run) as writers:
+        gone = [cluster.kill_server("primary")]
+        wait_failed_over(cluster, gone[0])
+        take_away(cluster, gone[0])
+        status = wait_evicted(cluster, *gone)
+        writers.wait_for(50)
+        gone.append(next(n for n in replicas(status) if role(status, n) == "voter"))
+        take_away(cluster, gone[1])
+        wait_evicted(cluster, *gone)
+        writers.wait_for(50)
+        gone.append(cluster.kill_server("primary"))
+        wait_failed_over(cluster, gone[2])
+        take_away(cluster, gone[2])
+        status = wait_evicted(cluster, *gone)
+        writers.wait_for(50)
+        assert len({status["primary"], *gone}) == 4
+        for name in gone:
+            cluster.start_agent(name)
+        cluster.wait_whole(90)
+        writers.check()
+
+
 def test_two_members_that_block_when_alone(clusters: Clusters, flavor: Flavor, run: int) -> None:
     cluster = clusters.whole(flavor, 2)
     other = replicas(cluster.wait_whole())[0]
@@ -239,31 +266,4 @@ def test_two_members_of_which_one_serves_alone(
         assert after["primary"] == primary
         assert after["acks"] == 1
         writers.wait_for(50)
-        writers.check()
-
-
-def test_five_members_and_three_failures_in_sequence(
-    clusters: Clusters, flavor: Flavor, run: int
-) -> None:
-    """Nobody is back when the next one dies, but the cluster has closed ranks: primary, replica, primary."""
-    cluster = clusters.whole(flavor, 5)
-    with writing(cluster, run) as writers:
-        gone = [cluster.kill_server("primary")]
-        wait_failed_over(cluster, gone[0])
-        take_away(cluster, gone[0])
-        status = wait_evicted(cluster, *gone)
-        writers.wait_for(50)
-        gone.append(next(n for n in replicas(status) if role(status, n) == "voter"))
-        take_away(cluster, gone[1])
-        wait_evicted(cluster, *gone)
-        writers.wait_for(50)
-        gone.append(cluster.kill_server("primary"))
-        wait_failed_over(cluster, gone[2])
-        take_away(cluster, gone[2])
-        status = wait_evicted(cluster, *gone)
-        writers.wait_for(50)
-        assert len({status["primary"], *gone}) == 4
-        for name in gone:
-            cluster.start_agent(name)
-        cluster.wait_whole(90)
         writers.check()
