@@ -43,13 +43,13 @@ def belongs(state: MemberState, running: Running | None) -> bool | None:
         return False
     if state.server is ServerStatus.STARTING:
         return None
-    return state.up and state.writable
+    return state.up and state.writable and not state.stopped
 
 
 class Address:
     """A guard of the lease keeper's.
 
-    Nothing in here blocks but `join`, `gone` and, for a moment, `changed` and `shut`.
+    Nothing in here blocks but `join`, `gone` and, for a moment, `changed`.
 
     :ivar shown: the address is on
     :param alarm: told what is wrong with it, or ""
@@ -66,7 +66,6 @@ class Address:
         self._running: Running | None = None
         self._until = 0.0
         self._sent: tuple[str, Running | None] = ("", None)
-        self._shut = False
         self._channel: socket.socket | None = None
         self._off = threading.Event()
         self.shown = False
@@ -117,20 +116,6 @@ class Address:
         if dropped and self._board.state.up:
             self.gone(CLOSE_SECONDS)
 
-    def shut(self) -> None:
-        """The server takes no more writes, though the board does not say so yet. Returns when the address is off, or
-        does not go; it stays off until `go_by_board`."""
-        with self._lock:
-            self._shut = True
-            dropped = self._drops()
-        if dropped:
-            self.gone(CLOSE_SECONDS)
-
-    def go_by_board(self) -> None:
-        with self._lock:
-            self._shut = False
-            self._order()
-
     def gone(self, seconds: float) -> bool:
         """Wait, for so long at most, until it is off; whether it is."""
         return self._off.wait(seconds)
@@ -143,7 +128,7 @@ class Address:
 
     def _order(self) -> None:
         running = self._running
-        wanted = not self._shut and belongs(self._board.state, running)
+        wanted = belongs(self._board.state, running)
         if wanted is None or self._channel is None:
             return
         order = f"hold {self._until!r}" if wanted else "drop"

@@ -24,7 +24,8 @@ def primary(state: MemberState) -> bool:
     That a server is silent is no reason: it is the primary until its lease is over.
     """
     lease = state.lease
-    return state.up and state.writable and not (lease.enforced and lease.left <= 0)
+    leased = not (lease.enforced and lease.left <= 0)
+    return state.up and state.writable and not state.stopped and leased
 
 
 def replica(state: MemberState, max_lag: float | None = None) -> bool:

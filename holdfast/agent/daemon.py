@@ -242,7 +242,7 @@ class Agent:
         cloning.forget.append(self._fitness.forget)
         observer.holds_applier = lambda: comparing.held
         observer.on_look = duties.seen
-        lane = Lane(duties, self._term, watch, observer, self.board, vouching, addresses)
+        lane = Lane(duties, self._term, watch, observer, self.board, vouching)
         poll = LongPoll(self.board, loop, keeper.run)
         watch.look()
         cloning.publish()

@@ -43,7 +43,7 @@ from holdfast.core.commands import (
     Unbar,
 )
 from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
-from holdfast.errors import Refused
+from holdfast.errors import HoldfastError, Refused
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Account, Deadline, Observation, Server, Source
 
@@ -267,7 +267,11 @@ class Duties:
             self._board.change(during=incarnation, applied=applied, stopped=term)
 
         within = Deadline(min(command.seconds, deadline.left), deadline.cancelled)
-        self._server.freeze(within, steps.done, stopped)
+        try:
+            self._server.freeze(within, steps.done, stopped)
+        except HoldfastError:
+            self._board.change(stopped=0)
+            raise
 
     def seen(self, found: Observation) -> None:
         """Told of each look at the server: whoever has changed how commits wait, the mark must not outlast it."""

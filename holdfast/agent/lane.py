@@ -7,11 +7,10 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
-from holdfast.agent.address import Address
 from holdfast.agent.board import Board
 from holdfast.agent.duties import Duties, Steps
 from holdfast.agent.observe import Observer
@@ -23,23 +22,7 @@ from holdfast.errors import HoldfastError, OutcomeUnknown, Refused, StaleTerm
 from holdfast.log import say
 from holdfast.wire import CommandReply, command_name, consequence
 
-CLOSED = "read-only"
-"""The step of a freeze from which on nobody writes; before clients are told (``server/freezing.py``)."""
-
 logger = logging.getLogger(__name__)
-
-
-class _Freezing(Steps):
-    def __init__(self, addresses: Sequence[Address]) -> None:
-        super().__init__()
-        self._addresses = addresses
-
-    def done(self, what: str) -> None:
-        super().done(what)
-        if what == CLOSED and self._addresses:
-            for each in self._addresses:
-                each.shut()
-            super().done("addresses off")
 
 
 @dataclass(eq=False, slots=True)
@@ -55,9 +38,6 @@ class Lane:
 
     A command calls off, running or waiting, every one of a lower term; a fence also those of its own term.
     A command that equals the last in line shares that one's answer.
-
-    :param addresses: taken off before a freeze ends the clients' sessions: who comes back at once must not come back
-        to this server
     """
 
     def __init__(
@@ -68,9 +48,7 @@ class Lane:
         observer: Observer,
         board: Board,
         vouching: Vouching,
-        addresses: Sequence[Address] = (),
     ) -> None:
-        self._addresses = addresses
         self._duties = duties
         self._term = term
         self._watch = watch
@@ -136,9 +114,10 @@ class Lane:
             job.reply.set_result(reply)
 
     def _carry_out(self, job: _Job) -> CommandReply:
+        steps = Steps()
         begun = time.monotonic()
         error: HoldfastError | None = None
-        with self._busy(command_name(job.command)), self._steps(job) as steps:
+        with self._busy(command_name(job.command)):
             try:
                 self._promise(job, steps)
                 self._duties.perform(job.term, job.command, lambda: job.cancelled, steps)
@@ -153,17 +132,6 @@ class Lane:
                 self._board.change(during=self._board.state.incarnation, frozen=job.term)
         self._tell(job, error, steps, (time.monotonic() - begun) * 1000)
         return self._reply(steps, error)
-
-    @contextlib.contextmanager
-    def _steps(self, job: _Job) -> Iterator[Steps]:
-        if not isinstance(job.command, Freeze):
-            yield Steps()
-            return
-        try:
-            yield _Freezing(self._addresses)
-        finally:
-            for each in self._addresses:
-                each.go_by_board()
 
     def _promise(self, job: _Job, steps: Steps) -> None:
         promised = self._term.promised

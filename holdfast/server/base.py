@@ -217,7 +217,7 @@ class Server(Protocol):
         """Take no more writes from anybody, and end the clients' sessions: see ``freezing.py``. No commit is under way
         or waits when it returns. :meth:`open` and :meth:`follow` end it.
 
-        :param stopped: told what it has applied as soon as that is all, while the clients' sessions are being ended
+        :param stopped: told what it has applied as soon as that is all, before the clients' sessions are ended
         :raises Refused: not within the deadline; the server goes on as before
         """
 

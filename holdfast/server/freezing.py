@@ -96,7 +96,8 @@ class Freezing:
         self.held = False
 
     def freeze(self, deadline: Deadline, done: Done, stopped: Callable[[], None]) -> None:
-        """:param stopped: called once nobody writes any more, while the clients' sessions are being ended
+        """:param stopped: called once nobody writes any more, before the clients' sessions are ended: who comes back at
+            once must not come back here
         :raises Refused: not within the deadline; the server goes on as before
         """
         closed = bool(self._other.look("SELECT @@global.read_only AS ro", deadline)[0]["ro"])
@@ -108,9 +109,9 @@ class Freezing:
 
     def _end_sessions(self, closed: bool, deadline: Deadline, stopped: Callable[[], None]) -> None:
         """Once all are told, nobody reads on here what another primary may have changed."""
-        ending = self.clients.end()
         try:
             stopped()
+            ending = self.clients.end()
             if not ending.told.wait(deadline.left):
                 raise DeadlinePassed("ending the clients' sessions", deadline.seconds)
             if ending.failure is not None:

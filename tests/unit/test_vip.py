@@ -137,8 +137,7 @@ def test_of_a_server_that_was_not_asked_yet_nothing_is_known(running: Running) -
     assert belongs(found, None) is False, "another one than the lease was kept for"
 
 
-def test_a_freeze_takes_it_off_before_the_board_knows(running: Running) -> None:
-    """And what the board then says of the moment before does not put it on again."""
+def test_it_goes_when_writes_have_stopped_whatever_a_look_of_before_says(running: Running) -> None:
     board = Board(OPEN)
     address = Address(
         VipConfig(address="192.0.2.10/24", interface="eth0"), board, Clerk(), lambda failed: None
@@ -156,17 +155,16 @@ def test_a_freeze_takes_it_off_before_the_board_knows(running: Running) -> None:
     with address._channel, its:
         address.arm(running, 10.0)
         assert heard() == "hold"
-        address.shut()
-        assert heard() == "drop"
+        board.change(stopped=3)
         address.changed()
-        address.extend(11.0)
         assert heard() == "drop"
-        board.change(writable=False)
-        address.go_by_board()
-        assert told == ["hold", "drop"]
         board.change(writable=True)
         address.changed()
-        assert heard() == "hold"
+        address.extend(11.0)
+        assert told == ["hold", "drop"]
+        board.change(stopped=0)
+        address.changed()
+        assert heard() == "hold", "it goes on"
 
 
 # -- for how long ----------------------------------------------------------------------------------
