@@ -6,6 +6,10 @@ from collections.abc import Callable
 
 from tests.model.manage import Run
 
+MENDED = 30
+"""The round in which what is frozen or cut off comes back: what is done without it has ended long before, but
+for commands that are repeated in vain in each round."""
+
 
 def failover(run: Run) -> None:
     """The primary dies with acknowledged transactions that one replica has not applied, and pending ones."""
@@ -53,7 +57,7 @@ def interrupted(
     for round_number in range(600):
         if over(run) and run.steps > first:
             return False
-        if round_number == 100:
+        if round_number == MENDED:
             run.mend()
         run.world.pass_time(0.2)
         for name in run.world.hosts:
