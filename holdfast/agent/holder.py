@@ -118,8 +118,6 @@ class Holder:
             case "hold" if self._server >= 0:
                 self._claim.held(float(rest))
             case _:
-                if self._on and self._claim.holds(boottime.now()):
-                    self._vip.hang_up()  # the server lives: its clients are told while they can be
                 self._claim.dropped()
                 self._on = None  # looked at and answered in any case
         if word and not self._ordered:
@@ -136,6 +134,8 @@ class Holder:
             if self._claim.holds(now):
                 self._hold(now)
             elif self._on is not False and now >= self._retry_at:
+                if self._server >= 0:
+                    self._vip.hang_up()  # its clients can still be told; one that ends tells them itself
                 found = self._vip.remove() and self._on is None and not self._put_at
                 self._put_off(found)
         except Refused as error:

@@ -17,7 +17,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from holdfast.endpoint import netlink
 
-RESET_SECONDS = 0.02
+RESET_SECONDS = 0.01
 """Connections that are not reset by then are left. Measured: 10 microseconds each."""
 _SOCK_DIAG = 4
 """The protocol of netlink."""
