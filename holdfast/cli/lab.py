@@ -13,6 +13,7 @@ import typer
 from holdfast.errors import BadInput, Refused
 
 if TYPE_CHECKING:
+    from holdfast.sandbox.cluster import Sandbox
     from holdfast.sandbox.lab.lab import Lab
 
 PANEL = "A lab of hosts (up --hosts)"
@@ -184,12 +185,16 @@ def run(
 
 
 def kill(lab: Lab, who: str) -> str:
-    """SIGKILL to a member's server, or to a manager or etcd node; its name."""
+    """SIGKILL to a member's server, or to a manager, etcd node or HAProxy; its name."""
+    from holdfast.sandbox.lab.plan import HAPROXY
+
     name = _named(lab, who)
     if name in lab.plan.managers:
         lab.kill_manager(name)
     elif name in lab.plan.etcds:
         lab.kill_etcd(name)
+    elif name == HAPROXY:
+        lab.kill_haproxy()
     else:
         lab.kill_server(name)
     return name
@@ -217,20 +222,33 @@ def describe(lab: Lab) -> dict[str, Any]:
             {"name": each.name, "host": each.host, "port": each.port} for each in lab.members()
         ],
         "hosts": {host: lab.address(host) for host in lab.hosts()},
+        "vip": lab.plan.vip_address if lab.plan.vip else None,
+        "haproxy": addresses(lab),
         "user": lab.accounts.app.user,
         "password": lab.accounts.app.password,
     }
 
 
+def addresses(sandbox: Lab | Sandbox) -> dict[str, str] | None:
+    """Where HAProxy takes connections, if there is one."""
+    found = {use: sandbox.endpoint(use) for use in ("write", "read")}
+    return {use: f"{at[0]}:{at[1]}" for use, at in found.items() if at} or None
+
+
 def print_description(lab: Lab, primary: str) -> None:
     found = describe(lab)
-    first = lab.plan.member(primary)
+    host = found["vip"] or lab.plan.member(primary).host
     print(f"whole: {primary} is primary of {len(found['members'])} members")
     print(f"  folder    {found['dir']}")
-    for host, address in found["hosts"].items():
-        print(f"  {host:9} {address}{'   primary' if host == primary else ''}")
+    for name, address in found["hosts"].items():
+        print(f"  {name:9} {address}{'   primary' if name == primary else ''}")
+    if found["vip"]:
+        print(f"  address   {found['vip']}   virtual: always the primary")
+    if proxy := found["haproxy"]:
+        print(f"  haproxy   {proxy['write']}   write: always the primary")
+        print(f"            {proxy['read']}   read: the replicas")
     print(
-        f"  connect   holdfast sandbox run --dir {found['dir']} client mysql -h {first.host} "
+        f"  connect   holdfast sandbox run --dir {found['dir']} client mysql -h {host} "
         f"-u {found['user']} -p{found['password']} app"
     )
 

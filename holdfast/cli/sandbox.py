@@ -60,6 +60,12 @@ def up(
         int | None,
         typer.Option(min=1, max=5, help="With --hosts; and as many etcd nodes [default: 3]"),
     ] = None,
+    vip: Annotated[
+        bool, typer.Option("--vip", help="With --hosts: a virtual address, on at the primary.")
+    ] = False,
+    haproxy: Annotated[
+        bool, typer.Option("--haproxy", help="With --hosts: HAProxy on a host of its own.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Start a cluster, or one that was stopped, and return when it is whole."""
@@ -71,8 +77,12 @@ def up(
             raise BadInput(
                 "--base-port", "is not for a lab of hosts: each has an address of its own"
             )
-        _up_lab(where, server, members, managers, server_binary, settings, as_json)
+        _up_lab(where, server, members, managers, server_binary, settings, vip, haproxy, as_json)
         return
+    if vip:
+        raise BadInput("--vip", "needs --hosts: on loopback there is no network for it to move in")
+    if haproxy:
+        raise BadInput("--haproxy", "is for --hosts: on loopback HAProxy runs where it is found")
     if managers is not None:
         raise BadInput("--managers", "needs --hosts: a sandbox on loopback has one manager")
     from holdfast.core.gtid import Flavor
@@ -121,7 +131,7 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
         show(found.status(), as_json)
         return
     sandbox = _open(folder)
-    status, addresses = sandbox.status(), _haproxy(sandbox)
+    status, addresses = sandbox.status(), lab.addresses(sandbox)
     if addresses and not as_json:
         print(f"haproxy: write at {addresses['write']}, read at {addresses['read']}")
     show(status | ({"haproxy": addresses} if addresses else {}), as_json)
@@ -129,7 +139,7 @@ def status(folder: Folder = None, as_json: AsJson = False) -> None:
 
 @app.command()
 def kill(member: Who, folder: Folder = None, as_json: AsJson = False) -> None:
-    """SIGKILL to a member's server; in a lab of hosts also to a manager or etcd node."""
+    """SIGKILL to a member's server; in a lab of hosts also to a manager, etcd node or HAProxy."""
     found = _lab(folder)
     name = lab.kill(found, member) if found else _open(folder).kill_server(member)
     _done(as_json, "killed", member=name)
@@ -183,6 +193,8 @@ def _up_lab(
     managers: int | None,
     binary: Path | None,
     settings: list[str] | None,
+    vip: bool,
+    haproxy: bool,
     as_json: bool,
 ) -> None:
     from holdfast.core.gtid import Flavor
@@ -197,6 +209,8 @@ def _up_lab(
         managers or (kept.manager_count if kept else 3),
         binary,
         _settings(settings),
+        vip=vip or (kept is not None and kept.vip),
+        haproxy=haproxy or (kept is not None and kept.haproxy),
         say=_on_stderr,
     )
     answer = made.up()
@@ -216,16 +230,10 @@ def describe(sandbox: Sandbox) -> dict[str, Any]:
             {"name": member.name, "host": "127.0.0.1", "port": member.port}
             for member in spec.members
         ],
-        "haproxy": _haproxy(sandbox),
+        "haproxy": lab.addresses(sandbox),
         "user": sandbox.accounts.app.user,
         "password": sandbox.accounts.app.password,
     }
-
-
-def _haproxy(sandbox: Sandbox) -> dict[str, str] | None:
-    """Where it takes connections, if it runs."""
-    found = {use: sandbox.endpoint(use) for use in ("write", "read")}
-    return {use: f"{at[0]}:{at[1]}" for use, at in found.items() if at} or None
 
 
 def _settings(pairs: list[str] | None) -> dict[str, str] | None:

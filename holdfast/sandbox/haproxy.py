@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from holdfast.config.endpoints import HaproxyConfig
 from holdfast.endpoint.haproxy_file import Target, render
 from holdfast.errors import BadInput
 from holdfast.sandbox import trees
-from holdfast.sandbox.spec import CLUSTER, HOST, Spec
+from holdfast.sandbox.spec import CLUSTER, HOST, MemberSpec, Spec
 
 HAPROXY = "haproxy"
 
@@ -21,6 +22,14 @@ def command(spec: Spec) -> list[str]:
     return [*trees.companion("haproxy"), "-db", "-f", str(spec.haproxy_config)]
 
 
+def targets(members: Sequence[MemberSpec]) -> list[Target]:
+    """Members as HAProxy reaches them."""
+    return [
+        Target(each.name, each.host, each.port, f"{each.host}:{each.checks_port}")
+        for each in members
+    ]
+
+
 def prepare(spec: Spec) -> dict[str, Any]:
     """Write its file, and return what the manager's file says of it; nothing where it is not there."""
     try:
@@ -28,16 +37,13 @@ def prepare(spec: Spec) -> dict[str, Any]:
     except BadInput:
         spec.haproxy_config.unlink(missing_ok=True)
         return {}
-    targets = [
-        Target(each.name, each.host, each.port, f"{each.host}:{each.checks_port}")
-        for each in spec.members
-    ]
+    found = targets(spec.members)
     said = {
         "name": HAPROXY,
         "socket": str(spec.haproxy_socket),
         "write": f"{HOST}:{spec.write_port}",
         "read": f"{HOST}:{spec.read_port}",
     }
-    spec.haproxy_config.write_text(render(CLUSTER, targets, HaproxyConfig.model_validate(said)))
-    checks = {each.name: each.checks for each in targets[: spec.size]}
+    spec.haproxy_config.write_text(render(CLUSTER, found, HaproxyConfig.model_validate(said)))
+    checks = {each.name: each.checks for each in found[: spec.size]}
     return {"endpoints": {"checks": checks, "haproxy": [said]}}

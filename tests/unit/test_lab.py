@@ -48,6 +48,17 @@ def test_managers_and_agents_accept_what_a_lab_writes(plan: Plan, tmp_path: Path
     assert "lease" not in agent_extras(alone)
 
 
+def test_managers_and_agents_accept_what_a_lab_with_haproxy_writes(tmp_path: Path) -> None:
+    made = new_plan(tmp_path / "lab", Flavor.MYSQL, 3, 1, None, None, True, haproxy=True)
+    assert made.hosts[-2:] == ("haproxy", "client")
+    said = ManagerConfig.model_validate(manager_settings(made, "manager1")).clusters[0].endpoints
+    assert [proxy.called for proxy in said.haproxy] == ["haproxy"]
+    assert said.checks == {m.name: f"{m.host}:{m.checks_port}" for m in made.members}
+    made.dir.mkdir()
+    write_saved(made)
+    assert read_saved(made.dir) == made
+
+
 def test_one_manager_keeps_its_record_without_etcd(tmp_path: Path) -> None:
     made = new_plan(tmp_path / "lab", Flavor.MYSQL, 1, 1, None, None, True)
     assert made.hosts == ("m1", "manager1", "client")

@@ -19,7 +19,7 @@ from holdfast.errors import DeadlinePassed, Refused
 from holdfast.sandbox import trees
 from holdfast.sandbox.daemons import ended, tail
 from holdfast.sandbox.lab.cells import Cells
-from holdfast.sandbox.lab.plan import ETCD_PEER_PORT, ETCD_PORT, Plan
+from holdfast.sandbox.lab.plan import ETCD_PEER_PORT, ETCD_PORT, HAPROXY, Plan
 
 START_SECONDS = 5.0
 TERM_SECONDS = 8.0
@@ -45,7 +45,8 @@ class Crew:
     def hosts(self) -> tuple[str, ...]:
         """Those on which a daemon runs, in the order in which they are started."""
         plan = self._plan
-        return (*plan.etcds, *plan.managers, *(member.name for member in plan.members))
+        proxy = (HAPROXY,) if plan.haproxy else ()
+        return (*plan.etcds, *plan.managers, *proxy, *(member.name for member in plan.members))
 
     def pid(self, host: str) -> int | None:
         """The host's daemon, if it runs."""
@@ -111,6 +112,9 @@ class Crew:
         if host in plan.etcds:
             data = plan.etcd_data(host)
             return Job(_etcd(plan, host), f"--data-dir={data}", log)
+        if host == HAPROXY:
+            own = str(plan.haproxy_config)
+            return Job((*trees.companion("haproxy"), "-db", "-f", own), own, log)
         managing = host in plan.managers
         config = plan.manager_config(host) if managing else plan.member(host).agent_config
         kind = "manager" if managing else "agent"

@@ -8,12 +8,24 @@ from typing import Any
 
 import yaml
 
+from holdfast.config.endpoints import HaproxyConfig
 from holdfast.config.settings import nested
+from holdfast.endpoint.haproxy_file import render
 from holdfast.sandbox import trees
 from holdfast.sandbox.accounts import Accounts
 from holdfast.sandbox.files import BEGINS_WITH, member_settings, write_member, write_secret
+from holdfast.sandbox.haproxy import targets
 from holdfast.sandbox.lab.disks import Disks
-from holdfast.sandbox.lab.plan import ETCD_PORT, MANAGER_PORT, PREFIX_BITS, Plan
+from holdfast.sandbox.lab.plan import (
+    ETCD_PORT,
+    HAPROXY,
+    MANAGER_PORT,
+    PREFIX_BITS,
+    READ_PORT,
+    RUNTIME_PORT,
+    WRITE_PORT,
+    Plan,
+)
 from holdfast.sandbox.spec import CLUSTER, MemberSpec
 from holdfast.sandbox.template import copy_template, make_template
 
@@ -35,6 +47,10 @@ def write_files(plan: Plan, accounts: Accounts, disks: Disks) -> None:
     for name in plan.managers:
         text = yaml.safe_dump(manager_settings(plan, name), sort_keys=False)
         plan.manager_config(name).write_text(text)
+    if plan.haproxy:
+        plan.haproxy_config.parent.mkdir(mode=0o700, exist_ok=True)
+        said = HaproxyConfig.model_validate(haproxy_settings(plan))
+        plan.haproxy_config.write_text(render(CLUSTER, targets(plan.members), said))
     template = make_template(tree, accounts.statements(tree.flavor))
 
     def furnish(member: MemberSpec) -> None:
@@ -64,6 +80,9 @@ def manager_settings(plan: Plan, name: str) -> dict[str, Any]:
     cluster: dict[str, Any] = {"name": CLUSTER}
     cluster["settings"] = nested(BEGINS_WITH | dict(plan.settings))
     cluster["members"] = [member_settings(member) for member in plan.members]
+    if plan.haproxy:
+        checks = {each.name: each.checks for each in targets(plan.members)}
+        cluster["endpoints"] = {"checks": checks, "haproxy": [haproxy_settings(plan)]}
     return {
         "listen": listen,
         "insecure_token": True,
@@ -73,4 +92,14 @@ def manager_settings(plan: Plan, name: str) -> dict[str, Any]:
         "url": f"http://{listen}",
         "store": {"endpoints": endpoints} if endpoints else str(plan.dir / name / "store.db"),
         "clusters": [cluster],
+    }
+
+
+def haproxy_settings(plan: Plan) -> dict[str, Any]:
+    """What a manager's file says of HAProxy."""
+    return {
+        "name": HAPROXY,
+        "socket": f"{plan.address(HAPROXY)}:{RUNTIME_PORT}",
+        "write": f"*:{WRITE_PORT}",
+        "read": f"*:{READ_PORT}",
     }

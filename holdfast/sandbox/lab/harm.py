@@ -25,7 +25,7 @@ from holdfast.sandbox.lab.faults import (
     write_links,
 )
 from holdfast.sandbox.lab.network import Network
-from holdfast.sandbox.lab.plan import Plan
+from holdfast.sandbox.lab.plan import HAPROXY, Plan
 from holdfast.sandbox.lab.relay import Relay
 from holdfast.sandbox.servers import server_of
 from holdfast.server.process import Running
@@ -167,6 +167,9 @@ class Harm:
 
     def start_etcd(self, node: str) -> None:
         self._start(self._etcd(node))
+
+    def kill_haproxy(self) -> None:
+        self._crew.kill(self.plan.check_host(HAPROXY))
 
     def kill_host(self, host: str) -> None:
         """Its power fails: nobody hears a last word of it, and all of its processes are gone; its disk stays.

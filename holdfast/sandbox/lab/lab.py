@@ -10,8 +10,8 @@
     finally:
         lab.down(remove=True)
 
-Hosts are ``m1``… (server and agent), ``manager1``…, ``etcd1``… and ``client``, where nothing runs by itself. Who harms
-a host names it; ``"m1,m2"`` is a group, ``"all"`` is every host (but the one on the other side).
+Hosts are ``m1``… (server and agent), ``manager1``…, ``etcd1``…, perhaps ``haproxy``, and ``client``, where nothing runs
+by itself. Who harms a host names it; ``"m1,m2"`` is a group, ``"all"`` is every host (but the one on the other side).
 """
 
 from __future__ import annotations
@@ -37,6 +37,9 @@ from holdfast.sandbox.lab.asking import Asking
 from holdfast.sandbox.lab.files import write_files
 from holdfast.sandbox.lab.harm import Harm
 from holdfast.sandbox.lab.plan import (
+    HAPROXY,
+    READ_PORT,
+    WRITE_PORT,
     Plan,
     new_plan,
     read_saved,
@@ -79,6 +82,7 @@ class Lab(Harm):
         settings: Mapping[str, Any] | None = None,
         gate: bool = True,
         vip: bool = False,
+        haproxy: bool = False,
         say: Say = quiet,
     ) -> Lab:
         """The lab in this folder, made now unless it is there, made in the same way. Starts nothing.
@@ -87,6 +91,7 @@ class Lab(Harm):
         :param settings: of the managers' file, by dotted key; None for those of the one that is there
         :param gate: agents have the kernel close the server's port when the lease ends
         :param vip: agents put a virtual address (``plan.vip_address``) on at the primary
+        :param haproxy: HAProxy runs on a host ``haproxy``, before the members
         :raises BadInput: it was made in another way, or the folder holds something else
         :raises Refused: root, ``ip`` or ``nft`` is missing; nothing was made
         """
@@ -95,13 +100,16 @@ class Lab(Harm):
         if saved_path(folder).exists():
             found = cls.open(folder, say)
             wanted: dict[str, Any] = {"flavor": flavor, "size": members, "manager_count": managers}
-            wanted |= {"gate": gate, "vip": vip} | ({"binary": binary.absolute()} if binary else {})
+            wanted |= {"gate": gate, "vip": vip, "haproxy": haproxy}
+            wanted |= {"binary": binary.absolute()} if binary else {}
             if settings is not None:
                 wanted["settings"] = checked(settings, members)
             refuse_other(found.plan, wanted)
             return found
         trees.find(flavor.value, binary)
-        plan = new_plan(folder, flavor, members, managers, binary, settings, gate, vip)
+        plan = new_plan(folder, flavor, members, managers, binary, settings, gate, vip, haproxy)
+        if plan.haproxy:
+            trees.companion("haproxy")
         if plan.etcds:
             trees.companion("etcd")
         plan.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -170,8 +178,8 @@ class Lab(Harm):
             pids = self._cells.pids()
             return {"relay": pids[0]} if pids else {}
         if host in self._crew.hosts and (pid := self._crew.pid(host)) is not None:
-            kind = "agent" if host not in (*self.plan.managers, *self.plan.etcds) else host[:-1]
-            found[kind] = pid
+            members = [member.name for member in self.plan.members]
+            found["agent" if host in members else host.rstrip("0123456789")] = pid
         if host in [member.name for member in self.plan.members]:
             server = server_of(self.plan.member(host))
             if server is not None:
@@ -237,6 +245,15 @@ class Lab(Harm):
     def address(self, host: str) -> str:
         """Its IPv4 address; ports are the constants of `plan`."""
         return self.plan.address(host)
+
+    def endpoint(self, use: str = "write") -> tuple[str, int] | None:
+        """Where HAProxy takes connections, in a lab that has it.
+
+        :param use: ``write`` or ``read``
+        """
+        if not self.plan.haproxy:
+            return None
+        return self.address(HAPROXY), {"write": WRITE_PORT, "read": READ_PORT}[use]
 
     def members(self) -> tuple[MemberSpec, ...]:
         """``name``, ``host`` (an address), ``port`` of each server, and where its files are."""

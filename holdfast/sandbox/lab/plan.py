@@ -20,8 +20,11 @@ NETWORK = "10.86.0"
 PREFIX_BITS = 24
 SERVER_PORT, AGENT_PORT, MANAGER_PORT, ETCD_PORT, ETCD_PEER_PORT = 3306, 7401, 7400, 2379, 2380
 MOST_MANAGERS = 5
-CLIENT = "client"
-_MEMBERS_FROM, _MANAGERS_FROM, _ETCD_FROM, _CLIENT_AT, _VIP_AT, _BRIDGE_AT = 1, 11, 21, 31, 100, 254
+CHECKS_PORT, WRITE_PORT, READ_PORT, RUNTIME_PORT = 7402, 3306, 3307, 9901
+"""Where agents answer HAProxy's checks, and HAProxy clients and managers."""
+CLIENT, HAPROXY = "client", "haproxy"
+_MEMBERS_FROM, _MANAGERS_FROM, _ETCD_FROM = 1, 11, 21
+_CLIENT_AT, _HAPROXY_AT, _VIP_AT, _BRIDGE_AT = 31, 41, 100, 254
 """The last numbers of addresses."""
 
 
@@ -32,6 +35,7 @@ class Plan:
     :ivar settings: of the managers' file, by dotted key
     :ivar gate: whether agents have the kernel close the server's port when the lease ends
     :ivar vip: whether agents put the virtual address on at the primary
+    :ivar haproxy: whether there is a host with HAProxy
     """
 
     dir: Path
@@ -43,6 +47,7 @@ class Plan:
     settings: Mapping[str, Any] = field(default_factory=dict)
     gate: bool = True
     vip: bool = False
+    haproxy: bool = False
 
     # -- who is there -----------------------------------------------------------------------------
 
@@ -58,6 +63,7 @@ class Plan:
                 agent_port=AGENT_PORT,
                 host=_address(_MEMBERS_FROM + number - 1),
                 listens="0.0.0.0" if self.vip else "",
+                checks_port=CHECKS_PORT if self.haproxy else 0,
             )
             for number in range(1, self.size + 1)
         )
@@ -74,7 +80,9 @@ class Plan:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        return (*(member.name for member in self.members), *self.managers, *self.etcds, CLIENT)
+        members = (member.name for member in self.members)
+        proxy = (HAPROXY,) if self.haproxy else ()
+        return (*members, *self.managers, *self.etcds, *proxy, CLIENT)
 
     def member(self, name: str) -> MemberSpec:
         """:raises BadInput: there is none of that name"""
@@ -113,8 +121,8 @@ class Plan:
             return _address(_MANAGERS_FROM + self.managers.index(host))
         if host in self.etcds:
             return _address(_ETCD_FROM + self.etcds.index(host))
-        if host == CLIENT:
-            return _address(_CLIENT_AT)
+        if host in (CLIENT, HAPROXY):
+            return _address(_CLIENT_AT if host == CLIENT else _HAPROXY_AT)
         return self.member(host).host
 
     @property
@@ -159,6 +167,10 @@ class Plan:
     def manager_config(self, manager: str) -> Path:
         return self.dir / manager / "manager.yaml"
 
+    @property
+    def haproxy_config(self) -> Path:
+        return self.dir / HAPROXY / "haproxy.cfg"
+
     def etcd_data(self, node: str) -> Path:
         return self.dir / node / "data"
 
@@ -172,6 +184,7 @@ def new_plan(
     settings: Mapping[str, Any] | None,
     gate: bool,
     vip: bool = False,
+    haproxy: bool = False,
 ) -> Plan:
     """:raises BadInput: the folder holds something else, or a number is out of bounds"""
     folder = folder.absolute()
@@ -183,7 +196,9 @@ def new_plan(
         raise BadInput("--managers", f"must be from 1 to {MOST_MANAGERS}, not {managers}")
     found = checked(settings, size)
     own = binary and binary.absolute()
-    return Plan(folder, secrets.token_hex(3), flavor, size, managers, own, found, gate, vip)
+    return Plan(
+        folder, secrets.token_hex(3), flavor, size, managers, own, found, gate, vip, haproxy
+    )
 
 
 def saved_path(folder: Path) -> Path:
@@ -213,6 +228,7 @@ def read_saved(folder: Path) -> Plan:
             settings=dict(saved["settings"]),
             gate=bool(saved["gate"]),
             vip=bool(saved.get("vip", False)),
+            haproxy=bool(saved.get("haproxy", False)),
         )
     except FileNotFoundError:
         raise BadInput(
