@@ -160,14 +160,18 @@ class Classic:
         return ["--manager", self.manager_url, "--token-file", str(self.token)]
 
     def replicate(self) -> None:
-        """Async, with GTIDs, by one account."""
-        self.primary.sql(
-            f"CREATE USER '{OLD.user}'@'%' IDENTIFIED BY '{OLD.password}'",
-            f"GRANT REPLICATION SLAVE ON *.* TO '{OLD.user}'@'%'",
-            TABLE,
-        )
+        """With GTIDs, by one account, which each server has before: a primary that is semi-sync would wait for its
+        time-out with what nobody follows yet.
+        """
+        for server in self.servers:
+            server.bare.sql(
+                "SET SESSION sql_log_bin = 0",
+                f"CREATE USER '{OLD.user}'@'%' IDENTIFIED BY '{OLD.password}'",
+                f"GRANT REPLICATION SLAVE ON *.* TO '{OLD.user}'@'%'",
+            )
         for server in self.servers[1:]:
             follow(server.bare, self.primary)
+        self.primary.sql(TABLE)
         self.wait_level()
 
     def start_daemons(self) -> None:
