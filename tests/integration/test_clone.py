@@ -31,6 +31,7 @@ from tests.integration.test_agent_real import Member, rows, write
 
 ENDLESS = 2**63 - 2
 BULK_ROWS = 24
+FAST_BYTES = 1 << 30
 SLOW_BYTES = 16 * 1024 * 1024
 """A second of a copy that is to be interrupted."""
 CRAWL_BYTES = 2 * 1024 * 1024
@@ -72,6 +73,10 @@ class Pair:
         first = self.first
         url = f"http://127.0.0.1:{first.agent_port}"
         return Clone("m1", "127.0.0.1", first.port, url, self.present(), discard)
+
+    def at(self, rate: int) -> None:
+        """Bytes a second of copies that are begun from now on."""
+        limit(self.first, self.second, rate)
 
     def present(self) -> str:
         """What the primary has, and all that it will ever issue."""
@@ -144,7 +149,8 @@ class Pair:
         return [path.read_text() for path in (self.second.folder / "state").glob("*/*.txt")]
 
     def begin_with_a_replica(self) -> None:
-        """Whatever the test before has left."""
+        """Whatever the test before has left. Copies are slow only where a test is about what happens meanwhile."""
+        self.at(FAST_BYTES)
         state = self.second.until(lambda state: state.progress is None, 90)
         if state.unfit:
             self.do(self.clone(discard=True))
@@ -191,7 +197,7 @@ def share_token(*members: Member) -> None:
 
 
 def throttle(first: Member, second: Member) -> None:
-    """Copies are slow enough to be interrupted."""
+    """Copies can be made slow enough to be interrupted."""
     if first.flavor is Flavor.MARIADB:
         script = first.folder / "throttle.py"
         script.write_text(THROTTLE)
@@ -204,7 +210,7 @@ def throttle(first: Member, second: Member) -> None:
     else:
         with second.option_file.open("a") as file:
             file.write("loose_clone_autotune_concurrency = OFF\n")
-    limit(first, second, SLOW_BYTES)
+    limit(first, second, FAST_BYTES)
 
 
 def limit(first: Member, second: Member, rate: int) -> None:
@@ -274,6 +280,7 @@ def test_an_empty_member_is_cloned_and_follows(pair: Pair) -> None:
     pair.empty()
     for command in (Cut("m1", pair.present()), Start()):
         assert "its data directory is empty" in pair.ask(command).message
+    pair.at(SLOW_BYTES)
     pair.do(pair.clone())
     seen = pair.halfway().progress
     assert seen is not None
@@ -367,6 +374,7 @@ def foreign(member: Member) -> None:
 
 def test_a_donor_that_dies_leaves_a_member_that_can_be_cloned_again(pair: Pair) -> None:
     first = pair.first
+    pair.at(SLOW_BYTES)
     pair.do(pair.clone())
     pair.halfway()
     os.kill(pid(first), signal.SIGKILL)
@@ -374,6 +382,7 @@ def test_a_donor_that_dies_leaves_a_member_that_can_be_cloned_again(pair: Pair) 
     first.until(lambda state: state.server is ServerStatus.DOWN)
     first.boot(pair.term)
     first.do(pair.term, Promote(acks=0, serial=pair.term))
+    pair.at(FAST_BYTES)
     pair.do(pair.clone())
     pair.cloned()
     pair.join()
@@ -385,21 +394,25 @@ def test_a_donors_agent_that_dies_ends_the_clone_where_the_data_came_through_it(
     first = pair.first
     url = f"http://127.0.0.1:{first.agent_port}/v1/backup"
     assert httpx.get(url).status_code == 401
+    pair.at(SLOW_BYTES)
     pair.do(pair.clone())
     pair.halfway()
     first.kill_agent()
     if first.flavor is Flavor.MARIADB:
         pair.failed("the stream ended before its end", "broke off")
+        first.start_agent()
+        pair.at(FAST_BYTES)
+        pair.do(pair.clone())
     else:
         pair.second.until(lambda state: state.progress is None, 90)
-    first.start_agent()
-    pair.do(pair.clone())
+        first.start_agent()
     pair.cloned()
     pair.join()
 
 
 def test_an_agent_that_was_killed_finds_that_its_clone_was_interrupted(pair: Pair) -> None:
     first, second = pair.first, pair.second
+    pair.at(SLOW_BYTES)
     pair.do(pair.clone())
     pair.halfway()
     second.kill_agent()
@@ -413,13 +426,14 @@ def test_an_agent_that_was_killed_finds_that_its_clone_was_interrupted(pair: Pai
     pair.do(Fence())
     assert time.monotonic() - begun < 2
     pair.failed("called off by a fence")
+    pair.at(FAST_BYTES)
     pair.do(pair.clone())
     pair.cloned()
     pair.join()
 
 
 def test_a_disk_that_runs_full_is_told_and_can_be_mended(pair: Pair) -> None:
-    first, second = pair.first, pair.second
+    second = pair.second
     pair.do(Fence())
     clear(second.datadir)
     with mounted(second.datadir, 10):
@@ -429,13 +443,13 @@ def test_a_disk_that_runs_full_is_told_and_can_be_mended(pair: Pair) -> None:
         pair.failed("make room")
         # enough by what the donor says, and not when it comes
         resize(second.datadir, 800)
-        limit(first, second, CRAWL_BYTES)
+        pair.at(CRAWL_BYTES)
         pair.do(pair.clone())
         assert pair.halfway(CRAWL_BYTES // 2).progress is not None
         fill(second.datadir, 1 << 20)
         pair.failed("No space left", "Errcode: 28")
         resize(second.datadir, 800)
-        limit(first, second, SLOW_BYTES)
+        pair.at(FAST_BYTES)
         pair.do(pair.clone())
         pair.cloned()
         assert kept.exists()
