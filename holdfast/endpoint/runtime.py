@@ -1,4 +1,9 @@
-"""HAProxy's runtime API: commands over one connection that is kept."""
+"""HAProxy's runtime API: commands over one connection that is kept.
+
+A connection belongs to one worker, and a reload of HAProxy makes another one: the former takes no new clients, but goes
+on for those that it has, and as long as a connection such as ours is open (HAProxy 2.6, tested). So each worker is
+asked whether it is the present one; the former are told everything too, until they have no clients any more.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,11 @@ from holdfast.errors import DeadlinePassed, Unreachable
 ANSWER_SECONDS = 1.0
 LARGEST_ANSWER_BYTES = 1024 * 1024
 PROMPT = b"\n> "
+ASK = "show info"
+STOPPING, IDLE = "Stopping: 1", "CurrConns: 0"
+"""Lines of its answer."""
+
+Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 class RuntimeApi:
@@ -18,7 +28,8 @@ class RuntimeApi:
 
     def __init__(self, socket: str) -> None:
         self._socket = socket
-        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+        self._streams: Streams | None = None
+        self._former: list[Streams] = []
 
     async def ask(self, commands: Sequence[str], seconds: float = ANSWER_SECONDS) -> list[str]:
         """The answer to each command; "" where there is nothing to say. They may be carried out twice.
@@ -28,12 +39,7 @@ class RuntimeApi:
         """
         try:
             async with asyncio.timeout(seconds):
-                if self._streams is not None:
-                    try:
-                        return await self._say(self._streams, commands)
-                    except (OSError, EOFError):  # it was restarted, or has ended an idle connection
-                        self._drop()
-                return await self._say(await self._connected(), commands)
+                answers = await self._present(commands)
         except TimeoutError:
             self._drop()
             raise DeadlinePassed(f"asking HAProxy at {self._socket}", seconds) from None
@@ -44,11 +50,42 @@ class RuntimeApi:
         except asyncio.CancelledError:  # what it answers now would be taken for the next answer
             self._drop()
             raise
+        await self._tell_former(commands, seconds)
+        return answers
 
     def close(self) -> None:
         self._drop()
+        while self._former:
+            self._former.pop()[1].transport.abort()
 
-    async def _connected(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def _present(self, commands: Sequence[str]) -> list[str]:
+        if self._streams is not None:
+            try:
+                info, *answers = await self._say(self._streams, [ASK, *commands])
+                if STOPPING not in info.splitlines():
+                    return answers
+                self._former.append(self._streams)
+                self._streams = None
+            except (OSError, EOFError):  # it was restarted, or has ended an idle connection
+                self._drop()
+        return await self._say(await self._connected(), commands)
+
+    async def _tell_former(self, commands: Sequence[str], seconds: float) -> None:
+        """What they answer matters to nobody."""
+        for streams in list(self._former):
+            over = True
+            try:
+                async with asyncio.timeout(seconds):
+                    info = (await self._say(streams, [*commands, ASK]))[-1]
+                over = IDLE in info.splitlines()
+            except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError):
+                pass
+            finally:
+                if over:
+                    self._former.remove(streams)
+                    streams[1].transport.abort()
+
+    async def _connected(self) -> Streams:
         if self._socket.startswith("/"):
             streams = await asyncio.open_unix_connection(self._socket, limit=LARGEST_ANSWER_BYTES)
         else:
@@ -60,9 +97,7 @@ class RuntimeApi:
         await self._say(streams, ["prompt"])
         return streams
 
-    async def _say(
-        self, streams: tuple[asyncio.StreamReader, asyncio.StreamWriter], commands: Sequence[str]
-    ) -> list[str]:
+    async def _say(self, streams: Streams, commands: Sequence[str]) -> list[str]:
         reader, writer = streams
         writer.write("".join(f"{command}\n" for command in commands).encode())
         return [

@@ -36,6 +36,8 @@ class FakeHaproxy:
     """The runtime API, and what was asked of it.
 
     :ivar unknown: servers that it does not have
+    :ivar worker: the present one; a reload makes another, and each connection stays with its own
+    :ivar clients: of workers that take no new ones
     """
 
     def __init__(self, path: Path) -> None:
@@ -44,6 +46,10 @@ class FakeHaproxy:
         self.unknown: set[str] = set()
         self.mute = False
         self.connections = 0
+        self.worker = 1
+        self.clients = 0
+        self.told: list[tuple[int, str]] = []
+        self.ended: list[int] = []
         self._writers: set[asyncio.StreamWriter] = set()
         self._server: asyncio.Server | None = None
 
@@ -62,13 +68,18 @@ class FakeHaproxy:
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
         self._writers.add(writer)
+        worker = self.worker
         try:
             while line := (await reader.readline()).decode().strip():
                 if self.mute:
                     continue
                 answer = ""
-                if line != "prompt":
+                if line == "show info":
+                    stopping = worker != self.worker
+                    answer = f"CurrConns: {self.clients}\nStopping: {stopping:d}\n"
+                elif line != "prompt":
                     self.asked.append(line)
+                    self.told.append((worker, line))
                     if self.unknown & set(line.split()):
                         answer = "No such server.\n"
                     if line.startswith("fail"):
@@ -76,6 +87,8 @@ class FakeHaproxy:
                 writer.write(f"{answer}\n> ".encode())
         except ConnectionError:
             pass
+        writer.transport.abort()
+        self.ended.append(worker)
 
 
 @asynccontextmanager
@@ -200,12 +213,12 @@ class TestApi:
         async def scenario() -> None:
             async with fake(tmp_path) as haproxy:
                 api = RuntimeApi(str(haproxy.path))
-                await api.ask(["show info"])
+                await api.ask(["show stat"])
                 haproxy.mute = True
                 with pytest.raises(DeadlinePassed):
-                    await api.ask(["show info"], 0.05)
+                    await api.ask(["show stat"], 0.05)
                 haproxy.mute = False
-                assert await api.ask(["fail", "show info"]) == ["Permission denied", ""]
+                assert await api.ask(["fail", "show stat"]) == ["Permission denied", ""]
                 api.close()
 
         asyncio.run(scenario())
@@ -222,7 +235,7 @@ class TestApi:
                 with pytest.raises(asyncio.CancelledError):
                     await task
                 haproxy.mute = False
-                assert await api.ask(["show info"]) == [""]
+                assert await api.ask(["show stat"]) == [""]
                 api.close()
 
         asyncio.run(scenario())
@@ -330,3 +343,35 @@ class TestFile:
     def test_a_cluster_may_have_several(self) -> None:
         found = EndpointsConfig.model_validate({"haproxy": [{"socket": "/a"}, {"socket": "h:1"}]})
         assert [each.called for each in found.haproxy] == ["/a", "h:1"]
+
+
+async def until(reached: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not reached():
+            await asyncio.sleep(0.001)
+
+
+def test_after_a_reload_the_new_worker_is_told_and_the_former_until_its_clients_are_gone(
+    tmp_path: Path,
+) -> None:
+    async def scenario() -> None:
+        async with fake(tmp_path) as haproxy:
+            api = RuntimeApi(str(haproxy.path))
+            await api.ask(["one"])
+            haproxy.worker, haproxy.clients = 2, 5
+            await api.ask(["two"])
+            assert {(1, "two"), (2, "two")} <= set(haproxy.told)
+            await api.ask(["three"])
+            assert {(1, "three"), (2, "three")} <= set(haproxy.told)
+            assert haproxy.ended == []
+            haproxy.clients = 0
+            await api.ask(["four"])
+            await api.ask(["five"])
+            assert {(1, "four"), (2, "four"), (2, "five")} <= set(haproxy.told)
+            assert (1, "five") not in haproxy.told
+            await until(lambda: haproxy.ended == [1])  # nothing of ours keeps it from ending
+            assert haproxy.connections == 2
+            api.close()
+            await until(lambda: haproxy.ended == [1, 2])
+
+    asyncio.run(scenario())
