@@ -13,6 +13,7 @@ from holdfast.server import barring, encryption, waiting
 from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Account, Crowded, Deadline, Observation, Source
 from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following
+from holdfast.server.hangup import FromReplicas, hanging_up
 from holdfast.server.progress import lacks_binlogs, nobody_listens, place
 from holdfast.server.sql import Connection, Row
 from holdfast.server.switching import SwitchingServer
@@ -97,6 +98,13 @@ HOLDING_TABLES = """
 """
 
 KILL_AGAIN_SECONDS = 0.1
+
+REPLICAS = """\
+SELECT SUBSTRING_INDEX(host, ':', -1) AS port FROM performance_schema.processlist
+WHERE command LIKE 'Binlog Dump%'"""
+
+HUNG_UP_SECONDS = 0.5
+"""How long a new primary waits for the former one to hang up."""
 
 PLACES_SECONDS = 0.2
 """How long it is worth waiting for positions: their statement waits for a STOP REPLICA."""
@@ -270,6 +278,21 @@ class MysqlServer(SwitchingServer):
 
     def _locks_at_once(self, deadline: Deadline) -> bool:
         return not self._commands.look(HOLDING_TABLES, deadline)
+
+    def _switch_off(self, deadline: Deadline) -> None:
+        """At once where a replica is connected still; they come back, if they are to."""
+        row = self._commands.look("SELECT @@port AS own", deadline)[0]
+        replicas = self._commands.look(REPLICAS, deadline)
+        ports = frozenset(int(each["port"]) for each in replicas if str(each["port"]).isdigit())
+        with hanging_up(self._commands.server_pid, FromReplicas(row["own"], ports)):
+            super()._switch_off(deadline)
+
+    def leave(self, deadline: Deadline) -> None:
+        """When the former primary has hung up (:meth:`_switch_off`), if it does so soon: it needs somebody for that."""
+        patience = Deadline(min(HUNG_UP_SECONDS, deadline.left), deadline.cancelled)
+        while (now := self._following(deadline)).receiver and not now.connecting and patience.left:
+            time.sleep(0.005)
+        super().leave(deadline)
 
     def _let_administrator_write(self, deadline: Deadline) -> None:
         self._set(deadline, {"super_read_only": 0})

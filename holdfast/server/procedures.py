@@ -21,7 +21,7 @@ from holdfast.server import barring, quiescing, sending, waiting
 from holdfast.server.acknowledge import FilePosition, acknowledge
 from holdfast.server.base import Account, Deadline, Observation, Source
 from holdfast.server.following import Following
-from holdfast.server.hangup import hanging_up
+from holdfast.server.hangup import ToSource, hanging_up
 from holdfast.server.proof import PROOF_SCHEMA
 from holdfast.server.sql import Connection, StatementRefused
 
@@ -125,7 +125,7 @@ class SqlServer(ABC):
         """
         now = self._following(deadline)
         port = self._commands.look("SELECT @@port AS own", deadline)[0]["own"]
-        with hanging_up(self._commands.server_pid, now.host, now.port, port):
+        with hanging_up(self._commands.server_pid, ToSource(now.host, now.port, port)):
             self._commands.run("STOP REPLICA IO_THREAD", deadline)
 
     def drain(self, deadline: Deadline, upto: str = "") -> None:
@@ -136,7 +136,7 @@ class SqlServer(ABC):
 
     def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
         now = self._following(deadline)
-        # MySQL takes up to a second to switch the source side off, so a former primary receives before: that is what
+        # MySQL may take a second to switch the source side off, so a former primary receives before: that is what
         # makes it a voter. Its applier starts after, or it would wait for acknowledgements
         late = self._become_replica(deadline, later=not now.host)
         known = now.is_from(source)
@@ -153,7 +153,7 @@ class SqlServer(ABC):
         else:
             self._start(deadline, receiver=not now.receiver, applier=not (now.applier or late))
         if late:
-            waiting.switch_off(self._commands, self.names, deadline)
+            self._switch_off(deadline)
             self._start(deadline, receiver=False, applier=True)
         if known and semi_sync:
             self._acknowledge_received(source, deadline)
@@ -348,6 +348,10 @@ class SqlServer(ABC):
         late = later and bool(row["source_side"])
         self._set(deadline, {**self._replica_settings(), **({} if late else {enabled: 0})})
         return late
+
+    def _switch_off(self, deadline: Deadline) -> None:
+        """Commits wait for nobody any more; none does."""
+        waiting.switch_off(self._commands, self.names, deadline)
 
     def _replica_settings(self) -> dict[str, int]:
         """Relaxed: a replica at 1/1 falls behind. Flush 2, not 0: with 0 a killed server would lose

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
@@ -217,8 +218,10 @@ def hand_over(old: BareServer, new: BareServer) -> None:
     new.adapter.prepare_primary(0, deadline, following=True)
     new.adapter.open(deadline, following=True)
     new.adapter.prove(2, 2, deadline, following=True)
-    new.adapter.leave(deadline)
-    old.adapter.follow(new.source(old), True, deadline)
+    with ThreadPoolExecutor(1) as other:  # as their agents do
+        left = other.submit(new.adapter.leave, deadline)
+        old.adapter.follow(new.source(old), True, deadline)
+        left.result()
     new.adapter.wait_for_ackers(1, deadline)
     new.adapter.set_acks(1, deadline)
 

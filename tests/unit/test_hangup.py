@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from holdfast.server.hangup import hang_up, hanging_up
+from holdfast.server.hangup import FromReplicas, ToSource, hang_up, hanging_up
 
 CLIENT = """
 import socket, sys
@@ -57,7 +57,7 @@ def test_whoever_waits_for_an_answer_sees_its_connections_end(
 ) -> None:
     with client(listener) as process:
         assert said(process) == "connected"
-        assert hang_up(process.pid, host, port(listener), own_port=1) == 2
+        assert hang_up(process.pid, ToSource(host, port(listener), own_port=1)) == 2
         assert [said(process), said(process)] == ["ended", "ended"]
 
 
@@ -65,13 +65,27 @@ def test_connections_to_elsewhere_and_from_clients_are_left_alone(listener: sock
     with client(listener, "2") as process:
         assert said(process) == "connected"
         peer = listener.accept()[0]
-        assert hang_up(process.pid, "127.0.0.2", port(listener), own_port=1) == 0
-        assert hang_up(process.pid, "127.0.0.1", 1, own_port=2) == 0
+        assert hang_up(process.pid, ToSource("127.0.0.2", port(listener), own_port=1)) == 0
+        assert hang_up(process.pid, ToSource("127.0.0.1", 1, own_port=2)) == 0
         client_port = peer.getpeername()[1]
-        assert hang_up(process.pid, "127.0.0.1", port(listener), own_port=client_port) == 0
+        assert (
+            hang_up(process.pid, ToSource("127.0.0.1", port(listener), own_port=client_port)) == 0
+        )
         peer.send(b"x")
         assert said(process) == "b'x'"
         peer.close()
+
+
+def test_of_those_who_have_connected_only_the_named_ones_are_hung_up_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener, contextlib.ExitStack() as stack:
+        made = [stack.enter_context(socket.create_connection(listener.getsockname())) for _ in "ab"]
+        accepted = [stack.enter_context(listener.accept()[0]) for _ in made]
+        replicas = frozenset({made[1].getsockname()[1]})
+        assert hang_up(os.getpid(), FromReplicas(port(listener), replicas)) == 1
+        assert made[1].recv(1) == b""
+        accepted[0].send(b"x")
+        assert made[0].recv(1) == b"x"
+        assert hang_up(os.getpid(), FromReplicas(1, replicas)) == 0
 
 
 def test_whoever_is_not_answered_at_all_stops_connecting(listener: socket.socket) -> None:
@@ -83,7 +97,7 @@ def test_whoever_is_not_answered_at_all_stops_connecting(listener: socket.socket
             made.connect_ex(listener.getsockname())
         process = stack.enter_context(client(listener, "2"))
         end = time.monotonic() + 10
-        while not hang_up(process.pid, "127.0.0.1", port(listener), own_port=1):
+        while not hang_up(process.pid, ToSource("127.0.0.1", port(listener), own_port=1)):
             assert time.monotonic() < end
             assert process.poll() is None
         assert process.wait(5) != 0, "connect() failed"
@@ -92,7 +106,7 @@ def test_whoever_is_not_answered_at_all_stops_connecting(listener: socket.socket
 def test_a_process_that_is_gone_has_no_connections(listener: socket.socket) -> None:
     process = subprocess.Popen(["true"])
     process.wait()
-    assert hang_up(process.pid, "127.0.0.1", port(listener), 1) is None
+    assert hang_up(process.pid, ToSource("127.0.0.1", port(listener), own_port=1)) is None
 
 
 def test_what_ends_at_once_is_not_disturbed(listener: socket.socket) -> None:
@@ -102,7 +116,7 @@ def test_what_ends_at_once_is_not_disturbed(listener: socket.socket) -> None:
         asked.append(1)
         return os.getpid()
 
-    with hanging_up(pid, "127.0.0.1", port(listener), 1):
+    with hanging_up(pid, ToSource("127.0.0.1", port(listener), own_port=1)):
         pass
     assert not asked
 
@@ -117,7 +131,7 @@ def test_it_goes_on_until_the_work_is_done(listener: socket.socket) -> None:
         ended.set()
 
     thread = threading.Thread(target=receive)
-    with hanging_up(os.getpid, "127.0.0.1", port(listener), own_port=1):
+    with hanging_up(os.getpid, ToSource("127.0.0.1", port(listener), own_port=1)):
         thread.start()
         assert ended.wait(5)
     thread.join()
