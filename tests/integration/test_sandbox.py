@@ -151,7 +151,8 @@ def test_the_command_line_from_up_to_down(tmp_path: Path) -> None:
         )
         assert up.returncode == 0, up.stderr
         made = json.loads(up.stdout)
-        assert set(made) == {"dir", "manager_url", "members", "user", "password"}
+        assert set(made) == {"dir", "haproxy", "manager_url", "members", "user", "password"}
+        assert set(made["haproxy"]) == {"write", "read"}
         token = ("--token-file", f"{folder}/token")
         status = holdfast("status", "--manager", made["manager_url"], *token, "--json")
         assert status.returncode == 0, status.stderr
