@@ -1,9 +1,10 @@
 """A primary that takes no more writes from anybody, so that another can take over; and goes on if that cannot be had.
 
 A session of ours takes the global read lock (FLUSH TABLES WITH READ LOCK): whoever writes waits, whatever he may, and
-the lock is there once every statement and commit that was under way has ended, its acknowledgement included. In that
-session the server is then made read-only, which waits for nothing. The clients' sessions are ended while the lock is
-held: so one that waits loses its connection, a single clean error, instead of being told of the read-only server first.
+the lock is there once every statement and commit that was under way has ended, its acknowledgement included. The
+clients' sessions are ended while it is held: so one that waits loses its connection, a single clean error. Only then
+is the server made read-only, in that session, which waits for nothing: a statement that began on a read-only server
+would be told so (error 1290) before its connection is lost, and perhaps many times.
 
 On MariaDB tables are closed before, while everybody still writes: what the server has of them to write would hold the
 lock up (50 to 160 ms after an ALTER USER, or the first time, on a busy disk; 0.3 ms so). There it waits for nobody.
@@ -101,24 +102,27 @@ class Freezing:
         :raises Refused: not within the deadline; the server goes on as before
         """
         closed = bool(self._other.look("SELECT @@global.read_only AS ro", deadline)[0]["ro"])
-        if not (closed and self._holds(deadline)):
+        anew = not (closed and self._holds(deadline))
+        if anew:
             self._drop()
-            self._close(closed, deadline, done)
-        self._end_sessions(closed, deadline, stopped)
-        done("sessions ended")
-
-    def _end_sessions(self, closed: bool, deadline: Deadline, stopped: Callable[[], None]) -> None:
-        """Once all are told, nobody reads on here what another primary may have changed."""
+            self._stop_writes(closed, deadline, done)
         try:
             stopped()
-            ending = self.clients.end()
-            if not ending.told.wait(deadline.left):
-                raise DeadlinePassed("ending the clients' sessions", deadline.seconds)
-            if ending.failure is not None:
-                raise ending.failure
+            self._end_sessions(deadline)
+            done("sessions ended")
+            if anew and self.held:
+                self._refuse_writes(deadline, done)
         except HoldfastError as error:
             self._undo(closed, error)
             raise Refused(f"writes go on: {error}") from error
+
+    def _end_sessions(self, deadline: Deadline) -> None:
+        """Once all are told, nobody reads on here what another primary may have changed."""
+        ending = self.clients.end()
+        if not ending.told.wait(deadline.left):
+            raise DeadlinePassed("ending the clients' sessions", deadline.seconds)
+        if ending.failure is not None:
+            raise ending.failure
 
     def lift(self, deadline: Deadline) -> None:
         """Let nobody write who has waited: he meant the primary. Does nothing where nothing is locked."""
@@ -137,13 +141,14 @@ class Freezing:
         self._drop()
         self._session.close()
 
-    def _close(self, closed: bool, deadline: Deadline, done: Done) -> None:
+    def _stop_writes(self, closed: bool, deadline: Deadline, done: Done) -> None:
         begun = time.monotonic()
         try:
             if self._quick(deadline):
                 self._lock(deadline, done)
-            self._refuse_writes(deadline)
-            done("read-only")
+            if not self.held:
+                self._begin(deadline)
+                self._refuse_writes(deadline, done)
             self._acknowledged(deadline)
         except HoldfastError as error:
             held_up = self._held_up_by(time.monotonic() - begun)
@@ -168,10 +173,9 @@ class Freezing:
         self.held = True
         done("locked")
 
-    def _refuse_writes(self, deadline: Deadline) -> None:
-        if not self.held:
-            self._begin(deadline)
+    def _refuse_writes(self, deadline: Deadline, done: Done) -> None:
         self._strike(f"SET GLOBAL {self._variable} = 1", deadline, deadline)
+        done("read-only")
 
     def _begin(self, deadline: Deadline) -> None:
         """Should this agent die, its statement does not wait much longer."""
