@@ -37,6 +37,9 @@ def end_in_order(
             done("receiver stopped")
             server.drain(patience)
             done("applied")
+            # or MySQL would wait a minute for the rest of a transaction that was half received
+            server.hold_applier(patience)
+            done("applier stopped")
         elif state.writable or state.semi_sync.source:
             server.quiesce(patience)
             done("no commit waits")

@@ -128,6 +128,21 @@ def test_promotion_does_not_wait_after_a_receiver_was_restarted_in_vain(
         assert count(replica) == 5
 
 
+def test_a_shutdown_does_not_wait_for_the_rest(trio: list[BareServer]) -> None:
+    _, replica, _ = trio
+    with half_received(trio):
+        for step in (
+            replica.adapter.stop_receiver,
+            replica.adapter.drain,
+            replica.adapter.hold_applier,
+            replica.adapter.part,
+        ):
+            step(Deadline(2))
+        assert replica.process is not None
+        replica.process.terminate()
+        replica.process.wait(20)  # MySQL would wait for 60 s
+
+
 def test_repointing_drops_the_half_and_goes_on(trio: list[BareServer]) -> None:
     _, replica, other = trio
     with half_received(trio):
