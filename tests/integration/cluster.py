@@ -19,6 +19,10 @@ from tests.integration.ports import free_base_port
 
 REPAIR_SECONDS = 15.0
 WHOLE_SECONDS = 60.0
+RATE = 400.0
+"""Writes a second, unless a test says otherwise: something is always under way, and processors are left for what
+is tested. With None there are as many as there can be.
+"""
 BUSY = 3
 """So many times longer a thing may take on a machine that others keep busy."""
 
@@ -143,7 +147,7 @@ class Writers:
 
 @contextmanager
 def writing(
-    sandbox: Sandbox, run: int, writers: int = 4, rate: float | None = None
+    sandbox: Sandbox, run: int, writers: int = 4, rate: float | None = RATE
 ) -> Iterator[Writers]:
     """Writers on a whole cluster, ended at the latest at the end of the block."""
     workload = Workload.on(sandbox, writers, rate, run)

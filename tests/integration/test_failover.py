@@ -45,7 +45,7 @@ def test_crash_at_idle(cluster: Sandbox) -> None:
 
 
 def test_crash_under_load(cluster: Sandbox, run: int) -> None:
-    with writing(cluster, run, writers=8) as writers:
+    with writing(cluster, run, writers=8, rate=None) as writers:
         writers.wait_for(300)
         killed = cluster.kill_server("primary")
         wait_failed_over(cluster, killed)
