@@ -51,6 +51,9 @@ FREEZE_SECONDS = 1.0
 LONGEST_FREEZE_SECONDS = 3.0
 """How long writes may be stopped before the commit point; then the primary goes on."""
 
+SILENT_SECONDS = 1.0
+"""For so long the candidate may leave its agent without an answer: a busy host, not a dead one."""
+
 
 def under_way(record: Record) -> bool:
     """Whether one is, and has not passed its commit point."""
@@ -261,7 +264,7 @@ def _unfit(cluster: Cluster, record: Record, candidate: MemberState) -> str:
         return f"is {candidate.server.value}"
     if record.acks and not record.votes(candidate.name, candidate.incarnation):
         return "was restarted, or votes no longer"
-    if candidate.silent_seconds:
+    if candidate.silent_seconds >= SILENT_SECONDS:
         return "does not answer its agent"
     if candidate.replication.source != cluster.member(record.primary).address:
         return f"does not follow {record.primary} any more"

@@ -14,6 +14,7 @@ from holdfast.config.settings import nested
 from holdfast.core.gtid import Flavor
 from holdfast.sandbox import haproxy
 from holdfast.sandbox.accounts import Accounts
+from holdfast.sandbox.frugal import frugal
 from holdfast.sandbox.spec import CLUSTER, HOST, MemberSpec, Spec
 from holdfast.sandbox.template import copy_template, make_template
 from holdfast.sandbox.trees import ServerTree
@@ -93,7 +94,7 @@ def option_file(spec: Premises, member: MemberSpec, tree: ServerTree) -> str:
         bind_address=member.listens or member.host,
         error_log=member.error_log,
         pid_file=member.folder / "server.pid",
-        extra=_tree_options(tree),
+        extra=frugal(spec.flavor) | _tree_options(tree),
     )
 
 

@@ -21,6 +21,7 @@ from pymysql.cursors import DictCursor
 from holdfast.core.gtid import Flavor
 from holdfast.errors import DeadlinePassed, Unreachable
 from holdfast.sandbox import template, trees
+from holdfast.sandbox.frugal import frugal
 from holdfast.server import optionfile
 from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.mariadb import MariadbServer
@@ -74,7 +75,7 @@ class BareServer:
                 server_id=number + 1,
                 error_log=self.error_log,
                 buffer_pool_mb=64,
-                extra=extra,
+                extra=frugal(flavor) | dict(extra or {}),
             )
         )
 

@@ -35,6 +35,7 @@ from holdfast.core.commands import (
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Receiver, ServerStatus, TailVerdict
 from holdfast.sandbox import template, trees
+from holdfast.sandbox.frugal import frugal
 from holdfast.server import optionfile
 from holdfast.server.process import ServerProcess
 from holdfast.wire import CommandReply, CommandRequest, StateReply
@@ -66,7 +67,7 @@ class Member:
                 socket=folder / "s",
                 port=self.port,
                 server_id=number,
-                extra={name: value for name, value in own.items() if name != "mysqlx"},
+                extra=frugal(flavor) | {n: value for n, value in own.items() if n != "mysqlx"},
             )
         )
         self.command_line = tree.command

@@ -59,7 +59,7 @@ def switch(old: BareServer, new: BareServer) -> list[str]:
     """With all that the agents do for events; what could not be altered."""
     failed: list[str] = []
     deadline = Deadline(20)
-    old.adapter.freeze(Deadline(3), lambda _: None)
+    old.adapter.freeze(Deadline(3), lambda _: None, lambda _: None)
     last = applied(old)
     new.adapter.drain(deadline, last)
     new.adapter.prepare_primary(0, deadline, following=True)
