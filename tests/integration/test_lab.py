@@ -33,8 +33,11 @@ SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
-def lab(flavor: Flavor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    made = Lab.create(tmp_path_factory.mktemp("lab") / "lab", flavor, managers=MANAGERS)
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """With one server: hosts, network and disks are the same with the other, which the chaos of ``tests.chaos`` and
+    the tests of the virtual address have in a lab.
+    """
+    made = Lab.create(tmp_path_factory.mktemp("lab") / "lab", Flavor.MARIADB, managers=MANAGERS)
     try:
         made.up()
         yield made

@@ -121,9 +121,9 @@ def test_replication_is_encrypted_and_a_check_finds_nothing_against_it(
         assert found == ({"ok"} if member["member"] else set()), member
 
 
-def test_it_fails_over_and_heals_with_certificates(encrypted: Encrypted, run: int) -> None:
+def test_it_fails_over_and_heals_with_certificates(encrypted: Encrypted) -> None:
     sandbox = encrypted.sandbox
-    with writing(sandbox, run) as writers:
+    with writing(sandbox, run=1) as writers:
         writers.wait_for(50)
         deposed = sandbox.kill_server("primary")
         wait_failed_over(sandbox, deposed)
