@@ -7,6 +7,7 @@ import json
 import math
 import os
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -49,6 +50,8 @@ class SqliteStore:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        # a connection that is closed while another thread uses it takes the process down
+        self._one = threading.Lock()
         try:
             self._db = sqlite3.connect(
                 path, timeout=2, isolation_level=None, check_same_thread=False
@@ -99,9 +102,10 @@ class SqliteStore:
     def _read(self, table: str, cluster: str) -> tuple[str, int]:
         """What is stored, and its version; 0 while there is nothing."""
         try:
-            row = self._db.execute(
-                f"select body, version from {table} where cluster = ?", (cluster,)
-            ).fetchone()
+            with self._one:
+                row = self._db.execute(
+                    f"select body, version from {table} where cluster = ?", (cluster,)
+                ).fetchone()
         except sqlite3.Error as error:
             raise Refused(f"store: cannot read the {table} of {cluster}: {error}") from None
         return row or ("", 0)
@@ -113,16 +117,18 @@ class SqliteStore:
                 statement = (
                     f"update {table} set version = ?, body = ? where cluster = ? and version = ?"
                 )
-                cursor = self._db.execute(statement, (version, body, cluster, expected))
+                given: tuple[object, ...] = (version, body, cluster, expected)
             else:
                 statement = (
                     f"insert into {table} (version, body, cluster) values (?, ?, ?) "
                     "on conflict do nothing"
                 )
-                cursor = self._db.execute(statement, (version, body, cluster))
+                given = (version, body, cluster)
+            with self._one:
+                changed = self._db.execute(statement, given).rowcount
         except sqlite3.Error as error:
             raise OutcomeUnknown(f"store: writing the {table} of {cluster}: {error}") from None
-        if cursor.rowcount != 1:
+        if changed != 1:
             raise Conflict(cluster, expected, table)
         return version
 
@@ -169,8 +175,10 @@ class SqliteStore:
         return self._path.with_name(f"{self._path.name}.{cluster}.lock")
 
     def close(self) -> None:
+        """Whoever is at work with it in another thread has ended; whoever comes later is refused."""
         self._entries.close()
-        self._db.close()
+        with self._one:
+            self._db.close()
 
 
 class _LockFile:

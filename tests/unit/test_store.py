@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import sqlite3
+import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -148,3 +149,28 @@ def test_a_store_that_was_closed_keeps_no_history(path: Path) -> None:
     store.close()
     with pytest.raises(Refused, match="it is closed"):
         store.entries("c", 1)
+
+
+def test_a_store_that_is_closed_while_another_thread_writes_refuses_it(tmp_path: Path) -> None:
+    for number in range(20):
+        store = SqliteStore(tmp_path / f"store{number}")
+        refused: list[str] = []
+        begun = threading.Event()
+
+        def write(store: SqliteStore = store, begun: threading.Event = begun) -> None:
+            version = 0
+            while True:
+                version = store.replace_settings("c", {"a": version}, version)
+                begun.set()
+
+        def until_closed(write: Callable[[], None] = write, told: list[str] = refused) -> None:
+            with pytest.raises(OutcomeUnknown) as found:
+                write()
+            told.append(str(found.value))
+
+        thread = threading.Thread(target=until_closed)
+        thread.start()
+        assert begun.wait(10)
+        store.close()
+        thread.join(10)
+        assert "closed" in refused[0]
