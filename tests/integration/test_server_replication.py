@@ -22,6 +22,18 @@ def flavor(request: pytest.FixtureRequest) -> Flavor:
 
 
 @pytest.fixture
+def server(flavor: Flavor) -> Iterator[BareServer]:
+    with bare_servers(flavor, 1) as (made,):
+        yield made
+
+
+@pytest.fixture
+def pair(flavor: Flavor) -> Iterator[list[BareServer]]:
+    with bare_servers(flavor, 2) as servers:
+        yield servers
+
+
+@pytest.fixture
 def trio(flavor: Flavor) -> Iterator[list[BareServer]]:
     with bare_servers(flavor, 3) as servers:
         yield servers
@@ -63,8 +75,8 @@ def caught_up(replica: BareServer, primary: BareServer) -> None:
     wait_until(lambda: has_caught_up(replica, primary), 5, "the replica has caught up")
 
 
-def test_a_fresh_server_is_read_only_and_follows_nobody(trio: list[BareServer]) -> None:
-    seen = trio[0].adapter.observe(soon())
+def test_a_fresh_server_is_read_only_and_follows_nobody(server: BareServer) -> None:
+    seen = server.adapter.observe(soon())
     assert not seen.writable
     assert seen.received == seen.applied == ""
     assert seen.replication.source == ""
@@ -102,8 +114,8 @@ def test_a_primary_and_its_replicas_are_observed_as_they_are(trio: list[BareServ
         assert replica.value("SELECT @@global.innodb_flush_log_at_trx_commit") == 2
 
 
-def test_following_again_changes_nothing(trio: list[BareServer]) -> None:
-    primary, replica, _ = trio
+def test_following_again_changes_nothing(pair: list[BareServer]) -> None:
+    primary, replica = pair
     make_primary(primary, replica)
     for _ in range(2):
         replica.adapter.follow(primary.source(replica), True, soon())
@@ -118,8 +130,8 @@ def test_following_again_changes_nothing(trio: list[BareServer]) -> None:
     caught_up(replica, primary)
 
 
-def test_only_a_voter_acknowledges(trio: list[BareServer]) -> None:
-    primary, replica, _ = trio
+def test_only_a_voter_acknowledges(pair: list[BareServer]) -> None:
+    primary, replica = pair
     make_primary(primary, replica)
 
     replica.adapter.follow(primary.source(replica), False, soon())
@@ -131,9 +143,9 @@ def test_only_a_voter_acknowledges(trio: list[BareServer]) -> None:
 
 
 def test_a_proof_that_waits_does_not_hold_up_looking_or_the_next_proof(
-    trio: list[BareServer],
+    pair: list[BareServer],
 ) -> None:
-    primary, replica, _ = trio
+    primary, replica = pair
     make_primary(primary, replica)
     replica.adapter.stop_receiver(soon())
 
@@ -152,9 +164,9 @@ def test_a_proof_that_waits_does_not_hold_up_looking_or_the_next_proof(
 
 
 def test_a_read_only_primary_proves_and_clients_cannot_write_before_it_opens(
-    trio: list[BareServer],
+    pair: list[BareServer],
 ) -> None:
-    primary, replica, _ = trio
+    primary, replica = pair
     primary.adapter.prepare_primary(1, soon())
     with pytest.raises(DeadlinePassed):
         primary.adapter.wait_for_ackers(1, Deadline(0.1))
@@ -199,8 +211,8 @@ def test_a_chain_of_promotions_loses_nothing(trio: list[BareServer]) -> None:
         assert old.adapter.observe(soon()).replication.error == ""
 
 
-def test_a_restarted_replica_follows_the_same_source_again(trio: list[BareServer]) -> None:
-    primary, replica, _ = trio
+def test_a_restarted_replica_follows_the_same_source_again(pair: list[BareServer]) -> None:
+    primary, replica = pair
     make_primary(primary, replica)
     write(primary)
     caught_up(replica, primary)
@@ -261,8 +273,8 @@ def test_draining_says_why_when_the_applier_is_broken(trio: list[BareServer]) ->
         replica.adapter.follow(trio[2].source(replica), True, soon())
 
 
-def test_draining_does_not_outlast_its_deadline_or_a_newer_term(trio: list[BareServer]) -> None:
-    primary, replica, _ = trio
+def test_draining_does_not_outlast_its_deadline_or_a_newer_term(pair: list[BareServer]) -> None:
+    primary, replica = pair
     make_primary(primary, replica)
     write(primary)
     caught_up(replica, primary)
@@ -294,8 +306,8 @@ def test_a_writable_server_or_one_with_waiting_commits_is_not_turned_into_a_repl
         other.adapter.follow(primary.source(other), True, soon())
 
 
-def test_a_replica_neither_opens_nor_proves(trio: list[BareServer]) -> None:
-    primary, replica, _ = trio
+def test_a_replica_neither_opens_nor_proves(pair: list[BareServer]) -> None:
+    primary, replica = pair
     make_primary(primary, replica)
     with pytest.raises(Refused, match="follows"):
         replica.adapter.open(soon())
@@ -320,8 +332,7 @@ def test_acks_are_set_on_a_live_primary(trio: list[BareServer], flavor: Flavor) 
     primary.adapter.prove(1, 2, soon())
 
 
-def test_a_server_that_died_is_unreachable_and_comes_back(trio: list[BareServer]) -> None:
-    server = trio[0]
+def test_a_server_that_died_is_unreachable_and_comes_back(server: BareServer) -> None:
     server.adapter.observe(soon())
     server.kill()
     with pytest.raises(Unreachable):
