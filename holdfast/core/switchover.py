@@ -17,6 +17,9 @@ with the compare-and-set that competes with the one that names the candidate. Th
 that the primary has, and so all that was ever acknowledged. From then on ``failover.name_primary`` holds, with the old
 primary as one more member that is known to hold everything.
 
+Before writes stop, the candidate's agent has on disk whose word will count once it is primary. That binds nobody until
+its server is opened; and whatever follows an undone switchover is of a higher term, and replaces it.
+
 Until the commit point everything can be undone: no transition, a higher term, and ``decide`` opens the primary again
 and points the others at it. After it, it is carried through like a failover.
 """
