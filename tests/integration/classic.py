@@ -27,6 +27,7 @@ from holdfast.sandbox.workload import TABLE, Workload
 from holdfast.server import optionfile
 from holdfast.server.base import Account
 from holdfast.server.process import ServerProcess
+from tests.integration.cluster import RATE
 from tests.integration.ports import free_base_port
 from tests.integration.servers import (
     ADMIN,
@@ -203,7 +204,7 @@ class Classic:
         return all(member["state"] != "unknown" for member in members)
 
     @contextmanager
-    def writing(self, writers: int = 4, rate: float | None = None) -> Iterator[Workload]:
+    def writing(self, writers: int = 4, rate: float | None = RATE) -> Iterator[Workload]:
         """Writers at work, which find the primary by themselves."""
         targets = tuple(Target(s.name, HOST, s.bare.port) for s in self.servers)
         workload = Workload(targets, CLIENT, writers, rate)
