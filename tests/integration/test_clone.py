@@ -406,6 +406,7 @@ def test_a_donors_agent_that_dies_ends_the_clone_where_the_data_came_through_it(
     else:
         pair.second.until(lambda state: state.progress is None, 90)
         first.start_agent()
+        first.until(lambda state: state.up)
     pair.cloned()
     pair.join()
 
