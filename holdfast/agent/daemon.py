@@ -238,6 +238,7 @@ class Agent:
             keeper,
             vouching,
             observer.look,
+            observer.note,
         )
         cloning.forget.append(self._fitness.forget)
         observer.holds_applier = lambda: comparing.held

@@ -110,6 +110,7 @@ class Duties:
         keeper: Keeper,
         vouching: Vouching,
         look: Callable[[], None],
+        note: Callable[..., None],
     ) -> None:
         self._server = server
         self._adopter = adopter
@@ -125,6 +126,7 @@ class Duties:
         self._recovery = Marker(state_dir / "recovering")
         self._primary_role = Marker(state_dir / "primary")
         self._promoting = Promoting(server, board, marker, self._primary_role, keeper, look)
+        self._note = note
         self._state_dir = state_dir
         self._datadir = datadir
         self._index = binlog_index
@@ -268,10 +270,11 @@ class Duties:
 
         within = Deadline(min(command.seconds, deadline.left), deadline.cancelled)
         try:
-            self._server.freeze(within, steps.done, stopped)
+            applied = self._server.freeze(within, steps.done, stopped)
         except HoldfastError:
             self._board.change(stopped=0)
             raise
+        self._note(incarnation, writable=False, applied=applied, stopped=term, frozen=term)
 
     def seen(self, found: Observation) -> None:
         """Told of each look at the server: whoever has changed how commits wait, the mark must not outlast it."""

@@ -125,11 +125,11 @@ class Lane:
                 error = raised
             except OSError as raised:
                 error = OutcomeUnknown(str(raised))
-            error = self._look(job, error, steps)
+            if error is not None or not isinstance(job.command, Freeze):
+                # a frozen server's positions were read already, and writers wait
+                error = self._look(job, error, steps)
             if error is None and isinstance(job.command, Promise):
                 self._board.change(promised=job.term)
-            if error is None and isinstance(job.command, Freeze):
-                self._board.change(during=self._board.state.incarnation, frozen=job.term)
         self._tell(job, error, steps, (time.monotonic() - begun) * 1000)
         return self._reply(steps, error)
 
@@ -161,7 +161,7 @@ class Lane:
             if (
                 error is None
                 and self._board.state.up
-                and isinstance(job.command, Promise | Drain | Freeze)
+                and isinstance(job.command, Promise | Drain)
             ):
                 return OutcomeUnknown(f"done, but its positions cannot be read: {unseen}")
         return error

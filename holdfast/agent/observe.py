@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 from holdfast.agent.board import Board
 from holdfast.agent.hearing import Hearing
@@ -113,6 +114,11 @@ class Observer:
             )
         if state.server is not ServerStatus.UP:
             say(logger, "the server is up", version=found.version)
+
+    def note(self, during: str, **found: Any) -> None:
+        """What a command has found out itself, in place of a look: no older look overwrites it."""
+        with self._looking:
+            self._board.change(during=during, **found)
 
     def _deadline(self, running: Running) -> Deadline:
         """A dying server's connections stay open: nothing but this ends the wait for it."""

@@ -213,9 +213,9 @@ class Server(Protocol):
 
     def freeze(
         self, deadline: Deadline, done: Callable[[str], None], stopped: Callable[[str], None]
-    ) -> None:
+    ) -> str:
         """Take no more writes from anybody, and end the clients' sessions: see ``freezing.py``. No commit is under way
-        or waits when it returns. :meth:`open` and :meth:`follow` end it.
+        or waits when it returns what it has applied. :meth:`open` and :meth:`follow` end it.
 
         :param stopped: told what it has applied as soon as that is all, before the clients' sessions are ended
         :raises Refused: not within the deadline; the server goes on as before

@@ -52,7 +52,7 @@ class SwitchingServer(SqlServer):
 
     def freeze(
         self, deadline: Deadline, done: Callable[[str], None], stopped: Callable[[str], None]
-    ) -> None:
+    ) -> str:
         if not self._commands.look("SELECT @@global.read_only AS closed", deadline)[0]["closed"]:
             try:
                 events.write_down(self._commands, deadline)
@@ -60,6 +60,7 @@ class SwitchingServer(SqlServer):
                 raise Refused(f"writes go on: {error}") from error
             done("events written down")
         self._freezing.freeze(deadline, done, lambda: stopped(str(self._applied(deadline))))
+        return str(self._applied(deadline))
 
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         self._freezing.clients.end_these(sessions, deadline)

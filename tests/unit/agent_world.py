@@ -157,11 +157,12 @@ class MemoryServer:
 
     def freeze(
         self, deadline: Deadline, done: Callable[[str], None], stopped: Callable[[str], None]
-    ) -> None:
+    ) -> str:
         self._called("freeze", deadline)
         self.now = replace(self.now, writable=False)
         stopped(self.now.applied)
         deadline.wait_until("ending sessions", lambda: "end sessions" not in self.stuck)
+        return self.now.applied
 
     def start_events(self, deadline: Deadline, failed: Callable[[str], None]) -> None:
         self._called("start_events", deadline)
