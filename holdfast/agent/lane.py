@@ -158,11 +158,7 @@ class Lane:
             steps.done("observed")
         except HoldfastError as unseen:
             # what was seen before it is not what the member has received when its receiver stopped
-            if (
-                error is None
-                and self._board.state.up
-                and isinstance(job.command, Promise | Drain)
-            ):
+            if error is None and self._board.state.up and isinstance(job.command, Promise | Drain):
                 return OutcomeUnknown(f"done, but its positions cannot be read: {unseen}")
         return error
 
