@@ -31,6 +31,7 @@ from holdfast.sandbox.spec import (
     Spec,
     new_spec,
     read_saved,
+    refuse_filled,
     refuse_other,
     refuse_taken_ports,
     saved_path,
@@ -82,6 +83,7 @@ class Sandbox(Harm):
             found = cls.open(folder, say)
             refuse_other(found.spec, flavor, members, base_port, binary, settings)
             return found
+        refuse_filled(folder)
         trees.find(flavor.value, binary)
         spec = new_spec(folder, flavor, members, base_port, binary, settings)
         spec.dir.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -193,14 +193,19 @@ def new_spec(
     :raises BadInput: the folder holds something else, or a number is out of bounds
     """
     folder = folder.absolute()
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise BadInput("--dir", f"{folder} is not empty, and holds no sandbox")
+    refuse_filled(folder)
     binary = binary and binary.absolute()
     spec = Spec(folder, flavor, size, base_port, Path(), binary)
     spec.check()
     found = checked(settings, size)
     sockets = Path(tempfile.mkdtemp(prefix="holdfast-", dir="/tmp"))
     return replace(spec, sockets=sockets, settings=found)
+
+
+def refuse_filled(folder: Path) -> None:
+    """:raises BadInput: it holds something"""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise BadInput("--dir", f"{folder} is not empty, and holds no sandbox")
 
 
 def checked(settings: Mapping[str, Any] | None, size: int) -> dict[str, Any]:
