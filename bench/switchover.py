@@ -141,7 +141,10 @@ def _steps(events: Sequence[Event], old: str, to: str) -> dict[str, float]:
 
 
 def _phases(events: Sequence[Event], old: str, to: str, gap: Gap) -> dict[str, float]:
-    """What the gap is made of, as the manager saw it; half of a command's way is taken for its answer's."""
+    """What the gap is made of, as the manager saw it; half of a command's way is taken for its answer's.
+
+    Nothing where the longest gap is another one than that in which writes were stopped.
+    """
     ends = {"writes stopped": gap.begin}
     for event in events:
         if event.kind == "command" and event.name == "freeze" and event.member == old:
@@ -155,6 +158,8 @@ def _phases(events: Sequence[Event], old: str, to: str, gap: Gap) -> dict[str, f
                 after = sum(list(event.steps.values())[behind:])
                 ends["open"] = event.at - ((event.ms or spent) - spent) / 2000 - after / 1000
     ends["first write"] = gap.end
+    if list(ends.values()) != sorted(ends.values()):
+        return {}
     return {
         f"gap: until {name}": round((end - begin) * 1000, 2)
         for (_, begin), (name, end) in pairwise(ends.items())
