@@ -3,9 +3,9 @@
 
 Each round: the cluster is whole, writers have written for a while, a switchover to the next member is ordered. The gap
 is the longest time without an acknowledged write, of any client, from the order to a second after the new primary took
-writes. Beside the writers, which connect anew, one client for each member keeps a connection open and tries it every
-2 ms while nobody is known to take writes, as a driver with standby connections does. At the end all acknowledged writes
-are looked for on every server.
+writes; ``quiet_ms`` is the longest of the half second before the order. Beside the writers, which connect anew, one
+client for each member keeps a connection open and tries it every 2 ms while nobody is known to take writes, as a driver
+with standby connections does. At the end all acknowledged writes are looked for on every server.
 
 Exit status: 0 nothing was lost, every switchover came about, and no writer saw more than one error in any; 1 otherwise.
 """
@@ -69,7 +69,12 @@ def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
     result = {
         **conditions,
         "summary": figures.summary(
-            {"gap_ms": each["gap_ms"], "order_ms": each["order_ms"], **each["steps"]}
+            {
+                "gap_ms": each["gap_ms"],
+                "quiet_ms": each["quiet_ms"],
+                "order_ms": each["order_ms"],
+                **each["steps"],
+            }
             for each in rounds
         ),
         "acknowledged": report.acknowledged,
@@ -103,6 +108,7 @@ def _round(sandbox: Sandbox, workload: Workload, follower: Follower, number: int
     report = workload.report()
     after = _errors(report)
     gaps = [gap for gap in report.gaps_after(begun) if gap.begin < opened + AFTER_SECONDS]
+    quiet = [gap.ms for gap in report.gaps_after(begun - QUIET_SECONDS) if gap.end < begun]
     events = [event for event in follower.events if event.at >= begun]
     ended = next(each.at for each in events if f"{to} is open" in each.text)
     phases = _phases(events, old, to, gaps[0])
@@ -111,6 +117,7 @@ def _round(sandbox: Sandbox, workload: Workload, follower: Follower, number: int
         "from": old,
         "to": to,
         "gap_ms": round(gaps[0].ms, 2),
+        "quiet_ms": round(max(quiet), 2),
         "order_ms": round((ended - begun) * 1000, 1),
         "most_errors": max(count - errors.get(writer, 0) for writer, count in after.items()),
         "load": os.getloadavg()[0],
