@@ -223,8 +223,10 @@ class Duties:
         self._primary_role.clear()
         if command.events:
             self._server.stop_events(deadline)  # before whoever waits for a lock may go on
-        self._keeper.stand_down()  # closed as it is, it needs none: nobody grants it one while it turns, which may last
+        if state.frozen:  # it answers nobody, and nobody grants it a lease while it turns, which may last
+            self._keeper.stand_down()
         self._server.follow(source, command.semi_sync, deadline)
+        self._keeper.stand_down()
         self._vouching.follows()
         steps.done("following")
 
