@@ -223,7 +223,9 @@ class Duties:
         self._primary_role.clear()
         if command.events:
             self._server.stop_events(deadline)  # before whoever waits for a lock may go on
-        if state.frozen:  # it answers nobody, and nobody grants it a lease while it turns, which may last
+        if (
+            state.frozen
+        ):  # it answers nobody, and nobody grants it a lease while it turns, which may last
             self._keeper.stand_down()
         self._server.follow(source, command.semi_sync, deadline)
         self._keeper.stand_down()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from holdfast.agent import boottime
 from holdfast.agent.electorate import ElectorateFile
-from holdfast.core.commands import Follow, Promise, Promote, Prove, Start
+from holdfast.core.commands import Follow, Freeze, Promise, Promote, Prove, Start
 from holdfast.core.lease import Electorate, Quorum
 from holdfast.core.timing import FENCE_SECONDS
 from holdfast.core.view import Holder, MemberState, Receiver, ServerStatus
@@ -357,6 +358,29 @@ def test_a_server_that_follows_another_has_no_lease(world: World) -> None:
     world.restart_agent()
     time.sleep(2 * LEASE)
     assert world.process() is not None
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_of_those_that_turn_only_a_frozen_primary_goes_without_its_lease(
+    world: World, frozen: bool
+) -> None:
+    """MySQL may take a second; but where commits wait it cannot turn at all, and must be ended."""
+    primary(world)
+    world.server.stuck = {"follow"}
+    if frozen:
+        assert world.command(2, Freeze()).error == ""
+    else:
+        world.server.now = replace(world.server.now, writable=False)
+        world.until(lambda state: not state.writable)
+    follows = world.in_background(2, FOLLOW)
+    if not frozen:
+        world.until(lambda state: state.server is ServerStatus.DOWN)
+        return
+    world.until(lambda state: not state.lease.enforced)
+    time.sleep(2 * LEASE)
+    assert world.process() is not None
+    world.server.stuck.clear()
+    assert follows.reply().error == ""
 
 
 def test_a_new_run_of_the_server_is_not_held_to_the_lease_of_the_one_before(world: World) -> None:
