@@ -36,6 +36,7 @@ from holdfast.sandbox.locator import READ_ONLY_ERRORS, error_code, insert
 from holdfast.sandbox.spec import CLUSTER
 from holdfast.sandbox.verification import settle, verify
 from holdfast.sandbox.workload import Workload
+from holdfast.server.login import SafeLogin
 
 CALL_SECONDS = 0.005
 IDLE_SECONDS = 0.2
@@ -158,7 +159,8 @@ class Clients:
         """The thread is in the clients' network already."""
         member = self._hosts.spec.member(name)
         app = self._hosts.accounts.app
-        return pymysql.connect(
+        return SafeLogin(
+            asks_for_key=True,
             host=member.host,
             port=member.port,
             user=app.user,
@@ -167,7 +169,6 @@ class Clients:
             connect_timeout=1,
             read_timeout=seconds,
             write_timeout=seconds,
-            ssl_disabled=True,
         )
 
     def _call(self, name: str, journal: Journal) -> None:

@@ -5,9 +5,9 @@ GET  /v1/identity                           -> Identity
 GET  /v1/facts?counting=true                -> FactsReply: what a check looks at; false: at once, no tables counted
 GET  /v1/account                            -> AccountReply
 GET  /v1/blockers?seconds=SECONDS           -> BlockersReply: what is older than that
-GET  /v1/reach?host=HOST&port=PORT          -> ReachReply: who is there, for its replication account
 POST /v1/watch                              WatchRequest -> StateReply; as GET state, and renews a primary's lease
 POST /v1/vouch                              VouchRequest -> VouchReply: an agent asks another one
+POST /v1/reach                              ReachRequest -> ReachReply: who is there, for its replication account
 POST /v1/command                            CommandRequest -> CommandReply
 """
 
@@ -176,16 +176,28 @@ class FactsReply(BaseModel):
 
 
 class AccountReply(BaseModel):
-    """A member's replication account; ``authentication`` is what a server keeps instead of the password."""
+    """A member's replication account; ``authentication`` is what a server keeps instead of the password.
+
+    :ivar public_key: of the member's own server, in PEM: with which MySQL has passwords encrypted; "" where it has none
+    """
 
     user: str
     authentication: str = Field(repr=False)
+    public_key: str = ""
 
 
 class BlockersReply(BaseModel):
     """What would hold up the primary if it were to stop taking writes now, the oldest first."""
 
     blockers: tuple[Blocker, ...] = ()
+
+
+class ReachRequest(BaseModel):
+    """:ivar public_key: of the server that should be there, as its agent says"""
+
+    host: str
+    port: int = Field(ge=1, le=65535)
+    public_key: str = ""
 
 
 class ReachReply(BaseModel):

@@ -280,7 +280,7 @@ class Agent:
         add_lease(
             app, poll, keeper, vouching, lambda every: setattr(observer, "every_seconds", every)
         )
-        add_inspection(app, Inspector(config, self._replication, watch.look))
+        add_inspection(app, Inspector(config, self._replication, watch.look, self._members))
         add_digests(app, Digests(digester))
         add_blockers(app, self._server)
         folder = config.state_dir.absolute()
@@ -319,6 +319,12 @@ class Agent:
             return lambda failed: board.alarm(f"vip {ip}", failed)
 
         return [Address(each, board, self._clerk, alarm(each.ip)) for each in self._config.vip]
+
+    def _members(self) -> set[str]:
+        """Addresses of servers that this one has to do with: the primary's, and its source's."""
+        known = self._electorate.kept.electorate
+        source = self.board.seen()[0].replication.source
+        return {each for each in (known.address if known else "", source) if each}
 
     def stop(self) -> None:
         """Answer everybody who waits, and end."""

@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Annotated
 
-from fastapi import FastAPI, Query, Response
+from fastapi import FastAPI, Response
 
 from holdfast.config.load import account
 from holdfast.config.schema import AgentConfig
 from holdfast.core.facts import Facts
+from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError
-from holdfast.server.adopting import reached
+from holdfast.server.adopting import public_key, reached
 from holdfast.server.authentication import authentication_string
-from holdfast.server.base import Account, Source
+from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.facts import Place, collect
 from holdfast.server.process import Running
-from holdfast.wire import AccountReply, FactsReply, ReachReply
+from holdfast.server.sql import Connection
+from holdfast.wire import AccountReply, FactsReply, ReachReply, ReachRequest
 
 REACH_SECONDS = 5.0
+KEY_SECONDS = 1.0
 
 
 class Inspector:
     """Looks at the host anew each time.
 
     :param running: the present run of the server; may take a while, and raise :class:`HoldfastError`
+    :param members: ``host:port`` of those servers that this one has to do with: the primary's, and its source's
     """
 
     def __init__(
@@ -36,6 +40,7 @@ class Inspector:
         config: AgentConfig,
         replication: Account,
         running: Callable[[], Running | None],
+        members: Callable[[], Collection[str]],
         root: Path = Path("/"),
     ) -> None:
         own = config.server
@@ -55,6 +60,7 @@ class Inspector:
         )
         self._replication = replication
         self._running = running
+        self._members = members
 
     def facts(self, counting: bool) -> Facts:
         try:
@@ -66,16 +72,50 @@ class Inspector:
     def account(self) -> AccountReply:
         flavor = self._place.flavor
         text = authentication_string(flavor, self._replication.password)
-        return AccountReply(user=self._replication.user, authentication=text)
+        key = self._public_key() if flavor is Flavor.MYSQL else ""
+        return AccountReply(user=self._replication.user, authentication=text, public_key=key)
 
-    def reach(self, host: str, port: int) -> ReachReply:
-        """Whether the member could follow there, and whom."""
-        source = Source(host, port, self._replication)
+    def reach(self, asked: ReachRequest) -> ReachReply:
+        """Whether the member could follow there, and whom. Not at an address with which it has nothing to do."""
+        members = self._members()
+        if not _is_among(asked.host, asked.port, members):
+            known = ", ".join(sorted(members)) or "nobody"
+            return ReachReply(
+                error=f"{self._place.member} does not try its password at {asked.host}:{asked.port}: "
+                f"its server has to do with {known}"
+            )
+        source = Source(asked.host, asked.port, self._replication)
         try:
-            server_id, uuid = reached(self._place.flavor, source, REACH_SECONDS)
+            server_id, uuid = reached(self._place.flavor, source, REACH_SECONDS, asked.public_key)
         except HoldfastError as error:
             return ReachReply(error=str(error))
         return ReachReply(server_id=server_id, uuid=uuid)
+
+    def _public_key(self) -> str:
+        connection = Connection(self._place.socket, self._place.admin)
+        try:
+            return public_key(connection, Deadline(KEY_SECONDS))
+        except HoldfastError:  # whoever needs it will say so
+            return ""
+        finally:
+            connection.close()
+
+
+def _is_among(host: str, port: int, addresses: Collection[str]) -> bool:
+    """By its text, or by what that name is resolved to."""
+    if f"{host}:{port}" in addresses:
+        return True
+    sought = _resolved(host)
+    pairs = [each.rpartition(":") for each in addresses]
+    return any(own == str(port) and sought & _resolved(name) for name, _, own in pairs)
+
+
+def _resolved(host: str) -> frozenset[str]:
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return frozenset()
+    return frozenset(str(each[4][0]) for each in found)
 
 
 def add_inspection(app: FastAPI, inspector: Inspector) -> None:
@@ -89,10 +129,10 @@ def add_inspection(app: FastAPI, inspector: Inspector) -> None:
         reply = FactsReply(facts=found, clock=time.time())
         return Response(reply.model_dump_json().encode(), media_type="application/json")
 
-    @app.get("/v1/reach", response_model=ReachReply)
-    async def reach(host: str, port: Annotated[int, Query(ge=1, le=65535)]) -> ReachReply:
-        """Log in at that address with the member's replication account, and say which server it is."""
-        return await asyncio.to_thread(inspector.reach, host, port)
+    @app.post("/v1/reach", response_model=ReachReply)
+    async def reach(asked: ReachRequest) -> ReachReply:
+        """Log in at a member's address with this one's replication account, and say which server it is."""
+        return await asyncio.to_thread(inspector.reach, asked)
 
     @app.get("/v1/account", response_model=AccountReply)
     async def account() -> Response:

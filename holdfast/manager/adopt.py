@@ -127,8 +127,9 @@ class Adoption:
         leader = self._leader
         source = leader.cluster.member(planned.primary)
         against = []
+        key = (await leader.agents[planned.primary].account()).public_key
         for name in planned.replicas:
-            there = await leader.agents[name].reach(source.host, source.port)
+            there = await leader.agents[name].reach(source.host, source.port, key)
             if there.error:
                 against.append(f"from the host of {name}, {there.error}")
             elif (there.server_id, there.uuid) != (planned.server_id, planned.uuid):

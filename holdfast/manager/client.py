@@ -35,6 +35,7 @@ from holdfast.wire import (
     Grant,
     Identity,
     ReachReply,
+    ReachRequest,
     StateReply,
     WatchRequest,
     command_name,
@@ -83,7 +84,7 @@ class AgentClient:
         shown = (credentials or tls.Credentials()).to(url)
         self._http = httpx.AsyncClient(
             base_url=url,
-            headers=shown.headers,
+            headers={"Content-Type": "application/json", **shown.headers},
             verify=shown.verify,
             limits=httpx.Limits(keepalive_expiry=300),
             trust_env=False,
@@ -150,12 +151,14 @@ class AgentClient:
         """:raises Unreachable: no answer, or none that can be understood"""
         return await self._inspected("/v1/account", AccountReply, 3.0)
 
-    async def reach(self, host: str, port: int) -> ReachReply:
+    async def reach(self, host: str, port: int, public_key: str = "") -> ReachReply:
         """Who answers the member's replication account at that address.
 
+        :param public_key: of the server that should be there, as its agent says
         :raises Unreachable: the agent gives no answer, or none that can be understood
         """
-        return await self._inspected(f"/v1/reach?host={host}&port={port}", ReachReply, 8.0)
+        asked = ReachRequest(host=host, port=port, public_key=public_key)
+        return await self._inspected("/v1/reach", ReachReply, 8.0, asked)
 
     async def blockers(self, seconds: float) -> tuple[Blocker, ...]:
         """What is open or runs there for so long, and holds locks of tables.
@@ -165,10 +168,13 @@ class AgentClient:
         path = f"/v1/blockers?seconds={seconds:g}"
         return (await self._inspected(path, BlockersReply, BLOCKERS_SECONDS)).blockers
 
-    async def _inspected(self, path: str, model: type[Reply], seconds: float) -> Reply:
+    async def _inspected(
+        self, path: str, model: type[Reply], seconds: float, asked: BaseModel | None = None
+    ) -> Reply:
         timeout = httpx.Timeout(seconds, connect=CONNECT_SECONDS)
+        method, body = ("POST", asked.model_dump_json()) if asked is not None else ("GET", None)
         try:
-            response = await self._http.get(path, timeout=timeout)
+            response = await self._http.request(method, path, content=body, timeout=timeout)
             self._understood(response)
             return model.model_validate_json(response.content)
         except (*FAILURES, ValidationError) as error:

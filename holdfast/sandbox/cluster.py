@@ -39,6 +39,7 @@ from holdfast.sandbox.spec import (
 )
 from holdfast.sandbox.template import copy_template, make_template
 from holdfast.server.base import Account
+from holdfast.server.login import SafeLogin
 
 WHOLE_SECONDS = 60.0
 AGENT_SECONDS = 30.0
@@ -245,7 +246,9 @@ class Sandbox(Harm):
         if who == self.accounts.admin:
             where = {"unix_socket": str(spec.socket)}
         settings = {"connect_timeout": 5, "read_timeout": 30, "autocommit": True, **options}
-        return pymysql.connect(user=who.user, password=who.password, **where, **settings)
+        return SafeLogin(
+            asks_for_key=True, user=who.user, password=who.password, **where, **settings
+        )
 
     # -- further members ------------------------------------------------------------------------
 

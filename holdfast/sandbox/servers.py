@@ -11,6 +11,7 @@ import yaml
 from holdfast.errors import DeadlinePassed
 from holdfast.sandbox.spec import MemberSpec
 from holdfast.server.base import Account
+from holdfast.server.login import SafeLogin
 from holdfast.server.process import Running, ServerProcess
 
 TERM_SECONDS = 20.0
@@ -57,7 +58,7 @@ def is_read_only(member: MemberSpec, admin: Account) -> bool:
     try:
         with (
             closing(
-                pymysql.connect(
+                SafeLogin(
                     unix_socket=str(member.socket),
                     user=admin.user,
                     password=admin.password,

@@ -21,16 +21,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
 
 import pymysql
 from pymysql.constants import COMMAND
-from pymysql.protocol import MysqlPacket
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import OutcomeUnknown
 from holdfast.server import encryption
 from holdfast.server.base import Deadline, Source
+from holdfast.server.login import SafeLogin
 
 PATIENCE_SECONDS = 0.5
 """How long to go on while commits wait that this replica alone cannot release."""
@@ -64,20 +63,6 @@ SETTINGS = {
 FilePosition = tuple[str, int]
 """File and offset in the source's binlog."""
 
-if TYPE_CHECKING:
-
-    class _PyMySQL(pymysql.connections.Connection[pymysql.cursors.Cursor]):
-        """What PyMySQL's type stubs leave out."""
-
-        def connect(self, sock: socket.socket | None = None) -> None: ...
-        def _execute_command(self, command: int, sql: bytes) -> None: ...
-        def _read_packet(self, packet_type: type[MysqlPacket] = ...) -> MysqlPacket: ...
-        def _force_close(self) -> None: ...
-        def thread_id(self) -> int: ...
-
-else:
-    _PyMySQL = pymysql.connections.Connection
-
 
 def acknowledge(
     flavor: Flavor,
@@ -98,13 +83,13 @@ def acknowledge(
     if position() is None:
         return  # a source that its receiver cannot reach is not to be waited for here either
     try:
-        with _connected(source, deadline) as wire:
+        with _connected(flavor, source, deadline) as wire:
             while (reached := position()) is not None:
                 waiting, released = _progress(wire, flavor)
                 if not waiting or before not in (None, released) or not patience.left:
                     return
                 before = released
-                with _connected(source, deadline) as another:
+                with _connected(flavor, source, deadline) as another:
                     _dump(another, flavor, server_id, reached)
                     # a source would go on counting a connection that just closes as a replica
                     _end(wire, another.thread_id())
@@ -116,9 +101,12 @@ def acknowledge(
 
 
 @contextmanager
-def _connected(source: Source, deadline: Deadline) -> Iterator[_PyMySQL]:
+def _connected(flavor: Flavor, source: Source, deadline: Deadline) -> Iterator[SafeLogin]:
     seconds = max(min(deadline.left, ANSWER_SECONDS), 0.001)
-    wire = _PyMySQL(
+    wire = SafeLogin(
+        flavor=flavor,
+        # the receiver does, which is connected there with the same password
+        asks_for_key=True,
         host=source.host,
         port=source.port,
         user=source.account.user,
@@ -186,7 +174,7 @@ def _ended_when_called_off(made: socket.socket, deadline: Deadline) -> Iterator[
         mine.close()
 
 
-def _progress(wire: _PyMySQL, flavor: Flavor) -> tuple[int, int]:
+def _progress(wire: SafeLogin, flavor: Flavor) -> tuple[int, int]:
     """How many sessions wait for an acknowledgement, and how many transactions were released so far."""
     side = "master" if flavor is Flavor.MARIADB else "source"
     with wire.cursor() as cursor:
@@ -196,7 +184,7 @@ def _progress(wire: _PyMySQL, flavor: Flavor) -> tuple[int, int]:
     return int(status.get(f"{prefix}_wait_sessions", 0)), int(status.get(f"{prefix}_yes_tx", 0))
 
 
-def _dump(wire: _PyMySQL, flavor: Flavor, server_id: int, reached: FilePosition) -> None:
+def _dump(wire: SafeLogin, flavor: Flavor, server_id: int, reached: FilePosition) -> None:
     """Up to the first event: the acknowledgement has been counted before it is sent."""
     file, offset = reached
     if not file or offset > LARGEST_POSITION:
@@ -209,7 +197,7 @@ def _dump(wire: _PyMySQL, flavor: Flavor, server_id: int, reached: FilePosition)
     wire._read_packet()
 
 
-def _end(wire: _PyMySQL, thread_id: int) -> None:
+def _end(wire: SafeLogin, thread_id: int) -> None:
     """KILL, which an account may do to its own sessions."""
     try:
         with wire.cursor() as cursor:

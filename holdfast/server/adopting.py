@@ -12,6 +12,7 @@ from holdfast.errors import Refused, Unreachable
 from holdfast.server import encryption
 from holdfast.server.authentication import check_authentication
 from holdfast.server.base import Account, Deadline, Source
+from holdfast.server.login import SafeLogin
 from holdfast.server.optionfile import NET_TIMEOUT_SECONDS
 from holdfast.server.sql import Connection, StatementRefused
 
@@ -102,16 +103,21 @@ class Adopter:
         self._connection.close()
 
 
-def reached(flavor: Flavor, source: Source, seconds: float) -> tuple[int, str]:
-    """Log in to ``source`` as a receiver would: its server id, and on MySQL its UUID.
+def reached(
+    flavor: Flavor, source: Source, seconds: float, public_key: str = ""
+) -> tuple[int, str]:
+    """Log in to ``source``: its server id, and on MySQL its UUID.
 
+    :param public_key: of the server that is expected, from its agent; whoever else is there learns no password
     :raises Unreachable: it does not let us in
     """
     uuid = "@@server_uuid" if flavor is Flavor.MYSQL else "''"
     try:
         with (
             contextlib.closing(
-                pymysql.connect(
+                SafeLogin(
+                    flavor=flavor,
+                    server_public_key=public_key.encode() or None,
                     host=source.host,
                     port=source.port,
                     user=source.account.user,
@@ -132,6 +138,13 @@ def reached(flavor: Flavor, source: Source, seconds: float) -> tuple[int, str]:
         ) from None
     server_id, name = found or (0, "")
     return int(server_id), str(name)
+
+
+def public_key(connection: Connection, deadline: Deadline) -> str:
+    """With which a MySQL server has passwords encrypted where there is no TLS, in PEM; "" where it has none."""
+    look = "SHOW GLOBAL STATUS LIKE 'Caching_sha2_password_rsa_public_key'"
+    rows = connection.look(look, deadline)
+    return str(rows[0]["Value"]) if rows else ""
 
 
 def _named(text: str) -> str:

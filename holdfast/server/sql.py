@@ -18,6 +18,7 @@ from pymysql.cursors import DictCursor
 from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused, Unreachable
 from holdfast.server.base import Account, Crowded, Deadline
 from holdfast.server.hangup import peer
+from holdfast.server.login import SafeLogin
 
 Row = Mapping[str, Any]
 
@@ -161,24 +162,20 @@ class Connection:
 
 if TYPE_CHECKING:
 
-    class _PyMySQL(pymysql.connections.Connection[DictCursor]):
+    class _Base(SafeLogin):
         """What PyMySQL's type stubs leave out."""
 
-        _secure: bool
         _sock: socket.socket
         _read_timeout: float
         _write_timeout: float
 
-        def _execute_command(self, command: int, sql: bytes) -> None: ...
         def _read_query_result(self, unbuffered: bool = False) -> int: ...
-        def _force_close(self) -> None: ...
-        def thread_id(self) -> int: ...
 
 else:
-    _PyMySQL = pymysql.connections.Connection
+    _Base = SafeLogin
 
 
-class _Wire(_PyMySQL):
+class _Wire(_Base):
     """PyMySQL's connection, whose wait for an answer can be called off."""
 
     deadline: Deadline
@@ -240,7 +237,6 @@ def _connect(path: Path, account: Account, settings: str, deadline: Deadline) ->
         cursorclass=DictCursor,
         init_command=f"SET SESSION wait_timeout = {IDLE_SECONDS}{', ' if settings else ''}{settings}",
         defer_connect=True,
-        ssl_disabled=True,  # it is a local socket, and to load certificates takes 10 ms
     )
     wire.deadline, wire.what = deadline, f"connecting to {path}"
     wire._read_timeout = wire._write_timeout = max(deadline.left, 0.001)

@@ -215,12 +215,16 @@ class Agent:
         self._name = name
         self.reaches = ReachReply(server_id=1)
 
-    async def reach(self, host: str, port: int) -> ReachReply:
-        assert (host, port) == ("h", 3306)
+    async def reach(self, host: str, port: int, public_key: str) -> ReachReply:
+        assert (host, port, public_key) == ("h", 3306, "key of m1")
         return self.reaches
 
     async def account(self) -> AccountReply:
-        return AccountReply(user=f"repl_{self._name}", authentication=f"*{self._name}")
+        return AccountReply(
+            user=f"repl_{self._name}",
+            authentication=f"*{self._name}",
+            public_key=f"key of {self._name}",
+        )
 
 
 @dataclass

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
-from holdfast.core.commands import EnsureAccount, Equip
+from holdfast.core.commands import EnsureAccount, Equip, Start
 from holdfast.core.gtid import Flavor
 from holdfast.server.authentication import authentication_string
-from holdfast.wire import AccountReply, FactsReply, ReachReply
+from holdfast.wire import AccountReply, CommandRequest, FactsReply, ReachReply
 from tests.unit.agent_world import World
 
-PATHS = ["/v1/facts", "/v1/account", "/v1/reach?host=127.0.0.1&port=9"]
+PATHS = ["/v1/facts", "/v1/account"]
 
 
 @pytest.fixture
@@ -50,10 +52,42 @@ def test_facts_of_a_server_that_is_down_are_those_of_its_files(world: World) -> 
     assert reply.facts.spaces
 
 
+def reach(world: World, host: str, port: int) -> str:
+    """The error."""
+    headers = {"Authorization": "Bearer s3cret"}
+    answer = world.http.post("/v1/reach", json={"host": host, "port": port}, headers=headers)
+    assert answer.status_code == 200, answer.text
+    return ReachReply.model_validate_json(answer.content).error
+
+
+def follow(world: World, source: str) -> None:
+    now = world.server.now
+    world.server.now = replace(now, replication=replace(now.replication, source=source))
+    headers = {"Authorization": "Bearer s3cret"}
+    body = CommandRequest.of(1, Start()).model_dump_json()
+    assert world.http.post("/v1/command", content=body, headers=headers).json()["error"] == ""
+
+
+def test_its_password_is_tried_at_no_address_but_its_sources(world: World) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as elsewhere:
+        port = elsewhere.getsockname()[1]
+        elsewhere.settimeout(0)
+        assert "does not try its password at 127.0.0.1" in reach(world, "127.0.0.1", port)
+        follow(world, "127.0.0.1:9")
+        assert "its server has to do with 127.0.0.1:9" in reach(world, "127.0.0.1", port)
+        assert "does not try its password" in reach(world, "127.0.0.2", 9)
+        assert "does not try its password" in reach(world, "127.0.0.1:9@x", 9)
+        with pytest.raises(BlockingIOError):
+            elsewhere.accept()
+
+
 def test_where_nobody_listens_nobody_is_reached(world: World) -> None:
-    reply = ReachReply.model_validate_json(ask(world, PATHS[2]).content)
-    assert "127.0.0.1:9 does not let holdfast in" in reply.error
-    assert ask(world, "/v1/reach?host=x&port=0").status_code == 400
+    follow(world, "127.0.0.1:9")
+    for host in ("127.0.0.1", "localhost"):
+        assert f"{host}:9 does not let holdfast in" in reach(world, host, 9)
+    headers = {"Authorization": "Bearer s3cret"}
+    answer = world.http.post("/v1/reach", json={"host": "x", "port": 0}, headers=headers)
+    assert answer.status_code == 400
 
 
 def test_a_server_that_is_down_is_neither_equipped_nor_given_accounts(tmp_path: Path) -> None:

@@ -51,6 +51,7 @@ from holdfast.sandbox.lab.tools import refuse_without
 from holdfast.sandbox.servers import end_server, server_of
 from holdfast.sandbox.spec import MemberSpec, checked
 from holdfast.server.base import Account
+from holdfast.server.login import SafeLogin
 
 WHOLE_SECONDS = 60.0
 POLL_SECONDS = 0.05
@@ -366,7 +367,9 @@ class Lab(Harm):
             where = {"unix_socket": str(spec.socket)}
         settings = {"connect_timeout": 5, "read_timeout": 30, "autocommit": True, **options}
         with self.inside(at):
-            return pymysql.connect(user=who.user, password=who.password, **where, **settings)
+            return SafeLogin(
+                asks_for_key=True, user=who.user, password=who.password, **where, **settings
+            )
 
 
 def remove_quietly(lab: Lab) -> None:

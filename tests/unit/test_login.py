@@ -1,0 +1,289 @@
+"""A server that is not what it should be asks for the password, in all the ways that the protocol has."""
+
+from __future__ import annotations
+
+import ast
+import socket
+import struct
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import pymysql
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import rsa
+
+import holdfast
+from holdfast.core.gtid import Flavor
+from holdfast.errors import HoldfastError, OutcomeUnknown, Refused, Unreachable
+from holdfast.server.acknowledge import acknowledge
+from holdfast.server.adopting import reached
+from holdfast.server.base import Account, Deadline, Source
+from holdfast.server.login import SafeLogin
+from holdfast.server.sql import Connection
+
+PASSWORD = "very-s3cret-password"
+SALT = b"abcdefghijklmnopqrst"
+CAPABILITIES = 0x81FF_F7FF  # all but TLS
+FULL_AUTHENTICATION = b"\x01\x04"
+ROOT = Path(holdfast.__file__).parent.parent
+
+
+class Rogue:
+    """Greets as a server does, and keeps what it is told.
+
+    :param greeting: the plugin that its greeting names; :param switch: to which it switches
+    :param more: what it answers then
+    """
+
+    def __init__(self, greeting: str, switch: str = "", more: tuple[bytes, ...] = ()) -> None:
+        self._greeting = greeting
+        self._switch = switch
+        self._more = more
+        self.told = b""
+
+    def serve(self, connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            connection.settimeout(2)
+            self._send(connection, 0, self._greet())
+            number = self._hear(connection) + 1
+            if self._switch:
+                number = self._ask(
+                    connection, number, b"\xfe" + self._switch.encode() + b"\0" + SALT + b"\0"
+                )
+            for each in self._more:
+                number = self._ask(connection, number, each)
+            while chunk := connection.recv(4096):
+                self.told += chunk
+
+    def _greet(self) -> bytes:
+        low, high = struct.pack("<I", CAPABILITIES)[:2], struct.pack("<I", CAPABILITIES)[2:]
+        head = b"\x0a" + b"11.8.9-MariaDB\0" + struct.pack("<I", 7) + SALT[:8] + b"\0" + low
+        rest = b"\x2d" + struct.pack("<H", 2) + high + b"\x15" + bytes(10) + SALT[8:] + b"\0"
+        return head + rest + self._greeting.encode() + b"\0"
+
+    def _ask(self, connection: socket.socket, number: int, payload: bytes) -> int:
+        self._send(connection, number, payload)
+        return self._hear(connection) + 1
+
+    def _send(self, connection: socket.socket, number: int, payload: bytes) -> None:
+        connection.sendall(struct.pack("<I", len(payload))[:3] + bytes([number]) + payload)
+
+    def _hear(self, connection: socket.socket) -> int:
+        head = _exactly(connection, 4)
+        self.told += _exactly(connection, int.from_bytes(head[:3], "little"))
+        return head[3]
+
+
+def _exactly(connection: socket.socket, count: int) -> bytes:
+    found = b""
+    while len(found) < count:
+        chunk = connection.recv(count - len(found))
+        if not chunk:
+            raise ConnectionError
+        found += chunk
+    return found
+
+
+@contextmanager
+def listening(rogue: Rogue, listener: socket.socket) -> Iterator[None]:
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                rogue.serve(listener.accept()[0])
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(5)
+
+
+@contextmanager
+def on_loopback(rogue: Rogue) -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    with listening(rogue, listener):
+        yield port
+
+
+KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+PEM = KEY.public_key().public_bytes(
+    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+)
+
+LOW = (
+    "mysql_clear_password",
+    "dialog",
+    "mysql_old_password",
+    "sha256_password",
+    "auth_gssapi",
+    "x",
+)
+ROGUES = {
+    **{f"greets with {each}": lambda each=each: Rogue(each) for each in LOW},
+    **{
+        f"switches to {each}": lambda each=each: Rogue("mysql_native_password", each)
+        for each in LOW
+    },
+    "dialog that asks": lambda: Rogue(
+        "mysql_native_password", "dialog", (b"\x02Password: ", b"\x02Password: ")
+    ),
+    "switches twice": lambda: Rogue(
+        "mysql_native_password", "mysql_native_password", (b"\xfemysql_clear_password\0",)
+    ),
+    "switches as before plugins had names": lambda: Rogue("mysql_native_password", "", (b"\xfe",)),
+    "sends its key": lambda: Rogue(
+        "caching_sha2_password", "", (FULL_AUTHENTICATION, b"\x01" + PEM)
+    ),
+    "switches and sends its key": lambda: Rogue(
+        "mysql_native_password",
+        "caching_sha2_password",
+        (FULL_AUTHENTICATION, b"\x01" + PEM),
+    ),
+}
+
+
+def reach(flavor: Flavor, port: int) -> object:
+    return reached(flavor, source(port), 2)
+
+
+def plainly(flavor: Flavor, port: int) -> object:
+    return SafeLogin(
+        flavor=flavor, host="127.0.0.1", port=port, user="u", password=PASSWORD, read_timeout=2
+    )
+
+
+def source(port: int) -> Source:
+    return Source("127.0.0.1", port, Account("repl_m1", PASSWORD))
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+@pytest.mark.parametrize("connect", [reach, plainly])
+@pytest.mark.parametrize("make", ROGUES.values(), ids=ROGUES)
+def test_a_rogue_server_learns_no_password(
+    flavor: Flavor, connect: Callable[[Flavor, int], object], make: Callable[[], Rogue]
+) -> None:
+    rogue = make()
+    with (
+        on_loopback(rogue) as port,
+        pytest.raises((Unreachable, pymysql.err.OperationalError)) as caught,
+    ):
+        connect(flavor, port)
+    assert rogue.told is not None
+    assert PASSWORD.encode() not in rogue.told
+    assert not deciphered(rogue.told)
+    assert PASSWORD not in str(caught.value)
+    assert "refused" in str(caught.value) or "switch" in str(caught.value)
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+@pytest.mark.parametrize("switch", ["mysql_clear_password", "dialog"])
+def test_nor_does_one_to_which_a_replica_would_acknowledge(flavor: Flavor, switch: str) -> None:
+    rogue = Rogue("mysql_native_password", switch, (b"\x02Password: ",))
+    with on_loopback(rogue) as port, pytest.raises(OutcomeUnknown, match="refused"):
+        acknowledge(flavor, source(port), 2, lambda: ("binlog.1", 4), Deadline(5))
+    assert rogue.told
+    assert PASSWORD.encode() not in rogue.told
+
+
+def test_nor_does_one_behind_the_local_socket(tmp_path: Path) -> None:
+    """Where the administrator's password would go."""
+    for number, switch in enumerate(("mysql_clear_password", "dialog", "mysql_old_password")):
+        rogue = Rogue("mysql_native_password", switch, (b"\x02Password: ",))
+        path = tmp_path / f"s{number}"
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(str(path))
+        listener.listen()
+        connection = Connection(path, Account("holdfast", PASSWORD))
+        with (
+            listening(rogue, listener),
+            pytest.raises((Refused, Unreachable), match="could give it"),
+        ):
+            connection.look("SELECT 1", Deadline(5))
+        assert rogue.told
+        assert PASSWORD.encode() not in rogue.told
+
+
+def test_a_password_that_was_encrypted_for_the_right_server_is_of_no_use_to_another() -> None:
+    """The key comes from the member's agent; what the rogue sends is not used."""
+    other = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+    pem = other.public_key().public_bytes(
+        serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+    )
+    rogue = Rogue("caching_sha2_password", "", (FULL_AUTHENTICATION, b"\x01" + PEM))
+    with on_loopback(rogue) as port, pytest.raises(HoldfastError):
+        reached(Flavor.MYSQL, source(port), 2, pem.decode())
+    assert len(rogue.told) > 256, "the encrypted password was sent"
+    assert not deciphered(rogue.told)
+
+
+def deciphered(told: bytes) -> bool:
+    """Whether the rogue finds the password in something that was encrypted with its key."""
+    from cryptography.hazmat.primitives import hashes
+    from cryptography.hazmat.primitives.asymmetric import padding
+
+    scheme = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)
+    for start in range(max(1, len(told) - 255)):
+        with suppress(ValueError):
+            plain = KEY.decrypt(told[start : start + 256], scheme)
+            found = bytes(a ^ SALT[i % len(SALT)] for i, a in enumerate(plain))
+            if PASSWORD.encode() in found:
+                return True
+    return False
+
+
+def test_the_rogue_deciphers_what_is_sent_to_whoever_asks_for_it() -> None:
+    """That the tests above could fail: a client that asks for the key loses its password."""
+    rogue = Rogue("caching_sha2_password", "", (FULL_AUTHENTICATION, b"\x01" + PEM))
+    with on_loopback(rogue) as port, pytest.raises(pymysql.err.OperationalError):
+        SafeLogin(
+            flavor=Flavor.MYSQL,
+            asks_for_key=True,
+            host="127.0.0.1",
+            port=port,
+            user="u",
+            password=PASSWORD,
+            read_timeout=2,
+        )
+    assert deciphered(rogue.told)
+
+
+def test_tls_is_neither_left_out_nor_spoken_with_just_anybody() -> None:
+    import ssl
+
+    with on_loopback(Rogue("mysql_native_password")) as port:
+        where = {"host": "127.0.0.1", "port": port, "user": "u", "password": PASSWORD}
+        with pytest.raises(pymysql.err.OperationalError, match="TLS"):
+            SafeLogin(ssl=ssl.create_default_context(), **where)
+        lenient = ssl.create_default_context()
+        lenient.check_hostname = False
+        lenient.verify_mode = ssl.CERT_NONE
+        with pytest.raises(ValueError, match="checks it"):
+            SafeLogin(ssl=lenient, **where)
+
+
+def test_nobody_connects_to_a_server_in_another_way() -> None:
+    """Neither the product nor its sandbox and benches."""
+    found = []
+    for folder in ("holdfast", "bench"):
+        for path in (ROOT / folder).rglob("*.py"):
+            if path.name == "login.py":
+                continue
+            for node in ast.walk(ast.parse(path.read_text())):
+                called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
+                bases = (
+                    [ast.unparse(b) for b in node.bases] if isinstance(node, ast.ClassDef) else []
+                )
+                if called in ("pymysql.connect", "pymysql.Connection", "pymysql.Connect") or any(
+                    base.startswith("pymysql.conn") for base in bases
+                ):
+                    found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
+                if isinstance(node, ast.ImportFrom) and node.module == "pymysql":
+                    assert {each.name for each in node.names} <= {"err"}, path
+    assert not found
