@@ -156,6 +156,38 @@ def kill_agent(host: Host, folder: Folder = None, as_json: AsJson = False) -> No
     _do(folder, as_json, host, "kill_agent", "its agent is killed")
 
 
+@app.command("hang-agent", rich_help_panel=PANEL)
+def hang_agent(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
+    """A member's agent stands still (SIGSTOP), its server goes on. `cont-agent` undoes it."""
+    _do(folder, as_json, host, "hang_agent", "its agent hangs")
+
+
+@app.command("cont-agent", rich_help_panel=PANEL)
+def cont_agent(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
+    """A hung agent goes on."""
+    _do(folder, as_json, host, "cont_agent", "its agent goes on")
+
+
+@app.command("cut-power", rich_help_panel=PANEL)
+def cut_power(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
+    """As kill-host, and the member's disk keeps only what was flushed. `start` starts it again."""
+    _do(folder, as_json, host, "cut_power", "off")
+
+
+@app.command("set-clock", rich_help_panel=PANEL)
+def set_clock(
+    host: Host,
+    seconds: Annotated[float, typer.Argument(help="ahead of the machine's; negative: behind")],
+    folder: Folder = None,
+    as_json: AsJson = False,
+) -> None:
+    """Step the wall clock of a host's agent or manager: `set-clock manager1 -- -3600`."""
+    lab = _open(folder)
+    name = _named(lab, host)
+    lab.set_clock(name, seconds)
+    _done(as_json, f"its clock is {seconds:+g} s", host=name)
+
+
 @app.command("stop-manager", rich_help_panel=PANEL)
 def stop_manager(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
     """SIGTERM to a manager: it hands leadership away and ends."""

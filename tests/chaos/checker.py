@@ -7,6 +7,7 @@
     (d) VANISHED           what a read saw is there at the end
         TORN               a transaction is seen, and kept, as a whole or not at all
         STRANGE            nothing is there that nobody wrote, or that was read before it was sent
+        The same holds for registers, which are changed and deleted, and for counters: ``registers.py``
     (e) DIFFERENT          all servers are identical at the end
     (f) NOT_WHOLE          the cluster was whole in time after the last heal
         TWO_WRITERS        the servers that acknowledged took turns in the order of the recorded primaries
@@ -20,48 +21,15 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
 from itertools import accumulate, pairwise
 
-from tests.chaos.history import Ending, History, Outcome, Read, Window, Write
+from tests.chaos import registers
+from tests.chaos.history import Change, Ending, History, Outcome, Read, Window, Write
+from tests.chaos.verdict import NEVER, Kind, Verdict, Violation
 
 WHOLE_SECONDS = 60.0
 SHOWN = 10
 """So many violations of a kind are told in words; all are counted."""
-NEVER = float("inf")
-
-
-class Kind(StrEnum):
-    LOST = "lost"
-    TWICE = "twice"
-    REVIVED = "revived"
-    STALE = "stale"
-    UNREPEATED = "unrepeated"
-    VANISHED = "vanished"
-    TORN = "torn"
-    STRANGE = "strange"
-    DIFFERENT = "different"
-    NOT_WHOLE = "not whole"
-    TWO_WRITERS = "two writers"
-
-
-@dataclass(frozen=True, slots=True)
-class Violation:
-    kind: Kind
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """:ivar violations: the first of each kind; :ivar counts: of all"""
-
-    violations: tuple[Violation, ...]
-    counts: dict[Kind, int]
-
-    @property
-    def good(self) -> bool:
-        return not self.counts
 
 
 def check(history: History, ending: Ending, whole_seconds: float = WHOLE_SECONDS) -> Verdict:
@@ -85,8 +53,9 @@ def violations(history: History, ending: Ending, whole_seconds: float) -> Iterat
         writer.close()
     for read in history.reads:
         yield from _stale(writers, read)
+    yield from registers.violations(history, ending)
     yield from _identical(ending)
-    yield from _one_writer(history.writes, ending.reigns)
+    yield from _one_writer([*history.writes, *history.changes], ending.reigns)
     if ending.whole_seconds is None:
         yield Violation(Kind.NOT_WHOLE, f"the cluster did not become whole: {ending.why_not_whole}")
     elif ending.whole_seconds > whole_seconds:
@@ -138,7 +107,7 @@ class _Writer:
         return True
 
     def note(self, place: int, at: float) -> None:
-        if at < self.seen_at[place]:
+        if at < self.seen_at[place] and self.writes[place].outcome is not Outcome.RELEASED:
             self.seen_at[place] = at
 
     def close(self) -> None:
@@ -240,7 +209,7 @@ def _sighting(
         return
     writer.note(place, read.end)
     lacking = [server for server, rows in _rows(ending, name) if not _holds(rows, number)]
-    if lacking:
+    if lacking and write.outcome is not Outcome.RELEASED:
         what = f"{writer.tell(place)}: {_told(read)} saw row {number}"
         yield Violation(Kind.VANISHED, f"{what}, {', '.join(lacking)} lack it")
 
@@ -301,6 +270,8 @@ def _identical(ending: Ending) -> Iterator[Violation]:
     for (one, first), (other, second) in pairwise(holdings):
         if first.rows != second.rows:
             yield Violation(Kind.DIFFERENT, f"{one} and {other} do not hold the same rows")
+        if (first.registers, first.counters) != (second.registers, second.counters):
+            yield Violation(Kind.DIFFERENT, f"{one} and {other} do not hold the same registers")
         if first.checksum != second.checksum:
             yield Violation(
                 Kind.DIFFERENT,
@@ -313,7 +284,9 @@ def _identical(ending: Ending) -> Iterator[Violation]:
             )
 
 
-def _one_writer(writes: Sequence[Write], reigns: tuple[str, ...] | None) -> Iterator[Violation]:
+def _one_writer(
+    writes: Sequence[Write | Change], reigns: tuple[str, ...] | None
+) -> Iterator[Violation]:
     """Whether every acknowledgement can be given a reign of its server, so that what came later is of no earlier reign.
 
     The earliest reign that is possible leaves most room to all that come later.
@@ -337,10 +310,14 @@ def _one_writer(writes: Sequence[Write], reigns: tuple[str, ...] | None) -> Iter
         if index == len(own):
             yield Violation(
                 Kind.TWO_WRITERS,
-                f"writer {write.writer}, row {write.first}: {write.server} acknowledged it "
+                f"writer {write.writer}, {_what(write)}: {write.server} acknowledged it "
                 f"({write.begin:.3f} to {write.end:.3f}) though {reigns[floor] if reigns else 'nobody'} "
                 "had taken over and acknowledged before",
             )
             reign_of.append(floor)
         else:
             reign_of.append(own[index])
+
+
+def _what(entry: Write | Change) -> str:
+    return f"row {entry.first}" if isinstance(entry, Write) else f"{entry.verb} {entry.key}"

@@ -23,7 +23,7 @@ from typing import Any, TextIO
 
 import pymysql
 
-from tests.chaos.history import Outcome, Read, Window, Write, line
+from tests.chaos.history import Change, Entry, Glance, Outcome, Read, Verb, Window, Write, line
 
 ERRORS = (pymysql.err.MySQLError, OSError)
 REFUSALS = frozenset({1205, 1213, 1290, 1792, 1836, 3032})
@@ -32,11 +32,21 @@ read-only mode, offline mode."""
 CONNECT_SECONDS = 1.0
 SEARCH_SECONDS = 0.02
 WINDOW = 30
-TABLE = """\
+COUNTERS = 3
+TABLES = (
+    """\
 CREATE TABLE {} (
   id BIGINT NOT NULL AUTO_INCREMENT PRIMARY KEY, writer INT NOT NULL, n BIGINT NOT NULL, KEY (writer, n)
-) ENGINE=InnoDB"""
-"""Nothing in it keeps a row from being there twice: the checker looks."""
+) ENGINE=InnoDB""",
+    """\
+CREATE TABLE {}_registers (
+  k INT NOT NULL, half INT NOT NULL, version BIGINT NOT NULL, PRIMARY KEY (k, half)
+) ENGINE=InnoDB""",
+    "CREATE TABLE {}_counters (k INT NOT NULL PRIMARY KEY, v BIGINT NOT NULL) ENGINE=InnoDB",
+    "INSERT INTO {}_counters VALUES " + ", ".join(f"({key}, 0)" for key in range(COUNTERS)),
+)
+"""Rows that are written once: nothing keeps one from being there twice, the checker looks. Registers: each writer's own
+is two rows that say the same. Counters are all writers'."""
 
 
 class Habit(StrEnum):
@@ -109,7 +119,7 @@ class Clients:
         ):  # whoever waits for a server that hangs has had time since the last heal
             thread.join(max(PATIENCE.values()) + 5)
 
-    def note(self, entry: Write | Read) -> None:
+    def note(self, entry: Entry) -> None:
         text = line(entry) + "\n"
         with self._lock:
             self._out.write(text)
@@ -174,6 +184,26 @@ class _Client:
         self._server = name
         return True
 
+    def _glance(self, reader: int) -> None:
+        """What the registers say, or the counters. As with :meth:`_read`, an error ends the connection."""
+        table = self._orders.table
+        of_registers = self._random.random() < 0.6
+        text = f"SELECT k, half, version FROM {table}_registers"
+        begin = time.monotonic()
+        try:
+            rows = self._ask(text if of_registers else f"SELECT k, v FROM {table}_counters")
+        except ERRORS as error:
+            self._clients.failed("read", error)
+            self._drop()
+            return
+        end = time.monotonic()
+        if of_registers:
+            said = {(key, half): version for key, half, version in rows}
+            found = {key: (said.get((key, 0)), said.get((key, 1))) for key, _ in said}
+            self._clients.note(Glance(reader, begin, end, self._server, registers=found))
+        else:
+            self._clients.note(Glance(reader, begin, end, self._server, counters=dict(rows)))
+
     def _ask(self, text: str) -> list[tuple[Any, ...]]:
         assert self._connection is not None
         with self._connection.cursor() as cursor:
@@ -229,7 +259,10 @@ class _Reader(_Client):
         self._habit = habit
 
     def _live(self) -> None:
-        self._read(self._number)
+        if self._random.random() < 0.3:
+            self._glance(self._number)
+        else:
+            self._read(self._number)
         if self._habit is Habit.FRESH:
             self._drop()
         self._pause(*PAUSES[self._habit])
@@ -248,6 +281,7 @@ class _Writer(_Client):
         self._asks = name % 3 != 0
         self._trusted: object = None  # the connection on which a write came through
         self._next = 1
+        self._version = 0
 
     def _find(self, connect_seconds: float = CONNECT_SECONDS, asks: bool = True) -> bool:
         return super()._find(connect_seconds, self._asks)
@@ -256,24 +290,68 @@ class _Writer(_Client):
         dice = self._random.random()
         if self._trusted is self._connection and dice < 0.12:
             self._read(1000 + self._writer, own=self._writer)
-        elif dice < 0.75:
-            self._write(1, [])
+        elif dice < 0.58:
+            self._write(1, in_one=True)
+        elif dice < 0.74:
+            self._write(self._random.randint(1, 5), in_one=False)
+        elif dice < 0.9:
+            self._change_register()
         else:
-            self._write(self._random.randint(1, 5), ["BEGIN"])
+            self._add()
         self._pause(0.0, self._orders.pause)
 
-    def _write(self, count: int, before: list[str]) -> None:
-        """One transaction: one statement, or several after BEGIN."""
+    def _write(self, count: int, in_one: bool) -> None:
+        """Rows that were never there: one statement that is a transaction, or several."""
         first, last = self._next, self._next + count - 1
         self._next = last + 1
         inserts = [
             f"INSERT INTO {self._orders.table} (writer, n) VALUES ({self._writer}, {number})"
             for number in range(first, last + 1)
         ]
-        undone = bool(before) and self._random.random() < 0.1
-        ends = ["ROLLBACK" if undone else "COMMIT"] if before else []
+        begin, end, server, outcome, connection = self._transaction(inserts, in_one)
+        self._clients.note(
+            Write(self._writer, first, last, begin, end, server, outcome, connection)
+        )
+        if outcome is Outcome.OK:
+            self._clients.heads[self._writer] = last
+            self._trusted = self._connection
+
+    def _change_register(self) -> None:
+        self._version += 1
+        verb = Verb.DELETE if self._random.random() < 0.2 else Verb.SET
+        table, key = f"{self._orders.table}_registers", self._writer
+        if verb is Verb.DELETE:
+            statements = [
+                f"DELETE FROM {table} WHERE k = {key} AND half = {half}" for half in (0, 1)
+            ]
+        else:
+            statements = [
+                f"INSERT INTO {table} VALUES ({key}, {half}, {self._version}) "
+                f"ON DUPLICATE KEY UPDATE version = {self._version}"
+                for half in (0, 1)
+            ]
+        told = self._transaction(statements, in_one=False)
+        self._clients.note(Change(self._writer, verb, key, self._version, *told))
+
+    def _add(self) -> None:
+        key = self._random.randrange(COUNTERS)
+        statement = f"UPDATE {self._orders.table}_counters SET v = v + 1 WHERE k = {key}"
+        told = self._transaction([statement], in_one=self._random.random() < 0.7)
+        self._clients.note(Change(self._writer, Verb.ADD, key, 0, *told))
+
+    def _transaction(
+        self, statements: list[str], in_one: bool
+    ) -> tuple[float, float, str, Outcome, int]:
+        """When it began and ended, on which server, what came of it, and on which connection.
+
+        :param in_one: the one statement is the transaction; else one in ten is rolled back
+        """
+        assert self._connection is not None
+        undone = not in_one and self._random.random() < 0.1
+        asked = statements if in_one else ["BEGIN", *statements, "ROLLBACK" if undone else "COMMIT"]
         outcome = Outcome.REFUSED if undone else Outcome.OK
-        *preparing, deciding = [*before, *inserts, *ends]
+        connection = int(self._connection.thread_id())
+        *preparing, deciding = asked
         begin = time.monotonic()
         try:
             for statement in preparing:
@@ -286,12 +364,7 @@ class _Writer(_Client):
                 self._ask(deciding)
             except ERRORS as error:
                 outcome = self._refused("commit", error, sure=undone)
-        end = time.monotonic()
-        server = self._server
-        self._clients.note(Write(self._writer, first, last, begin, end, server, outcome))
-        if outcome is Outcome.OK:
-            self._clients.heads[self._writer] = last
-            self._trusted = self._connection
+        return begin, time.monotonic(), self._server, outcome, connection
 
     def _refused(self, what: str, error: Exception, sure: bool) -> Outcome:
         """What became of a write; it ends the connection."""

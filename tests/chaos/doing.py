@@ -5,17 +5,22 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from holdfast.errors import HoldfastError, Refused
 from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.plan import CLIENT
 from holdfast.sandbox.spec import CLUSTER
-from tests.chaos.faults import Fault, Harm, Role
+from tests.chaos.faults import STEPS_SECONDS, Fault, Harm, Lane, Role
+from tests.chaos.hands import Hands
 
 PATIENCE_SECONDS = 10.0
+BACK_SECONDS = 30.0
+"""How long it is tried to put a setting back, while managers are harmed too."""
 BUSY = "while True: pass"
 
 
@@ -63,12 +68,29 @@ def victims(lab: Lab, fault: Fault) -> tuple[tuple[str, ...], bool]:
     return (drawn[int(fault.draw * len(drawn))],), False
 
 
-def do(lab: Lab, fault: Fault, hosts: tuple[str, ...], primary: bool) -> Done:
+SETTINGS: tuple[tuple[str, str, str], ...] = (
+    ("durability", "all", "majority"),
+    ("members.m2.voter", "false", "true"),
+    ("members.m1.priority", "5", "1"),
+    ("mode", "semi-sync", "strong"),
+    ("mode", "async", "strong"),
+)
+"""A setting, what it is changed to for a while, and back. Nothing may be lost: without ``allow_loss`` nobody takes over
+in a weaker mode."""
+
+
+def do(lab: Lab, fault: Fault, hosts: tuple[str, ...], primary: bool, hands: Hands) -> Done:
     """:raises HoldfastError: it could not be done to any of them"""
     if fault.harm is Harm.CPU:
         return Done((), False, _busy())
     if fault.harm is Harm.SWITCHOVER:
-        return Done((), False, _ordered(lab))
+        return Done((), False, _asked(lab, "switch_over", seconds=PATIENCE_SECONDS))
+    if fault.harm is Harm.SETTING:
+        return Done((), False, _setting(lab, SETTINGS[int(fault.draw * len(SETTINGS))]))
+    if fault.harm is Harm.CLONE:
+        return Done(hosts, False, _asked(lab, "clone_member", hosts[0]))
+    if fault.lane is Lane.HANDS:
+        return Done(hosts, primary, hands.do(fault, hosts[0]))
     undos: list[Callable[[], None]] = []
     failed: HoldfastError | None = None
     for host in hosts:
@@ -86,15 +108,34 @@ def do(lab: Lab, fault: Fault, hosts: tuple[str, ...], primary: bool) -> Done:
     return Done(hosts, primary, undo)
 
 
-def _ordered(lab: Lab) -> Callable[[], None]:
-    """To whom it may concern: refused, begun, undone, carried out, or never answered."""
+def _asked(lab: Lab, what: str, *words: Any, **more: Any) -> Callable[[], None]:
+    """Order it of the leading manager: refused, begun, undone, carried out, or never answered."""
 
     def order() -> None:
         with suppress(HoldfastError), lab.inside():
-            lab.manager().switch_over(CLUSTER, seconds=PATIENCE_SECONDS)
+            getattr(lab.manager(), what)(CLUSTER, *words, **more)
 
-    threading.Thread(target=order, name="switchover", daemon=True).start()
+    threading.Thread(target=order, name=what, daemon=True).start()
     return _nothing
+
+
+def _setting(lab: Lab, change: tuple[str, str, str]) -> Callable[[], None]:
+    key, there, back = change
+    _asked(lab, "change_settings", {key: there})
+
+    def undo() -> None:
+        end = time.monotonic() + BACK_SECONDS
+        while True:
+            try:
+                with lab.inside():
+                    lab.manager().change_settings(CLUSTER, {key: back})
+                return
+            except HoldfastError:
+                if time.monotonic() > end:
+                    raise
+                time.sleep(0.2)
+
+    return undo
 
 
 def _do(lab: Lab, fault: Fault, host: str) -> Callable[[], None]:
@@ -126,6 +167,15 @@ def _do(lab: Lab, fault: Fault, host: str) -> Callable[[], None]:
         case Harm.STOP_DAEMON:
             lab.stop_manager(host)
             return lambda: lab.start_host(host)
+        case Harm.POWER_CUT:
+            lab.cut_power(host)
+            return lambda: lab.start_host(host)
+        case Harm.HANG_AGENT:
+            lab.hang_agent(host)
+            return lambda: lab.cont_agent(host)
+        case Harm.CLOCK:
+            lab.set_clock(host, STEPS_SECONDS[int(fault.draw * len(STEPS_SECONDS))])
+            return lambda: lab.set_clock(host, 0)
         case Harm.DISK_FULL:
             lab.disk_full(host)
             return lambda: lab.disk_free(host)
@@ -165,10 +215,11 @@ def heal_all(lab: Lab) -> None:
         with suppress(HoldfastError):
             lab.thaw(host)
     for member in lab.members():
-        for undo in (lab.disk_go, lab.disk_free, lab.thaw_server):
+        for undo in (lab.disk_go, lab.disk_free, lab.thaw_server, lab.cont_agent):
             with suppress(HoldfastError):
                 undo(member.name)
     for host in lab.hosts():
+        lab.set_clock(host, 0)
         if host != CLIENT:
             lab.start_host(host)
 

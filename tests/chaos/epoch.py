@@ -17,9 +17,10 @@ from holdfast.errors import DeadlinePassed, HoldfastError
 from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.plan import CLIENT
 from tests.chaos.checker import WHOLE_SECONDS, Verdict, check
-from tests.chaos.clients import TABLE, Orders
+from tests.chaos.clients import TABLES, Orders
 from tests.chaos.doing import do, heal_all, victims
 from tests.chaos.faults import Fault, Harm, Lane, schedule
+from tests.chaos.hands import OWN_TABLE, Hands
 from tests.chaos.history import Ending, History, load
 from tests.chaos.witness import Look, Witness, ending, reigns
 
@@ -83,6 +84,7 @@ class Runner:
         self._lock = threading.Lock()
         self._struck: list[Struck] = []
         self._waits: list[float] = []
+        self._hands = Hands(lab, ())
 
     def run(self, number: int, seed: str, seconds: float, orders: dict[str, Any]) -> Epoch:
         """:raises HoldfastError: it could not begin: the cluster is not whole"""
@@ -90,6 +92,7 @@ class Runner:
         term = int(lab.wait_whole(WHOLE_SECONDS)["term"])
         table = f"app.chaos_{number}"
         self._make(table)
+        self._hands = Hands(lab, (table, *_others(table)))
         managers = sum(host.startswith("manager") for host in lab.hosts())
         plan = schedule(seed, seconds, managers, self._beyond)
         plan = tuple(fault for fault in plan if fault.harm not in self._without)
@@ -109,7 +112,7 @@ class Runner:
             errors = _stopped(clients)
             witness.stop()
         reigned = reigns(lab, term)
-        history = load([files[0]])
+        history = load([files[0]]).excused(self._hands.excuses)
         end = ending(lab, table, whole, why, reigned)
         verdict = check(history, end)
         if verdict.good:
@@ -188,7 +191,7 @@ class Runner:
         try:
             found.hosts, found.primary = victims(self._lab, fault)
             found.at = time.monotonic()
-            undo = do(self._lab, fault, found.hosts, found.primary).undo
+            undo = do(self._lab, fault, found.hosts, found.primary, self._hands).undo
         except HoldfastError as error:
             found.error = str(error)
             self._say(f"{fault}: not done: {error}")
@@ -238,14 +241,22 @@ class Runner:
 
     def _make(self, table: str) -> None:
         with closing(self._lab.connect(self._lab.primary())) as connection:
-            connection.query(TABLE.format(table))
+            for statement in TABLES:
+                connection.query(statement.format(table))
 
     def _drop(self, table: str) -> None:
         with closing(self._lab.connect(self._lab.primary())) as connection:
-            connection.query(f"DROP TABLE {table}")
+            connection.query(
+                f"DROP TABLE IF EXISTS {', '.join((table, *_others(table), OWN_TABLE))}"
+            )
 
     def _say(self, text: str) -> None:
         print(f"  +{time.monotonic() - self._begun:6.1f} s  {text}", flush=True)
+
+
+def _others(table: str) -> tuple[str, str]:
+    """The tables that go with it, as in ``clients.TABLES``."""
+    return f"{table}_registers", f"{table}_counters"
 
 
 def _stopped(clients: subprocess.Popen[str]) -> dict[str, int]:

@@ -5,7 +5,8 @@ such as the primary, which is looked up when it happens. What the configuration 
 
 * of the members one is harmed at a time, and the next only when all votes are back;
 * of the etcd nodes and of the managers one is harmed at a time;
-* whatever else goes on, people order switchovers.
+* whatever else goes on, people order switchovers and clones and change settings, and administrators do to servers what
+  administrators do.
 
 ``beyond`` there are two lanes for members that wait for nothing, and all of something may be hit at once.
 """
@@ -25,6 +26,7 @@ class Lane(StrEnum):
     ETCD = "etcd"
     MACHINE = "machine"
     PEOPLE = "people"
+    HANDS = "hands"
 
 
 class Role(StrEnum):
@@ -63,6 +65,18 @@ class Harm(StrEnum):
     DISK_STALL = "disk-stall"
     CPU = "cpu"
     SWITCHOVER = "switchover"
+    POWER_CUT = "power-cut"
+    HANG_AGENT = "hang-agent"
+    CLOCK = "clock"
+    CLONE = "clone"
+    SETTING = "setting"
+    KILLS = "kills"
+    VARIABLE = "variable"
+    THREADS = "threads"
+    RESET = "reset"
+    FLUSH = "flush"
+    SHUTDOWN = "shutdown"
+    DDL = "ddl"
 
 
 MEMBER_HARMS: Mapping[Harm, int] = {
@@ -81,6 +95,8 @@ MEMBER_HARMS: Mapping[Harm, int] = {
     Harm.DELAY: 1,
     Harm.DISK_FULL: 1,
     Harm.DISK_STALL: 1,
+    Harm.POWER_CUT: 2,
+    Harm.HANG_AGENT: 2,
 }
 MANAGER_HARMS: Mapping[Harm, int] = {
     Harm.KILL_DAEMON: 3,
@@ -90,6 +106,7 @@ MANAGER_HARMS: Mapping[Harm, int] = {
     Harm.CUT_MEMBERS: 1,
     Harm.CUT_ETCD: 2,
     Harm.LOSS: 1,
+    Harm.CLOCK: 2,
 }
 NODE_HARMS: Mapping[Harm, int] = {
     Harm.KILL_DAEMON: 3,
@@ -97,9 +114,27 @@ NODE_HARMS: Mapping[Harm, int] = {
     Harm.CUT_ALL: 2,
     Harm.LOSS: 1,
 }
-RESTS = {Lane.MACHINE: (20, 60), Lane.PEOPLE: (4, 15)}
+PEOPLES_HARMS: Mapping[Harm, int] = {Harm.SWITCHOVER: 6, Harm.CLONE: 1, Harm.SETTING: 2}
+HANDS_HARMS: Mapping[Harm, int] = {
+    Harm.KILLS: 3,
+    Harm.VARIABLE: 5,
+    Harm.THREADS: 3,
+    Harm.RESET: 1,
+    Harm.FLUSH: 3,
+    Harm.SHUTDOWN: 1,
+    Harm.DDL: 2,
+}
+"""What administrators do to a server behind the cluster's back; it is nobody's task to undo it but the cluster's."""
+OF_REPLICAS = frozenset({Harm.CLONE, Harm.THREADS, Harm.RESET})
+OF_PRIMARIES = frozenset({Harm.KILLS, Harm.DDL})
+STEPS_SECONDS = (-86_400.0, -3_600.0, -5.0, 5.0, 3_600.0, 86_400.0)
+"""By how much a wall clock is stepped; drawn by ``Fault.draw``."""
+RESTS = {Lane.MACHINE: (20, 60), Lane.PEOPLE: (4, 15), Lane.HANDS: (2, 8)}
 """Seconds between two faults of a lane, where they are not 1 to 8."""
-SHORT = frozenset({Harm.KILL_SERVER})
+SHORT = frozenset(
+    {Harm.KILL_SERVER, Harm.SWITCHOVER, Harm.CLONE, Harm.VARIABLE, Harm.THREADS, Harm.RESET}
+    | {Harm.FLUSH, Harm.SHUTDOWN, Harm.DDL}
+)
 """Healed by others at once."""
 
 
@@ -130,7 +165,7 @@ def schedule(
 ) -> tuple[Fault, ...]:
     """In the order of their time; all are healed after about ``seconds``."""
     found: list[Fault] = []
-    lanes = [Lane.MEMBERS, Lane.MACHINE, Lane.PEOPLE]
+    lanes = [Lane.MEMBERS, Lane.MACHINE, Lane.PEOPLE, Lane.HANDS]
     lanes += [Lane.MANAGERS, Lane.ETCD] if managers > 1 else [Lane.MANAGERS]
     lanes += [Lane.MORE_MEMBERS] if beyond else []
     for lane in lanes:
@@ -158,8 +193,8 @@ def _fault(dice: random.Random, lane: Lane, at: float, managers: int, beyond: bo
     match lane:
         case Lane.MACHINE:
             return Fault(lane, at, Harm.CPU, Role.NOBODY, dice.uniform(3, 10), draw)
-        case Lane.PEOPLE:
-            return Fault(lane, at, Harm.SWITCHOVER, Role.NOBODY, 0.0, draw)
+        case Lane.PEOPLE | Lane.HANDS:
+            return _by_people(dice, lane, at, draw, seconds)
         case Lane.MANAGERS:
             role = Role.LEADER if dice.random() < 0.7 else Role.MANAGER
             harms, everyone = MANAGER_HARMS, Role.MANAGERS
@@ -183,3 +218,14 @@ def _fault(dice: random.Random, lane: Lane, at: float, managers: int, beyond: bo
         share=share if harm is Harm.LOSS else 0.0,
         ms=ms if harm is Harm.DELAY else 0.0,
     )
+
+
+def _by_people(dice: random.Random, lane: Lane, at: float, draw: float, seconds: float) -> Fault:
+    harms = PEOPLES_HARMS if lane is Lane.PEOPLE else HANDS_HARMS
+    (harm,) = dice.choices(list(harms), weights=list(harms.values()))
+    role = Role.PRIMARY if dice.random() < 0.5 or harm in OF_PRIMARIES else Role.REPLICA
+    if harm in (Harm.SWITCHOVER, Harm.SETTING):
+        role = Role.NOBODY
+    elif harm in OF_REPLICAS:
+        role = Role.REPLICA
+    return Fault(lane, at, harm, role, 0.0 if harm in SHORT else seconds, draw)

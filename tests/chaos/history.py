@@ -7,19 +7,21 @@ share that clock.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 
 class Outcome(StrEnum):
-    """REFUSED: surely not done: nothing was sent, or the server said so. UNKNOWN: it may have been done."""
+    """REFUSED: surely not done: nothing was sent, or the server said so. UNKNOWN: it may have been done. RELEASED: a
+    hand had it committed without any acknowledgement: it may be there, and may vanish, also when it has been seen."""
 
     OK = "ok"
     REFUSED = "refused"
     UNKNOWN = "unknown"
+    RELEASED = "released"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +29,8 @@ class Write:
     """One transaction: the rows ``first`` to ``last`` of this writer, which nobody else writes, and never again.
 
     A writer does one thing at a time, and its numbers grow.
+
+    :ivar connection: as the server numbers it
     """
 
     writer: int
@@ -36,6 +40,72 @@ class Write:
     end: float
     server: str
     outcome: Outcome
+    connection: int = 0
+
+
+class Verb(StrEnum):
+    """SET, DELETE: a register, both of its rows in one transaction. ADD: one to a counter."""
+
+    SET = "set"
+    DELETE = "delete"
+    ADD = "add"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One transaction on a row that is changed again and again.
+
+    A register belongs to one writer, and is of two rows that always say the same: ``version``, which grows with
+    each change. Counters are added to by all.
+
+    :ivar key: of the register or counter
+    """
+
+    writer: int
+    verb: Verb
+    key: int
+    version: int
+    begin: float
+    end: float
+    server: str
+    outcome: Outcome
+    connection: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Glance:
+    """What one statement found in the registers, or in the counters.
+
+    :ivar registers: of each that has a row, what its two rows say; None: that row is not there
+    """
+
+    reader: int
+    begin: float
+    end: float
+    server: str
+    registers: dict[int, tuple[int | None, int | None]] | None = None
+    counters: dict[int, int] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Excuse:
+    """A hand had this server commit without any acknowledgement: what it told clients then promises nothing.
+
+    :ivar connection: only this one; 0: all
+    """
+
+    server: str
+    begin: float
+    end: float
+    connection: int = 0
+
+    def covers(self, entry: Write | Change) -> bool:
+        return (
+            entry.server == self.server
+            and entry.begin <= self.end
+            and entry.end >= self.begin
+            and self.connection in (0, entry.connection)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +139,14 @@ class Holding:
     :ivar rows: of each writer, in order; what is there twice stands there twice
     :ivar executed: its GTID set, made comparable
     :ivar checksum: of the tables
+    :ivar registers, counters: as in :class:`Glance`
     """
 
     rows: dict[int, tuple[int, ...]]
     executed: str = ""
     checksum: str = ""
+    registers: dict[int, tuple[int | None, int | None]] = field(default_factory=dict)
+    counters: dict[int, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,41 +161,56 @@ class Ending:
     why_not_whole: str = ""
 
 
+_Told = TypeVar("_Told", Write, Change)
+
+
 @dataclass(slots=True)
 class History:
     writes: list[Write] = field(default_factory=list)
     reads: list[Read] = field(default_factory=list)
+    changes: list[Change] = field(default_factory=list)
+    glances: list[Glance] = field(default_factory=list)
+
+    def excused(self, excuses: Sequence[Excuse]) -> History:
+        """With what was committed under an excuse RELEASED."""
+
+        def doubted(entry: _Told) -> _Told:
+            if entry.outcome is not Outcome.REFUSED and any(each.covers(entry) for each in excuses):
+                return replace(entry, outcome=Outcome.RELEASED)
+            return entry
+
+        writes = [doubted(write) for write in self.writes]
+        return replace(self, writes=writes, changes=[doubted(change) for change in self.changes])
 
     def of_server(self) -> dict[str, tuple[int, int]]:
         """How many writes each server acknowledged, and how many reads it answered."""
         found: dict[str, tuple[int, int]] = {}
-        for write in self.writes:
+        for write in (*self.writes, *self.changes):
             if write.outcome is Outcome.OK:
                 writes, reads = found.get(write.server, (0, 0))
                 found[write.server] = (writes + 1, reads)
-        for read in self.reads:
+        for read in (*self.reads, *self.glances):
             writes, reads = found.get(read.server, (0, 0))
             found[read.server] = (writes, reads + 1)
         return found
 
 
-def line(entry: Write | Read) -> str:
+Entry = Write | Read | Change | Glance
+
+
+def line(entry: Entry) -> str:
     """One operation as a line of a file."""
-    if isinstance(entry, Write):
-        fields: list[Any] = [
-            "w",
-            entry.writer,
-            entry.first,
-            entry.last,
-            entry.begin,
-            entry.end,
-            entry.server,
-            entry.outcome.value,
-        ]
-    else:
-        windows = [(each.writer, each.low, _runs(each.seen)) for each in entry.windows]
-        heads = None if entry.heads is None else list(entry.heads.items())
-        fields = ["r", entry.reader, entry.begin, entry.end, entry.server, windows, heads]
+    fields: list[Any]
+    match entry:
+        case Write() | Change():
+            fields = ["w" if isinstance(entry, Write) else "c", *astuple(entry)]
+        case Read():
+            windows = [(each.writer, each.low, _runs(each.seen)) for each in entry.windows]
+            heads = None if entry.heads is None else list(entry.heads.items())
+            fields = ["r", entry.reader, entry.begin, entry.end, entry.server, windows, heads]
+        case Glance(registers=registers, counters=counters):
+            told = [None if each is None else list(each.items()) for each in (registers, counters)]
+            fields = ["g", entry.reader, entry.begin, entry.end, entry.server, *told]
     return json.dumps(fields, separators=(",", ":"))
 
 
@@ -132,21 +220,37 @@ def load(paths: Iterable[Path]) -> History:
     for path in paths:
         with path.open() as file:
             for entry in map(_parsed, file):
-                if isinstance(entry, Write):
-                    history.writes.append(entry)
-                else:
-                    history.reads.append(entry)
+                match entry:
+                    case Write():
+                        history.writes.append(entry)
+                    case Change():
+                        history.changes.append(entry)
+                    case Read():
+                        history.reads.append(entry)
+                    case Glance():
+                        history.glances.append(entry)
     return history
 
 
-def _parsed(text: str) -> Write | Read:
+def _parsed(text: str) -> Entry:
     kind, *fields = json.loads(text)
     if kind == "w":
-        return Write(*fields[:-1], Outcome(fields[-1]))
+        return Write(*fields[:-2], Outcome(fields[-2]), fields[-1])
+    if kind == "c":
+        writer, verb, *rest = fields
+        return Change(writer, Verb(verb), *rest[:-2], Outcome(rest[-2]), rest[-1])
+    if kind == "g":
+        reader, begin, end, server, registers, counters = fields
+        found = (
+            None if registers is None else {key: (one, other) for key, (one, other) in registers}
+        )
+        return Glance(
+            reader, begin, end, server, found, None if counters is None else dict(counters)
+        )
     if kind == "r":
         reader, begin, end, server, windows, heads = fields
-        found = tuple(Window(writer, low, tuple(_numbers(runs))) for writer, low, runs in windows)
-        return Read(reader, begin, end, server, found, None if heads is None else dict(heads))
+        seen = tuple(Window(writer, low, tuple(_numbers(runs))) for writer, low, runs in windows)
+        return Read(reader, begin, end, server, seen, None if heads is None else dict(heads))
     raise ValueError(f"{kind!r} is no kind of operation")
 
 

@@ -17,15 +17,19 @@ SHOWN_SECONDS = 0.3
 
 def of_epoch(epoch: Epoch) -> dict[str, Any]:
     """All that was found in one, for machines."""
-    outcomes = [write.outcome for write in epoch.history.writes]
+    history = epoch.history
+    written = (*history.writes, *history.changes)
+    read = (*history.reads, *history.glances)
+    outcomes = [each.outcome for each in written]
     gaps = sorted(_gaps(epoch.history), key=lambda gap: gap[0] - gap[1])
     return {
         "epoch": epoch.number,
-        "operations": len(epoch.history.writes) + len(epoch.history.reads),
+        "operations": len(written) + len(read),
         "acknowledged": outcomes.count(Outcome.OK),
         "refused": outcomes.count(Outcome.REFUSED),
         "unknown": outcomes.count(Outcome.UNKNOWN),
-        "reads": len(epoch.history.reads),
+        "released": outcomes.count(Outcome.RELEASED),
+        "reads": len(read),
         "by_server": epoch.history.of_server(),
         "failovers": _changes(epoch),
         "reigns": epoch.ending.reigns,
@@ -71,6 +75,7 @@ def of_all(epochs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "acknowledged": total("acknowledged"),
         "refused": total("refused"),
         "unknown": total("unknown"),
+        "released": total("released"),
         "reads": total("reads"),
         "failovers": total("failovers"),
         "faults": len(faults),
@@ -109,7 +114,8 @@ def outage(history: History, begin: float, end: float) -> float | None:
 
 
 def _gaps(history: History) -> list[tuple[float, float]]:
-    ends = sorted(write.end for write in history.writes if write.outcome is Outcome.OK)
+    written = (*history.writes, *history.changes)
+    ends = sorted(each.end for each in written if each.outcome is Outcome.OK)
     return list(pairwise(ends))
 
 

@@ -193,5 +193,10 @@ def _holding(connection: pymysql.Connection[Any], table: str, executed: str) -> 
             writer: tuple(n for _, n in group)
             for writer, group in groupby(cursor.fetchall(), key=lambda row: row[0])
         }
+        cursor.execute(f"SELECT k, half, version FROM {table}_registers")
+        said = {(key, half): version for key, half, version in cursor.fetchall()}
+        registers = {key: (said.get((key, 0)), said.get((key, 1))) for key, _ in said}
+        cursor.execute(f"SELECT k, v FROM {table}_counters")
+        counters = dict(cursor.fetchall())
         cursor.execute(f"CHECKSUM TABLE {table} EXTENDED")
-        return Holding(rows, executed, str(cursor.fetchone()[1]))
+        return Holding(rows, executed, str(cursor.fetchone()[1]), registers, counters)

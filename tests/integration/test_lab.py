@@ -24,6 +24,8 @@ from holdfast.sandbox.lab.cells import Cells
 from holdfast.sandbox.lab.lab import Lab, remove_quietly
 from holdfast.sandbox.lab.network import Network
 from holdfast.sandbox.lab.plan import AGENT_PORT, MANAGER_PORT, Plan, read_saved, saved_path
+from holdfast.sandbox.lab.table import rows
+from holdfast.sandbox.spec import CLUSTER
 
 PORT = 5000
 SO_RCVBUFFORCE = 33
@@ -66,6 +68,7 @@ def repair(lab: Lab) -> None:
         lab.disk_go(member.name)
         lab.disk_free(member.name)
         lab.thaw_server(member.name)
+        lab.cont_agent(member.name)
 
 
 def wait_whole(lab: Lab) -> None:
@@ -353,6 +356,57 @@ def test_a_member_host_dies_without_a_last_word_and_is_started(lab: Lab) -> None
         lab.kill_agent("m3")
     lab.start_host("m3")
     wait_whole(lab)
+
+
+def test_a_power_cut_takes_what_was_not_flushed_and_the_member_is_cloned(lab: Lab) -> None:
+    """Replicas flush when they like: tables and binlog may each have lost another end."""
+    folder = lab.plan.member("m3").folder
+    kept, lost = folder / "kept", folder / "lost"
+    with kept.open("wb") as file:
+        file.write(b"x" * 100_000)
+        file.flush()
+        os.fsync(file.fileno())
+    lost.write_bytes(b"x" * 100_000)
+    lab.cut_power("m3")
+    assert lab.is_off("m3")
+    lab.start_host("m3")
+    assert kept.read_bytes() == b"x" * 100_000
+    assert not lost.exists() or lost.read_bytes() != b"x" * 100_000
+    lab.wait_until(
+        lambda status: "the host went down" in str(status["members"][2]), SECONDS, "its verdict"
+    )
+    wait_whole(lab)
+
+
+def test_an_agent_that_hangs_lives_and_a_clock_is_stepped_while_it_goes(lab: Lab) -> None:
+    before = lab.processes("m3")
+    lab.hang_agent("m3")
+    lab.set_clock("m3", -3600)
+    lab.set_clock(leader := lab.leader(), 86400)
+    assert lab.processes("m3") == before
+    with (
+        lab.inside("client"),
+        closing(socket.create_connection((lab.address("m3"), AGENT_PORT), 1)) as asked,
+    ):
+        asked.sendall(b"GET / HTTP/1.0\r\n\r\n")
+        asked.settimeout(0.5)
+        with pytest.raises(TimeoutError):
+            asked.recv(1)
+    faults = {row["host"]: row["faults"] for row in rows(lab)}
+    assert faults["m3"] == ["clock -3600 s", "agent hangs"]
+    assert faults[leader] == ["clock +86400 s"]
+    lab.cont_agent("m3")
+    with lab.inside():
+        told = lab.manager(leader).events(CLUSTER, 0, 0.0)
+    assert all(each["at"] < time.time() + 3600 for each in told)
+    lab.kill_agent("m3")
+    lab.start_agent("m3")
+    wait_whole(lab)
+    with lab.inside():
+        told = lab.manager(leader).events(CLUSTER, 0, 0.0)
+    assert told[-1]["at"] > time.time() + 80000
+    for host in ("m3", leader):
+        lab.set_clock(host, 0)
 
 
 def test_each_process_dies_alone(lab: Lab) -> None:

@@ -14,18 +14,23 @@ from hypothesis import strategies as st
 
 from tests.chaos.checker import Kind, check, violations
 from tests.chaos.history import (
+    Change,
     Ending,
+    Excuse,
+    Glance,
     History,
     Holding,
     Outcome,
     Read,
+    Verb,
     Window,
     Write,
     line,
     load,
 )
+from tests.chaos.registers import violations as of_registers
 
-OK, REFUSED, UNKNOWN = Outcome
+OK, REFUSED, UNKNOWN, RELEASED = Outcome
 
 
 def write(
@@ -207,9 +212,138 @@ def test_fifty_thousand_operations_take_seconds() -> None:
 def test_a_history_comes_back_from_its_file(tmp_path: Path) -> None:
     writes = [write(1, 0.25, 1.5), write(2, 2, 3, UNKNOWN, "m2", last=5)]
     reads = [read(1, 2, 1, 2, 3, 7, 9, low=0), read(2, 3), heads(4, 5, w1=3, w22=1), heads(4, 5)]
+    changes = [change(1, 0, 1), change(2, 2, 3, UNKNOWN, verb=Verb.DELETE), added(4, 5)]
+    glances = [
+        glance(1, 2, 1),
+        Glance(9, 3, 4, "m2", {1: (1, None)}),
+        Glance(9, 5, 6, "m1", None, {0: 1}),
+    ]
     path = tmp_path / "history"
-    path.write_text("".join(line(each) + "\n" for each in (*writes, *reads)))
-    assert load([path]) == History(writes, reads)
+    path.write_text("".join(line(each) + "\n" for each in (*writes, *reads, *changes, *glances)))
+    assert load([path]) == History(writes, reads, changes, glances)
+
+
+# -- registers and counters -------------------------------------------------------------------------
+
+
+def change(
+    version: int, begin: float, end: float, outcome: Outcome = OK, verb: Verb = Verb.SET
+) -> Change:
+    return Change(1, verb, 7, version, begin, end, "m1", outcome)
+
+
+def added(begin: float, end: float, outcome: Outcome = OK) -> Change:
+    return Change(1, Verb.ADD, 0, 0, begin, end, "m1", outcome)
+
+
+def glance(begin: float, end: float, *seen: int) -> Glance:
+    """Nothing, one version in both rows, or two."""
+    return Glance(9, begin, end, "m1", {7: (seen[0], seen[-1])} if seen else {})
+
+
+def counted(begin: float, end: float, seen: int) -> Glance:
+    return Glance(9, begin, end, "m1", counters={0: seen})
+
+
+def told(changes: list[Change], *glances: Glance, last: Holding | None = None) -> list[Kind]:
+    holdings = {"m1": last} if last else {}
+    history = History(changes=changes, glances=list(glances))
+    return [each.kind for each in of_registers(history, Ending(holdings, 1.0))]
+
+
+SET_THEN_DELETED = [change(1, 0, 1), change(2, 2, 3), change(3, 4, 5, verb=Verb.DELETE)]
+
+
+@pytest.mark.parametrize(
+    "fine",
+    [
+        glance(0.5, 0.6),
+        glance(0.5, 0.6, 1),
+        glance(1.5, 1.6, 1),
+        glance(2.5, 2.6, 1),
+        glance(2.5, 2.6, 2),
+        glance(4.5, 4.6, 2),
+        glance(4.5, 4.6),
+        glance(6, 7),
+        glance(0, 9),
+    ],
+)
+def test_a_register_says_what_was_set_last_or_is_being_set(fine: Glance) -> None:
+    assert told(SET_THEN_DELETED, fine) == []
+
+
+@pytest.mark.parametrize(
+    ("seen", "kind"),
+    [
+        (glance(1.5, 1.6), Kind.STALE),
+        (glance(3.5, 3.6, 1), Kind.STALE),
+        (glance(6, 7, 2), Kind.STALE),
+        (glance(1.5, 1.6, 2), Kind.STRANGE),
+        (glance(1.5, 1.6, 9), Kind.STRANGE),
+        (glance(6, 7, 3), Kind.STRANGE),
+        (glance(2.5, 2.6, 1, 2), Kind.TORN),
+    ],
+)
+def test_a_register_that_says_something_else(seen: Glance, kind: Kind) -> None:
+    assert told(SET_THEN_DELETED, seen) == [kind]
+
+
+def test_a_register_after_a_change_of_which_nobody_knows_what_came() -> None:
+    doubtful = [change(1, 0, 1), change(2, 2, 3, UNKNOWN)]
+    assert told(doubtful, glance(4, 5, 1)) == told(doubtful, glance(4, 5, 2)) == []
+    assert told(doubtful, glance(4, 5, 2), glance(6, 7, 1)) == [Kind.UNREPEATED]
+    assert told(doubtful, glance(4, 5, 2), last=Holding({}, registers={7: (1, 1)})) == [
+        Kind.VANISHED
+    ]
+    refused = [change(1, 0, 1), change(2, 2, 3, REFUSED)]
+    assert told(refused, glance(4, 5, 2)) == [Kind.REVIVED]
+    gone = [change(1, 0, 1), change(2, 2, 3, REFUSED, Verb.DELETE)]
+    assert told(gone, glance(4, 5)) == [Kind.STALE]
+
+
+def test_a_register_in_the_end() -> None:
+    assert told(SET_THEN_DELETED, last=Holding({})) == []
+    assert told(SET_THEN_DELETED, last=Holding({}, registers={7: (2, 2)})) == [Kind.LOST]
+    assert told([change(1, 0, 1)], last=Holding({})) == [Kind.LOST]
+    assert told([], last=Holding({}, registers={7: (1, 1)})) == [Kind.STRANGE]
+
+
+def test_a_writer_that_changes_a_register_twice_at_a_time_is_no_history_of_ours() -> None:
+    with pytest.raises(ValueError, match="two changes at a time"):
+        told([change(1, 0, 5), change(2, 4, 6)])
+
+
+def test_a_counter_loses_no_addition_and_makes_none_twice() -> None:
+    additions = [added(0, 1), added(2, 3), added(4, 5, UNKNOWN), added(6, 7, REFUSED)]
+    assert told(additions, counted(1.5, 1.6, 1), counted(2.5, 2.6, 1), counted(2.5, 2.6, 2)) == []
+    assert told(additions, counted(3.5, 3.6, 1)) == [Kind.STALE]
+    assert told(additions, counted(3.5, 3.6, 3)) == [Kind.TWICE]
+    for value, kinds_ in ((1, [Kind.LOST]), (2, []), (3, []), (4, [Kind.TWICE])):
+        assert told(additions, last=Holding({}, counters={0: value})) == kinds_
+
+
+def test_what_a_hand_released_promises_nothing_and_all_else_does() -> None:
+    history = History(
+        [write(1, 0, 1), write(2, 2, 3)],
+        [read(3.5, 4, 1, 2)],
+        [change(1, 2, 3)],
+        [glance(3.5, 4, 1)],
+    )
+    excused = history.excused([Excuse("m1", 2.5, 4)])
+    assert [each.outcome for each in excused.writes] == [OK, RELEASED]
+    assert [each.outcome for each in excused.changes] == [RELEASED]
+    end = ending(1)
+    assert set(check(excused, end).counts) == set()
+    assert set(check(history, end).counts) == {Kind.LOST, Kind.VANISHED}
+    for other in (Excuse("m2", 2.5, 4), Excuse("m1", 3.5, 4), Excuse("m1", 2.5, 4, connection=8)):
+        assert history.excused([other]) == history
+    assert set(check(excused, ending()).counts) == {Kind.LOST, Kind.VANISHED}
+
+
+def test_servers_hold_other_registers_in_the_end() -> None:
+    history = History(changes=[change(1, 0, 1, UNKNOWN)])
+    end = Ending({"m1": Holding({}), "m2": Holding({}, registers={7: (1, 1)})}, 1.0)
+    assert set(check(history, end).counts) == {Kind.DIFFERENT}
 
 
 # -- against a checker that follows the definitions word by word ------------------------------------
@@ -304,7 +438,7 @@ def _naive(history: History, end: Ending) -> Iterator[Kind]:
             if _naive_missed(one, each):
                 if each.outcome is OK and each.end < one.begin:
                     yield Kind.STALE
-                elif each.outcome is not REFUSED and any(
+                elif each.outcome not in (REFUSED, RELEASED) and any(
                     other.end < one.begin and _saw(other, each) for other in history.reads
                 ):
                     yield Kind.UNREPEATED
@@ -321,7 +455,9 @@ def _naive_sight(
         yield Kind.STRANGE
     elif of[0].outcome is REFUSED:
         yield Kind.REVIVED
-    elif any(number not in each.rows.get(name, ()) for each in end.holdings.values()):
+    elif of[0].outcome is not RELEASED and any(
+        number not in each.rows.get(name, ()) for each in end.holdings.values()
+    ):
         yield Kind.VANISHED
 
 
@@ -365,7 +501,7 @@ def _naive_heads(history: History, one: Read) -> Iterator[Kind]:
             each
             for each in history.writes
             if each.writer == name
-            and each.outcome is not REFUSED
+            and each.outcome not in (REFUSED, RELEASED)
             and (
                 (each.outcome is OK and each.end < one.begin)
                 or any(other.end < one.begin and _saw(other, each) for other in history.reads)

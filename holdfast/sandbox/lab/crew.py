@@ -87,6 +87,11 @@ class Crew:
                 raise DeadlinePassed(f"killing the daemon of {host}", KILL_SECONDS)
         self.bury()
 
+    def signal(self, host: str, number: signal.Signals) -> None:
+        """:raises Refused: it does not run"""
+        with self._held(host) as fd:
+            signal.pidfd_send_signal(fd, number)
+
     def stop(self, host: str, seconds: float = TERM_SECONDS) -> None:
         """SIGTERM, and SIGKILL if it has not ended in time.
 
@@ -118,7 +123,8 @@ class Crew:
         managing = host in plan.managers
         config = plan.manager_config(host) if managing else plan.member(host).agent_config
         kind = "manager" if managing else "agent"
-        argv = (sys.executable, "-m", "holdfast.cli.main", kind, "--config", str(config))
+        run = (sys.executable, "-m", "holdfast.sandbox.lab.daemon", str(plan.own(host)))
+        argv = (*run, kind, "--config", str(config))
         return Job(argv, str(config), log)
 
     @contextmanager

@@ -101,7 +101,47 @@ class Disks:
             with suppress(DeadlinePassed):
                 attempt(["fsfreeze", "--unfreeze", str(self.folder(host))])
 
+    def flush(self, host: str) -> None:
+        """All that was written to it is on the device when this returns."""
+        run(["sync", "--file-system", str(self._mounted(host))])
+
+    # -- a power cut ------------------------------------------------------------------------------
+
+    def keep_flushed(self, host: str) -> None:
+        """Copy what the device has of the disk now: all that was flushed, and what the kernel wrote by itself.
+
+        The host's processes must stand still; what the kernel writes meanwhile has the copy made anew.
+
+        :raises Refused: the disk stalls, or is not there
+        """
+        image = self._plan.image(host)
+        end = time.monotonic() + BUSY_SECONDS
+        device = self._device(self._mounted(host))
+        while True:
+            before = _written(device)
+            run(["cp", "--sparse=always", str(image), str(image.with_suffix(".flushed"))])
+            if _written(device) == before:
+                return
+            if time.monotonic() > end:
+                raise Refused(f"the disk of {host} is written to all the time")
+
+    def lose_unflushed(self, host: str) -> None:
+        """The copy takes the disk's place. The host's processes must have ended."""
+        self.remove(host)
+        self._plan.image(host).with_suffix(".flushed").replace(self._plan.image(host))
+
+    def _device(self, folder: Path) -> Path:
+        """What the kernel counts of the device that is mounted there."""
+        number = folder.stat().st_dev
+        return Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
+
     def _mounted(self, host: str) -> Path:
         if not self.mounted(host):
             raise Refused(f"the disk of {host} is not there: the lab is down")
         return self.folder(host)
+
+
+def _written(device: Path) -> tuple[str, str]:
+    """How many writes were completed, and how many requests are under way."""
+    counts = device.read_text().split()
+    return counts[4], counts[8]

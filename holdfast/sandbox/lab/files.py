@@ -58,6 +58,7 @@ def write_files(plan: Plan, accounts: Accounts, disks: Disks) -> None:
         write_member(plan, member, tree, accounts, agent_extras(plan))
         if not member.datadir.exists():
             copy_template(template, member.datadir)
+        disks.flush(member.name)
 
     with ThreadPoolExecutor(len(plan.members)) as pool:
         list(pool.map(furnish, plan.members))

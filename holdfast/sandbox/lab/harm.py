@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast.errors import BadInput, Refused
+from holdfast.sandbox.lab import daemon
 from holdfast.sandbox.lab.cells import Cells
 from holdfast.sandbox.lab.crew import Crew
 from holdfast.sandbox.lab.disks import Disks
@@ -149,6 +150,18 @@ class Harm:
     def kill_agent(self, member: str) -> None:
         self._crew.kill(self._member(member))
 
+    def hang_agent(self, member: str) -> None:
+        """SIGSTOP to a member's agent alone: its connections stay open, and it does nothing more.
+
+        :raises Refused: it does not run
+        """
+        self._crew.signal(self._member(member), signal.SIGSTOP)
+
+    def cont_agent(self, member: str) -> None:
+        """SIGCONT; nothing where it does not run."""
+        if self._crew.pid(self._member(member)) is not None:
+            self._crew.signal(self._member(member), signal.SIGCONT)
+
     def start_agent(self, member: str) -> None:
         self._start(self._member(member))
 
@@ -180,6 +193,29 @@ class Harm:
         self._network.plug(self.plan.check_host(host), False)
         self._cells.kill(host)
 
+    def cut_power(self, member: str) -> None:
+        """As :meth:`kill_host`, and its disk keeps only what was flushed to it. It comes back with another boot id.
+
+        :raises Refused: its disk stalls
+        """
+        name = self._member(member)
+        if name in self.stalled():
+            raise Refused(f"the disk of {name} stalls: let it go on first")
+        self._network.plug(name, False)
+        self._cells.freeze(name)
+        self._disks.keep_flushed(name)
+        self._cells.kill(name)
+        self._disks.lose_unflushed(name)
+        daemon.boot_anew(self.plan.own(name))
+
+    def set_clock(self, host: str, ahead_seconds: float) -> None:
+        """Step the wall clock that the host's own daemon goes by: so far ahead of the machine's, or behind it."""
+        daemon.set_clock(self.plan.own(self.plan.check_host(host)), ahead_seconds)
+
+    def clock_ahead(self, host: str) -> float:
+        """By how many seconds it is ahead."""
+        return daemon.ahead(self.plan.own(self.plan.check_host(host)))
+
     def is_off(self, host: str) -> bool:
         """Whether it was killed, and not started since."""
         return not self._network.plugged(self.plan.check_host(host))
@@ -187,6 +223,8 @@ class Harm:
     def start_host(self, host: str) -> None:
         """Give it power again, and start its own daemon unless it runs."""
         self._network.plug(self.plan.check_host(host), True)
+        if host in [member.name for member in self.plan.members]:
+            self._disks.make(host)  # it went with the power
         if host in self._crew.hosts and self._crew.pid(host) is None:
             self._start(host)
 

@@ -164,6 +164,10 @@ class Plan:
         """Of the host's own daemon: beside the disks, as a service manager would keep it."""
         return self.dir / "logs" / f"{host}.log"
 
+    def own(self, host: str) -> Path:
+        """What is that host's own though it is no file of its disk: see ``daemon.py``."""
+        return self.dir / "own" / host
+
     def manager_config(self, manager: str) -> Path:
         return self.dir / manager / "manager.yaml"
 

@@ -26,7 +26,11 @@ def _faults(lab: Lab, host: str) -> list[str]:
     found = ["off"] if lab.is_off(host) else []
     if lab.frozen(host):
         found.append("frozen")
+    if ahead := lab.clock_ahead(host):
+        found.append(f"clock {ahead:+g} s")
     if host in [member.name for member in lab.members()]:
+        if (agent := lab.processes(host).get("agent")) and _stopped(agent) and not lab.frozen(host):
+            found.append("agent hangs")
         server = server_of(lab.plan.member(host))
         if server is not None and _stopped(server.pid) and not lab.frozen(host):
             found.append("server frozen")

@@ -1,0 +1,161 @@
+"""What administrators do to a server behind the cluster's back, over SQL.
+
+Nobody undoes it but the cluster. Some of it has the server commit without any acknowledgement: what clients were told
+then promises nothing, which is noted as an excuse. That all tables are the same in the end is claimed nevertheless.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing, suppress
+from typing import Any
+
+import pymysql
+
+from holdfast.core.gtid import Flavor
+from holdfast.errors import HoldfastError
+from holdfast.sandbox.lab.lab import Lab
+from tests.chaos.faults import Fault, Harm
+from tests.chaos.history import Excuse
+
+ERRORS = (pymysql.err.MySQLError, OSError, HoldfastError)
+STATEMENT_SECONDS = 10.0
+KILL_EVERY_SECONDS = 0.15
+RELEASED_SECONDS = 3.0
+"""Within which the cluster has the primary's commits wait again, after a hand had them not wait."""
+SHUTDOWN_SECONDS = 12.0
+"""Within which a server that was told to shut down has ended."""
+STATEMENT_OF_A_KILL_SECONDS = 1.0
+
+WAITS: dict[Flavor, tuple[str, ...]] = {
+    Flavor.MARIADB: (
+        "rpl_semi_sync_master_enabled = 0",
+        "rpl_semi_sync_master_timeout = 50",
+        "rpl_semi_sync_master_wait_no_slave = 0",
+        "rpl_semi_sync_slave_enabled = 0",
+        "rpl_semi_sync_slave_enabled = 1",
+    ),
+    Flavor.MYSQL: (
+        "rpl_semi_sync_source_enabled = 0",
+        "rpl_semi_sync_source_timeout = 50",
+        "rpl_semi_sync_source_wait_no_replica = 0",
+        "rpl_semi_sync_source_wait_for_replica_count = 2",
+        "rpl_semi_sync_replica_enabled = 0",
+        "rpl_semi_sync_replica_enabled = 1",
+    ),
+}
+WRITES: dict[Flavor, tuple[str, ...]] = {
+    Flavor.MARIADB: ("read_only = 0", "read_only = 1"),
+    Flavor.MYSQL: ("read_only = 0", "super_read_only = 0", "read_only = 1", "super_read_only = 1"),
+}
+THREADS = (
+    ("STOP {}",),
+    ("STOP {} IO_THREAD",),
+    ("STOP {} SQL_THREAD",),
+    ("STOP {}", "START {}"),
+    ("STOP {} SQL_THREAD", "START {} SQL_THREAD"),
+)
+FLUSHES = (
+    "FLUSH LOGS",
+    "FLUSH ERROR LOGS",
+    "FLUSH SLOW LOGS",
+    "FLUSH BINARY LOGS",
+    "FLUSH TABLES",
+    "ANALYZE TABLE mysql.user",
+)
+OWN_TABLE = "app.hands"
+
+
+class Hands:
+    """:ivar excuses: what was had to be committed without an acknowledgement, so far"""
+
+    def __init__(self, lab: Lab, tables: Sequence[str]) -> None:
+        self.excuses: list[Excuse] = []
+        self._lab = lab
+        self._tables = tables
+        self._flavor = lab.plan.flavor
+
+    def do(self, fault: Fault, host: str) -> Callable[[], None]:
+        """Begin; what it returns ends what goes on until then."""
+        match fault.harm:
+            case Harm.KILLS:
+                return self._kills(host)
+            case Harm.VARIABLE:
+                choices = (*WAITS[self._flavor], *WRITES[self._flavor])
+                choice = choices[int(fault.draw * len(choices))]
+                if choice in WAITS[self._flavor]:
+                    self._excuse(host, RELEASED_SECONDS)
+                return self._begin(host, f"SET GLOBAL {choice}")
+            case Harm.THREADS:
+                word = "SLAVE" if self._flavor is Flavor.MARIADB else "REPLICA"
+                chosen = THREADS[int(fault.draw * len(THREADS))]
+                return self._begin(host, *(each.format(word) for each in chosen))
+            case Harm.RESET:
+                word = "SLAVE" if self._flavor is Flavor.MARIADB else "REPLICA"
+                return self._begin(host, f"STOP {word}", f"RESET {word}")
+            case Harm.FLUSH:
+                return self._begin(host, FLUSHES[int(fault.draw * len(FLUSHES))])
+            case Harm.SHUTDOWN:
+                self._excuse(host, SHUTDOWN_SECONDS)
+                return self._begin(host, "SHUTDOWN")
+            case _:
+                return self._begin(host, *self._definitions(fault))
+
+    def _definitions(self, fault: Fault) -> tuple[str, ...]:
+        table = self._tables[int(fault.draw * len(self._tables))]
+        column = f"c{int(fault.draw * 1e6)}"
+        return (
+            f"ALTER TABLE {table} ADD COLUMN {column} INT NULL",
+            f"CREATE TABLE IF NOT EXISTS {OWN_TABLE} (a INT)",
+            f"DROP TABLE {OWN_TABLE}",
+        )
+
+    def _excuse(self, host: str, seconds: float) -> None:
+        begun = time.monotonic()
+        self.excuses.append(Excuse(host, begun, begun + seconds))
+
+    def _begin(self, host: str, *statements: str) -> Callable[[], None]:
+        """As an administrator, in a thread: it may hang."""
+
+        def run() -> None:
+            with suppress(*ERRORS):
+                options: dict[str, Any] = {"read_timeout": STATEMENT_SECONDS}
+                with closing(self._lab.connect(host, self._lab.accounts.admin, **options)) as at:
+                    for statement in statements:
+                        at.query(statement)
+
+        threading.Thread(target=run, name=f"hand on {host}", daemon=True).start()
+        return _nothing
+
+    def _kills(self, host: str) -> Callable[[], None]:
+        """Clients' statements and connections are killed, from their own account, one after another."""
+        ended = threading.Event()
+
+        def run() -> None:
+            with suppress(*ERRORS), closing(self._lab.connect(host, read_timeout=2.0)) as at:
+                number = 0
+                while not ended.wait(KILL_EVERY_SECONDS):
+                    number += 1
+                    with at.cursor() as cursor:
+                        cursor.execute("SHOW PROCESSLIST")
+                        own = at.thread_id()
+                        there = [row for row in cursor.fetchall() if row[0] != own]
+                        busy = [row for row in there if row[4] != "Sleep"] or there
+                        if busy:
+                            self._kill(host, cursor, int(busy[number % len(busy)][0]), number)
+
+        threading.Thread(target=run, name=f"kills on {host}", daemon=True).start()
+        return ended.set
+
+    def _kill(self, host: str, cursor: Any, connection: int, number: int) -> None:
+        begun = time.monotonic()
+        excuse = Excuse(host, begun, begun + STATEMENT_OF_A_KILL_SECONDS, connection)
+        self.excuses.append(excuse)
+        with suppress(pymysql.err.MySQLError):
+            cursor.execute(f"KILL {'QUERY ' if number % 2 else ''}{connection}")
+
+
+def _nothing() -> None:
+    pass
