@@ -29,12 +29,14 @@ def cut_pending(
     done: Callable[[str], None],
     recovering: bool,
     was_primary: bool,
+    note: Callable[[frozenset[str]], None],
 ) -> Tail:
     """Judge the binlog, and cut its pending tail if it has one. Interrupted anywhere, it can be repeated.
 
     :param pending: the folder that keeps what was cut
     :param recovering: a start that took the binlog as it was may have got as far as committing its tail
     :param was_primary: its own transactions waited for acknowledgements
+    :param note: told of the streams of what is taken back, before it is: see ``domains.py``
     :raises BadInput: ``present`` is no GTID set
     """
     try:
@@ -54,6 +56,8 @@ def cut_pending(
         deadline.check("reading the binlog")
         return Tail(TailVerdict.UNSAFE, term, reason=str(error))
     done("binlog read")
+    if not isinstance(found, tail.Clean) and found.summary is not None:
+        note(found.summary.streams)
     match found:
         case tail.Clean():
             return Tail(TailVerdict.CLEAN, term)

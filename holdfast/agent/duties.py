@@ -12,6 +12,7 @@ from holdfast.agent.board import Board
 from holdfast.agent.cloning import Cloning
 from holdfast.agent.comparing import Comparing
 from holdfast.agent.cutting import Marker, cut_pending, holds_back
+from holdfast.agent.domains import Domains
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.lease import Keeper
 from holdfast.agent.promoting import Promoting
@@ -42,6 +43,7 @@ from holdfast.core.commands import (
     Start,
     Unbar,
 )
+from holdfast.core.gtid import parse
 from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
 from holdfast.errors import HoldfastError, Refused
 from holdfast.server.adopting import Adopter
@@ -125,7 +127,10 @@ class Duties:
         self._replication = replication
         self._recovery = Marker(state_dir / "recovering")
         self._primary_role = Marker(state_dir / "primary")
-        self._promoting = Promoting(server, board, marker, self._primary_role, keeper, look)
+        self._domains = Domains(state_dir / "domains", board.state.flavor)
+        self._promoting = Promoting(
+            server, board, marker, self._primary_role, keeper, look, self._domains
+        )
         self._note = note
         self._state_dir = state_dir
         self._datadir = datadir
@@ -178,6 +183,7 @@ class Duties:
             case Restart():
                 self._restart(term, deadline, steps)
             case Clone():
+                self._note_domains()
                 self._cloning.begin(command, deadline, steps.done)
             case Rewind():
                 self._rewind(command, deadline, steps)
@@ -297,6 +303,7 @@ class Duties:
         self._up("rewind")
         self._trusted()
         self._primary_role.clear()  # what is in its binlog is committed
+        self._note_domains()
         self._rewinding.part(deadline, steps.done)
         self._rewinding.rewind(command, deadline, steps.done)
 
@@ -319,11 +326,17 @@ class Duties:
                 steps.done,
                 self._recovery.marked(),
                 self._primary_role.marked(),
+                self._domains.note,
             )
         before = self._board.state.tail
         if tail.verdict is TailVerdict.CLEAN and before.verdict is TailVerdict.CUT:
             tail = replace(before, term=term)  # asked again: what was cut is still worth knowing
         self._board.change(tail=tail)
+
+    def _note_domains(self) -> None:
+        """Of a server whose data or transactions go; what one that is down ended with, its cut has noted."""
+        state = self._board.state
+        self._domains.note(parse(state.flavor, state.applied or state.last_applied).streams)
 
     def _start(self, steps: Steps) -> None:
         self._trusted()

@@ -9,6 +9,7 @@ from concurrent.futures import Future
 
 from holdfast.agent.board import Board
 from holdfast.agent.cutting import Marker, asked, holds_back
+from holdfast.agent.domains import Domains
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.lease import Keeper
 from holdfast.core.commands import Promote, SetAcks
@@ -39,6 +40,7 @@ class Promoting:
         primary_role: Marker,
         keeper: Keeper,
         look: Callable[[], None],
+        domains: Domains,
     ) -> None:
         self._server = server
         self._board = board
@@ -46,6 +48,7 @@ class Promoting:
         self._primary_role = primary_role
         self._keeper = keeper
         self._look = look
+        self._domains = domains
 
     def promote(
         self, state: MemberState, term: int, command: Promote, deadline: Deadline, done: Done
@@ -166,7 +169,8 @@ class Promoting:
         self, command: Promote, deadline: Deadline, done: Done, following: bool = False
     ) -> None:
         waits = (command.timeout_seconds, command.wait_point)
-        self._server.prepare_primary(command.acks, deadline, *waits, following)
+        domains = self._domains.known()
+        self._server.prepare_primary(command.acks, deadline, *waits, following, domains)
         done("prepared")
 
     def _begin_alone(self, term: int, command: Promote, deadline: Deadline, done: Done) -> None:

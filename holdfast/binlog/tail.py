@@ -44,12 +44,14 @@ class Summary:
     :ivar transactions: whole ones
     :ivar first: None if not even the first GTID event was written whole
     :ivar torn: it ends in a transaction that was not written whole
+    :ivar streams: those that its transactions belong to (see ``core/gtid.py``)
     """
 
     transactions: int
     first: Gtid | None
     last: Gtid | None
     torn: bool
+    streams: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
         names = f" ({self.first} … {self.last})" if self.first != self.last else f" ({self.first})"
@@ -188,6 +190,7 @@ def _grown(missing: _Missing | None, group: Group) -> _Missing:
             was.first,
             group.gtid or was.last,
             not group.complete,
+            was.streams | ({group.gtid.stream} if group.gtid is not None else frozenset()),
         ),
     )
 
@@ -205,6 +208,7 @@ def _judge(index: Path, scans: list[_Scan]) -> Tail:
         first=missing[0].summary.first,
         last=next((m.summary.last for m in reversed(missing) if m.summary.last), None),
         torn=missing[-1].summary.torn,
+        streams=frozenset().union(*(part.summary.streams for part in missing)),
     )
     refusal = (
         _without_common_history(scans)

@@ -7,6 +7,12 @@ One algebra serves both. A set maps a *stream* to intervals of sequence numbers:
   the server counts a GTID as present when ``n <= state[(domain, server)]``, so ``0-1-7`` is the interval 1..7.
   With ``gtid_strict_mode`` (which Holdfast requires) numbers only grow within a domain, whoever
   wrote them: a domain's history is a line, and its head is its highest number.
+
+The *issuer* of a stream is the server that writes it. MySQL: the UUID, whatever the tag; MariaDB: the server id,
+whatever the domain. A client chooses the tag or the domain of its session (``SET gtid_next = 'AUTOMATIC:tag'``, ``SET
+gtid_domain_id``), so the streams that a server will write to cannot be listed. A set may hold an issuer as a whole,
+with every GTID that it has issued or will issue: ``UUID:*``, ``*-SERVER``. Commands use that notation; servers do not
+know it.
 """
 
 from __future__ import annotations
@@ -35,28 +41,35 @@ class GtidSet:
     """An immutable set of GTIDs.
 
     :ivar streams: stream -> its intervals, ascending, disjoint, never touching, never empty
+    :ivar issuers: those of which it holds everything, in all streams
     """
 
     flavor: Flavor
     streams: Mapping[str, tuple[Interval, ...]]
+    issuers: frozenset[str] = frozenset()
 
     def __bool__(self) -> bool:
-        return bool(self.streams)
+        return bool(self.streams or self.issuers)
 
     def __eq__(self, other: object) -> bool:
         return (
             isinstance(other, GtidSet)
             and self.flavor is other.flavor
             and dict(self.streams) == dict(other.streams)
+            and self.issuers == other.issuers
         )
 
     def __hash__(self) -> int:
-        return hash((self.flavor, frozenset(self.streams.items())))
+        return hash((self.flavor, frozenset(self.streams.items()), self.issuers))
 
     def __str__(self) -> str:
         """MariaDB takes the last that ``gtid_binlog_state`` names of a domain for its head: the highest stands last."""
+        listed = sorted(self.streams.items(), key=self._place)
         return ",".join(
-            _format(self.flavor, *entry) for entry in sorted(self.streams.items(), key=self._place)
+            (
+                *(_format(self.flavor, *entry) for entry in listed),
+                *(everything(self.flavor, issuer) for issuer in sorted(self.issuers)),
+            )
         )
 
     def _place(self, entry: tuple[str, tuple[Interval, ...]]) -> tuple[str, int, str]:
@@ -67,7 +80,9 @@ class GtidSet:
 
     def has(self, stream: str, number: int) -> bool:
         """Whether the single GTID ``number`` of ``stream`` is in the set."""
-        return any(low <= number <= high for low, high in self.streams.get(stream, ()))
+        return issuer_of(self.flavor, stream) in self.issuers or any(
+            low <= number <= high for low, high in self.streams.get(stream, ())
+        )
 
     def contains(self, other: GtidSet) -> bool:
         """Whether every GTID of ``other`` is in this set."""
@@ -86,6 +101,8 @@ class GtidSet:
         mine = self.heads()
         for domain, (number, server) in other.heads().items():
             reached, by = mine.get(domain, (0, ""))
+            if server in self.issuers:
+                continue
             if reached < number or (reached == number and by != server):
                 return False
         return True
@@ -94,20 +111,36 @@ class GtidSet:
         streams = dict(self.streams)
         for stream, intervals in other.streams.items():
             streams[stream] = _merge((*streams.get(stream, ()), *intervals))
-        return GtidSet(self.flavor, streams)
+        issuers = self.issuers | other.issuers
+        return GtidSet(self.flavor, self._listed(streams, issuers), issuers)
+
+    def _listed(
+        self, streams: Mapping[str, tuple[Interval, ...]], issuers: frozenset[str]
+    ) -> Mapping[str, tuple[Interval, ...]]:
+        """Streams of an issuer that is held as a whole are not listed: each set has one form."""
+        if not issuers:
+            return streams
+        return {
+            s: spans for s, spans in streams.items() if issuer_of(self.flavor, s) not in issuers
+        }
 
     def subtract(self, other: GtidSet, *, reverse: bool = False) -> GtidSet:
-        """What is here and not in ``other`` (``reverse``: in ``other`` and not here)."""
+        """What is here and not in ``other`` (``reverse``: in ``other`` and not here).
+
+        Of an issuer that is here as a whole, and not there, everything is left: what is listed there is not taken away.
+        """
         left, right = (other, self) if reverse else (self, other)
         streams = {}
         for stream, intervals in left.streams.items():
+            if issuer_of(self.flavor, stream) in right.issuers:
+                continue
             rest = tuple(_without(intervals, right.streams.get(stream, ())))
             if rest:
                 streams[stream] = rest
-        return GtidSet(self.flavor, streams)
+        return GtidSet(self.flavor, streams, left.issuers - right.issuers)
 
     def count(self) -> int:
-        """How many sequence numbers the set spans (on MariaDB an upper bound of transactions)."""
+        """How many sequence numbers are listed (on MariaDB an upper bound of transactions)."""
         return sum(high - low + 1 for spans in self.streams.values() for low, high in spans)
 
     def last(self) -> str:
@@ -118,9 +151,11 @@ class GtidSet:
             heads = self.heads()
             return ",".join(f"{d}-{server}-{n}" for d, (n, server) in sorted(heads.items()))
         stream, spans = max(self.streams.items(), key=lambda entry: entry[1][-1][1])
-        return f"…{stream[-4:]}:{spans[0][0]}-{spans[-1][1]}"
+        uuid, _, tag = stream.partition(":")
+        return f"…{uuid[-4:]}:{tag and tag + ':'}{spans[0][0]}-{spans[-1][1]}"
 
     def heads(self) -> dict[str, tuple[int, str]]:
+        """MariaDB: domain -> the highest number in it, and the server that issued that."""
         heads: dict[str, tuple[int, str]] = {}
         for stream, spans in self.streams.items():
             domain, server = stream.split("-")
@@ -136,13 +171,37 @@ def parse(flavor: Flavor, text: str) -> GtidSet:
     """
     streams: dict[str, tuple[Interval, ...]] = {}
     entries = _mariadb_entries if flavor is Flavor.MARIADB else _mysql_entries
-    for stream, interval in entries(text):
-        streams[stream] = (*streams.get(stream, ()), interval)
-    return GtidSet(flavor, {stream: _merge(spans) for stream, spans in streams.items()})
+    parts = list(_parts(text))
+    issuers = frozenset(found for part in parts if (found := _whole_issuer(flavor, part)))
+    for stream, interval in entries(part for part in parts if not _whole_issuer(flavor, part)):
+        if not issuers or issuer_of(flavor, stream) not in issuers:
+            streams[stream] = (*streams.get(stream, ()), interval)
+    return GtidSet(flavor, {stream: _merge(spans) for stream, spans in streams.items()}, issuers)
 
 
-def _mariadb_entries(text: str) -> Iterator[tuple[str, Interval]]:
-    for part in _parts(text):
+def issuer_of(flavor: Flavor, stream: str) -> str:
+    """The server that writes this stream."""
+    if flavor is Flavor.MYSQL:
+        return stream.partition(":")[0]
+    return stream.rpartition("-")[2]
+
+
+def everything(flavor: Flavor, issuer: str) -> str:
+    """Text of all that a server has issued and will issue, in all its streams."""
+    return f"{issuer}:*" if flavor is Flavor.MYSQL else f"*-{issuer}"
+
+
+def _whole_issuer(flavor: Flavor, part: str) -> str:
+    """The issuer that ``part`` names as a whole, or \"\"."""
+    if flavor is Flavor.MYSQL:
+        uuid, _, rest = part.partition(":")
+        return uuid.lower() if rest.strip() == "*" and len(uuid) == 36 else ""
+    domain, _, server = part.partition("-")
+    return str(int(server)) if domain == "*" and server.isdecimal() else ""
+
+
+def _mariadb_entries(parts: Iterable[str]) -> Iterator[tuple[str, Interval]]:
+    for part in parts:
         numbers = part.split("-")
         if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
             raise ValueError(f"not a MariaDB GTID: {part!r}")
@@ -151,8 +210,8 @@ def _mariadb_entries(text: str) -> Iterator[tuple[str, Interval]]:
             yield f"{domain}-{server}", (1, number)
 
 
-def _mysql_entries(text: str) -> Iterator[tuple[str, Interval]]:
-    for part in _parts(text):
+def _mysql_entries(parts: Iterable[str]) -> Iterator[tuple[str, Interval]]:
+    for part in parts:
         uuid, *rest = (piece.strip() for piece in part.split(":"))
         if len(uuid) != 36 or not rest:
             raise ValueError(f"not a MySQL GTID set: {part!r}")

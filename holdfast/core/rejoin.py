@@ -16,12 +16,9 @@ from holdfast.core.commands import (
     Rewind,
     Start,
 )
-from holdfast.core.gtid import Flavor, GtidSet, parse
+from holdfast.core.gtid import GtidSet, everything, issuer_of, parse
 from holdfast.core.record import Record
 from holdfast.core.view import MemberState, Receiver, ServerStatus, TailVerdict, Unseen, View
-
-ENDLESS = 2**63 - 2
-"""Stands for "every number that this stream will ever have"; the highest that MySQL takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +177,14 @@ def errant_transactions(primary: MemberState, state: MemberState) -> GtidSet:
 
 
 def with_everything_of(primary: MemberState) -> GtidSet:
-    """What the primary has, and all that it will ever issue itself."""
-    if primary.flavor is Flavor.MYSQL:
-        own = f"{primary.origin}:1-{ENDLESS}" if primary.origin else ""
-    else:
-        own = f"{primary.origin}-{ENDLESS}" if primary.origin else ""
-    return primary.applied_set().union(parse(primary.flavor, own))
+    """What the primary has, and all that it will ever issue itself, whatever tag or domain its clients choose.
+
+    Safe, because nobody but the primary can issue it. MySQL: a UUID belongs to one server, which gets a new one where
+    something is taken back. MariaDB: server ids differ (``check``), and a promoted server does not use the numbers
+    again that it took back, in any domain (``SEQUENCE_STEP``).
+    """
+    own = everything(primary.flavor, issuer_of(primary.flavor, primary.origin))
+    return primary.applied_set().union(parse(primary.flavor, own if primary.origin else ""))
 
 
 def _start(

@@ -141,12 +141,14 @@ class Server(Protocol):
         timeout_seconds: float = 0.0,
         wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
         following: bool = False,
+        domains: frozenset[int] = frozenset(),
     ) -> None:
         """Follow nobody any more, flush durably (1/1), commits wait as with ``set_acks``; still read-only.
 
         Expects the receiver stopped and the applier drained.
 
         :param following: it goes on following a primary that is frozen, and has applied all that one has
+        :param domains: MariaDB: those that are to be numbered anew though it may know nothing of them
         """
 
     def wait_for_ackers(self, acks: int, deadline: Deadline) -> None:

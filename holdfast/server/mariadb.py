@@ -9,8 +9,9 @@ from holdfast.server import barring, encryption, waiting
 from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Deadline, Observation, Source
 from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following
+from holdfast.server.procedures import NO_SUCH_TABLE, UNKNOWN_DATABASE
 from holdfast.server.progress import lacks_binlogs, nobody_listens, place
-from holdfast.server.sql import Row
+from holdfast.server.sql import Row, StatementRefused
 from holdfast.server.switching import SwitchingServer
 
 # not SHOW MASTER STATUS: it hangs while commits wait for an acknowledgement
@@ -41,7 +42,7 @@ class MariadbServer(SwitchingServer):
     _refuse_writes = "read_only"
     _closed_for_all = False
     _applied_variable = "@@global.gtid_binlog_state"
-    _new_sequence = False
+    _renumbers: frozenset[int] | None = None
 
     def observe(self, deadline: Deadline) -> Observation:
         row = self._eyes.look(LOOK, deadline)[0]
@@ -70,25 +71,54 @@ class MariadbServer(SwitchingServer):
         if acks > 1:
             raise Refused(f"{acks} acknowledgements: MariaDB can wait for one")
 
-    def _prepared(self, deadline: Deadline) -> None:
-        super()._prepared(deadline)
-        self._new_sequence = True
+    def _prepared(self, domains: frozenset[int], deadline: Deadline) -> None:
+        super()._prepared(domains, deadline)
+        self._renumbers = domains
 
     def _commit_row(self, term: int, serial: int, deadline: Deadline) -> None:
-        """The first row of a promotion leaves a gap in the sequence numbers.
+        """The first rows of a promotion leave a gap in the sequence numbers, in each domain.
 
         What was cut from a former primary's binlog may still be on a server that is away. Issued again with another
         content, the same GTID would be taken for the same transaction when that server comes back. MySQL has a new
-        ``server_uuid`` for that; here the numbers must go past all that can have been cut.
+        ``server_uuid`` for that; here the numbers must go past all that can have been cut. A client chooses the domain
+        of its session: so that is done in every domain that this server knows, or in which it took something back.
+
+        The server's own domain comes last: its row proves that all before it is acknowledged. Replicas may apply
+        domains in parallel: each row is new, so they do not conflict. Without the table Holdfast has cut nothing yet.
         """
-        if self._new_sequence:
-            row = self._proof.look(
-                "SELECT @@global.gtid_binlog_pos AS heads, @@gtid_domain_id AS domain", deadline
-            )[0]
-            following = (_head(row["heads"], row["domain"]) // SEQUENCE_STEP + 1) * SEQUENCE_STEP
-            self._proof.run("SET SESSION gtid_seq_no = %s", deadline, (following,))
+        if self._renumbers is None:
+            return super()._commit_row(term, serial, deadline)
+        row = self._proof.look(
+            "SELECT @@global.gtid_binlog_pos AS heads, @@global.gtid_domain_id AS domain", deadline
+        )[0]
+        own, heads = int(row["domain"]), parse(self.flavor, row["heads"]).heads()
+        try:
+            for domain in sorted((self._renumbers | {int(each) for each in heads}) - {own}):
+                self._leave_gap(domain, heads, deadline)
+                self._proof.run(
+                    "INSERT INTO holdfast.proof (term, serial) VALUES (%s, %s)",
+                    deadline,
+                    (term, serial),
+                )
+        except StatementRefused as error:
+            if error.code not in (UNKNOWN_DATABASE, NO_SUCH_TABLE):
+                raise
+        self._leave_gap(own, heads, deadline)
         super()._commit_row(term, serial, deadline)
-        self._new_sequence = False
+        self._renumbers = None
+        return None
+
+    def _leave_gap(
+        self, domain: int, heads: dict[str, tuple[int, str]], deadline: Deadline
+    ) -> None:
+        """The session's next transaction belongs to ``domain``, and begins the next million of its numbers.
+
+        Two statements: the server compares the number with the head of the domain in which the session is before.
+        """
+        head, _ = heads.get(str(domain), (0, ""))
+        number = (head // SEQUENCE_STEP + 1) * SEQUENCE_STEP
+        self._proof.run("SET SESSION gtid_domain_id = %s", deadline, (domain,))
+        self._proof.run("SET SESSION gtid_seq_no = %s", deadline, (number,))
 
     def _following(self, deadline: Deadline) -> Following:
         rows = self._commands.look("SHOW REPLICA STATUS", deadline)
@@ -174,8 +204,9 @@ class MariadbServer(SwitchingServer):
             deadline,
         )[0]
         applied, logged = parse(self.flavor, row["applied"]), parse(self.flavor, row["logged"])
-        if applied != logged and logged.covers(applied):
-            self._commands.run("SET GLOBAL gtid_slave_pos = %s", deadline, (row["logged"],))
+        position = _furthest(applied, logged)
+        if position != applied:
+            self._commands.run("SET GLOBAL gtid_slave_pos = %s", deadline, (position.last(),))
 
     def _position(self, deadline: Deadline) -> tuple[Receiver, FilePosition]:
         row = self._commands.look("SHOW REPLICA STATUS", deadline)[0]
@@ -186,10 +217,13 @@ class MariadbServer(SwitchingServer):
         """Nothing to do: the administrator may always."""
 
 
-def _head(heads: str, domain: int) -> int:
-    """The last sequence number of a domain in ``@@gtid_binlog_pos``."""
-    numbers = [gtid.split("-") for gtid in heads.split(",") if gtid]
-    return max((int(number) for own, _, number in numbers if int(own) == domain), default=0)
+def _furthest(applied: GtidSet, logged: GtidSet) -> GtidSet:
+    """The position of a server in each domain: where it has come furthest."""
+    heads = applied.heads()
+    for domain, head in logged.heads().items():
+        heads[domain] = max(heads.get(domain, (0, "")), head)
+    texts = (f"{domain}-{server}-{number}" for domain, (number, server) in heads.items())
+    return parse(applied.flavor, ",".join(texts))
 
 
 def _traces(row: Row) -> tuple[object, ...]:

@@ -165,6 +165,7 @@ class SqlServer(ABC):
         timeout_seconds: float = 0.0,
         wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
         following: bool = False,
+        domains: frozenset[int] = frozenset(),
     ) -> None:
         self._refuse_acks(acks)
         now = self._following(deadline)
@@ -180,10 +181,10 @@ class SqlServer(ABC):
         self._set(deadline, values)
         self.set_acks(acks, deadline, timeout_seconds, wait_point)
         self._let_administrator_write(deadline)
-        self._prepared(deadline)
+        self._prepared(domains, deadline)
 
     @abstractmethod
-    def _prepared(self, deadline: Deadline) -> None:
+    def _prepared(self, domains: frozenset[int], deadline: Deadline) -> None:
         """What else belongs to a primary before it is opened."""
 
     def set_acks(

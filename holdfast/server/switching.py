@@ -99,7 +99,7 @@ class SwitchingServer(SqlServer):
         if was_primary:  # whoever was to end them may have been killed
             self._freezing.clients.end()
 
-    def _prepared(self, deadline: Deadline) -> None:
+    def _prepared(self, domains: frozenset[int], deadline: Deadline) -> None:
         self._freezing.release(deadline)
 
     def open(self, deadline: Deadline, following: bool = False) -> None:

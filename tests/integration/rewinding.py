@@ -12,8 +12,7 @@ from holdfast.agent.fitness import Fitness
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import Rewind
-from holdfast.core.gtid import Flavor, parse
-from holdfast.core.rejoin import ENDLESS
+from holdfast.core.gtid import Flavor, everything, parse
 from holdfast.core.view import MemberState
 from holdfast.server.base import Deadline
 from holdfast.server.rewind import Rewinder
@@ -133,11 +132,10 @@ def gtids(server: BareServer) -> Any:
 
 def present(primary: BareServer) -> str:
     """As ``core.rejoin.with_everything_of`` has it."""
-    if primary.flavor is Flavor.MYSQL:
-        own = f"{primary.value('SELECT @@server_uuid')}:1-{ENDLESS}"
-    else:
-        own = f"0-{primary.value('SELECT @@server_id')}-{ENDLESS}"
-    return str(gtids(primary).union(parse(primary.flavor, own)))
+    mysql = primary.flavor is Flavor.MYSQL
+    issuer = primary.value(f"SELECT @@{'server_uuid' if mysql else 'server_id'}")
+    own = parse(primary.flavor, everything(primary.flavor, issuer))
+    return str(gtids(primary).union(own))
 
 
 def content(server: BareServer, *tables: str) -> dict[str, list[str]]:

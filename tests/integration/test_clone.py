@@ -21,6 +21,7 @@ import yaml
 
 from holdfast.core.commands import Clone, Command, Cut, Fence, Promise, Promote, Start
 from holdfast.core.gtid import Flavor, parse
+from holdfast.core.rejoin import with_everything_of
 from holdfast.core.view import MemberState, ServerStatus
 from holdfast.sandbox import template, trees
 from holdfast.server.backup import find_tools
@@ -29,7 +30,6 @@ from holdfast.wire import CommandReply
 from tests.integration import servers
 from tests.integration.test_agent_real import Member, rows, write
 
-ENDLESS = 2**63 - 2
 BULK_ROWS = 24
 FAST_BYTES = 1 << 30
 SLOW_BYTES = 16 * 1024 * 1024
@@ -81,9 +81,7 @@ class Pair:
     def present(self) -> str:
         """What the primary has, and all that it will ever issue."""
         state = self.first.until(lambda state: state.up and state.applied)
-        between = ":1-" if self.first.flavor is Flavor.MYSQL else "-"
-        own = parse(state.flavor, f"{state.origin}{between}{ENDLESS}")
-        return str(state.applied_set().union(own))
+        return str(with_everything_of(state))
 
     def written(self) -> int:
         """Write one more row on the primary."""

@@ -96,6 +96,7 @@ class MemoryServer:
         timeout_seconds: float = 0.0,
         wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
         following: bool = False,
+        domains: frozenset[int] = frozenset(),
     ) -> None:
         self._called("prepare_primary", deadline)
         assert self.now.received == self.now.applied

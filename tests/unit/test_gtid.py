@@ -6,13 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.core.gtid import Flavor, GtidSet, parse
+from holdfast.core.gtid import Flavor, GtidSet, everything, issuer_of, parse
 
 UUIDS = [f"{n}e11fa47-71ca-11e1-9e33-c80aa9429562" for n in range(3)]
 STREAMS = {
     Flavor.MYSQL: [*UUIDS, f"{UUIDS[0]}:blue"],
     Flavor.MARIADB: ["0-1", "0-2", "1-1"],
 }
+ISSUERS = {flavor: sorted({issuer_of(flavor, s) for s in STREAMS[flavor]}) for flavor in Flavor}
 
 
 def plain(gtids: GtidSet) -> set[tuple[str, int]]:
@@ -48,6 +49,64 @@ def test_the_algebra_is_that_of_sets(flavor: Flavor, data: st.DataObject) -> Non
     assert bool(first) == bool(a)
     assert (first == second) == (a == b)
     assert all(first.has(stream, number) == ((stream, number) in a) for stream, number in a | b)
+
+
+def whole(flavor: Flavor, issuers: set[str]) -> GtidSet:
+    return parse(flavor, ",".join(everything(flavor, each) for each in issuers))
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+@given(data=st.data())
+def test_a_server_s_streams_can_be_held_as_a_whole(flavor: Flavor, data: st.DataObject) -> None:
+    """Each set is compared with the GTIDs that it is asked for, of which every stream has some."""
+    issuers = st.sets(st.sampled_from(ISSUERS[flavor]))
+    a, b = data.draw(sets(flavor)), data.draw(sets(flavor))
+    all_of_a, all_of_b = data.draw(issuers), data.draw(issuers)
+    first = made(flavor, a).union(whole(flavor, all_of_a))
+    second = made(flavor, b).union(whole(flavor, all_of_b))
+    asked = [(stream, number) for stream in STREAMS[flavor] for number in range(1, 14)]
+    asked += [(stream, 2**63 - 2) for stream in STREAMS[flavor]]
+    for stream, number in asked:
+        issuer = issuer_of(flavor, stream)
+        in_a = (stream, number) in a or issuer in all_of_a
+        in_b = (stream, number) in b or issuer in all_of_b
+        assert first.has(stream, number) is in_a
+        assert first.union(second).has(stream, number) is (in_a or in_b)
+        # of a whole one nothing listed is taken away
+        left = in_a and (not in_b or (issuer in all_of_a and issuer not in all_of_b))
+        assert first.subtract(second).has(stream, number) is left
+    assert first.contains(second) is not bool(second.subtract(first))
+    assert second.subtract(first) == first.subtract(second, reverse=True)
+    assert first.contains(made(flavor, a))
+    assert first.contains(whole(flavor, all_of_a))
+    if flavor is Flavor.MYSQL:
+        assert parse(flavor, str(first)) == first
+        assert hash(parse(flavor, str(first))) == hash(first)
+
+
+@pytest.mark.parametrize(
+    ("flavor", "text", "inside", "outside"),
+    [
+        (Flavor.MYSQL, f"{UUIDS[0].upper()}: *", [UUIDS[0], f"{UUIDS[0]}:blue"], [UUIDS[1]]),
+        (Flavor.MARIADB, "*-1", ["0-1", "7-1"], ["1-0", "0-11", "1-2"]),
+    ],
+)
+def test_all_of_a_server_is_every_tag_and_domain_and_no_other_server_s(
+    flavor: Flavor, text: str, inside: list[str], outside: list[str]
+) -> None:
+    gtids = parse(flavor, text)
+    assert gtids
+    assert gtids.issuers == {issuer_of(flavor, inside[0])}
+    assert all(gtids.has(stream, 1) and gtids.has(stream, 2**63 - 2) for stream in inside)
+    assert not any(gtids.has(stream, 1) for stream in outside)
+    assert parse(flavor, str(gtids)) == gtids
+    assert gtids != parse(flavor, "")
+
+
+def test_a_server_whose_streams_are_held_as_a_whole_is_covered_in_every_domain() -> None:
+    mine = parse(Flavor.MARIADB, "0-1-5,*-2")
+    assert mine.covers(parse(Flavor.MARIADB, "0-2-900,7-2-3"))
+    assert not mine.covers(parse(Flavor.MARIADB, "0-2-900,7-3-3"))
 
 
 @given(members=sets(Flavor.MYSQL))
@@ -118,6 +177,8 @@ def test_mysql_forms_of_writing() -> None:
 def test_heads_for_people() -> None:
     assert parse(Flavor.MARIADB, "0-1-7,0-2-9").last() == "0-2-9"
     assert parse(Flavor.MYSQL, f"{UUIDS[0]}:1-7").last() == "…9562:1-7"
+    assert parse(Flavor.MYSQL, f"{UUIDS[0]}:blue:1-7").last() == "…9562:blue:1-7"
+    assert parse(Flavor.MARIADB, "0-1-7,0-2-9,7-1-3").last() == "0-2-9,7-1-3"
     assert parse(Flavor.MYSQL, "").last() == ""
 
 
@@ -131,6 +192,11 @@ def test_heads_for_people() -> None:
         (Flavor.MYSQL, f"{UUIDS[0]}:0-3"),
         (Flavor.MYSQL, f"{UUIDS[0]}:5-3"),
         (Flavor.MYSQL, f"{UUIDS[0]}:1-3-4"),
+        (Flavor.MYSQL, f"{UUIDS[0]}:blue:*"),
+        (Flavor.MYSQL, "*"),
+        (Flavor.MARIADB, "*"),
+        (Flavor.MARIADB, "*-1-5"),
+        (Flavor.MARIADB, "0-*-5"),
     ],
 )
 def test_what_is_no_gtid_set_is_refused_with_the_offending_part(flavor: Flavor, text: str) -> None:
