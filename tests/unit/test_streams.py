@@ -23,6 +23,7 @@ from holdfast.core.decision import Send
 from holdfast.core.election import Elected, NobodyElected, elect
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.loss import without_errants
+from holdfast.core.quorum import Configuration
 from holdfast.core.rejoin import errant_transactions, with_everything_of
 from holdfast.core.view import MemberState, Replication, TailVerdict
 from holdfast.errors import Refused
@@ -74,7 +75,8 @@ def test_a_member_with_the_primary_s_newest_streams_is_neither_unseated_nor_pass
 
 def test_what_a_member_is_told_to_keep_includes_every_stream_of_the_primary() -> None:
     member = replica("m3", incarnation="b", applied="7-3-1", received="", replication=NOBODY)
-    decision = decide(CLUSTER, RECORD, view(primary(), replica("m2"), member))
+    two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
+    decision = decide(CLUSTER, two, view(primary(), replica("m2"), member))
     (command,) = [step.command for step in decision.steps if isinstance(step, Send)]
     assert isinstance(command, Rewind)
     assert parse(Flavor.MARIADB, command.present).has("12-1", 99)
