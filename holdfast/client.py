@@ -110,6 +110,15 @@ class ManagerClient:
         path = f"/v1/clusters/{cluster}/members/{name}/restart"
         return self._post(path, {"waiting": waiting}, RESTART_SECONDS)
 
+    def verify_member(self, cluster: str, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """Returns when it has begun; see ``manager/verifier.py``."""
+        return self._post(f"/v1/clusters/{cluster}/members/{name}/verify", dict(asked))
+
+    def verification(self, cluster: str, name: str) -> dict[str, Any]:
+        """What its last verification has found: ``began``, ``ended``, ``primary``, and ``results`` by table;
+        ``different``: in how many tables."""
+        return self._get(f"/v1/clusters/{cluster}/members/{name}/verification")
+
     def fail_over(
         self, cluster: str, to: str = "", accept_loss: str = "", skip_stop_hook: bool = False
     ) -> dict[str, Any]:

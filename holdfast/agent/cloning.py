@@ -258,7 +258,7 @@ class Cloning:
                 Marker(self._state_dir / name).clear()
             self._look()  # what it has is to be known before it counts
             self._marker.clear()
-            self._board.change(unfit="", suspects=())
+            self._board.change(unfit="", suspects=(), differs=())
         except BaseException as error:
             with contextlib.suppress(HoldfastError):
                 self._watch.kill_and_wait(f"its clone from {command.donor} failed", KILL_SECONDS)

@@ -7,67 +7,48 @@ tables stay suspect, and it is asked for again.
 
 from __future__ import annotations
 
-import contextlib
-import json
-import ssl
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
-from pathlib import Path
-from typing import Any
-
-import httpx
-
-from holdfast.agent.cutting import Marker
+from holdfast.agent.answers import answers_of
+from holdfast.agent.applier_hold import HOLD_SECONDS, ApplierHold
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.job import CalledOff, Job, Jobs
-from holdfast.core.commands import Command, Compare
-from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
-from holdfast.server.base import Deadline, Server
+from holdfast.core.commands import Command, Compare, Verify
+from holdfast.errors import DeadlinePassed, HoldfastError, Refused
+from holdfast.server.base import Deadline
 from holdfast.server.digest import Digester, Place, parse_table, table_name
-from holdfast.tls import Credentials, explain
+from holdfast.tls import Credentials
 
 DIGEST_SECONDS = 6 * 3600.0
-HOLD_SECONDS = 5.0
-SILENT_SECONDS = 5.0
-"""The primary's agent says something four times a second."""
 PAUSE_SECONDS = (10.0, 30.0, 120.0, 300.0)
 """After each attempt that did not work out: one may hold the primary's writers up for a second."""
 
 
 class Comparing:
-    """:ivar held: the applier is stopped on purpose, and will run on by itself"""
+    """Compares the tables of ``Fitness.suspects``, and has what is found written down there."""
 
     def __init__(
         self,
         jobs: Jobs,
-        server: Server,
+        hold: ApplierHold,
         digester: Digester,
         fitness: Fitness,
         shown: Credentials,
-        publish: Callable[[], None],
-        state_dir: Path,
     ) -> None:
-        self.held = False
         self._jobs = jobs
-        self._server = server
+        self._hold = hold
         self._digester = digester
         self._fitness = fitness
         self._shown = shown
-        self._publish = publish
         self._running = False
-        self._holding = Marker(state_dir / "holding")
 
     def admit(self, command: Command, deadline: Deadline) -> None:
         """Called with every command before it is carried out: most need the applier, so they end a comparison.
 
         :raises DeadlinePassed: it does not end
         """
-        if isinstance(command, Compare):
+        if isinstance(command, Compare | Verify):
             return
         if not self._running:
-            if self._holding.marked():  # the agent was killed amid a comparison
-                with contextlib.suppress(HoldfastError):
-                    self._let_run()
+            self._hold.let_run_what_is_left()
             return
         self._jobs.cancel(f"the command {type(command).__name__}")
         if not self._jobs.wait(min(HOLD_SECONDS, deadline.left)):
@@ -109,11 +90,11 @@ class Comparing:
         names = self._fitness.suspects
         tables = [parse_table(name) for name in names]
         job.stage(f"comparing {', '.join(names)} with {command.primary}")
-        with ExitStack() as stack:
-            self._hold(stack)
-            answers = stack.enter_context(
-                _asked(job, command.agent, self._shown.to(command.agent), names)
-            )
+        shown = self._shown.to(command.agent)
+        with (
+            self._hold.stopped(),
+            answers_of(job, command.agent, "/v1/digest", shown, {"tables": names}) as answers,
+        ):
             place = Place(**next(answers)["place"])
             self._digester.apply_until(place, job.deadline(DIGEST_SECONDS))
             mine = self._digester.here(tables, job.deadline(DIGEST_SECONDS))
@@ -127,55 +108,3 @@ class Comparing:
             )
         else:
             self._fitness.compared()
-
-    def _hold(self, stack: ExitStack) -> None:
-        """Stop the applier, which runs on at the end, whatever happens."""
-        self.held = True
-        stack.callback(self._let_run)
-        self._holding.mark()
-        self._server.hold_applier(Deadline(HOLD_SECONDS))
-
-    def _let_run(self) -> None:
-        try:
-            self._server.hold_applier(
-                Deadline(HOLD_SECONDS)
-            )  # it may still be on its way to a place
-            self._digester.release(Deadline(HOLD_SECONDS))
-            self._publish()
-        except Unreachable:
-            pass  # a server that ended holds nothing any more
-        finally:
-            self.held = False
-        self._holding.clear()
-
-
-@contextlib.contextmanager
-def _asked(
-    job: Job, agent: str, shown: Credentials, names: tuple[str, ...]
-) -> Iterator[Iterator[dict[str, Any]]]:
-    """What the primary's agent answers; see ``digesting.py``. To leave it calls its work off."""
-    timeout = httpx.Timeout(SILENT_SECONDS)
-    try:
-        with (
-            httpx.Client(
-                headers=shown.headers, verify=shown.verify, timeout=timeout, trust_env=False
-            ) as http,
-            http.stream("POST", f"{agent}/v1/digest", json={"tables": names}) as response,
-        ):
-            if response.is_error:
-                raise Refused(f"{agent} answers {response.status_code}")
-            yield _answers(job, response)
-    except (httpx.TransportError, ssl.SSLError) as error:
-        raise Unreachable(f"{agent}: {explain(error) or error or type(error).__name__}") from None
-
-
-def _answers(job: Job, response: httpx.Response) -> Iterator[dict[str, Any]]:
-    """:raises Refused: as it did there; :raises Unreachable: it ends too early"""
-    for line in response.iter_lines():
-        job.check()
-        if line.strip():
-            said: dict[str, Any] = json.loads(line)
-            if "error" in said:
-                raise Refused(f"the primary: {said['error']}")
-            yield said
-    raise Unreachable("the primary's agent ended in the middle of its answer")

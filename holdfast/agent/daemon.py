@@ -20,13 +20,14 @@ from fastapi import FastAPI
 from holdfast import log
 from holdfast.agent.address import Address
 from holdfast.agent.api import LongPoll, make_app
+from holdfast.agent.applier_hold import ApplierHold
 from holdfast.agent.blockers import add_blockers
 from holdfast.agent.board import Board
 from holdfast.agent.checks import make_checks
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.cloning import Cloning
 from holdfast.agent.comparing import Comparing
-from holdfast.agent.digesting import Digests, add_digests
+from holdfast.agent.digesting import add_digests
 from holdfast.agent.donor import Donor
 from holdfast.agent.duties import Duties
 from holdfast.agent.electorate import ElectorateFile
@@ -44,6 +45,8 @@ from holdfast.agent.peers import Peers
 from holdfast.agent.probing import Prober
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.term import TermFile
+from holdfast.agent.verify_api import add_verify
+from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
 from holdfast.agent.watchdog import Watchdog
@@ -55,7 +58,7 @@ from holdfast.core.view import MemberState
 from holdfast.errors import Fatal
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Server
-from holdfast.server.digest import Digester
+from holdfast.server.chunks import ChunkDigester
 from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer
 from holdfast.server.probe import Probe
@@ -190,15 +193,11 @@ class Agent:
         prober = Prober(
             Probe(own.flavor, own.socket, admin), self.board, own.binlog_index.absolute().parent
         )
-        digester = Digester(own.flavor, own.socket, admin)
-        comparing = Comparing(
-            jobs,
-            self._server,
-            digester,
-            self._fitness,
-            self._shown,
-            observer.look,
-            config.state_dir,
+        digester = ChunkDigester(own.flavor, own.socket, admin)
+        hold = ApplierHold(self._server, digester, observer.look, config.state_dir)
+        comparing = Comparing(jobs, hold, digester, self._fitness, self._shown)
+        verifying = Verifying(
+            self.board, jobs, hold, digester, self._fitness, self._shown, config.state_dir
         )
         peers = Peers(self._shown)
         guards = self._guards()
@@ -235,13 +234,14 @@ class Agent:
                 config.state_dir / "pending",
             ),
             comparing,
+            verifying,
             keeper,
             vouching,
             observer.look,
             observer.note,
         )
-        cloning.forget.append(self._fitness.forget)
-        observer.holds_applier = lambda: comparing.held
+        cloning.forget += [self._fitness.forget, verifying.forget]
+        observer.holds_applier = lambda: hold.held
         observer.on_look = duties.seen
         lane = Lane(duties, self._term, watch, observer, self.board, vouching)
         poll = LongPoll(self.board, loop, keeper.run)
@@ -281,7 +281,8 @@ class Agent:
             app, poll, keeper, vouching, lambda every: setattr(observer, "every_seconds", every)
         )
         add_inspection(app, Inspector(config, self._replication, watch.look, self._members))
-        add_digests(app, Digests(digester))
+        add_digests(app, digester)
+        add_verify(app, digester, verifying)
         add_blockers(app, self._server)
         folder = config.state_dir.absolute()
         guarded = self._token is not None or self._certificates is not None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import asdict
 from typing import Any
 
@@ -19,10 +19,12 @@ from starlette.responses import StreamingResponse
 
 from holdfast.errors import BadInput, HoldfastError
 from holdfast.server.base import Deadline
-from holdfast.server.digest import Digester, Place, Table, parse_table, table_name
+from holdfast.server.digest import Digester, Place, parse_table, table_name
 
 DIGEST_SECONDS = 6 * 3600.0
 ALIVE_SECONDS = 0.25
+BUSY_SECONDS = 0.2
+"""Within which the work before has ended, whose asker has hung up."""
 MOST_TABLES = 10_000
 
 
@@ -32,14 +34,29 @@ class DigestRequest(BaseModel):
     tables: list[str]
 
 
-class Digests:
-    """One at a time: each reads tables from end to end."""
+Tell = Callable[[dict[str, Any]], None]
 
-    def __init__(self, digester: Digester) -> None:
-        self._digester = digester
+
+class Lines:
+    """Answers in lines, of work in a thread; one piece of work at a time.
+
+    What the work raises becomes the last line, and whoever hangs up calls it off.
+    """
+
+    def __init__(self) -> None:
         self._busy = threading.Lock()
 
-    async def answer(self, tables: list[Table]) -> AsyncIterator[bytes]:
+    def stream(
+        self, work: Callable[[threading.Event, Tell], None], last: str = ""
+    ) -> StreamingResponse:
+        """:param work: is given what calls it off, and what sends a line
+        :param last: the key of the last line; "": the first one is the last
+        """
+        return StreamingResponse(self._answer(work, last), media_type="application/x-ndjson")
+
+    async def _answer(
+        self, work: Callable[[threading.Event, Tell], None], last: str
+    ) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         lines: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         called_off = threading.Event()
@@ -47,7 +64,7 @@ class Digests:
         def tell(line: dict[str, Any]) -> None:
             loop.call_soon_threadsafe(lines.put_nowait, line)
 
-        work = loop.run_in_executor(None, self._take, tables, called_off, tell)
+        done = loop.run_in_executor(None, self._carry_out, work, called_off, tell)
         try:
             while True:
                 try:
@@ -57,24 +74,23 @@ class Digests:
                     yield b"\n"
                     continue
                 yield json.dumps(line).encode() + b"\n"
-                if "place" not in line:
+                if not last or last in line or "error" in line:
                     break
-            await work
+            await done
         finally:
             called_off.set()
 
-    def _take(self, tables: list[Table], called_off: threading.Event, tell: Any) -> None:
-        deadline = Deadline(DIGEST_SECONDS, called_off.is_set)
-
-        def begun(place: Place) -> None:
-            tell({"place": asdict(place)})
-
-        if not self._busy.acquire(blocking=False):
+    def _carry_out(
+        self,
+        work: Callable[[threading.Event, Tell], None],
+        called_off: threading.Event,
+        tell: Tell,
+    ) -> None:
+        if not self._busy.acquire(timeout=BUSY_SECONDS):
             tell({"error": "another member is being compared"})
             return
         try:
-            found = self._digester.take(tables, deadline, begun)
-            tell({"digests": {table_name(table): digest for table, digest in found.items()}})
+            work(called_off, tell)
         except HoldfastError as error:
             tell({"error": str(error)})
         except Exception as error:  # whoever asked waits for an answer
@@ -84,7 +100,9 @@ class Digests:
             self._busy.release()
 
 
-def add_digests(app: FastAPI, digests: Digests) -> None:
+def add_digests(app: FastAPI, digester: Digester) -> None:
+    lines = Lines()
+
     @app.post("/v1/digest")
     async def digest(request: DigestRequest) -> StreamingResponse:
         """Digests of tables at one moment; see ``holdfast/agent/digesting.py``."""
@@ -94,4 +112,12 @@ def add_digests(app: FastAPI, digests: Digests) -> None:
             tables = [parse_table(name) for name in request.tables]
         except ValueError as error:
             raise BadInput("tables", str(error)) from None
-        return StreamingResponse(digests.answer(tables), media_type="application/x-ndjson")
+
+        def work(called_off: threading.Event, tell: Tell) -> None:
+            def begun(place: Place) -> None:
+                tell({"place": asdict(place)})
+
+            found = digester.take(tables, Deadline(DIGEST_SECONDS, called_off.is_set), begun)
+            tell({"digests": {table_name(table): digest for table, digest in found.items()}})
+
+        return lines.stream(work, last="digests")

@@ -18,6 +18,7 @@ from holdfast.agent.lease import Keeper
 from holdfast.agent.promoting import Promoting
 from holdfast.agent.restarting import end_in_order
 from holdfast.agent.rewinding import Rewinding
+from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import (
@@ -42,6 +43,7 @@ from holdfast.core.commands import (
     SetAcks,
     Start,
     Unbar,
+    Verify,
 )
 from holdfast.core.gtid import parse
 from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
@@ -65,6 +67,7 @@ SECONDS: dict[type[Command], float] = {
     Restart: 120.0,
     Rewind: 120.0,
     Compare: 5.0,
+    Verify: 8.0,
     Clone: 30.0,
     Equip: 5.0,
     EnsureAccount: 5.0,
@@ -109,6 +112,7 @@ class Duties:
         cloning: Cloning,
         rewinding: Rewinding,
         comparing: Comparing,
+        verifying: Verifying,
         keeper: Keeper,
         vouching: Vouching,
         look: Callable[[], None],
@@ -119,6 +123,7 @@ class Duties:
         self._cloning = cloning
         self._rewinding = rewinding
         self._comparing = comparing
+        self._verifying = verifying
         self._keeper = keeper
         self._vouching = vouching
         self._watch = watch
@@ -146,6 +151,7 @@ class Duties:
         deadline = Deadline(SECONDS[type(command)], cancelled)
         self._cloning.admit(command, deadline)
         self._comparing.admit(command, deadline)
+        self._verifying.admit(command, deadline)
         match command:
             case Promise():
                 self._promise(deadline, steps)
@@ -190,6 +196,9 @@ class Duties:
             case Compare():
                 self._up("compare")
                 self._comparing.begin(command)
+            case Verify():
+                self._up("verify")
+                self._verifying.begin(command)
             case Equip():
                 self._equip(deadline, steps)
             case EnsureAccount(user=user, authentication=authentication):

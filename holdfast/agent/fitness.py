@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from holdfast.agent.board import Board
 from holdfast.agent.term import replace_durably, sync_folder
+from holdfast.core.view import Difference
 from holdfast.errors import Refused
 from holdfast.server.rewind import Repair
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """:ivar suspects, unfit: as in ``MemberState``; :ivar repair: a rewind that was begun"""
+    """:ivar suspects, unfit, differs: as in ``MemberState``; :ivar repair: a rewind that was begun"""
 
     suspects: tuple[str, ...] = ()
     unfit: str = ""
+    differs: tuple[Difference, ...] = ()
     repair: Repair | None = None
 
 
@@ -63,6 +66,16 @@ class Fitness:
     def declare_unfit(self, reason: str) -> None:
         self._write(replace(self._known, unfit=" ".join(reason.split())))
 
+    def verified(self, found: Sequence[Difference], tables: Collection[str] = ()) -> None:
+        """What a verification has found: all differences there are.
+
+        :param tables: only these were compared; (): all
+        """
+        others = [each for each in self._known.differs if tables and each.table not in tables]
+        differs = tuple(sorted([*others, *found], key=lambda each: each.table))
+        if differs != self._known.differs:
+            self._write(replace(self._known, differs=differs))
+
     def forget(self) -> None:
         """The data was replaced."""
         self._write(_Known())
@@ -82,7 +95,7 @@ class Fitness:
     def _publish(self) -> None:
         # a clone that has to be done anew has its own reason
         unfit = {"unfit": self._known.unfit} if self._known.unfit else {}
-        self._board.change(suspects=self._known.suspects, **unfit)
+        self._board.change(suspects=self._known.suspects, differs=self._known.differs, **unfit)
 
     def _read(self) -> _Known:
         try:
@@ -91,6 +104,7 @@ class Fitness:
             return _Known(
                 suspects=tuple(map(str, found["suspects"])),
                 unfit=str(found["unfit"]),
+                differs=tuple(Difference(**each) for each in found.get("differs", ())),
                 repair=None if repair is None else Repair(**repair),
             )
         except FileNotFoundError:

@@ -31,6 +31,7 @@ from holdfast.cli import (
     sandbox,
     status,
     switchover,
+    verify,
 )
 from holdfast.cli.connection import TLS_VARIABLES
 from holdfast.errors import HoldfastError, OutcomeUnknown, Unreachable
@@ -77,6 +78,7 @@ app.command("adopt")(adopt.adopt)
 app.command("restart")(member.restart_all)
 app.command("failover")(failover.failover)
 app.command("switchover")(switchover.switchover)
+app.command("verify")(verify.verify)
 app.command("pause")(failover.pause)
 app.command("resume")(failover.resume)
 

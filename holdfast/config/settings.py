@@ -78,6 +78,7 @@ class SettingsDocument(StrictModel):
     failover_interval: Annotated[Duration, Field(ge=0, le=_DAY)] = 0.0
     write_patience: Annotated[Duration, Field(gt=0, le=_DAY)] = 5.0
     events: bool = True
+    verify_every: Annotated[Duration, Field(ge=0, le=366 * _DAY)] = 0.0
     profile: Profile = Profile.DEFAULT
     heartbeat: Annotated[Duration, Field(ge=0.02, le=60)] | None = None
     lease: Annotated[Duration, Field(gt=0, le=600)] | None = None
@@ -100,6 +101,7 @@ MEANINGS = {
     "failover_interval": "the least time between two automatic ones; 0: none",
     "write_patience": "after how long a primary that answers, but on which no write comes through, is replaced",
     "events": "the event scheduler runs on the primary and there only; false: it is left as it is",
+    "verify_every": "how often each member's tables are compared with the primary's; 0: only when it is ordered",
     "profile": "heartbeat, lease and detection together: default, or fast for quiet machines and networks",
     "heartbeat": "within which whoever has nothing new to say speaks all the same",
     "lease": "for how long a primary may answer clients after its last sign of life",
@@ -142,6 +144,7 @@ _AS_SECONDS = {
     "max_lag",
     "failover_interval",
     "write_patience",
+    "verify_every",
     *_TIMES,
 }
 _AS_BYTES = {"strong_sync_threshold"}

@@ -10,7 +10,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}$")]
 
-_UNITS_OF_TIME = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_UNITS_OF_TIME = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _UNITS_OF_SIZE = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _NUMBER = r"\s*(-?[0-9]+(?:\.[0-9]+)?)\s*"
 
@@ -22,12 +22,12 @@ class StrictModel(BaseModel):
 
 
 def seconds(value: Any) -> float:
-    """``2``, ``"2s"``, ``"500ms"``, ``"1.5m"`` -> seconds.
+    """``2``, ``"2s"``, ``"500ms"``, ``"1.5m"``, ``"7d"`` -> seconds.
 
     :raises ValueError: for anything else
     """
     if isinstance(value, str):
-        match = re.fullmatch(_NUMBER + r"(ms|s|m|h)?", value.lower())
+        match = re.fullmatch(_NUMBER + r"(ms|s|m|h|d)?", value.lower())
         if match:
             return round(float(match[1]) * _UNITS_OF_TIME[match[2] or "s"], 9)
     elif isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):

@@ -192,6 +192,28 @@ class Compare:
 
 
 @dataclass(frozen=True, slots=True)
+class Verify:
+    """Compare all tables with those of ``primary``, a piece at a time. Goes on in the background; any other command
+    interrupts it, and it goes on from there when it is asked for again.
+
+    :ivar agent: URL of the primary's agent
+    :ivar tables: only these, as ``schema.table``; () for all
+    :ivar rate: rows a second at most; 0: as many as half of the time allows
+    :ivar max_load: wait while more threads than that are at work on either server; 0: never
+    :ivar anew: from the beginning, whatever was done before
+    :ivar stop: end what is under way, for good
+    """
+
+    primary: str
+    agent: str
+    tables: tuple[str, ...] = ()
+    rate: int = 0
+    max_load: int = 0
+    anew: bool = False
+    stop: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Clone:
     """Replace all data by a copy of ``donor``'s. Goes on in the background.
 
@@ -243,6 +265,7 @@ Command = (
     | Restart
     | Rewind
     | Compare
+    | Verify
     | Clone
     | Equip
     | EnsureAccount

@@ -9,13 +9,11 @@ from dataclasses import replace
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Fence
 from holdfast.core.decision import Decision, Send
+from holdfast.core.election import WISHED
 from holdfast.core.lease import electorate, revoked
 from holdfast.core.record import Record
 from holdfast.core.timing import CLOCK_DRIFT
 from holdfast.core.view import MemberState, Seen, Unseen, View
-
-FIRST = 1_000_000
-"""A priority above all that can be set."""
 
 
 def is_deposed(record: Record, state: MemberState) -> bool:
@@ -81,11 +79,10 @@ def surely_revoked(cluster: Cluster, record: Record, view: View, promised: Colle
     return all(revoked(each, promised) for each in by)
 
 
-def wished(cluster: Cluster, record: Record) -> Cluster:
-    """The cluster, with whom a person wants to take over before all others."""
-    wish = record.transition.wish if record.transition else ""
+def wished(cluster: Cluster, wish: str) -> Cluster:
+    """The cluster, with the one whom an operator wants to take over before all others; "": nobody is."""
     if not wish:
         return cluster
     settings = cluster.settings
-    first = replace(settings.member(wish), priority=FIRST)
+    first = replace(settings.member(wish), priority=WISHED)
     return replace(cluster, settings=replace(settings, members={**settings.members, wish: first}))

@@ -14,6 +14,9 @@ SOON_APPLIED = 2000
 SOON_FETCHED = 2000
 """Transactions that a member of higher priority may lack when it is preferred to one that lacks none."""
 
+WISHED = 1_000_000
+"""A priority above all that can be set: an operator wants this member and no other."""
+
 
 @dataclass(frozen=True, slots=True)
 class Elected:
@@ -94,6 +97,8 @@ def against(state: MemberState, cluster: Cluster) -> str:
         return state.unfit
     if state.suspects:
         return "it was rewound, and has not been compared yet"
+    if state.differs and setting.priority < WISHED:
+        return f"it differs from the primary in {', '.join(map(str, state.differs))}"
     limit, lag = setting.max_lag_seconds, state.replication.lag_seconds
     if limit is not None and not drained(state) and (lag is None or lag > limit):
         return f"its applier is {'far' if lag is None else f'{lag:.0f} s'} behind, max_lag is {limit:g} s"

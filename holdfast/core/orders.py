@@ -140,6 +140,8 @@ def _unfit_donor(cluster: Cluster, record: Record, view: View, donor: str) -> st
         return "its server is not up"
     if state.unfit or state.suspects:
         return state.unfit or f"{', '.join(state.suspects)} is being compared with the primary's"
+    if state.differs:
+        return f"it differs from the primary in {', '.join(map(str, state.differs))}"
     if donor != record.primary and not attached(cluster, record, state):
         return f"it does not follow {record.primary}"
     return f"it is busy: {state.progress.what}" if state.progress else ""

@@ -70,7 +70,7 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
         why = f"it was rewound: {', '.join(state.suspects)} is being compared with {record.primary}"
         busy = state.progress is not None or state.replication.receiver is not Receiver.ON
         return Rejoin(None if busy else compare, why)
-    return Rejoin(reason=_catching_up(state))
+    return Rejoin(reason=_catching_up(state) or _differs(state, record.primary))
 
 
 def spoiled(primary: MemberState, state: MemberState) -> str:
@@ -144,6 +144,7 @@ def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
         and state.up
         and not state.unfit
         and not state.suspects
+        and not state.differs
         and not state.silent_seconds
         and state.progress is None
         and cluster.account(name) not in state.barred
@@ -210,6 +211,17 @@ def follow(cluster: Cluster, record: Record, state: MemberState) -> Follow:
     heartbeat = cluster.settings.timing.heartbeat
     events = cluster.settings.events
     return Follow(primary.name, primary.host, primary.port, semi_sync, heartbeat, events)
+
+
+def _differs(state: MemberState, primary: str) -> str:
+    """What a verification found is not mended by itself: nobody knows which of the two is right."""
+    if not state.differs:
+        return ""
+    tables = ", ".join(map(str, state.differs))
+    return (
+        f"it differs from {primary} in {tables}, and may not take over; "
+        f"holdfast member clone {state.name} replaces its data"
+    )
 
 
 def _idle(state: MemberState, primary: str) -> str:

@@ -87,6 +87,7 @@ class Settings:
     :ivar failover_interval: seconds between two automatic ones; 0: none
     :ivar write_patience: seconds after which a primary on which no write comes through is replaced
     :ivar events: the event scheduler runs on the primary, and there only; False: it is left as it is
+    :ivar verify_every: seconds after which a member's tables are compared with the primary's again; 0: never by itself
     :ivar timing: heartbeat, lease and detection
     """
 
@@ -104,6 +105,7 @@ class Settings:
     failover_interval: float = 0.0
     write_patience: float = 5.0
     events: bool = True
+    verify_every: float = 0.0
     profile: Profile = Profile.DEFAULT
     timing: Timing = PROFILES[Profile.DEFAULT]
     members: Mapping[str, MemberSettings] = field(default_factory=dict)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Save
+from holdfast.core.deposed import wished
 from holdfast.core.diagnosis import GONE, Primary, diagnose
 from holdfast.core.election import NobodyElected, elect
 from holdfast.core.failover import could_follow, prospects
@@ -60,7 +61,7 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
     if not heirs:
         missing = "; ".join(prospects(record, view).missing) or f"{record.primary} served alone"
         found.append(f"no recovery quorum can be had: {missing}")
-    elif isinstance(nobody := elect(heirs, cluster), NobodyElected):
+    elif isinstance(nobody := elect(heirs, wished(cluster, order.to)), NobodyElected):
         found.append(nobody.reason)
     return (*found, *_unable(record, view, order))
 

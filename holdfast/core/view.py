@@ -160,6 +160,38 @@ class SemiSync:
 
 
 @dataclass(frozen=True, slots=True)
+class Difference:
+    """A verification found a table to differ from the primary's.
+
+    :ivar ranges: which rows, for people
+    """
+
+    table: str
+    ranges: str
+
+    def __str__(self) -> str:
+        return f"{self.table} ({self.ranges})"
+
+
+@dataclass(frozen=True, slots=True)
+class Verification:
+    """The last comparison of all tables with the primary's.
+
+    :ivar began, ended: by the wall clock of the member's host, in seconds since 1970; ``ended`` 0: it is not over
+    :ivar tables: how many have been compared; :ivar skipped: how many cannot be
+    :ivar rows: how many have been compared; :ivar different: in how many tables something differs
+    """
+
+    began: float
+    ended: float
+    primary: str
+    tables: int
+    skipped: int
+    rows: int
+    different: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemberState:
     """What one agent says of its server and itself.
 
@@ -183,6 +215,8 @@ class MemberState:
     :ivar vouched: seconds for which the primary may still rely on this member's word that nobody deposes it
     :ivar suspects: tables that a rewind touched, not compared with the primary's yet
     :ivar unfit: why it must be cloned, or ""
+    :ivar differs: where a verification found it to differ from the primary
+    :ivar verified: the last verification; None: there was none since its data came
     :ivar progress: what goes on in the background
     :ivar busy: the command that is being carried out, or ""
     :ivar reason: why the member is not well, in one sentence, or ""
@@ -219,6 +253,8 @@ class MemberState:
     vouched: float = 0.0
     suspects: tuple[str, ...] = ()
     unfit: str = ""
+    differs: tuple[Difference, ...] = ()
+    verified: Verification | None = None
     progress: Progress | None = None
     busy: str = ""
     reason: str = ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ssl
 import time
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
@@ -23,6 +23,7 @@ from holdfast.core.commands import (
     Prove,
     Restart,
     Rewind,
+    Verify,
 )
 from holdfast.core.facts import Facts
 from holdfast.errors import OutcomeUnknown, Unreachable
@@ -68,6 +69,7 @@ _SECONDS: dict[type[Command], float] = {
     Restart: 130,
     Rewind: 130,
     Clone: 40,
+    Verify: 10,
 }
 """A little more than the agents' own deadlines; six seconds for what is not listed."""
 
@@ -146,6 +148,18 @@ class AgentClient:
         path = f"/v1/facts?counting={str(counting).lower()}"
         reply = await self._inspected(path, FactsReply, seconds)
         return dataclasses.replace(reply.facts, clock_offset=reply.clock - time.time())
+
+    async def verification(self) -> dict[str, Any]:
+        """What its last verification has found; see ``agent/verify_api.py``.
+
+        :raises Unreachable: no answer, or none that can be understood
+        """
+        try:
+            response = await self._http.get("/v1/verification", timeout=FACTS_SECONDS)
+            self._understood(response)
+            return dict(response.json())
+        except (*FAILURES, ValueError) as error:
+            raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
 
     async def account(self) -> AccountReply:
         """:raises Unreachable: no answer, or none that can be understood"""

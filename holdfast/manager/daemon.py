@@ -34,6 +34,7 @@ from holdfast.manager.lead import Leader
 from holdfast.manager.outsiders import Outsiders
 from holdfast.manager.planning import Planner
 from holdfast.manager.switching_api import add_switchover
+from holdfast.manager.verifier import Verifier, add_verification
 from holdfast.serving import HttpServer, listening
 from holdfast.store.base import Candidate, Store
 from holdfast.store.etcd import EtcdStore
@@ -97,10 +98,16 @@ async def _serve(
     pool = ThreadPoolExecutor(HISTORY_THREADS, "history")
     histories = {name: _history(each, store, who, pool) for name, each in leaders.items()}
     planners = {name: Planner(each) for name, each in leaders.items()}
+    verifiers = {name: Verifier(each) for name, each in leaders.items()}
     for each in config.clusters:
         leader = leaders[each.name]
         endpoints = Endpoints([Haproxy(one) for one in each.endpoints.haproxy], leader.events)
-        leader.listeners = (*leader.listeners, endpoints, planners[each.name])
+        leader.listeners = (
+            *leader.listeners,
+            endpoints,
+            planners[each.name],
+            verifiers[each.name],
+        )
         if each.hooks != HooksConfig():
             made = outsiders[each.name].of(leader.events, leader.look_again)
             leader.hooks, reporter = made
@@ -128,6 +135,7 @@ async def _serve(
     app = make_app(leaders, token, lifespan)
     add_switchover(app, planners)
     add_inspection(app, leaders)
+    add_verification(app, verifiers)
     add_history(app, histories)
     server = HttpServer(app, certificates.server if certificates else None)
     for number in (signal.SIGTERM, signal.SIGINT):

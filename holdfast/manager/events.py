@@ -22,7 +22,8 @@ class EventKind(StrEnum):
     done by itself. DECIDED: a record was saved. COMMAND: an agent has done what it was asked; FAILED: it has not.
     DEGRADED: commits stop waiting for acknowledgements, or wait again. WHOLE: every member is well again.
     CONFIGURED: a person has changed settings or members; ORDERED: a person wants something done.
-    ENDPOINT: it shows clients to another server. HOOK: an executable of the user's, or a webhook, was called."""
+    ENDPOINT: it shows clients to another server. HOOK: an executable of the user's, or a webhook, was called.
+    VERIFIED: a member holds the same as the primary."""
 
     LED = "led"
     DETECTED = "detected"
@@ -36,6 +37,7 @@ class EventKind(StrEnum):
     ORDERED = "ordered"
     ENDPOINT = "endpoint"
     HOOK = "hook"
+    VERIFIED = "verified"
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,7 +152,7 @@ class Digester:
         with self._session() as locker:
             locker.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}", patience)
             if there:
-                locks = ", ".join(f"{_quoted(table)} READ" for table in there)
+                locks = ", ".join(f"{quoted(table)} READ" for table in there)
                 locker.run(f"LOCK TABLES {locks}", patience)
             session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT", patience)
             row = session.look("SELECT @@global.gtid_executed AS gtids", patience)[0]
@@ -195,11 +195,18 @@ class Digester:
             session.run("ROLLBACK TO SAVEPOINT digest", deadline)
         return found
 
-    def _digest(self, session: Session, table: Table, deadline: Deadline) -> str:
+    def _digest(
+        self,
+        session: Session,
+        table: Table,
+        deadline: Deadline,
+        where: str = "",
+        values: Sequence[object] = (),
+    ) -> str:
         columns = self._columns(session, table, deadline)
         if not columns:
             return ABSENT
-        names = [_quote(str(row["name"])) for row in columns]
+        names = [quote(str(row["name"])) for row in columns]
         nulls = f"CONCAT({', '.join(f'ISNULL({name})' for name in names)})"
         parts = [
             self._expression(name, str(row["type"]))
@@ -209,10 +216,11 @@ class Digester:
         sql = (
             "SELECT COUNT(*) AS count, SUM(CAST(CONV(LEFT(hash, 15), 16, 10) AS UNSIGNED)) AS sum, "
             "BIT_XOR(CAST(CONV(SUBSTRING(hash, 17, 16), 16, 10) AS UNSIGNED)) AS xored "
-            f"FROM (SELECT {row_hash} AS hash FROM {_quoted(table)}) AS hashes"
+            f"FROM (SELECT {row_hash} AS hash FROM {quoted(table)}"
         )
+        sql = f"{literal(sql) if values else sql}{where}) AS hashes"
         try:
-            row = session.look(sql, deadline)[0]
+            row = session.look(sql, deadline, values)[0]
         except StatementRefused as error:
             if error.code in _NO_SUCH_TABLE:
                 return ABSENT
@@ -227,7 +235,7 @@ class Digester:
             deadline,
             table,
         )
-        return [{name: _text(value) for name, value in row.items()} for row in rows]
+        return [{name: text_of(value) for name, value in row.items()} for row in rows]
 
     def _expression(self, name: str, kind: str) -> str:
         """A text that is short, and another for each value; numbers and times as the server prints them."""
@@ -255,7 +263,7 @@ class Digester:
         variable = "gtid_executed" if mysql else "gtid_slave_pos"
         applied = session.look(f"SELECT @@global.{variable} AS gtids", deadline)[0]["gtids"]
         return {
-            "applied": _text(applied).replace("\n", ""),
+            "applied": text_of(applied).replace("\n", ""),
             "source_id": row["Source_Server_Id" if mysql else "Master_Server_Id"],
             "receiver": row["Replica_IO_Running" if mysql else "Slave_IO_Running"],
             "applier": row["Replica_SQL_Running" if mysql else "Slave_SQL_Running"],
@@ -284,7 +292,7 @@ def table_name(table: Table) -> str:
     """As a person reads it; :func:`parse_table` gives the table back."""
     schema, name = table
     plain = all(part.replace("$", "_").isidentifier() or part.isalnum() for part in table)
-    return f"{schema}.{name}" if plain else _quoted(table)
+    return f"{schema}.{name}" if plain else quoted(table)
 
 
 def parse_table(text: str) -> Table:
@@ -300,13 +308,18 @@ def parse_table(text: str) -> Table:
     return schema.replace("``", "`"), name.replace("``", "`")
 
 
-def _quoted(table: Table) -> str:
-    return f"{_quote(table[0])}.{_quote(table[1])}"
+def quoted(table: Table) -> str:
+    return f"{quote(table[0])}.{quote(table[1])}"
 
 
-def _quote(name: str) -> str:
+def quote(name: str) -> str:
     return f"`{name.replace('`', '``')}`"
 
 
-def _text(value: object) -> str:
+def literal(sql: str) -> str:
+    """A statement that gets arguments: names in it may hold per cent signs."""
+    return sql.replace("%", "%%")
+
+
+def text_of(value: object) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)

@@ -2,26 +2,32 @@
 
 from __future__ import annotations
 
+import socket
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from fastapi import FastAPI
 
+from holdfast.agent.applier_hold import ApplierHold
 from holdfast.agent.board import Board
 from holdfast.agent.comparing import Comparing
-from holdfast.agent.digesting import Digests, add_digests
+from holdfast.agent.digesting import add_digests
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.job import Jobs
-from holdfast.core.commands import Compare, Promise
+from holdfast.agent.verify_api import add_verify
+from holdfast.agent.verifying import Findings, TableResult, Verifying
+from holdfast.core.commands import Compare, Promise, Verify
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import MemberState
+from holdfast.core.view import Difference, MemberState
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
+from holdfast.server.chunks import ChunkDigester
 from holdfast.server.digest import ABSENT, Digester, Place
 from holdfast.server.rewind import Repair
 from holdfast.serving import HttpServer, listening
@@ -46,17 +52,22 @@ class Pair:
         self.board = Board(MemberState("m1", replica.flavor))
         self.fitness = Fitness(folder, self.board)
         self.jobs = Jobs(self.board)
-        digester = Digester(replica.flavor, replica.socket, ADMIN)
-        self.comparing = Comparing(
-            self.jobs,
-            replica.adapter,
-            digester,
-            self.fitness,
-            Credentials(),
-            lambda: None,
-            folder,
-        )
+        digester = ChunkDigester(replica.flavor, replica.socket, ADMIN)
+        self.hold = ApplierHold(replica.adapter, digester, lambda: None, folder)
+        self.comparing = Comparing(self.jobs, self.hold, digester, self.fitness, Credentials())
+        self._folder, self._digester = folder, digester
+        self.verifying = self.another_agent()
         self.command = Compare("m0", url)
+
+    def another_agent(self) -> Verifying:
+        """What the next run of the agent knows."""
+        shown, parts = Credentials(), (self.board, self.jobs, self.hold)
+        return Verifying(*parts, self._digester, self.fitness, shown, self._folder)
+
+    def verify(self, **wishes: Any) -> Findings:
+        self.verifying.begin(Verify("m0", self.command.agent, **wishes))
+        assert self.jobs.wait(60)
+        return self.verifying.findings
 
     def suspect(self, *tables: str) -> None:
         self.fitness.begin_rewind(Repair("x", "", ""), tables)
@@ -88,14 +99,17 @@ def servers(flavor: Flavor) -> Iterator[list[BareServer]]:
 def pair(servers: list[BareServer], tmp_path: Path) -> Iterator[Pair]:
     primary, replica = servers
     app = FastAPI()
-    add_digests(app, Digests(Digester(primary.flavor, primary.socket, ADMIN)))
+    digester = ChunkDigester(primary.flavor, primary.socket, ADMIN)
+    add_digests(app, digester)
     http = HttpServer(app)
     with listening("127.0.0.1:0") as listener:
         thread = threading.Thread(target=http.run, kwargs={"sockets": [listener.dup()]})
         thread.start()
         port = listener.getsockname()[1]
         try:
-            yield Pair(primary, replica, tmp_path, f"http://127.0.0.1:{port}")
+            made = Pair(primary, replica, tmp_path, f"http://127.0.0.1:{port}")
+            add_verify(app, digester, made.verifying)
+            yield made
         finally:
             http.should_exit = True
             thread.join()
@@ -136,7 +150,7 @@ def test_equal_tables_are_found_equal_under_load_and_the_applier_runs_on(pair: P
     assert pair.board.state.unfit == ""
     assert max(took) < 2
     wait_until(pair.applier_runs, 5, "the applier runs")
-    assert not pair.comparing.held
+    assert not pair.hold.held
 
 
 @pytest.mark.parametrize(
@@ -230,3 +244,118 @@ def test_an_unknown_table_and_a_wrong_name(pair: Pair) -> None:
     assert set(found.values()) == {ABSENT}
     answer = httpx.post(f"{pair.command.agent}/v1/digest", json={"tables": ["nodot"]})
     assert answer.status_code != 200
+
+
+# -- all tables, a piece at a time ----------------------------------------------------------------
+
+ODD = "`app`.`od``d.name`"
+NUMBERS = (
+    "CREATE TABLE app.numbers (id int PRIMARY KEY, v varchar(20))",
+    "INSERT INTO app.numbers WITH RECURSIVE r AS (SELECT 1 AS n UNION ALL SELECT n + 1 FROM r WHERE n < 900) "
+    "SELECT n * 2, CONCAT('row ', n) FROM r",
+)
+
+
+@pytest.fixture
+def numbers(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
+    """900 rows in pieces of 100 at first."""
+    monkeypatch.setattr("holdfast.agent.verifying.FIRST_ROWS", 100)
+    monkeypatch.setattr("holdfast.agent.verifying.MOST_ROWS", 100)
+    pair.primary.sql("DELETE FROM app.t WHERE id > 1", "DROP TABLE IF EXISTS app.numbers", *NUMBERS)
+    wait_until(lambda: gtids(pair.replica).contains(gtids(pair.primary)), 20, "the replica has it")
+    yield pair
+    assert pair.applier_runs()
+
+
+def lax(pair: Pair) -> list[str]:
+    """An administrator writes on the replica, and in no binlog."""
+    mysql = pair.replica.flavor is Flavor.MYSQL
+    return [*(["SET GLOBAL super_read_only = 0"] if mysql else []), "SET sql_log_bin = 0"]
+
+
+def test_all_tables_are_verified_under_load_in_pieces(numbers: Pair) -> None:
+    with writers(numbers.primary) as took:
+        found = numbers.verify(anew=True)
+    assert found.ended >= found.began > 0, numbers.board.state
+    assert found.results["app.numbers"] == TableResult(rows=900, pieces=10)
+    assert {"app.t", ODD, "app.big"} <= found.results.keys()
+    assert not any(name.startswith(("mysql.", "sys.")) for name in found.results)
+    assert found.different() == []
+    assert numbers.board.state.verified == found.told()
+    assert max(took) < 2
+
+
+def test_a_row_that_differs_is_found_in_its_range_and_stays_known_until_it_is_mended(
+    numbers: Pair,
+) -> None:
+    numbers.replica.sql(*lax(numbers), "UPDATE app.numbers SET v = 'other' WHERE id = 500")
+    numbers.replica.sql(*lax(numbers), "INSERT INTO app.`od``d.name` VALUES (9, 'x')")
+    numbers.replica.sql(*lax(numbers), "CREATE TABLE app.only_here (id int PRIMARY KEY)")
+    found = numbers.verify(anew=True)
+    assert found.results["app.numbers"].ranges == ("id behind 400 up to 600",)
+    assert found.results[ODD].ranges == ("all rows",)
+    known = (
+        Difference(ODD, "all rows"),
+        Difference("app.numbers", "id behind 400 up to 600"),
+        Difference("app.only_here", "all rows"),
+    )
+    assert numbers.board.state.differs == known
+    again = Board(MemberState("m1", numbers.replica.flavor))
+    Fitness(numbers.fitness.path.parent, again)
+    assert again.state.differs == known
+    numbers.replica.sql(*lax(numbers), "UPDATE app.numbers SET v = 'row 250' WHERE id = 500")
+    numbers.replica.sql(*lax(numbers), "DROP TABLE app.only_here")
+    numbers.verify(tables=("app.numbers",))
+    assert numbers.board.state.differs == (known[0], known[2])
+    numbers.replica.sql(*lax(numbers), "DELETE FROM app.`od``d.name` WHERE a = 9")
+    numbers.verify(anew=True)
+    assert numbers.board.state.differs == ()
+
+
+def test_interrupted_by_another_command_it_goes_on_from_there(numbers: Pair) -> None:
+    numbers.verifying.begin(Verify("m0", numbers.command.agent, rate=2000, anew=True))
+    rows = lambda: numbers.verifying.findings.results.get("app.numbers", TableResult()).rows  # noqa: E731
+    wait_until(lambda: 0 < rows() < 900, 20, "it is amid the table")
+    numbers.verifying.admit(Promise(), Deadline(5))
+    assert numbers.jobs.running == ""
+    assert numbers.applier_runs()
+    before = rows()
+    assert 0 < before < 900
+    assert numbers.verifying.findings.under_way
+    numbers.verifying = numbers.another_agent()
+    assert numbers.board.state.verified
+    assert numbers.board.state.verified.ended == 0
+    assert rows() == before
+    found = numbers.verify()
+    assert found.results["app.numbers"] == TableResult(rows=900, pieces=9 + 1)
+    assert found.ended
+
+
+def test_one_that_nobody_answers_is_interrupted_at_once(
+    numbers: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failover must not wait for the agent of a host that is frozen."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as mute:
+        numbers.verifying.begin(
+            Verify("m0", f"http://127.0.0.1:{mute.getsockname()[1]}", anew=True)
+        )
+        wait_until(lambda: bool(numbers.jobs.running), 5, "it is under way")
+        begun = time.monotonic()
+        numbers.verifying.admit(Promise(), Deadline(5))
+        assert time.monotonic() - begun < 0.5
+    assert numbers.applier_runs()
+    numbers.verifying.begin(Verify("m0", "", stop=True))
+    assert numbers.verifying.findings.ended
+
+
+def test_it_waits_while_a_server_has_too_much_to_do_and_refuses_a_table_that_is_not_there(
+    numbers: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load = iter([9, 9])
+    monkeypatch.setattr(ChunkDigester, "running", lambda *_: next(load, 1))
+    monkeypatch.setattr("holdfast.agent.verifying.BUSY_SECONDS", 0.01)
+    found = numbers.verify(tables=("app.numbers",), max_load=4, anew=True)
+    assert found.results == {"app.numbers": TableResult(rows=900, pieces=10)}
+    assert next(load, None) is None
+    numbers.verify(tables=("app.nothing",))
+    assert "there is no table app.nothing" in numbers.board.state.reason

@@ -1,0 +1,362 @@
+"""The Verify command: all tables are compared with the primary's, a piece at a time, while both are at work.
+
+For each piece the applier is held while the primary's agent chooses its end and its place in the history, applies up to
+that place, and runs on once the piece is read: a fraction of a second. Where it has come is on disk: called off by any
+other command, or by the end of the agent, it goes on from there when it is asked for again.
+
+A piece that differs is looked at once more before it is believed. Nothing is mended here.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from holdfast.agent.answers import answers_of
+from holdfast.agent.applier_hold import HOLD_SECONDS, ApplierHold
+from holdfast.agent.board import Board
+from holdfast.agent.fitness import Fitness
+from holdfast.agent.job import CalledOff, Job, Jobs
+from holdfast.agent.term import replace_durably
+from holdfast.core.commands import Command, Verify
+from holdfast.core.view import Difference, Verification
+from holdfast.errors import DeadlinePassed, HoldfastError, Refused
+from holdfast.server.base import Deadline
+from holdfast.server.chunks import Chunk, ChunkDigester, Key, described, rows_of
+from holdfast.server.digest import Place, parse_table, table_name
+from holdfast.tls import Credentials
+
+CHUNK_SECONDS = 60.0
+"""How long one piece may take; a table without a primary key is one piece."""
+WANTED_SECONDS = 0.2
+"""How long the applier is held for a piece, about: by this the number of its rows is chosen."""
+FIRST_ROWS, LEAST_ROWS, MOST_ROWS = 1_000, 50, 200_000
+SAVE_SECONDS = 2.0
+ATTEMPTS = 20
+ATTEMPT_SECONDS = 1.0
+"""Between two attempts at a piece, where commits wait or the table is locked."""
+BUSY_SECONDS = 0.5
+"""Between two looks at a primary that has too much to do."""
+NAMED = 3
+"""So many of its ranges stand in one sentence."""
+SHOWN = 20
+"""So many pieces of a table that differ are named; all are counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableResult:
+    """:ivar rows: that were compared; :ivar pieces: in how many
+    :ivar different: how many pieces differ; :ivar ranges: which, the first of them
+    :ivar skipped: why it was not compared, or ""
+    """
+
+    rows: int = 0
+    pieces: int = 0
+    different: int = 0
+    ranges: tuple[str, ...] = ()
+    skipped: str = ""
+
+    def with_piece(self, rows: int, range_of_difference: str) -> TableResult:
+        more = (range_of_difference,) if range_of_difference else ()
+        return replace(
+            self,
+            rows=self.rows + rows,
+            pieces=self.pieces + 1,
+            different=self.different + len(more),
+            ranges=(*self.ranges, *more)[:SHOWN],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """What a verification has found so far, and how far it is.
+
+    :ivar began, ended: seconds since 1970; 0: not yet
+    :ivar wanted, rate, max_load: as it was asked for
+    :ivar table, after: where it goes on; :ivar last: the last key of that table when it was begun
+    :ivar finished: tables that are done
+    """
+
+    began: float = 0.0
+    ended: float = 0.0
+    primary: str = ""
+    wanted: tuple[str, ...] = ()
+    rate: int = 0
+    max_load: int = 0
+    table: str = ""
+    after: Key = ()
+    last: Key = ()
+    finished: tuple[str, ...] = ()
+    results: dict[str, TableResult] = field(default_factory=dict)
+
+    @property
+    def under_way(self) -> bool:
+        return self.began > 0 and not self.ended
+
+    def different(self) -> list[Difference]:
+        return [
+            Difference(table, _ranges(result))
+            for table, result in sorted(self.results.items())
+            if result.different
+        ]
+
+    def told(self) -> Verification:
+        return Verification(
+            began=self.began,
+            ended=self.ended,
+            primary=self.primary,
+            tables=sum(1 for each in self.results.values() if not each.skipped),
+            skipped=sum(1 for each in self.results.values() if each.skipped),
+            rows=sum(each.rows for each in self.results.values()),
+            different=sum(1 for each in self.results.values() if each.different),
+        )
+
+    def to_json(self) -> str:
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def of_json(cls, text: str) -> Findings:
+        """:raises ValueError, TypeError, KeyError: that is none"""
+        found: dict[str, Any] = json.loads(text)
+        results = {
+            table: TableResult(**{**each, "ranges": tuple(each["ranges"])})
+            for table, each in found.pop("results").items()
+        }
+        lists = {key: tuple(found[key]) for key in ("wanted", "after", "last", "finished")}
+        return cls(**{**found, **lists, "results": results})
+
+
+class Verifying:
+    def __init__(
+        self,
+        board: Board,
+        jobs: Jobs,
+        hold: ApplierHold,
+        digester: ChunkDigester,
+        fitness: Fitness,
+        shown: Credentials,
+        state_dir: Path,
+    ) -> None:
+        self._board = board
+        self._jobs = jobs
+        self._hold = hold
+        self._digester = digester
+        self._fitness = fitness
+        self._shown = shown
+        self._path = state_dir / "verification"
+        self.findings = self._read()
+        self._saved_at = 0.0
+        self._running = False
+        self._publish()
+
+    def admit(self, command: Command, deadline: Deadline) -> None:
+        """Called with every command before it is carried out: any other one ends what is under way, to be gone on with
+        later.
+
+        :raises DeadlinePassed: it does not end
+        """
+        if isinstance(command, Verify) or not self._running:
+            return
+        self._jobs.cancel(f"the command {type(command).__name__}")
+        if not self._jobs.wait(min(HOLD_SECONDS, deadline.left)):
+            raise DeadlinePassed("interrupting the verification", deadline.seconds)
+
+    def begin(self, command: Verify) -> None:
+        """Returns when it is under way. One that was interrupted goes on; one that is under way is left alone.
+
+        :raises Refused: something else is under way
+        """
+        if command.stop:
+            return self._stop()
+        if self._running:
+            return None
+        found = replace(self.findings, primary=command.primary)
+        if not found.under_way or command.anew or command.tables not in ((), found.wanted):
+            found = Findings(
+                began=time.time(),
+                primary=command.primary,
+                wanted=command.tables,
+                rate=command.rate,
+                max_load=command.max_load,
+            )
+        self._running = True
+        try:
+            self._jobs.start(
+                f"verifying against {command.primary}",
+                lambda job: self._work(job, command.agent, found),
+            )
+        except Refused:
+            self._running = False
+            raise
+
+    def forget(self) -> None:
+        """The data was replaced: what was found is true no longer."""
+        self._keep(Findings())
+
+    def _stop(self) -> None:
+        if self._running:
+            self._jobs.cancel("an operator")
+            self._jobs.wait(HOLD_SECONDS)
+        if self.findings.under_way:
+            self._keep(replace(self.findings, ended=time.time()))
+
+    def _work(self, job: Job, agent: str, found: Findings) -> None:
+        try:
+            self._keep(found)
+            for table in self._tables(job, agent):
+                if table not in self.findings.finished:
+                    self._table(job, agent, table)
+            self._keep(replace(self.findings, ended=time.time(), table="", after=(), last=()))
+            self._fitness.verified(self.findings.different(), self.findings.wanted)
+        finally:
+            self._save()
+            self._running = False
+
+    def _tables(self, job: Job, agent: str) -> list[str]:
+        """Those of the primary and of this member; what is not compared is noted."""
+        shown = self._shown.to(agent)
+        with answers_of(job, agent, "/v1/verify/tables", shown, {}) as answers:
+            listed = next(answers)["tables"]
+        own = [
+            (table_name(each.table), each.skipped)
+            for each in self._digester.tables(job.deadline(CHUNK_SECONDS))
+        ]
+        skipped = dict([*own, *((each["table"], each["skipped"]) for each in listed)])
+        wanted = self.findings.wanted
+        if unknown := [name for name in wanted if name not in skipped]:
+            raise Refused(f"there is no table {', '.join(unknown)}")
+        chosen = sorted(wanted or skipped)
+        results = dict(self.findings.results)
+        results |= {name: TableResult(skipped=skipped[name]) for name in chosen if skipped[name]}
+        self._keep(replace(self.findings, results=results))
+        return [name for name in chosen if not skipped[name]]
+
+    def _table(self, job: Job, agent: str, name: str) -> None:
+        goes_on = self.findings.table == name
+        after = self.findings.after if goes_on else ()
+        result = self.findings.results.get(name, TableResult()) if goes_on else TableResult()
+        rows = FIRST_ROWS
+        while True:
+            job.stage(
+                f"verifying against {self.findings.primary}: {name}, {result.rows} rows so far"
+            )
+            begun = time.monotonic()
+            chunk, count, difference = self._piece(job, agent, name, after, rows)
+            took = time.monotonic() - begun
+            result = result.with_piece(count, difference)
+            over = not chunk.upto
+            finished = (*self.findings.finished, name) if over else self.findings.finished
+            self.findings = replace(
+                self.findings,
+                table="" if over else name,
+                after=chunk.upto,
+                finished=finished,
+                results={**self.findings.results, name: result},
+            )
+            if difference:
+                self._fitness.verified(self.findings.different(), self.findings.results)
+            self._keep(self.findings, at_once=over or bool(difference))
+            if over:
+                return
+            after = chunk.upto
+            rows = min(max(int(rows * WANTED_SECONDS / took), LEAST_ROWS, rows // 4), 4 * rows)
+            rows = min(rows, MOST_ROWS)
+            # at most half of the time, and no more rows a second than is allowed
+            job.pause(max(took, count / self.findings.rate - took if self.findings.rate else 0.0))
+
+    def _piece(
+        self, job: Job, agent: str, name: str, after: Key, rows: int
+    ) -> tuple[Chunk, int, str]:
+        """The piece behind ``after``: which one, how many rows, and how it differs, or \"\"."""
+        differed = False
+        for attempt in range(ATTEMPTS):
+            try:
+                self._wait_for_quiet(job, agent)
+                chunk, mine, theirs, key = self._read_both(job, agent, name, after, rows)
+            except CalledOff:
+                raise
+            except HoldfastError as error:
+                job.check()
+                if attempt == ATTEMPTS - 1:
+                    raise
+                job.stage(
+                    f"verifying against {self.findings.primary}: {name} is tried again: {error}"
+                )
+                job.pause(ATTEMPT_SECONDS)
+                continue
+            if mine == theirs:
+                return chunk, rows_of(mine), ""
+            if differed:
+                return chunk, rows_of(mine), described(chunk, key)
+            differed = True
+        raise Refused(f"{name} could not be compared")
+
+    def _read_both(
+        self, job: Job, agent: str, name: str, after: Key, rows: int
+    ) -> tuple[Chunk, str, str, tuple[str, ...]]:
+        last = self.findings.last if after else ()
+        asked = {"table": name, "after": after, "last": last, "rows": rows}
+        shown = self._shown.to(agent)
+        with (
+            self._hold.stopped(),
+            answers_of(job, agent, "/v1/verify/piece", shown, asked) as answers,
+        ):
+            first = next(answers)
+            self.findings = replace(self.findings, last=tuple(first["last"]))
+            self._digester.apply_until(Place(**first["place"]), job.deadline(CHUNK_SECONDS))
+            chunk = Chunk(parse_table(name), after, tuple(first["upto"]))
+            mine = self._digester.chunk_here(chunk, job.deadline(CHUNK_SECONDS))
+            theirs = next(answers)
+        return chunk, mine, str(theirs["digest"]), tuple(theirs["key"])
+
+    def _wait_for_quiet(self, job: Job, agent: str) -> None:
+        """As long as either server has too much to do."""
+        while self.findings.max_load:
+            shown = self._shown.to(agent)
+            with answers_of(job, agent, "/v1/verify/load", shown, {}) as answers:
+                there = int(next(answers)["running"])
+            here = self._digester.running(job.deadline(CHUNK_SECONDS))
+            if max(there, here) <= self.findings.max_load:
+                return
+            job.stage(
+                f"verifying against {self.findings.primary}: paused, {max(there, here)} threads are at work "
+                f"and max-load is {self.findings.max_load}"
+            )
+            job.pause(BUSY_SECONDS)
+
+    # -- what is on disk --------------------------------------------------------------------------
+
+    def _keep(self, findings: Findings, at_once: bool = True) -> None:
+        self.findings = findings
+        if at_once or time.monotonic() - self._saved_at > SAVE_SECONDS:
+            self._save()
+        self._publish()
+
+    def _save(self) -> None:
+        """A piece that is compared twice does no harm."""
+        try:
+            replace_durably(self._path, self.findings.to_json() + "\n")
+        except OSError as error:
+            raise Refused(f"cannot write {self._path}: {error.strerror}") from error
+        self._saved_at = time.monotonic()
+
+    def _publish(self) -> None:
+        self._board.change(verified=self.findings.told() if self.findings.began else None)
+
+    def _read(self) -> Findings:
+        """What cannot be read is begun anew."""
+        try:
+            return Findings.of_json(self._path.read_text())
+        except FileNotFoundError:
+            return Findings()
+        except (OSError, ValueError, TypeError, KeyError):
+            return Findings()
+
+
+def _ranges(result: TableResult) -> str:
+    shown = "; ".join(result.ranges[:NAMED])
+    more = result.different - NAMED
+    return f"{shown}; and {more} more ranges" if more > 0 else shown

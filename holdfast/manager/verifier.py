@@ -1,0 +1,133 @@
+"""Verifications: ordered by operators, begun on schedule, resumed after an interruption; and what came of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException
+from pydantic import Field
+
+from holdfast.config.values import StrictModel
+from holdfast.core import verification
+from holdfast.core.cluster import Cluster
+from holdfast.core.commands import Verify
+from holdfast.core.decision import Send
+from holdfast.core.record import Record
+from holdfast.core.view import View
+from holdfast.errors import HoldfastError, Refused
+from holdfast.manager.events import EventKind
+from holdfast.manager.lead import Leader
+
+EVERY_SECONDS = 5.0
+"""How often it is looked whether one is due."""
+
+
+class VerifyRequest(StrictModel):
+    """As ``commands.Verify``."""
+
+    tables: list[str] = Field(default_factory=list, max_length=1000)
+    rate: Annotated[int, Field(ge=0)] = 0
+    max_load: Annotated[int, Field(ge=0)] = 0
+    anew: bool = False
+    stop: bool = False
+
+
+class Verifier:
+    """A listener of one cluster."""
+
+    def __init__(self, leader: Leader) -> None:
+        self._leader = leader
+        self._ended: dict[str, float] = {}
+        self._looked_at = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    async def begin(self, name: str, asked: VerifyRequest) -> str:
+        """What was done, in one sentence.
+
+        :raises Refused: with all that stands against it; :raises HoldfastError: by consequence
+        """
+        leader = self._leader
+        async with leader.deciding:
+            _, record = leader.leading()
+            against = verification.objections(leader.cluster, record, leader.view(), name)
+            if record is None or (against and not asked.stop):
+                raise Refused("; ".join(against))
+            primary = leader.cluster.member(record.primary)
+        given = asked.model_dump() | {"tables": tuple(asked.tables)}
+        what = "is verified no longer" if asked.stop else f"is verified against {primary.name}"
+        leader.events.add(EventKind.ORDERED, f"{name} {what}, by an operator", name)
+        await leader.carry_out(Send(name, Verify(primary.name, primary.agent, **given)))
+        return f"{name} {what}"
+
+    async def findings(self, name: str) -> dict[str, Any]:
+        """Of each table, what the member's last verification has found."""
+        return await self._leader.agents[name].verification()
+
+    def looked(self, cluster: Cluster, record: Record | None, view: View) -> None:
+        self._tell(view)
+        now = time.monotonic()
+        if now < self._looked_at + EVERY_SECONDS or (self._task and not self._task.done()):
+            return
+        self._looked_at = now
+        if self._leader.steady() and (step := verification.due(cluster, record, view)):
+            self._task = asyncio.create_task(self._go_on(step))
+
+    def saved(
+        self, cluster: Cluster, before: Record | None, record: Record, why: str, view: View
+    ) -> None:
+        """Nothing to do."""
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _go_on(self, step: Send) -> None:
+        try:
+            await self._leader.carry_out(step)
+        except HoldfastError as error:
+            text = f"the verification of {step.member} did not begin: {error}"
+            self._leader.events.add(EventKind.FAILED, text, step.member)
+
+    def _tell(self, view: View) -> None:
+        """Each result once; not those of before this manager led."""
+        for name in view.members:
+            state = view.state(name)
+            if state is None or state.verified is None:
+                continue
+            ended, known = state.verified.ended, self._ended.get(name)
+            self._ended[name] = ended
+            if (
+                ended
+                and known is not None
+                and ended != known
+                and (text := verification.told(state))
+            ):
+                kind = EventKind.ALARM if state.verified.different else EventKind.VERIFIED
+                self._leader.events.add(kind, text, name)
+
+
+def add_verification(app: FastAPI, verifiers: Mapping[str, Verifier]) -> None:
+    @app.post("/v1/clusters/{name}/members/{member}/verify")
+    async def verify(name: str, member: str, asked: VerifyRequest) -> dict[str, str]:
+        """Compare its tables with the primary's; answers when that has begun."""
+        return {"done": await _of(name, member).begin(member, asked)}
+
+    @app.get("/v1/clusters/{name}/members/{member}/verification")
+    async def verification_of(name: str, member: str) -> dict[str, Any]:
+        """What its last verification has found, table by table."""
+        return await _of(name, member).findings(member)
+
+    def _of(name: str, member: str) -> Verifier:
+        if name not in verifiers:
+            raise HTTPException(
+                404, f"no cluster {name!r}; this manager has {', '.join(verifiers)}"
+            )
+        found = verifiers[name]
+        names = [each.name for each in found._leader.cluster.members]
+        if member not in names:
+            raise HTTPException(404, f"{name} has no member {member!r}; it has {', '.join(names)}")
+        return found

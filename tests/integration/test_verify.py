@@ -1,0 +1,85 @@
+"""``holdfast verify`` on a whole cluster: a member that differs is found, named, kept from taking over, and cloned."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from holdfast.sandbox.cluster import Sandbox
+from holdfast.sandbox.spec import CLUSTER
+from tests.integration.cluster import (
+    by_hand,
+    events,
+    member_of,
+    replicas,
+    wait_failed_over,
+    writing,
+)
+from tests.integration.test_config import holdfast
+
+
+def verified(cluster: Sandbox, *options: str) -> tuple[int, dict[str, Any]]:
+    done = holdfast(cluster, "verify", "--json", *options)
+    return done.returncode, json.loads(done.stdout)
+
+
+def test_a_member_that_differs_is_found_under_load_and_cloned(cluster: Sandbox, run: int) -> None:
+    primary = str(cluster.status()["primary"])
+    good, odd = replicas(cluster.status())
+    with writing(cluster, run) as writers:
+        with cluster.connect(primary) as at, at.cursor() as cursor:
+            cursor.execute("CREATE TABLE app.checked (id int PRIMARY KEY, v int)")
+            cursor.execute("INSERT INTO app.checked VALUES (1, 1), (2, 2)")
+        status, found = verified(cluster)
+        assert status == 0, found
+        assert found[good]["results"]["app.checked"]["rows"] == 2
+        assert found[odd]["ended"]
+        by_hand(cluster, odd, "SET sql_log_bin = 0", "UPDATE app.checked SET v = 9 WHERE id = 2")
+        status, found = verified(cluster, odd, "--table", "app.checked", "--max-load", "1000")
+        assert status == 1
+        assert found[odd]["results"]["app.checked"]["ranges"] == ["all rows"]
+        told = cluster.wait_until(lambda s: not s["whole"], 10, "the difference to be told")
+        assert f"{odd}: it differs from {primary} in app.checked" in told["reason"]
+        assert any(
+            f"{odd} differs from {primary} in app.checked" in text for text in events(cluster)
+        )
+        refused = holdfast(cluster, "switchover", "--to", odd)
+        assert refused.returncode == 1
+        assert "differs" in refused.stderr
+        # the other one takes over
+        assert wait_failed_over(cluster, cluster.kill_server("primary")) == good
+        cluster.wait_until(lambda s: member_of(s, primary)["role"] == "voter", 60, "it is back")
+        status, found = verified(cluster, odd, "--repair")
+        assert found[odd]["began"] == 0.0, "its data is new"
+        cluster.wait_whole()
+        assert verified(cluster, odd)[0] == 0
+        writers.check()
+
+
+def test_what_is_interrupted_goes_on_by_itself_and_the_schedule_begins_one(
+    cluster: Sandbox, run: int
+) -> None:
+    one, other = replicas(cluster.status())
+    cluster.manager.change_settings(CLUSTER, {"verify_every": "1h"})
+
+    def over(status: dict[str, Any]) -> bool:
+        found = [cluster.manager.verification(CLUSTER, name) for name in (one, other)]
+        return all(each["ended"] for each in found)
+
+    with writing(cluster, run) as writers:
+        cluster.wait_until(over, 60, "both to be verified by themselves")
+        cluster.manager.change_settings(CLUSTER, {}, ["verify_every"])
+        wanted = {"anew": True, "rate": 1}
+        cluster.manager.verify_member(CLUSTER, one, wanted)
+        cluster.wait_until(
+            lambda s: bool(member_of(s, one)["progress"]), 20, "the verification to be under way"
+        )
+        assert "verifying" in holdfast(cluster, "verify", other).stderr
+        cluster.kill_agent(one)
+        cluster.start_agent(one)
+        cluster.wait_until(
+            lambda s: "verifying" in str(member_of(s, one)["progress"]), 30, "it goes on"
+        )
+        stopped = holdfast(cluster, "verify", one, "--stop")
+        assert stopped.returncode == 0, stopped.stderr
+        writers.check()
