@@ -41,7 +41,7 @@ def _reason(cluster: Cluster, record: Record, view: View, name: str, chosen: str
         return f"its server is {state.server}"
     if state.silent_seconds:
         return "its server does not answer its agent"
-    if objection := against(state, wished(cluster, record)):
+    if objection := against(state, wished(cluster, record.wish)):
         return objection
     if best is None:
         return "another one was chosen"

@@ -188,7 +188,7 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
         if not record.recoverable((s.name, s.incarnation) for s in quorum):
             return _without_quorum(record, ahead, quorum, asks)
     learners = [state for state in promised if state.up and state not in quorum]
-    cluster = wished(cluster, record.transition.wish if record.transition else "")
+    cluster = wished(cluster, record.wish)
     outcome = elect(quorum, cluster, learners)
     if isinstance(outcome, NobodyElected):
         return _give_up(record, f"no failover: {outcome.reason}")

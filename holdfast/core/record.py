@@ -160,6 +160,11 @@ class Record:
         """For how many acknowledgements the primary waits, by ``quorum.extendable``."""
         return self.target.acks
 
+    @property
+    def wish(self) -> str:
+        """Who shall take over if possible, or ""."""
+        return self.transition.wish if self.transition else ""
+
     def names(self, name: str) -> bool:
         """Whether a configuration in force counts on that member."""
         return any(name in each.names() for each in self.configurations)
