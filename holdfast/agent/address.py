@@ -21,6 +21,7 @@ from holdfast.agent.board import Board
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.gate import listens_at
 from holdfast.agent.holder import MESSAGE_BYTES
+from holdfast.agent.lease_words import LeaseWords
 from holdfast.config.vip import VipConfig
 from holdfast.core.view import MemberState, ServerStatus
 from holdfast.server.process import Running
@@ -53,11 +54,18 @@ class Address:
 
     :ivar shown: the address is on
     :param alarm: told what is wrong with it, or ""
+    :param words: until when a keeper process has the lease upheld
     """
 
     def __init__(
-        self, config: VipConfig, board: Board, clerk: Clerk, alarm: Callable[[str], None]
+        self,
+        config: VipConfig,
+        board: Board,
+        clerk: Clerk,
+        alarm: Callable[[str], None],
+        words: LeaseWords | None = None,
     ) -> None:
+        self._words = words
         self._config = config
         self._board = board
         self._clerk = clerk
@@ -142,7 +150,9 @@ class Address:
         try:
             data = order.encode()
             if running is not None and running is not named:
-                socket.send_fds(self._channel, [data], [running.fd], socket.MSG_DONTWAIT)
+                more = [self._words.fd] if self._words else []
+                fds = [running.fd, *more]
+                socket.send_fds(self._channel, [data], fds, socket.MSG_DONTWAIT)
             else:
                 self._channel.send(data, socket.MSG_DONTWAIT)
         except OSError:  # it has ended, or does not read: the next order says all the same

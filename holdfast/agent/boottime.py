@@ -13,6 +13,9 @@ import time
 
 _TFD_TIMER_ABSTIME = 1
 _NS = 1_000_000_000
+FLOOR_SECONDS = 0.0005
+"""So long a thread sleeps at least that has just been woken: those that use this may have a real-time priority, and one
+that never slept would take a processor from all others."""
 
 
 def now() -> float:
@@ -38,6 +41,7 @@ class Alarm:
         if self._timer < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self._woken = 0.0
 
     def ring(self) -> None:
         """Wake whoever sleeps now, or is about to."""
@@ -45,6 +49,8 @@ class Alarm:
 
     def sleep(self, until: float | None, *files: int) -> None:
         """Return at ``until`` (None: never), when somebody rings, or when one of ``files`` becomes readable."""
+        if now() < self._woken + FLOOR_SECONDS:
+            time.sleep(FLOOR_SECONDS)
         self._set(until)
         poll = select.poll()
         for each in (self._timer, self._bell, *files):
@@ -52,6 +58,7 @@ class Alarm:
         ready = {fd for fd, _ in poll.poll()}
         for own in ready & {self._timer, self._bell}:
             os.read(own, 8)
+        self._woken = now()
 
     def close(self) -> None:
         os.close(self._timer)

@@ -33,6 +33,11 @@ class Claim:
         self.until = until
         self._renew_at = -math.inf
 
+    def upheld(self, until: float) -> None:
+        """The lease by which it is held lasts longer than the agent has said."""
+        if math.isfinite(self.until) and until > self.until:
+            self.held(until)
+
     def dropped(self) -> None:
         """The agent says that it is not; or the server has ended."""
         self.until = -math.inf

@@ -18,6 +18,7 @@ import uvloop
 from fastapi import FastAPI
 
 from holdfast import log
+from holdfast.agent import guards
 from holdfast.agent.address import Address
 from holdfast.agent.api import LongPoll, make_app
 from holdfast.agent.applier_hold import ApplierHold
@@ -33,13 +34,13 @@ from holdfast.agent.duties import Duties
 from holdfast.agent.electorate import ElectorateFile
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.flushing import RelaxedMarker
-from holdfast.agent.gate import Gate
 from holdfast.agent.identity import identity
 from holdfast.agent.inspect import Inspector, add_inspection
 from holdfast.agent.job import Jobs
 from holdfast.agent.lane import Lane
 from holdfast.agent.lease import Keeper
 from holdfast.agent.lease_api import add_lease
+from holdfast.agent.lease_words import LeaseWords
 from holdfast.agent.observe import Observer
 from holdfast.agent.peers import Peers
 from holdfast.agent.probing import Prober
@@ -49,12 +50,10 @@ from holdfast.agent.verify_api import add_verify
 from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
-from holdfast.agent.watchdog import Watchdog
 from holdfast.config.load import account, secret
 from holdfast.config.schema import AgentConfig
-from holdfast.config.schema import Gate as GateKind
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import MemberState
+from holdfast.core.view import MemberState, Protection
 from holdfast.errors import Fatal
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Server
@@ -127,6 +126,7 @@ class Agent:
             config.server.flavor,
             term=self._term.promised,
             account=self._replication.user,
+            protections=(Protection.AGENT,),
         )
         self.board = Board(state)
         self._fitness = Fitness(config.state_dir, self.board)
@@ -200,8 +200,9 @@ class Agent:
             self.board, jobs, hold, digester, self._fitness, self._shown, config.state_dir
         )
         peers = Peers(self._shown)
-        guards = self._guards()
-        addresses = self._addresses()
+        second = guards.second_keeper(config, self._token, self._clerk, self.board)
+        held_by = (second,) if second else guards.alone(config, self._clerk, self.board)
+        addresses = self._addresses(second.words if second else None)
         keeper = Keeper(
             self.board,
             watch,
@@ -209,10 +210,11 @@ class Agent:
             self._electorate,
             peers,
             self._clerk,
-            (*guards, *addresses),
+            (*held_by, *addresses),
+            second=second,
         )
         vouching = self._vouching
-        self.board.as_of_now = lambda state: replace(keeper.seen(state), vouched=vouching.left)
+        self.board.as_of_now = lambda state: vouching.seen(keeper.seen(state))
         duties = Duties(
             self._server,
             watch,
@@ -248,14 +250,14 @@ class Agent:
         watch.look()
         cloning.publish()
         self._on_stop += [poll.close, lane.stop, jobs.stop, keeper.stop, peers.stop]
-        self._on_stop += [guard.stop for guard in (*guards, *addresses)]
+        self._on_stop += [guard.stop for guard in (*held_by, *addresses)]
         self.board.heeding += [each.changed for each in addresses]
 
         @contextlib.asynccontextmanager
         async def lifespan(_: FastAPI) -> AsyncIterator[None]:
             self._clerk.start()
             peers.start()
-            for guard in guards:
+            for guard in held_by:
                 guard.start()
             keeper.start()
             for each in addresses:
@@ -268,7 +270,7 @@ class Agent:
             await asyncio.to_thread(jobs.wait, STOP_SECONDS)
             await asyncio.to_thread(observer.stop)
             await asyncio.to_thread(prober.stop, 1.0)
-            for part in (keeper, *guards, *addresses):
+            for part in (keeper, *held_by, *addresses):
                 await asyncio.to_thread(part.join, 1.0)
             await asyncio.to_thread(self._clerk.stop, 1.0)
             self._server.close()
@@ -290,36 +292,14 @@ class Agent:
         app.include_router(donor.router())
         return app
 
-    def _guards(self) -> list[Gate | Watchdog]:
-        """What holds a primary to its lease besides the keeper."""
-        config, board = self._config, self.board
-        guards: list[Gate | Watchdog] = []
-        if config.lease.gate is GateKind.NFTABLES:
-            guards.append(
-                Gate(
-                    config.lease.nft_command,
-                    f"holdfast_{config.name}",
-                    self._clerk,
-                    lambda failed: board.alarm("gate", failed),
-                )
-            )
-        if config.lease.watchdog is not None:
-            guards.append(
-                Watchdog(
-                    config.lease.watchdog,
-                    self._clerk,
-                    lambda failed: board.alarm("watchdog", failed),
-                )
-            )
-        return guards
-
-    def _addresses(self) -> list[Address]:
-        board = self.board
+    def _addresses(self, words: LeaseWords | None) -> list[Address]:
+        board, clerk = self.board, self._clerk
 
         def alarm(ip: str) -> Callable[[str], None]:
             return lambda failed: board.alarm(f"vip {ip}", failed)
 
-        return [Address(each, board, self._clerk, alarm(each.ip)) for each in self._config.vip]
+        vips = self._config.vip
+        return [Address(each, board, clerk, alarm(each.ip), words) for each in vips]
 
     def _members(self) -> set[str]:
         """Addresses of servers that this one has to do with: the primary's, and its source's."""

@@ -28,6 +28,8 @@ from holdfast.server.process import Running
 
 RETRY_SECONDS = 1.0
 """After which a gate that could not be raised is tried again."""
+SELDOM_SECONDS = 60.0
+"""The same where it has never worked, and need not."""
 _LISTENS = "0A"
 
 logger = logging.getLogger(__name__)
@@ -38,7 +40,8 @@ class Gate:
 
     While there is no gate an nft stands by for one: clients wait for a new primary, and it waits for its gate.
 
-    :param alarm: told why there is no gate although there should be; "" once there is
+    :param alarm: told why there is no gate; "" once there is
+    :param insist: there should be one: else it is looked first whether there can be
     """
 
     def __init__(
@@ -49,7 +52,10 @@ class Gate:
         alarm: Callable[[str], None],
         clock: Callable[[], float] = boottime.now,
         ports: Callable[[int], Sequence[int]] = lambda pid: listening_ports(pid),
+        insist: bool = True,
     ) -> None:
+        self._insist = insist
+        self._able = insist
         self._command = command
         self._name = name
         self._clerk = clerk
@@ -97,13 +103,19 @@ class Gate:
             self._told.notify()
 
     def ready(self, seconds: float) -> None:
-        self._settled.wait(seconds)
+        """An opening does not wait for a gate that nobody asked for."""
+        if self._insist:
+            self._settled.wait(seconds)
 
     def _run(self) -> None:
         while True:
+            if not self._able:
+                self._try()
             self._stand_by()
             with self._told:
                 retry = RETRY_SECONDS if self._failed else None
+                if not self._able:
+                    retry = SELDOM_SECONDS
                 self._told.wait_for(self._work, retry)
                 running, until, stopped = self._running, self._until, self._stopped
             if stopped:
@@ -111,9 +123,10 @@ class Gate:
                 if spare := self._taken():
                     nft.end(spare)
                 return
-            if running is None:
+            if running is None or not self._able:
                 self._lower()
-                self._say("")
+                if self._able:
+                    self._say("")
                 continue
             try:
                 self._show(running, until)
@@ -127,7 +140,7 @@ class Gate:
 
     def _work(self) -> bool:
         """Whether there is something to do."""
-        if self._stopped or self._running is None:
+        if self._stopped or self._running is None or not self._able:
             return self._stopped or self._table is not None
         if self._failed:
             return False
@@ -158,7 +171,18 @@ class Gate:
                 raise
             return Table(self._command, self._name, ports, until, self._clock)
 
+    def _try(self) -> None:
+        try:
+            nft.probe(self._command, f"{self._name}_probe")
+        except HoldfastError as error:
+            self._say(f"there is no gate that shuts its port when the lease is over: {error}")
+        else:
+            self._able = True
+            self._say("")
+
     def _stand_by(self) -> None:
+        if not self._able:
+            return
         if self._table is None and self._spare is None and not self._stopped:
             with contextlib.suppress(Refused):  # told when there is to be a gate
                 self._spare = nft.start(self._command)
@@ -182,7 +206,8 @@ class Gate:
         self._failed = failed
         self._alarm(failed)
         if failed:
-            self._clerk.say(logger, failed, logging.WARNING)
+            level = logging.WARNING if self._able else logging.DEBUG
+            self._clerk.say(logger, failed, level)
 
 
 def listening_ports(pid: int) -> list[int]:

@@ -7,7 +7,8 @@ agent does. When all of the host stands still, the lifetime in the kernel ends t
 It is spoken to by its standard input, a socket that keeps messages apart:
 
     hold UNTIL         the server is the open primary, under a lease until then on the clock of leases; a pidfd of that
-                       server comes with the first one
+                       server comes with the first one, and where there is a keeper process the memory in which it
+                       writes until when it has the lease upheld (``lease_words.py``): the agent may hang
     drop               it is not
     (end of file)      the agent is gone
 
@@ -30,6 +31,7 @@ import sys
 
 from holdfast.agent import boottime
 from holdfast.agent.claim import Claim
+from holdfast.agent.lease_words import LeaseWords
 from holdfast.endpoint.vip import Vip
 from holdfast.errors import Refused
 
@@ -43,6 +45,7 @@ RIVAL_SECONDS = 8.0
 RETRY_SECONDS = 0.5
 YIELD_SECONDS = 0.2
 MESSAGE_BYTES = 4096
+MOST_FILES = 2
 
 
 class Holder:
@@ -51,6 +54,7 @@ class Holder:
         self._claim = Claim(linger)
         self._agent = agent
         self._server = -1
+        self._words: LeaseWords | None = None
         self._ordered = False
         self._seat: socket.socket | None = None
         self._on: bool | None = None
@@ -86,6 +90,8 @@ class Holder:
             os.close(self._server)
             self._server = -1
             self._claim.dropped()
+        if self._words is not None and self._claim.attended:
+            self._claim.upheld(self._words.keeper_until)
         if rival := self._vip.rival():
             self._rival, self._rival_at = rival, boottime.now()
             self._claim.contested()
@@ -97,7 +103,7 @@ class Holder:
         fds = array.array("i")
         try:
             text, more, _, _ = self._agent.recvmsg(
-                MESSAGE_BYTES, socket.CMSG_SPACE(fds.itemsize), socket.MSG_DONTWAIT
+                MESSAGE_BYTES, socket.CMSG_SPACE(MOST_FILES * fds.itemsize), socket.MSG_DONTWAIT
             )
         except BlockingIOError:
             return False
@@ -110,6 +116,7 @@ class Holder:
             if self._server >= 0:
                 os.close(self._server)
             self._server = fds[0]
+            self._read_along(*fds[1:])
         word, _, rest = text.decode().partition(" ")
         match word:
             case "":
@@ -124,6 +131,12 @@ class Holder:
             self._ordered = True
             self._take_over()
         return True
+
+    def _read_along(self, fd: int | None = None) -> None:
+        if fd is not None and self._words is None:  # it is the same as long as the agent lives
+            self._words = LeaseWords(fd)
+        elif fd is not None:
+            os.close(fd)
 
     def _settle(self) -> None:
         """Bring the address to where it belongs."""

@@ -23,7 +23,7 @@ from holdfast.agent import boottime
 from holdfast.agent.board import Board
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.electorate import ElectorateFile
-from holdfast.agent.peers import Peers
+from holdfast.agent.peers import Answer, Peers
 from holdfast.agent.tenure import Due, Question, Tenure
 from holdfast.agent.watch import Watch
 from holdfast.core.lease import Electorate
@@ -58,8 +58,23 @@ class Guard(Protocol):
         """Wait, for so long at most, until it holds. It tells itself where it cannot."""
 
 
+class Second(Protocol):
+    """Another process of this host that holds the same lease, and asks the same voters where this agent does not.
+
+    :ivar until: until when it has had it vouched for
+    """
+
+    @property
+    def until(self) -> float: ...
+
+    def know(self, electorate: Electorate | None, length: float) -> None:
+        """When this returns, no others' word than theirs prolongs the lease any more."""
+
+
 class Keeper:
-    """:ivar run: names this run of the agent, and so its clock"""
+    """:ivar run: names this run of the agent, and so its clock
+    :param second: one of ``guards``
+    """
 
     def __init__(
         self,
@@ -71,7 +86,9 @@ class Keeper:
         clerk: Clerk,
         guards: Sequence[Guard] = (),
         clock: Callable[[], float] = boottime.now,
+        second: Second | None = None,
     ) -> None:
+        self._second = second
         self.run = secrets.token_hex(8)
         self._board = board
         self._watch = watch
@@ -93,6 +110,7 @@ class Keeper:
 
     def start(self) -> None:
         """A server that must not outlive its lease is found again; it has one lease to be upheld."""
+        self._share()
         running = self._watch.current()
         if running is not None and running.incarnation == self._file.kept.incarnation:
             self._enforce(running, grace=True)
@@ -129,6 +147,7 @@ class Keeper:
             if good:
                 self._extended()
         if news:
+            self._share()
             self._note(grant.electorate, grant.lease)
             self._tell()
         if good:
@@ -147,6 +166,7 @@ class Keeper:
         self._file.keep(electorate, self._tenure.length)
         with self._lock:
             self._tenure.entrust(electorate)
+        self._share()
         self._peers.know(electorate.agents)
         self._tell()
 
@@ -215,6 +235,13 @@ class Keeper:
                 each.arm(running, self._tenure.until)
         self._alarm.ring()
 
+    def _share(self) -> None:
+        """The second keeper goes by the same."""
+        if self._second is not None:
+            with self._lock:
+                known, length = self._tenure.known, self._tenure.length
+            self._second.know(known, length)
+
     def _note(self, electorate: Electorate, lease: float) -> None:
         self._peers.know(electorate.agents)
         self._clerk.do(lambda: self._file.keep(electorate, lease))
@@ -224,7 +251,9 @@ class Keeper:
             for each in self._guards:
                 each.extend(self._tenure.until)
 
-    def _vouched(self, name: str, question: Question) -> None:
+    def _answered(self, name: str, question: Question, answer: Answer) -> None:
+        if answer is not Answer.VOUCHED:
+            return
         with self._lock:
             if self._fenced or not self._tenure.vouched(name, question):
                 return
@@ -251,6 +280,10 @@ class Keeper:
             if running is not None and not running.alive:
                 self._release()
                 running = None
+            # this agent may have stood still, while the other one had its lease upheld
+            second = self._second if running is not None else None
+            if second is not None and self._tenure.fed(second.until):
+                self._extended()
             now = self._clock()
             if running is not None and not self._fenced:
                 due = self._tenure.due(now)
@@ -283,7 +316,10 @@ class Keeper:
         request = VouchRequest(member=name, address=tenure.known.address, seconds=tenure.length)
         patience = tenure.length * PATIENCE
         self._peers.ask(
-            tenure.known.agents, request, patience, lambda peer: self._vouched(peer, question)
+            tenure.known.agents,
+            request,
+            patience,
+            lambda peer, answer: self._answered(peer, question, answer),
         )
 
     def _release(self) -> None:

@@ -21,6 +21,7 @@ ANSWER_SECONDS = 0.3
 """After which an nft that has not answered is given up."""
 MARGIN_SECONDS = 0.008
 """The kernel counts in jiffies: so much earlier an element times out, that it does not so later than the lease."""
+_REFUSAL = r"(?:^|: )Error: (.+)$"
 PRIORITY = -200
 """Before what else may let a packet through for good."""
 
@@ -45,6 +46,23 @@ def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         )
     except OSError as error:
         raise Refused(f"cannot run {command[0]}: {error.strerror}") from None
+
+
+def probe(command: Sequence[str], name: str) -> None:
+    """Make such a table and have it removed: whether that can be done here at all.
+
+    :raises Refused: nft cannot be run, or will not; :raises Unreachable: it does not answer
+    """
+    process = start(command)
+    where = f"inet {_identifier(name)}"
+    look = f"list table {where}"
+    try:
+        text = f"add table {where} {{ flags owner; }}\n{look}\n"
+        said = _exchange(process, text, rf"^\}}$|{_REFUSAL}")
+    finally:
+        end(process)
+    if refusal := re.search(_REFUSAL, said, re.MULTILINE):
+        raise Refused(f"nft: {refusal[1]}")
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -132,7 +150,8 @@ class Table:
     def _ask(self, transaction: str) -> None:
         """nft answers only what is asked: so whether it was done is asked right behind it."""
         look = f"list set {self._where} leased"
-        said = self._exchange(f"{transaction}\n{look}\n", look)
+        end = rf"^(\}}|{re.escape(look)})$"
+        said = _exchange(self._process, f"{transaction}\n{look}\n", end)
         if "elements = {" in said and "Error:" not in said:
             return
         refusal = re.search(r"Error: (.*)", said)
@@ -141,24 +160,29 @@ class Table:
             raise Expired
         raise Refused(f"nft: {why}")
 
-    def _exchange(self, text: str, last: str) -> str:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        end = time.monotonic() + ANSWER_SECONDS
-        said = ""
-        try:
-            self._process.stdin.write(text.encode())
-            out = self._process.stdout.fileno()
-            while not re.search(rf"^(\}}|{re.escape(last)})$", said, re.MULTILINE):
-                if not select.select([out], [], [], max(0.0, end - time.monotonic()))[0]:
-                    raise Unreachable(f"nft does not answer within {ANSWER_SECONDS:g} s")
-                piece = os.read(out, 65536)
-                if not piece:
-                    raise Unreachable(f"nft has ended: {' '.join(said.split())[:200]}".rstrip(": "))
-                said += piece.decode(errors="replace")
-        except OSError as error:
-            raise Unreachable(f"nft has ended: {error.strerror}") from None
-        return said
+
+def _exchange(process: subprocess.Popen[bytes], text: str, last: str) -> str:
+    """What nft says to that, up to a line in which the pattern ``last`` is found.
+
+    :raises Unreachable: it has ended, or does not answer
+    """
+    assert process.stdin is not None
+    assert process.stdout is not None
+    end = time.monotonic() + ANSWER_SECONDS
+    said = ""
+    try:
+        process.stdin.write(text.encode())
+        out = process.stdout.fileno()
+        while not re.search(last, said, re.MULTILINE):
+            if not select.select([out], [], [], max(0.0, end - time.monotonic()))[0]:
+                raise Unreachable(f"nft does not answer within {ANSWER_SECONDS:g} s")
+            piece = os.read(out, 65536)
+            if not piece:
+                raise Unreachable(f"nft has ended: {' '.join(said.split())[:200]}".rstrip(": "))
+            said += piece.decode(errors="replace")
+    except OSError as error:
+        raise Unreachable(f"nft has ended: {error.strerror}") from None
+    return said
 
 
 def _identifier(name: str) -> str:

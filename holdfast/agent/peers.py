@@ -8,6 +8,7 @@ import ssl
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
 
@@ -18,8 +19,17 @@ from holdfast.wire import VouchReply, VouchRequest
 
 LARGEST_ANSWER_BYTES = 64 * 1024
 
-Answered = Callable[[str], None]
-"""Told the name of each peer that vouches."""
+
+class Answer(Enum):
+    """NOBODY_THERE: its host says that no agent runs there. Silence is none."""
+
+    VOUCHED = auto()
+    DECLINED = auto()
+    NOBODY_THERE = auto()
+
+
+Answered = Callable[[str, Answer], None]
+"""Told the name of each peer that answers, and what."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +37,7 @@ class _Round:
     peers: Mapping[str, str]
     request: VouchRequest
     patience: float
-    vouched: Answered
+    answered: Answered
 
 
 class Peers:
@@ -54,14 +64,14 @@ class Peers:
         self._work.put(dict(peers))
 
     def ask(
-        self, peers: Mapping[str, str], request: VouchRequest, patience: float, vouched: Answered
+        self, peers: Mapping[str, str], request: VouchRequest, patience: float, answered: Answered
     ) -> None:
         """Ask all of them at once. Never blocks.
 
         :param patience: seconds to wait for a connection, and for an answer
-        :param vouched: called in a thread of that peer
+        :param answered: called in a thread of that peer
         """
-        self._work.put(_Round(dict(peers), request, patience, vouched))
+        self._work.put(_Round(dict(peers), request, patience, answered))
 
     def _run(self) -> None:
         while (work := self._work.get()) is not None:
@@ -77,8 +87,11 @@ class Peers:
 
     def _ask(self, name: str, url: str, work: _Round) -> None:
         try:
-            if self._answer(url, work).vouched:
-                work.vouched(name)
+            vouched = self._answer(url, work).vouched
+            work.answered(name, Answer.VOUCHED if vouched else Answer.DECLINED)
+        except ConnectionRefusedError:
+            work.answered(name, Answer.NOBODY_THERE)
+            self._resolve(url)
         except (OSError, HTTPException, ValidationError):
             self._resolve(url)  # no word; another address may be the right one next time
 

@@ -41,15 +41,22 @@ class Tenure:
     :ivar until: when it ends
     :ivar by: who upheld it last
     :ivar enforced: the server is open as primary, or about to be opened
+    :param ask_at: the share of a lease that is left when peers are to be asked
     """
 
-    def __init__(self, known: Electorate | None = None, length: float = Timing().lease) -> None:
+    def __init__(
+        self,
+        known: Electorate | None = None,
+        length: float = Timing().lease,
+        ask_at: float = ASK_PEERS_AT,
+    ) -> None:
         self.known = known
         self.length = length
         self.until = -math.inf
         self.by = Holder.NOBODY
         self.enforced = False
         self.renewed_at = -math.inf
+        self._ask_at = ask_at
         self._question = Question(0, -math.inf)
         self._vouching: set[str] = set()
 
@@ -65,6 +72,14 @@ class Tenure:
         self.until = max(self.until, until)
         self.by = Holder.MANAGER
         self.renewed_at = now
+        return True
+
+    def fed(self, until: float) -> bool:
+        """Another process of this host holds the same lease, and has had it upheld; whether that prolongs it."""
+        if until <= self.until:
+            return False
+        self.until = until
+        self.by = Holder.PEERS
         return True
 
     def entrust(self, electorate: Electorate) -> bool:
@@ -144,7 +159,7 @@ class Tenure:
         if self.known is None:
             return math.inf
         again = self._question.at + self.length * ASK_AGAIN
-        return max(self.until - self.length * ASK_PEERS_AT, again)
+        return max(self.until - self.length * self._ask_at, again)
 
 
 def merged(known: Electorate | None, other: Electorate) -> Electorate:

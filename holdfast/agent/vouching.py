@@ -10,14 +10,15 @@ from __future__ import annotations
 import math
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from holdfast.agent import boottime
 from holdfast.agent.board import Board
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.term import replace_durably
-from holdfast.core.timing import CLOCK_DRIFT, FENCE_SECONDS, Timing
-from holdfast.core.view import MemberState, Receiver
+from holdfast.core.timing import Timing, relied_on
+from holdfast.core.view import Asked, MemberState, Receiver
 from holdfast.errors import Fatal
 from holdfast.wire import VouchReply, VouchRequest
 
@@ -45,9 +46,10 @@ class Vouching:
         self._clock = clock
         self._lock = threading.Lock()
         self._longest = self._read()
-        self._until = clock() + _relied_on(self._longest)
+        self._until = clock() + relied_on(self._longest)
         self._promises = 0
         self._kept = False
+        self._asked: tuple[str, float] | None = None
 
     def asked(self, request: VouchRequest) -> VouchReply:
         """Give it, or say why not."""
@@ -55,10 +57,22 @@ class Vouching:
         if not (math.isfinite(seconds) and 0 < seconds <= LONGEST_SECONDS):
             return VouchReply(vouched=False, reason=f"for {seconds} s nobody vouches")
         with self._lock:
+            self._asked = (request.address, self._clock())
             why = self._against(request, self._board.state)
             if not why:
-                self._until = max(self._until, self._clock() + _relied_on(seconds))
+                self._until = max(self._until, self._clock() + relied_on(seconds))
         return VouchReply(vouched=not why, reason=why)
+
+    def seen(self, state: MemberState) -> MemberState:
+        """With what is given, and since when no more, at this moment."""
+        now = self._clock()
+        left, asked = self._until - now, self._asked
+        return replace(
+            state,
+            vouched=max(0.0, left),
+            unvouched=max(0.0, -left),
+            asked=Asked(asked[0], now - asked[1]) if asked else None,
+        )
 
     @property
     def left(self) -> float:
@@ -110,8 +124,3 @@ class Vouching:
                 f"{self._path} cannot be read: write into it how many seconds the cluster's lease lasts ({error})"
             ) from error
         return max(longest, Timing().lease)
-
-
-def _relied_on(seconds: float) -> float:
-    """For how long, by our clock, a server may answer that has our word for ``seconds`` by its agent's."""
-    return seconds * (1 + CLOCK_DRIFT) + FENCE_SECONDS

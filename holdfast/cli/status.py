@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import typer
@@ -108,6 +108,8 @@ def _print(answer: dict[str, Any]) -> None:
     for member in members:
         if member.get("progress"):
             console.print(Text(f"{member['name']}: {progress_line(member['progress'])}"))
+    if kept := kept_by(members):
+        console.print(Text(kept))
     _print_reasons(console, answer)
 
 
@@ -138,6 +140,21 @@ def progress_line(progress: dict[str, Any]) -> str:
         if total:
             parts.append(f"{duration(max(0, total - done) / rate)} left")
     return f"{progress['what']}: {', '.join(parts)}" if parts else str(progress["what"])
+
+
+def kept_by(members: Sequence[dict[str, Any]]) -> str:
+    """What ends a server whose lease is over: ``leases are kept by agent, keeper (m1, m2); agent (m3)``."""
+    found: dict[str, list[str]] = {}
+    for member in members:
+        protections = member.get("protections")
+        text = "unknown" if protections is None else ", ".join(protections) or "nobody"
+        found.setdefault(text, []).append(member["name"])
+    if not found or [*found] == ["unknown"]:
+        return ""
+    if len(found) == 1:
+        return f"leases are kept by {next(iter(found))}"
+    groups = [f"{text} ({', '.join(names)})" for text, names in found.items()]
+    return f"leases are kept by {'; '.join(groups)}"
 
 
 def amount(count: float) -> str:

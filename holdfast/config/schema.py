@@ -127,8 +127,9 @@ class ServerConfig(StrictModel):
 
 
 class Gate(StrEnum):
-    """What refuses a primary's port in the kernel once its lease is over."""
+    """What refuses a primary's port in the kernel once its lease is over. AUTO: nftables, where that can be used."""
 
+    AUTO = "auto"
     OFF = "off"
     NFTABLES = "nftables"
 
@@ -136,11 +137,13 @@ class Gate(StrEnum):
 class LeaseConfig(StrictModel):
     """What holds a primary to its lease, besides its agent.
 
+    :ivar keeper: a second process kills the server with its lease, too, and has it upheld while the agent hangs
     :ivar nft_command: argv that runs nft
     :ivar watchdog: the kernel's watchdog device, which resets a host that can no longer end its server
     """
 
-    gate: Gate = Gate.OFF
+    keeper: bool = True
+    gate: Gate = Gate.AUTO
     nft_command: Annotated[tuple[str, ...], Field(min_length=1)] = ("nft",)
     watchdog: Path | None = None
 

@@ -98,7 +98,7 @@ def continued(record: Record, view: View, cause: str, manager: str) -> Entry:
     entry = Entry(
         KINDS[transition.kind],
         clipped(cause),
-        record.failovers[-1] if _automatic(record, transition, view) else view.date,
+        record.failovers[-1].date if _automatic(record, transition, view) else view.date,
         (transition.deposed if past else "") or record.primary,
         record.term,
         new=record.primary if past else "",
@@ -116,7 +116,7 @@ def continued(record: Record, view: View, cause: str, manager: str) -> Entry:
 
 def _automatic(record: Record, transition: Transition, view: View) -> bool:
     """Whether the last of ``failovers`` tells when it began."""
-    at = record.failovers[-1] if record.failovers else 0.0
+    at = record.failovers[-1].date if record.failovers else 0.0
     return transition.kind is Kind.FAILOVER and not transition.ordered and view.date - at < 3600
 
 

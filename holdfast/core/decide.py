@@ -119,6 +119,9 @@ def _keep(
     if lease > record.lease:
         why = f"leases last {lease:g} s from now on"
         return Decision(why, (Save(replace(record, lease=lease), why),))
+    if fewer := failover.forgotten(cluster, record, view):
+        why = "the last automatic failovers were so long ago that they count no longer"
+        return Decision(why, (Save(fewer, why),))
     wanted = modes.wanted_acks(cluster, record)
     acks_are_set = modes.waits_as(primary, wanted)
     steps, unwell = _others(cluster, record, view, primary, acks_are_set)

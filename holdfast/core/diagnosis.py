@@ -91,19 +91,33 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
     if not revoked(electorate(cluster, record), deaf):
         heard = f", and {', '.join(hearing)} hears its server" if hearing else ""
         whether = "goes on" if hearing else "may live"
-        return Diagnosis(Primary.UNSEEN, f"{agent}{heard}: it {whether}, and nobody is promoted")
+        return Diagnosis(
+            Primary.UNSEEN, f"{agent}{heard}: it {whether}, and nobody is promoted{_kept(view)}"
+        )
     if view.now - sighting.since < cluster.settings.timing.detection and not gone:
         return Diagnosis(
             Primary.UNSEEN, f"{agent}; {', '.join(deaf)} hears nothing from its server"
         )
-    if sighting.agent_gone and not gone:
+    ended = sighting.agent_gone and view.enforced is not True
+    if (ended or view.enforced is False) and not gone:
         return Diagnosis(
             Primary.UNSEEN,
-            f"{agent}: it had ended before {', '.join(deaf)} heard nothing any more from its server, so nobody "
-            "ends that server when its lease is over, and nobody is promoted: start the agent, or make sure "
-            "that the server is down, then: holdfast failover --accept-loss",
+            f"{agent}: it {'had ended' if ended else 'hung'} before {', '.join(deaf)} heard nothing any more from its "
+            "server, so nobody ends that server when its lease is over, and nobody is promoted: start the agent, or "
+            "make sure that the server is down, then: holdfast failover --accept-loss",
         )
     return Diagnosis(Primary.LOST, f"{agent}, and {', '.join(deaf)} hears nothing from its server")
+
+
+def _kept(view: View) -> str:
+    """Who ends that server when it is cut off from its voters, too."""
+    match view.enforced:
+        case True:
+            return "; its keeper process keeps its lease"
+        case False:
+            return "; nobody keeps its lease: start the agent again"
+        case None:
+            return ""
 
 
 def _silent(cluster: Cluster, record: Record, view: View, state: MemberState) -> Diagnosis:

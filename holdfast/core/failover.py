@@ -22,7 +22,7 @@ from holdfast.core.hooking import hooks_step, owed
 from holdfast.core.loss import missing_from, refused, without_errants
 from holdfast.core.modes import promotion
 from holdfast.core.quorum import Configuration, Voter, acks_for, settled
-from holdfast.core.record import Kind, Record, Step, Stray, Transition
+from holdfast.core.record import Instant, Kind, Past, Record, Step, Stray, Transition
 from holdfast.core.seats import Candidate, may_be_alone
 from holdfast.core.seats import chosen as seated
 from holdfast.core.settings import Mode
@@ -82,11 +82,12 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
     futile = elect(heirs, cluster, _learners(cluster, record, view, heirs)) if heirs else None
     against = _against(cluster, record, view, lost, heirs)
     if not against and futile and not isinstance(futile, NobodyElected):
-        within = [at for at in record.failovers if view.date - at < HOUR]
+        kept = max(HOUR, cluster.settings.failover_interval)
+        within = [each for each in record.failovers if _ago(view, each) < kept]
         begun = replace(
             record,
             term=record.term + 1,
-            failovers=(*within, view.date),
+            failovers=(*within, Past(Instant(view.boot, view.now), view.date)),
             transition=Transition(Kind.FAILOVER, Step.ELECT, record.primary, lossy=not safe),
             owed=owed(record, view, Kind.FAILOVER),
         )
@@ -113,6 +114,21 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
     return Decision(why, (Save(restart, why),))
 
 
+def _ago(view: View, past: Past) -> float:
+    """Seconds, at least: of what another kernel's clock says nothing is known (:meth:`Record.taken_over`)."""
+    return max(0.0, view.now - past.instant.at) if past.instant.boot == view.boot else 0.0
+
+
+def forgotten(cluster: Cluster, record: Record, view: View) -> Record | None:
+    """Without the automatic failovers that count no longer; None where there are none.
+
+    A manager of another host would take them for new ones.
+    """
+    kept = max(HOUR, cluster.settings.failover_interval)
+    lately = tuple(each for each in record.failovers if _ago(view, each) < kept)
+    return replace(record, failovers=lately) if lately != record.failovers else None
+
+
 def _against(
     cluster: Cluster,
     record: Record,
@@ -124,7 +140,7 @@ def _against(
     settings = cluster.settings
     if not settings.automatic_failover:
         return "automatic_failover is off"
-    ago = [view.date - at for at in record.failovers]
+    ago = [_ago(view, each) for each in record.failovers]
     if settings.failovers_per_hour and sum(s < HOUR for s in ago) >= settings.failovers_per_hour:
         return (
             f"there were {settings.failovers_per_hour} automatic failovers within an hour, as many as "

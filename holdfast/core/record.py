@@ -11,6 +11,9 @@ from typing import Any
 from holdfast.core.quorum import Configuration, Voter, recoverable
 from holdfast.core.settings import Mode
 
+RESUMED_SECONDS = 3.0
+"""For so long a switchover goes on that a manager of another host had begun: writes may be stopped meanwhile."""
+
 
 class Kind(StrEnum):
     """What is under way.
@@ -42,12 +45,38 @@ class Step(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Instant:
+    """A moment on a clock that nobody can set: CLOCK_MONOTONIC of one run of a manager's kernel.
+
+    A wall clock may be stepped, and what waits for it then waits as long as the step was. Managers of another host, or
+    after a restart of this one, cannot tell how long ago it was: see :meth:`Record.taken_over`.
+
+    :ivar boot: names that run of that kernel
+    :ivar at: seconds
+    """
+
+    boot: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """An automatic failover.
+
+    :ivar date: seconds since 1970, only for telling
+    """
+
+    instant: Instant
+    date: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Transition:
     """:ivar deposed: the primary before, or \"\"
     :ivar lossy: whoever takes over may lack what the one before had acknowledged, and a person allowed it
     :ivar wish: who shall take over if possible, or ""
     :ivar ordered: a person ordered it
-    :ivar until: of a switchover: seconds since 1970 after which it is undone, if it has not passed its commit point
+    :ivar until: of a switchover: when it is undone, if it has not passed its commit point
     :ivar drained: of a switchover in OPEN: all that the primary before has, which its successor has applied
     :ivar skip_stop: a person goes on without the stop hook
     """
@@ -58,7 +87,7 @@ class Transition:
     lossy: bool = False
     wish: str = ""
     ordered: bool = False
-    until: float = 0.0
+    until: Instant | None = None
     drained: str = ""
     skip_stop: bool = False
 
@@ -79,7 +108,7 @@ class Owed:
 class Planned:
     """A switchover for later; but for the time as ``preflight.SwitchOver``.
 
-    :ivar at: seconds since 1970
+    :ivar at: seconds since 1970, by the wall clock of the manager that leads then
     """
 
     at: float
@@ -97,7 +126,8 @@ class Planned:
 class Pause:
     """Nothing new is begun by itself; leases are renewed all the same.
 
-    :ivar until: seconds since 1970 at which it ends by itself; None: when a person ends it
+    :ivar until: seconds since 1970 at which it ends by itself, by the wall clock of the manager that leads then; None:
+        when a person ends it
     """
 
     reason: str
@@ -127,7 +157,7 @@ class Record:
     :ivar configurations: those in force, oldest first; more than one while voters change (the joint rule of
         ``quorum.py``); the last is the one that is being moved to
     :ivar serial: grows with every configuration; a row proven with it settles the last one
-    :ivar failovers: when automatic failovers began, within the last hour before the last of them (seconds since 1970)
+    :ivar failovers: automatic ones that began lately
     :ivar lease: the longest lease that may have been granted to ``primary``, in seconds
     :ivar owed: the start hook is still to be called
     :ivar planned: a switchover that a person wants later
@@ -142,7 +172,7 @@ class Record:
     strays: frozenset[Stray] = frozenset()
     mode: Mode = Mode.STRONG
     paused: Pause | None = None
-    failovers: tuple[float, ...] = ()
+    failovers: tuple[Past, ...] = ()
     lease: float = 0.0
     owed: Owed | None = None
     planned: Planned | None = None
@@ -183,6 +213,24 @@ class Record:
         return self.mode is Mode.STRONG and recoverable(
             self.configurations, self.primary, frozenset(promised)
         )
+
+    def taken_over(self, now: Instant) -> Record:
+        """As a manager begins to lead with it. What began by a clock that is not this one's counts from now on: so a
+        pause between failovers may last longer after another host's manager has taken over, and is never skipped. A
+        switchover that is under way has :data:`RESUMED_SECONDS` left.
+        """
+
+        def known(instant: Instant) -> bool:
+            return instant.boot == now.boot and instant.at <= now.at
+
+        failovers = tuple(
+            each if known(each.instant) else replace(each, instant=now) for each in self.failovers
+        )
+        transition = self.transition
+        if transition is not None and transition.until and transition.until.boot != now.boot:
+            until = Instant(now.boot, now.at + RESUMED_SECONDS)
+            transition = replace(transition, until=until)
+        return replace(self, failovers=failovers, transition=transition)
 
     def extended(self, target: Configuration, lost: Iterable[Voter] = ()) -> Record:
         """With ``target`` in force too; see ``quorum.extendable`` for when that is safe.
@@ -227,7 +275,7 @@ def to_json(record: Record) -> str:
             "strays": sorted([s.name, s.incarnation, s.source] for s in record.strays),
             "mode": record.mode,
             "paused": record.paused and asdict(record.paused),
-            "failovers": record.failovers,
+            "failovers": [asdict(each) for each in record.failovers],
             "lease": record.lease,
             "owed": record.owed and asdict(record.owed),
             "planned": record.planned and asdict(record.planned),
@@ -253,14 +301,14 @@ def from_json(text: str) -> Record:
             transition.get("lossy", False),
             transition.get("wish", ""),
             transition.get("ordered", False),
-            transition.get("until", 0.0),
+            _instant(transition.get("until")),
             transition.get("drained", ""),
             transition.get("skip_stop", False),
         ),
         strays=frozenset(Stray(*each) for each in data["strays"]),
         mode=Mode(data["mode"]),
         paused=Pause(**paused) if (paused := data.get("paused")) else None,
-        failovers=tuple(data.get("failovers", ())),
+        failovers=tuple(_past(each) for each in data.get("failovers", ())),
         lease=data.get("lease", 0.0),
         owed=Owed(Kind(owed["kind"]), owed["before"]) if (owed := data.get("owed")) else None,
         planned=Planned(**planned) if (planned := data.get("planned")) else None,
@@ -273,3 +321,16 @@ def _configuration_json(configuration: Configuration) -> dict[str, Any]:
 
 def _configuration(data: dict[str, Any]) -> Configuration:
     return Configuration(frozenset(data["voters"].items()), data["acks"])
+
+
+def _instant(data: Any) -> Instant | None:
+    """Where a date stood, as before there were instants, it is not known when that was."""
+    if isinstance(data, dict):
+        return Instant(data["boot"], data["at"])
+    return Instant("", 0.0) if data else None
+
+
+def _past(data: Any) -> Past:
+    if isinstance(data, dict):
+        return Past(Instant(data["instant"]["boot"], data["instant"]["at"]), data["date"])
+    return Past(Instant("", 0.0), data)

@@ -11,7 +11,15 @@ from holdfast.core.decision import Decision
 from holdfast.core.record import Record, Step
 from holdfast.core.rejoin import rejoin
 from holdfast.core.stages import Stage, standing
-from holdfast.core.view import MemberState, Progress, Receiver, ServerStatus, Unseen, View
+from holdfast.core.view import (
+    MemberState,
+    Progress,
+    Protection,
+    Receiver,
+    ServerStatus,
+    Unseen,
+    View,
+)
 
 
 class Role(StrEnum):
@@ -29,6 +37,8 @@ class MemberStatus:
     :ivar votes: the record counts on it, whether it can be seen or not
     :ivar bytes_behind: see ``stages.Standing``; :ivar eta_seconds: until it has caught up, at the speed of late
     :ivar progress: what goes on in its background
+    :ivar protections: what ends its server, or shuts its ports, when it is primary and its lease is over; () nothing
+        does; None: not known
     """
 
     name: str
@@ -48,6 +58,7 @@ class MemberStatus:
     progress: Progress | None = None
     zone: str = ""
     priority: int = 100
+    protections: tuple[Protection, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +137,17 @@ def _placed(
         progress=state.progress if state else None,
         zone=setting.zone,
         priority=setting.priority,
+        protections=_protections(record, view, member.name),
     )
+
+
+def _protections(record: Record | None, view: View, name: str) -> tuple[Protection, ...] | None:
+    state = view.state(name)
+    if state is not None:
+        return state.protections
+    if record is None or record.primary != name or view.enforced is None:
+        return None
+    return (Protection.KEEPER,) if view.enforced else ()
 
 
 def _member(cluster: Cluster, record: Record | None, view: View, member: Member) -> MemberStatus:

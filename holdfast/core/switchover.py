@@ -38,7 +38,7 @@ from holdfast.core.diagnosis import Diagnosis, Primary
 from holdfast.core.failover import name_primary
 from holdfast.core.lease import electorate
 from holdfast.core.membership import unbarrable
-from holdfast.core.record import Kind, Record, Step, Stray, Transition
+from holdfast.core.record import Instant, Kind, Record, Step, Stray, Transition
 from holdfast.core.view import MemberState, Receiver, View
 
 NEARLY_ZERO = 30
@@ -64,11 +64,12 @@ def under_way(record: Record) -> bool:
     return record.transition is not None and record.transition.step in (Step.CHAIN, Step.FREEZE)
 
 
-def begun(cluster: Cluster, record: Record, view: View, to: str, until: float) -> Save:
+def begun(cluster: Cluster, record: Record, view: View, to: str, seconds: float) -> Save:
     """The first step. Expects that nothing stands against it.
 
-    :param until: seconds since 1970 after which it is undone
+    :param seconds: after which it is undone
     """
+    until = Instant(view.boot, view.now + seconds)
     chained = {Stray(*voter, to) for voter in _to_be_chained(cluster, record, view, to)}
     transition = Transition(Kind.SWITCHOVER, Step.CHAIN, wish=to, ordered=True, until=until)
     saved = replace(
@@ -88,7 +89,7 @@ def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> 
     transition = record.transition
     assert transition is not None
     to = transition.wish
-    if view.date >= transition.until:
+    if _left(record, view) <= 0:
         return _undo(record, "its time is over")
     closing = transition.step is Step.FREEZE or hooking.called(record, view)
     closed_by_us = diagnosis.primary is Primary.CLOSED and closing
@@ -165,8 +166,13 @@ def _chain(
 
 
 def _near(record: Record, view: View) -> int:
-    assert record.transition is not None
-    return NEARLY_ZERO if record.transition.until - view.date > LATE_SECONDS else NEAR
+    return NEARLY_ZERO if _left(record, view) > LATE_SECONDS else NEAR
+
+
+def _left(record: Record, view: View) -> float:
+    """Seconds until it is undone. Writes may be stopped meanwhile: that goes by no clock that can be set."""
+    until = record.transition.until if record.transition else None
+    return until.at - view.now if until and until.boot == view.boot else 0.0
 
 
 def _freeze(
@@ -279,5 +285,6 @@ def _unfit(cluster: Cluster, record: Record, candidate: MemberState) -> str:
 
 def _frozen(record: Record, view: View) -> Transition:
     assert record.transition is not None
-    until = min(record.transition.until, view.date + LONGEST_FREEZE_SECONDS)
+    seconds = min(_left(record, view), LONGEST_FREEZE_SECONDS)
+    until = Instant(view.boot, view.now + seconds)
     return replace(record.transition, step=Step.FREEZE, until=until)

@@ -70,3 +70,8 @@ def surely_over(answered: float, lease: float) -> float:
     :param answered: when the answer came that the grant was based on: its clock was read before
     """
     return answered + lease * (1 + CLOCK_DRIFT) + FENCE_SECONDS
+
+
+def relied_on(seconds: float) -> float:
+    """For how long, by a voter's clock, a server may answer that has its word for ``seconds`` by its agent's."""
+    return seconds * (1 + CLOCK_DRIFT) + FENCE_SECONDS

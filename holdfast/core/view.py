@@ -113,6 +113,15 @@ class Replication:
     refused: bool = False
 
 
+class Protection(StrEnum):
+    """What ends a server whose lease is over, or shuts its ports."""
+
+    AGENT = "agent"
+    KEEPER = "keeper"
+    GATE = "gate"
+    WATCHDOG = "watchdog"
+
+
 class Holder(StrEnum):
     """Who upholds a primary's lease. NOBODY: it has none, or it is over."""
 
@@ -134,6 +143,15 @@ class Lease:
     by: Holder = Holder.NOBODY
     left: float = 0.0
     quorums: tuple[Quorum, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What enforces the lease of the primary at ``address`` (``host:port``) has asked this member to vouch, the last
+    time ``seconds`` ago."""
+
+    address: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,6 +231,9 @@ class MemberState:
     :ivar stuck: what holds it up, as far as the agent can tell, or ""
     :ivar lease: of a primary
     :ivar vouched: seconds for which the primary may still rely on this member's word that nobody deposes it
+    :ivar unvouched: seconds since it may rely on it no longer; an agent that starts takes it that it was just given
+    :ivar asked: when it was asked for last, in this run of the agent; None: never
+    :ivar protections: what would hold its server to a lease, if it is primary
     :ivar suspects: tables that a rewind touched, not compared with the primary's yet
     :ivar unfit: why it must be cloned, or ""
     :ivar differs: where a verification found it to differ from the primary
@@ -251,6 +272,9 @@ class MemberState:
     stuck: str = ""
     lease: Lease = field(default_factory=Lease)
     vouched: float = 0.0
+    unvouched: float = 0.0
+    asked: Asked | None = None
+    protections: tuple[Protection, ...] = ()
     suspects: tuple[str, ...] = ()
     unfit: str = ""
     differs: tuple[Difference, ...] = ()
@@ -315,7 +339,10 @@ class View:
 
     :ivar quiet: for how many seconds each member has received nothing new
     :ivar leases: the moment at which each member's lease, if ever it was granted one, is surely over
-    :ivar date: seconds since 1970
+    :ivar enforced: somebody ends the server of a primary whose agent does not answer, once its lease is over; False:
+        surely nobody does; None: not known. See ``enforcement.py``
+    :ivar boot: names the run of the kernel whose clock ``now`` is of
+    :ivar date: seconds since 1970, by a clock that may be stepped: for what people schedule, and for telling
     :ivar hooked: there are hooks to be called; :ivar called: what came of those that were
     """
 
@@ -324,6 +351,8 @@ class View:
     lapses: Mapping[str, Lapse] = field(default_factory=dict)
     quiet: Mapping[str, float] = field(default_factory=dict)
     leases: Mapping[str, float] = field(default_factory=dict)
+    enforced: bool | None = None
+    boot: str = ""
     date: float = 0.0
     hooked: bool = False
     called: Mapping[Phase, Called] = field(default_factory=dict)

@@ -14,14 +14,16 @@ from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import Freeze, Restart
 from holdfast.core.decide import decide
 from holdfast.core.decision import Call, Decision, Save, Send
+from holdfast.core.enforcement import Evidence, weighed
 from holdfast.core.pulse import Pulse, Reach, felt, lapses, reached
-from holdfast.core.record import Record, Step
+from holdfast.core.record import Instant, Record, Step
 from holdfast.core.restart import CLOSING
 from holdfast.core.status import Status, status
 from holdfast.core.view import View
 from holdfast.errors import Conflict, HoldfastError, Refused, Unreachable
 from holdfast.log import say
 from holdfast.manager.act import Actor
+from holdfast.manager.boot import kernel_boot
 from holdfast.manager.client import AgentClient
 from holdfast.manager.configure import Configured, Given
 from holdfast.manager.estimate import Estimates
@@ -76,6 +78,7 @@ class Leader:
         self._decision = Decision(f"this manager does not lead {given.name} yet")
         self._pulses: dict[str, Pulse] = {}
         self._reaches: dict[str, Reach] = {}
+        self._evidence: Evidence | None = None
         self._estimates = Estimates()
         self._closing: set[asyncio.Task[None]] = set()
 
@@ -102,6 +105,7 @@ class Leader:
         view = replace(
             self._observer.view(),
             leases=over,
+            boot=kernel_boot(),
             date=time.time(),
             hooked=self.hooks.hooked,
             called=self.hooks.called,
@@ -113,7 +117,9 @@ class Leader:
         self._pulses = felt(self._pulses, self._record.primary, view)
         self._reaches = reached(self._reaches, view)
         quiet = {name: view.now - each.since for name, each in self._reaches.items()}
-        return replace(view, lapses=lapses(self._pulses), quiet=quiet)
+        self._evidence = known = weighed(self._evidence, self.cluster, self._record, view)
+        enforced = known.enforced(self.cluster.settings.timing.detection) if known else None
+        return replace(view, lapses=lapses(self._pulses), quiet=quiet, enforced=enforced)
 
     def status(self) -> Status:
         """Decided anew, so that what it says of the whole fits what it says of the members."""
@@ -302,7 +308,8 @@ class Leader:
             overlap = self._leadership.alone_from - time.monotonic() if self._leadership else 0.0
             self._observer.leases.begin(longest + max(0.0, overlap))
             self._refuse_stranger(self._record)
-            await self._replace(replace(self._record, term=self._record.term + 1))
+            found = self._record.taken_over(Instant(kernel_boot(), time.monotonic()))
+            await self._replace(replace(found, term=found.term + 1))
             self.events.add(EventKind.LED, f"leading {self.cluster.name} in term {self._term}")
 
     async def _step(self, actor: Actor) -> bool:

@@ -141,8 +141,8 @@ class Switching:
             event = leader.events.last
             leader.events.add(EventKind.ORDERED, f"{order.text}, by a person{_passed(outlook)}", to)
             actor.forgive(record.primary, Freeze)
-            until = view.date + order.seconds
-            await leader.decided(switchover.begun(leader.cluster, record, view, to, until))
+            begun = switchover.begun(leader.cluster, record, view, to, order.seconds)
+            await leader.decided(begun)
         return Begun(to, event)
 
     async def _end(self, blockers: Sequence[Blocker]) -> bool:

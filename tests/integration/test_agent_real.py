@@ -33,7 +33,7 @@ from holdfast.core.commands import (
     Start,
 )
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import MemberState, Receiver, ServerStatus, TailVerdict
+from holdfast.core.view import MemberState, Protection, Receiver, ServerStatus, TailVerdict
 from holdfast.sandbox import template, trees
 from holdfast.sandbox.frugal import frugal
 from holdfast.server import optionfile
@@ -326,17 +326,22 @@ def test_what_was_never_acknowledged_is_cut(members: list[Member]) -> None:
 def test_an_agent_that_was_killed_finds_its_server(member: Member) -> None:
     first = member
     first.boot(3)
-    before = first.until(lambda state: state.up)
+
+    def settled(state: MemberState) -> bool:
+        return state.up and Protection.KEEPER in state.protections
+
+    before = first.until(settled)
     for _ in range(3):
         first.kill_agent()
         first.start_agent()
-        after = first.until(lambda state: state.up)
+        after = first.until(settled)
         assert after.incarnation == before.incarnation
         assert after.term == 3
     assert first.ask(2, Fence()).promised == 3
     assert first.ask(3, Start()).error == "Refused"
     # what it has vouched for it does not know any more, and takes for the most that can be
-    assert asdict(replace(after, vouched=0)) == asdict(replace(before, vouched=0))
+    word = {"vouched": 0.0, "unvouched": 0.0}
+    assert asdict(replace(after, **word)) == asdict(replace(before, **word))  # type: ignore[arg-type]
 
 
 def test_how_long_an_observation_and_a_promise_take(

@@ -291,10 +291,10 @@ def test_an_agent_that_is_frozen_alone_cannot_keep_the_port_open(
 class Raised:
     """A gate in this process, for the server of ``host``."""
 
-    def __init__(self, host: Host, command: tuple[str, ...]) -> None:
+    def __init__(self, host: Host, command: tuple[str, ...], insist: bool = True) -> None:
         self.alarms: list[str] = []
         clerk = Clerk()
-        self.gate = Gate(command, "holdfast_g", clerk, self.alarms.append)
+        self.gate = Gate(command, "holdfast_g", clerk, self.alarms.append, insist=insist)
         self.gate.start()
         self.host = host
 
@@ -376,3 +376,27 @@ def test_a_gate_is_lifted_when_the_server_is_gone_or_follows(host: Host) -> None
     assert "holdfast_g" in host.tables
     raised.end()
     assert "holdfast" not in host.tables
+
+
+def test_where_it_need_not_be_there_is_a_gate_if_there_can_be(host: Host) -> None:
+    able = Raised(host, host.nft, insist=False)
+    able.arm()
+    end = time.monotonic() + 5
+    while "table inet holdfast_g\n" not in host.tables:
+        assert time.monotonic() < end
+    able.hold(3 * LEASE)
+    assert host.answers()
+    assert able.alarms == []
+    able.end()
+    bound = (*host.nft[:4], "setpriv", "--bounding-set=-all", "--inh-caps=-all", *host.nft[4:])
+    unable = [Raised(host, bound, insist=False), Raised(host, ("/nowhere/nft",), insist=False)]
+    for each, why in zip(unable, ("nft: ", "cannot run /nowhere/nft"), strict=True):
+        begun = time.monotonic()
+        each.arm()
+        assert time.monotonic() < begun + 0.2, "an opening must not wait for it"
+        each.hold(LEASE)
+        assert why in each.alarms[-1]
+        time.sleep(LEASE)
+        assert host.answers()
+        assert len(each.alarms) == 1, "it is tried seldom"
+        each.end()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import select
+import signal
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from holdfast.core.commands import Promise, Promote
 from holdfast.core.gtid import Flavor
 from holdfast.core.lease import Electorate, Quorum
 from holdfast.core.timing import FENCE_SECONDS
-from holdfast.core.view import Holder, ServerStatus
+from holdfast.core.view import Holder, Protection, ServerStatus
 from holdfast.wire import Grant, StateReply, WatchRequest
 from tests.integration.test_agent_real import Member, hosts, one_primary, write
 
@@ -204,3 +205,37 @@ def test_without_a_manager_voters_uphold_their_primary_until_they_promise(
     state = first.until(lambda state: not state.up)
     assert boottime.now() < max(over) + BUSY_SECONDS
     assert "none of m2, m3 vouches for it" in state.reason or "only" in state.reason
+
+
+def test_an_agent_that_hangs_costs_nothing_and_its_server_still_ends_with_its_lease(
+    members: list[Member],
+) -> None:
+    """Its keeper process has the lease upheld by the voters, and kills the server once they have promised."""
+    first, *others = members
+    grant(first, electorate(members))
+    server = os.pidfd_open(int(first.seen().state.incarnation.split("-")[1]))
+    assert Protection.KEEPER in first.seen().state.protections
+    os.kill(first.agent.pid, signal.SIGSTOP)
+    try:
+        end = time.monotonic() + 2.5 * LEASE
+        number = 0
+        while time.monotonic() < end:
+            number += 1
+            write(first, number)
+            time.sleep(0.05)
+        asked = others[0].seen().state.asked
+        assert asked is not None
+        assert asked.address == f"127.0.0.1:{first.port}"
+        assert asked.seconds < LEASE
+        over = []
+        for each in others:
+            promised = each.do(2, Promise()).state
+            over.append(boottime.now() + promised.vouched)
+        poll = select.poll()
+        poll.register(server, select.POLLIN)
+        assert poll.poll(2 * LEASE * 1000)
+        assert boottime.now() < max(over) + TAKEN_DOWN_SECONDS
+    finally:
+        os.kill(first.agent.pid, signal.SIGCONT)
+        os.close(server)
+    first.until(lambda state: not state.up)

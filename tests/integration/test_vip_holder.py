@@ -22,6 +22,7 @@ from holdfast.agent import boottime
 from holdfast.agent.address import Address
 from holdfast.agent.board import Board
 from holdfast.agent.clerk import Clerk
+from holdfast.agent.lease_words import LeaseWords
 from holdfast.config.vip import VipConfig
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, ServerStatus
@@ -82,6 +83,7 @@ class Holding:
             argv = (*before, sys.executable, "-m", "holdfast.agent.holder", told)
             self.process = subprocess.Popen(argv, stdin=its.fileno())
         self.agent = stack.enter_context(own)
+        self.words = LeaseWords()
         self.server = subprocess.Popen(("sleep", "60"))
         stack.callback(_end, self.process)
         stack.callback(_end, self.server)
@@ -92,7 +94,7 @@ class Holding:
             self.agent.send(message)
             return
         fd = os.pidfd_open(self.server.pid)
-        socket.send_fds(self.agent, [message], [fd])
+        socket.send_fds(self.agent, [message], [fd, self.words.fd])
         os.close(fd)
 
     def keep(self, seconds: float, lease: float = LEASE) -> None:
@@ -170,6 +172,26 @@ def test_it_is_on_while_the_lease_is_renewed_and_no_longer(
     holding.said("off")
     assert until_ - 0.3 <= boottime.now() <= until_ + 1, "the end of the lease itself ends it"
     assert not a.has(address)
+
+
+@both
+def test_while_its_agent_hangs_it_is_on_as_long_as_the_keeper_process_has_the_lease_upheld(
+    hosts: tuple[Host, Host], stack: ExitStack, address: str
+) -> None:
+    host, _ = hosts
+    holding = Holding(host, address, stack)
+    holding.hold()
+    holding.said("on")
+    end = boottime.now() + 3 * LEASE
+    over = 0.0
+    while boottime.now() < end:
+        over = boottime.now() + LEASE / 2
+        holding.words.keeper_until = over
+        assert host.has(address)
+        time.sleep(0.05)
+    holding.said("off")
+    assert over <= boottime.now() < over + 1.0
+    assert not host.has(address)
 
 
 @both

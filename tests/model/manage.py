@@ -10,10 +10,11 @@ from holdfast.core import switchover
 from holdfast.core.commands import Command
 from holdfast.core.decide import decide
 from holdfast.core.decision import Call, Save, Send
+from holdfast.core.enforcement import Evidence, weighed
 from holdfast.core.gtid import Flavor
 from holdfast.core.preflight import SwitchOver, chosen, objections
 from holdfast.core.pulse import Pulse, felt, lapses
-from holdfast.core.record import Record, from_json, to_json
+from holdfast.core.record import Instant, Record, from_json, to_json
 from holdfast.core.settings import Mode, Settings
 from holdfast.core.view import Seen, ServerStatus, Sighting, Unseen, View
 from holdfast.manager.leases import Leases
@@ -22,6 +23,11 @@ from tests.model.world import MANAGER, World
 
 PACES = [0.0] * 8 + [0.02] * 8 + [0.1, 0.1, 0.4]
 """Seconds that pass between two events."""
+
+BOOTS = ["here", "there"]
+"""Hosts of managers: the clock of one says nothing of what began by the clock of the other."""
+STEPS = [0.0, 0.0, 3600.0, -3600.0, 1e7, -1e7]
+"""How far the wall clock of the manager's host is off."""
 
 STORM = {
     "write": 30,
@@ -46,6 +52,7 @@ class Run:
 
     :ivar stored: the record, as text, as the store keeps it
     :ivar steps: how many steps were begun so far
+    :ivar boot: names the kernel of the manager's host; :ivar clock_off: how far its wall clock is off, in seconds
     :ivar outsiders: what hooks move, where there are some
     :ivar failovers: how often another primary was named; :ivar switchovers: how often because a person wanted it
     """
@@ -54,9 +61,13 @@ class Run:
         self, seed: int, members: int, flavor: Flavor, settings: Settings | None = None
     ) -> None:
         self.rng = random.Random(seed)
+        self.mishaps = random.Random(f"mishaps {seed}")
         self.world = World(self.rng, members, flavor, settings)
         self.pulses: dict[str, Pulse] = {}
         self.leases = Leases(lambda: self.world.now)
+        self.evidence: Evidence | None = None
+        self.boot = BOOTS[0]
+        self.clock_off = 0.0
         self.stored = ""
         self.known: dict[str, Sighting] = {}
         self.late: list[tuple[str, int, Command]] = []
@@ -88,13 +99,16 @@ class Run:
         """What the manager decides, on what it knows."""
         record = self.record
         over = self.leases.over(list(self.world.hosts))
-        view = View(dict(self.known), self.world.now, leases=over, date=self.world.now)
+        date = self.world.now + self.clock_off
+        view = View(dict(self.known), self.world.now, leases=over, boot=self.boot, date=date)
         if self.outsiders:
             view = replace(view, hooked=True, called=self.outsiders.look())
         self.leases.allow(self.world.cluster, record, math.inf)
         if record:
             self.pulses = felt(self.pulses, record.primary, view)
-            view = replace(view, lapses=lapses(self.pulses))
+            self.evidence = known = weighed(self.evidence, self.world.cluster, record, view)
+            enforced = known.enforced(self.world.timing.detection) if known else None
+            view = replace(view, lapses=lapses(self.pulses), enforced=enforced)
         decision = decide(self.world.cluster, record, view)
         assert decision.reason
         assert len(decision.steps) < 2 or not any(isinstance(s, Save) for s in decision.steps)
@@ -162,33 +176,37 @@ class Run:
     def order_switchover(self, seconds: float = 30.0) -> bool:
         """A person wants another primary; whether nothing stood against it."""
         record = self.record
-        view = View(dict(self.known), self.world.now, date=self.world.now)
+        view = View(dict(self.known), self.world.now, boot=self.boot)
         order = SwitchOver(seconds=seconds)
         if record is None or objections(self.world.cluster, record, view, order):
             return False
         to = chosen(self.world.cluster, record, view, order)
-        until = self.world.now + seconds
-        self.take(switchover.begun(self.world.cluster, record, view, to, until))
+        self.take(switchover.begun(self.world.cluster, record, view, to, seconds))
         return True
 
     def new_manager(self) -> None:
         """The one before it may still have commands under way."""
         self.known = {}
         self.pulses = {}
+        self.evidence = None
         self.leases = Leases(lambda: self.world.now)
         if self.outsiders:
             self.outsiders.new_manager()
+        self.boot = self.mishaps.choice(BOOTS)
+        self.clock_off = self.mishaps.choice(STEPS)
         if record := self.record:
             self.leases.begin(max(record.lease, self.world.timing.lease))
+            record = record.taken_over(Instant(self.boot, self.world.now))
             self.stored = to_json(replace(record, term=record.term + 1))
 
     def storm(self) -> None:
         """One random event."""
         world, rng = self.world, self.rng
         world.pass_time(rng.choice(PACES))
+        self.mishap()
         for each in world.hosts.values():
             if rng.random() < 0.03:
-                each.halted = False
+                each.halted = each.hung = False
                 if not each.agent_up:
                     each.begin_agent(world.now)
         host = rng.choice(list(world.hosts.values()))
@@ -228,6 +246,15 @@ class Run:
             case "late" if self.late:
                 self.send(*self.late.pop(rng.randrange(len(self.late))), interrupted=False)
 
+    def mishap(self) -> None:
+        """An agent hangs alone, or the wall clock of the manager's host is stepped, now and then."""
+        hosts = [each for each in self.world.hosts.values() if each.attended]
+        match self.mishaps.random():
+            case chance if chance < 0.01 and hosts:
+                self.mishaps.choice(hosts).hung = True
+            case chance if chance > 0.99:
+                self.clock_off = self.mishaps.choice(STEPS)
+
     def check(self) -> None:
         """One writer, the recorded one, and it has everything that was ever acknowledged."""
         record = self.record
@@ -253,7 +280,7 @@ class Run:
         """Nothing is frozen or cut off any more."""
         self.world.cut.clear()
         for host in self.world.hosts.values():
-            host.frozen = host.halted = False
+            host.frozen = host.halted = host.hung = False
 
     def calm(self) -> None:
         """Everything is mended: the cluster must become well, but for members with errant data."""

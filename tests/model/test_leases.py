@@ -149,7 +149,7 @@ def test_an_agent_that_ended_stops_nobody_and_nobody_is_promoted(run: Run) -> No
 
 
 def test_an_agent_that_ended_before_its_host_was_cut_off_cannot_fence_it(run: Run) -> None:
-    run.world.hosts["m1"].agent_up = False
+    run.world.hosts["m1"].agent_up = run.world.hosts["m1"].keeper_up = False
     manage(run, 1)
     run.world.part("m1")
     manage(run, 12)
@@ -187,3 +187,71 @@ def test_a_lease_that_was_shortened_is_waited_for_at_its_former_length(flavor: F
     run.world.part("m1")
     manage(run, 2)
     assert primary(run) == "m1"
+
+
+def test_an_agent_that_hangs_costs_nothing(run: Run) -> None:
+    host = run.world.hosts["m1"]
+    host.hung = True
+    before = len(run.world.acknowledged)
+    manage(run, 15)
+    assert primary(run) == "m1"
+    assert host.answers(run.world.now)
+    assert len(run.world.acknowledged) > before + 20
+    assert "its keeper process keeps its lease" in run.reason
+    host.hung = False
+    manage(run, 3)
+    assert run.well, run.reason
+
+
+@pytest.mark.parametrize("ended", [True, False])
+def test_cut_off_later_its_keeper_process_ends_the_server_and_another_takes_over(
+    run: Run, ended: bool
+) -> None:
+    host = run.world.hosts["m1"]
+    host.hung, host.agent_up = not ended, not ended
+    manage(run, 12)
+    run.world.part("m1")
+    manage(run, LONG.lease * 2 + 3)
+    assert primary(run) != "m1", run.reason
+    assert not host.up
+
+
+def test_where_nobody_enforces_the_lease_of_one_that_hangs_nobody_is_promoted(run: Run) -> None:
+    host = run.world.hosts["m1"]
+    host.hung, host.keeper_up = True, False
+    manage(run, LONG.lease + 3)
+    assert "nobody keeps its lease: start the agent again" in run.reason
+    run.world.part("m1")
+    manage(run, 30)
+    assert primary(run) == "m1"
+    assert host.answers(run.world.now)
+    assert "holdfast failover --accept-loss" in run.reason
+
+
+def test_when_the_agents_of_all_members_end_no_server_does(run: Run) -> None:
+    for host in run.world.hosts.values():
+        host.agent_up = False
+    manage(run, 20)
+    assert run.world.hosts["m1"].answers(run.world.now)
+    for host in run.world.hosts.values():
+        host.begin_agent(run.world.now)
+    manage(run, 5)
+    assert run.well, run.reason
+
+
+def test_a_server_that_its_keeper_left_alone_is_not_taken_for_a_kept_one(run: Run) -> None:
+    """The agent of the primary ends; its keeper process, too, once the others have; these come back."""
+    world = run.world
+    world.hosts["m1"].agent_up = False
+    manage(run, 12)
+    for name in ("m2", "m3"):
+        world.hosts[name].agent_up = False
+    manage(run, 12)
+    assert not world.hosts["m1"].keeper_up
+    for name in ("m2", "m3"):
+        world.hosts[name].begin_agent(world.now)
+    manage(run, 0.3)
+    world.part("m1")
+    manage(run, 30)
+    assert primary(run) == "m1"
+    assert "nobody is promoted" in run.reason

@@ -1,7 +1,8 @@
-"""Whatever is late, lost or restarted, no other primary is named while the old one's server may still answer.
+"""Whatever is late, lost, restarted or hangs, no other primary is named while the old one's server may still answer.
 
 The agents' own classes keep the lease (``Tenure``) and give their word (``Vouching``); the manager's rule is that of
-``core.lease`` and ``core.timing``. Each host has a clock of its own, which goes faster or slower than the others; every
+``core.lease`` and ``core.timing``. The agent of the primary and its keeper process hold the same lease, and one of them
+may hang for a while. Each host has a clock of its own, which goes faster or slower than the others; every
 message takes as long as chance will have it, or is lost; a killed server answers for as long as it is allowed to.
 """
 
@@ -19,6 +20,7 @@ import pytest
 
 from holdfast.agent.board import Board
 from holdfast.agent.clerk import Clerk
+from holdfast.agent.keeper_process import ASKS_AT, BEHIND_SECONDS
 from holdfast.agent.tenure import Due, Question, Tenure
 from holdfast.agent.vouching import Vouching
 from holdfast.core.gtid import Flavor
@@ -30,7 +32,7 @@ from holdfast.wire import VouchRequest
 LEASE = 1.2
 HEARTBEAT = 0.25
 PRIMARY = "10.0.0.1:3306"
-RATES = (1 - CLOCK_DRIFT / 2, 1.0, 1 + CLOCK_DRIFT / 2)
+RATES = (1.0, 1 + CLOCK_DRIFT / 2, 1 + CLOCK_DRIFT)
 SECONDS = 8.0
 RUNS = 1500
 
@@ -85,7 +87,12 @@ class Lives:
         self.voters = [Voter(folder, name, self._clock()) for name in names]
         self._known = Electorate("m1", 1, 1, (Quorum(tuple(names), need),), address=PRIMARY)
         self._tenure = Tenure(self._known, LEASE)
+        self._second = Tenure(self._known, LEASE, ask_at=ASKS_AT)
         self._fencing = False
+        self._hangs = self.chance.choice(["", "agent", "agent", "keeper"])
+        self._hangs_from = self.chance.uniform(0, 4)
+        self._hangs_until = self._hangs_from + self.chance.uniform(0, 5)
+        self.upheld_alone = False
         self.deposes_at = self.chance.uniform(0, 4)
         # a manager before this one may have granted a lease a moment ago
         self._over = surely_over(self._manager(), LEASE)
@@ -93,11 +100,14 @@ class Lives:
         now = self._primary()
         assert self._tenure.grant(now, now + LEASE, LEASE)
         self._tenure.enforce(now, grace=False)
+        self._second.fed(self._tenure.until)
+        self._second.enforce(now, grace=False)
         self._lossy = self.chance.choice([0.0, 0.1, 0.5])
         self._slow = self.chance.choice([0.01, 0.3, 1.5])
 
     def go(self) -> None:
         self._keep()
+        self._keep_second()
         self._poll()
         self._at(self.deposes_at, self._depose)
         for voter in self.voters:
@@ -120,43 +130,74 @@ class Lives:
             slow = self.chance.choice([0.0, 0.0, self._slow])
             self._at(self.time + self.chance.uniform(0, 0.01 + slow), event)
 
-    # the primary's agent
+    # the primary's agent, and its keeper process
+
+    def _hanging(self, who: str, event: Callable[[], None]) -> bool:
+        """Whether that one hangs; then the event waits until it goes on."""
+        if who != self._hangs or not self._hangs_from <= self.time < self._hangs_until:
+            return False
+        self._at(self._hangs_until, event)
+        return True
 
     def _keep(self) -> None:
-        if self._fencing:
+        if self._fencing or self._hanging("agent", self._keep):
             return
+        self._tenure.fed(self._second.until)
         match self._tenure.due(self._primary()):
             case Due.FENCE:
-                self._fencing = True
-                self.ended = self.time + FENCE_SECONDS
+                self._kill(FENCE_SECONDS)
                 return
             case Due.ASK:
-                question = self._tenure.ask(self._primary())
-                for voter in self.voters:
-                    self._send(lambda voter=voter: self._asked(voter, question))  # type: ignore[misc]
-        self._wake()
+                self._ask(self._tenure, "agent")
+        self._wake(self._tenure.next(), self._keep)
 
-    def _wake(self) -> None:
-        """The keeper wakes when something is due; there is always such a moment."""
-        due = self._tenure.next()
+    def _keep_second(self) -> None:
+        # an agent that goes on a moment after the end kills as well: the one that does so first counts
+        if self.time >= self.ended or self._hanging("keeper", self._keep_second):
+            return
+        now, tenure = self._primary(), self._second
+        tenure.fed(self._tenure.until)
+        if not tenure.held(now - BEHIND_SECONDS):
+            self._kill(FENCE_SECONDS - BEHIND_SECONDS)
+            return
+        if tenure.due(now) is Due.ASK:
+            self._ask(tenure, "keeper")
+        end = tenure.until + BEHIND_SECONDS
+        due = tenure.next()
+        self._wake(end if due is None or not tenure.held(now) else due, self._keep_second)
+
+    def _kill(self, within: float) -> None:
+        self._fencing = True
+        self.ended = min(self.ended, self.time + within / RATES[-1])  # so long by any clock at most
+
+    def _wake(self, due: float | None, event: Callable[[], None]) -> None:
+        """A keeper wakes when something is due; there is always such a moment."""
         assert due is not None
-        self._at(self.time + max(1e-6, (due - self._primary()) * (1 + CLOCK_DRIFT) / 2), self._keep)
+        self._at(self.time + max(1e-6, (due - self._primary()) * (1 + CLOCK_DRIFT) / 2), event)
 
-    def _asked(self, voter: Voter, question: Question) -> None:
+    def _ask(self, tenure: Tenure, who: str) -> None:
+        question = tenure.ask(self._primary())
+        for voter in self.voters:
+            self._send(lambda voter=voter: self._asked(voter, tenure, question, who))  # type: ignore[misc]
+
+    def _asked(self, voter: Voter, tenure: Tenure, question: Question, who: str) -> None:
         request = VouchRequest(member="m1", address=PRIMARY, seconds=LEASE)
         if voter.vouching.asked(request).vouched:
-            self._send(lambda: self._told(voter.name, question))
+            self._send(lambda: self._told(voter.name, tenure, question, who))
 
-    def _told(self, name: str, question: Question) -> None:
-        if not self._fencing:
-            self._tenure.vouched(name, question)
+    def _told(self, name: str, tenure: Tenure, question: Question, who: str) -> None:
+        if self._fencing or self._hanging(who, lambda: self._told(name, tenure, question, who)):
+            return
+        if tenure.vouched(name, question):
+            self.upheld_alone |= tenure is self._second and self._hangs == "agent"
 
     # the manager
 
     def _poll(self) -> None:
         clock = self._primary()
-        if not self._fencing:
-            self._send(lambda: self._answered(clock))
+        if self._fencing or self._hanging("agent", self._poll):
+            return
+        self._send(lambda: self._answered(clock))
         self._at(self.time + HEARTBEAT, self._poll)
 
     def _answered(self, clock: float) -> None:
@@ -167,7 +208,7 @@ class Lives:
         self._send(lambda: self._granted(until))
 
     def _granted(self, until: float) -> None:
-        if not self._fencing:
+        if not (self._fencing or self._hanging("agent", lambda: self._granted(until))):
             self._tenure.grant(self._primary(), until, LEASE)
 
     def _depose(self) -> None:
@@ -210,13 +251,15 @@ class Lives:
 
 @pytest.mark.parametrize(("voters", "need"), [(2, 1), (4, 2)])
 def test_never_two_that_answer(voters: int, need: int, tmp_path: Path) -> None:
-    named = upheld = 0
+    named = upheld = alone = 0
     for seed in range(RUNS):
         lives = Lives(seed, tmp_path, voters, need)
         lives.go()
         assert lives.named == math.inf or lives.named >= lives.ended, f"seed {seed}"
         named += lives.named < math.inf
+        alone += lives.upheld_alone
         upheld += lives.deposes_at + LEASE + HEARTBEAT < lives.ended < math.inf
     # the world is neither too kind nor too harsh to say anything
     assert named > RUNS / 4
     assert upheld > RUNS / 20
+    assert alone > RUNS / 20

@@ -37,6 +37,7 @@ from holdfast.core.gtid import Flavor, parse
 from holdfast.core.settings import Settings, WaitPoint
 from holdfast.core.timing import Timing
 from holdfast.core.view import (
+    Asked,
     Lease,
     MemberState,
     Receiver,
@@ -69,7 +70,10 @@ class Transaction(NamedTuple):
 
 @dataclass
 class Host:
-    """A member: server and agent."""
+    """A member: server, agent, and the agent's keeper process.
+
+    :ivar hung: the agent answers nobody and does nothing; its keeper process and its server go on
+    """
 
     name: str
     number: int
@@ -104,16 +108,21 @@ class Host:
     tail: Tail = field(default_factory=Tail)
     agent_up: bool = True
     halted: bool = False
+    hung: bool = False
+    keeper_up: bool = True
     tenure: Tenure = field(default_factory=Tenure)
     agent_run: int = 1
     vouched_until: float = 0.0
+    asked: tuple[str, float] | None = None
     heard_at: float = 0.0
     refused: bool = False
 
     def begin_agent(self, now: float) -> None:
         """Another run of the agent: of its lease it knows the electorate, on disk, and of its word nothing."""
         self.agent_run += 1
-        self.agent_up = True
+        self.agent_up = self.keeper_up = True
+        self.hung = False
+        self.asked = None
         self.promised = 0
         self.tenure = Tenure(self.tenure.known)
         self.vouched_until = now + self.tenure.length
@@ -122,12 +131,22 @@ class Host:
 
     def answers(self, now: float) -> bool:
         """Whether a client that takes it for the primary gets an answer."""
-        leased = not (self.agent_up and self.tenure.enforced) or self.tenure.held(now)
+        leased = not (self.kept and self.tenure.enforced) or self.tenure.held(now)
         return self.up and self.writable and not self.frozen and not self.halted and leased
 
     @property
     def up(self) -> bool:
         return self.status is ServerStatus.UP
+
+    @property
+    def attended(self) -> bool:
+        """Whether its agent does its work."""
+        return self.agent_up and not self.hung
+
+    @property
+    def kept(self) -> bool:
+        """Whether anything ends the server with its lease."""
+        return self.attended or self.keeper_up
 
     @property
     def origin(self) -> str:
@@ -149,6 +168,11 @@ class Host:
 
     def state(self, now: float) -> MemberState:
         vouched = max(0.0, self.vouched_until - now)
+        word = {
+            "vouched": vouched,
+            "unvouched": max(0.0, now - self.vouched_until),
+            "asked": Asked(self.asked[0], now - self.asked[1]) if self.asked else None,
+        }
         if not self.up:
             return MemberState(
                 self.name,
@@ -161,7 +185,7 @@ class Host:
                 last_applied=self.last_applied,
                 tail=self.tail,
                 unfit=self.unfit,
-                vouched=vouched,
+                **word,  # type: ignore[arg-type]
             )
         committed = [t for t in self.binlog if t not in self.pending]
         applied = self.binlog if self.flavor is Flavor.MARIADB else committed
@@ -201,7 +225,7 @@ class Host:
             ),
             barred=tuple(sorted(self.barred)),
             silent_seconds=9.0 if self.frozen else 0.0,
-            vouched=vouched,
+            **word,  # type: ignore[arg-type]
             suspects=("app.t",) if self.suspect else (),
             unfit=self.unfit,
             frozen=self.sealed,
@@ -287,22 +311,29 @@ class World:
                 host.heard_at = self.now
             elif source and host.receiving and self.linked(host, source) and not host.frozen:
                 host.refused = source.status is ServerStatus.DOWN
-            if host.agent_up:
+            if host.kept:
                 self.keep(host)
 
     def keep(self, host: Host) -> None:
-        """The agent's keeper: asks, and kills its server when the lease is over."""
+        """The agent or its keeper process: asks, and kills its server when the lease is over."""
         tenure, known = host.tenure, host.tenure.known
+        peers = [self.hosts[n] for n in known.agents if n in self.hosts] if known else []
         match tenure.due(self.now):
             case Due.FENCE:
-                host.crash()
+                refused = all(self.linked(host, each) and not each.agent_up for each in peers)
+                if not host.agent_up and refused and peers:
+                    host.keeper_up = False
+                else:
+                    host.crash()
             case Due.ASK if known:
                 question = tenure.ask(self.now)
-                for name in known.agents:
-                    peer = self.hosts.get(name)
-                    if peer and self.linked(host, peer) and self.vouch(peer, host):
+                for peer in peers:
+                    if not (self.linked(host, peer) and peer.attended):
+                        continue
+                    peer.asked = (f"{host.name}:3306", self.now)
+                    if self.vouch(peer, host):
                         peer.vouched_until = max(peer.vouched_until, self.now + tenure.length)
-                        tenure.vouched(name, question)
+                        tenure.vouched(peer.name, question)
 
     def part(self, name: str) -> None:
         """Cut a host off from managers and members; its clients reach it still."""
@@ -314,12 +345,12 @@ class World:
 
     def vouch(self, peer: Host, primary: Host) -> bool:
         follows = peer.up and peer.receiving and peer.source == f"{primary.name}:3306"
-        return peer.agent_up and follows and not peer.promised
+        return follows and not peer.promised
 
     def reachable(self, name: str) -> bool:
         """Whether a manager can talk to its agent."""
         host = self.hosts[name]
-        return host.agent_up and not host.halted and frozenset({name, MANAGER}) not in self.cut
+        return host.attended and not host.halted and frozenset({name, MANAGER}) not in self.cut
 
     def watch(self, name: str, grant: Grant | None) -> None:
         """A manager's poll, or what comes with its command: its grant takes effect."""

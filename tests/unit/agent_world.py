@@ -197,7 +197,8 @@ class World:
     :ivar boot: what the kernel says is its boot id
     """
 
-    def __init__(self, folder: Path, token: str = "") -> None:
+    def __init__(self, folder: Path, token: str = "", keeper: bool = False) -> None:
+        """:param keeper: with a keeper process"""
         self.folder = folder
         self.server = MemoryServer()
         self.boot = kernel_boot_id()
@@ -220,6 +221,7 @@ class World:
                 "name": "a",
                 "state_dir": self.state_dir,
                 "replication": account,
+                "lease": {"keeper": keeper},
                 "server": {
                     "flavor": "mariadb",
                     "command": (sys.executable, str(folder / "server.py")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -12,7 +13,17 @@ from holdfast.core.commands import Fence
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import Primary, diagnose
-from holdfast.core.record import Kind, Pause, Record, Step, Transition
+from holdfast.core.record import (
+    Instant,
+    Kind,
+    Past,
+    Pause,
+    Record,
+    Step,
+    Transition,
+    from_json,
+    to_json,
+)
 from holdfast.core.restart import CLOSING
 from holdfast.core.settings import Settings
 from holdfast.core.takeover import FailOver
@@ -210,23 +221,65 @@ class TestHold:
         assert not decided(ELECTING, seen).steps
 
 
+def ago(*seconds: float, boot: str = "") -> tuple[Past, ...]:
+    """Automatic failovers that began so long before NOW by the clock of that kernel."""
+    return tuple(Past(Instant(boot, NOW - each), 5.0) for each in seconds)
+
+
 class TestLimits:
-    def failover(self, record: Record, **settings: object) -> Decision:
+    """A wall clock that was stepped, forward or back, changes nothing: none is looked at."""
+
+    def failover(self, record: Record, boot: str = "", **settings: object) -> Decision:
         limited = replace(CLUSTER, settings=Settings(**settings))  # type: ignore[arg-type]
-        return decided(record, view(down("m1"), hears("m2"), hears("m3"), date=5000.0), limited)
+        seen = view(down("m1"), hears("m2"), hears("m3"), date=5000.0)
+        return decided(record, replace(seen, boot=boot), limited)
 
     def test_so_many_within_an_hour(self) -> None:
-        often = replace(RECORD, failovers=(1000.0, 2000.0, 4000.0))
-        assert saved(self.failover(often, failovers_per_hour=3)).failovers == (2000, 4000, 5000)
+        often = replace(RECORD, failovers=ago(4000, 3000, 1000))
+        begun = saved(self.failover(often, failovers_per_hour=3)).failovers
+        assert begun == (*ago(3000, 1000), Past(Instant("", NOW), 5000.0))
         refused = self.failover(often, failovers_per_hour=2)
         assert "2 automatic failovers within an hour" in refused.reason
         assert saved(refused).transition == Transition(Kind.RESTART, Step.OPEN)
         assert saved(self.failover(often, failovers_per_hour=0)).term == 5
 
     def test_so_long_after_the_last(self) -> None:
-        lately = replace(RECORD, failovers=(4990.0,))
+        lately = replace(RECORD, failovers=ago(10))
         assert "10 s ago" in self.failover(lately, failover_interval=20.0).reason
         assert saved(self.failover(lately, failover_interval=5.0)).term == 5
+
+    def test_one_that_is_yet_to_come_keeps_nobody_back(self) -> None:
+        assert saved(self.failover(replace(RECORD, failovers=ago(-1e6)))).term == 5
+
+    def test_longer_than_an_hour_where_the_interval_is(self) -> None:
+        lately = replace(RECORD, failovers=ago(7000))
+        assert "7000 s ago" in self.failover(lately, failover_interval=7200.0).reason
+
+    def test_of_another_kernels_clock_nothing_is_known(self) -> None:
+        lately = replace(RECORD, failovers=ago(1e5, boot="other"))
+        assert "0 s ago" in self.failover(lately, "here", failover_interval=20.0).reason
+        own = replace(lately, failovers=ago(1e5, boot="here"))
+        assert saved(self.failover(own, "here", failover_interval=20.0)).term == 5
+
+    def test_a_manager_of_another_host_counts_from_when_it_began_to_lead(self) -> None:
+        before = replace(RECORD, failovers=(*ago(50, boot="other"), *ago(-5, 30, boot="here")))
+        after = before.taken_over(Instant("here", NOW))
+        assert [each.instant.at for each in after.failovers] == [NOW, NOW, NOW - 30]
+        assert {each.instant.boot for each in after.failovers} == {"here"}
+        assert [each.date for each in after.failovers] == [5.0] * 3
+        assert from_json(to_json(after)) == after
+
+    def test_a_record_of_before_has_dates_which_say_nothing(self) -> None:
+        old = json.loads(to_json(RECORD)) | {"failovers": [1.7e9]}
+        found = from_json(json.dumps(old)).taken_over(Instant("here", NOW))
+        assert found.failovers == (Past(Instant("here", NOW), 1.7e9),)
+
+    def test_those_that_count_no_longer_are_forgotten(self) -> None:
+        """A manager of another host would count them anew."""
+        well = view(primary(), hears("m2"), hears("m3"))
+        old = replace(RECORD, failovers=ago(3700, 100))
+        assert saved(decided(old, well)).failovers == ago(100)
+        assert not decided(replace(RECORD, failovers=ago(100)), well).steps
 
 
 class TestPause:

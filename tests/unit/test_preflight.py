@@ -13,7 +13,17 @@ from holdfast.core.diagnosis import diagnose
 from holdfast.core.directions import directions
 from holdfast.core.gtid import Flavor
 from holdfast.core.preflight import SwitchOver, chosen, objections
-from holdfast.core.record import Kind, Planned, Step, Stray, Transition, from_json, to_json
+from holdfast.core.record import (
+    RESUMED_SECONDS,
+    Instant,
+    Kind,
+    Planned,
+    Step,
+    Stray,
+    Transition,
+    from_json,
+    to_json,
+)
 from holdfast.core.settings import MemberSettings, Settings
 from holdfast.core.switchover import begun, step
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync, View
@@ -103,7 +113,7 @@ def test_a_jump_of_mariadbs_numbers_is_no_backlog() -> None:
 
 
 def test_whoever_is_chained_is_a_stray_of_the_candidates_and_can_be_read() -> None:
-    saved = begun(CLUSTER, RECORD, ALL_WELL, "m2", 1030.0)
+    saved = begun(CLUSTER, RECORD, ALL_WELL, "m2", 30.0)
     record = saved.record
     assert record.term == RECORD.term + 1
     assert record.strays == {Stray("m3", "a", "m2")}
@@ -123,8 +133,10 @@ def test_whoever_is_chained_is_a_stray_of_the_candidates_and_can_be_read() -> No
 
 
 def test_when_its_time_is_over_it_is_undone() -> None:
-    record = begun(CLUSTER, RECORD, ALL_WELL, "m2", 1030.0).record
-    late = replace(ALL_WELL, date=1030.0)
+    record = begun(CLUSTER, RECORD, ALL_WELL, "m2", 30.0).record
+    soon = replace(ALL_WELL, now=ALL_WELL.now + 29.9, date=1e9)  # a wall clock that is stepped
+    assert "is undone" not in step(CLUSTER, record, soon, diagnose(CLUSTER, record, soon)).reason
+    late = replace(ALL_WELL, now=ALL_WELL.now + 30.0, date=-1e9)
     decision = step(CLUSTER, record, late, diagnose(CLUSTER, record, late))
     assert decision.reason == "the switchover to m2 is undone: its time is over; m1 goes on"
     back = saved(decision)
@@ -132,9 +144,31 @@ def test_when_its_time_is_over_it_is_undone() -> None:
     assert back.term == record.term + 1
 
 
+def test_a_manager_of_another_host_gives_a_switchover_little_time() -> None:
+    record = begun(CLUSTER, RECORD, ALL_WELL, "m2", 300.0).record
+    same = record.taken_over(Instant("", ALL_WELL.now + 100))
+    assert same.transition == record.transition
+    elsewhere = replace(record.taken_over(Instant("b", 7.0)), term=9)
+    assert elsewhere.transition
+    assert elsewhere.transition.until == Instant("b", 7.0 + RESUMED_SECONDS)
+    late = replace(ALL_WELL, boot="b", now=7.0 + RESUMED_SECONDS)
+    decision = step(CLUSTER, elsewhere, late, diagnose(CLUSTER, elsewhere, late))
+    assert "its time is over" in decision.reason
+    stale = replace(ALL_WELL, boot="c")
+    assert (
+        "its time is over" in step(CLUSTER, record, stale, diagnose(CLUSTER, record, stale)).reason
+    )
+
+
 def test_a_record_with_a_switchover_under_way_and_another_planned_is_kept_whole() -> None:
     transition = Transition(
-        Kind.SWITCHOVER, Step.OPEN, "m1", wish="m2", ordered=True, until=5.5, drained="0-1-9"
+        Kind.SWITCHOVER,
+        Step.OPEN,
+        "m1",
+        wish="m2",
+        ordered=True,
+        until=Instant("b", 5.5),
+        drained="0-1-9",
     )
     planned = Planned(2000.0, "m3", wait=True, kill_after=3.0)
     record = replace(RECORD, transition=transition, planned=planned)

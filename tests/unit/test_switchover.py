@@ -7,20 +7,21 @@ from dataclasses import replace
 from holdfast.core.commands import Drain, Freeze, Prove
 from holdfast.core.decision import Decision, Send
 from holdfast.core.diagnosis import diagnose
-from holdfast.core.record import Kind, Record, Step, Stray, Transition
+from holdfast.core.record import Instant, Kind, Record, Step, Stray, Transition
 from holdfast.core.switchover import begun, step, undone
 from holdfast.core.view import MemberState, Receiver, Replication, View
 from tests.unit.looks import CLUSTER, RECORD, primary, replica, saved, view
 
+LATER = Instant("", 1e9)
 CHAINING = replace(
     RECORD,
     term=5,
-    transition=Transition(Kind.SWITCHOVER, Step.CHAIN, wish="m2", ordered=True, until=1e9),
+    transition=Transition(Kind.SWITCHOVER, Step.CHAIN, wish="m2", ordered=True, until=LATER),
     strays=frozenset({Stray("m3", "a", "m2")}),
 )
 FREEZING = replace(
     CHAINING,
-    transition=Transition(Kind.SWITCHOVER, Step.FREEZE, wish="m2", ordered=True, until=1e9),
+    transition=Transition(Kind.SWITCHOVER, Step.FREEZE, wish="m2", ordered=True, until=LATER),
 )
 BELOW_M2 = Replication("127.0.0.1:3302", Receiver.ON, True)
 

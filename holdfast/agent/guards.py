@@ -1,0 +1,67 @@
+"""What holds a primary to its lease besides the agent, as the agent's file wants it."""
+
+from __future__ import annotations
+
+import os
+import zlib
+
+from holdfast.agent.board import Board
+from holdfast.agent.clerk import Clerk
+from holdfast.agent.gate import Gate
+from holdfast.agent.keeper_process import Begin
+from holdfast.agent.second_keeper import Helpers, SecondKeeper
+from holdfast.agent.watchdog import Watchdog
+from holdfast.config.schema import AgentConfig
+from holdfast.config.schema import Gate as GateKind
+from holdfast.core.view import Protection
+
+
+def second_keeper(
+    config: AgentConfig, token: str | None, clerk: Clerk, board: Board
+) -> SecondKeeper | None:
+    """The keeper process, in which gate and watchdog run; None where it is not wanted."""
+    lease = config.lease
+    if not lease.keeper:
+        return None
+    begin = Begin(
+        config.name,
+        token,
+        config.tls.files if config.tls else None,
+        () if lease.gate is GateKind.OFF else lease.nft_command,
+        lease.gate is GateKind.NFTABLES,
+        _table(config),
+        lease.watchdog,
+        config.log_format,
+    )
+
+    def helped(helpers: Helpers) -> None:
+        board.change(protections=(Protection.AGENT, *helpers.protections))
+
+    wait = lease.gate is GateKind.NFTABLES or lease.watchdog is not None
+    return SecondKeeper(config.state_dir, begin, clerk, board.alarm, wait, helped)
+
+
+def alone(config: AgentConfig, clerk: Clerk, board: Board) -> tuple[Gate | Watchdog, ...]:
+    """Gate and watchdog without a keeper process. A gate that nobody has asked for is not raised then: it would shut
+    the server of an agent that hangs."""
+    lease = config.lease
+    guards: list[Gate | Watchdog] = []
+    if lease.gate is GateKind.NFTABLES:
+
+        def shut(failed: str) -> None:
+            board.alarm("gate", failed)
+
+        guards.append(Gate(lease.nft_command, _table(config), clerk, shut))
+    if lease.watchdog is not None:
+
+        def unfed(failed: str) -> None:
+            board.alarm("watchdog", failed)
+
+        guards.append(Watchdog(lease.watchdog, clerk, unfed))
+    return tuple(guards)
+
+
+def _table(config: AgentConfig) -> str:
+    """Several members of one name may be on this machine, of different clusters."""
+    place = zlib.crc32(os.fsencode(config.state_dir.absolute()))
+    return f"holdfast_{config.name}_{place:08x}"

@@ -1,0 +1,14 @@
+"""Which run of the kernel this manager's monotonic clock is of: managers that it runs share that clock."""
+
+from __future__ import annotations
+
+import functools
+from pathlib import Path
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@functools.cache
+def kernel_boot() -> str:
+    """Another one after every start of the host."""
+    return _BOOT_ID.read_text().strip()
