@@ -96,7 +96,7 @@ class SecondKeeper:
 
     def start(self) -> None:
         """The process that an agent before this one has left is ended first: it does not know this agent's lease."""
-        for pid, fd in _left(self._place):
+        for pid, fd in keepers(self._place):
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
             os.close(fd)
@@ -284,8 +284,8 @@ class SecondKeeper:
             self._changed(helpers)
 
 
-def _left(place: str) -> list[tuple[int, int]]:
-    """Processes for that state directory, by pid and pidfd: agents that were killed have left them."""
+def keepers(place: str) -> list[tuple[int, int]]:
+    """Keeper processes for that state directory, by pid and pidfd: agents that were killed leave them."""
     found = []
     own = os.getuid()
     for entry in os.scandir("/proc"):

@@ -19,7 +19,7 @@ import pytest
 from holdfast.agent import boottime
 from holdfast.agent.keeper_process import BEHIND_SECONDS
 from holdfast.agent.lease_words import LeaseWords
-from holdfast.agent.second_keeper import _left
+from holdfast.agent.second_keeper import keepers
 from holdfast.core.timing import FENCE_SECONDS
 
 pytestmark = pytest.mark.alone
@@ -131,7 +131,7 @@ class Agent:
 
     @property
     def keepers(self) -> list[int]:
-        found = _left(str(self.folder.absolute()))
+        found = keepers(str(self.folder.absolute()))
         for _, fd in found:
             os.close(fd)
         return [pid for pid, _ in found if state(pid) != "Z"]
