@@ -105,6 +105,19 @@ class ManagerClient:
         body = {"donor": donor, "discard": discard}
         return self._post(f"/v1/clusters/{cluster}/members/{name}/clone", body, CLONE_SECONDS)
 
+    def confirm_member(self, cluster: str, name: str) -> dict[str, Any]:
+        return self._post(f"/v1/clusters/{cluster}/members/{name}/confirm", {})
+
+    def repair_store(
+        self, cluster: str, dry_run: bool = False, accept_loss: str = "", source: str = ""
+    ) -> dict[str, Any]:
+        """As ``manager.repair.RepairReply``.
+
+        :param accept_loss: the cluster's name, where the risk is taken
+        """
+        body = {"dry_run": dry_run, "accept_loss": accept_loss, "source": source}
+        return self._post(f"/v1/clusters/{cluster}/store/repair", body)
+
     def restart_member(self, cluster: str, name: str, waiting: bool = False) -> dict[str, Any]:
         """:param waiting: writes may wait meanwhile, where they must"""
         path = f"/v1/clusters/{cluster}/members/{name}/restart"

@@ -34,11 +34,12 @@ class BadInput(Refused):
 
 
 class StaleTerm(Refused):
-    """A command carried a term lower than the one that the agent has promised."""
+    """A command carried a term lower than the one that the agent has promised, or the same of another leadership."""
 
     def __init__(self, member: str, asked: int, promised: int) -> None:
+        to = " to another manager" if asked == promised else ""
         super().__init__(
-            f"{member} has promised term {promised}; a command of term {asked} is void"
+            f"{member} has promised term {promised}{to}; a command of term {asked} is void"
         )
         self.member = member
         self.asked = asked

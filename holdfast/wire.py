@@ -5,6 +5,7 @@ GET  /v1/identity                           -> Identity
 GET  /v1/facts?counting=true                -> FactsReply: what a check looks at; false: at once, no tables counted
 GET  /v1/account                            -> AccountReply
 GET  /v1/blockers?seconds=SECONDS           -> BlockersReply: what is older than that
+GET  /v1/record                             -> RecordReply: what the agent remembers of the record
 POST /v1/watch                              WatchRequest -> StateReply; as GET state, and renews a primary's lease
 POST /v1/vouch                              VouchRequest -> VouchReply: an agent asks another one
 POST /v1/reach                              ReachRequest -> ReachReply: who is there, for its replication account
@@ -24,6 +25,7 @@ from holdfast.core.commands import Command
 from holdfast.core.facts import Facts
 from holdfast.core.gtid import Flavor
 from holdfast.core.lease import Electorate
+from holdfast.core.lineage import Mark
 from holdfast.core.view import MemberState
 from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, StaleTerm, Unreachable
 
@@ -41,18 +43,37 @@ def command_name(command: Command) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", type(command).__name__).lower()
 
 
+class Told(BaseModel):
+    """Who asks, whom he means, and by which record he decides; see ``core/lineage.py``.
+
+    What is "" is not said: a manager of an earlier version says nothing.
+
+    :ivar identity: of the agent that is meant
+    :ivar leader: names the leadership, with the term
+    :ivar record: the text of ``core.lineage.Memory``; "" where the agent has said that it remembers ``mark``
+    """
+
+    cluster: str = ""
+    member: str = ""
+    identity: str = ""
+    leader: str = ""
+    mark: Mark = Mark()
+    record: str = Field(default="", repr=False)
+
+
 class Grant(BaseModel):
     """The primary may answer clients until its agent's clock shows ``until``.
 
     :ivar run: which run of the agent that clock is of: void for another one
     :ivar lease: how long a lease is, in seconds
-    :ivar term: of the manager: void where a higher one was promised
+    :ivar term: of the manager: void where a higher one was promised; :ivar leader: void where it was to another
     """
 
     run: str
     until: float
     lease: float
     term: int
+    leader: str = ""
     electorate: Electorate
 
 
@@ -66,11 +87,15 @@ class CommandRequest(BaseModel):
     command: str
     arguments: dict[str, Any] = {}
     grant: Grant | None = None
+    told: Told = Told()
 
     @classmethod
-    def of(cls, term: int, command: Command, grant: Grant | None = None) -> CommandRequest:
+    def of(
+        cls, term: int, command: Command, grant: Grant | None = None, told: Told | None = None
+    ) -> CommandRequest:
         arguments = dataclasses.asdict(command)
-        return cls(term=term, command=command_name(command), arguments=arguments, grant=grant)
+        name = command_name(command)
+        return cls(term=term, command=name, arguments=arguments, grant=grant, told=told or Told())
 
     def parsed(self) -> Command:
         """:raises BadInput: for an unknown command or wrong arguments"""
@@ -133,6 +158,7 @@ class WatchRequest(BaseModel):
     since: int | None = None
     wait: float = 0.0
     grant: Grant | None = None
+    told: Told = Told()
 
 
 class VouchRequest(BaseModel):
@@ -166,6 +192,18 @@ class Identity(BaseModel):
     host: str = ""
     port: int = 0
     server_id: int = 0
+
+
+class RecordReply(BaseModel):
+    """What an agent remembers: a text of ``core.lineage.Memory``, or "".
+
+    :ivar term: that it has promised
+    """
+
+    term: int
+    identity: str = ""
+    mark: Mark = Mark()
+    record: str = Field(default="", repr=False)
 
 
 class FactsReply(BaseModel):

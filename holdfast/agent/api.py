@@ -127,7 +127,9 @@ def make_app(
         tell(request.state, f"{asked.command[:40]} of term {asked.term}")
         if asked.grant is not None:
             granted(asked.grant)
-        reply: CommandReply = await asyncio.wrap_future(lane.submit(asked.term, asked.parsed()))
+        reply: CommandReply = await asyncio.wrap_future(
+            lane.submit(asked.term, asked.parsed(), asked.told)
+        )
         return _json(reply)
 
     one_line_errors(app)

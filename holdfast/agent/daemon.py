@@ -41,6 +41,7 @@ from holdfast.agent.lane import Lane
 from holdfast.agent.lease import Keeper
 from holdfast.agent.lease_api import add_lease
 from holdfast.agent.lease_words import LeaseWords
+from holdfast.agent.obeyed import Obeyed, own_identity
 from holdfast.agent.observe import Observer
 from holdfast.agent.peers import Peers
 from holdfast.agent.probing import Prober
@@ -125,12 +126,15 @@ class Agent:
             config.name,
             config.server.flavor,
             term=self._term.promised,
+            leader=self._term.leader,
             account=self._replication.user,
             protections=(Protection.AGENT,),
+            identity=own_identity(config.state_dir),
         )
         self.board = Board(state)
         self._fitness = Fitness(config.state_dir, self.board)
         self._clerk = Clerk()
+        self._obeyed = Obeyed(config.state_dir, self._term, self.board, self._clerk, config.cluster)
         self._electorate = ElectorateFile(config.state_dir)
         self._vouching = Vouching(config.state_dir, self.board, self._clerk)
         self._on_stop: list[Callable[[], None]] = []
@@ -206,7 +210,7 @@ class Agent:
         keeper = Keeper(
             self.board,
             watch,
-            lambda: self._term.promised,
+            self._term.refuses,
             self._electorate,
             peers,
             self._clerk,
@@ -245,7 +249,7 @@ class Agent:
         cloning.forget += [self._fitness.forget, verifying.forget]
         observer.holds_applier = lambda: hold.held
         observer.on_look = duties.seen
-        lane = Lane(duties, self._term, watch, observer, self.board, vouching)
+        lane = Lane(duties, self._term, self._obeyed, watch, observer, self.board, vouching)
         poll = LongPoll(self.board, loop, keeper.run)
         watch.look()
         cloning.publish()
@@ -280,7 +284,12 @@ class Agent:
             self.board, lane, poll, self._token, keeper.granted, lifespan, identity(config)
         )
         add_lease(
-            app, poll, keeper, vouching, lambda every: setattr(observer, "every_seconds", every)
+            app,
+            poll,
+            keeper,
+            vouching,
+            self._obeyed,
+            lambda every: setattr(observer, "every_seconds", every),
         )
         add_inspection(app, Inspector(config, self._replication, watch.look, self._members))
         add_digests(app, digester)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from holdfast.agent.board import Board
 from holdfast.agent.duties import Duties, Steps
+from holdfast.agent.obeyed import Obeyed
 from holdfast.agent.observe import Observer
 from holdfast.agent.term import TermFile
 from holdfast.agent.vouching import Vouching
@@ -20,7 +21,7 @@ from holdfast.agent.watch import Watch
 from holdfast.core.commands import Command, Drain, Fence, Freeze, Promise
 from holdfast.errors import HoldfastError, OutcomeUnknown, Refused, StaleTerm
 from holdfast.log import say
-from holdfast.wire import CommandReply, command_name, consequence
+from holdfast.wire import CommandReply, Told, command_name, consequence
 
 logger = logging.getLogger(__name__)
 
@@ -29,6 +30,7 @@ logger = logging.getLogger(__name__)
 class _Job:
     term: int
     command: Command
+    told: Told
     reply: Future[CommandReply] = field(default_factory=Future)
     cancelled: bool = False
 
@@ -44,6 +46,7 @@ class Lane:
         self,
         duties: Duties,
         term: TermFile,
+        obeyed: Obeyed,
         watch: Watch,
         observer: Observer,
         board: Board,
@@ -51,6 +54,7 @@ class Lane:
     ) -> None:
         self._duties = duties
         self._term = term
+        self._obeyed = obeyed
         self._watch = watch
         self._observer = observer
         self._board = board
@@ -71,18 +75,27 @@ class Lane:
                 job.cancelled = True
             self._more.notify()
 
-    def submit(self, term: int, command: Command) -> Future[CommandReply]:
-        """Put it in the line; never blocks. The reply says how it ended, also when it failed."""
+    def submit(self, term: int, command: Command, told: Told | None = None) -> Future[CommandReply]:
+        """Put it in the line; never blocks. The reply says how it ended, also when it failed.
+
+        :param told: who asks, and by which record
+        """
         fence = isinstance(command, Fence)
-        if term < self._term.promised:
-            return self._answered(self._stale(term))
+        told = told or Told()
+        if refusal := self._obeyed.refusal(term, told):
+            return self._answered(refusal)
         with self._more:
             if self._stopped:
                 return self._answered(Refused("the agent is stopping"))
             last = self._jobs[-1] if self._jobs else None
-            if last and (last.term, last.command) == (term, command) and not last.cancelled:
+            same = last and (last.term, last.told.leader, last.command) == (
+                term,
+                told.leader,
+                command,
+            )
+            if last and same and not last.cancelled:
                 return last.reply
-            job = _Job(term, command)
+            job = _Job(term, command, told)
             job.reply.set_running_or_notify_cancel()  # whoever waits may leave, the work goes on
             for other in self._jobs:
                 other.cancelled |= other.term < term or (fence and other.term == term)
@@ -128,26 +141,28 @@ class Lane:
             if error is not None or not isinstance(job.command, Freeze):
                 # a frozen server's positions were read already, and writers wait
                 error = self._look(job, error, steps)
+            self._obeyed.settle()
             if error is None and isinstance(job.command, Promise):
                 self._board.change(promised=job.term)
         self._tell(job, error, steps, (time.monotonic() - begun) * 1000)
         return self._reply(steps, error)
 
     def _promise(self, job: _Job, steps: Steps) -> None:
-        promised = self._term.promised
-        if job.term < promised:
-            raise self._stale(job.term)
+        if refusal := self._obeyed.refusal(job.term, job.told):
+            raise refusal
         if job.cancelled:
             raise Refused("called off by a newer command")
-        if job.term > promised:
+        if job.term > self._term.promised:
             try:
-                self._term.raise_to(job.term)
+                self._obeyed.raise_to(job.term, job.told)
             except Refused as error:
                 if isinstance(job.command, Fence):
                     raise OutcomeUnknown(f"the server was killed, but {error}") from error
                 raise
-            self._board.change(term=job.term)
+            self._board.change(term=job.term, leader=job.told.leader)
             steps.done("term on disk")
+        else:
+            self._obeyed.remember(job.told)
 
     def _look(self, job: _Job, error: HoldfastError | None, steps: Steps) -> HoldfastError | None:
         """The reply shows the server as it is after the command."""
@@ -172,9 +187,6 @@ class Lane:
             message=str(error) if error else "",
             promised=error.promised if isinstance(error, StaleTerm) else 0,
         )
-
-    def _stale(self, term: int) -> StaleTerm:
-        return StaleTerm(self._board.state.name, term, self._term.promised)
 
     def _answered(self, error: HoldfastError) -> Future[CommandReply]:
         reply: Future[CommandReply] = Future()

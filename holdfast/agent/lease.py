@@ -80,7 +80,7 @@ class Keeper:
         self,
         board: Board,
         watch: Watch,
-        promised: Callable[[], int],
+        refuses: Callable[[int, str], bool],
         file: ElectorateFile,
         peers: Peers,
         clerk: Clerk,
@@ -92,7 +92,7 @@ class Keeper:
         self.run = secrets.token_hex(8)
         self._board = board
         self._watch = watch
-        self._promised = promised
+        self._refuses = refuses
         self._file = file
         self._peers = peers
         self._clerk = clerk
@@ -138,7 +138,7 @@ class Keeper:
         state = self._board.state
         if grant.run != self.run or grant.electorate.primary != state.name:
             return False
-        if grant.term < self._promised() or not grant.lease > 0:
+        if self._refuses(grant.term, grant.leader) or not grant.lease > 0:
             return False
         with self._lock:
             before = self._tenure.by

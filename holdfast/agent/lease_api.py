@@ -10,10 +10,11 @@ from pydantic import BaseModel, ValidationError
 
 from holdfast.agent.api import LongPoll, bounded_wait
 from holdfast.agent.lease import Keeper
+from holdfast.agent.obeyed import Obeyed
 from holdfast.agent.vouching import Vouching
-from holdfast.errors import BadInput
+from holdfast.errors import BadInput, Refused
 from holdfast.serving import first_complaint
-from holdfast.wire import StateReply, VouchReply, VouchRequest, WatchRequest
+from holdfast.wire import RecordReply, StateReply, VouchReply, VouchRequest, WatchRequest
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -23,6 +24,7 @@ def add_lease(
     poll: LongPoll,
     keeper: Keeper,
     vouching: Vouching,
+    obeyed: Obeyed,
     heartbeat: Callable[[float], None],
 ) -> None:
     """:param heartbeat: told how often the leading manager wants to hear something, in seconds"""
@@ -32,11 +34,19 @@ def add_lease(
         """As ``GET /v1/state``; a grant takes effect before the wait begins."""
         asked = await _parsed(request, WatchRequest)
         wait = bounded_wait(asked.wait)
+        if stranger := obeyed.stranger(asked.told):
+            raise Refused(stranger)
+        obeyed.heard(asked.told)
         if asked.grant is not None:
             keeper.granted(asked.grant)
         if wait:
             heartbeat(wait)
         return _json(await poll.changed(asked.since, wait))
+
+    @app.get("/v1/record", response_model=RecordReply)
+    async def record() -> Response:
+        """What this agent remembers of the record that it obeyed last."""
+        return _json(obeyed.told())
 
     @app.post("/v1/vouch", response_model=VouchReply, openapi_extra=_body_of(VouchRequest))
     async def vouch(request: Request) -> Response:

@@ -1,4 +1,8 @@
-"""The promised term, on disk: an agent never obeys a manager that it has promised to refuse."""
+"""The promised term, on disk: an agent never obeys a manager that it has promised to refuse.
+
+A term is a number and the leadership it was promised to: two managers that come upon the same number are told apart.
+The record under which it was promised is written with it (see ``obeyed.py``).
+"""
 
 from __future__ import annotations
 
@@ -8,41 +12,59 @@ from pathlib import Path
 
 from holdfast.errors import Fatal, Refused
 
-_FORM = re.compile(r"term (\d{1,18})\n", re.ASCII)
+_FORM = re.compile(r"term (\d{1,18})(?: ([0-9A-Za-z]{1,64}))?\n(?:(\{.*\})\n)?", re.ASCII)
 
 
 class TermFile:
     """The highest term that was promised; 0 for an agent that has promised nothing yet.
+
+    A file of an earlier version names no leadership and no record.
 
     :raises Fatal: when there is a file and it cannot be read: it is never taken for "nothing promised"
     """
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "term"
-        self._promised = self._read()
+        self._kept = self._read()
 
     @property
     def promised(self) -> int:
-        return self._promised
+        return self._kept[0]
 
-    def raise_to(self, term: int) -> None:
+    @property
+    def leader(self) -> str:
+        """The leadership to which it was promised; "" where that is not known."""
+        return self._kept[1]
+
+    @property
+    def record(self) -> str:
+        """The record that was written with it, as it came, or ""."""
+        return self._kept[2]
+
+    def refuses(self, term: int, leader: str) -> bool:
+        """Whether a lower term was asked for, or the same by another leadership."""
+        promised, to, _ = self._kept
+        return term < promised or (term == promised and leader != to)
+
+    def raise_to(self, term: int, leader: str = "", record: str = "") -> None:
         """Promise ``term``; it is on disk when this returns.
 
         :raises Refused: when it cannot be written: the promise stays what it was
         """
-        if term <= self._promised:
+        if term <= self.promised:
             return
+        text = f"term {term} {leader}".rstrip() + "\n" + (f"{record}\n" if record else "")
         try:
-            replace_durably(self._path, f"term {term}\n")
+            replace_durably(self._path, text)
         except OSError as error:
             raise Refused(f"cannot write term {term} to {self._path}: {error.strerror}") from error
-        self._promised = term
+        self._kept = (term, leader, record)
 
-    def _read(self) -> int:
+    def _read(self) -> tuple[int, str, str]:
         try:
             text = self._path.read_bytes().decode(errors="replace")
         except FileNotFoundError:
-            return 0
+            return 0, "", ""
         except OSError as error:
             raise Fatal(f"cannot read the promised term in {self._path}: {error}") from error
         match = _FORM.fullmatch(text)
@@ -51,7 +73,7 @@ class TermFile:
                 f"{self._path} is damaged, and the agent must not forget what it promised: "
                 f"write the line 'term N' into it, N being the highest term of the cluster's members"
             )
-        return int(match[1])
+        return int(match[1]), match[2] or "", match[3] or ""
 
 
 def replace_durably(path: Path, text: str) -> None:

@@ -30,6 +30,7 @@ from holdfast.cli import (
     member,
     sandbox,
     status,
+    store,
     switchover,
     verify,
 )
@@ -72,6 +73,7 @@ app.add_typer(certs.app, name="certs")
 app.add_typer(endpoint.app, name="endpoint")
 app.add_typer(history.app, name="history")
 app.add_typer(hooks.app, name="hooks")
+app.add_typer(store.app, name="store")
 app.command("status")(status.status)
 app.command("check")(check.check)
 app.command("adopt")(adopt.adopt)

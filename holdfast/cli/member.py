@@ -113,6 +113,19 @@ def clone(
 
 
 @app.command()
+def confirm(
+    member: Name,
+    manager: Manager = None,
+    cluster: ClusterName = None,
+    token_file: TokenFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take the agent that answers for it now for its own, where status says that it is another one than before."""
+    client, name = connect(manager, token_file, cluster)
+    _done(as_json, client.confirm_member(name, member)["done"])
+
+
+@app.command()
 def restart(
     member: Name,
     yes: Yes = False,

@@ -134,7 +134,7 @@ def _errant(primary: MemberState, state: MemberState) -> list[str]:
 def _has_been(cluster: Cluster, view: View) -> list[str]:
     return [
         f"{member.name} has been in a cluster (its agent promised term {state.term}): give the manager the store "
-        "that it had"
+        f"that it had, or holdfast store repair {cluster.name}"
         for member in cluster.members
         if (state := view.state(member.name)) and state.term
     ]

@@ -25,10 +25,11 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
         state = view.state(member.name)
         if state is None:
             return Decision(f"no record yet: waiting for the agent of {member.name}")
-        if state.term:
+        if state.term or state.record.revision:
             return Decision(
-                f"the store has no record of {cluster.name}, but {member.name} has been in a cluster "
-                f"(its agent promised term {state.term}): give the manager the store that it had"
+                f"the store has no record of {cluster.name}, but {member.name} has been in a cluster (its agent "
+                f"promised term {state.term}): give the manager the store that it had, or holdfast store repair "
+                f"{cluster.name} rebuilds the record from what the agents remember"
             )
         states.append(state)
     for state in states:

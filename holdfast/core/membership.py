@@ -76,7 +76,7 @@ def next_change(
     candidates += [Candidate(n, run, True) for n, run in seated if n not in known]
     voters = chosen(cluster, primary, candidates)
     if not voters and not may_be_alone(cluster.settings):
-        voters = _last_one(view, primary, present - dead)
+        voters = _last_one(cluster, view, primary, present - dead)
         if not voters:
             return None  # alone, the primary blocks
     own = (record.primary, primary.incarnation)
@@ -112,10 +112,12 @@ def _can_acknowledge(
     return len(able) >= acks
 
 
-def _last_one(view: View, primary: MemberState, live: frozenset[Voter]) -> frozenset[Voter]:
+def _last_one(
+    cluster: Cluster, view: View, primary: MemberState, live: frozenset[Voter]
+) -> frozenset[Voter]:
     """The one voter that stays where none is fit to: so that it can be mended, see ``rejoin``."""
     states = [view.state(name) for name, _ in live]
-    if not all(state and state.up and spoiled(primary, state) for state in states):
+    if not all(state and state.up and spoiled(cluster, primary, state) for state in states):
         return frozenset()
     return frozenset(sorted(live)[:1])
 
@@ -245,7 +247,7 @@ def _why_leaving(cluster: Cluster, view: View, primary: MemberState, name: str, 
     if not cluster.setting(name).voter:
         return "it is set not to vote"
     state = view.state(name)
-    if state and state.up and (why := spoiled(primary, state)):
+    if state and state.up and (why := spoiled(cluster, primary, state)):
         return why
     return lapsed(cluster, view, primary, name)
 

@@ -148,7 +148,7 @@ def against(
     if why := barred_by_settings(state, cluster):
         passes = cluster.setting(name).priority > 0 and not state.unfit
         found.append(Objection(f"{name}: {why}", passes))
-    elif why := spoiled(primary, state):
+    elif why := spoiled(cluster, primary, state):
         found.append(Objection(f"{name}: {why}"))
     if state.progress is not None:
         found.append(Objection(f"{name}: it is busy: {state.progress.what}", passes=True))

@@ -148,6 +148,19 @@ class Stray:
 
 
 @dataclass(frozen=True, slots=True)
+class Reign:
+    """A leadership that has ended; see ``lineage.py``.
+
+    :ivar leader: names it
+    :ivar term, revision: of the last record that it saved
+    """
+
+    leader: str
+    term: int
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """One cluster.
 
@@ -161,6 +174,11 @@ class Record:
     :ivar lease: the longest lease that may have been granted to ``primary``, in seconds
     :ivar owed: the start hook is still to be called
     :ivar planned: a switchover that a person wants later
+    :ivar leader: names the leadership that saved this record: made anew each time a manager begins to lead
+    :ivar revision: grows by one with every save of the record
+    :ivar lineage: the leaderships before, the oldest first, as far as they are kept
+    :ivar identities: of each member's agent, as far as it was seen: (name, identity)
+    :ivar forsaken: members of which an operator has said that what they remember shall not count
     """
 
     term: int
@@ -176,6 +194,11 @@ class Record:
     lease: float = 0.0
     owed: Owed | None = None
     planned: Planned | None = None
+    leader: str = ""
+    revision: int = 0
+    lineage: tuple[Reign, ...] = ()
+    identities: frozenset[tuple[str, str]] = frozenset()
+    forsaken: frozenset[str] = frozenset()
 
     @property
     def target(self) -> Configuration:
@@ -260,7 +283,7 @@ class Record:
 
 def to_json(record: Record) -> str:
     """As in the store. Keys: term, primary, elected, voters, acks, joint, serial, transition, strays, mode, paused,
-    failovers, lease, owed, planned."""
+    failovers, lease, owed, planned, leader, revision, lineage, identities, forsaken."""
     base, *further = record.configurations
     transition = record.transition
     return json.dumps(
@@ -279,6 +302,11 @@ def to_json(record: Record) -> str:
             "lease": record.lease,
             "owed": record.owed and asdict(record.owed),
             "planned": record.planned and asdict(record.planned),
+            "leader": record.leader,
+            "revision": record.revision,
+            "lineage": [[r.leader, r.term, r.revision] for r in record.lineage],
+            "identities": dict(sorted(record.identities)),
+            "forsaken": sorted(record.forsaken),
         }
     )
 
@@ -312,6 +340,11 @@ def from_json(text: str) -> Record:
         lease=data.get("lease", 0.0),
         owed=Owed(Kind(owed["kind"]), owed["before"]) if (owed := data.get("owed")) else None,
         planned=Planned(**planned) if (planned := data.get("planned")) else None,
+        leader=data.get("leader", ""),
+        revision=data.get("revision", 0),
+        lineage=tuple(Reign(*each) for each in data.get("lineage", ())),
+        identities=frozenset(data.get("identities", {}).items()),
+        forsaken=frozenset(data.get("forsaken", ())),
     )
 
 

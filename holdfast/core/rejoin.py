@@ -51,7 +51,11 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
         return Rejoin(Fence(), f"it takes writes, and {record.primary} is the primary")
     if primary is None or not primary.up:
         return Rejoin(reason=_idle(state, record.primary))
-    if state.up and record.counts(name, state.incarnation) and (why := spoiled(primary, state)):
+    if (
+        state.up
+        and record.counts(name, state.incarnation)
+        and (why := spoiled(cluster, primary, state))
+    ):
         return _unseat(record, state, why)
     if state.unfit:
         return _clone(cluster, record, view, primary, state, state.unfit)
@@ -59,10 +63,10 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
         return _start(cluster, record, view, primary, state)
     if errant_transactions(primary, state):
         rewind = Rewind(record.primary, str(with_everything_of(primary)))
-        why = f"{spoiled(primary, state)}: they are being rewound"
+        why = f"{spoiled(cluster, primary, state)}: they are being rewound"
         return Rejoin(rewind if _accepted(primary) else None, why)
-    if state.replication.purged:
-        return _clone(cluster, record, view, primary, state, spoiled(primary, state))
+    if _purged(cluster, primary, state):
+        return _clone(cluster, record, view, primary, state, spoiled(cluster, primary, state))
     if not attached(cluster, record, state) or _told_too_little(cluster, record, primary, state):
         return Rejoin(follow(cluster, record, state), _catching_up(state))
     if state.suspects:
@@ -73,15 +77,22 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
     return Rejoin(reason=_catching_up(state) or _differs(state, record.primary))
 
 
-def spoiled(primary: MemberState, state: MemberState) -> str:
+def spoiled(cluster: Cluster, primary: MemberState, state: MemberState) -> str:
     """Why a member cannot go on from what it has, or ""."""
     if state.unfit:
         return state.unfit
     if errant := errant_transactions(primary, state):
         return f"it has transactions that {primary.name} lacks ({errant})"
-    if state.replication.purged:
+    if _purged(cluster, primary, state):
         return f"{primary.name} has purged the binlogs that it needs"
     return ""
+
+
+def _purged(cluster: Cluster, primary: MemberState, state: MemberState) -> bool:
+    """Whether the primary lacks what it needs next. What another source lacked, which it follows still, says nothing:
+    it is told to follow the primary first."""
+    replication = state.replication
+    return replication.purged and replication.source == cluster.member(primary.name).address
 
 
 def _unseat(record: Record, state: MemberState, why: str) -> Rejoin:

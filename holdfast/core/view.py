@@ -9,6 +9,7 @@ from enum import StrEnum
 from holdfast.core.calls import Called, Phase
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.lease import Quorum
+from holdfast.core.lineage import Mark
 from holdfast.core.settings import WaitPoint
 
 
@@ -245,6 +246,9 @@ class MemberState:
         were read after that; 0 otherwise
     :ivar stopped: the term of a Freeze that has stopped all writes, and may be ending clients' sessions still;
         ``applied`` is as of then, or a look older; 0 otherwise
+    :ivar leader: the leadership that ``term`` was promised to
+    :ivar record: what the agent remembers of the newest record that it obeyed
+    :ivar identity: of the agent, made once and kept in its state_dir
     """
 
     name: str
@@ -284,6 +288,9 @@ class MemberState:
     reason: str = ""
     frozen: int = 0
     stopped: int = 0
+    leader: str = ""
+    record: Mark = field(default_factory=Mark)
+    identity: str = ""
 
     @property
     def up(self) -> bool:
@@ -323,6 +330,8 @@ class Unseen:
 
 
 Sighting = Seen | Unseen
+NOT_ASKED = "not asked yet"
+"""Why a member is unseen that this manager has had no answer of, and no failure."""
 
 
 @dataclass(frozen=True, slots=True)

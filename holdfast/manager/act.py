@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from holdfast.core.commands import Command
-from holdfast.core.decision import Send
+from holdfast.core import switchover
+from holdfast.core.commands import Command, Freeze, Restart
+from holdfast.core.decision import Save, Send
+from holdfast.core.record import Record, Step
+from holdfast.core.restart import CLOSING
 from holdfast.errors import HoldfastError, OutcomeUnknown, Refused
 from holdfast.manager.client import AgentClient
 from holdfast.manager.events import EventKind, EventLog
@@ -87,7 +90,8 @@ class Actor:
 
     async def _command(self, term: int, step: Send) -> CommandReply:
         grant = self._observer.leases.grant(step.member)
-        return await self._agents[step.member].command(term, step.command, grant)
+        told = self._observer.told(step.member)
+        return await self._agents[step.member].command(term, step.command, grant, told)
 
     def _over(self, member: str) -> None:
         """What this task did for ``member`` has ended."""
@@ -165,3 +169,14 @@ class Actor:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def given_up(record: Record | None, actor: Actor) -> Save | None:
+    """A primary that refuses to be restarted, or to stop taking writes, goes on as before."""
+    if record is None or record.transition is None:
+        return None
+    if record.transition == CLOSING and (refusal := actor.refusal(record.primary, Restart)):
+        return Save(replace(record, transition=None), f"{record.primary} goes on: {refusal}")
+    if record.transition.step is Step.FREEZE and (refusal := actor.refusal(record.primary, Freeze)):
+        return switchover.undone(record, refusal)
+    return None

@@ -37,7 +37,9 @@ from holdfast.wire import (
     Identity,
     ReachReply,
     ReachRequest,
+    RecordReply,
     StateReply,
+    Told,
     WatchRequest,
     command_name,
 )
@@ -108,14 +110,21 @@ class AgentClient:
             raise kind(_why(error)) from None
 
     async def watch(
-        self, since: int | None, wait: float, patience: float, grant: Grant | None
+        self,
+        since: int | None,
+        wait: float,
+        patience: float,
+        grant: Grant | None,
+        told: Told | None = None,
     ) -> StateReply:
         """As :meth:`state`, as the manager that leads: answered within ``wait`` seconds, the heartbeat.
 
         :param patience: seconds after which it counts as not answering
+        :param told: who asks, and by which record he decides
         :raises AgentGone: nobody listens there; :raises Unreachable: else
         """
-        body = WatchRequest(since=since, wait=wait, grant=grant).model_dump_json()
+        asked = WatchRequest(since=since, wait=wait, grant=grant, told=told or Told())
+        body = asked.model_dump_json()
         timeout = httpx.Timeout(patience, connect=min(CONNECT_SECONDS, patience))
         try:
             response = await self._http.post("/v1/watch", content=body, timeout=timeout)
@@ -161,6 +170,13 @@ class AgentClient:
         except (*FAILURES, ValueError) as error:
             raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
 
+    async def record(self) -> RecordReply:
+        """What it remembers of the record.
+
+        :raises Unreachable: no answer, or none that can be understood
+        """
+        return await self._inspected("/v1/record", RecordReply, 3.0)
+
     async def account(self) -> AccountReply:
         """:raises Unreachable: no answer, or none that can be understood"""
         return await self._inspected("/v1/account", AccountReply, 3.0)
@@ -195,14 +211,18 @@ class AgentClient:
             raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
 
     async def command(
-        self, term: int, command: Command, grant: Grant | None = None
+        self,
+        term: int,
+        command: Command,
+        grant: Grant | None = None,
+        told: Told | None = None,
     ) -> CommandReply:
         """Have ``command`` carried out; the reply's ``fail`` raises what went wrong there.
 
         :raises Unreachable: it was not sent; :raises OutcomeUnknown: no answer came
         """
         timeout = httpx.Timeout(_SECONDS.get(type(command), 6), connect=CONNECT_SECONDS)
-        body = CommandRequest.of(term, command, grant).model_dump_json()
+        body = CommandRequest.of(term, command, grant, told).model_dump_json()
         try:
             response = await self._http.post("/v1/command", content=body, timeout=timeout)
             self._understood(response)

@@ -159,6 +159,16 @@ class Configured:
         version = await asyncio.to_thread(self._store.replace_settings, name, document, expected)
         self._accept(StoredSettings(document, version), changed)
 
+    async def restore(self, document: Mapping[str, Any]) -> None:
+        """Take back what the store held before it was lost: it was checked then.
+
+        :raises Conflict: another manager has changed the settings meanwhile
+        """
+        changed = Changed.parsed(document)
+        name, expected = self.given.name, self.version
+        version = await asyncio.to_thread(self._store.replace_settings, name, document, expected)
+        self._accept(StoredSettings(document, version), changed)
+
     def with_settings(
         self, pairs: Mapping[str, Any], unset: Sequence[str], flavor: Flavor | None
     ) -> Changed:

@@ -33,6 +33,7 @@ from holdfast.manager.inspect import add_inspection
 from holdfast.manager.lead import Leader
 from holdfast.manager.outsiders import Outsiders
 from holdfast.manager.planning import Planner
+from holdfast.manager.repair_api import add_repair
 from holdfast.manager.switching_api import add_switchover
 from holdfast.manager.verifier import Verifier, add_verification
 from holdfast.serving import HttpServer, listening
@@ -137,6 +138,7 @@ async def _serve(
     add_inspection(app, leaders)
     add_verification(app, verifiers)
     add_history(app, histories)
+    add_repair(app, leaders)
     server = HttpServer(app, certificates.server if certificates else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)

@@ -7,32 +7,33 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
-from holdfast.core import bootstrap, switchover
+from holdfast.core import bootstrap
 from holdfast.core.cluster import Cluster, Member
-from holdfast.core.commands import Freeze, Restart
 from holdfast.core.decide import decide
 from holdfast.core.decision import Call, Decision, Save, Send
-from holdfast.core.enforcement import Evidence, weighed
-from holdfast.core.pulse import Pulse, Reach, felt, lapses, reached
-from holdfast.core.record import Instant, Record, Step
-from holdfast.core.restart import CLOSING
+from holdfast.core.identity import pinned
+from holdfast.core.record import Instant, Record
+from holdfast.core.rollback import last_states, regained
 from holdfast.core.status import Status, status
-from holdfast.core.view import View
+from holdfast.core.view import Sighting, View
 from holdfast.errors import Conflict, HoldfastError, Refused, Unreachable
 from holdfast.log import say
-from holdfast.manager.act import Actor
+from holdfast.manager.act import Actor, given_up
+from holdfast.manager.agents import Agents
 from holdfast.manager.boot import kernel_boot
 from holdfast.manager.client import AgentClient
 from holdfast.manager.configure import Configured, Given
 from holdfast.manager.estimate import Estimates
 from holdfast.manager.events import EventKind, EventLog
 from holdfast.manager.listening import Caller, Listener, NoHooks
+from holdfast.manager.looking import Looks
 from holdfast.manager.observe import Observer
 from holdfast.manager.place import Place
+from holdfast.manager.standing import Standing, refuse_stranger
 from holdfast.manager.telling import Teller
 from holdfast.store.base import Candidate, Leadership, Store
+from holdfast.wire import Told
 
 LOOK_AGAIN_SECONDS = 0.2
 """Time itself may change a decision (patience, pauses), so one is made at least this often."""
@@ -68,19 +69,18 @@ class Leader:
         self._teller = Teller(self.events)
         self.deciding = asyncio.Lock()
         self.connect = connect
-        self._agents: dict[str, AgentClient] = {}
-        self._urls: dict[str, str] = {}
         self._store = store
         self._observer = Observer()
+        self._observer.told = self.told
+        self._all = Agents(connect, self._observer)
+        self._agents = self._all.clients
+        self._standing: Standing | None = None
         self._actor: Actor | None = None
         self._record: Record | None = None
-        self._version = 0
+        self._version = self._highest = 0
         self._decision = Decision(f"this manager does not lead {given.name} yet")
-        self._pulses: dict[str, Pulse] = {}
-        self._reaches: dict[str, Reach] = {}
-        self._evidence: Evidence | None = None
+        self._looks = Looks(self._observer)
         self._estimates = Estimates()
-        self._closing: set[asyncio.Task[None]] = set()
 
     @property
     def cluster(self) -> Cluster:
@@ -101,30 +101,13 @@ class Leader:
 
     def view(self) -> View:
         """What is known now, and for how long each member owes an acknowledgement."""
-        over = self._observer.leases.over(list(self._agents))
-        view = replace(
-            self._observer.view(),
-            leases=over,
-            boot=kernel_boot(),
-            date=time.time(),
-            hooked=self.hooks.hooked,
-            called=self.hooks.called,
-        )
-        if self._record is None:
-            return view
-        if switchover.under_way(self._record):
-            self._pulses = {}  # who is chained below the candidate owes the primary nothing
-        self._pulses = felt(self._pulses, self._record.primary, view)
-        self._reaches = reached(self._reaches, view)
-        quiet = {name: view.now - each.since for name, each in self._reaches.items()}
-        self._evidence = known = weighed(self._evidence, self.cluster, self._record, view)
-        enforced = known.enforced(self.cluster.settings.timing.detection) if known else None
-        return replace(view, lapses=lapses(self._pulses), quiet=quiet, enforced=enforced)
+        return self._looks.now(self.cluster, self._record, list(self._agents), self.hooks)
 
     def status(self) -> Status:
         """Decided anew, so that what it says of the whole fits what it says of the members."""
         view = self.view()
-        decision = decide(self.cluster, self._record, view) if self._actor else self._decision
+        decides = self._actor and (self._record is None or self._decides)
+        decision = decide(self.cluster, self._record, view) if decides else self._decision
         return status(self.cluster, self._record, view, decision, self._estimated(view))
 
     async def run(self) -> None:
@@ -136,26 +119,13 @@ class Leader:
             watching.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await watching
-            for agent in self._agents.values():
-                await agent.close()
-            await asyncio.gather(*self._closing, *(each.close() for each in self.listeners))
+            await self._all.close()
+            await asyncio.gather(*(each.close() for each in self.listeners))
 
     def adopt(self) -> None:
         """Watch and command the members that are configured now, and no others."""
-        urls = {each.name: each.agent for each in self.cluster.members}
-        for name in [name for name in self._agents if self._urls[name] != urls.get(name)]:
-            self._observer.forget(name)
-            if self._actor:
-                self._actor.forget(name)
-            task = asyncio.create_task(self._agents.pop(name).close())
-            self._closing.add(task)
-            task.add_done_callback(self._closing.discard)
-        for member in self.cluster.members:
-            if member.name not in self._agents:
-                self._agents[member.name] = self.connect(member)
-                self._urls[member.name] = member.agent
-                self._observer.watch(member.name, self._agents[member.name])
-        self._observer.changed.set()
+        forget = self._actor.forget if self._actor else lambda _: None
+        self._all.adopt(self.cluster.members, forget)
 
     def look_again(self) -> None:
         """Something outside has changed that a decision depends on."""
@@ -170,35 +140,57 @@ class Leader:
     def leading(self) -> tuple[Actor, Record | None]:
         """What a person's order needs; call it with ``deciding`` held.
 
-        :raises Unreachable: this manager does not lead the cluster
+        :raises Unreachable: this manager does not lead the cluster, or has not asked its agents yet
+        :raises Refused: agents contradict the record
         """
         if self._actor is None:
             self.refuse_elsewhere()
             raise Unreachable(f"this manager does not lead: {self._decision.reason}")
+        if self._record is not None and not self._decides:
+            refused = self._standing is not None and self._standing.refused
+            raise (Refused if refused else Unreachable)(self._decision.reason)
         return self._actor, self._record
+
+    @property
+    def _decides(self) -> bool:
+        return self._standing is not None and self._standing.begun and not self._standing.refused
+
+    def told(self, name: str) -> Told:
+        """By which record this manager decides, for that member's agent."""
+        if self._standing is None:
+            return Told()
+        return self._standing.told(self.cluster, self._record, name, self._observer.view())
+
+    @property
+    def mistaken(self) -> bool:
+        """Whether agents contradict the record in the store, or remember one and there is none."""
+        if self._record is None:
+            return any(each.term for each in last_states(self._observer.view()).values())
+        return self._standing is not None and bool(self._standing.refused)
+
+    def answering(self, name: str) -> Sighting | None:
+        """Who answers for that member, whether it is taken for it or not."""
+        return self._observer.view().members.get(name)
+
+    async def restore(self, record: Record, why: str) -> None:
+        """Go on from this record, in place of the store's; call it with ``deciding`` held, while this manager leads."""
+        kept, self._record = self._record, record
+        try:
+            await self._replace(record.taken_over(Instant(kernel_boot(), time.monotonic())))
+        except HoldfastError:
+            self._record = kept
+            raise
+        self._highest = self._version
+        if self._standing:
+            self._standing.put_back = self._standing.refused = ""
+        self._begin_leases(record)
+        self.events.add(EventKind.ORDERED, f"{why} (term {self._term})", record.primary)
+        self._observer.changed.set()
 
     async def decided(self, step: Save) -> None:
         """Save what a person's order begins with; call it with ``deciding`` held."""
         await self.save(step.record, step.why)
         self._observer.changed.set()
-
-    async def _gave_up(self, actor: Actor) -> bool:
-        """A primary that refuses to be restarted, or to stop taking writes, goes on as before."""
-        record = self._record
-        if record is None or record.transition is None:
-            return False
-        if record.transition == CLOSING and (refusal := actor.refusal(record.primary, Restart)):
-            await self.save(
-                replace(record, transition=None), f"{record.primary} goes on: {refusal}"
-            )
-            return True
-        if record.transition.step is Step.FREEZE and (
-            refusal := actor.refusal(record.primary, Freeze)
-        ):
-            back = switchover.undone(record, refusal)
-            await self.save(back.record, back.why)
-            return True
-        return False
 
     async def carry_out(self, step: Send) -> None:
         """Have a command carried out in the present term, beside what is decided.
@@ -259,6 +251,7 @@ class Leader:
                 self.adopt()
                 stored = await asyncio.to_thread(self._store.load, self.cluster.name)
                 self._record, self._version = stored.record, stored.version
+                self._highest = max(self._highest, stored.version)
         except HoldfastError as error:
             reason = f"{reason}; {error}"
         self._decide_nothing(reason)
@@ -266,6 +259,7 @@ class Leader:
     async def lead(self) -> None:
         """Lead until the store says that another manager does, or fails; cancelled when the leadership is over."""
         actor = Actor(self._agents, self._observer, self.events)
+        self._standing = Standing(self.configured)
         try:
             async with self.deciding:
                 await self._begin()
@@ -282,7 +276,7 @@ class Leader:
         except HoldfastError as error:
             self._decide_nothing(str(error))
         finally:
-            self._actor = None
+            self._actor = self._standing = None
             self.hooks.stop()
             self._observer.leases.stop()
             self._observer.lead(False)
@@ -294,7 +288,7 @@ class Leader:
         return LOOK_AGAIN_SECONDS if again is None else min(again, LOOK_AGAIN_SECONDS)
 
     async def _begin(self) -> None:
-        """A new leading manager, a new term: what an older one still asks for is void from now on."""
+        """Its term begins with the first look that speaks for the record; see :meth:`_stand`."""
         await self.configured.load()
         self.adopt()
         if misfit := self.configured.misfit():
@@ -302,15 +296,34 @@ class Leader:
             self.events.add(EventKind.FAILED, text)
         stored = await asyncio.to_thread(self._store.load, self.cluster.name)
         self._record, self._version = stored.record, stored.version
+        if self._standing:
+            self._standing.loaded(self.cluster, stored, self._highest)
         if self._record:
-            longest = max(self._record.lease, self.cluster.settings.timing.lease)
-            # another may have granted until it noticed that it leads no more
-            overlap = self._leadership.alone_from - time.monotonic() if self._leadership else 0.0
-            self._observer.leases.begin(longest + max(0.0, overlap))
-            self._refuse_stranger(self._record)
-            found = self._record.taken_over(Instant(kernel_boot(), time.monotonic()))
-            await self._replace(replace(found, term=found.term + 1))
+            self._begin_leases(self._record)
+            refuse_stranger(self.cluster, self._record)
+
+    def _begin_leases(self, record: Record) -> None:
+        longest = max(record.lease, self.cluster.settings.timing.lease)
+        # another may have granted until it noticed that it leads no more
+        overlap = self._leadership.alone_from - time.monotonic() if self._leadership else 0.0
+        self._observer.leases.begin(longest + max(0.0, overlap))
+
+    async def _stand(self, standing: Standing, record: Record, view: View) -> bool:
+        """A new leading manager, a new term: what an older one still asks for is void from then on. Whether this one
+        may decide by the record that it has."""
+        why = standing.waits(self.cluster, view)
+        if not why and (why := standing.look(self.cluster, record, view)):
+            stored = await asyncio.to_thread(self._store.load, self.cluster.name)
+            if stored.version != self._version:
+                raise Conflict(self.cluster.name, self._version)  # another leads by now
+        if why:
+            self._observer.leases.stop()
+            self._decide_nothing(why)
+            return False
+        if not standing.begun:
+            await self._replace(record.taken_over(Instant(kernel_boot(), time.monotonic())))
             self.events.add(EventKind.LED, f"leading {self.cluster.name} in term {self._term}")
+        return True
 
     async def _step(self, actor: Actor) -> bool:
         """Decide once and begin what was decided; whether the record was changed."""
@@ -322,8 +335,16 @@ class Leader:
             raise Unreachable("this manager leads no more: the store has not confirmed it in time")
         view = self.view()
         self._observer.timing = self.cluster.settings.timing
+        if self._standing and self._record:
+            if not await self._stand(self._standing, self._record, view):
+                return False
+            news = regained(self._record, view) or pinned(self._record, view)
+            if news is not None:
+                await self._replace(news)
+                return True
         self._observer.leases.allow(self.cluster, self._record, self.place.until)
-        if await self._gave_up(actor):
+        if back := given_up(self._record, actor):
+            await self.save(back.record, back.why)
             return True
         decision = decide(self.cluster, self._record, view)
         self._teller.decided(self.cluster, self._record, view, self._decision, decision)
@@ -343,13 +364,6 @@ class Leader:
                     self.hooks.call(phase, self.cluster, self._record, view)
         return False
 
-    def _refuse_stranger(self, record: Record) -> None:
-        if all(each.name != record.primary for each in self.cluster.members):
-            raise Refused(
-                f"{record.primary} is the primary of {self.cluster.name}, and the configuration has no such "
-                "member: put it back into the manager's file"
-            )
-
     @property
     def _term(self) -> int:
         return self._record.term if self._record else bootstrap.TERM
@@ -364,8 +378,12 @@ class Leader:
 
     async def _replace(self, record: Record) -> None:
         name, version = self.cluster.name, self._version
+        if self._standing is None:
+            raise Unreachable(f"this manager does not lead {name} any more")
+        record = self._standing.next(record, self._record)
         self._version = await asyncio.to_thread(self._store.replace, name, record, version)
-        self._record = record
+        self._record, self._highest = record, max(self._highest, self._version)
+        self._standing.begun = True
 
     def _estimated(self, view: View) -> dict[str, float]:
         """Seconds until each learner has caught up, where that can be told."""

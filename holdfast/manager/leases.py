@@ -36,6 +36,7 @@ class Leases:
         self._before = 0.0
         self._holder = ""
         self._electorate: Electorate | None = None
+        self._leader = ""
         self._lease = 0.0
         self._until = 0.0
 
@@ -54,6 +55,7 @@ class Leases:
             return
         self._holder = record.primary
         self._electorate = electorate(cluster, record)
+        self._leader = record.leader
         self._lease = min(record.lease, cluster.settings.timing.lease)
         self._until = until
 
@@ -79,6 +81,7 @@ class Leases:
             until=answer.clock + self._lease,
             lease=self._lease,
             term=known.term,
+            leader=self._leader,
             electorate=known,
         )
 

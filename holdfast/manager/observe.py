@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from holdfast.core.timing import Timing
-from holdfast.core.view import MemberState, Seen, Sighting, Unseen, View
+from holdfast.core.view import NOT_ASKED, MemberState, Seen, Sighting, Unseen, View
 from holdfast.errors import HoldfastError
 from holdfast.manager.client import AgentClient, AgentGone
 from holdfast.manager.leases import Leases
-from holdfast.wire import StateReply
+from holdfast.wire import StateReply, Told
 
 RETRY_SECONDS = 0.1
+TWINS_SECONDS = 30.0
+"""For so long after two agents have answered in turn at one address, neither is believed."""
+FORMER_RUNS = 8
 FOLLOWING_SECONDS = 1.0
 """How often a manager that does not lead hears something at least: enough to be ready."""
 
@@ -23,11 +27,15 @@ class Observer:
     :ivar changed: set whenever anything new was seen
     :ivar timing: how often agents speak to a manager that leads, and after how long a silence they count as unseen
     :ivar leases: go out with the polls of a manager that leads
+    :ivar told: what goes with a command or poll to a member: by which record this manager decides
     """
 
     def __init__(self, leases: Leases | None = None) -> None:
         self.timing = Timing()
         self.leases = leases or Leases()
+        self.told: Callable[[str], Told] = lambda _: Told()
+        self._runs: dict[str, list[str]] = {}
+        self._twins: dict[str, float] = {}
         self._sightings: dict[str, Sighting] = {}
         self._versions: dict[str, int] = {}
         self._watched: dict[str, tuple[AgentClient, asyncio.Task[None] | None]] = {}
@@ -38,7 +46,7 @@ class Observer:
     def watch(self, name: str, agent: AgentClient) -> None:
         """Watch this member from now on, through ``agent``; what was seen through another is forgotten."""
         self.forget(name)
-        self._sightings[name] = Unseen("not asked yet", time.monotonic())
+        self._sightings[name] = Unseen(NOT_ASKED, time.monotonic())
         self._watched[name] = (agent, self._begin(name, agent))
         self.changed.set()
 
@@ -49,6 +57,8 @@ class Observer:
             task.cancel()
         self._sightings.pop(name, None)
         self._versions.pop(name, None)
+        self._runs.pop(name, None)
+        self._twins.pop(name, None)
         self.changed.set()
 
     def lead(self, leading: bool) -> None:
@@ -98,6 +108,14 @@ class Observer:
                 self._lost(name, f"another member answers there: {reply.state.name}")
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
+            if self._twin(name, reply.run):
+                self._lost(
+                    name,
+                    "two agents answer in turn at its address: their hosts share it, or one is a copy of the other; "
+                    "end the one that does not belong there",
+                )
+                await asyncio.sleep(RETRY_SECONDS)
+                continue
             self.leases.answered(name, reply.run, reply.clock)
             self.accept(reply.state, reply.version)
 
@@ -106,7 +124,20 @@ class Observer:
         if not self._leading:
             return await agent.state(known, FOLLOWING_SECONDS)
         heartbeat, patience = self.timing.heartbeat, self.timing.detection
-        return await agent.watch(known, heartbeat, patience, self.leases.grant(name))
+        # who answers is looked at afterwards: an agent that was installed anew has to be seen
+        told = self.told(name).model_copy(update={"identity": ""})
+        return await agent.watch(known, heartbeat, patience, self.leases.grant(name), told)
+
+    def _twin(self, name: str, run: str) -> bool:
+        """Whether two agents answer there: a run of an agent that was followed by another one never comes back."""
+        runs = self._runs.setdefault(name, [])
+        now = time.monotonic()
+        if run and (not runs or runs[-1] != run):
+            if run in runs:
+                self._twins[name] = now
+                runs.remove(run)
+            self._runs[name] = [*runs, run][-FORMER_RUNS:]
+        return now - self._twins.get(name, -TWINS_SECONDS) < TWINS_SECONDS
 
     def _lost(self, name: str, reason: str, gone: bool = False) -> None:
         match self._sightings[name]:

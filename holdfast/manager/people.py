@@ -12,6 +12,8 @@ from holdfast.core.cluster import Member
 from holdfast.core.commands import EnsureAccount, Promise
 from holdfast.core.decision import Send
 from holdfast.core.gtid import Flavor
+from holdfast.core.identity import identity_of
+from holdfast.core.rollback import fits
 from holdfast.core.seats import may_be_alone
 from holdfast.core.view import MemberState, View
 from holdfast.errors import Conflict, HoldfastError, OutcomeUnknown, Refused
@@ -19,7 +21,7 @@ from holdfast.manager.client import AgentClient
 from holdfast.manager.configure import MOST_MEMBERS, Changed, prices
 from holdfast.manager.events import EventKind
 from holdfast.manager.lead import Leader
-from holdfast.wire import AccountReply, Identity
+from holdfast.wire import AccountReply, Identity, Told
 
 DEFAULT_PORT = 3306
 
@@ -123,10 +125,11 @@ class People:
             changed = configured.changed.without_member(configured.given, name)
             await self._save(changed, f"{name} is no member any more")
             term = leader.record.term if leader.record else 0
+            told = leader.told(name)
         return {
             "removed": True,
             "waiting": "",
-            "notes": await _parting(leader.connect(member), name, term),
+            "notes": await _parting(leader.connect(member), name, term, told),
         }
 
     async def _save(self, changed: Changed, event: str) -> None:
@@ -173,6 +176,10 @@ def _against(leader: Leader, member: Member, identity: Identity, state: MemberSt
         found.append(f"it runs {state.flavor.value}, the others {flavor.value}")
     if state.up and state.writable:
         found.append("its server takes writes: set it read-only first")
+    if leader.record and not fits(leader.record, state):
+        found.append(
+            "its agent has obeyed another manager than those of this cluster: end it, remove its state_dir, start it"
+        )
     server_id = identity.server_id or state.server_id
     for other in cluster.members:
         if other.agent == member.agent:
@@ -182,6 +189,14 @@ def _against(leader: Leader, member: Member, identity: Identity, state: MemberSt
         if other.account == member.account:
             found.append(f"{other.name} replicates with the account {member.account} already")
         seen = view.state(other.name)
+        if state.identity and (
+            state.identity == identity_of(leader.record, other.name)
+            or (seen and seen.identity == state.identity)
+        ):
+            found.append(
+                f"its agent has the identity of that of {other.name}: its host is a copy; end the agent, remove its "
+                "state_dir, and start it"
+            )
         if seen and server_id and seen.server_id == server_id:
             found.append(f"its server_id is {server_id}, as that of {other.name}")
     return found
@@ -214,10 +229,10 @@ def _still_counts(leader: Leader, name: str) -> str:
     return ""
 
 
-async def _parting(agent: AgentClient, name: str, term: int) -> list[str]:
+async def _parting(agent: AgentClient, name: str, term: int, told: Told) -> list[str]:
     """Stop its receiver: nobody will look after it."""
     try:
-        reply = await agent.command(term, Promise())
+        reply = await agent.command(term, Promise(), told=told)
         reply.fail(name, term)
     except HoldfastError as error:
         return [f"its server may still follow the primary: {error}"]

@@ -13,10 +13,14 @@ from holdfast.errors import Conflict
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """:ivar version: of the record; 0 while there is none"""
+    """:ivar version: of the record; 0 while there is none
+    :ivar written: the highest version that is known to have been written, as far as the store can tell: where it is
+        above ``version``, the store was put back
+    """
 
     record: Record | None
     version: int
+    written: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import logging
 import math
 import os
 import sqlite3
@@ -30,6 +31,8 @@ create table if not exists {table} (
 """
     for table in ("record", "settings")
 ]
+logger = logging.getLogger(__name__)
+
 PROBED_SECONDS = 0.05
 """Longer than anybody holds the lock who only asks whether it is held."""
 
@@ -70,12 +73,36 @@ class SqliteStore:
     def load(self, cluster: str) -> Stored:
         body, version = self._read("record", cluster)
         try:
-            return Stored(from_json(body) if version else None, version)
+            record = from_json(body) if version else None
+            return Stored(record, version, self._watermark(cluster))
         except (ValueError, KeyError, TypeError) as error:
             raise self._unreadable("record", cluster, error) from None
 
     def replace(self, cluster: str, record: Record, expected: int) -> int:
-        return self._write("record", cluster, to_json(record), expected)
+        version = self._write("record", cluster, to_json(record), expected)
+        self._raise_watermark(cluster, version)
+        return version
+
+    def _watermark(self, cluster: str) -> int:
+        """The highest version that was written, from a file beside the store: who puts the store back from a backup may
+        leave that as it is. Without it, or where it says less, nothing is known."""
+        try:
+            return int(self._mark_path(cluster).read_text())
+        except (OSError, ValueError):
+            return 0
+
+    def _raise_watermark(self, cluster: str, version: int) -> None:
+        """Not synced: the record is on disk before, and a mark that is too low is none."""
+        path = self._mark_path(cluster)
+        part = path.with_name(f".{path.name}.part")
+        try:
+            part.write_text(f"{version}\n")
+            part.replace(path)
+        except OSError as error:
+            logger.warning("cannot write %s: %s", path, error.strerror)
+
+    def _mark_path(self, cluster: str) -> Path:
+        return self._path.with_name(f"{self._path.name}.{cluster}.written")
 
     def settings(self, cluster: str) -> StoredSettings:
         body, version = self._read("settings", cluster)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import random
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from holdfast.core import switchover
 from holdfast.core.commands import Command
@@ -12,12 +13,15 @@ from holdfast.core.decide import decide
 from holdfast.core.decision import Call, Save, Send
 from holdfast.core.enforcement import Evidence, weighed
 from holdfast.core.gtid import Flavor
+from holdfast.core.lineage import Memory, mark, stamped
 from holdfast.core.preflight import SwitchOver, chosen, objections
 from holdfast.core.pulse import Pulse, felt, lapses
 from holdfast.core.record import Instant, Record, from_json, to_json
+from holdfast.core.rollback import Rebuilt, contradicted, rebuilt
 from holdfast.core.settings import Mode, Settings
 from holdfast.core.view import Seen, ServerStatus, Sighting, Unseen, View
 from holdfast.manager.leases import Leases
+from holdfast.wire import Told
 from tests.model.outsiders import Outsiders
 from tests.model.world import MANAGER, World
 
@@ -43,18 +47,55 @@ STORM = {
     "halt": 1,
     "part": 1,
     "switch": 2,
+    "at once": 4,
+    "rollback": 1,
+    "repair": 1,
 }
 """What happens in a storm, and how often."""
 
 
-class Run:
-    """One world and its managers.
+BELIEF_SECONDS = 1.2
+"""For so long a manager that was deposed may believe that it leads (``store/session.py``)."""
+BACKUPS = 40
+"""A backup is no older than so many changes of the record."""
 
-    :ivar stored: the record, as text, as the store keeps it
+
+@lru_cache(64)
+def _text(record: Record) -> str:
+    return Memory(record).text()
+
+
+@dataclass
+class Manager:
+    """What one manager knows; nothing of it outlives it.
+
+    :ivar until: up to then it believes that it leads
+    :ivar version: of the record that it read or wrote last
+    :ivar begun: it has a term of its own; :ivar refused: why it decides nothing, or ""
+    """
+
+    leader: str
+    boot: str
+    leases: Leases
+    version: int
+    record: Record | None
+    until: float = math.inf
+    begun: bool = False
+    refused: str = ""
+    known: dict[str, Sighting] = field(default_factory=dict)
+    pulses: dict[str, Pulse] = field(default_factory=dict)
+    evidence: Evidence | None = None
+
+
+class Run:
+    """One world and its managers, of which the one before the last may believe for a while that it leads.
+
     :ivar steps: how many steps were begun so far
     :ivar boot: names the kernel of the manager's host; :ivar clock_off: how far its wall clock is off, in seconds
     :ivar outsiders: what hooks move, where there are some
     :ivar failovers: how often another primary was named; :ivar switchovers: how often because a person wanted it
+    :ivar rolls_back: storms put the store back from backups
+    :ivar backups: what the store held, the oldest first; :ivar restored: what it holds may be one of them
     """
 
     def __init__(
@@ -63,71 +104,141 @@ class Run:
         self.rng = random.Random(seed)
         self.mishaps = random.Random(f"mishaps {seed}")
         self.world = World(self.rng, members, flavor, settings)
-        self.pulses: dict[str, Pulse] = {}
-        self.leases = Leases(lambda: self.world.now)
-        self.evidence: Evidence | None = None
         self.boot = BOOTS[0]
         self.clock_off = 0.0
-        self.stored = ""
-        self.known: dict[str, Sighting] = {}
-        self.late: list[tuple[str, int, Command]] = []
+        self.version = 0
+        self.backups = [""]
+        self.restored = False
+        self.rollbacks = self.refusals = self.repairs = self.conflicts = 0
+        self.former: Manager | None = None
+        self.mind = self._manager()
+        self.late: list[tuple[str, int, Command, Told]] = []
         self.reason = ""
         self.well = False
         self.steps = 0
         self.failovers = 0
         self.switchovers = 0
         self.outsiders: Outsiders | None = None
+        self.rolls_back = False
+
+    def _manager(self) -> Manager:
+        leader = f"{self.rng.getrandbits(64):016x}"
+        leases = Leases(lambda: self.world.now)
+        return Manager(leader, self.boot, leases, self.version, self.record)
+
+    @property
+    def leases(self) -> Leases:
+        return self.mind.leases
+
+    @property
+    def stored(self) -> str:
+        """The record, as text, as the store keeps it."""
+        return self.backups[-1]
+
+    @stored.setter
+    def stored(self, text: str) -> None:
+        """What somebody writes into the store while its manager looks."""
+        self.backups.append(text)
+        self.version += 1
+        self.mind.version, self.mind.record = self.version, self.record
 
     @property
     def record(self) -> Record | None:
         return from_json(self.stored) if self.stored else None
 
+    def told(self, name: str) -> Told:
+        """By which record the manager at work decides."""
+        mind = self.mind
+        if mind.record is None or not mind.begun or mind.refused:
+            return Told()
+        text = _text(mind.record)
+        known = mark(text)
+        sighting = mind.known.get(name)
+        has = isinstance(sighting, Seen) and sighting.state.record == known
+        return Told(leader=mind.leader, mark=known, record="" if has else text)
+
     def look(self, name: str) -> None:
-        host, now = self.world.hosts[name], self.world.now
-        known = self.known.get(name)
+        host, now, mind = self.world.hosts[name], self.world.now, self.mind
+        known = mind.known.get(name)
         if self.world.reachable(name):
-            self.world.watch(name, self.leases.grant(name))
-            self.known[name] = Seen(host.state(now), now)
-            self.leases.answered(name, str(host.agent_run), now)
+            self.world.watch(name, mind.leases.grant(name), self.told(name))
+            mind.known[name] = Seen(host.state(now), now)
+            mind.leases.answered(name, str(host.agent_run), now)
         elif isinstance(known, Unseen):
-            self.known[name] = replace(known, agent_gone=known.agent_gone or not host.agent_up)
+            gone = known.agent_gone or not host.agent_up
+            mind.known[name] = replace(known, agent_gone=gone)
         else:
             since, last = (known.at, known.state) if known else (now, None)
-            self.known[name] = Unseen("gone", since, last, not host.agent_up)
+            mind.known[name] = Unseen("gone", since, last, not host.agent_up)
 
     def steps_now(self) -> tuple[Save | Send | Call, ...]:
-        """What the manager decides, on what it knows."""
-        record = self.record
-        over = self.leases.over(list(self.world.hosts))
+        """What the manager at work decides, on what it knows."""
+        mind = self.mind
+        over = mind.leases.over(list(self.world.hosts))
         date = self.world.now + self.clock_off
-        view = View(dict(self.known), self.world.now, leases=over, boot=self.boot, date=date)
+        view = View(dict(mind.known), self.world.now, leases=over, boot=mind.boot, date=date)
+        if not self._stands(view):
+            mind.leases.stop()
+            self.reason, self.well = mind.refused or "asking", False
+            return ()
+        record = mind.record
         if self.outsiders:
             view = replace(view, hooked=True, called=self.outsiders.look())
-        self.leases.allow(self.world.cluster, record, math.inf)
+        mind.leases.allow(self.world.cluster, record, mind.until)
         if record:
-            self.pulses = felt(self.pulses, record.primary, view)
-            self.evidence = known = weighed(self.evidence, self.world.cluster, record, view)
+            mind.pulses = felt(mind.pulses, record.primary, view)
+            mind.evidence = known = weighed(mind.evidence, self.world.cluster, record, view)
             enforced = known.enforced(self.world.timing.detection) if known else None
-            view = replace(view, lapses=lapses(self.pulses), enforced=enforced)
+            view = replace(view, lapses=lapses(mind.pulses), enforced=enforced)
         decision = decide(self.world.cluster, record, view)
         assert decision.reason
         assert len(decision.steps) < 2 or not any(isinstance(s, Save) for s in decision.steps)
         self.reason, self.well = decision.reason, decision.well
         return decision.steps
 
+    def _stands(self, view: View) -> bool:
+        """As ``manager/standing.py``: no term before all were asked, nothing by a record that agents contradict."""
+        mind = self.mind
+        if mind.record is None:
+            return True
+        if not mind.begun and len(mind.known) < len(self.world.hosts):
+            return False
+        first = mind.record.taken_over(Instant(mind.boot, self.world.now))
+        mine = mind.record if mind.begun else stamped(first, mind.record, mind.leader)
+        refused = contradicted(self.world.cluster, mine, view)
+        self.refusals += bool(refused) and not mind.refused
+        mind.refused = refused
+        if mind.refused:
+            return False
+        return mind.begun or self.save(first)
+
+    def save(self, record: Record) -> bool:
+        """By compare-and-set; a manager that fails in it leads no more."""
+        mind = self.mind
+        # the store itself looks whether it is the one that leads
+        if mind is self.former or mind.version != self.version:
+            self.conflicts += 1
+            mind.until = -math.inf
+            return False
+        self.stored = to_json(stamped(record, mind.record, mind.leader))
+        mind.begun = True
+        return True
+
     def take(self, step: Save | Send | Call, interrupted: bool = False) -> None:
-        record = self.record
+        mind = self.mind
+        record = mind.record
         self.steps += 1
         match step:
             case Save(record=new):
+                if not self.save(new):
+                    return
                 named = bool(record and record.primary != new.primary)
                 self.failovers += named
                 self.switchovers += named and switchover.under_way(record)
                 if record and record.transition and record.transition.lossy:
                     self._lose(record, new)
-                self.stored = to_json(new)
             case Send(member=name, command=command):
-                self.send(name, record.term if record else 0, command, interrupted)
+                self.send(name, record.term if record else 0, command, interrupted, self.told(name))
             case Call(phase=phase):
                 assert self.outsiders
                 assert record
@@ -141,11 +252,19 @@ class Run:
             kept = set(self.world.hosts[after.primary].binlog)
             self.world.acknowledged = [t for t in self.world.acknowledged if t in kept]
 
-    def send(self, name: str, term: int, command: Command, interrupted: bool) -> None:
+    def send(
+        self,
+        name: str,
+        term: int,
+        command: Command,
+        interrupted: bool,
+        told: Told | None = None,
+    ) -> None:
+        told = told or self.told(name)
         try:
             if self.world.reachable(name):
-                self.world.watch(name, self.leases.grant(name))
-            self.world.execute(name, term, command, interrupted)
+                self.world.watch(name, self.mind.leases.grant(name), told)
+            self.world.execute(name, term, command, interrupted, told)
         except ValueError:
             return
         self.look(name)
@@ -163,41 +282,98 @@ class Run:
         for name in self.world.hosts:
             if self.rng.random() < 0.6:
                 self.look(name)
-        term = self.record.term if self.record else 0
         for step in self.steps_now():
             chance = self.rng.random()
             if chance < 0.1:
                 continue
             if chance < 0.2 and isinstance(step, Send):
-                self.late.append((step.member, term, step.command))
+                term = self.mind.record.term if self.mind.record else 0
+                self.late.append((step.member, term, step.command, self.told(step.member)))
             else:
                 self.take(step, interrupted=chance < 0.3)
 
+    def manage_at_once(self) -> None:
+        """The manager that was deposed does not know it yet, and decides, too."""
+        present, former = self.mind, self.former
+        if former is None or self.world.now >= former.until:
+            return
+        reason, well = self.reason, self.well
+        self.mind = former
+        try:
+            self.manage_badly()
+        finally:
+            self.mind = present
+            self.reason, self.well = reason, well
+
     def order_switchover(self, seconds: float = 30.0) -> bool:
         """A person wants another primary; whether nothing stood against it."""
-        record = self.record
-        view = View(dict(self.known), self.world.now, boot=self.boot)
+        record = self.mind.record
+        view = View(dict(self.mind.known), self.world.now, boot=self.mind.boot)
         order = SwitchOver(seconds=seconds)
-        if record is None or objections(self.world.cluster, record, view, order):
+        if record is None or not self.mind.begun or self.mind.refused:
+            return False
+        if objections(self.world.cluster, record, view, order):
             return False
         to = chosen(self.world.cluster, record, view, order)
         self.take(switchover.begun(self.world.cluster, record, view, to, seconds))
         return True
 
     def new_manager(self) -> None:
-        """The one before it may still have commands under way."""
-        self.known = {}
-        self.pulses = {}
-        self.evidence = None
-        self.leases = Leases(lambda: self.world.now)
+        """The one before it may still have commands under way, and believe that it leads."""
+        former = self.mind
+        former.until = min(former.until, self.world.now + BELIEF_SECONDS)
+        self.former = former
         if self.outsiders:
             self.outsiders.new_manager()
         self.boot = self.mishaps.choice(BOOTS)
         self.clock_off = self.mishaps.choice(STEPS)
+        self.mind = self._manager()
         if record := self.record:
-            self.leases.begin(max(record.lease, self.world.timing.lease))
-            record = record.taken_over(Instant(self.boot, self.world.now))
-            self.stored = to_json(replace(record, term=record.term + 1))
+            longest = max(record.lease, self.world.timing.lease)
+            self.leases.begin(longest + max(0.0, former.until - self.world.now))
+
+    def roll_back(self) -> None:
+        """The store is put back from a backup, or is lost, while no manager runs."""
+        self.mind.until = -math.inf
+        known = len(self.backups)
+        back = self.rng.randrange(max(0, known - BACKUPS), known)
+        text = "" if self.rng.random() < 0.1 else self.backups[back]
+        self.restored |= text != self.backups[-1]
+        self.rollbacks += text != self.backups[-1]
+        self.backups.append(text)
+        self.version += 1
+        self.new_manager()
+
+    def _rebuilt(self) -> Rebuilt | str | None:
+        """What a repair would store, or why none can be had; None where there is nothing to repair."""
+        mind, world = self.mind, self.world
+        lost = mind.record is None and any(host.term for host in world.hosts.values())
+        if not mind.refused and not lost:
+            return None
+        heard = {n: host.remembered() for n, host in world.hosts.items() if world.reachable(n)}
+        silent = {name: "gone" for name in world.hosts if name not in heard}
+        stored = Memory(mind.record) if mind.record else None
+        return rebuilt(world.cluster, stored, heard, silent)
+
+    @property
+    def parted(self) -> bool:
+        """Agents have obeyed two managers that did not know of each other: an operator has to choose."""
+        found = self._rebuilt()
+        return isinstance(found, Rebuilt) and any("another manager" in d for d in found.doubts)
+
+    def repair(self) -> bool:
+        """An operator has the store repaired, where that is proved to be right."""
+        mind, world = self.mind, self.world
+        found = self._rebuilt()
+        if found is None or isinstance(found, str) or found.doubts:
+            return False
+        mind.record = found.memory.record.taken_over(Instant(mind.boot, world.now))
+        mind.refused = ""
+        assert self.save(mind.record)
+        mind.leases.begin(max(found.memory.record.lease, world.timing.lease) + BELIEF_SECONDS)
+        self.repairs += 1
+        self.restored = False
+        return True
 
     def storm(self) -> None:
         """One random event."""
@@ -228,6 +404,12 @@ class Run:
                 self.look(host.name)
             case "manager":
                 self.new_manager()
+            case "at once":
+                self.manage_at_once()
+            case "rollback" if self.rolls_back:
+                self.roll_back()
+            case "repair" if self.rolls_back:
+                self.repair()
             case "freeze" if host.up:
                 host.frozen = not host.frozen
             case "cut":
@@ -244,7 +426,8 @@ class Run:
             case "switch":
                 self.order_switchover(rng.choice([0.5, 3.0, 30.0]))
             case "late" if self.late:
-                self.send(*self.late.pop(rng.randrange(len(self.late))), interrupted=False)
+                name, term, command, told = self.late.pop(rng.randrange(len(self.late)))
+                self.send(name, term, command, False, told)
 
     def mishap(self) -> None:
         """An agent hangs alone, or the wall clock of the manager's host is stepped, now and then."""
@@ -263,8 +446,8 @@ class Run:
         for host in answering:
             missing = set(self.world.acknowledged) - set(host.binlog)
             assert not missing, f"{host.name} is open without acknowledged {missing}"
-            assert record
-            assert host.name == record.primary
+            assert record or self.restored
+            assert self.restored or (record and host.name == record.primary)
 
     def same(self) -> None:
         """When all is well, nobody holds a GTID with another content than the primary."""
@@ -290,6 +473,7 @@ class Run:
                 host.begin_agent(self.world.now)
         for _ in range(400):
             self.manage()
+            self.repair()
             for _ in range(20):
                 self.world.replicate()
             self.check()

@@ -34,6 +34,8 @@ from holdfast.core.commands import (
     Unbar,
 )
 from holdfast.core.gtid import Flavor, parse
+from holdfast.core.lineage import Mark, follows, memory
+from holdfast.core.rollback import Remembered, jump_allowed
 from holdfast.core.settings import Settings, WaitPoint
 from holdfast.core.timing import Timing
 from holdfast.core.view import (
@@ -47,7 +49,7 @@ from holdfast.core.view import (
     Tail,
     TailVerdict,
 )
-from holdfast.wire import Grant
+from holdfast.wire import Grant, Told
 
 GAP = 1000
 TIMINGS = [Timing(), Timing(heartbeat=0.1, lease=4.0, detection=0.3)]
@@ -79,7 +81,11 @@ class Host:
     number: int
     flavor: Flavor
     uuid: int = 0
+    identity: str = ""
     term: int = 0
+    leader: str = ""
+    mark: Mark = field(default_factory=Mark)
+    record: str = ""
     promised: int = 0
     run: int = 0
     status: ServerStatus = ServerStatus.DOWN
@@ -158,6 +164,24 @@ class Host:
     def incarnation(self) -> str:
         return "" if self.status is ServerStatus.DOWN else f"{self.name}.{self.run}"
 
+    def refuses(self, term: int, leader: str) -> bool:
+        return term < self.term or (term == self.term and leader != self.leader)
+
+    def follows(self, told: Told) -> bool:
+        """Whether the record by which that manager decides is of the line that was obeyed."""
+        if not told.mark.revision or told.leader == self.mark.leader:
+            return True
+        record = memory(told.record).record
+        return follows(record, self.mark) or self.name in record.forsaken
+
+    def strange_to(self, told: Told) -> bool:
+        """Whether that manager takes it for another agent."""
+        return told.identity not in ("", self.identity)
+
+    def remembered(self) -> Remembered:
+        known = memory(self.record) if self.record else None
+        return Remembered(self.term, self.identity, self.mark, known)
+
     def text(self, transactions: list[Transaction]) -> str:
         if self.flavor is Flavor.MARIADB:
             state: dict[str, int] = {}
@@ -186,6 +210,9 @@ class Host:
                 tail=self.tail,
                 unfit=self.unfit,
                 **word,  # type: ignore[arg-type]
+                leader=self.leader,
+                record=self.mark,
+                identity=self.identity,
             )
         committed = [t for t in self.binlog if t not in self.pending]
         applied = self.binlog if self.flavor is Flavor.MARIADB else committed
@@ -230,6 +257,9 @@ class Host:
             unfit=self.unfit,
             frozen=self.sealed,
             stopped=self.stopped,
+            leader=self.leader,
+            record=self.mark,
+            identity=self.identity,
             lease=Lease(
                 self.tenure.enforced,
                 quorums=self.tenure.known.quorums
@@ -272,7 +302,9 @@ class World:
         self.rng = rng
         self.settings = settings or Settings()
         self.cut: set[frozenset[str]] = set()
-        self.hosts = {f"m{i}": Host(f"m{i}", i, flavor) for i in range(1, members + 1)}
+        self.hosts = {
+            f"m{i}": Host(f"m{i}", i, flavor, identity=f"agent-{i}") for i in range(1, members + 1)
+        }
         self.acknowledged: list[Transaction] = []
         self.written = 0
         self.now = 0.0
@@ -352,10 +384,14 @@ class World:
         host = self.hosts[name]
         return host.attended and not host.halted and frozenset({name, MANAGER}) not in self.cut
 
-    def watch(self, name: str, grant: Grant | None) -> None:
-        """A manager's poll, or what comes with its command: its grant takes effect."""
+    def watch(self, name: str, grant: Grant | None, told: Told | None = None) -> None:
+        """A manager's poll, or what comes with its command: its grant takes effect, its record is remembered."""
         host = self.hosts[name]
-        if grant and grant.run == str(host.agent_run) and grant.term >= host.term:
+        news = told and told.record and told.mark.age > host.mark.age
+        if told and news and host.follows(told) and not host.refuses(told.mark.term, told.leader):
+            host.mark, host.record = told.mark, told.record
+        good = grant and not host.refuses(grant.term, grant.leader)
+        if grant and good and grant.run == str(host.agent_run):
             host.tenure.entrust(grant.electorate)
             if host.up and host.writable and not host.tenure.enforced:
                 host.tenure.enforce(self.now, grace=False)
@@ -430,12 +466,24 @@ class World:
 
     # What agents do
 
-    def execute(self, name: str, term: int, command: Command, interrupted: bool) -> None:
+    def execute(
+        self,
+        name: str,
+        term: int,
+        command: Command,
+        interrupted: bool,
+        told: Told | None = None,
+    ) -> None:
         """:raises ValueError: the agent refuses. ``interrupted``: it stops somewhere in the middle."""
         host = self.hosts[name]
-        if not self.reachable(name) or term < host.term:
+        told = told or Told()
+        if not self.reachable(name) or host.refuses(term, told.leader):
             raise ValueError(f"{name} is not there for term {term}")
-        host.term = term
+        if not jump_allowed(host.term, term) or not host.follows(told) or host.strange_to(told):
+            raise ValueError(f"{name} does not obey that manager")
+        host.term, host.leader = term, told.leader
+        if told.record and (told.leader != host.mark.leader or told.mark.age > host.mark.age):
+            host.mark, host.record = told.mark, told.record
         for part in self._parts(host, term, command):
             if interrupted and self.rng.random() < 0.5:
                 raise ValueError("interrupted")

@@ -25,7 +25,7 @@ from holdfast.core.view import MemberState, Receiver, Replication, SemiSync
 from holdfast.errors import Unreachable
 from holdfast.server.base import Deadline, Observation, Source
 from holdfast.server.process import Running, ServerProcess, kernel_boot_id
-from holdfast.wire import CommandReply, CommandRequest, StateReply
+from holdfast.wire import CommandReply, CommandRequest, StateReply, Told
 
 SLEEPER = "import time; time.sleep(120)"
 FIRST_PORT, LAST_PORT = 27200, 27249
@@ -286,7 +286,11 @@ class World:
         return StateReply.model_validate_json(answer.content)
 
     def command(
-        self, term: int, command: Command, sent: threading.Event | None = None
+        self,
+        term: int,
+        command: Command,
+        told: Told | None = None,
+        sent: threading.Event | None = None,
     ) -> CommandReply:
         """:param sent: set once the request has left"""
 
@@ -294,15 +298,15 @@ class World:
             if event == "http11.send_request_body.complete" and sent:
                 sent.set()
 
-        request = CommandRequest.of(term, command).model_dump_json()
+        request = CommandRequest.of(term, command, told=told).model_dump_json()
         # a connection of its own: commands may be sent from several threads
         with httpx.Client(base_url=self.http.base_url, timeout=30) as http:
             answer = http.post("/v1/command", content=request, extensions={"trace": trace})
         assert answer.status_code == 200, answer.text
         return CommandReply.model_validate_json(answer.content)
 
-    def done(self, term: int, command: Command) -> CommandReply:
-        reply = self.command(term, command)
+    def done(self, term: int, command: Command, told: Told | None = None) -> CommandReply:
+        reply = self.command(term, command, told)
         assert reply.error == "", reply.message
         return reply
 
@@ -323,7 +327,7 @@ class Background:
     def __init__(self, world: World, term: int, command: Command) -> None:
         self._replies: list[CommandReply] = []
         self._thread = threading.Thread(
-            target=lambda: self._replies.append(world.command(term, command, sent))
+            target=lambda: self._replies.append(world.command(term, command, sent=sent))
         )
         sent = threading.Event()
         self._thread.start()

@@ -12,7 +12,7 @@ from holdfast.core.commands import Command
 from holdfast.core.status import Status
 from holdfast.errors import Unreachable
 from holdfast.manager.lead import Leader
-from holdfast.wire import AccountReply, CommandReply, Grant, Identity, StateReply
+from holdfast.wire import AccountReply, CommandReply, Grant, Identity, RecordReply, StateReply, Told
 from tests.model.world import World
 
 SECONDS = 10.0
@@ -32,10 +32,15 @@ class MemoryAgent:
         self.asked = asked
 
     async def watch(
-        self, since: int | None, wait: float, patience: float, grant: Grant | None
+        self,
+        since: int | None,
+        wait: float,
+        patience: float,
+        grant: Grant | None,
+        told: Told | None = None,
     ) -> StateReply:
         reply = await self.state(since, wait)
-        self._world.watch(self._name, grant)
+        self._world.watch(self._name, grant, told)
         run = str(self._world.hosts[self._name].agent_run)
         return reply.model_copy(update={"clock": self._world.now, "run": run})
 
@@ -54,21 +59,32 @@ class MemoryAgent:
             cluster="c", name=self._name, flavor=host.flavor, host=self._name, port=3306
         )
 
+    async def record(self) -> RecordReply:
+        self._there()
+        host = self._world.hosts[self._name]
+        return RecordReply(
+            term=host.term, identity=host.identity, mark=host.mark, record=host.record
+        )
+
     async def account(self) -> AccountReply:
         self._there()
         return AccountReply(user=f"repl_{self._name}", authentication="*" + "0" * 40)
 
     async def command(
-        self, term: int, command: Command, grant: Grant | None = None
+        self,
+        term: int,
+        command: Command,
+        grant: Grant | None = None,
+        told: Told | None = None,
     ) -> CommandReply:
         await asyncio.sleep(0.001)
         self._there()
         self.asked.append((self._name, command))
         error = ""
         self._pass_time()
-        self._world.watch(self._name, grant)
+        self._world.watch(self._name, grant, told)
         try:
-            self._world.execute(self._name, term, command, interrupted=False)
+            self._world.execute(self._name, term, command, False, told)
         except ValueError as refused:
             error = str(refused)
         return CommandReply(

@@ -1,0 +1,194 @@
+"""Whom this agent obeys, and what it remembers of the record that it obeyed last.
+
+A manager says with each command, and with its polls, of which cluster it is, whom it means, and by which record it
+decides. A manager of another cluster that was pointed at this agent is refused, one that takes this agent for another,
+and one whose record does not follow what was obeyed here: its store was put back, or is another one
+(``core/lineage.py``).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import threading
+from pathlib import Path
+
+from holdfast.agent.board import Board
+from holdfast.agent.clerk import Clerk
+from holdfast.agent.term import TermFile, replace_durably, sync_folder
+from holdfast.core.lineage import Mark, follows, mark, memory
+from holdfast.core.rollback import LONGEST_JUMP, jump_allowed
+from holdfast.errors import Fatal, HoldfastError, Refused, StaleTerm
+from holdfast.log import say
+from holdfast.wire import RecordReply, Told
+
+logger = logging.getLogger(__name__)
+
+
+def own_identity(state_dir: Path) -> str:
+    """Made once, and kept.
+
+    :raises Fatal: it cannot be read or written
+    """
+    path = state_dir / "identity"
+    try:
+        with contextlib.suppress(FileNotFoundError):
+            found = path.read_text(encoding="ascii", errors="replace").strip()
+            if found:
+                return found
+        made = secrets.token_hex(16)
+        replace_durably(path, f"{made}\n")
+    except OSError as error:
+        raise Fatal(f"state_dir: cannot keep the agent's identity in {path}: {error}") from error
+    return made
+
+
+class Obeyed:
+    """:ivar record: as it came, or "" """
+
+    def __init__(
+        self, state_dir: Path, term: TermFile, board: Board, clerk: Clerk, cluster: str
+    ) -> None:
+        self._path = state_dir / "record"
+        self._term = term
+        self._board = board
+        self._clerk = clerk
+        self._cluster = cluster
+        self._lock = threading.Lock()
+        self._unsynced = False
+        self.record, self._mark = self._read()
+        board.change(record=self._mark)
+
+    def refusal(self, term: int, told: Told) -> HoldfastError | None:
+        """Why a command is not obeyed; None where it may be. Nothing is changed."""
+        name, promised = self._board.state.name, self._term.promised
+        if self._term.refuses(term, told.leader):
+            return StaleTerm(name, term, promised)
+        if not jump_allowed(promised, term):
+            return Refused(
+                f"{name} has promised term {promised}, and {term} is more than {LONGEST_JUMP} above it: no manager "
+                "comes so far"
+            )
+        if stranger := self.stranger(told):
+            return Refused(stranger)
+        return self._other_line(told)
+
+    def stranger(self, told: Told) -> str:
+        """Why that manager means another agent than this, or "". What it does not say is not looked at."""
+        state = self._board.state
+        if told.cluster not in ("", self._cluster):
+            return (
+                f"this is {state.name} of the cluster {self._cluster}, and the manager is one of {told.cluster}: "
+                "correct the agent's URL there"
+            )
+        if told.member not in ("", state.name):
+            return f"this is {state.name}, and the manager takes it for {told.member}: correct the agent's URL there"
+        if told.identity not in ("", state.identity):
+            return f"this is another agent of {state.name} than the manager knows"
+        return ""
+
+    def _other_line(self, told: Told) -> Refused | None:
+        if not told.mark.revision or told.mark == self._mark:
+            return None  # a manager of an earlier version, before there is a record, or nothing new
+        if told.leader and told.leader == self._mark.leader:
+            return None  # the same leadership: at most a record late
+        name = self._board.state.name
+        if not told.record:
+            return Refused(f"{name} does not have the record by which that was decided: send it")
+        try:
+            record = memory(told.record).record
+            if mark(told.record) != told.mark:
+                raise ValueError("it is not the one that is named")
+        except ValueError as error:
+            return Refused(f"{name} cannot read the record of the manager: {error}")
+        if follows(record, self._mark) or name in record.forsaken:
+            return None
+        return Refused(
+            f"{name} has obeyed revision {self._mark.revision} of term {self._mark.term}, and the record of that "
+            "manager does not follow it: its store was put back, or is another one; see holdfast store repair"
+        )
+
+    def raise_to(self, term: int, told: Told) -> None:
+        """Promise that term, and remember the record; on disk when this returns.
+
+        :raises Refused: it cannot be written
+        """
+        self._term.raise_to(term, told.leader, told.record or self.record)
+        if told.record:
+            self._take(told)
+
+    def remember(self, told: Told) -> None:
+        """Of a command that is to be obeyed: a process that dies has it from here on, a host after :meth:`settle`.
+
+        Nothing that clients wait for waits for the disk here.
+        """
+        same = told.leader == self._mark.leader
+        if not told.record or (same and told.mark.age <= self._mark.age):
+            return
+        with self._lock:
+            part = self._path.with_name(f".{self._path.name}.part")
+            try:
+                part.write_text(told.record + "\n", encoding="utf-8")
+                part.replace(self._path)
+            except OSError as error:
+                raise Refused(f"cannot write {self._path}: {error.strerror}") from error
+            self._unsynced = True
+        self._take(told)
+
+    def settle(self) -> None:
+        """What was remembered survives a loss of power once this returns."""
+        with self._lock:
+            if not self._unsynced:
+                return
+            try:
+                fd = os.open(self._path, os.O_RDONLY)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+                sync_folder(self._path.parent)
+            except OSError as error:
+                say(logger, f"cannot keep {self._path}: {error.strerror}", logging.WARNING)
+                return
+            self._unsynced = False
+
+    def heard(self, told: Told) -> None:
+        """With the poll of the manager that leads: remembered soon, if it may be believed. Never blocks."""
+        if not told.record or told.mark.age <= self._mark.age:
+            return
+        term = told.mark.term
+        if self._term.refuses(term, told.leader) or not jump_allowed(self._term.promised, term):
+            return
+        if self.stranger(told) or self._other_line(told):
+            return
+
+        def keep() -> None:
+            if told.mark.age > self._mark.age:
+                self.remember(told)
+                self.settle()
+
+        self._clerk.do(keep)
+
+    def told(self) -> RecordReply:
+        """What is remembered, for a repair of the store."""
+        state = self._board.state
+        return RecordReply(
+            term=self._term.promised, identity=state.identity, mark=self._mark, record=self.record
+        )
+
+    def _take(self, told: Told) -> None:
+        self.record, self._mark = told.record, told.mark
+        self._board.change(record=told.mark)
+
+    def _read(self) -> tuple[str, Mark]:
+        """The later of what stands in both files. What cannot be read there is not remembered: the term is."""
+        found = [(self._term.record, Mark())]
+        with contextlib.suppress(OSError):
+            found.append((self._path.read_text(encoding="utf-8", errors="replace").strip(), Mark()))
+        known = [("", Mark())]
+        for text, _ in found:
+            with contextlib.suppress(ValueError):
+                known.append((text, mark(text)))
+        return max(known, key=lambda each: each[1].age)
