@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from holdfast.core.access import EVERY_CLUSTER, Role, holder, statements
 from holdfast.errors import BadInput, Refused
 
 CA_DAYS = 3650
@@ -23,6 +24,10 @@ DAYS = 825
 """The most that some TLS libraries accept of a server's certificate."""
 CLOCK_SKEW = datetime.timedelta(minutes=10)
 """Certificates begin to hold so much earlier: clocks of hosts differ."""
+
+CA_SUFFIX = " Holdfast CA"
+UNNAMED = "holdfast"
+"""In the name of a CA for every cluster."""
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 
@@ -32,6 +37,7 @@ class Described:
     """What a certificate says.
 
     :ivar name: its common name; :ivar hosts: names and addresses that it is good for
+    :ivar roles, clusters: what its holder is, and of which clusters
     :ivar ends: until when, in UTC
     """
 
@@ -42,6 +48,8 @@ class Described:
     begins: datetime.datetime
     ends: datetime.datetime
     authority: bool
+    roles: tuple[str, ...] = ()
+    clusters: tuple[str, ...] = ()
 
     @property
     def days_left(self) -> int:
@@ -57,18 +65,20 @@ def ca_key(folder: Path) -> Path:
     return folder / "ca.key"
 
 
-def make_ca(folder: Path, cluster: str = "holdfast", force: bool = False) -> Described:
+def make_ca(folder: Path, cluster: str = "", force: bool = False) -> Described:
     """A new CA: ``ca.pem`` and ``ca.key`` in ``folder``, which is made.
 
+    :param cluster: for which its certificates are, unless :func:`issue` is told otherwise; "" for every one
     :raises Refused: there is one, and not ``force``: what it has signed would be void
     """
-    _check_name(cluster, "--cluster")
+    if cluster:
+        _check_name(cluster, "--cluster")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise Refused(f"cannot make {folder}: {error.strerror}") from error
     key = ec.generate_private_key(ec.SECP256R1())
-    subject = _named(f"{cluster} Holdfast CA")
+    subject = _named(f"{cluster or UNNAMED}{CA_SUFFIX}")
     public = key.public_key()
     certificate = (
         _builder(subject, subject, public, CA_DAYS)
@@ -82,13 +92,20 @@ def make_ca(folder: Path, cluster: str = "holdfast", force: bool = False) -> Des
 
 
 def issue(
-    folder: Path, name: str, hosts: Sequence[str] = (), days: int = DAYS, force: bool = False
+    folder: Path,
+    name: str,
+    hosts: Sequence[str] = (),
+    days: int = DAYS,
+    force: bool = False,
+    roles: Sequence[Role] = (),
+    clusters: Sequence[str] = (),
 ) -> Described:
     """A certificate of the CA in ``folder`` for an agent, a manager or a person: ``NAME.pem`` and ``NAME.key``.
 
     It is good as a server's and as a client's; about 2 ms.
 
     :param hosts: names and addresses beside ``name`` under which it is reached
+    :param roles: what its holder is; :param clusters: of which clusters; none for that of the CA
     :raises BadInput: naming the option; :raises Refused: there is one, and not ``force``
     """
     _check_name(name, "NAME")
@@ -99,7 +116,14 @@ def issue(
     ca, ca_private = _load_ca(folder)
     key = ec.generate_private_key(ec.SECP256R1())
     public = key.public_key()
-    names = [_general_name(host) for host in dict.fromkeys((name, *hosts))]
+    for each in clusters:
+        if each != EVERY_CLUSTER:
+            _check_name(each, "--cluster")
+    says = statements(roles, clusters or (_cluster_of(ca),)) if roles else ()
+    names = [
+        *(_general_name(host) for host in dict.fromkeys((name, *hosts))),
+        *(x509.UniformResourceIdentifier(each) for each in says),
+    ]
     certificate = (
         _builder(_named(name), ca.subject, public, days, ca.not_valid_after_utc)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
@@ -134,13 +158,17 @@ def describe(path: Path) -> Described:
     except ValueError:
         raise BadInput(str(path), "holds no certificate in PEM") from None
     hosts: tuple[str, ...] = ()
+    uris: list[str] = []
     authority = False
     with contextlib.suppress(x509.ExtensionNotFound):
         found = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        hosts = tuple(str(each.value) for each in found)
+        uris = [str(each.value) for each in found if _is_uri(each)]
+        hosts = tuple(str(each.value) for each in found if not _is_uri(each))
     with contextlib.suppress(x509.ExtensionNotFound):
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints)
         authority = constraints.value.ca
+    units = certificate.subject.get_attributes_for_oid(NameOID.ORGANIZATIONAL_UNIT_NAME)
+    says = holder("", (*uris, *(str(each.value) for each in units)))
     return Described(
         path,
         _common_name(certificate.subject),
@@ -149,6 +177,8 @@ def describe(path: Path) -> Described:
         certificate.not_valid_before_utc,
         certificate.not_valid_after_utc,
         authority,
+        tuple(sorted(says.roles)),
+        tuple(sorted(says.clusters)),
     )
 
 
@@ -214,6 +244,16 @@ def _general_name(host: str) -> x509.GeneralName:
     if not re.fullmatch(r"(?=.{1,253}$)[A-Za-z0-9_*]([A-Za-z0-9_.-]*[A-Za-z0-9_])?", host):
         raise BadInput("--host", f"{host!r} is neither a host's name nor an address")
     return x509.DNSName(host)
+
+
+def _is_uri(name: x509.GeneralName) -> bool:
+    return isinstance(name, x509.UniformResourceIdentifier)
+
+
+def _cluster_of(ca: x509.Certificate) -> str:
+    """For which its certificates are, by its name."""
+    name = _common_name(ca.subject).removesuffix(CA_SUFFIX)
+    return EVERY_CLUSTER if name == UNNAMED else name
 
 
 def _check_name(name: str, option: str) -> None:

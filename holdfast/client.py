@@ -231,7 +231,7 @@ class ManagerClient:
             if isinstance(said, dict):
                 return said
             raise OutcomeUnknown(f"{self.url}{path} answered with something else than JSON")
-        if reply.status_code in (401, 403):
+        if reply.status_code == httpx.codes.UNAUTHORIZED:
             raise BadInput("--token-file", f"the manager at {self.url} does not accept the token")
         if isinstance(said, dict) and (kind := _ERRORS.get(str(said.get("error")))):
             raise _raised(kind, str(said.get("message")))

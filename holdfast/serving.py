@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from holdfast.errors import BadInput, Fatal, HoldfastError, OutcomeUnknown, Refused, Unreachable
-from holdfast.tls import peer_name
+from holdfast.tls import peer
 
 KEEP_ALIVE_SECONDS = 600
 
@@ -38,7 +38,8 @@ logger = logging.getLogger(__name__)
 class Protocol(HttpToolsProtocol):
     """One connection. Drops who takes too long or sends too much before it is known who it is.
 
-    A request knows the name in the other's certificate as ``state.peer``.
+    A request knows the name in the other's certificate as ``state.peer``, and what else that says as ``state.holder``:
+    read once, when the connection is made.
     """
 
     _timer: TimerHandle | None = None
@@ -47,9 +48,9 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
-        name = peer_name(transport.get_extra_info("peercert"))
-        if name:
-            self.app_state = {**self.app_state, "peer": name}
+        holder = peer(transport.get_extra_info("peercert"))
+        if holder.name:
+            self.app_state = {**self.app_state, "peer": holder.name, "holder": holder}
         self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
 
 from fastapi import FastAPI, Request, Response
@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from holdfast.agent import boottime
 from holdfast.agent.board import Board
 from holdfast.agent.lane import Lane
+from holdfast.core.access import AGENT_API
 from holdfast.errors import BadInput
 from holdfast.guarding import guard, tell
 from holdfast.serving import first_complaint, one_line_errors
@@ -78,8 +79,12 @@ def make_app(
     granted: Callable[[Grant], object],
     lifespan: Lifespan | None = None,
     identity: Identity | None = None,
+    cluster: str = "",
+    hosts: Collection[str] = (),
 ) -> FastAPI:
-    """:param granted: told of a grant that comes with a command, before that is carried out"""
+    """:param granted: told of a grant that comes with a command, before that is carried out
+    :param cluster: of which everybody must be who asks; :param hosts: as in ``guard``
+    """
     app = FastAPI(
         title="Holdfast agent",
         docs_url=None,
@@ -87,7 +92,7 @@ def make_app(
         openapi_url="/v1/openapi.json",
         lifespan=lifespan,
     )
-    guard(app, token, {"/v1/command": LARGEST_REQUEST_BYTES})
+    guard(app, token, AGENT_API, {"/v1/command": LARGEST_REQUEST_BYTES}, cluster, hosts)
 
     @app.get("/v1/health")
     async def health() -> Response:

@@ -51,8 +51,9 @@ from holdfast.agent.verify_api import add_verify
 from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
-from holdfast.config.load import account, secret
+from holdfast.config.load import account, token
 from holdfast.config.schema import AgentConfig
+from holdfast.core.access import Role
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Protection
 from holdfast.errors import Fatal
@@ -65,7 +66,7 @@ from holdfast.server.probe import Probe
 from holdfast.server.process import ServerProcess, kernel_boot_id
 from holdfast.server.rewind import Rewinder
 from holdfast.serving import HttpServer, listening
-from holdfast.tls import Certificates, Credentials
+from holdfast.tls import Certificates, Credentials, Needed
 
 SWITCH_SECONDS = 0.0005
 """How long a thread may hold up the others: a tenth of Python's usual, for the sake of quick answers."""
@@ -111,8 +112,9 @@ class Agent:
         boot_id: Callable[[], str] = kernel_boot_id,
     ) -> None:
         self._config = config
-        self._token = secret(config.token_file, "token_file") if config.token_file else None
-        self._certificates = Certificates(config.tls.files) if config.tls else None
+        self._token = token(config.token_file, "token_file") if config.token_file else None
+        needed = Needed(Role.AGENT, (config.cluster,))
+        self._certificates = Certificates(config.tls.files, needed=needed) if config.tls else None
         context = self._certificates.client if self._certificates else None
         self._shown = Credentials(self._token, context)
         self._replication = replace(
@@ -281,7 +283,15 @@ class Agent:
             adopter.close()
 
         app = make_app(
-            self.board, lane, poll, self._token, keeper.granted, lifespan, identity(config)
+            self.board,
+            lane,
+            poll,
+            self._token,
+            keeper.granted,
+            lifespan,
+            identity(config),
+            config.cluster,
+            config.hosts,
         )
         add_lease(
             app,
@@ -296,8 +306,7 @@ class Agent:
         add_verify(app, digester, verifying)
         add_blockers(app, self._server)
         folder = config.state_dir.absolute()
-        guarded = self._token is not None or self._certificates is not None
-        donor = Donor(self.board, own, admin, folder, cloning.unfit, guarded)
+        donor = Donor(self.board, own, admin, folder, cloning.unfit)
         app.include_router(donor.router())
         return app
 

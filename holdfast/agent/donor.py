@@ -51,9 +51,7 @@ logger = logging.getLogger(__name__)
 
 
 class Donor:
-    """:param unable: why nothing can be copied from here now, or \"\"
-    :param guarded: whoever asks has shown the token
-    """
+    """:param unable: why nothing can be copied from here now, or \"\""""
 
     def __init__(
         self,
@@ -62,14 +60,12 @@ class Donor:
         admin: Account,
         state_dir: Path,
         unable: Callable[[], str],
-        guarded: bool,
     ) -> None:
         self._board = board
         self._server = server
         self._admin = admin
         self._scratch = state_dir / "backup"
         self._unable = unable
-        self._guarded = guarded
         self._giving = False
 
     def router(self) -> APIRouter:
@@ -96,8 +92,6 @@ class Donor:
         return router
 
     def _begin(self) -> subprocess.Popen[bytes]:
-        if not self._guarded:
-            raise Refused("it has no token_file: everybody on its host could read all data")
         if self._server.flavor is not Flavor.MARIADB:
             raise Refused("MySQL's server gives copies itself, through its CLONE plugin")
         unable = self._unable() or ("" if self._board.state.up else "its server is not up")

@@ -14,6 +14,7 @@ from holdfast.errors import BadInput
 
 if TYPE_CHECKING:
     from holdfast.authority import Described
+    from holdfast.core.access import Role
 
 app = typer.Typer(help="Make certificates for agents, managers and people.", no_args_is_help=True)
 
@@ -28,8 +29,8 @@ DEFAULT = Path("holdfast-certs")
 def init(
     folder: Folder = DEFAULT,
     cluster: Annotated[
-        str, typer.Option("--cluster", help="Stands in the CA's name.")
-    ] = "holdfast",
+        str, typer.Option("--cluster", help="For which its certificates are [default: every one]")
+    ] = "",
     force: Force = False,
 ) -> None:
     """Make a CA: ca.pem, which every host gets, and ca.key, which none does."""
@@ -47,6 +48,21 @@ def issue(
         list[str] | None,
         typer.Option("--host", help="Name or address under which it is reached; may be repeated."),
     ] = None,
+    role: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--role",
+            help="What its holder is: agent, manager, viewer, operator, admin; server for a database server or etcd, "
+            "which has no right here. May be repeated.",
+        ),
+    ] = None,
+    cluster: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--cluster",
+            help="Of which cluster; may be repeated, * is every one [default: the CA's]",
+        ),
+    ] = None,
     folder: Folder = DEFAULT,
     days: Annotated[int, typer.Option("--days", help="How long it holds.")] = 825,
     force: Force = False,
@@ -54,9 +70,9 @@ def issue(
     """Make a certificate, good as a server's and as a client's: NAME.pem and NAME.key."""
     from holdfast.authority import issue as make
 
-    made = make(folder, name, host or (), days, force)
+    made = make(folder, name, host or (), days, force, _roles(role), cluster or ())
     print(f"{made.path} and {made.path.with_suffix('.key')}, until {made.ends:%Y-%m-%d}")
-    print(f"good for {', '.join(made.hosts)}")
+    print(f"{_rights(made)}; good for {', '.join(made.hosts)}")
 
 
 @app.command()
@@ -79,10 +95,32 @@ def show(
         for each in found:
             print(f"{each.path}: {each.name}{' (CA)' if each.authority else ''}")
             print(f"    {_lasting(each)}; signed by {each.issuer}")
+            if not each.authority:
+                print(f"    {_rights(each)}")
             if each.hosts:
                 print(f"    for {', '.join(each.hosts)}")
     if any(each.days_left < 0 for each in found):
         raise typer.Exit(1)
+
+
+def _roles(given: list[str] | None) -> list[Role]:
+    """:raises BadInput: none, or one that there is not"""
+    from holdfast.core.access import Role
+
+    known = ", ".join(Role)
+    if not given:
+        raise BadInput("--role", f"is needed: {known}")
+    for each in given:
+        if each not in set(Role):
+            raise BadInput("--role", f"{each!r} is none of {known}")
+    return [Role(each) for each in given]
+
+
+def _rights(each: Described) -> str:
+    if not each.roles:
+        return "no role: it has no right here"
+    clusters = "every cluster" if "*" in each.clusters else ", ".join(each.clusters) or "no cluster"
+    return f"{', '.join(each.roles)} of {clusters}"
 
 
 def _lasting(each: Described) -> str:

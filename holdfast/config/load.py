@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,18 @@ def secret(path: Path, key: str) -> str:
     if not lines or not lines[0].strip():
         raise BadInput(key, f"{path} is empty")
     return lines[0].strip()
+
+
+def token(path: Path, key: str) -> str:
+    """A bearer token: whoever can read it may do all that its owner may.
+
+    :raises BadInput: also when everybody on this host can
+    """
+    found = secret(path, key)
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o007:
+        raise BadInput(key, f"every user of this host can read {path} ({mode:04o}): chmod 600 it")
+    return found
 
 
 def _readable(path: Path, key: str, named: Path) -> None:

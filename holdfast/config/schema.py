@@ -73,7 +73,9 @@ class _Daemon(StrictModel):
     """What agent and manager have in common: an HTTP API.
 
     :ivar tls: listen with TLS, and ask everybody for a certificate; needed beyond loopback
-    :ivar token_file: holds the bearer token that requests must carry, beside a certificate where there is ``tls``
+    :ivar token_file: holds the bearer token that requests must carry; needed where there is no ``tls``, and asked for
+        beside a certificate where there is
+    :ivar hosts: names by which requests may ask for it on loopback, where a proxy passes on those that it is asked for
     :ivar insecure_token: beyond loopback the token is enough, and goes over the network as it is: for those
         who encrypt otherwise
     """
@@ -82,19 +84,23 @@ class _Daemon(StrictModel):
     tls: TlsConfig | None = None
     token_file: Path | None = None
     insecure_token: bool = False
+    hosts: tuple[str, ...] = ()
     log_format: LogFormat = LogFormat.TEXT
 
     @model_validator(mode="after")
-    def _guarded_beyond_loopback(self) -> _Daemon:
-        if self.tls is not None or is_loopback(self.listen):
+    def _guarded(self) -> _Daemon:
+        if self.tls is not None:
             return self
-        if not self.insecure_token:
+        if not self.insecure_token and not is_loopback(self.listen):
             raise ValueError(
                 f"tls is required: {self.listen} is not a loopback address (holdfast certs makes certificates; "
                 "insecure_token: true sends the token unencrypted)"
             )
         if self.token_file is None:
-            raise ValueError(f"token_file is required: {self.listen} is not a loopback address")
+            raise ValueError(
+                "token_file is required without tls: every user of this host can connect, and so can a web page in a "
+                "browser on it"
+            )
         return self
 
 

@@ -23,13 +23,15 @@ nobody to do it (not leading, an agent that does not answer), 504 the outcome is
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Query, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
 from pydantic import Field, TypeAdapter
 
 from holdfast.config.schema import Url
 from holdfast.config.values import Name, StrictModel
+from holdfast.core.access import MANAGER_API, Holder
 from holdfast.core.orders import CloneMember, RestartMember
 from holdfast.core.status import Status
 from holdfast.core.takeover import FailOver
@@ -94,7 +96,13 @@ class RestartRequest(StrictModel):
     waiting: bool = False
 
 
-def make_app(leaders: dict[str, Leader], token: str | None, lifespan: Any = None) -> FastAPI:
+def make_app(
+    leaders: dict[str, Leader],
+    token: str | None,
+    lifespan: Any = None,
+    hosts: Collection[str] = (),
+) -> FastAPI:
+    """:param hosts: as in ``guard``"""
     app = FastAPI(
         title="Holdfast manager",
         docs_url=None,
@@ -102,7 +110,7 @@ def make_app(leaders: dict[str, Leader], token: str | None, lifespan: Any = None
         openapi_url="/v1/openapi.json",
         lifespan=lifespan,
     )
-    guard(app, token)
+    guard(app, token, MANAGER_API, hosts=hosts)
     one_line_errors(app)
 
     @app.get("/v1/health")
@@ -111,8 +119,10 @@ def make_app(leaders: dict[str, Leader], token: str | None, lifespan: Any = None
         return {"status": "ok"}
 
     @app.get("/v1/clusters")
-    async def clusters() -> dict[str, list[str]]:
-        return {"clusters": list(leaders)}
+    async def clusters(request: Request) -> dict[str, list[str]]:
+        """Those that are the asker's business."""
+        holder: Holder | None = getattr(request.state, "holder", None)
+        return {"clusters": [name for name in leaders if holder is None or holder.is_of(name)]}
 
     @app.get("/v1/clusters/{name}/leader")
     async def leader(name: str) -> dict[str, Any]:

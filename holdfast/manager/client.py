@@ -238,11 +238,20 @@ class AgentClient:
     def _understood(self, response: httpx.Response) -> None:
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise Unreachable("it does not accept the token: see agent_token_file")
+        if response.status_code == httpx.codes.FORBIDDEN:
+            raise Unreachable(f"it refuses: {_said(response)}")
         if response.is_error:
             raise Unreachable(f"it answers {response.status_code}: {response.text[:200]}")
 
     async def close(self) -> None:
         await self._http.aclose()
+
+
+def _said(response: httpx.Response) -> str:
+    try:
+        return str(response.json()["message"])
+    except (ValueError, KeyError, TypeError):
+        return response.text[:200]
 
 
 def _refused(error: BaseException | None) -> bool:

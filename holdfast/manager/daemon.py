@@ -7,18 +7,20 @@ import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import uvloop
 from fastapi import FastAPI
 
 from holdfast import log
+from holdfast.config import load
 from holdfast.config.hooks import HooksConfig
-from holdfast.config.load import secret
 from holdfast.config.schema import ManagerConfig, StoreConfig
+from holdfast.core.access import Role
 from holdfast.core.cluster import Member
 from holdfast.endpoint.haproxy import Haproxy
 from holdfast.errors import Fatal
@@ -41,7 +43,7 @@ from holdfast.store.base import Candidate, Store
 from holdfast.store.etcd import EtcdStore
 from holdfast.store.gateway import Etcd
 from holdfast.store.sqlite import SqliteStore
-from holdfast.tls import Certificates, Credentials
+from holdfast.tls import Certificates, Credentials, Needed
 
 ANY_ADDRESS = ("0.0.0.0", "::")
 HISTORY_THREADS = 2
@@ -57,9 +59,10 @@ def run(config: ManagerConfig) -> None:
     :raises Fatal: when it cannot start: nothing was done
     """
     log.setup(config.log_format)
-    token = _optional_secret(config.token_file, "token_file")
-    agent_token = _optional_secret(config.agent_token_file, "agent_token_file")
-    certificates = Certificates(config.tls.files) if config.tls else None
+    token = _optional(load.token, config.token_file, "token_file")
+    agent_token = _optional(load.token, config.agent_token_file, "agent_token_file")
+    needed = Needed(Role.MANAGER, tuple(each.name for each in config.clusters))
+    certificates = Certificates(config.tls.files, needed=needed) if config.tls else None
     if certificates is not None:
         certificates.keep_fresh()
     outsiders = {
@@ -133,12 +136,8 @@ async def _serve(
                 task.cancel()
 
     failures: list[BaseException] = []
-    app = make_app(leaders, token, lifespan)
-    add_switchover(app, planners)
-    add_inspection(app, leaders)
-    add_verification(app, verifiers)
-    add_history(app, histories)
-    add_repair(app, leaders)
+    hosts = {*config.hosts, urlsplit(who.url).hostname or ""}
+    app = application(leaders, planners, verifiers, histories, token, lifespan, hosts)
     server = HttpServer(app, certificates.server if certificates else None)
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, end)
@@ -156,6 +155,25 @@ async def _serve(
         raise Fatal(f"the manager failed: {failures[0]!r}")
 
 
+def application(
+    leaders: dict[str, Leader],
+    planners: Mapping[str, Planner],
+    verifiers: Mapping[str, Verifier],
+    histories: Mapping[str, History],
+    token: str | None,
+    lifespan: Any = None,
+    hosts: Collection[str] = (),
+) -> FastAPI:
+    """The whole API. :param hosts: as in ``guard``"""
+    app = make_app(leaders, token, lifespan, hosts)
+    add_switchover(app, planners)
+    add_inspection(app, leaders)
+    add_verification(app, verifiers)
+    add_history(app, histories)
+    add_repair(app, leaders)
+    return app
+
+
 def _history(leader: Leader, store: Store, who: Candidate, pool: ThreadPoolExecutor) -> History:
     archive = Archive(store, leader.cluster.name)
     history = History(archive, who.name, leader.events, lambda: leader.decision, pool)
@@ -170,7 +188,7 @@ def open_store(config: StoreConfig) -> Store:
     if config.path is not None:
         return SqliteStore(config.path)
     tls = config.tls
-    password = _optional_secret(config.password_file, "store.password_file") or ""
+    password = _optional(load.secret, config.password_file, "store.password_file") or ""
     return EtcdStore(
         Etcd(
             config.endpoints,
@@ -198,5 +216,5 @@ def candidate(config: ManagerConfig) -> Candidate:
     )
 
 
-def _optional_secret(path: Path | None, key: str) -> str | None:
-    return secret(path, key) if path else None
+def _optional(read: Callable[[Path, str], str], path: Path | None, key: str) -> str | None:
+    return read(path, key) if path else None

@@ -4,17 +4,19 @@ Renewed files are taken without a restart: connections that are made from then o
 """
 
 from holdfast.tls.certificates import Certificates, Credentials
-from holdfast.tls.contexts import Files, contexts, days_left
-from holdfast.tls.peer import peer_name
+from holdfast.tls.contexts import Files, Needed, contexts, days_left
+from holdfast.tls.peer import peer, peer_name
 from holdfast.tls.trouble import explain, refused_certificate
 
 __all__ = [
     "Certificates",
     "Credentials",
     "Files",
+    "Needed",
     "contexts",
     "days_left",
     "explain",
+    "peer",
     "peer_name",
     "refused_certificate",
 ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from holdfast.errors import HoldfastError
-from holdfast.tls.contexts import Files, contexts, days_left
+from holdfast.tls.contexts import Files, Needed, contexts, days_left
 
 LOOK_SECONDS = 10.0
 """How often files are looked at."""
@@ -60,17 +60,19 @@ class Certificates:
     """One process's certificate, and the CA that it trusts.
 
     :param key: what messages put before the names ca, cert and key
+    :param needed: what the certificate must say for others to listen to this process
     :ivar server, client: contexts for both sides; good for the life of the process
     """
 
-    def __init__(self, files: Files, key: str = "tls.") -> None:
+    def __init__(self, files: Files, key: str = "tls.", needed: Needed | None = None) -> None:
         """:raises BadInput: naming the file, and what is wrong with it"""
         self.files = files
         self._key = key
+        self._needed = needed
         self.server = Newest(ssl.PROTOCOL_TLS_SERVER)
         self.client = Newest(ssl.PROTOCOL_TLS_CLIENT)
         self._stamp = _stamp(files)
-        self.server.newest, self.client.newest = contexts(files, key)
+        self.server.newest, self.client.newest = contexts(files, key, needed)
         self._ended = threading.Event()
 
     def look(self) -> bool:
@@ -81,7 +83,7 @@ class Certificates:
         stamp = _stamp(self.files)
         if stamp == self._stamp:
             return False
-        self.server.newest, self.client.newest = contexts(self.files, self._key)
+        self.server.newest, self.client.newest = contexts(self.files, self._key, self._needed)
         self._stamp = stamp
         return True
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from holdfast.core.access import Holder, Role, refusal
 from holdfast.errors import BadInput
+from holdfast.tls.peer import peer
 from holdfast.tls.trouble import EXPIRED, NOT_YET, OTHER_CA, PURPOSE, plain
 
 SAY_SECONDS = 10.0
@@ -27,10 +29,20 @@ class Files:
     key: Path
 
 
-def contexts(files: Files, key: str = "tls.") -> tuple[ssl.SSLContext, ssl.SSLContext]:
+@dataclass(frozen=True, slots=True)
+class Needed:
+    """What one's own certificate must say for others to listen."""
+
+    role: Role
+    clusters: tuple[str, ...]
+
+
+def contexts(
+    files: Files, key: str = "tls.", needed: Needed | None = None
+) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """For the server's side, and for the client's.
 
-    :raises BadInput: naming the file: not readable, expired, of another CA, the key of another …
+    :raises BadInput: naming the file: not readable, expired, of another CA, the key of another, without the role …
     """
     server, client = (
         ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER),
@@ -55,7 +67,9 @@ def contexts(files: Files, key: str = "tls.") -> tuple[ssl.SSLContext, ssl.SSLCo
             _blame(files, key, error)
     server.sslobject_class = _Outspoken
     server.num_tickets = 0  # connections are kept open, and nobody resumes one
-    _try(files, key, server, client)
+    own = _try(files, key, server, client)
+    if needed is not None and (why := refusal(own, frozenset({needed.role}), needed.clusters)):
+        raise BadInput(f"{key}cert", f"{files.cert} would be refused by others: {why}")
     return server, client
 
 
@@ -127,11 +141,11 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _try(files: Files, key: str, server: ssl.SSLContext, client: ssl.SSLContext) -> None:
-    """Speak to ourselves, in memory: what the others would find wrong is found here."""
+def _try(files: Files, key: str, server: ssl.SSLContext, client: ssl.SSLContext) -> Holder:
+    """Speak to ourselves, in memory: what the others would find wrong is found here. As whom they would know us."""
     client.check_hostname = False
     try:
-        _handshake(server, client)
+        return peer(_handshake(server, client))
     except ssl.SSLCertVerificationError as error:
         name, text = _own_fault(files, error)
         raise BadInput(f"{key}{name}", text) from None
@@ -161,7 +175,8 @@ def _own_fault(files: Files, error: ssl.SSLCertVerificationError) -> tuple[str, 
     return "cert", f"{files.cert} is not good: {error.verify_message}"
 
 
-def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
+def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> object:
+    """The client's certificate, as the server's side has it."""
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     sides = (
         client.wrap_bio(to_client, to_server, server_hostname="holdfast"),
@@ -178,7 +193,8 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> None:
                     if isinstance(waits.__cause__, ssl.SSLError):
                         raise waits.__cause__ from None
         if all(done):
-            return
+            break
+    return sides[1].getpeercert()
 
 
 def _ends(path: Path) -> datetime.datetime:

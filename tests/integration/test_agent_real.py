@@ -35,12 +35,16 @@ from holdfast.core.commands import (
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Protection, Receiver, ServerStatus, TailVerdict
 from holdfast.sandbox import template, trees
+from holdfast.sandbox.files import write_secret
 from holdfast.sandbox.frugal import frugal
 from holdfast.server import optionfile
 from holdfast.server.process import ServerProcess
 from holdfast.wire import CommandReply, CommandRequest, StateReply
 from tests.integration import servers
 from tests.integration.ports import free_ports
+
+TOKEN = "t0ken-of-the-members"
+SHOWN = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
 
 
 class Member:
@@ -72,13 +76,18 @@ class Member:
         )
         self.command_line = tree.command
         replication = servers.replication(number)
-        for name, secret in (("admin", servers.ADMIN.password), ("repl", replication.password)):
-            (folder / name).write_text(secret + "\n")
+        for name, secret in (
+            ("admin", servers.ADMIN.password),
+            ("repl", replication.password),
+            ("token", TOKEN),
+        ):
+            write_secret(folder / name, secret)
         self.config = folder / "agent.yaml"
         self.config.write_text(
             yaml.safe_dump(
                 {
                     "listen": f"127.0.0.1:{self.agent_port}",
+                    "token_file": str(folder / "token"),
                     "cluster": "c",
                     "name": f"m{number}",
                     "state_dir": str(folder / "state"),
@@ -101,7 +110,9 @@ class Member:
                 }
             )
         )
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.agent_port}", timeout=90)
+        self.http = httpx.Client(
+            base_url=f"http://127.0.0.1:{self.agent_port}", headers=SHOWN, timeout=90
+        )
         self.agent: subprocess.Popen[bytes] | None = None
         self.start_agent()
 
@@ -377,6 +388,7 @@ def test_a_newer_term_does_not_wait_behind_a_commit_that_hangs(members: list[Mem
         httpx.post(
             f"{first.http.base_url}/v1/command",
             content=CommandRequest.of(3, Promise()).model_dump_json(),
+            headers=SHOWN,
             timeout=30,
         ).content
     )

@@ -173,25 +173,12 @@ def hosts(flavor: Flavor) -> Iterator[Pair]:
         try:
             for number in (1, 2):
                 made.append(Member(Path(folder) / f"m{number}", flavor, number))
-            share_token(*made)
             throttle(*made)
             begin(made[0])
             yield Pair(*made)
         finally:
             for each in made:
                 each.end()
-
-
-def share_token(*members: Member) -> None:
-    """Nobody gets a copy of all data without one."""
-    for each in members:
-        token = each.folder / "token"
-        token.write_text("a token\n")
-        config = yaml.safe_load(each.config.read_text())
-        each.config.write_text(yaml.safe_dump({**config, "token_file": str(token)}))
-        each.http.headers["Authorization"] = "Bearer a token"
-        each.kill_agent()
-        each.start_agent()
 
 
 def throttle(first: Member, second: Member) -> None:

@@ -15,11 +15,14 @@ import httpx
 import pytest
 import yaml
 
+from holdfast.sandbox.files import write_secret
 from holdfast.store.session import LEASE_SECONDS
 from tests.integration import etcd as real
 from tests.integration.ports import keep_ports
 
 SECONDS = 15.0
+TOKEN = "t0ken-of-the-managers"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @dataclass
@@ -103,12 +106,13 @@ def managers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managers]:
     folder = tmp_path_factory.mktemp("managers")
     etcd = real.make(folder / "etcd", 3)
     made = Managers(etcd, [])
-    with httpx.Client(timeout=1.0, trust_env=False) as http:
+    write_secret(folder / "token", TOKEN)
+    with httpx.Client(headers=BEARER, timeout=1.0, trust_env=False) as http:
         try:
             etcd.start()
             for name, port in zip("abc", keep_ports(3), strict=True):
                 config = folder / f"{name}.yaml"
-                config.write_text(yaml.safe_dump(settings(name, port, etcd)))
+                config.write_text(yaml.safe_dump(settings(name, port, etcd, folder / "token")))
                 made.all.append(Manager(name, port, config, folder / f"{name}.log", http))
             yield made
         finally:
@@ -117,12 +121,13 @@ def managers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managers]:
             etcd.stop()
 
 
-def settings(name: str, port: int, etcd: real.EtcdCluster) -> dict[str, object]:
+def settings(name: str, port: int, etcd: real.EtcdCluster, token: Path) -> dict[str, object]:
     """Of a manager whose only member's agent does not answer: managers are all that is looked at."""
     member = {"name": "m1", "agent": "http://127.0.0.1:9", "host": "127.0.0.9", "port": 3306}
     return {
         "name": name,
         "listen": f"127.0.0.1:{port}",
+        "token_file": str(token),
         "store": {"endpoints": list(etcd.etcd.endpoints)},
         "clusters": [{"name": "c", "members": [member]}],
     }
@@ -165,7 +170,7 @@ def test_a_leading_manager_that_is_told_to_end_hands_on_at_once(managers: Manage
     others = managers.others(leading)
     # somebody who waits for events, and would wait on
     with (
-        httpx.Client(trust_env=False) as http,
+        httpx.Client(headers=BEARER, trust_env=False) as http,
         http.stream("GET", f"{leading.url}/v1/clusters/c/events?since=99999&wait=0.1"),
     ):
         leading.send(signal.SIGTERM)

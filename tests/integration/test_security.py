@@ -10,19 +10,23 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from holdfast import authority
 from holdfast.client import ManagerClient
+from holdfast.core.access import Role
+from holdfast.core.commands import Fence
 from holdfast.core.gtid import Flavor
-from holdfast.errors import BadInput, HoldfastError, Unreachable
+from holdfast.errors import BadInput, HoldfastError, Refused, Unreachable
 from holdfast.sandbox import cluster as sandboxes
 from holdfast.sandbox.cluster import Sandbox, remove_quietly
 from holdfast.sandbox.spec import CLUSTER, MOST_MEMBERS
 from holdfast.server import encryption
 from holdfast.server.authentication import authentication_string
 from holdfast.tls import Files, contexts
+from holdfast.wire import CommandRequest
 from tests.integration.cluster import admin, wait_failed_over, writing
 from tests.integration.ports import free_base_port
 
@@ -37,7 +41,7 @@ class Encrypted:
         authority.make_ca(self.certs)
         self.sandbox = Sandbox.create(folder / "sandbox", flavor, 3, free_base_port())
         self.url = self.sandbox.spec.manager_url.replace("http://", "https://")
-        self.context = contexts(self.files("alice"))[1]
+        self.context = contexts(self.files("alice", Role.ADMIN))[1]
         self.sandbox._client = self.client()
 
     def client(self) -> ManagerClient:
@@ -49,25 +53,26 @@ class Encrypted:
     def token(self) -> str:
         return "t0ken-of-a-sandbox-with-certificates"
 
-    def files(self, name: str) -> Files:
+    def files(self, name: str, *roles: Role, cluster: str = CLUSTER) -> Files:
         if not (self.certs / f"{name}.pem").exists():
-            authority.issue(self.certs, name, [HOST])
+            authority.issue(self.certs, name, [HOST], roles=roles, clusters=[cluster])
         return Files(self.certs / "ca.pem", self.certs / f"{name}.pem", self.certs / f"{name}.key")
 
     def rewrite(self) -> None:
         """What the sandbox has written, with certificates."""
         spec = self.sandbox.spec
         manager: dict[str, Any] = yaml.safe_load(spec.manager_config.read_text())
-        manager["tls"] = named(self.files("manager"))
+        manager["tls"] = named(self.files("manager", Role.MANAGER))
         for member in manager["clusters"][0]["members"]:
             member["agent"] = member["agent"].replace("http://", "https://")
         spec.manager_config.write_text(yaml.safe_dump(manager))
         for each in spec.members:
-            files = self.files(each.name)
+            server = self.files(f"{each.name}-server", Role.SERVER)
             agent: dict[str, Any] = yaml.safe_load(each.agent_config.read_text())
-            agent["tls"] = agent["server"]["tls"] = named(files)
+            agent["tls"] = named(self.files(each.name, Role.AGENT))
+            agent["server"]["tls"] = named(server)
             each.agent_config.write_text(yaml.safe_dump(agent))
-            options = encryption.option_file(files).items()
+            options = encryption.option_file(server).items()
             with each.option_file.open("a") as file:
                 file.writelines(f"{name} = {value}\n" for name, value in options)
 
@@ -141,6 +146,57 @@ def test_whoever_has_no_certificate_gets_nothing(encrypted: Encrypted) -> None:
     with pytest.raises(BadInput, match="does not accept the token"):
         manager.clusters()
     manager.close()
+
+
+def test_a_certificate_gives_the_rights_of_its_role_and_no_other(encrypted: Encrypted) -> None:
+    """Those that lie on the hosts of a real cluster, its servers' among them; and a foreign one of the same CA."""
+    sandbox = encrypted.sandbox
+    member = sandbox.spec.members[0]
+    url = f"https://{HOST}:{member.agent_port}"
+    fence = CommandRequest.of(2**40, Fence()).model_dump_json()
+    headers = {"Authorization": f"Bearer {encrypted.token}", "Content-Type": "application/json"}
+
+    def asked(who: Files, method: str, path: str, content: str = "") -> httpx.Response:
+        with httpx.Client(verify=contexts(who)[1], headers=headers, trust_env=False) as http:
+            return http.request(method, url + path, content=content)
+
+    before = sandbox.status()
+    others = {
+        "m2": encrypted.files("m2"),
+        "m2-server": encrypted.files("m2-server"),
+        "alice": encrypted.files("alice"),
+        "mallory": encrypted.files("mallory", Role.MANAGER, cluster="another"),
+        "old": encrypted.files("old"),
+    }
+    for name, files in others.items():
+        answer = asked(files, "POST", "/v1/command", fence)
+        assert (answer.status_code, answer.json()["error"]) == (403, "Refused"), name
+        assert f"the certificate of {name} " in answer.json()["message"]
+        data = asked(files, "GET", "/v1/data")
+        assert data.status_code == (200 if name == "m2" else 403), name
+    after = sandbox.status()
+    assert (after["term"], after["primary"], after["whole"]) == (
+        before["term"],
+        before["primary"],
+        True,
+    ), "nobody was fenced, and nobody has promised a term"
+
+    def manager(name: str, *roles: Role) -> ManagerClient:
+        context = contexts(encrypted.files(name, *roles))[1]
+        return ManagerClient(encrypted.url, encrypted.token, context)
+
+    with closing(manager("vera", Role.VIEWER)) as viewer:
+        assert viewer.status(CLUSTER)["whole"]
+        with pytest.raises(Refused, match="is that of viewer, and this is for operator"):
+            viewer.pause(CLUSTER, "no")
+    with closing(manager("oscar", Role.OPERATOR)) as operator:
+        operator.pause(CLUSTER, "a look")
+        operator.resume(CLUSTER)
+        with pytest.raises(Refused, match="is that of operator, and this is for admin"):
+            operator.change_settings(CLUSTER, {"mode": "async"})
+    for name in ("old", "m2-server"):
+        with closing(manager(name)) as none, pytest.raises(Refused, match=f"certificate of {name}"):
+            none.status(CLUSTER)
 
 
 def test_secrets_are_nowhere(encrypted: Encrypted) -> None:

@@ -28,6 +28,7 @@ from holdfast.server.process import Running, ServerProcess, kernel_boot_id
 from holdfast.wire import CommandReply, CommandRequest, StateReply, Told
 
 SLEEPER = "import time; time.sleep(120)"
+TOKEN = "t0ken-of-the-world"
 FIRST_PORT, LAST_PORT = 27200, 27249
 
 
@@ -194,12 +195,14 @@ class MemoryServer:
 class World:
     """A host with one agent, which can be started over and over.
 
+    :param token: with which nothing is asked by itself; "": another one, with which everything is
     :ivar boot: what the kernel says is its boot id
     """
 
     def __init__(self, folder: Path, token: str = "", keeper: bool = False) -> None:
         """:param keeper: with a keeper process"""
         self.folder = folder
+        self._headers = {} if token else {"Authorization": f"Bearer {TOKEN}"}
         self.server = MemoryServer()
         self.boot = kernel_boot_id()
         self.state_dir = folder / "state"
@@ -210,13 +213,13 @@ class World:
         (folder / "data" / "mysql").mkdir(parents=True)
         (folder / "data" / "ibdata1").touch()
         (folder / "secret").write_text("secret\n")
-        if token:
-            (folder / "token").write_text(token + "\n")
+        (folder / "token").touch(mode=0o600)
+        (folder / "token").write_text((token or TOKEN) + "\n")
         account = {"user": "holdfast", "password_file": folder / "secret"}
         self.config = AgentConfig.model_validate(
             {
                 "listen": f"127.0.0.1:{self.port}",
-                "token_file": folder / "token" if token else None,
+                "token_file": folder / "token",
                 "cluster": "c",
                 "name": "a",
                 "state_dir": self.state_dir,
@@ -233,7 +236,7 @@ class World:
                 },
             }
         )
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{self.port}", timeout=30)
+        self.http = self._client(30)
         self._agent: Agent | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -300,10 +303,17 @@ class World:
 
         request = CommandRequest.of(term, command, told=told).model_dump_json()
         # a connection of its own: commands may be sent from several threads
-        with httpx.Client(base_url=self.http.base_url, timeout=30) as http:
+        with self._client(30) as http:
             answer = http.post("/v1/command", content=request, extensions={"trace": trace})
         assert answer.status_code == 200, answer.text
         return CommandReply.model_validate_json(answer.content)
+
+    def _client(self, seconds: float) -> httpx.Client:
+        return httpx.Client(
+            base_url=f"http://127.0.0.1:{self.port}",
+            headers={"Content-Type": "application/json", **self._headers},
+            timeout=seconds,
+        )
 
     def done(self, term: int, command: Command, told: Told | None = None) -> CommandReply:
         reply = self.command(term, command, told)

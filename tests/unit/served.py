@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,13 @@ from typing import Any
 import uvloop
 
 from holdfast import authority
+from holdfast.core.access import Role
 from holdfast.serving import HttpServer, listening
 from holdfast.tls import Files
+
+TOKEN = "t0ken-of-those-who-may"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
+"""What is shown where there is no TLS."""
 
 
 @contextmanager
@@ -44,8 +49,18 @@ class Authority:
         self.folder = folder
         authority.make_ca(folder, "test")
 
-    def files(self, name: str, *hosts: str, force: bool = False) -> Files:
-        authority.issue(self.folder, name, hosts, force=force)
+    def files(
+        self,
+        name: str,
+        *hosts: str,
+        force: bool = False,
+        roles: Collection[Role] = (Role.AGENT, Role.MANAGER, Role.ADMIN),
+        clusters: Sequence[str] = ("*",),
+    ) -> Files:
+        """With all rights, unless told otherwise."""
+        authority.issue(
+            self.folder, name, hosts, force=force, roles=tuple(roles), clusters=clusters
+        )
         return Files(
             authority.ca_cert(self.folder), self.folder / f"{name}.pem", self.folder / f"{name}.key"
         )

@@ -20,6 +20,8 @@ import yaml
 from holdfast.server.process import ServerProcess
 from tests.unit.agent_world import SLEEPER
 
+SHOWN = {"Authorization": "Bearer secret"}
+
 
 class Agent:
     """``python -m holdfast.agent`` with a configuration of its own."""
@@ -31,10 +33,12 @@ class Agent:
         (folder / "data" / "mysql").mkdir(parents=True)
         (folder / "my.cnf").touch()
         (folder / "server.py").write_text(SLEEPER)
+        (folder / "secret").touch(mode=0o600)
         (folder / "secret").write_text("secret\n")
         account = {"user": "holdfast", "password_file": str(folder / "secret")}
         self.config: dict[str, Any] = {
             "listen": self.url.removeprefix("http://"),
+            "token_file": str(folder / "secret"),
             "cluster": "c",
             "name": "a",
             "state_dir": str(folder / "state"),
@@ -76,10 +80,10 @@ class Agent:
 
     def command(self, term: int, name: str) -> Any:
         body = {"term": term, "command": name}
-        return httpx.post(f"{self.url}/v1/command", json=body, timeout=20).json()
+        return httpx.post(f"{self.url}/v1/command", json=body, headers=SHOWN, timeout=20).json()
 
     def state(self) -> Any:
-        return httpx.get(f"{self.url}/v1/state", timeout=20).json()["state"]
+        return httpx.get(f"{self.url}/v1/state", headers=SHOWN, timeout=20).json()["state"]
 
     def server(self) -> ServerProcess:
         command = (sys.executable, str(self.folder / "server.py"))

@@ -23,6 +23,7 @@ from holdfast.manager.client import AgentClient
 from holdfast.server.base import Deadline
 from holdfast.tls import Credentials, contexts
 from holdfast.wire import VouchRequest
+from tests.unit.agent_world import TOKEN as PLAIN
 from tests.unit.agent_world import World
 from tests.unit.served import Authority, served
 
@@ -157,7 +158,7 @@ def test_what_tls_costs_a_promise(
         return sorted(took)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        bare = runner.run(promises(f"http://127.0.0.1:{plain.port}", Credentials()))
+        bare = runner.run(promises(f"http://127.0.0.1:{plain.port}", Credentials(PLAIN)))
         wrapped = runner.run(promises(url(world), Credentials(TOKEN, context)))
     middle = PROMISES // 2
     with capsys.disabled():

@@ -39,15 +39,17 @@ def test_five_commands_make_certificates_that_fit(tmp_path: Path) -> None:
     said = holdfast("certs", "init", "--dir", folder, "--cluster", "shop")
     assert (said.returncode, said.stderr) == (0, "")
     assert "shop Holdfast CA, until 20" in said.stdout
-    said = holdfast("certs", "issue", "db1", "--host", "10.0.0.1", "--host", "::1", "--dir", folder)
+    where = ("--host", "10.0.0.1", "--host", "::1", "--dir", folder)
+    said = holdfast("certs", "issue", "db1", "--role", "agent", *where)
     assert (said.returncode, said.stderr) == (0, "")
-    assert "good for db1, 10.0.0.1, ::1" in said.stdout
+    assert "agent of shop; good for db1, 10.0.0.1, ::1" in said.stdout
     shown = json.loads(holdfast("certs", "show", "--dir", folder, "--json").stdout)
     assert [(each["name"], each["authority"]) for each in shown] == [
         ("shop Holdfast CA", True),
         ("db1", False),
     ]
     assert shown[1]["hosts"] == ["db1", "10.0.0.1", "::1"]
+    assert (shown[1]["roles"], shown[1]["clusters"]) == (["agent"], ["shop"])
     assert 820 <= shown[1]["days_left"] <= 825
     contexts(
         Files(tmp_path / "certs/ca.pem", tmp_path / "certs/db1.pem", tmp_path / "certs/db1.key")
@@ -64,15 +66,50 @@ def test_keys_are_their_owners_alone(tmp_path: Path) -> None:
 
 def test_nothing_is_overwritten_unless_it_is_asked_for(tmp_path: Path) -> None:
     folder = str(tmp_path / "certs")
-    for words in (("init",), ("issue", "db1")):
+    for words in (("init",), ("issue", "db1", "--role", "agent")):
         assert holdfast("certs", *words, "--dir", folder).returncode == 0
         before = {path: path.read_bytes() for path in (tmp_path / "certs").iterdir()}
         again = holdfast("certs", *words, "--dir", folder)
         assert again.returncode == 1
         assert "is there already: nothing was written" in again.stderr
         assert {path: path.read_bytes() for path in (tmp_path / "certs").iterdir()} == before
-    assert holdfast("certs", "issue", "db1", "--dir", folder, "--force").returncode == 0
+    again = ("certs", "issue", "db1", "--role", "agent", "--dir", folder, "--force")
+    assert holdfast(*again).returncode == 0
     assert (tmp_path / "certs/db1.pem").read_bytes() != before[tmp_path / "certs/db1.pem"]
+
+
+def test_without_a_role_none_is_made(tmp_path: Path) -> None:
+    authority.make_ca(tmp_path)
+    for words, message in (
+        ((), "--role: is needed: agent, manager, viewer, operator, admin, server"),
+        (("--role", "root"), "--role: 'root' is none of agent, manager,"),
+        (("--role", "agent", "--cluster", "a b"), "--cluster: 'a b' must be letters"),
+    ):
+        said = holdfast("certs", "issue", "db1", "--dir", str(tmp_path), *words)
+        assert (said.returncode, said.stdout) == (1, "")
+        assert message in said.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ca.key", "ca.pem"]
+
+
+@pytest.mark.parametrize(
+    ("of_ca", "words", "clusters"),
+    [
+        ("", (), ["*"]),
+        ("shop", (), ["shop"]),
+        ("shop", ("--cluster", "a", "--cluster", "b"), ["a", "b"]),
+        ("shop", ("--cluster", "*"), ["*"]),
+    ],
+)
+def test_a_certificate_is_for_the_clusters_of_its_ca_unless_others_are_named(
+    tmp_path: Path, of_ca: str, words: tuple[str, ...], clusters: list[str]
+) -> None:
+    authority.make_ca(tmp_path, of_ca)
+    roles = ("--role", "manager", "--role", "viewer")
+    said = holdfast("certs", "issue", "x", "--dir", str(tmp_path), *roles, *words)
+    assert said.returncode == 0, said.stderr
+    described = authority.describe(tmp_path / "x.pem")
+    assert described.roles == ("manager", "viewer")
+    assert list(described.clusters) == clusters
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from holdfast.config.load import agent_config, manager_config
+from holdfast.config.load import agent_config, manager_config, token
 from holdfast.errors import BadInput
 from holdfast.manager.configure import Given
 from holdfast.manager.daemon import candidate
@@ -25,6 +25,7 @@ def agent(tmp_path: Path) -> dict[str, Any]:
         "cluster": "c",
         "name": "m1",
         "listen": "127.0.0.1:7401",
+        "token_file": str(tmp_path / "token"),
         "state_dir": str(tmp_path / "state"),
         "server": {
             "flavor": "mariadb",
@@ -43,6 +44,7 @@ def agent(tmp_path: Path) -> dict[str, Any]:
 def manager(tmp_path: Path) -> dict[str, Any]:
     return {
         "listen": "127.0.0.1:7400",
+        "token_file": str(tmp_path / "token"),
         "store": str(tmp_path / "store.db"),
         "clusters": [
             {
@@ -80,6 +82,7 @@ def test_good_files_load(tmp_path: Path, agent: dict[str, Any], manager: dict[st
         (("server", "sockett"), "x", "server.sockett: unknown key; did you mean socket?"),
         (("listen",), "7401", "listen: must be HOST:PORT"),
         (("listen",), "0.0.0.0:7401", "tls is required: 0.0.0.0:7401 is not a loopback"),
+        (("token_file",), None, "token_file is required without tls: every user of this host"),
         (("server", "flavor"), "oracle", "server.flavor: "),
         (("server", "command"), [], "server.command: "),
         (("server", "command"), "mariadbd", "server.command: "),
@@ -253,3 +256,15 @@ def test_a_manager_that_says_nothing_of_itself_is_known_by_where_it_listens(
     who = candidate(manager_config(path))
     assert (who.url, who.host) == ("http://127.0.0.1:7400", "127.0.0.1")
     assert who.name.endswith(":7400")
+
+
+def test_a_token_that_everybody_on_the_host_can_read_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("s3cret\n")
+    for mode in (0o644, 0o604, 0o602):
+        path.chmod(mode)
+        with pytest.raises(BadInput, match=f"token_file: every user .*{mode:04o}.*chmod 600"):
+            token(path, "token_file")
+    for mode in (0o600, 0o640, 0o400):
+        path.chmod(mode)
+        assert token(path, "token_file") == "s3cret"

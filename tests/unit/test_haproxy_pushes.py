@@ -271,7 +271,12 @@ class TestFile:
             ]
             cluster = {"name": "c", "members": members, "endpoints": endpoints}
             text = yaml.safe_dump(
-                {"listen": "127.0.0.1:7400", "store": str(tmp_path / "s.db"), "clusters": [cluster]}
+                {
+                    "listen": "127.0.0.1:7400",
+                    "token_file": "token",
+                    "store": str(tmp_path / "s.db"),
+                    "clusters": [cluster],
+                }
             )
             path = tmp_path / "manager.yaml"
             path.write_text(text)

@@ -28,7 +28,7 @@ from holdfast.manager.outsiders import Outsiders
 from holdfast.store.sqlite import SqliteStore
 from tests.model.world import World
 from tests.unit.memory_agent import MemoryAgent, managing, until
-from tests.unit.served import served
+from tests.unit.served import BEARER, TOKEN, served
 from tests.unit.test_webhook import Receiver
 
 LOGGING = """#!/bin/sh
@@ -198,8 +198,10 @@ def test_a_person_goes_on_without_a_stop_hook_that_fails(
         refusing = 'case "$*" in *command=stop*) exit 1;; esac'
         config = HooksConfig.model_validate({"failover": outside.hook(refusing)})
         async with led(world, outside.folder, config) as leader:
-            transport = httpx.ASGITransport(make_app({"c": leader}, None))
-            async with httpx.AsyncClient(transport=transport, base_url="http://m") as http:
+            transport = httpx.ASGITransport(make_app({"c": leader}, TOKEN))
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://m", headers=BEARER
+            ) as http:
                 await until(leader, lambda s: s.whole)
                 world.hosts["m1"].crash()
                 await until(leader, lambda s: "held up" in s.reason)
@@ -223,8 +225,10 @@ def test_a_failover_that_is_not_held_up_is_not_begun_twice(outside: Outside) -> 
         world = new_world()
         config = HooksConfig.model_validate({"failover": outside.hook("sleep 2")})
         async with led(world, outside.folder, config) as leader:
-            transport = httpx.ASGITransport(make_app({"c": leader}, None))
-            async with httpx.AsyncClient(transport=transport, base_url="http://m") as http:
+            transport = httpx.ASGITransport(make_app({"c": leader}, TOKEN))
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://m", headers=BEARER
+            ) as http:
                 await until(leader, lambda s: s.whole)
                 world.hosts["m1"].crash()
                 await until(leader, lambda s: "waiting for the stop hook" in s.reason)

@@ -23,6 +23,9 @@ from holdfast.manager.lead import Leader
 from holdfast.store.sqlite import SqliteStore
 from tests.model.world import Host, World
 from tests.unit.memory_agent import MemoryAgent, managing, until
+from tests.unit.served import BEARER, TOKEN
+
+JSON = {"Content-Type": "application/json"}
 
 
 @dataclass
@@ -66,10 +69,12 @@ async def managed(
     with contextlib.closing(SqliteStore(path)) as store:
         first = world.cluster.members[:members]
         leader = Leader(Given("c", first, given or {}), connect, store)
-        transport = httpx.ASGITransport(make_app({"c": leader}, None))
+        transport = httpx.ASGITransport(make_app({"c": leader}, TOKEN))
         async with (
             managing(leader),
-            httpx.AsyncClient(transport=transport, base_url="http://manager") as http,
+            httpx.AsyncClient(
+                transport=transport, base_url="http://manager", headers=BEARER
+            ) as http,
         ):
             await until(leader, lambda status: status.whole)
             yield Managed(world, leader, http, store, asked)
@@ -171,10 +176,12 @@ def test_another_manager_leads_and_is_the_one_to_ask(path: Path) -> None:
                     lambda member: MemoryAgent(one.world, member.name, []),  # type: ignore[arg-type,return-value]
                     store,
                 )
-                transport = httpx.ASGITransport(make_app({"c": idle}, None))
+                transport = httpx.ASGITransport(make_app({"c": idle}, TOKEN))
                 async with (
                     managing(idle),
-                    httpx.AsyncClient(transport=transport, base_url="http://idle") as http,
+                    httpx.AsyncClient(
+                        transport=transport, base_url="http://idle", headers=BEARER
+                    ) as http,
                 ):
                     await until(idle, lambda s: s.reason.startswith("another manager leads"))
                     for path_, body in (
@@ -386,14 +393,15 @@ def test_a_request_that_changes_something_is_json(path: Path) -> None:
     async def run() -> None:
         async with managed(path) as one:
             for where in ("settings", "members", "members/m3/remove", "members/m3/restart"):
-                answer = await one.http.post(f"/v1/clusters/c/{where}", content=b"")
+                path_ = f"/v1/clusters/c/{where}"
+                answer = await one.http.post(path_, content=b"", headers=JSON)
                 assert answer.status_code == 400, where
             answer = await one.http.post(
                 "/v1/clusters/c/members/m3/restart",
                 content=b"{}",
                 headers={"Content-Type": "text/plain"},
             )
-            assert answer.status_code == 400
+            assert answer.status_code == 403
 
     scenario(run)
 

@@ -47,6 +47,7 @@ def agent(vip: object) -> AgentConfig:
         "cluster": "c",
         "name": "m1",
         "listen": "127.0.0.1:7401",
+        "token_file": "token",
         "state_dir": "state",
         "server": server,
         "replication": account,

@@ -1,0 +1,369 @@
+"""Roles in certificates: who may ask what of agents and managers, and what those are told who may not."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import uvloop
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from fastapi import APIRouter, FastAPI
+
+from holdfast import authority
+from holdfast.client import ManagerClient
+from holdfast.config.schema import TlsConfig
+from holdfast.core.access import (
+    AGENT_API,
+    ANYBODY,
+    MANAGER_API,
+    Holder,
+    Role,
+    Routes,
+    Table,
+    Who,
+    holder,
+    refusal,
+)
+from holdfast.core.commands import Promise, Start
+from holdfast.errors import BadInput, Refused, Unreachable
+from holdfast.manager.client import AgentClient
+from holdfast.manager.daemon import application
+from holdfast.tls import Certificates, Credentials, Files, Needed, contexts
+from tests.unit.agent_world import World
+from tests.unit.served import Authority, served
+from tests.unit.test_guarding import agent_app
+
+TOKEN = "s3cret-t0ken"
+CHANGING = {"POST", "PUT", "PATCH", "DELETE"}
+C = "/v1/clusters/{name}"
+
+
+@pytest.fixture
+def ca(tmp_path: Path) -> Authority:
+    return Authority(tmp_path / "ca")
+
+
+# the tables
+
+
+def routes(app: FastAPI | APIRouter) -> set[tuple[str, str]]:
+    found = set()
+    for route in app.routes:
+        included = getattr(route, "original_router", None)
+        if included is not None:
+            found |= routes(included)
+            continue
+        methods = getattr(route, "methods", None)
+        assert methods, f"{route} is no route that the table could list"
+        found |= {(method, route.path) for method in methods - {"HEAD"}}  # type: ignore[attr-defined]
+    return found
+
+
+def test_the_tables_list_every_route_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert routes(agent_app(tmp_path, monkeypatch)) == set(AGENT_API)
+    assert routes(application({}, {}, {}, TOKEN)) == set(MANAGER_API)
+
+
+def allowed(table: Table, role: Role) -> set[tuple[str, str]]:
+    """Beside what everybody may."""
+    one = Holder("x", frozenset({role}), frozenset({"c"}))
+    return {key for key, who in table.items() if who != ANYBODY and not refusal(one, who, ("c",))}
+
+
+def test_commands_come_from_managers_and_data_goes_to_agents() -> None:
+    commands = {("POST", "/v1/command"), ("POST", "/v1/watch")}
+    secrets = {("GET", "/v1/account"), ("POST", "/v1/reach"), ("GET", "/v1/blockers")}
+    data = {("GET", "/v1/data"), ("GET", "/v1/backup"), ("POST", "/v1/digest")}
+    vouch = {("POST", "/v1/vouch")}
+    looks = {("GET", "/v1/identity"), ("GET", "/v1/facts")}
+    common = {("GET", "/v1/state"), ("GET", "/v1/openapi.json")}
+    assert allowed(AGENT_API, Role.MANAGER) == commands | secrets | looks | common
+    assert allowed(AGENT_API, Role.AGENT) == data | vouch | common
+    for person in (Role.VIEWER, Role.OPERATOR, Role.ADMIN):
+        assert allowed(AGENT_API, person) == looks | common
+    assert allowed(AGENT_API, Role.SERVER) == set()
+
+
+def test_people_look_order_and_administer_by_their_roles() -> None:
+    viewer, operator, admin = (
+        allowed(MANAGER_API, role) for role in (Role.VIEWER, Role.OPERATOR, Role.ADMIN)
+    )
+    assert not {method for method, _ in viewer} & CHANGING
+    assert all(method in CHANGING for method, _ in operator - viewer)
+    assert viewer < operator < admin
+    assert admin - operator == {
+        ("POST", f"{C}/settings"),
+        ("POST", f"{C}/members"),
+        ("POST", f"{C}/members/{{member}}/remove"),
+        ("POST", f"{C}/adopt"),
+    }
+    everything = {key for key, who in MANAGER_API.items() if who != ANYBODY}
+    assert admin == everything
+    for role in (Role.AGENT, Role.MANAGER):
+        assert allowed(MANAGER_API, role) == {("GET", "/v1/openapi.json")}
+    assert allowed(MANAGER_API, Role.SERVER) == set()
+
+
+def test_health_alone_is_everybodys() -> None:
+    for table in (AGENT_API, MANAGER_API):
+        assert [key for key, who in table.items() if who == ANYBODY] == [("GET", "/v1/health")]
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "found"),
+    [
+        ("GET", "/v1/clusters", ("viewer", "")),
+        ("HEAD", "/v1/clusters", ("viewer", "")),
+        ("GET", "/v1/clusters/shop/status", ("viewer", "shop")),
+        ("POST", "/v1/clusters/shop/members/m1/clone", ("operator", "shop")),
+        ("POST", "/v1/clusters/shop/members/m1/remove", ("admin", "shop")),
+        ("POST", "/v1/clusters/shop/status", None),
+        ("GET", "/v1/clusters//status", None),
+        ("GET", "/v1/clusters/shop/status/", None),
+        ("GET", "/v1/clusters/shop", None),
+        ("GET", "/v1/clusters/a/b/status", None),
+        ("POST", "/v1/clusters/shop/members//clone", None),
+        ("PATCH", "/v1/clusters/shop/settings", None),
+    ],
+)
+def test_a_path_is_found_as_the_router_finds_it(method: str, path: str, found: Any) -> None:
+    got = Routes(MANAGER_API).find(method, path)
+    assert (got and (min(got[0]), got[1])) == found
+
+
+def test_what_a_certificate_says() -> None:
+    ours = ["holdfast:role:agent", "holdfast:cluster:shop", "holdfast:cluster:*"]
+    others = ["holdfast:role:Manager", "holdfast:role:root", "https://a.b/c", "role:admin", "Ops"]
+    said = holder("x", [*ours, *others])
+    assert said == Holder("x", frozenset({Role.AGENT}), frozenset({"shop", "*"}))
+
+
+AGENTS: Who = frozenset({Role.AGENT})
+
+
+@pytest.mark.parametrize(
+    ("roles", "clusters", "asked", "message"),
+    [
+        (("agent",), ("shop",), ("shop",), ""),
+        (("agent",), ("*",), ("shop",), ""),
+        (("agent", "viewer"), ("a", "shop"), ("shop", "a"), ""),
+        (("agent",), ("shop",), (), ""),
+        (("agent",), (), ("shop",), "is for no cluster, and this is shop: issue it anew"),
+        (("agent",), ("a", "b"), ("shop",), "is for a, b, and this is shop"),
+        (("agent",), ("sho",), ("shop",), "is for sho, and"),
+        (("admin",), ("shop",), ("shop",), "is that of admin, and this is for agent"),
+        ((), ("shop",), ("shop",), r"gives no role, .*holdfast certs issue x --role ROLE --force"),
+    ],
+)
+def test_why_not(roles: Any, clusters: Any, asked: Any, message: str) -> None:
+    one = Holder("x", frozenset(map(Role, roles)), frozenset(clusters))
+    found = refusal(one, AGENTS, asked)
+    assert bool(found) == bool(message)
+    if message:
+        import re
+
+        assert re.search(message, found), found
+
+
+# over TLS
+
+
+@pytest.fixture
+def world(tmp_path: Path, ca: Authority) -> Iterator[World]:
+    """An agent of cluster c, without a token: its certificates are enough."""
+    folder = tmp_path / "host"
+    folder.mkdir()
+    world = World(folder)
+    world.stop_agent()
+    world.http.close()
+    files = ca.files("m1", "127.0.0.1", roles=[Role.AGENT], clusters=["c"])
+    tls = TlsConfig(ca=files.ca, cert=files.cert, key=files.key)
+    world.config = world.config.model_copy(update={"tls": tls, "token_file": None})
+    context = contexts(ca.files("me"))[1]
+    world.http = httpx.Client(base_url=url(world), verify=context, trust_env=False)
+    world.start_agent()
+    yield world
+    world.end()
+
+
+def url(world: World) -> str:
+    return f"https://127.0.0.1:{world.port}"
+
+
+def test_an_agent_obeys_managers_of_its_cluster_only(world: World, ca: Authority) -> None:
+    strangers = {
+        "m2": ({"roles": [Role.AGENT], "clusters": ["c"]}, "is that of agent"),
+        "alice": ({"roles": [Role.ADMIN], "clusters": ["*"]}, "is that of admin"),
+        "m1-mysqld": ({"roles": [Role.SERVER], "clusters": ["c"]}, "is that of server"),
+        "old": ({"roles": [], "clusters": []}, r"gives no role.*holdfast certs issue old --role"),
+        "manager-d": ({"roles": [Role.MANAGER], "clusters": ["d"]}, "is for d, and this is c"),
+    }
+
+    async def ask() -> None:
+        mine = contexts(ca.files("manager-c", roles=[Role.MANAGER], clusters=["c"]))[1]
+        agent = AgentClient("m1", url(world), Credentials(None, mine))
+        assert (await agent.command(1, Start())).error == ""
+        for name, (rights, message) in strangers.items():
+            theirs = contexts(ca.files(name, **rights))[1]  # type: ignore[arg-type]
+            other = AgentClient("m1", url(world), Credentials(None, theirs))
+            with pytest.raises(Unreachable, match=f"it refuses: the certificate of .*{message}"):
+                await other.command(9, Promise())
+            with pytest.raises(Unreachable, match="it refuses"):
+                await other.watch(None, 0, 5, None)
+            await other.close()
+        assert (await agent.command(2, Promise())).error == "", "nothing was promised to them"
+        await agent.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(ask())
+
+
+def test_an_agent_gives_data_and_its_word_to_agents_of_its_cluster_only(
+    world: World, ca: Authority
+) -> None:
+    paths = [("GET", "/v1/backup"), ("GET", "/v1/data"), ("POST", "/v1/vouch")]
+
+    def status(context: ssl.SSLContext, method: str, path: str) -> int:
+        with httpx.Client(verify=context, trust_env=False) as http:
+            return http.request(method, url(world) + path, headers=JSON).status_code
+
+    for name, roles, cluster, heard in (
+        ("m2", [Role.AGENT], "c", True),
+        ("m9", [Role.AGENT], "d", False),
+        ("manager", [Role.MANAGER], "c", False),
+        ("alice", [Role.ADMIN], "c", False),
+        ("mysqld", [Role.SERVER], "c", False),
+    ):
+        context = contexts(ca.files(name, roles=roles, clusters=[cluster]))[1]
+        for method, path in paths:
+            # a server that is down gives no copy; an empty question is none
+            assert (status(context, method, path) != 403) is heard, (name, path)
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+def test_people_may_what_their_role_says(ca: Authority) -> None:
+    manager = ca.files("manager", "127.0.0.1", roles=[Role.MANAGER], clusters=["c", "d"])
+    app = application({}, {}, {}, None)
+    with served(app, contexts(manager)[0]) as port:
+
+        def ask(role: Role, cluster: str, method: str, path: str) -> int:
+            files = ca.files(f"{role}-{cluster}", roles=[role], clusters=[cluster], force=True)
+            with httpx.Client(verify=contexts(files)[1], trust_env=False) as http:
+                return http.request(method, f"https://127.0.0.1:{port}{path}", json={}).status_code
+
+        status, pause, settings = (f"/v1/clusters/c/{x}" for x in ("status", "pause", "settings"))
+        # 404: let in, and there is no such cluster; 400: let in, and there is something wrong with it
+        assert ask(Role.VIEWER, "c", "GET", status) == 404
+        assert ask(Role.VIEWER, "c", "POST", pause) == 403
+        assert ask(Role.OPERATOR, "c", "GET", status) == 404
+        assert ask(Role.OPERATOR, "c", "POST", pause) == 400
+        assert ask(Role.OPERATOR, "c", "POST", settings) == 403
+        assert ask(Role.ADMIN, "c", "POST", settings) == 404
+        assert ask(Role.ADMIN, "d", "POST", settings) == 403
+        assert ask(Role.ADMIN, "d", "GET", "/v1/clusters") == 200
+        assert ask(Role.MANAGER, "c", "GET", status) == 403
+        assert ask(Role.ADMIN, "c", "PATCH", settings) == 405
+        assert ask(Role.ADMIN, "c", "GET", "/v1/nothing") == 404
+        old = ca.files("bob", roles=[], clusters=[])
+        client = ManagerClient(f"https://127.0.0.1:{port}", context=contexts(old)[1])
+        with pytest.raises(Refused, match=r"the certificate of bob gives no role, .*security\.md"):
+            client.status("c")
+        client.close()
+
+
+def test_only_clusters_that_are_ones_business_are_named(ca: Authority) -> None:
+    manager = ca.files("manager", "127.0.0.1")
+    app = application({"c": object(), "d": object()}, {}, {}, None)  # type: ignore[dict-item]
+    with served(app, contexts(manager)[0]) as port:
+        for clusters, named in ((["c"], ["c"]), (["*"], ["c", "d"]), (["x"], [])):
+            files = ca.files("eve", roles=[Role.VIEWER], clusters=clusters, force=True)
+            client = ManagerClient(f"https://127.0.0.1:{port}", context=contexts(files)[1])
+            assert client.clusters() == named
+            client.close()
+
+
+# one's own certificate
+
+
+def test_what_others_would_refuse_does_not_start(world: World, ca: Authority) -> None:
+    needed = Needed(Role.AGENT, ("c",))
+    for rights, message in (
+        (
+            {"roles": [], "clusters": []},
+            r"tls\.cert: .*m7\.pem would be refused by others: .*no role",
+        ),
+        ({"roles": [Role.SERVER], "clusters": ["c"]}, "is that of server"),
+        ({"roles": [Role.AGENT], "clusters": ["d"]}, "is for d, and this is c"),
+    ):
+        files = ca.files("m7", force=True, **rights)  # type: ignore[arg-type]
+        with pytest.raises(BadInput, match=message):
+            Certificates(files, needed=needed)
+    good = ca.files("m7", force=True, roles=[Role.AGENT], clusters=["c"])
+    certificates = Certificates(good, needed=needed)
+    ca.files("m7", force=True, roles=[], clusters=[])
+    with pytest.raises(BadInput, match="no role"):
+        certificates.look()
+    ca.files("m7", force=True, roles=[Role.AGENT, Role.MANAGER], clusters=["d", "c"])
+    assert certificates.look()
+
+
+def test_a_pki_without_uris_says_it_in_organizational_units(ca: Authority) -> None:
+    files = by_another_pki(ca, ["holdfast:role:operator", "holdfast:cluster:c", "Database team"])
+    described = authority.describe(files.cert)
+    assert (described.roles, described.clusters) == (("operator",), ("c",))
+    manager = ca.files("manager", "127.0.0.1")
+    with served(application({}, {}, {}, None), contexts(manager)[0]) as port:
+        base = f"https://127.0.0.1:{port}/v1/clusters/c"
+        with httpx.Client(verify=contexts(files)[1], trust_env=False) as http:
+            assert http.post(f"{base}/pause", json={}).status_code == 400
+            assert http.post(f"{base}/settings", json={}).status_code == 403
+
+
+def by_another_pki(ca: Authority, units: list[str]) -> Files:
+    key = ec.generate_private_key(ec.SECP256R1())
+    signed_by = x509.load_pem_x509_certificate(authority.ca_cert(ca.folder).read_bytes())
+    ca_key = serialization.load_pem_private_key(authority.ca_key(ca.folder).read_bytes(), None)
+    assert isinstance(ca_key, ec.EllipticCurvePrivateKey)
+    now = datetime.datetime.now(datetime.UTC)
+    subject = x509.Name(
+        [x509.NameAttribute(NameOID.COMMON_NAME, "carol")]
+        + [x509.NameAttribute(NameOID.ORGANIZATIONAL_UNIT_NAME, each) for each in units]
+    )
+    usages = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(signed_by.subject)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(days=1))
+        .add_extension(x509.ExtendedKeyUsage(usages), critical=False)
+        .add_extension(
+            x509.AuthorityKeyIdentifier.from_issuer_public_key(ca_key.public_key()), critical=False
+        )
+        .sign(ca_key, hashes.SHA256())
+    )
+    files = Files(authority.ca_cert(ca.folder), ca.folder / "carol.pem", ca.folder / "carol.key")
+    files.cert.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files.key.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return files
