@@ -114,7 +114,11 @@ class Agent:
         self._config = config
         self._token = token(config.token_file, "token_file") if config.token_file else None
         needed = Needed(Role.AGENT, (config.cluster,))
-        self._certificates = Certificates(config.tls.files, needed=needed) if config.tls else None
+        self._certificates = (
+            Certificates(config.tls.files, needed=needed, expected=Role.AGENT)
+            if config.tls
+            else None
+        )
         context = self._certificates.client if self._certificates else None
         self._shown = Credentials(self._token, context)
         self._replication = replace(

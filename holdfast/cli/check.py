@@ -106,7 +106,7 @@ def _without_manager(urls: list[str], token_file: Path | None) -> dict[str, Any]
             raise BadInput("--agent", f"{url} must start with http:// or https://")
     path = token_file or os.environ.get(TOKEN_VARIABLE)
     token = secret(Path(path), "--token-file") if path else None
-    shown = Credentials(token, own_certificate())
+    shown = Credentials(token, own_certificate(of_agents=True))
 
     async def ask() -> CheckReport:
         agents = {url: AgentClient(url, url.rstrip("/"), shown) for url in urls}

@@ -81,9 +81,10 @@ def _named(url: str | None, token_file: Path | None) -> tuple[list[str], str | N
     return urls, token
 
 
-def own_certificate() -> ssl.SSLContext | None:
+def own_certificate(of_agents: bool = False) -> ssl.SSLContext | None:
     """For connections, with what the options before the command, or the environment, name.
 
+    :param of_agents: they lead to agents, not to a manager
     :raises BadInput: naming the option: not all three, or something is wrong with a file
     """
     named = {part: os.environ.get(variable, "") for part, variable in TLS_VARIABLES.items()}
@@ -93,10 +94,12 @@ def own_certificate() -> ssl.SSLContext | None:
         if not path:
             given = ", ".join(f"--tls-{each}" for each, value in named.items() if value)
             raise BadInput(f"--tls-{part}", f"is needed too, beside {given}")
+    from holdfast.core.access import Role
     from holdfast.tls import Files, contexts
 
     files = Files(*(Path(path).expanduser() for path in named.values()))
-    return contexts(files, "--tls-")[1]
+    expected = Role.AGENT if of_agents else Role.MANAGER
+    return contexts(files, "--tls-", expected=expected)[1]
 
 
 def only_cluster(client: ManagerClient) -> str:

@@ -160,7 +160,7 @@ def refusal(asking: Holder, who: Who, clusters: Iterable[str]) -> str:
         if not asking.roles:
             return (
                 f"the certificate of {asking.name} gives no role, and this is for {wanted}: issue it anew "
-                f"(holdfast certs issue {asking.name} --role ROLE --force, see docs/security.md)"
+                "with --role ROLE (holdfast certs issue, see docs/security.md)"
             )
         has = ", ".join(sorted(asking.roles))
         return f"the certificate of {asking.name} is that of {has}, and this is for {wanted}"
@@ -169,7 +169,7 @@ def refusal(asking: Holder, who: Who, clusters: Iterable[str]) -> str:
             of = ", ".join(sorted(asking.clusters)) or "no cluster"
             return (
                 f"the certificate of {asking.name} is for {of}, and this is {cluster}: issue it anew "
-                f"(holdfast certs issue {asking.name} --cluster {cluster} --force)"
+                f"with --cluster {cluster} (holdfast certs issue, see docs/security.md)"
             )
     return ""
 

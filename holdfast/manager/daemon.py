@@ -62,7 +62,9 @@ def run(config: ManagerConfig) -> None:
     token = _optional(load.token, config.token_file, "token_file")
     agent_token = _optional(load.token, config.agent_token_file, "agent_token_file")
     needed = Needed(Role.MANAGER, tuple(each.name for each in config.clusters))
-    certificates = Certificates(config.tls.files, needed=needed) if config.tls else None
+    certificates = (
+        Certificates(config.tls.files, needed=needed, expected=Role.AGENT) if config.tls else None
+    )
     if certificates is not None:
         certificates.keep_fresh()
     outsiders = {

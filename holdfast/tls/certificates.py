@@ -8,6 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast.core.access import Role
 from holdfast.errors import HoldfastError
 from holdfast.tls.contexts import Files, Needed, contexts, days_left
 
@@ -61,18 +62,24 @@ class Certificates:
 
     :param key: what messages put before the names ca, cert and key
     :param needed: what the certificate must say for others to listen to this process
+    :param expected: what those are that it speaks to
     :ivar server, client: contexts for both sides; good for the life of the process
     """
 
-    def __init__(self, files: Files, key: str = "tls.", needed: Needed | None = None) -> None:
+    def __init__(
+        self,
+        files: Files,
+        key: str = "tls.",
+        needed: Needed | None = None,
+        expected: Role | None = None,
+    ) -> None:
         """:raises BadInput: naming the file, and what is wrong with it"""
         self.files = files
-        self._key = key
-        self._needed = needed
+        self._asked_of = (key, needed, expected)
         self.server = Newest(ssl.PROTOCOL_TLS_SERVER)
         self.client = Newest(ssl.PROTOCOL_TLS_CLIENT)
         self._stamp = _stamp(files)
-        self.server.newest, self.client.newest = contexts(files, key, needed)
+        self.server.newest, self.client.newest = contexts(files, *self._asked_of)
         self._ended = threading.Event()
 
     def look(self) -> bool:
@@ -83,7 +90,7 @@ class Certificates:
         stamp = _stamp(self.files)
         if stamp == self._stamp:
             return False
-        self.server.newest, self.client.newest = contexts(self.files, self._key, self._needed)
+        self.server.newest, self.client.newest = contexts(self.files, *self._asked_of)
         self._stamp = stamp
         return True
 

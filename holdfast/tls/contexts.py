@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from holdfast.core.access import Holder, Role, refusal
+from holdfast.core.access import EVERY_CLUSTER, Holder, Role, refusal
 from holdfast.errors import BadInput
 from holdfast.tls.peer import peer
 from holdfast.tls.trouble import EXPIRED, NOT_YET, OTHER_CA, PURPOSE, plain
@@ -38,10 +38,11 @@ class Needed:
 
 
 def contexts(
-    files: Files, key: str = "tls.", needed: Needed | None = None
+    files: Files, key: str = "tls.", needed: Needed | None = None, expected: Role | None = None
 ) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """For the server's side, and for the client's.
 
+    :param expected: what those are that the client's side speaks to: of a cluster of ours; None for anybody
     :raises BadInput: naming the file: not readable, expired, of another CA, the key of another, without the role …
     """
     server, client = (
@@ -70,12 +71,58 @@ def contexts(
     own = _try(files, key, server, client)
     if needed is not None and (why := refusal(own, frozenset({needed.role}), needed.clusters)):
         raise BadInput(f"{key}cert", f"{files.cert} would be refused by others: {why}")
+    if expected is not None:
+        _expect(client, expected, own)
     return server, client
 
 
 def days_left(path: Path) -> int:
     """Until the first certificate of a file expires; negative once it has. :raises BadInput:"""
     return (_ends(path) - datetime.datetime.now(datetime.UTC)).days
+
+
+class NotTheRole(ssl.SSLCertVerificationError):
+    """Whoever is there has a certificate for this host, and is something else there."""
+
+    verify_code = 0
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.verify_message = why
+
+
+def _expect(client: ssl.SSLContext, role: Role, own: Holder) -> None:
+    """Have each handshake end with a look at what the other side is.
+
+    A database server has a certificate for the same host as its agent: somebody who has broken into it, and takes the
+    agent's port while that is down, must not be taken for the agent.
+    """
+
+    def look(certificate: object) -> None:
+        other = peer(certificate)
+        why = refusal(other, frozenset({role}), ())
+        if (
+            not why
+            and EVERY_CLUSTER not in own.clusters
+            and not any(map(other.is_of, own.clusters))
+        ):
+            of = ", ".join(sorted(own.clusters)) or "no cluster"
+            why = f"{other.name} is none of {of}"
+        if why:
+            raise NotTheRole(why)
+
+    class Looking(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            look(self.getpeercert())
+
+    class LookingSocket(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            look(self.getpeercert())
+
+    client.sslobject_class = Looking
+    client.sslsocket_class = LookingSocket
 
 
 class _Outspoken(ssl.SSLObject):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import socket
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fastapi import APIRouter, FastAPI
 
 from holdfast import authority
+from holdfast.agent.fetching import Donor
 from holdfast.client import ManagerClient
 from holdfast.config.schema import TlsConfig
 from holdfast.core.access import (
@@ -37,6 +39,7 @@ from holdfast.core.commands import Promise, Start
 from holdfast.errors import BadInput, Refused, Unreachable
 from holdfast.manager.client import AgentClient
 from holdfast.manager.daemon import application
+from holdfast.server.base import Deadline
 from holdfast.tls import Certificates, Credentials, Files, Needed, contexts
 from tests.unit.agent_world import World
 from tests.unit.served import Authority, served
@@ -163,7 +166,7 @@ AGENTS: Who = frozenset({Role.AGENT})
         (("agent",), ("a", "b"), ("shop",), "is for a, b, and this is shop"),
         (("agent",), ("sho",), ("shop",), "is for sho, and"),
         (("admin",), ("shop",), ("shop",), "is that of admin, and this is for agent"),
-        ((), ("shop",), ("shop",), r"gives no role, .*holdfast certs issue x --role ROLE --force"),
+        ((), ("shop",), ("shop",), r"gives no role, .*issue it anew with --role ROLE"),
     ],
 )
 def test_why_not(roles: Any, clusters: Any, asked: Any, message: str) -> None:
@@ -206,7 +209,10 @@ def test_an_agent_obeys_managers_of_its_cluster_only(world: World, ca: Authority
         "m2": ({"roles": [Role.AGENT], "clusters": ["c"]}, "is that of agent"),
         "alice": ({"roles": [Role.ADMIN], "clusters": ["*"]}, "is that of admin"),
         "m1-mysqld": ({"roles": [Role.SERVER], "clusters": ["c"]}, "is that of server"),
-        "old": ({"roles": [], "clusters": []}, r"gives no role.*holdfast certs issue old --role"),
+        "old": (
+            {"roles": [], "clusters": []},
+            r"gives no role.*anew with --role ROLE \(holdfast certs",
+        ),
         "manager-d": ({"roles": [Role.MANAGER], "clusters": ["d"]}, "is for d, and this is c"),
     }
 
@@ -227,6 +233,17 @@ def test_an_agent_obeys_managers_of_its_cluster_only(world: World, ca: Authority
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(ask())
+
+
+def test_who_is_refused_is_logged_now_and_then(
+    world: World, ca: Authority, caplog: pytest.LogCaptureFixture
+) -> None:
+    context = contexts(ca.files("m2", roles=[Role.AGENT], clusters=["c"]))[1]
+    with httpx.Client(verify=context, headers=JSON, trust_env=False) as http:
+        for _ in range(5):
+            assert http.post(f"{url(world)}/v1/command", content="{}").status_code == 403
+    (text,) = (each.getMessage() for each in caplog.records if each.name == "holdfast.guarding")
+    assert "refused: POST '/v1/command': the certificate of m2 is that of agent" in text
 
 
 def test_an_agent_gives_data_and_its_word_to_agents_of_its_cluster_only(
@@ -293,6 +310,52 @@ def test_only_clusters_that_are_ones_business_are_named(ca: Authority) -> None:
             client = ManagerClient(f"https://127.0.0.1:{port}", context=contexts(files)[1])
             assert client.clusters() == named
             client.close()
+
+
+# whom one speaks to
+
+
+def test_a_database_server_in_place_of_its_agent_is_not_taken_for_it(ca: Authority) -> None:
+    """Its certificate is for the same host. Nothing is sent to it, by whatever way."""
+    manager = ca.files("manager", roles=[Role.MANAGER], clusters=["c"])
+    mine = Certificates(manager, expected=Role.AGENT)
+    shown = Credentials(None, mine.client)
+    said: list[str] = []
+    app = FastAPI()
+
+    @app.post("/v1/command")
+    async def command() -> None:
+        said.append("heard")
+
+    async def ask(port: int) -> None:
+        agent = AgentClient("m1", f"https://127.0.0.1:{port}", shown)
+        with pytest.raises(Unreachable, match=message):
+            await agent.command(1, Promise())
+        await agent.close()
+
+    for name, role, cluster, message in (
+        ("m1-server", Role.SERVER, "c", "is that of server, and this is for agent"),
+        ("m1-d", Role.AGENT, "d", "m1-d is none of c"),
+    ):
+        impostor = ca.files(name, "127.0.0.1", roles=[role], clusters=[cluster])
+        with served(app, contexts(impostor)[0]) as port:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(ask(port))
+            donor = Donor("m1", f"https://127.0.0.1:{port}", shown)
+            with pytest.raises(Unreachable, match=message):
+                donor.state(Deadline(5))
+            with pytest.raises(Unreachable, match=message), donor.backup():
+                pass
+            plain = socket.create_connection(("127.0.0.1", port), 5)
+            with plain, pytest.raises(ssl.SSLCertVerificationError):
+                mine.client.wrap_socket(plain, server_hostname="127.0.0.1")
+    assert said == []
+    good = ca.files("m1", "127.0.0.1", roles=[Role.AGENT], clusters=["c"])
+    with (
+        served(app, contexts(good)[0]) as port,
+        httpx.Client(verify=mine.client, trust_env=False) as http,
+    ):
+        assert http.post(f"https://127.0.0.1:{port}/v1/command").status_code == 200
 
 
 # one's own certificate

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import ast
 import socket
-import struct
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 
 import pymysql
@@ -23,99 +20,10 @@ from holdfast.server.adopting import reached
 from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.login import SafeLogin
 from holdfast.server.sql import Connection
+from tests.unit.rogue import FULL_AUTHENTICATION, PEM, Rogue, deciphered, listening, on_loopback
 
 PASSWORD = "very-s3cret-password"
-SALT = b"abcdefghijklmnopqrst"
-CAPABILITIES = 0x81FF_F7FF  # all but TLS
-FULL_AUTHENTICATION = b"\x01\x04"
 ROOT = Path(holdfast.__file__).parent.parent
-
-
-class Rogue:
-    """Greets as a server does, and keeps what it is told.
-
-    :param greeting: the plugin that its greeting names; :param switch: to which it switches
-    :param more: what it answers then
-    """
-
-    def __init__(self, greeting: str, switch: str = "", more: tuple[bytes, ...] = ()) -> None:
-        self._greeting = greeting
-        self._switch = switch
-        self._more = more
-        self.told = b""
-
-    def serve(self, connection: socket.socket) -> None:
-        with connection, suppress(OSError):
-            connection.settimeout(2)
-            self._send(connection, 0, self._greet())
-            number = self._hear(connection) + 1
-            if self._switch:
-                number = self._ask(
-                    connection, number, b"\xfe" + self._switch.encode() + b"\0" + SALT + b"\0"
-                )
-            for each in self._more:
-                number = self._ask(connection, number, each)
-            while chunk := connection.recv(4096):
-                self.told += chunk
-
-    def _greet(self) -> bytes:
-        low, high = struct.pack("<I", CAPABILITIES)[:2], struct.pack("<I", CAPABILITIES)[2:]
-        head = b"\x0a" + b"11.8.9-MariaDB\0" + struct.pack("<I", 7) + SALT[:8] + b"\0" + low
-        rest = b"\x2d" + struct.pack("<H", 2) + high + b"\x15" + bytes(10) + SALT[8:] + b"\0"
-        return head + rest + self._greeting.encode() + b"\0"
-
-    def _ask(self, connection: socket.socket, number: int, payload: bytes) -> int:
-        self._send(connection, number, payload)
-        return self._hear(connection) + 1
-
-    def _send(self, connection: socket.socket, number: int, payload: bytes) -> None:
-        connection.sendall(struct.pack("<I", len(payload))[:3] + bytes([number]) + payload)
-
-    def _hear(self, connection: socket.socket) -> int:
-        head = _exactly(connection, 4)
-        self.told += _exactly(connection, int.from_bytes(head[:3], "little"))
-        return head[3]
-
-
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    found = b""
-    while len(found) < count:
-        chunk = connection.recv(count - len(found))
-        if not chunk:
-            raise ConnectionError
-        found += chunk
-    return found
-
-
-@contextmanager
-def listening(rogue: Rogue, listener: socket.socket) -> Iterator[None]:
-    def serve() -> None:
-        with suppress(OSError):
-            while True:
-                rogue.serve(listener.accept()[0])
-
-    thread = threading.Thread(target=serve)
-    thread.start()
-    try:
-        yield
-    finally:
-        listener.shutdown(socket.SHUT_RDWR)
-        listener.close()
-        thread.join(5)
-
-
-@contextmanager
-def on_loopback(rogue: Rogue) -> Iterator[int]:
-    listener = socket.create_server(("127.0.0.1", 0))
-    port = listener.getsockname()[1]
-    with listening(rogue, listener):
-        yield port
-
-
-KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-PEM = KEY.public_key().public_bytes(
-    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-)
 
 LOW = (
     "mysql_clear_password",
@@ -177,7 +85,7 @@ def test_a_rogue_server_learns_no_password(
         connect(flavor, port)
     assert rogue.told is not None
     assert PASSWORD.encode() not in rogue.told
-    assert not deciphered(rogue.told)
+    assert not deciphered(rogue.told, PASSWORD)
     assert PASSWORD not in str(caught.value)
     assert "refused" in str(caught.value) or "switch" in str(caught.value)
 
@@ -220,22 +128,7 @@ def test_a_password_that_was_encrypted_for_the_right_server_is_of_no_use_to_anot
     with on_loopback(rogue) as port, pytest.raises(HoldfastError):
         reached(Flavor.MYSQL, source(port), 2, pem.decode())
     assert len(rogue.told) > 256, "the encrypted password was sent"
-    assert not deciphered(rogue.told)
-
-
-def deciphered(told: bytes) -> bool:
-    """Whether the rogue finds the password in something that was encrypted with its key."""
-    from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric import padding
-
-    scheme = padding.OAEP(padding.MGF1(hashes.SHA1()), hashes.SHA1(), None)
-    for start in range(max(1, len(told) - 255)):
-        with suppress(ValueError):
-            plain = KEY.decrypt(told[start : start + 256], scheme)
-            found = bytes(a ^ SALT[i % len(SALT)] for i, a in enumerate(plain))
-            if PASSWORD.encode() in found:
-                return True
-    return False
+    assert not deciphered(rogue.told, PASSWORD)
 
 
 def test_the_rogue_deciphers_what_is_sent_to_whoever_asks_for_it() -> None:
@@ -251,7 +144,7 @@ def test_the_rogue_deciphers_what_is_sent_to_whoever_asks_for_it() -> None:
             password=PASSWORD,
             read_timeout=2,
         )
-    assert deciphered(rogue.told)
+    assert deciphered(rogue.told, PASSWORD)
 
 
 def test_tls_is_neither_left_out_nor_spoken_with_just_anybody() -> None:

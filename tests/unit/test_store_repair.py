@@ -26,6 +26,7 @@ from holdfast.manager.repair_api import add_repair
 from holdfast.store.sqlite import SqliteStore
 from tests.model.world import World
 from tests.unit.memory_agent import MemoryAgent, managing, until
+from tests.unit.served import BEARER, TOKEN
 
 
 class Managers:
@@ -46,7 +47,7 @@ class Managers:
         with contextlib.closing(SqliteStore(path or self.path)) as store:
             given = Given("c", self.world.cluster.members, self.settings)
             leader = Leader(given, connect, store)
-            app = make_app({"c": leader}, None)
+            app = make_app({"c": leader}, TOKEN)
             add_repair(app, {"c": leader})
             async with managing(leader), client(app) as http:
                 yield Managed(leader, http, store)
@@ -105,7 +106,9 @@ class Managed:
 @asynccontextmanager
 async def client(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
     transport = httpx.ASGITransport(app)
-    async with httpx.AsyncClient(transport=transport, base_url="http://manager") as http:
+    async with httpx.AsyncClient(
+        transport=transport, base_url="http://manager", headers=BEARER
+    ) as http:
         yield http
 
 
