@@ -75,7 +75,7 @@ def test_the_tables_list_every_route_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert routes(agent_app(tmp_path, monkeypatch)) == set(AGENT_API)
-    assert routes(application({}, {}, {}, TOKEN)) == set(MANAGER_API)
+    assert routes(application({}, {}, {}, {}, TOKEN)) == set(MANAGER_API)
 
 
 def allowed(table: Table, role: Role) -> set[tuple[str, str]]:
@@ -86,8 +86,10 @@ def allowed(table: Table, role: Role) -> set[tuple[str, str]]:
 
 def test_commands_come_from_managers_and_data_goes_to_agents() -> None:
     commands = {("POST", "/v1/command"), ("POST", "/v1/watch")}
-    secrets = {("GET", "/v1/account"), ("POST", "/v1/reach"), ("GET", "/v1/blockers")}
+    secrets = {("GET", "/v1/account"), ("POST", "/v1/reach")}
+    secrets |= {("GET", "/v1/blockers"), ("GET", "/v1/verification")}
     data = {("GET", "/v1/data"), ("GET", "/v1/backup"), ("POST", "/v1/digest")}
+    data |= {("POST", f"/v1/verify/{part}") for part in ("tables", "load", "piece")}
     vouch = {("POST", "/v1/vouch")}
     looks = {("GET", "/v1/identity"), ("GET", "/v1/facts")}
     common = {("GET", "/v1/state"), ("GET", "/v1/openapi.json")}
@@ -273,7 +275,7 @@ JSON = {"Content-Type": "application/json"}
 
 def test_people_may_what_their_role_says(ca: Authority) -> None:
     manager = ca.files("manager", "127.0.0.1", roles=[Role.MANAGER], clusters=["c", "d"])
-    app = application({}, {}, {}, None)
+    app = application({}, {}, {}, {}, None)
     with served(app, contexts(manager)[0]) as port:
 
         def ask(role: Role, cluster: str, method: str, path: str) -> int:
@@ -303,7 +305,7 @@ def test_people_may_what_their_role_says(ca: Authority) -> None:
 
 def test_only_clusters_that_are_ones_business_are_named(ca: Authority) -> None:
     manager = ca.files("manager", "127.0.0.1")
-    app = application({"c": object(), "d": object()}, {}, {}, None)  # type: ignore[dict-item]
+    app = application({"c": object(), "d": object()}, {}, {}, {}, None)  # type: ignore[dict-item]
     with served(app, contexts(manager)[0]) as port:
         for clusters, named in ((["c"], ["c"]), (["*"], ["c", "d"]), (["x"], [])):
             files = ca.files("eve", roles=[Role.VIEWER], clusters=clusters, force=True)
@@ -388,7 +390,7 @@ def test_a_pki_without_uris_says_it_in_organizational_units(ca: Authority) -> No
     described = authority.describe(files.cert)
     assert (described.roles, described.clusters) == (("operator",), ("c",))
     manager = ca.files("manager", "127.0.0.1")
-    with served(application({}, {}, {}, None), contexts(manager)[0]) as port:
+    with served(application({}, {}, {}, {}, None), contexts(manager)[0]) as port:
         base = f"https://127.0.0.1:{port}/v1/clusters/c"
         with httpx.Client(verify=contexts(files)[1], trust_env=False) as http:
             assert http.post(f"{base}/pause", json={}).status_code == 400

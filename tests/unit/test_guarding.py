@@ -58,7 +58,7 @@ def agent_app(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
 
 
 def manager_app(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
-    return application({}, {}, {}, TOKEN)
+    return application({}, {}, {}, {}, TOKEN)
 
 
 def places(app: FastAPI) -> list[str]:
