@@ -87,7 +87,7 @@ def allowed(table: Table, role: Role) -> set[tuple[str, str]]:
 def test_commands_come_from_managers_and_data_goes_to_agents() -> None:
     commands = {("POST", "/v1/command"), ("POST", "/v1/watch")}
     secrets = {("GET", "/v1/account"), ("POST", "/v1/reach")}
-    secrets |= {("GET", "/v1/blockers"), ("GET", "/v1/verification")}
+    secrets |= {("GET", f"/v1/{name}") for name in ("blockers", "verification", "record")}
     data = {("GET", "/v1/data"), ("GET", "/v1/backup"), ("POST", "/v1/digest")}
     data |= {("POST", f"/v1/verify/{part}") for part in ("tables", "load", "piece")}
     vouch = {("POST", "/v1/vouch")}
@@ -111,7 +111,9 @@ def test_people_look_order_and_administer_by_their_roles() -> None:
         ("POST", f"{C}/settings"),
         ("POST", f"{C}/members"),
         ("POST", f"{C}/members/{{member}}/remove"),
+        ("POST", f"{C}/members/{{member}}/confirm"),
         ("POST", f"{C}/adopt"),
+        ("POST", f"{C}/store/repair"),
     }
     everything = {key for key, who in MANAGER_API.items() if who != ANYBODY}
     assert admin == everything
