@@ -77,7 +77,7 @@ def test_a_store_that_was_put_back_or_lost_is_rebuilt_while_writes_go_on(
         drop_store(sandbox)
         shutil.copy(backup, sandbox.spec.store)
         sandbox.start_manager()
-        refused_and_repaired(sandbox, writers, "have obeyed a later record than the store has")
+        refused_and_repaired(sandbox, writers, "obeyed a later record than the store has")
 
         sandbox.kill_manager()
         drop_store(sandbox)
@@ -132,7 +132,7 @@ def test_an_etcd_that_is_empty_or_put_back_is_rebuilt(
             shutil.rmtree(data)
             data.with_name("backup").rename(data)
             etcd.start()  # the manager runs on
-            refused_and_repaired(sandbox, writers, "have obeyed a later record than the store has")
+            refused_and_repaired(sandbox, writers, "obeyed a later record than the store has")
             writers.check()
         finally:
             sandbox.kill_manager()

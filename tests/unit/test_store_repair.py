@@ -136,7 +136,7 @@ def test_a_store_that_was_put_back_decides_nothing_until_it_is_repaired(managers
         managers.asked.clear()
         async with managers.managing() as two:
             reason = await two.refuses()
-            assert "have obeyed a later record than the store has" in reason
+            assert "obeyed a later record than the store has" in reason
             await asyncio.sleep(0.6)
             assert managers.asked == [], "no agent was asked for anything"
             assert two.store.load("c") == stood, "however often it is tried, no term is used up"
