@@ -33,7 +33,7 @@ CHUNK_SECONDS = 60.0
 """How long one piece may take; a table without a primary key is one piece."""
 WANTED_SECONDS = 0.2
 """How long the applier is held for a piece, about: by this the number of its rows is chosen."""
-FIRST_ROWS, LEAST_ROWS, MOST_ROWS = 1_000, 50, 200_000
+FIRST_ROWS, LEAST_ROWS, MOST_ROWS = 2_000, 1_000, 200_000
 SAVE_SECONDS = 2.0
 ATTEMPTS = 20
 ATTEMPT_SECONDS = 1.0

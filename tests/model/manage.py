@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import random
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from holdfast.core import switchover
-from holdfast.core.commands import Command
+from holdfast.core.commands import (
+    Command,
+    Drain,
+    Fetch,
+    Follow,
+    Freeze,
+    Promise,
+    Promote,
+    Prove,
+    SetAcks,
+)
 from holdfast.core.decide import decide
 from holdfast.core.decision import Call, Save, Send
 from holdfast.core.enforcement import Evidence, weighed
@@ -32,6 +43,8 @@ BOOTS = ["here", "there"]
 """Hosts of managers: the clock of one says nothing of what began by the clock of the other."""
 STEPS = [0.0, 0.0, 3600.0, -3600.0, 1e7, -1e7]
 """How far the wall clock of the manager's host is off."""
+SLOW = (Promise, Drain, Follow, Fetch, Promote, Freeze, SetAcks, Prove)
+"""Commands whose parts other hosts' commands may come between."""
 
 STORM = {
     "write": 30,
@@ -50,6 +63,7 @@ STORM = {
     "at once": 4,
     "rollback": 1,
     "repair": 1,
+    "go on": 20,
 }
 """What happens in a storm, and how often."""
 
@@ -269,6 +283,14 @@ class Run:
             return
         self.look(name)
 
+    def begin(self, name: str, term: int, command: Command) -> None:
+        """As :meth:`send`, and it goes on while other things happen."""
+        told = self.told(name)
+        with contextlib.suppress(ValueError):
+            if self.world.reachable(name):
+                self.world.watch(name, self.mind.leases.grant(name), told)
+            self.world.begin(name, term, command, told)
+
     def manage(self) -> None:
         """Look at everything, decide, carry it out."""
         self.world.pass_time(0.2)
@@ -289,6 +311,10 @@ class Run:
             if chance < 0.2 and isinstance(step, Send):
                 term = self.mind.record.term if self.mind.record else 0
                 self.late.append((step.member, term, step.command, self.told(step.member)))
+            elif chance < 0.4 and isinstance(step, Send) and isinstance(step.command, SLOW):
+                self.steps += 1
+                term = self.mind.record.term if self.mind.record else 0
+                self.begin(step.member, term, step.command)
             else:
                 self.take(step, interrupted=chance < 0.3)
 
@@ -425,6 +451,9 @@ class Run:
                     world.part(host.name)
             case "switch":
                 self.order_switchover(rng.choice([0.5, 3.0, 30.0]))
+            case "go on":
+                for name in rng.sample(sorted(world.hosts), rng.randint(1, len(world.hosts))):
+                    world.go_on(name)
             case "late" if self.late:
                 name, term, command, told = self.late.pop(rng.randrange(len(self.late)))
                 self.send(name, term, command, False, told)
@@ -469,6 +498,8 @@ class Run:
         """Everything is mended: the cluster must become well, but for members with errant data."""
         self.mend()
         for host in self.world.hosts.values():
+            while host.under_way:
+                self.world.go_on(host.name)
             if not host.agent_up:
                 host.begin_agent(self.world.now)
         for _ in range(400):

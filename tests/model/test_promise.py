@@ -20,7 +20,7 @@ def test_nothing_acknowledged_is_lost_and_one_writes(flavor: Flavor, members: in
     for seed in range(SEEDS):
         run = Run(seed, members, flavor)
         run.calm()
-        for _ in range(600):
+        for _ in range(1000):
             run.storm()
             run.check()
         run.calm()

@@ -71,6 +71,14 @@ class Transaction(NamedTuple):
 
 
 @dataclass
+class UnderWay:
+    """A command that an agent has begun: its parts that are left, and the run of the server that it is about."""
+
+    parts: Iterator[Callable[[], object]]
+    run: int
+
+
+@dataclass
 class Host:
     """A member: server, agent, and the agent's keeper process.
 
@@ -122,6 +130,7 @@ class Host:
     asked: tuple[str, float] | None = None
     heard_at: float = 0.0
     refused: bool = False
+    under_way: UnderWay | None = None
 
     def begin_agent(self, now: float) -> None:
         """Another run of the agent: of its lease it knows the electorate, on disk, and of its word nothing."""
@@ -475,19 +484,48 @@ class World:
         told: Told | None = None,
     ) -> None:
         """:raises ValueError: the agent refuses. ``interrupted``: it stops somewhere in the middle."""
+        host = self._obeys(name, term, told)
+        for part in self._parts(host, term, command):
+            if interrupted and self.rng.random() < 0.5:
+                raise ValueError("interrupted")
+            part()
+
+    def begin(self, name: str, term: int, command: Command, told: Told | None = None) -> None:
+        """As :meth:`execute`, but its parts are left to :meth:`go_on`: other hosts get on meanwhile, and clients.
+
+        :raises ValueError: the agent refuses
+        """
+        host = self._obeys(name, term, told)
+        host.under_way = UnderWay(self._parts(host, term, command), host.run)
+
+    def go_on(self, name: str) -> None:
+        """One part of the command that is under way there, if any, and if the server is the same still."""
+        host = self.hosts[name]
+        if host.under_way is None or host.halted or host.frozen:
+            return
+        if not host.agent_up or not host.up or host.run != host.under_way.run:
+            host.under_way = None
+            return
+        try:
+            next(host.under_way.parts)()
+        except (StopIteration, ValueError):
+            host.under_way = None
+
+    def _obeys(self, name: str, term: int, told: Told | None) -> Host:
+        """An agent carries out one command at a time; a higher term calls off what is under way."""
         host = self.hosts[name]
         told = told or Told()
         if not self.reachable(name) or host.refuses(term, told.leader):
             raise ValueError(f"{name} is not there for term {term}")
         if not jump_allowed(host.term, term) or not host.follows(told) or host.strange_to(told):
             raise ValueError(f"{name} does not obey that manager")
+        if host.under_way and term == host.term:
+            raise ValueError(f"{name} is at work")
+        host.under_way = None
         host.term, host.leader = term, told.leader
         if told.record and (told.leader != host.mark.leader or told.mark.age > host.mark.age):
             host.mark, host.record = told.mark, told.record
-        for part in self._parts(host, term, command):
-            if interrupted and self.rng.random() < 0.5:
-                raise ValueError("interrupted")
-            part()
+        return host
 
     def _parts(self, host: Host, term: int, command: Command) -> Iterator[Callable[[], object]]:
         match command:
