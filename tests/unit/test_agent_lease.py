@@ -197,12 +197,13 @@ def test_a_server_whose_lease_is_over_is_killed_at_that_moment(world: World) -> 
     [
         lambda good: good.model_copy(update={"run": "another"}),
         lambda good: good.model_copy(update={"term": 0}),
+        lambda good: good.model_copy(update={"leader": "another"}),
         lambda good: good.model_copy(update={"electorate": known(primary="z")}),
         lambda good: good.model_copy(update={"lease": -1.0}),
         lambda good: good.model_copy(update={"until": good.until - LEASE}),
         lambda good: good.model_copy(update={"until": float("nan")}),
     ],
-    ids=["run", "term", "primary", "lease", "past", "nan"],
+    ids=["run", "term", "leader", "primary", "lease", "past", "nan"],
 )
 def test_a_void_grant_renews_nothing(world: World, void: Callable[[Grant], Grant]) -> None:
     until = primary(world)

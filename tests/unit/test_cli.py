@@ -545,3 +545,33 @@ def test_several_managers_that_refuse_the_token_say_so(
     monkeypatch.delenv("HOLDFAST_TOKEN_FILE")
     assert exit_code("status", "--manager", f"{manager},http://127.0.0.1:9") == 1
     assert said(capsys).startswith("--token-file: ")
+
+
+def test_a_repair_of_the_store_tells_what_is_not_known(
+    manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "/v1/clusters/shop/store/repair"
+    doubt = "m3 may remember a later record (no answer in time)"
+    reply = {"cluster": "shop", "term": 9, "primary": "m1", "source": "m2", "doubts": [doubt]}
+    answers = [(200, reply | {"done": False}), (200, reply | {"done": True})]
+    monkeypatch.setattr(_Manager, "posts", {path: answers})
+    order = ("store", "repair", "shop", "--manager", manager)
+    assert exit_code(*order, "--dry-run") == 0
+    looked = capsys.readouterr()
+    assert looked.out == "shop would be rebuilt from what m2 remembers: m1 is primary, term 9\n"
+    assert looked.err == f"not known: {doubt}\n"
+    assert exit_code(*order, "--accept-loss", "shop", "--from", "m2") == 0
+    assert "shop is rebuilt from what m2 remembers" in capsys.readouterr().out
+    assert [asked for _, asked in _Manager.asked] == [
+        {"dry_run": True, "accept_loss": "", "source": ""},
+        {"dry_run": False, "accept_loss": "shop", "source": "m2"},
+    ]
+
+
+def test_an_agent_is_confirmed(
+    manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "/v1/clusters/shop/members/m2/confirm"
+    monkeypatch.setattr(_Manager, "posts", {path: [(200, {"done": "it is m2's from now on"})]})
+    assert exit_code("member", "confirm", "m2", "--manager", manager) == 0
+    assert capsys.readouterr().out == "it is m2's from now on\n"
