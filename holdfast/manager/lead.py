@@ -318,6 +318,8 @@ class Leader:
                 raise Conflict(self.cluster.name, self._version)  # another leads by now
         if why:
             self._observer.leases.stop()
+            if standing.refused and why != self._decision.reason:
+                self.events.add(EventKind.FAILED, why)
             self._decide_nothing(why)
             return False
         if not standing.begun:

@@ -139,6 +139,8 @@ def test_a_store_that_was_put_back_decides_nothing_until_it_is_repaired(managers
             assert "obeyed a later record than the store has" in reason
             await asyncio.sleep(0.6)
             assert managers.asked == [], "no agent was asked for anything"
+            told = [each.text for each in await two.leader.events.since(0, 0)]
+            assert told == [reason], "once"
             assert two.store.load("c") == stood, "however often it is tried, no term is used up"
             refused = await two.http.post("/v1/clusters/c/pause", json={"reason": "x"})
             assert refused.status_code == 409
