@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from holdfast.core.view import MemberState, Position
+from holdfast.core.view import MemberState, Position, Tally
 
 SILENCE = (0.3, 0.05)
 """From when on, and in which steps, it is told for how long a server or its source has been silent."""
@@ -104,7 +104,7 @@ def _worth_telling(state: MemberState) -> MemberState:
             executed=Position(),
             unheard=_steps(state.replication.unheard),
         ),
-        semi_sync=replace(state.semi_sync, waiting=0),
+        semi_sync=replace(state.semi_sync, waiting=0, tally=Tally()),
         reason=re.sub(r"\d+\.\d s", "", state.reason),
     )
 

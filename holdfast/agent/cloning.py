@@ -254,7 +254,7 @@ class Cloning:
             remember(self._state_dir, self._own.datadir, had)
             for forget in self.forget:
                 forget()
-            for name in ("relaxed", "recovering", "primary"):
+            for name in ("relaxed", "recovering"):
                 Marker(self._state_dir / name).clear()
             self._look()  # what it has is to be known before it counts
             self._marker.clear()

@@ -10,10 +10,10 @@ from pathlib import Path
 from holdfast.agent.term import replace_durably, sync_folder
 from holdfast.binlog import cut, save, tail
 from holdfast.binlog.gtid_event import Gtid
-from holdfast.core.commands import Cut, Promote, SetAcks
+from holdfast.binlog.run import Began, started_since
+from holdfast.core.commands import Cut
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.settings import WaitPoint
-from holdfast.core.view import SemiSync, Tail, TailVerdict
+from holdfast.core.view import Tail, TailVerdict
 from holdfast.errors import BadInput, Refused
 from holdfast.server.base import Deadline
 
@@ -28,17 +28,20 @@ def cut_pending(
     deadline: Deadline,
     done: Callable[[str], None],
     recovering: bool,
-    was_primary: bool,
+    mark: Began | None,
+    committed: Callable[[tail.Pending], str],
     note: Callable[[frozenset[str]], None],
 ) -> Tail:
     """Judge the binlog, and cut its pending tail if it has one. Interrupted anywhere, it can be repeated.
 
     :param pending: the folder that keeps what was cut
     :param recovering: a start that took the binlog as it was may have got as far as committing its tail
-    :param was_primary: its own transactions waited for acknowledgements
+    :param mark: of the run in which what the server issued was pending, up to the end of that run; None: in none
+    :param committed: why the engine may have committed what is to be cut, by its own word, or ""
     :param note: told of the streams of what is taken back, before it is: see ``domains.py``
     :raises BadInput: ``present`` is no GTID set
     """
+    was_primary = mark is not None
     try:
         present = parse(flavor, command.present)
     except ValueError as error:
@@ -74,12 +77,15 @@ def cut_pending(
                 reason=f"its server was started in place and died again before it was up: {summary} "
                 f"that {command.primary} lacks may have been committed, and must be rewound",
             )
-        case tail.Pending(summary=summary) if summary.transactions and not was_primary:
+        case tail.Pending(summary=summary) if summary.transactions and (
+            why := _not_pending(index, mark) or committed(found)
+        ):
+            done("found committed")
             return Tail(
                 TailVerdict.COMMITTED,
                 term,
                 transactions=summary.transactions,
-                reason=f"it was no primary, so {summary} that it wrote itself are committed, and must be rewound",
+                reason=f"{why}, so {summary} that it wrote itself are committed, and must be rewound",
             )
         case tail.Pending(summary=summary):
             saved = _save(found, pending, term)
@@ -93,25 +99,13 @@ def cut_pending(
             return Tail(TailVerdict.CUT, term, str(saved), summary.transactions)
 
 
-def holds_back(waits: SemiSync) -> bool:
-    """Whether commits wait for an acknowledgement, for ever, and before they are carried out."""
-    return (
-        waits.source
-        and waits.acks >= 1
-        and not waits.timeout_seconds
-        and not waits.degraded
-        and waits.wait_point is WaitPoint.AFTER_SYNC
-    )
-
-
-def asked(command: SetAcks | Promote) -> SemiSync:
-    """How commits are to wait."""
-    return SemiSync(
-        source=command.acks > 0,
-        acks=command.acks,
-        timeout_seconds=command.timeout_seconds,
-        wait_point=command.wait_point,
-    )
+def _not_pending(index: Path, mark: Began | None) -> str:
+    """Why what the server wrote itself was not held back until its end, or ""."""
+    if mark is None:
+        return "it was no primary whose commits all waited for an acknowledgement"
+    if later := started_since(index, mark):
+        return f"{later}: another run than that of the primary wrote it"
+    return ""
 
 
 class Marker:
@@ -120,11 +114,6 @@ class Marker:
     ``recovering`` is there from a start in place until the server is up: crash recovery commits the pending tail
     first and marks the binlog afterwards, so that, killed in between, the binlog alone looks as if nothing had been
     committed.
-
-    ``primary`` is there while what this server issues, and nobody else has, is pending and may be cut: its clients were
-    not told, and no session has seen it. That is so from a promotion on, or from a row that was acknowledged, while
-    commits wait as :func:`holds_back` says. It goes *before* the server is told to wait in any lesser way (what is
-    let through then is committed) or to follow another (what somebody writes on a replica is committed at once).
     """
 
     def __init__(self, path: Path) -> None:

@@ -44,7 +44,9 @@ from holdfast.agent.lease_words import LeaseWords
 from holdfast.agent.obeyed import Obeyed, own_identity
 from holdfast.agent.observe import Observer
 from holdfast.agent.peers import Peers
+from holdfast.agent.pending_mark import PendingMark
 from holdfast.agent.probing import Prober
+from holdfast.agent.releasing import Releases
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.term import TermFile
 from holdfast.agent.verify_api import add_verify
@@ -183,7 +185,12 @@ class Agent:
         observer = Observer(self._server, watch, self.board, own.binlog_index)
         marker = RelaxedMarker(config.state_dir, own.binlog_index, self._boot_id)
         watch.on_appeared = observer.appeared
-        watch.on_clean_end = marker.clear_in_background
+
+        def ended_in_order() -> None:
+            releases.ended()
+            marker.clear_in_background()
+
+        watch.on_clean_end = ended_in_order
         admin = account(own.admin, "server.admin.password_file")
         adopter = Adopter(own.flavor, own.socket, admin, encrypted=own.tls is not None)
         jobs = Jobs(self.board)
@@ -225,6 +232,8 @@ class Agent:
         )
         vouching = self._vouching
         self.board.as_of_now = lambda state: vouching.seen(keeper.seen(state))
+        mark = PendingMark(config.state_dir / "primary", own.binlog_index, self._clerk.do)
+        releases = Releases(self._server, self.board, mark, own.socket)
         duties = Duties(
             self._server,
             watch,
@@ -247,14 +256,16 @@ class Agent:
             ),
             comparing,
             verifying,
+            releases,
             keeper,
             vouching,
             observer.look,
             observer.note,
         )
-        cloning.forget += [self._fitness.forget, verifying.forget]
+        cloning.forget += [self._fitness.forget, verifying.forget, releases.end]
         observer.holds_applier = lambda: hold.held
-        observer.on_look = duties.seen
+        observer.on_look = releases.seen
+        observer.on_lost = releases.lost
         lane = Lane(duties, self._term, self._obeyed, watch, observer, self.board, vouching)
         poll = LongPoll(self.board, loop, keeper.run)
         watch.look()

@@ -11,11 +11,13 @@ from typing import assert_never
 from holdfast.agent.board import Board
 from holdfast.agent.cloning import Cloning
 from holdfast.agent.comparing import Comparing
-from holdfast.agent.cutting import Marker, cut_pending, holds_back
+from holdfast.agent.cutting import Marker, cut_pending
 from holdfast.agent.domains import Domains
+from holdfast.agent.engine import Engine
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.lease import Keeper
 from holdfast.agent.promoting import Promoting
+from holdfast.agent.releasing import Releases
 from holdfast.agent.restarting import end_in_order
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.verifying import Verifying
@@ -49,7 +51,7 @@ from holdfast.core.gtid import parse
 from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
 from holdfast.errors import HoldfastError, Refused
 from holdfast.server.adopting import Adopter
-from holdfast.server.base import Account, Deadline, Observation, Server, Source
+from holdfast.server.base import Account, Deadline, Server, Source
 
 SECONDS: dict[type[Command], float] = {
     Promise: 1.0,
@@ -113,6 +115,7 @@ class Duties:
         rewinding: Rewinding,
         comparing: Comparing,
         verifying: Verifying,
+        releases: Releases,
         keeper: Keeper,
         vouching: Vouching,
         look: Callable[[], None],
@@ -131,11 +134,10 @@ class Duties:
         self._marker = marker
         self._replication = replication
         self._recovery = Marker(state_dir / "recovering")
-        self._primary_role = Marker(state_dir / "primary")
+        self._releases = releases
+        self._engine = Engine(board.state.flavor, watch, datadir, state_dir)
         self._domains = Domains(state_dir / "domains", board.state.flavor)
-        self._promoting = Promoting(
-            server, board, marker, self._primary_role, keeper, look, self._domains
-        )
+        self._promoting = Promoting(server, board, marker, releases, keeper, look, self._domains)
         self._note = note
         self._state_dir = state_dir
         self._datadir = datadir
@@ -149,6 +151,10 @@ class Duties:
         :raises HoldfastError: by consequence
         """
         deadline = Deadline(SECONDS[type(command)], cancelled)
+        with self._releases.command():
+            self._perform(term, command, deadline, steps)
+
+    def _perform(self, term: int, command: Command, deadline: Deadline, steps: Steps) -> None:
         self._cloning.admit(command, deadline)
         self._comparing.admit(command, deadline)
         self._verifying.admit(command, deadline)
@@ -235,7 +241,7 @@ class Duties:
         steps.done("marked as relaxed")
         source = Source(command.host, command.port, self._replication, command.heartbeat)
         self._board.change(proved=0, promised=0, frozen=0, stopped=0)
-        self._primary_role.clear()
+        self._releases.end()
         if command.events:
             self._server.stop_events(deadline)  # before whoever waits for a lock may go on
         if (
@@ -257,7 +263,7 @@ class Duties:
         self._trusted()
         self._rewinding.settle(deadline, steps.done)
         self._marker.mark()
-        self._primary_role.clear()
+        self._releases.end()
         source = Source(command.host, command.port, self._replication)
         self._server.follow(source, False, deadline)
         self._keeper.stand_down()
@@ -295,11 +301,6 @@ class Duties:
             raise
         self._note(incarnation, writable=False, applied=applied, stopped=term, frozen=term)
 
-    def seen(self, found: Observation) -> None:
-        """Told of each look at the server: whoever has changed how commits wait, the mark must not outlast it."""
-        if found.writable and not holds_back(found.semi_sync):
-            self._primary_role.clear()
-
     def _restart(self, term: int, deadline: Deadline, steps: Steps) -> None:
         state = self._up("restart")
         self._trusted()
@@ -311,7 +312,7 @@ class Duties:
     def _rewind(self, command: Rewind, deadline: Deadline, steps: Steps) -> None:
         self._up("rewind")
         self._trusted()
-        self._primary_role.clear()  # what is in its binlog is committed
+        self._releases.end()  # what is in its binlog is committed
         self._note_domains()
         self._rewinding.part(deadline, steps.done)
         self._rewinding.rewind(command, deadline, steps.done)
@@ -334,7 +335,8 @@ class Duties:
                 deadline,
                 steps.done,
                 self._recovery.marked(),
-                self._primary_role.marked(),
+                self._releases.pending(),
+                lambda tail: self._engine.committed(tail, deadline),
                 self._domains.note,
             )
         before = self._board.state.tail

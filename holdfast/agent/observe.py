@@ -46,12 +46,14 @@ class Observer:
     """Keeps the board true to the server.
 
     :ivar every_seconds: between two looks; kept within bounds, and less while the source of a replica is silent
-    :ivar on_look: called with each look, before it is published
+    :ivar on_look: called with each look, and when it began, before it is published; :ivar on_lost: with the error of
+        one that failed, while the server runs
     :ivar holds_applier: whether the applier was stopped on purpose, and will run on by itself: then it is told to run
     """
 
     def __init__(self, server: Server, watch: Watch, board: Board, binlog_index: Path) -> None:
-        self.on_look: Callable[[Observation], None] = lambda found: None
+        self.on_look: Callable[[Observation, float], None] = lambda found, begun: None
+        self.on_lost: Callable[[HoldfastError], None] = lambda error: None
         self.holds_applier: Callable[[], bool] = lambda: False
         self.on_down: Callable[[], None] = lambda: None
         self._server = server
@@ -100,10 +102,12 @@ class Observer:
                     self._server.ping(self._deadline(running))
                 found = self._server.observe(self._deadline(running))
             except HoldfastError as error:
+                if running.alive:
+                    self.on_lost(error)
                 raise self._unanswered(running.incarnation, error) from error
             self._answered_at, self._asked_at = time.monotonic(), None
             found = replace(found, replication=self._replication(begun, found))
-            self.on_look(found)
+            self.on_look(found, begun)
             self._board.change(
                 during=running.incarnation,
                 server=ServerStatus.UP,

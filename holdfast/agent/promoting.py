@@ -8,11 +8,12 @@ from collections.abc import Callable
 from concurrent.futures import Future
 
 from holdfast.agent.board import Board
-from holdfast.agent.cutting import Marker, asked, holds_back
 from holdfast.agent.domains import Domains
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.lease import Keeper
+from holdfast.agent.releasing import Releases
 from holdfast.core.commands import Promote, SetAcks
+from holdfast.core.releases import asked, holds_back
 from holdfast.core.view import MemberState, Receiver
 from holdfast.errors import DeadlinePassed, HoldfastError
 from holdfast.log import say
@@ -28,7 +29,7 @@ Done = Callable[[str], None]
 
 class Promoting:
     """:param marker: goes once every commit is flushed
-    :param primary_role: see :class:`Marker`
+    :param releases: keeps the mark that what it issues is pending
     :param look: observes the server, and publishes what it saw
     """
 
@@ -37,7 +38,7 @@ class Promoting:
         server: Server,
         board: Board,
         marker: RelaxedMarker,
-        primary_role: Marker,
+        releases: Releases,
         keeper: Keeper,
         look: Callable[[], None],
         domains: Domains,
@@ -45,7 +46,7 @@ class Promoting:
         self._server = server
         self._board = board
         self._marker = marker
-        self._primary_role = primary_role
+        self._releases = releases
         self._keeper = keeper
         self._look = look
         self._domains = domains
@@ -86,9 +87,14 @@ class Promoting:
         self._open(command, deadline, done)
 
     def set_acks(self, command: SetAcks | Promote, deadline: Deadline, done: Done) -> None:
-        if not holds_back(asked(command)):
-            self._primary_role.clear()
+        waits = asked(command)
+        if holds_back(waits):
+            self._releases.waits_for(min(waits.acks, self._board.state.semi_sync.acks))
+        else:
+            self._releases.end()
         self._server.set_acks(command.acks, deadline, command.timeout_seconds, command.wait_point)
+        if holds_back(waits):
+            self._releases.waits_for(waits.acks)
         done("acks set")
 
     def prove(
@@ -106,7 +112,7 @@ class Promoting:
             done("row committed, not acknowledged")
             return
         if holds_back(under):
-            self._primary_role.mark()
+            self._releases.proved(under)
         self._board.change(during=before.incarnation, proved=max(before.proved, serial))
         done("proved")
         self._marker.clear_in_background()
@@ -124,9 +130,9 @@ class Promoting:
         """
         holds = holds_back(asked(command))
         if not holds:
-            self._primary_role.clear()
+            self._releases.end()
         noted: Future[None] = Future()
-        args = (holds, command.electorate is not None, noted)
+        args = (command.acks if holds else 0, command.electorate is not None, noted)
         threading.Thread(target=self._note, args=args, name="promotion", daemon=True).start()
         self._set_up(command, deadline, done, following=True)
         connected = self._ackers_connected(command, deadline, done)
@@ -144,11 +150,14 @@ class Promoting:
         self._server.leave(deadline)
         done("follows nobody")
 
-    def _note(self, holds: bool, leased: bool, noted: Future[None]) -> None:
-        """What must be on disk before it is opened, written while the server is set up."""
+    def _note(self, acks: int, leased: bool, noted: Future[None]) -> None:
+        """What must be on disk before it is opened, written while the server is set up.
+
+        :param acks: for how many its commits will wait without end; 0: for none
+        """
         try:
-            if holds:
-                self._primary_role.mark()
+            if acks:
+                self._releases.begin(acks)
             if leased:
                 self._keeper.about_to_open()
         except (HoldfastError, OSError) as error:
@@ -160,9 +169,9 @@ class Promoting:
         self, state: MemberState, command: Promote, deadline: Deadline, done: Done
     ) -> None:
         if state.writable or not holds_back(asked(command)):
-            self._primary_role.clear()
+            self._releases.end()
         else:
-            self._primary_role.mark()
+            self._releases.begin(command.acks)
         self._set_up(command, deadline, done)
 
     def _set_up(

@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from holdfast.agent.board import Board
 from holdfast.core.view import Replication, SemiSync, ServerStatus, Tail
@@ -22,6 +23,8 @@ DYING_SECONDS = 0.1
 DYING_EVERY_SECONDS = 0.02
 TAKEN_DOWN_SECONDS = 3.0
 """So long the end of a process that is dying is waited for where another one is to be started."""
+
+T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +84,16 @@ class Watch:
             running = self._started = self.process.start()
             self._appeared(running)
             return running
+
+    def alone(self, run: Callable[[], T]) -> T:
+        """Have the server's program run for something else than to serve; meanwhile nobody starts it, or looks for it.
+
+        :raises Refused: the server is running
+        """
+        with self._lock, self.process.held():
+            if self.look() is not None:
+                raise Refused("the server is running")
+            return run()
 
     def refuse_while_dying(self) -> None:
         """Wait for a moment until a former run is gone: to take a large server down takes the kernel a second.

@@ -8,7 +8,7 @@ what it had applied from another server, as a replica.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -151,6 +151,21 @@ def inspect(index_file: Path, has: Callable[[Gtid], bool]) -> Tail:
     except Unreadable as error:
         return Unsafe(f"{error}: clone this server", Remedy.CLONE, None, None)
     return _judge(index_file, scans)
+
+
+def reaches_into(tail: Pending, commits: Iterable[tuple[str, int]]) -> str:
+    """Why the engine has committed some of a tail, or "".
+
+    Engine and binlog commit in one order: so something of the tail is committed just where a commit ends in it.
+
+    :param commits: file and offset in the binlog at which committed transactions end, the last ones among them
+    """
+    sizes = {piece.file.name: piece.end for piece in tail.pieces}
+    starts = {piece.file.name: piece.start for piece in tail.pieces}
+    for file, end in commits:
+        if file in sizes and starts[file] < end <= sizes[file]:
+            return f"its engine has committed what ends at {end} in {file}"
+    return ""
 
 
 def _scan(file: Path, has: Callable[[Gtid], bool]) -> _Scan:

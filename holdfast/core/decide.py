@@ -13,6 +13,7 @@ from holdfast.core.hooking import start_step
 from holdfast.core.lease import electorate
 from holdfast.core.record import Kind, Pause, Record, Step, Transition
 from holdfast.core.rejoin import attached, follow, rejoin
+from holdfast.core.releases import Release, describe
 from holdfast.core.view import MemberState, Receiver, View
 
 
@@ -136,7 +137,7 @@ def _keep(
     if not acks_are_set:
         if not _waits_for_voter(record, ready):
             steps = (Send(primary.name, wanted), *steps)
-    elif record.joint or record.transition == modes.PROVING:
+    elif record.joint or record.transition == modes.PROVING or _unproved(record, primary, ready):
         if ready >= record.acks:
             prove = Prove(record.serial, electorate(cluster, record))
             steps = (*steps, Send(primary.name, prove))
@@ -187,7 +188,15 @@ def _short_of(cluster: Cluster, record: Record, primary: MemberState) -> list[st
         reasons.append(
             f"commits on {primary.name} do not wait for acknowledgements now: the time-out struck"
         )
+    if primary.let_through:
+        reasons.append(describe(Release(primary.let_through), primary.name))
     return reasons
+
+
+def _unproved(record: Record, primary: MemberState, ready: int) -> bool:
+    """Whether commits went on without a voter, and a row can be acknowledged now: from it on, what the primary issues
+    is pending again until voters have it (``agent/pending_mark.py``)."""
+    return bool(primary.let_through) and 0 < record.acks <= ready
 
 
 def _waits_for_voter(record: Record, ready: int) -> bool:

@@ -77,5 +77,6 @@ def waits_as(primary: MemberState, wanted: SetAcks) -> bool:
         has.source
         and (has.acks, has.timeout_seconds, has.wait_point)
         == (wanted.acks, wanted.timeout_seconds, wanted.wait_point)
+        and has.waits_alone
         and not (has.degraded and not wanted.timeout_seconds)
     )

@@ -156,6 +156,20 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
+class Tally:
+    """What a primary has counted of its commits since it started, or since its counters were set to 0.
+
+    :ivar acknowledged: commits that an acknowledgement ended (``…_yes_tx``)
+    :ivar let_through: commits that went on without one (``…_no_tx``)
+    :ivar switched_off: how often the waiting ended for all (``…_no_times``)
+    """
+
+    acknowledged: int = 0
+    let_through: int = 0
+    switched_off: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class SemiSync:
     """Semi-sync as it is set and as it stands on one server.
 
@@ -166,6 +180,8 @@ class SemiSync:
     :ivar timeout_seconds: after which commits wait no longer; 0: never
     :ivar degraded: commits do not wait now, although they should: the time-out struck
     :ivar waiting: how many sessions wait for an acknowledgement
+    :ivar waits_alone: commits wait also while no replica is connected
+    :ivar tally: zeros while ``source`` is off
     """
 
     source: bool = False
@@ -176,6 +192,8 @@ class SemiSync:
     wait_point: WaitPoint = WaitPoint.AFTER_SYNC
     degraded: bool = False
     waiting: int = 0
+    waits_alone: bool = True
+    tally: Tally = Tally()
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,6 +267,10 @@ class MemberState:
     :ivar leader: the leadership that ``term`` was promised to
     :ivar record: what the agent remembers of the newest record that it obeyed
     :ivar identity: of the agent, made once and kept in its state_dir
+    :ivar let_through: why commits of its server may have gone on without a voter, until a row of its own has been
+        acknowledged since; "" otherwise
+    :ivar unacknowledged: how many of its transactions are known to have been acknowledged, or committed, without a
+        voter while they should have waited for one, since its agent began
     """
 
     name: str
@@ -291,6 +313,8 @@ class MemberState:
     leader: str = ""
     record: Mark = field(default_factory=Mark)
     identity: str = ""
+    let_through: str = ""
+    unacknowledged: int = 0
 
     @property
     def up(self) -> bool:

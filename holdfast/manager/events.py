@@ -20,7 +20,8 @@ logger = logging.getLogger(__name__)
 class EventKind(StrEnum):
     """LED: this manager leads from now on. DETECTED: the primary is gone. ALARM: somebody should look, nothing is
     done by itself. DECIDED: a record was saved. COMMAND: an agent has done what it was asked; FAILED: it has not.
-    DEGRADED: commits stop waiting for acknowledgements, or wait again. WHOLE: every member is well again.
+    DEGRADED: commits stop waiting for acknowledgements, or wait again. UNACKNOWLEDGED: commits that should have waited
+    went on without a voter. WHOLE: every member is well again.
     CONFIGURED: a person has changed settings or members; ORDERED: a person wants something done.
     ENDPOINT: it shows clients to another server. HOOK: an executable of the user's, or a webhook, was called.
     VERIFIED: a member holds the same as the primary."""
@@ -32,12 +33,17 @@ class EventKind(StrEnum):
     COMMAND = "command"
     FAILED = "failed"
     DEGRADED = "degraded"
+    UNACKNOWLEDGED = "unacknowledged"
     WHOLE = "whole"
     CONFIGURED = "configured"
     ORDERED = "ordered"
     ENDPOINT = "endpoint"
     HOOK = "hook"
     VERIFIED = "verified"
+
+
+WARNINGS = frozenset({EventKind.FAILED, EventKind.DETECTED, EventKind.UNACKNOWLEDGED})
+"""Logged as such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +96,7 @@ class EventLog:
         self._events.append(event)
         self._changed.set()
         self._changed = asyncio.Event()
-        level = logging.WARNING if kind in (EventKind.FAILED, EventKind.DETECTED) else logging.INFO
+        level = logging.WARNING if kind in WARNINGS else logging.INFO
         took = {"ms": event.ms} if ms else {}
         say(logger, text, level, cluster=self._cluster, event=kind.value, **took)
         for hear in self.hearers:

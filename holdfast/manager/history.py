@@ -70,6 +70,7 @@ class History:
         self._found: tuple[Record, float] | None = None
         self._ordered: Event | None = None
         self._detected: Event | None = None
+        self._unacknowledged: list[Event] = []
         self._due = self._not_before = 0.0
         self._changed = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
@@ -136,6 +137,10 @@ class History:
             return
         if record.term != self._term:
             self._take_over(cluster, record, view)
+        for event in self._unacknowledged:
+            entry = chronicle.order(event.text, event.at, record, self._who, by_person=False)
+            self._begin(entry, LATER_SECONDS)
+        self._unacknowledged.clear()
         if self._ordered is not None:  # it was begun without a change of the record
             text, at = self._ordered.text, self._ordered.at
             self._begin(chronicle.order(text, at, record, self._who), LATER_SECONDS)
@@ -207,6 +212,8 @@ class History:
             self._ordered = event
         elif event.kind is EventKind.DETECTED:
             self._detected = event
+        elif event.kind is EventKind.UNACKNOWLEDGED:
+            self._unacknowledged.append(event)
         present = self._present
         for page in self._pages:
             entry = page.entry

@@ -9,8 +9,9 @@ from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Decision
 from holdfast.core.diagnosis import GONE, diagnose
 from holdfast.core.record import Record
+from holdfast.core.releases import Release, describe
 from holdfast.core.restart import CLOSING
-from holdfast.core.view import Unseen, View
+from holdfast.core.view import Seen, Unseen, View
 from holdfast.log import say
 from holdfast.manager.events import EventKind, EventLog
 
@@ -22,6 +23,7 @@ class Teller:
         self._events = events
         self._degraded = False
         self._alarmed = False
+        self._unacknowledged: dict[str, tuple[int, str]] = {}
 
     def decided(
         self,
@@ -42,6 +44,7 @@ class Teller:
                 say(logger, decision.reason, cluster=cluster.name)
         self._alarmed = alarming
         self._note_degraded(record, view)
+        self._note_unacknowledged(view)
 
     def saving(self, cluster: Cluster, before: Record | None, record: Record, view: View) -> None:
         """Tell that the primary is gone, when the first step against it is taken."""
@@ -61,6 +64,20 @@ class Teller:
         if self._degraded:
             text = f"commits on {state.name} do not wait for acknowledgements: the time-out struck"
         self._events.add(EventKind.DEGRADED, text, state.name)
+
+    def _note_unacknowledged(self, view: View) -> None:
+        """Of every member: who let something through may be no primary any more. What a manager that begins to lead
+        finds, and is not mended yet, it tells as well: nobody may have told it."""
+        for name, sighting in view.members.items():
+            if not isinstance(sighting, Seen):
+                continue
+            state = sighting.state
+            now = (state.unacknowledged, state.let_through)
+            known = self._unacknowledged.get(name, (0 if state.let_through else now[0], ""))
+            self._unacknowledged[name] = now
+            release = Release(state.let_through, max(0, now[0] - known[0]))
+            if state.let_through and (release.count or now[1] != known[1]):
+                self._events.add(EventKind.UNACKNOWLEDGED, describe(release, name), name)
 
 
 def _unseen(cluster: Cluster, record: Record | None, view: View) -> bool:

@@ -198,7 +198,7 @@ class Freezing:
 
     def _acknowledged(self, deadline: Deadline) -> None:
         """Where commits wait after the engine's commit, they do without a lock."""
-        while count := waiting.look_at(self._session, self._names, deadline)[0].waiting:
+        while count := waiting.look_at(self._session, self._names, deadline).waiting:
             deadline.check(f"{count} commits wait for an acknowledgement")
             time.sleep(0.002)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Literal
 
 from holdfast.core.gtid import Flavor
+from holdfast.core.releases import acknowledged
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Receiver, SemiSync
 from holdfast.errors import Refused
@@ -222,16 +223,16 @@ class SqlServer(ABC):
             self._refuse_if_following(self._proof, deadline)
         pause = PROVE_AGAIN_SECONDS
         while True:
-            begun, switched_off = waiting.look_at(self._commands, self.names, deadline)
+            begun = waiting.look_at(self._commands, self.names, deadline)
             self._commit_row(term, serial, deadline)
             if not begun.source:
                 return begun
             ended = waiting.look_at(self._commands, self.names, deadline)
-            if not begun.degraded and not ended[0].degraded and ended[1] == switched_off:
+            if acknowledged(begun, ended):
                 return begun
             if not insist:
                 return replace(begun, degraded=True)
-            deadline.check("waiting for a row to be acknowledged: semi-sync is degraded")
+            deadline.check("waiting for a row to be acknowledged: commits were let through")
             time.sleep(pause)
             pause = min(2 * pause, PROVE_AGAIN_SECONDS * 16)
 

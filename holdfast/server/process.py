@@ -173,14 +173,20 @@ class ServerProcess:
 
         :raises Refused: when one is running already, or the program cannot be run
         """
-        with self.option_file.open("rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with self.held():
             running = self.find()
             if running is not None:
                 raise Refused(f"the server is running already, as pid {running.pid}")
             if self.socket is not None:
                 _forget_lock_of_the_dead(self.socket)
             return self._spawn()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Nobody else starts it meanwhile, not even another agent."""
+        with self.option_file.open("rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
 
     def last_output(self) -> str:
         """The last line that the server wrote to its standard output or error, or ""."""

@@ -67,7 +67,7 @@ def settle(
     while patience.left and not _all_sent(side, catalog, deadline):
         deadline.check("sending the rest of the binlog")
         time.sleep(0.002)
-    waiting = look_at(side, names, deadline)[0].waiting
+    waiting = look_at(side, names, deadline).waiting
     if waiting:
         raise Refused(f"{waiting} commits wait for an acknowledgement")
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.core.settings import WaitPoint
-from holdfast.core.view import SemiSync
+from holdfast.core.view import SemiSync, Tally
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
 from holdfast.server.sql import Connection, Row, StatementRefused
@@ -47,6 +47,7 @@ class Names:
             f"@@global.{self.prefix}_enabled AS source_side, "
             f"@@global.{self.prefix}_timeout AS timeout, "
             f"@@global.{self.prefix}_wait_point AS wait_point, "
+            f"@@global.{self.without_replicas} AS waits_alone, "
             f"{f'@@global.{self.count}' if self.count else '1'} AS acks"
         )
 
@@ -81,6 +82,12 @@ def semi_sync(names: Names, row: Row, status: Row, replica: bool = False) -> Sem
         wait_point=WaitPoint(str(row["wait_point"]).lower()),
         degraded=status[f"{prefix}_status"] != "ON",
         waiting=int(status[f"{prefix}_wait_sessions"]),
+        waits_alone=bool(row["waits_alone"]),
+        tally=Tally(
+            acknowledged=int(status[f"{prefix}_yes_tx"]),
+            let_through=int(status[f"{prefix}_no_tx"]),
+            switched_off=int(status[f"{prefix}_no_times"]),
+        ),
     )
 
 
@@ -94,13 +101,11 @@ def look_at_status(connection: Connection, names: Names, deadline: Deadline) -> 
     return {str(row["Variable_name"]): row["Value"] for row in rows}
 
 
-def look_at(connection: Connection, names: Names, deadline: Deadline) -> tuple[SemiSync, int]:
-    """How commits wait, and how often a time-out has switched that off."""
+def look_at(connection: Connection, names: Names, deadline: Deadline) -> SemiSync:
     row = connection.look(f"SELECT {names.columns}", deadline)[0]
     if not row["source_side"]:
-        return SemiSync(), 0
-    status = look_at_status(connection, names, deadline)
-    return semi_sync(names, row, status), int(status[f"{names.prefix.capitalize()}_no_times"])
+        return SemiSync()
+    return semi_sync(names, row, look_at_status(connection, names, deadline))
 
 
 def switch_off(connection: Connection, names: Names, deadline: Deadline) -> None:

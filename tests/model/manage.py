@@ -64,6 +64,9 @@ STORM = {
     "rollback": 1,
     "repair": 1,
     "go on": 20,
+    "kill waiters": 0,
+    "weaken": 0,
+    "start by hand": 0,
 }
 """What happens in a storm, and how often."""
 
@@ -107,6 +110,7 @@ class Run:
     :ivar steps: how many steps were begun so far
     :ivar boot: names the kernel of the manager's host; :ivar clock_off: how far its wall clock is off, in seconds
     :ivar outsiders: what hooks move, where there are some
+    :ivar happens: in a storm, and how often
     :ivar failovers: how often another primary was named; :ivar switchovers: how often because a person wanted it
     :ivar rolls_back: storms put the store back from backups
     :ivar backups: what the store held, the oldest first; :ivar restored: what it holds may be one of them
@@ -133,6 +137,7 @@ class Run:
         self.failovers = 0
         self.switchovers = 0
         self.outsiders: Outsiders | None = None
+        self.happens = dict(STORM)
         self.rolls_back = False
 
     def _manager(self) -> Manager:
@@ -412,10 +417,7 @@ class Run:
                 if not each.agent_up:
                     each.begin_agent(world.now)
         host = rng.choice(list(world.hosts.values()))
-        match rng.choices(
-            [*STORM],
-            [*STORM.values()],
-        )[0]:
+        match rng.choices([*self.happens], [*self.happens.values()])[0]:
             case "write":
                 world.write()
             case "replicate":
@@ -454,6 +456,12 @@ class Run:
             case "go on":
                 for name in rng.sample(sorted(world.hosts), rng.randint(1, len(world.hosts))):
                     world.go_on(name)
+            case "kill waiters":
+                world.kill_waiters(host)
+            case "weaken":
+                world.weaken(host)
+            case "start by hand" if not host.agent_up:
+                world.start_by_hand(host)
             case "late" if self.late:
                 name, term, command, told = self.late.pop(rng.randrange(len(self.late)))
                 self.send(name, term, command, False, told)
@@ -486,6 +494,9 @@ class Run:
         for host in self.world.hosts.values():
             assert all(mine.get(t.gtid) == t for t in host.binlog), (
                 f"{host.name} has diverged unseen"
+            )
+            assert not host.orphans, (
+                f"{host.name} keeps {host.orphans}, and its binlog knows nothing of them"
             )
 
     def mend(self) -> None:

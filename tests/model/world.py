@@ -35,6 +35,7 @@ from holdfast.core.commands import (
 )
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.lineage import Mark, follows, memory
+from holdfast.core.releases import acknowledged, asked, holds_back, let_through
 from holdfast.core.rollback import Remembered, jump_allowed
 from holdfast.core.settings import Settings, WaitPoint
 from holdfast.core.timing import Timing
@@ -48,6 +49,7 @@ from holdfast.core.view import (
     ServerStatus,
     Tail,
     TailVerdict,
+    Tally,
 )
 from holdfast.wire import Grant, Told
 
@@ -70,6 +72,19 @@ class Transaction(NamedTuple):
         return self.stream, self.number
 
 
+@dataclass(frozen=True)
+class Held:
+    """As ``agent/pending_mark.py``: what the server issues is pending, unless something was let through.
+
+    :ivar run: of the server
+    """
+
+    run: int
+    acks: int
+    tally: Tally
+    let_through: str = ""
+
+
 @dataclass
 class UnderWay:
     """A command that an agent has begun: its parts that are left, and the run of the server that it is about."""
@@ -83,6 +98,11 @@ class Host:
     """A member: server, agent, and the agent's keeper process.
 
     :ivar hung: the agent answers nobody and does nothing; its keeper process and its server go on
+    :ivar tally: how many commits the server has let through in this run
+    :ivar weakened: a hand has changed how commits wait
+    :ivar orphans: rows in its tables that its binlog does not have: nothing will ever take them away
+    :ivar shown: those whose GTIDs MySQL's engine has kept
+    :ivar began: the run that wrote the last of its binlog
     """
 
     name: str
@@ -131,6 +151,12 @@ class Host:
     heard_at: float = 0.0
     refused: bool = False
     under_way: UnderWay | None = None
+    tally: int = 0
+    weakened: bool = False
+    held: Held | None = None
+    orphans: list[Transaction] = field(default_factory=list)
+    shown: list[Transaction] = field(default_factory=list)
+    began: int = 0
 
     def begin_agent(self, now: float) -> None:
         """Another run of the agent: of its lease it knows the electorate, on disk, and of its word nothing."""
@@ -223,7 +249,7 @@ class Host:
                 record=self.mark,
                 identity=self.identity,
             )
-        committed = [t for t in self.binlog if t not in self.pending]
+        committed = [t for t in (*self.binlog, *self.shown) if t not in self.pending]
         applied = self.binlog if self.flavor is Flavor.MARIADB else committed
         received = self.relay[-1:] if self.flavor is Flavor.MARIADB else self.relay
         return MemberState(
@@ -258,6 +284,8 @@ class Host:
                 self.timeout,
                 self.wait_point,
                 waiting=len(self.pending),
+                waits_alone=not self.weakened,
+                tally=Tally(let_through=self.tally),
             ),
             barred=tuple(sorted(self.barred)),
             silent_seconds=9.0 if self.frozen else 0.0,
@@ -269,6 +297,7 @@ class Host:
             leader=self.leader,
             record=self.mark,
             identity=self.identity,
+            let_through=self.held.let_through if self.held else "",
             lease=Lease(
                 self.tenure.enforced,
                 quorums=self.tenure.known.quorums
@@ -285,7 +314,8 @@ class Host:
         self.writable = self.receiving = self.applying = self.replica = self.source_on = False
         self.acks = self.proved = self.sealed = self.stopped = 0
         self.relay = []
-        self.strange = False
+        self.strange = self.weakened = False
+        self.tally = 0
         self.tail = Tail()
         self.tenure.release()
 
@@ -303,7 +333,12 @@ class Host:
 
 
 class World:
-    """:ivar acknowledged: every transaction that a client was told is committed"""
+    """:ivar acknowledged: every transaction that a client was told is committed
+    :ivar let_through: but for these, which a hand has let through without a voter: of them nothing is promised but that
+        no member keeps them alone
+    :ivar engines_tell: what they have committed; :ivar agents_see: what is let through, and whether another run of the
+        server wrote its binlog. Each alone keeps members from diverging
+    """
 
     def __init__(
         self, rng: random.Random, members: int, flavor: Flavor, settings: Settings | None = None
@@ -315,6 +350,8 @@ class World:
             f"m{i}": Host(f"m{i}", i, flavor, identity=f"agent-{i}") for i in range(1, members + 1)
         }
         self.acknowledged: list[Transaction] = []
+        self.let_through: list[Transaction] = []
+        self.engines_tell = self.agents_see = True
         self.written = 0
         self.now = 0.0
         self.timing = rng.choice(TIMINGS)
@@ -352,6 +389,8 @@ class World:
                 host.heard_at = self.now
             elif source and host.receiving and self.linked(host, source) and not host.frozen:
                 host.refused = source.status is ServerStatus.DOWN
+            if host.agent_up and not host.hung:
+                self.notice(host)
             if host.kept:
                 self.keep(host)
 
@@ -439,10 +478,62 @@ class World:
                 if r.replica and (transaction in r.relay or transaction in r.binlog)
             ]
             timed_out = host.timeout and self.rng.random() < 0.2
-            if host.source_on and len(holders) < host.acks and not timed_out:
+            short = host.source_on and len(holders) < host.acks
+            if short and host.weakened:
+                self.release(host, transaction)
+                continue
+            if short and not timed_out:
                 break
             host.pending.remove(transaction)
             self.acknowledged.append(transaction)
+
+    # What hands do
+
+    def release(self, host: Host, transaction: Transaction) -> None:
+        """It is committed, and no voter has it; its client may have been told OK."""
+        host.pending.remove(transaction)
+        host.tally += 1
+        self.let_through.append(transaction)
+        if not self.engines_tell:
+            self.notice(host)
+
+    def kill_waiters(self, host: Host) -> None:
+        """KILL QUERY of sessions that wait: MariaDB commits what they wrote, in the order of the binlog."""
+        if self.obeys(host) and host.source_on and host.flavor is Flavor.MARIADB:
+            for transaction in host.pending[: self.rng.randint(0, 2)]:
+                self.release(host, transaction)
+
+    def weaken(self, host: Host) -> None:
+        """SET GLOBAL of what the waiting depends on."""
+        if self.obeys(host) and host.source_on and not host.timeout:
+            host.weakened = True
+            self.judge(host)
+
+    def obeys(self, host: Host) -> bool:
+        return host.up and not host.frozen and not host.halted
+
+    def start_by_hand(self, host: Host) -> None:
+        """Somebody starts a primary that died, writes to it, and kills it, while its agent looks away."""
+        if host.status is ServerStatus.DOWN and host.held is not None:
+            host.run += 1
+            host.began = host.run
+            host.pending = []
+            self.write_by_hand(host)
+            host.tail = Tail()
+
+    def notice(self, host: Host) -> None:
+        """Its agent looks: whether something was let through, and puts back what a hand has changed."""
+        mark = host.held
+        if not host.up or host.frozen or mark is None or mark.run != host.run:
+            return
+        waits = host.state(self.now).semi_sync
+        if (
+            self.agents_see
+            and not mark.let_through
+            and (found := let_through(mark.acks, mark.tally, waits))
+        ):
+            host.held = replace(mark, let_through=found.reason)
+        host.weakened = False
 
     def replicate(self) -> None:
         """One replica receives one transaction, or applies one."""
@@ -586,6 +677,7 @@ class World:
                 if host.pending and host.source_on:
                     raise ValueError("commits wait")
                 host.promised = host.sealed = host.stopped = 0
+                host.held = None
                 if host.source != f"{source}:3306":
                     yield lambda: self._drain(host)
                     yield lambda: setattr(host, "receiving", False)
@@ -607,6 +699,7 @@ class World:
                 if host.relay:
                     raise ValueError("not drained")
                 yield lambda: self._unfollow(host)
+                yield lambda: self._mark(host, acks, timeout, point)
                 yield lambda: self._set_acks(host, acks, timeout, point)
                 yield lambda: self._prove(host, serial)
                 if not host.tenure.held(self.now):
@@ -631,9 +724,9 @@ class World:
         host.tenure.entrust(command.electorate)
         if not host.writable:
             yield lambda: self._drain(host, command.drained)
-            yield lambda: self._set_acks(
-                host, command.acks, command.timeout_seconds, command.wait_point
-            )
+            waits = (command.acks, command.timeout_seconds, command.wait_point)
+            yield lambda: self._mark(host, *waits)
+            yield lambda: self._set_acks(host, *waits)
             if len([r for r in self.replicas(host) if r.replica]) < command.acks:
                 raise ValueError("its ackers are not connected")
         if not host.tenure.held(self.now):
@@ -658,18 +751,28 @@ class World:
     def _start(self, host: Host) -> None:
         host.status = ServerStatus.STARTING
         host.run += 1
+        host.began = host.run
         host.tail = Tail()
 
     def _cut(self, host: Host, term: int, present: str) -> None:
+        """MariaDB's engine says what it has committed; MySQL's only shows it once it is started."""
         have = parse(host.flavor, present)
         lacking = [t for t in host.binlog if not have.has(*t.gtid)]
         committed = [t for t in lacking if t not in host.pending]
-        if committed:
+        mark = host.held
+        pending = mark is not None and not mark.let_through
+        if self.agents_see and mark is not None:
+            pending = pending and mark.run == host.began
+        told = committed and self.engines_tell and host.flavor is Flavor.MARIADB
+        if lacking and (not pending or told):
             host.tail = Tail(TailVerdict.COMMITTED, term, reason="it has committed them")
             return
         if lacking:
             host.uuid += 1
         host.binlog = [t for t in host.binlog if t not in lacking]
+        host.orphans += committed
+        if self.engines_tell and host.flavor is Flavor.MYSQL:
+            host.shown += committed
         host.pending = []
         host.tail = Tail(TailVerdict.CUT if lacking else TailVerdict.CLEAN, term)
 
@@ -692,6 +795,7 @@ class World:
     def _wipe(self, host: Host) -> None:
         host.crash()
         host.binlog, host.pending, host.unfit = [], [], "its clone was broken off"
+        host.orphans, host.shown, host.held = [], [], None
 
     def _clone(self, host: Host, donor: Host) -> None:
         host.binlog = [t for t in donor.binlog if t not in donor.pending]
@@ -707,29 +811,46 @@ class World:
         """Back to before the first of what the primary lacks; sometimes that cannot be done."""
         have = parse(host.flavor, present)
         first = next((i for i, t in enumerate(host.binlog) if not have.has(*t.gtid)), None)
-        if first is None:
+        if first is None and not host.shown:
             return
         host.source, host.relay, host.receiving, host.applying = "", [], False, False
         host.strange = False
-        if self.rng.random() < 0.2:
+        host.held = None
+        if host.shown or self.rng.random() < 0.2:
             host.unfit = "it cannot be rewound"
             return
         host.binlog = host.binlog[:first]
         host.uuid += 1
         host.suspect = True
 
+    def _mark(self, host: Host, acks: int, timeout: float, point: WaitPoint) -> None:
+        """Before it is opened."""
+        held = not host.writable and holds_back(asked(SetAcks(acks, timeout, point)))
+        host.held = Held(host.run, acks, Tally(let_through=host.tally)) if held else None
+
     def _set_acks(
         self, host: Host, acks: int, timeout: float = 0.0, point: WaitPoint = WaitPoint.AFTER_SYNC
     ) -> None:
+        if not holds_back(asked(SetAcks(acks, timeout, point))):
+            host.held = None
+        elif host.held is not None:
+            host.held = replace(host.held, acks=acks)
         host.acks, host.source_on = acks, acks > 0
         host.timeout, host.wait_point = timeout, point
+        host.weakened = False
         self.judge(host)
 
     def _prove(self, host: Host, serial: int) -> None:
         """The row is committed only when it is acknowledged; replication is given some time for it."""
+        begun = host.state(self.now).semi_sync
         row = self.commit(host)
         for _ in range(60):
             if row not in host.pending:
+                ended = host.state(self.now).semi_sync
+                if begun.source and not host.timeout and not acknowledged(begun, ended):
+                    break
+                if holds_back(begun):
+                    host.held = Held(host.run, begun.acks, begun.tally)
                 host.proved = max(host.proved, serial)
                 return
             self.replicate()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
 import sys
 import threading
@@ -16,6 +17,7 @@ import httpx
 import uvloop
 
 from holdfast.agent.daemon import Agent
+from holdfast.binlog.run import began
 from holdfast.config.schema import AgentConfig
 from holdfast.core.blockers import Blocker
 from holdfast.core.commands import Command
@@ -27,7 +29,11 @@ from holdfast.server.base import Deadline, Observation, Source
 from holdfast.server.process import Running, ServerProcess, kernel_boot_id
 from holdfast.wire import CommandReply, CommandRequest, StateReply, Told
 
-SLEEPER = "import time; time.sleep(120)"
+SLEEPER = """
+import sys, time
+if "--bootstrap" not in sys.argv:  # asked what its engine has committed: see server/committed.py
+    time.sleep(120)
+"""
 TOKEN = "t0ken-of-the-world"
 FIRST_PORT, LAST_PORT = 27200, 27249
 
@@ -192,6 +198,22 @@ class MemoryServer:
         self.now = replace(self.now, replication=replace(self.now.replication, **fields))
 
 
+def engine_file(*commits: tuple[str, int]) -> bytes:
+    """As MariaDB's: where in the binlog the last commits of its rollback segments end."""
+    size = 16384
+
+    def page(number: int, kind: int, at: int, body: bytes) -> bytes:
+        head = bytes(4) + number.to_bytes(4, "big") + bytes(16) + kind.to_bytes(2, "big")
+        return (head.ljust(at, b"\0") + body).ljust(size, b"\0")
+
+    segments = b"".join(bytes(4) + (6 + n).to_bytes(4, "big") for n in range(len(commits)))
+    pages = [page(n, 6, 0, b"") for n in range(5)]
+    pages.append(page(5, 7, 56, segments.ljust(128 * 8, b"\xff")))
+    for number, (file, end) in enumerate(commits, 6):
+        pages.append(page(number, 6, 38 + 4138, end.to_bytes(8, "big") + file.encode()))
+    return b"".join(pages)
+
+
 class World:
     """A host with one agent, which can be started over and over.
 
@@ -211,7 +233,7 @@ class World:
         (folder / "server.py").write_text(SLEEPER)
         (folder / "my.cnf").touch()
         (folder / "data" / "mysql").mkdir(parents=True)
-        (folder / "data" / "ibdata1").touch()
+        (folder / "data" / "ibdata1").write_bytes(engine_file())
         (folder / "secret").write_text("secret\n")
         (folder / "token").touch(mode=0o600)
         (folder / "token").write_text((token or TOKEN) + "\n")
@@ -269,6 +291,16 @@ class World:
     def restart_agent(self) -> None:
         self.stop_agent()
         self.start_agent()
+
+    def was_primary(self, **fields: object) -> None:
+        """As an agent leaves it while all commits of its server wait; for the next run of the agent."""
+        found = began(self.folder / "data" / "binlog.index")
+        assert found
+        run = {"file": found.file, "created": found.created}
+        mark = {"incarnation": "x", "began": run, "acks": 1, "tally": None, "let_through": ""}
+        text = json.dumps({**mark, "unacknowledged": 0, **fields})
+        (self.state_dir / "primary").write_text(text)
+        self.restart_agent()
 
     def end(self) -> None:
         self.http.close()

@@ -12,7 +12,7 @@ from test_binlog_builder import Builder, gtid
 from holdfast.core.commands import Cut, Fence, Follow, Promote, Start
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import TailVerdict
-from tests.unit.agent_world import World
+from tests.unit.agent_world import World, engine_file
 
 PRESENT = Cut("b", "0-7-2")
 
@@ -33,7 +33,7 @@ def crashed(world: World) -> World:
     data = world.folder / "data"
     builder.write(data / "binlog.000001")
     (data / "binlog.index").write_text("./binlog.000001\n")
-    (world.state_dir / "primary").touch()
+    world.was_primary()
     return world
 
 
@@ -109,3 +109,66 @@ def test_a_start_after_a_cut_leaves_nothing_to_commit(crashed: World) -> None:
     crashed.done(1, PRESENT)
     crashed.done(1, Start())
     assert not (crashed.state_dir / "recovering").exists()
+
+
+def committed_for(world: World, because: str) -> None:
+    """It is taken for committed, and its binlog is left as it is."""
+    log = world.folder / "data" / "binlog.000001"
+    before = log.read_bytes()
+    tail = world.done(3, PRESENT).state.tail
+    assert (tail.verdict, tail.transactions) == (TailVerdict.COMMITTED, 2)
+    assert because in tail.reason
+    assert log.read_bytes() == before
+
+
+def test_what_its_engine_has_committed_is_never_cut(crashed: World) -> None:
+    size = (crashed.folder / "data" / "binlog.000001").stat().st_size
+    engine = crashed.folder / "data" / "ibdata1"
+    engine.write_bytes(engine_file(("./binlog.000001", size), ("./binlog.000000", 4)))
+    committed_for(crashed, f"its engine has committed what ends at {size} in binlog.000001")
+
+
+def test_an_engine_that_has_committed_all_before_it_is_in_nobodys_way(crashed: World) -> None:
+    engine = crashed.folder / "data" / "ibdata1"
+    engine.write_bytes(engine_file(("./binlog.000001", 300), ("./binlog.000007", 1000)))
+    assert crashed.done(3, PRESENT).state.tail.verdict is TailVerdict.CUT
+
+
+@pytest.mark.parametrize("broken", ["gone", "encrypted", "unreadable"])
+def test_an_engine_that_cannot_be_asked_may_have_committed_everything(
+    crashed: World, broken: str
+) -> None:
+    engine = crashed.folder / "data" / "ibdata1"
+    if broken == "gone":
+        engine.unlink()
+    elif broken == "encrypted":
+        content = bytearray(engine_file(("./binlog.000001", 300)))
+        content[5 * 16384 + 26] = 1
+        engine.write_bytes(content)
+    else:
+        (crashed.folder / "server.py").write_text("raise SystemExit(7)")
+    committed_for(crashed, "what its engine has committed is not known")
+
+
+def test_what_went_on_without_a_voter_is_never_cut(crashed: World) -> None:
+    crashed.was_primary(let_through="semi-sync is off")
+    committed_for(crashed, "it was no primary whose commits all waited")
+
+
+def test_what_another_run_has_written_is_never_cut(crashed: World) -> None:
+    """Somebody started it by hand, wrote to it, and killed it: the agent's mark is of the run before."""
+    data = crashed.folder / "data"
+    later = Builder(Flavor.MARIADB)
+    later.transaction(gtid(Flavor.MARIADB, 5))
+    later.write(data / "binlog.000002")
+    (data / "binlog.index").write_text("./binlog.000001\n./binlog.000002\n")
+    tail = crashed.done(3, Cut("b", "0-7-4")).state.tail
+    assert (tail.verdict, tail.transactions) == (TailVerdict.COMMITTED, 1)
+    assert "started again behind binlog.000001" in tail.reason
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"incarnation": "x"}'])
+def test_a_mark_that_cannot_be_read_is_none(crashed: World, text: str) -> None:
+    (crashed.state_dir / "primary").write_text(text)
+    crashed.restart_agent()
+    committed_for(crashed, "it was no primary")

@@ -77,9 +77,16 @@ def test_the_mark_comes_back_with_a_row_acknowledged_while_commits_wait_for_ever
 
 
 def test_waiting_that_somebody_else_weakened_takes_the_mark_away(primary: World) -> None:
+    """And the waiting is put back at once; what is issued from then on is pending only once a row was acknowledged."""
     primary.server.now = replace(primary.server.now, semi_sync=SemiSync())
-    primary.until(lambda state: not state.semi_sync.source)
-    assert not marked(primary)
+    primary.until(lambda state: bool(state.let_through))
+    primary.until(lambda state: state.semi_sync.source)
+    primary.restart_agent()
+    assert primary.state().state.let_through == "semi-sync is off"
+    assert primary.done(1, Prove(2)).state.let_through == ""
+    primary.restart_agent()
+    assert marked(primary)
+    assert primary.state().state.let_through == ""
 
 
 def test_a_row_that_was_let_through_proves_nothing(primary: World) -> None:

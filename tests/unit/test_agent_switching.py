@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.agent.cutting import Marker
 from holdfast.agent.electorate import ElectorateFile
+from holdfast.agent.pending_mark import PendingMark
 from holdfast.core.commands import Drain, EndSessions, Follow, Freeze, Promote, Start
 from holdfast.core.lease import Electorate, Quorum
 from holdfast.core.view import Receiver
@@ -185,10 +185,10 @@ def test_before_writes_stop_whose_word_will_count_is_on_the_candidates_disk(
 def test_what_cannot_be_noted_on_disk_keeps_it_closed(
     candidate: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(self: Marker) -> None:
+    def full(self: PendingMark, mark: object) -> None:
         raise Refused("cannot write: no space left on device")
 
-    monkeypatch.setattr(Marker, "mark", full)
+    monkeypatch.setattr(PendingMark, "_write", full)
     reply = candidate.command(2, TAKE_OVER)
     assert (reply.error, reply.state.writable) == ("Refused", False)
     assert "no space left" in reply.message

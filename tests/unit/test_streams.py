@@ -184,7 +184,7 @@ def test_the_domains_of_what_is_cut_are_kept_before_it_is_cut(world: World) -> N
     data = world.folder / "data"
     builder.write(data / "binlog.000001")
     (data / "binlog.index").write_text("./binlog.000001\n")
-    (world.state_dir / "primary").touch()
+    world.was_primary()
     assert world.done(3, Cut("b", "0-7-2")).state.tail.verdict is TailVerdict.CUT
     assert Domains(world.state_dir / "domains", Flavor.MARIADB).known() == {8}
 

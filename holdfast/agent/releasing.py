@@ -1,0 +1,217 @@
+"""Watches that no commit of a primary goes on without a voter: says so at once, and puts back what a hand has changed.
+
+What the client of such a commit was told cannot be taken back. What can be done is to know it: the mark by which the
+binlog's end may be cut goes (``pending_mark.py``), so that what was let through is rewound, and never torn out of the
+binlog while the engine keeps it. The rules stand in ``core/releases.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from holdfast.agent.board import Board
+from holdfast.agent.pending_mark import Mark, PendingMark
+from holdfast.binlog.run import Began
+from holdfast.core.gtid import Flavor, issuer_of
+from holdfast.core.releases import Release, counted, describe, lesser, let_through, recounted
+from holdfast.core.view import MemberState, SemiSync
+from holdfast.errors import HoldfastError
+from holdfast.log import say
+from holdfast.server.base import Deadline, Observation, Server
+from holdfast.server.sql import StatementRefused
+
+MEND_SECONDS = 0.5
+"""So long a look may be held up by putting variables back."""
+UNKNOWN_VARIABLE = 1193
+OURS = frozenset({"restart", "rewind", "clone", "fence"})
+"""Commands during which the agent itself ends its server."""
+
+logger = logging.getLogger(__name__)
+
+
+class Releases:
+    """:param socket: the server's; it goes when a shutdown begins, and stays after a crash"""
+
+    def __init__(self, server: Server, board: Board, mark: PendingMark, socket: Path) -> None:
+        self._server = server
+        self._board = board
+        self._mark = mark
+        self._socket = socket
+        self._lock = threading.RLock()
+        self._turn = threading.Lock()
+        self._changed_at = 0.0
+        if (found := mark.mark) is not None:
+            board.change(let_through=found.let_through, unacknowledged=found.unacknowledged)
+
+    @contextmanager
+    def command(self) -> Iterator[None]:
+        """While a command is carried out nothing is put back: it may be what changes the waiting."""
+        with self._turn:
+            yield
+
+    def pending(self) -> Began | None:
+        return self._mark.pending()
+
+    def begin(self, acks: int) -> None:
+        """The server is about to be a primary whose commits wait for so many voters. On disk when this returns."""
+        with self._lock:
+            self._mark.hold(self._board.state.incarnation, acks)
+            self._changed()
+
+    def waits_for(self, acks: int) -> None:
+        """It is about to wait, or has begun to wait, for another number of voters."""
+        with self._lock:
+            mark = self._mark.mark
+            if mark is not None and mark.acks != acks:
+                self._mark.change(replace(mark, acks=acks))
+            self._changed()
+
+    def proved(self, under: SemiSync) -> None:
+        """A row was acknowledged while commits waited as in ``under``, which was looked at before it was committed."""
+        with self._lock:
+            incarnation = self._board.state.incarnation
+            self._compare(under, incarnation, "")
+            self._mark.hold(incarnation, under.acks, under.tally)
+            self._board.change(let_through="")
+            self._changed()
+
+    def end(self) -> None:
+        """What it issues from now on need not be pending. On disk when this returns."""
+        with self._lock:
+            self._mark.clear()
+            self._board.change(let_through="")
+            self._changed()
+
+    def let_through(self, release: Release) -> None:
+        """Something went on without a voter that counts: known otherwise than by the server's counters."""
+        with self._lock:
+            mark = self._mark.mark
+            if mark is not None:
+                self._tell(mark, release)
+
+    def seen(self, found: Observation, begun: float) -> None:
+        """Told of each look at the server.
+
+        :param begun: when it began: what was changed since then it may have seen in part
+        """
+        if not self._lock.acquire(blocking=False):
+            return  # a command writes to the disk, for which no look may wait: the next one compares as well
+        try:
+            mark, incarnation = self._mark.mark, self._board.state.incarnation
+            if mark is None or mark.incarnation != incarnation or begun < self._changed_at:
+                return
+            self._compare(found.semi_sync, incarnation, found.applied)
+        finally:
+            self._lock.release()
+        # of a time-out that struck the server recovers by itself, with the next acknowledgement
+        if found.writable and lesser(replace(found.semi_sync, degraded=False), mark.acks):
+            self._put_back(mark)
+
+    def lost(self, error: HoldfastError) -> None:
+        """A look failed: whether the server is being shut down, which lets through what waits, or cannot be asked any
+        more how its commits wait."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            mark, state = self._mark.mark, self._board.state
+            if mark is None or mark.let_through or mark.incarnation != state.incarnation:
+                return
+            if isinstance(error, StatementRefused) and error.code == UNKNOWN_VARIABLE:
+                self._tell(mark, Release("the server's semi-sync plugin is gone"))
+            elif state.up and not self._socket.exists():
+                self._shut_down(mark, state)
+        finally:
+            self._lock.release()
+
+    def ended(self) -> None:
+        """The server has shut down in order."""
+        with self._lock:
+            mark = self._mark.mark
+            if mark is not None and not mark.let_through:
+                self._mark.change(replace(mark, let_through="the server was shut down"))
+
+    def _shut_down(self, mark: Mark, state: MemberState) -> None:
+        waiting = state.semi_sync.waiting
+        if state.busy in OURS or not waiting:
+            self._mark.change(replace(mark, let_through="the server was shut down"))
+        else:
+            told = waiting if state.flavor is Flavor.MYSQL else 0
+            self._tell(mark, Release("it is being shut down, and commits waited", told))
+
+    def _compare(self, now: SemiSync, incarnation: str, applied: str) -> None:
+        """Hold the mark against what the server says of itself.
+
+        :param applied: what it has applied, to count by where it does not count itself; "": not known
+        """
+        mark = self._mark.mark
+        if mark is None or mark.incarnation != incarnation:
+            return
+        if mark.tally is None:
+            if not lesser(now, mark.acks):
+                self._mark.change(replace(mark, tally=now.tally))
+            return
+        count = self._count(mark, now, applied)
+        release = let_through(mark.acks, mark.tally, now)
+        if mark.let_through:
+            release = Release(mark.let_through, count) if count else None
+            if now.source and recounted(mark.tally, now.tally):
+                self._mark.change(replace(mark, tally=now.tally))
+        elif release is not None:
+            release = replace(release, count=count)
+        if release is not None:
+            self._tell(mark, release, now)
+
+    def _count(self, mark: Mark, now: SemiSync, applied: str) -> int:
+        """Where semi-sync is off nothing is counted: then it is what was issued since the look before this one."""
+        assert mark.tally is not None
+        if now.source or not applied:
+            return counted(mark.tally, now)
+        before = self._board.state
+        after = replace(before, applied=applied)
+        return max(0, _issued(after) - _issued(before)) if before.applied else 0
+
+    def _tell(self, mark: Mark, release: Release, now: SemiSync | None = None) -> None:
+        total = self._board.state.unacknowledged + release.count
+        tally = now.tally if now is not None and now.source else mark.tally
+        fallen = replace(
+            mark, let_through=release.reason, unacknowledged=total, tally=tally or mark.tally
+        )
+        self._mark.change(fallen)
+        self._board.change(let_through=release.reason, unacknowledged=total)
+        if not mark.let_through:
+            say(logger, describe(release), logging.WARNING)
+
+    def _put_back(self, mark: Mark) -> None:
+        """Waiting more is safe at any moment; a command may ask for less, so it is done between commands only."""
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            now = self._mark.mark
+            if now is None or now.incarnation != mark.incarnation:
+                return
+            self._server.set_acks(mark.acks, Deadline(MEND_SECONDS))
+            say(logger, "commits wait again as they should: what a hand had changed was put back")
+        except HoldfastError as error:
+            say(logger, f"cannot put back how commits wait: {error}", logging.WARNING)
+        finally:
+            self._turn.release()
+
+    def _changed(self) -> None:
+        self._changed_at = time.monotonic()
+
+
+def _issued(state: MemberState) -> int:
+    """How many transactions that it issued itself a member has; on MariaDB up to the number of the last one."""
+    own = issuer_of(state.flavor, state.origin) if state.origin else ""
+    return sum(
+        last - first + 1
+        for stream, spans in state.applied_set().streams.items()
+        if issuer_of(state.flavor, stream) == own
+        for first, last in spans
+    )
