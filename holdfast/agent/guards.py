@@ -25,6 +25,7 @@ def second_keeper(
         return None
     begin = Begin(
         config.name,
+        config.cluster,
         token,
         config.tls.files if config.tls else None,
         () if lease.gate is GateKind.OFF else lease.nft_command,

@@ -40,6 +40,9 @@ ANNOUNCE_EVERY = 5.0
 """Later on: for whoever was cut off when it moved."""
 UNATTENDED_EVERY = 0.5
 """Without an agent it is asked so often whether somebody else has it."""
+READ_EVERY = 0.2
+"""How often it is looked whether the lease is upheld while the agent is silent: the lifetime in the kernel is rounded
+down to whole seconds, and ends before the lease does."""
 RIVAL_SECONDS = 8.0
 """So long after its last word a rival counts as gone."""
 RETRY_SECONDS = 0.5
@@ -202,6 +205,8 @@ class Holder:
             moments = [self._claim.until, self._retry_at]
         if not self._claim.attended:
             moments.append(boottime.now() + UNATTENDED_EVERY)
+        elif self._words is not None and self._on:
+            moments.append(boottime.now() + READ_EVERY)
         due = [each for each in moments if each is not None and each > 0]
         return min(due, default=None)
 

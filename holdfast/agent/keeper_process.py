@@ -50,6 +50,7 @@ from holdfast.agent.peers import Answer, Peers
 from holdfast.agent.tenure import Due, Question, Tenure
 from holdfast.agent.watchdog import Watchdog
 from holdfast.config.schema import LogFormat
+from holdfast.core.access import Role
 from holdfast.core.lease import Electorate
 from holdfast.core.timing import Timing
 from holdfast.server.process import Running
@@ -73,7 +74,7 @@ MOST_FILES = 2
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """:ivar name: of the member
+    """:ivar name: of the member; :ivar cluster: of which the agents of others must be, by their certificates
     :ivar token, files: what is shown to the agents of others
     :ivar gate: argv that runs nft; empty: no gate
     :ivar insist: the gate was asked for; else there is one where there can be
@@ -81,6 +82,7 @@ class Begin:
     """
 
     name: str
+    cluster: str = ""
     token: str | None = None
     files: tls.Files | None = None
     gate: tuple[str, ...] = ()
@@ -117,11 +119,7 @@ class KeeperProcess:
         self._answers: queue.SimpleQueue[tuple[str, Question, Answer]] = queue.SimpleQueue()
         self._refused: dict[str, float] = {}
         self._alarm = boottime.Alarm()
-        certificates = tls.Certificates(begin.files) if begin.files else None
-        if certificates is not None:
-            certificates.keep_fresh()
-        context = certificates.client if certificates else None
-        self._peers = Peers(tls.Credentials(begin.token, context))
+        self._peers = Peers(shown(begin))
         self._clerk = Clerk()
         self._guards: Sequence[Gate | Watchdog] = tuple(self._made_guards())
 
@@ -315,6 +313,19 @@ class KeeperProcess:
             yield Watchdog(
                 begin.watchdog, self._clerk, lambda failed: self._tell(f"watchdog {failed}")
             )
+
+
+def shown(begin: Begin) -> tls.Credentials:
+    """To the agents of others, which must be that: any other certificate of the CA could vouch else.
+
+    :raises BadInput: a file is not as it should be
+    """
+    if begin.files is None:
+        return tls.Credentials(begin.token)
+    needed = tls.Needed(Role.AGENT, (begin.cluster,))
+    certificates = tls.Certificates(begin.files, needed=needed, expected=Role.AGENT)
+    certificates.keep_fresh()
+    return tls.Credentials(begin.token, certificates.client)
 
 
 def received(channel: socket.socket) -> tuple[bytes, list[int]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.core import bootstrap, failover, membership, modes, restart, switchover
+from holdfast.core import bootstrap, enforcement, failover, membership, modes, restart, switchover
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Command, Cut, Follow, Prove, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
@@ -32,6 +32,8 @@ def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
         return switchover.step(cluster, record, view, diagnosis)
     if record.transition == restart.CLOSING and diagnosis.primary is not Primary.LOST:
         return restart.close_step(record, view)
+    if news := enforcement.noted(record, view):
+        return Decision(f"{news.why}; {diagnosis.reason}", (news,))
     if record.paused and not (record.transition or record.joint):
         return _paused(record, record.paused, view, diagnosis)
     if diagnosis.primary in GONE:

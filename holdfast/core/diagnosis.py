@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from holdfast.core.cluster import Cluster
+from holdfast.core.enforcement import unkept
 from holdfast.core.lease import electorate, revoked
 from holdfast.core.record import Record
 from holdfast.core.view import MemberState, Receiver, Seen, Unseen, View
@@ -92,14 +93,15 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
         heard = f", and {', '.join(hearing)} hears its server" if hearing else ""
         whether = "goes on" if hearing else "may live"
         return Diagnosis(
-            Primary.UNSEEN, f"{agent}{heard}: it {whether}, and nobody is promoted{_kept(view)}"
+            Primary.UNSEEN,
+            f"{agent}{heard}: it {whether}, and nobody is promoted{_kept(record, view)}",
         )
     if view.now - sighting.since < cluster.settings.timing.detection and not gone:
         return Diagnosis(
             Primary.UNSEEN, f"{agent}; {', '.join(deaf)} hears nothing from its server"
         )
     ended = sighting.agent_gone and view.enforced is not True
-    if (ended or view.enforced is False) and not gone:
+    if (ended or unkept(record, view)) and not gone:
         return Diagnosis(
             Primary.UNSEEN,
             f"{agent}: it {'had ended' if ended else 'hung'} before {', '.join(deaf)} heard nothing any more from its "
@@ -109,15 +111,11 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
     return Diagnosis(Primary.LOST, f"{agent}, and {', '.join(deaf)} hears nothing from its server")
 
 
-def _kept(view: View) -> str:
+def _kept(record: Record, view: View) -> str:
     """Who ends that server when it is cut off from its voters, too."""
-    match view.enforced:
-        case True:
-            return "; its keeper process keeps its lease"
-        case False:
-            return "; nobody keeps its lease: start the agent again"
-        case None:
-            return ""
+    if view.enforced:
+        return "; its keeper process keeps its lease"
+    return "; nobody keeps its lease: start the agent again" if unkept(record, view) else ""
 
 
 def _silent(cluster: Cluster, record: Record, view: View, state: MemberState) -> Diagnosis:

@@ -22,6 +22,7 @@ import math
 from dataclasses import dataclass, replace
 
 from holdfast.core.cluster import Cluster
+from holdfast.core.decision import Save
 from holdfast.core.deposed import surely_revoked
 from holdfast.core.record import Record
 from holdfast.core.timing import relied_on
@@ -81,6 +82,25 @@ def weighed(
         if heard and heard >= known.outlived + patience:
             known = replace(known, nobody=max(known.nobody, heard))
     return known
+
+
+def noted(record: Record, view: View) -> Save | None:
+    """Keeps in the record that nobody ends the primary's server, until its agent answers again or another is primary:
+    the next manager may find it cut off already.
+    """
+    name = record.primary
+    run = record.target.incarnation(name) or ""
+    if record.unkept == run and run and view.state(name) is not None:
+        return Save(replace(record, unkept=""), f"the agent of {name} answers again")
+    if view.enforced is False and record.unkept != run:
+        return Save(replace(record, unkept=run), f"nobody ends the server of {name} with its lease")
+    return None
+
+
+def unkept(record: Record, view: View) -> bool:
+    """Whether the primary's server is surely ended by nobody, as far as this manager or one before it knows."""
+    run = record.target.incarnation(record.primary)
+    return view.enforced is False or (record.unkept == run and view.enforced is None)
 
 
 def _outlived(cluster: Cluster, record: Record, view: View, known: Evidence) -> float | None:

@@ -179,6 +179,8 @@ class Record:
     :ivar lineage: the leaderships before, the oldest first, as far as they are kept
     :ivar identities: of each member's agent, as far as it was seen: (name, identity)
     :ivar forsaken: members of which an operator has said that what they remember shall not count
+    :ivar unkept: the run of the primary's server that nobody ends with its lease, as far as is known; see
+        ``enforcement.py``
     """
 
     term: int
@@ -199,6 +201,7 @@ class Record:
     lineage: tuple[Reign, ...] = ()
     identities: frozenset[tuple[str, str]] = frozenset()
     forsaken: frozenset[str] = frozenset()
+    unkept: str = ""
 
     @property
     def target(self) -> Configuration:
@@ -283,7 +286,7 @@ class Record:
 
 def to_json(record: Record) -> str:
     """As in the store. Keys: term, primary, elected, voters, acks, joint, serial, transition, strays, mode, paused,
-    failovers, lease, owed, planned, leader, revision, lineage, identities, forsaken."""
+    failovers, lease, owed, planned, leader, revision, lineage, identities, forsaken, unkept."""
     base, *further = record.configurations
     transition = record.transition
     return json.dumps(
@@ -307,6 +310,7 @@ def to_json(record: Record) -> str:
             "lineage": [[r.leader, r.term, r.revision] for r in record.lineage],
             "identities": dict(sorted(record.identities)),
             "forsaken": sorted(record.forsaken),
+            "unkept": record.unkept,
         }
     )
 
@@ -345,6 +349,7 @@ def from_json(text: str) -> Record:
         lineage=tuple(Reign(*each) for each in data.get("lineage", ())),
         identities=frozenset(data.get("identities", {}).items()),
         forsaken=frozenset(data.get("forsaken", ())),
+        unkept=data.get("unkept", ""),
     )
 
 

@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.decision import Decision
+from holdfast.core.enforcement import unkept
 from holdfast.core.record import Record, Step
 from holdfast.core.rejoin import rejoin
 from holdfast.core.stages import Stage, standing
@@ -145,9 +146,11 @@ def _protections(record: Record | None, view: View, name: str) -> tuple[Protecti
     state = view.state(name)
     if state is not None:
         return state.protections
-    if record is None or record.primary != name or view.enforced is None:
+    if record is None or record.primary != name:
         return None
-    return (Protection.KEEPER,) if view.enforced else ()
+    if view.enforced:
+        return (Protection.KEEPER,)
+    return () if unkept(record, view) else None
 
 
 def _member(cluster: Cluster, record: Record | None, view: View, member: Member) -> MemberStatus:

@@ -15,8 +15,10 @@ import uvloop
 from fastapi import FastAPI, Request
 
 from holdfast.agent.fetching import Donor
-from holdfast.agent.peers import Peers
+from holdfast.agent.keeper_process import Begin, shown
+from holdfast.agent.peers import Answer, Peers
 from holdfast.config.schema import TlsConfig
+from holdfast.core.access import Role
 from holdfast.core.commands import Promise, Start
 from holdfast.errors import Unreachable
 from holdfast.manager.client import AgentClient
@@ -76,12 +78,12 @@ def test_certificate_and_token_are_both_needed(world: World, ca: Authority) -> N
         assert (await agent.state(None, 0)).state.name == "a"
         assert (await agent.command(1, Start())).error == ""
         await agent.close()
-        for shown, message in (
+        for each, message in (
             (Credentials("wrong", context), "does not accept the token"),
             (Credentials(None, context), "does not accept the token"),
             (Credentials(TOKEN), "was not signed by the CA that we trust"),
         ):
-            agent = AgentClient("m1", url(world), shown)
+            agent = AgentClient("m1", url(world), each)
             with pytest.raises(Unreachable, match=message):
                 await agent.command(2, Promise())
             await agent.close()
@@ -114,7 +116,7 @@ def test_an_agent_is_vouched_for_over_tls_without_a_look_at_the_disk(ca: Authori
     certificates = contexts(ca.files("m1", "127.0.0.1"))[0]
     peers = Peers(Credentials(TOKEN, contexts(ca.files("m2"))[1]))
     shutil.rmtree(ca.folder)
-    vouched: queue.SimpleQueue[str] = queue.SimpleQueue()
+    vouched: queue.SimpleQueue[tuple[str, Answer]] = queue.SimpleQueue()
     app = FastAPI()
 
     @app.post("/v1/vouch")
@@ -126,10 +128,41 @@ def test_an_agent_is_vouched_for_over_tls_without_a_look_at_the_disk(ca: Authori
         peers.start()
         try:
             asked = VouchRequest(member="m2", address="127.0.0.1:1", seconds=1)
-            peers.ask({"m1": f"https://127.0.0.1:{port}"}, asked, 2.0, vouched.put)
-            assert vouched.get(timeout=5) == "m1"
+            url = f"https://127.0.0.1:{port}"
+            peers.ask({"m1": url}, asked, 2.0, lambda *answer: vouched.put(answer))
+            assert vouched.get(timeout=5) == ("m1", Answer.VOUCHED)
         finally:
             peers.stop()
+
+
+@pytest.mark.parametrize(
+    ("role", "cluster", "believed"),
+    [(Role.AGENT, "c", True), (Role.MANAGER, "c", False), (Role.AGENT, "other", False)],
+)
+def test_a_keeper_process_believes_agents_of_its_cluster_alone(
+    ca: Authority, role: Role, cluster: str, believed: bool
+) -> None:
+    voter = contexts(ca.files("m1", "127.0.0.1", roles=(role,), clusters=(cluster,)))[0]
+    own = ca.files("m2", roles=(Role.AGENT,), clusters=("c",))
+    peers = Peers(shown(Begin("m2", "c", TOKEN, own)))
+    answers: queue.SimpleQueue[tuple[str, Answer]] = queue.SimpleQueue()
+    app = FastAPI()
+
+    @app.post("/v1/vouch")
+    async def vouch(request: Request) -> dict[str, bool]:
+        return {"vouched": request.headers["authorization"] == f"Bearer {TOKEN}"}
+
+    with served(app, voter) as port:
+        peers.start()
+        asked = VouchRequest(member="m2", address="127.0.0.1:1", seconds=1)
+        url = f"https://127.0.0.1:{port}"
+        peers.ask({"m1": url}, asked, 2.0, lambda *answer: answers.put(answer))
+        if believed:
+            assert answers.get(timeout=5) == ("m1", Answer.VOUCHED)
+        else:
+            with pytest.raises(queue.Empty):
+                answers.get(timeout=0.5)
+        peers.stop()
 
 
 def test_an_agent_with_open_connections_stops_at_once(world: World) -> None:

@@ -11,6 +11,7 @@ from holdfast.cli.status import kept_by
 from holdfast.core.decide import decide
 from holdfast.core.diagnosis import Primary, diagnose
 from holdfast.core.enforcement import Evidence, weighed
+from holdfast.core.record import from_json, to_json
 from holdfast.core.status import status
 from holdfast.core.timing import relied_on
 from holdfast.core.view import (
@@ -23,7 +24,7 @@ from holdfast.core.view import (
     Unseen,
     View,
 )
-from tests.unit.looks import CLUSTER, RECORD, primary, replica
+from tests.unit.looks import CLUSTER, RECORD, primary, replica, saved
 
 HERE = "127.0.0.1:3301"
 DETECTION = CLUSTER.settings.timing.detection
@@ -186,6 +187,30 @@ def test_one_whose_server_is_known_to_be_gone_needs_nobody_to_end_it() -> None:
     assert diagnose(CLUSTER, RECORD, view).primary is Primary.LOST
 
 
+DEAF = tuple(voter(name, replace(ON, unheard=9.0)) for name in ("m2", "m3"))
+
+
+def test_the_next_manager_finds_it_in_the_record() -> None:
+    heard = replace(look(OVER + 9, voter("m2"), voter("m3")), enforced=False)
+    noted = saved(decide(CLUSTER, RECORD, heard))
+    assert noted == replace(RECORD, unkept="a")
+    assert from_json(to_json(noted)) == noted
+    assert not decide(CLUSTER, noted, heard).steps
+    cut_off = look(OVER + 9, *DEAF)
+    assert diagnose(CLUSTER, RECORD, cut_off).primary is Primary.LOST
+    assert diagnose(CLUSTER, noted, cut_off).primary is Primary.UNSEEN
+    assert not decide(CLUSTER, noted, cut_off).steps
+    kept = replace(cut_off, enforced=True)
+    assert diagnose(CLUSTER, noted, kept).primary is Primary.LOST
+    other = replace(noted, unkept="another run")
+    assert diagnose(CLUSTER, other, cut_off).primary is Primary.LOST
+
+
+def test_it_is_forgotten_once_the_agent_answers() -> None:
+    seen = View({"m1": Seen(primary(), OVER)}, OVER, leases={"m1": OVER})
+    assert saved(decide(CLUSTER, replace(RECORD, unkept="a"), seen)) == RECORD
+
+
 @pytest.mark.parametrize(
     ("enforced", "kept", "said"),
     [(True, "keeper (m1)", "keeps its lease"), (False, "nobody (m1)", "nobody keeps its lease")],
@@ -196,7 +221,8 @@ def test_status_says_what_holds_each_member_to_its_lease(
     both = (Protection.AGENT, Protection.KEEPER)
     voters = [voter(name, protections=both) for name in ("m2", "m3")]
     view = replace(look(OVER + 9, *voters), enforced=enforced)
-    shown = status(CLUSTER, RECORD, view, decide(CLUSTER, RECORD, view))
+    record = RECORD if enforced else replace(RECORD, unkept="a")
+    shown = status(CLUSTER, record, view, decide(CLUSTER, record, view))
     assert said in shown.reason
     members = [{"name": each.name, "protections": each.protections} for each in shown.members]
     assert kept_by(members) == f"leases are kept by {kept}; agent, keeper (m2, m3)"

@@ -121,7 +121,7 @@ class Agent:
         )
         self._reader = threading.Thread(target=self._read, args=(self.process,), daemon=True)
         self._reader.start()
-        until(lambda: "helpers True\n" in self.lines)
+        until(lambda: "helpers True\n" in self.lines, 30)
 
     def _read(self, process: subprocess.Popen[bytes]) -> None:
         assert process.stdout is not None
