@@ -1,9 +1,9 @@
 """What stands in front of the HTTP APIs of agent and manager; ``core/access.py`` says who may ask what.
 
 Where there is no TLS, a token is wanted: on loopback, too, for every user of a machine can connect there, and so can a
-web page in a browser on it. Whoever does not carry it learns nothing but that somebody is there: every path, known or
-not, gives the same answer. With TLS, whoever has no certificate does not come this far; who has one may do
-what its role may.
+web page in a browser on it. A request that does not carry it is told nothing but that somebody is there: every path,
+known or not, gives the same answer. With TLS, a client without a certificate does not come this far; one that has it
+may do what its role may.
 
 A browser sends what a web page tells it to, from inside, and shows its owner's certificate along. So nothing is
 answered that another site's page can have sent: what it says of itself (``Origin``, ``Sec-Fetch-Site``) is looked
@@ -35,7 +35,7 @@ from holdfast.serving import error_response
 LARGEST_BODY_BYTES = 256 * 1024
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 WITH_BODY = CHANGING - {"DELETE"}
-UNTOLD = frozenset({"/v1/watch", "/v1/vouch"})
+UNTOLD = frozenset({"/v1/watch", "/v1/vouch", "/v1/verify/load", "/v1/verify/piece"})
 """Several times a second, and nothing but leases changes by them."""
 TOLD = frozenset({"/v1/backup", "/v1/account"})
 """Nothing is changed, and more than a state leaves the host."""

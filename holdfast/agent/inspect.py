@@ -95,7 +95,7 @@ class Inspector:
         connection = Connection(self._place.socket, self._place.admin)
         try:
             return public_key(connection, Deadline(KEY_SECONDS))
-        except HoldfastError:  # whoever needs it will say so
+        except HoldfastError:  # where it is needed, that will be said
             return ""
         finally:
             connection.close()

@@ -53,7 +53,7 @@ def secret(path: Path, key: str) -> str:
 
 
 def token(path: Path, key: str) -> str:
-    """A bearer token: whoever can read it may do all that its owner may.
+    """A bearer token: who can read it may do all that its owner may.
 
     :raises BadInput: also when everybody on this host can
     """

@@ -1,6 +1,6 @@
 """Who may ask what: the roles that a certificate gives, and for each route of both HTTP APIs the roles that may.
 
-Whoever commands an agent can end its server, and make it follow another; whoever is given a copy has all data. So each
+Who commands an agent can end its server, and make it follow another; who is given a copy has all data. So each
 certificate says *what* its holder is and *of which cluster*, and has no right beyond that: an agent that was broken
 into commands nobody, the certificate of a database server is good for nothing here, another cluster's manager is a
 stranger. A certificate that says nothing has no right: silence cannot mean all of them, for servers, etcd and

@@ -108,7 +108,7 @@ def reached(
 ) -> tuple[int, str]:
     """Log in to ``source``: its server id, and on MySQL its UUID.
 
-    :param public_key: of the server that is expected, from its agent; whoever else is there learns no password
+    :param public_key: of the server that is expected, from its agent: another that is there learns no password
     :raises Unreachable: it does not let us in
     """
     uuid = "@@server_uuid" if flavor is Flavor.MYSQL else "''"

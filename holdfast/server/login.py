@@ -69,8 +69,8 @@ class SafeLogin(_PyMySQL):
     that secure.
 
     :param flavor: of the server that is expected
-    :param asks_for_key: where the password must be encrypted for the server, ask that for its key. Whoever stands in
-        for the server sends a key of his own: so only where a receiver does the same, with the same password
+    :param asks_for_key: where the password must be encrypted for the server, ask that for its key. A server that
+        stands in for it sends a key of its own: so only where a receiver does the same, with the same password
     :param options: as PyMySQL takes them; ``ssl`` as a context that checks whom it speaks to, ``server_public_key``
         where it is known from somebody who is trusted
     """

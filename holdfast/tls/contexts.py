@@ -82,7 +82,7 @@ def days_left(path: Path) -> int:
 
 
 class NotTheRole(ssl.SSLCertVerificationError):
-    """Whoever is there has a certificate for this host, and is something else there."""
+    """The other side has a certificate for this host, and is something else there."""
 
     verify_code = 0
 

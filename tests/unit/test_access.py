@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import datetime
+import queue
 import socket
 import ssl
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +22,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from fastapi import APIRouter, FastAPI
 
+import holdfast
 from holdfast import authority
 from holdfast.agent.fetching import Donor
+from holdfast.agent.peers import Answer, Peers
 from holdfast.client import ManagerClient
 from holdfast.config.schema import TlsConfig
 from holdfast.core.access import (
@@ -41,6 +46,7 @@ from holdfast.manager.client import AgentClient
 from holdfast.manager.daemon import application
 from holdfast.server.base import Deadline
 from holdfast.tls import Certificates, Credentials, Files, Needed, contexts
+from holdfast.wire import VouchRequest
 from tests.unit.agent_world import World
 from tests.unit.served import Authority, served
 from tests.unit.test_guarding import agent_app
@@ -360,6 +366,46 @@ def test_a_database_server_in_place_of_its_agent_is_not_taken_for_it(ca: Authori
         httpx.Client(verify=mine.client, trust_env=False) as http,
     ):
         assert http.post(f"https://127.0.0.1:{port}/v1/command").status_code == 200
+
+
+def test_the_word_of_a_database_server_is_no_agents_word(ca: Authority) -> None:
+    """A lease hangs on it."""
+    mine = ca.files("m2", roles=[Role.AGENT], clusters=["c"])
+    peers = Peers(Credentials(None, Certificates(mine, expected=Role.AGENT).client))
+    app = FastAPI()
+
+    @app.post("/v1/vouch")
+    async def vouch() -> dict[str, bool]:
+        return {"vouched": True}
+
+    words: queue.SimpleQueue[tuple[str, Answer]] = queue.SimpleQueue()
+    server = ca.files("m1-server", "127.0.0.1", roles=[Role.SERVER], clusters=["c"])
+    agent = ca.files("m1", "127.0.0.1", roles=[Role.AGENT], clusters=["c"])
+    peers.start()
+    try:
+        with served(app, contexts(server)[0]) as no, served(app, contexts(agent)[0]) as yes:
+            asked = VouchRequest(member="m2", address="127.0.0.1:1", seconds=1)
+            urls = {"server": f"https://127.0.0.1:{no}"}
+            peers.ask(urls, asked, 2.0, lambda *word: words.put(word))
+            time.sleep(1)
+            urls = {"agent": f"https://127.0.0.1:{yes}"}
+            peers.ask(urls, asked, 10.0, lambda *word: words.put(word))
+            assert words.get(timeout=20) == ("agent", Answer.VOUCHED)
+            assert words.empty()
+    finally:
+        peers.stop()
+
+
+def test_each_part_that_asks_agents_looks_at_whom_it_asks() -> None:
+    """Agent, its keeper process, and manager."""
+    made = {}
+    for path in Path(holdfast.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("Certificates"):
+                said = {each.arg: ast.unparse(each.value) for each in node.keywords}
+                made[f"{path.parent.name}/{path.name}"] = said.get("expected")
+    assert set(made) >= {"agent/daemon.py", "agent/keeper_process.py", "manager/daemon.py"}
+    assert set(made.values()) == {"Role.AGENT"}, made
 
 
 # one's own certificate

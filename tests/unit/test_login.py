@@ -131,7 +131,7 @@ def test_a_password_that_was_encrypted_for_the_right_server_is_of_no_use_to_anot
     assert not deciphered(rogue.told, PASSWORD)
 
 
-def test_the_rogue_deciphers_what_is_sent_to_whoever_asks_for_it() -> None:
+def test_the_rogue_deciphers_what_a_client_sends_that_asks_for_its_key() -> None:
     """That the tests above could fail: a client that asks for the key loses its password."""
     rogue = Rogue("caching_sha2_password", "", (FULL_AUTHENTICATION, b"\x01" + PEM))
     with on_loopback(rogue) as port, pytest.raises(pymysql.err.OperationalError):
