@@ -15,6 +15,7 @@ from holdfast.errors import HoldfastError, Refused
 from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.plan import CLIENT
 from holdfast.sandbox.spec import CLUSTER
+from tests.chaos import store
 from tests.chaos.faults import STEPS_SECONDS, Fault, Harm, Lane, Role
 from tests.chaos.hands import Hands
 
@@ -173,6 +174,9 @@ def _do(lab: Lab, fault: Fault, host: str) -> Callable[[], None]:
         case Harm.HANG_AGENT:
             lab.hang_agent(host)
             return lambda: lab.cont_agent(host)
+        case Harm.PUT_BACK:
+            store.put_back(lab, fault.draw)
+            return lambda: store.repair(lab)
         case Harm.CLOCK:
             lab.set_clock(host, STEPS_SECONDS[int(fault.draw * len(STEPS_SECONDS))])
             return lambda: lab.set_clock(host, 0)
@@ -209,7 +213,7 @@ def _do(lab: Lab, fault: Fault, host: str) -> Callable[[], None]:
 
 
 def heal_all(lab: Lab) -> None:
-    """Whatever is left: the network, what stands still, disks, and who does not run."""
+    """Whatever is left: the network, what stands still, disks, who does not run, and the store."""
     lab.heal()
     for host in lab.hosts():
         with suppress(HoldfastError):
@@ -222,6 +226,8 @@ def heal_all(lab: Lab) -> None:
         lab.set_clock(host, 0)
         if host != CLIENT:
             lab.start_host(host)
+    with suppress(HoldfastError):
+        store.repair(lab)
 
 
 def _nothing() -> None:

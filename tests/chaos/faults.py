@@ -77,6 +77,7 @@ class Harm(StrEnum):
     FLUSH = "flush"
     SHUTDOWN = "shutdown"
     DDL = "ddl"
+    PUT_BACK = "put-back"
 
 
 MEMBER_HARMS: Mapping[Harm, int] = {
@@ -107,6 +108,7 @@ MANAGER_HARMS: Mapping[Harm, int] = {
     Harm.CUT_ETCD: 2,
     Harm.LOSS: 1,
     Harm.CLOCK: 2,
+    Harm.PUT_BACK: 1,
 }
 NODE_HARMS: Mapping[Harm, int] = {
     Harm.KILL_DAEMON: 3,
@@ -199,9 +201,8 @@ def _fault(dice: random.Random, lane: Lane, at: float, managers: int, beyond: bo
             role = Role.LEADER if dice.random() < 0.7 else Role.MANAGER
             harms, everyone = MANAGER_HARMS, Role.MANAGERS
             if managers == 1:
-                harms = {
-                    harm: weight for harm, weight in harms.items() if harm is not Harm.CUT_ETCD
-                }
+                without = (Harm.CUT_ETCD, Harm.PUT_BACK)
+                harms = {harm: weight for harm, weight in harms.items() if harm not in without}
         case Lane.ETCD:
             role, harms, everyone = Role.NODE, NODE_HARMS, Role.NODES
         case _:

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import json
 import threading
 import time
-import urllib.error
-import urllib.request
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,8 +14,8 @@ import pymysql
 from holdfast.core.gtid import parse
 from holdfast.errors import DeadlinePassed, HoldfastError
 from holdfast.sandbox.lab.lab import Lab
-from holdfast.sandbox.lab.plan import ETCD_PORT
 from tests.chaos.history import Ending, Holding
+from tests.chaos.store import versions
 
 LOOK_SECONDS = 0.2
 SETTLE_SECONDS = 30.0
@@ -90,59 +85,15 @@ def reigns(lab: Lab, since: int = 0) -> tuple[str, ...] | None:
 
     :param since: leave out those of lower terms
     """
-    found: list[str] = []
+    if not any(host.startswith("etcd") for host in lab.hosts()):
+        return None
     try:
         with lab.inside():
-            for record in _records(lab):
-                if int(record["term"]) >= since:
-                    found.append(str(record["primary"]))
+            records = [record for _, record, _ in versions(lab)]
     except (OSError, HoldfastError, ValueError, KeyError):
         return None
-    return tuple(name for name, _ in groupby(found)) or None
-
-
-def _records(lab: Lab) -> Iterator[dict[str, Any]]:
-    """Every version of the record, the oldest first."""
-    node = next((host for host in lab.hosts() if host.startswith("etcd")), "")
-    if not node:
-        return
-    url = f"http://{lab.address(node)}:{ETCD_PORT}"
-    everything = {"key": _b64("\0"), "range_end": _b64("\0")}
-    for entry in _range(url, everything):
-        versions = []
-        revision = int(entry["mod_revision"])
-        for _ in range(int(entry["version"])):
-            old = _range(url, {"key": entry["key"], "revision": revision})
-            if not old:
-                break
-            value = _parsed(old[0])
-            if value is None:
-                break
-            versions.append(value)
-            revision = int(old[0]["mod_revision"]) - 1
-        if versions:
-            yield from reversed(versions)
-            return
-
-
-def _parsed(entry: dict[str, Any]) -> dict[str, Any] | None:
-    """The record, or None: something else stands there."""
-    try:
-        value = json.loads(base64.b64decode(entry.get("value", "")))
-    except ValueError:
-        return None
-    return value if isinstance(value, dict) and {"primary", "elected"} <= value.keys() else None
-
-
-def _range(url: str, question: dict[str, Any]) -> list[dict[str, Any]]:
-    request = urllib.request.Request(f"{url}/v3/kv/range", json.dumps(question).encode())
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=5) as answer:
-        return list(json.load(answer).get("kvs", []))
-
-
-def _b64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
+    names = [str(record["primary"]) for record in reversed(records) if int(record["term"]) >= since]
+    return tuple(name for name, _ in groupby(names)) or None
 
 
 # -- the servers -----------------------------------------------------------------------------------
