@@ -100,9 +100,9 @@ def regained(record: Record, view: View) -> Record | None:
             continue
         if fits(record, state):
             return replace(record, forsaken=record.forsaken - {name})
-        above = promised_elsewhere(record, state)
-        if above and jump_allowed(max(record.term, 1), state.term + 1):
-            return replace(record, term=state.term + 1)
+        elsewhere = max(state.term, state.record.term)
+        if elsewhere >= record.term and jump_allowed(max(record.term, 1), elsewhere + 1):
+            return replace(record, term=elsewhere + 1)
     return None
 
 
@@ -200,7 +200,7 @@ def _made(
     silent: Mapping[str, str],
 ) -> Rebuilt | str:
     for name, each in sorted(heard.items()):
-        if not jump_allowed(max(best.record.term, 1), each.term):
+        if not jump_allowed(max(best.record.term, 1), max(each.term, each.mark.term)):
             return (
                 f"{name} has promised term {each.term}, and no manager of this cluster can have come so far: end its "
                 f"agent, write the line 'term {best.record.term}' into the file term in its state_dir, and start it"
@@ -265,7 +265,9 @@ def _unknown(
 def _above(best: Memory, heard: Mapping[str, Remembered], silent: Mapping[str, str]) -> Memory:
     """With a term above all that were promised; what others remember is of the past from now on."""
     record = best.record
-    term = max([record.term, *(each.term for each in heard.values())]) + 1
+    # a poll brings a record before its term is promised
+    known = [max(each.term, each.mark.term) for each in heard.values()]
+    term = max([record.term, *known]) + 1
     past = {
         each.mark.leader: Reign(each.mark.leader, each.mark.term, each.mark.revision)
         for each in sorted(heard.values(), key=lambda each: each.mark.age)

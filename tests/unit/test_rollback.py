@@ -120,6 +120,18 @@ def test_the_newest_record_that_all_remember_is_proved() -> None:
     assert all(follows(after, each.mark) for each in heard.values())
 
 
+def test_a_record_that_came_with_a_poll_alone_is_gone_above_too() -> None:
+    """Its term is promised with the first command."""
+    ahead = replace(NEWEST, term=9)
+    behind = remembers(ahead, term=2)
+    found = repaired(BACK, {"m1": behind, "m2": remembers(NEXT), "m3": remembers(NEXT)})
+    assert found.memory.record.term == 10
+    given_up = replace(BACK, forsaken=frozenset({"m2"}))
+    above = regained(given_up, view(said("m2", ahead, term=2)))
+    assert above
+    assert above.term == 10
+
+
 def test_with_an_empty_store_it_is_the_same() -> None:
     heard = {name: remembers(NEWEST) for name in ("m1", "m2", "m3")}
     assert repaired(None, heard).doubts == ()
