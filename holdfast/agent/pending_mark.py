@@ -80,7 +80,7 @@ class PendingMark:
                 self._later(self._write_quietly)
             self._mark = mark
 
-    def change(self, mark: Mark) -> None:
+    def change(self, mark: Mark | None) -> None:
         """At once for this agent, and on disk a little later: an agent that ends in between finds the old one.
 
         Waits for no disk: who looks at the server calls it.
@@ -91,10 +91,14 @@ class PendingMark:
     def clear(self) -> None:
         """Gone when this returns, also for an agent that comes after a loss of power."""
         with self._writing:
-            self._mark = self._written = None
-            with contextlib.suppress(FileNotFoundError):
-                self._path.unlink()
-                sync_folder(self._path.parent)
+            self._mark = None
+            self._remove()
+
+    def _remove(self) -> None:
+        self._written = None
+        with contextlib.suppress(FileNotFoundError):
+            self._path.unlink()
+            sync_folder(self._path.parent)
 
     def _write(self, mark: Mark) -> None:
         try:
@@ -107,14 +111,16 @@ class PendingMark:
         """A mark that holds no longer must not outlast this agent: where it cannot be written, it goes."""
         with self._writing:
             mark = self._mark
-            if mark is None or mark == self._written:
+            if mark == self._written:
+                return
+            if mark is None:
+                self._remove()
                 return
             try:
                 self._write(mark)
             except Refused:
                 if mark.let_through:
-                    self._path.unlink(missing_ok=True)
-                    self._written = None
+                    self._remove()
                 raise
 
     def _read(self) -> Mark | None:

@@ -130,16 +130,15 @@ class Releases:
             self._lock.release()
 
     def ended(self) -> None:
-        """The server has shut down in order."""
-        with self._lock:
-            mark = self._mark.mark
-            if mark is not None and not mark.let_through:
-                self._mark.change(replace(mark, let_through="the server was shut down"))
+        """The server has shut down in order: nothing is pending any more, whether something waited or not."""
+        mark = self._mark.mark
+        if mark is not None and not mark.let_through:
+            self._mark.change(None)
 
     def _shut_down(self, mark: Mark, state: MemberState) -> None:
         waiting = state.semi_sync.waiting
         if state.busy in OURS or not waiting:
-            self._mark.change(replace(mark, let_through="the server was shut down"))
+            self._mark.change(None)
         else:
             told = waiting if state.flavor is Flavor.MYSQL else 0
             self._tell(mark, Release("it is being shut down, and commits waited", told))

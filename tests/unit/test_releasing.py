@@ -119,3 +119,14 @@ def test_one_that_follows_again_is_as_new(primary: World) -> None:
     followed = primary.done(1, Follow("b", "127.0.0.1", 3306, semi_sync=True))
     assert followed.state.let_through == ""
     assert followed.state.unacknowledged == 1
+
+
+def test_a_shutdown_while_nothing_waits_is_no_news_and_leaves_no_mark(primary: World) -> None:
+    assert (primary.state_dir / "primary").exists()
+    (primary.folder / "sock").unlink()
+    primary.server.frozen = True
+    primary.until(lambda state: state.silent_seconds > 0.3)
+    primary.restart_agent()
+    assert primary.state().state.let_through == ""
+    assert not (primary.state_dir / "primary").exists()
+    primary.server.frozen = False
