@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
+from pathlib import Path
 
 import pytest
 
+from holdfast.agent.second_keeper import keepers
 from holdfast.errors import BadInput, Refused
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.spec import CLUSTER
@@ -26,6 +30,34 @@ def test_a_frozen_server_is_killed_and_replaced(cluster: Sandbox, run: int) -> N
     assert took < 10, "it was a person's patience that replaced it"
     said = " ".join(events(cluster))
     assert f"the server of {old}, the primary, has not answered its agent for" in said
+
+
+def test_where_agent_and_keeper_process_hang_its_voters_show_that_nobody_keeps_the_lease(
+    cluster: Sandbox, run: int
+) -> None:
+    old = str(cluster.wait_whole()["primary"])
+    ((keeper, fd),) = keepers(str(cluster.spec.member(old).state_dir))
+    os.close(fd)
+    agent = int(Path(f"/proc/{keeper}/stat").read_text().rpartition(")")[2].split()[1])
+    with writing(cluster, run) as writers:
+        try:
+            os.kill(agent, signal.SIGSTOP)
+            told = "its keeper process keeps its lease"
+            cluster.wait_until(lambda status: told in status["reason"], 15, told)
+            os.kill(keeper, signal.SIGSTOP)
+            told = "nobody keeps its lease: start the agent again"
+            seen = cluster.wait_until(lambda status: told in status["reason"], 15, told)
+            assert seen["primary"] == old
+            kept = {each["name"]: each["protections"] for each in seen["members"]}
+            assert kept.pop(old) == []
+            assert all({"agent", "keeper"} <= set(each) for each in kept.values())
+            writers.wait_for(50)
+        finally:
+            os.kill(keeper, signal.SIGCONT)
+            os.kill(agent, signal.SIGCONT)
+        assert wait_failed_over(cluster, old) != old, "its lease was over for long"
+        cluster.wait_whole(60)
+        writers.check()
 
 
 def test_while_it_is_paused_nobody_is_promoted_but_by_hand(cluster: Sandbox, run: int) -> None:

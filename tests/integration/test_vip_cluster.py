@@ -296,6 +296,26 @@ def test_an_agent_that_is_killed_and_started_again_costs_nothing(lab: Lab) -> No
     assert all(on for host, on in watch.held if host == primary), "it was never off"
 
 
+def test_an_agent_that_hangs_costs_nothing_until_its_host_is_cut_off(lab: Lab) -> None:
+    with watched(lab) as (watch, primary):
+        try:
+            lab.hang_agent(primary)
+            time.sleep(2 * KERNEL_SECONDS)
+            assert watch.answered == [primary]
+            assert {host for host, on in watch.held if on} == {primary}
+            assert all(on for host, on in watch.held if host == primary), "it was never off"
+            assert "its keeper process keeps its lease" in lab.status()["reason"]
+            others = [host for host in lab.hosts() if host not in (primary, "client")]
+            lab.cut(primary, ",".join(others))
+            heir = watch.until_answered(primary)
+            time.sleep(KERNEL_SECONDS)
+        finally:
+            lab.cont_agent(primary)
+            lab.heal()
+    assert watch.answered == [primary, heir]
+    assert watch.both == []
+
+
 def test_without_its_agent_it_goes_with_the_server(lab: Lab) -> None:
     with watched(lab) as (watch, primary):
         server = lab.server(primary)
