@@ -10,8 +10,9 @@ beginning.
 4. *Exchange*: the old files go, the new ones take their place.
 5. *Start*, finish over SQL, make sure. Then *unmark*.
 
-MariaDB fetches a stream from the donor's agent. MySQL fetches nothing: an empty data directory takes the place, and the
-server itself copies, once it has been started on it.
+MariaDB fetches a stream from the donor's agent. For MySQL a server of its own copies (``scratch_server.py``). The old
+files are there until the copy is whole, but where the file system has no room for both: then they go first, and that
+is said.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -28,9 +28,10 @@ from holdfast.agent import datadir as files
 from holdfast.agent.board import Board
 from holdfast.agent.copies import CloneMarker, copied, remember, save_unique
 from holdfast.agent.cutting import Marker
-from holdfast.agent.fetching import Donor, DonorWatch, fetch
+from holdfast.agent.fetching import NO_ROOM, Donor, fetch
 from holdfast.agent.holdings import Holdings, judge
 from holdfast.agent.job import Job, Jobs
+from holdfast.agent.scratch_server import copy_from, end_former, scratch_server
 from holdfast.agent.watch import Watch
 from holdfast.config.schema import ServerConfig
 from holdfast.core.commands import Clone, Command, Cut, Fence, Start
@@ -40,19 +41,17 @@ from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused, Un
 from holdfast.log import say
 from holdfast.server.base import Account, Deadline, Server, Source
 from holdfast.server.clone import Recipient
-from holdfast.server.initialise import administrator, initialise_mysql
 from holdfast.tls import Credentials
 from holdfast.wire import command_name
 
 KILL_SECONDS = 30.0
-INITIALISE_SECONDS = 300.0
-CLONE_SECONDS = 30 * 86400.0
-END_SECONDS = 600.0
 FINISH_SECONDS = 60.0
 LOOK_SECONDS = 0.25
 ASK_SECONDS = 30.0
 NEW_SERVER_BYTES = 200 * 1024 * 1024
 """Of a MySQL server that holds nothing yet: its logs and system tables."""
+MOST_FAILURES = 16
+"""So many failed clones are remembered, to choose another donor."""
 EMPTY = "its data directory is empty"
 
 Done = Callable[[str], None]
@@ -89,6 +88,7 @@ class Cloning:
         self._look = look
         self._marker = CloneMarker(state_dir)
         self._now: Clone | None = None
+        self._failed: tuple[str, ...] = ()
         self.forget: list[Callable[[], None]] = []
 
     @property
@@ -154,12 +154,21 @@ class Cloning:
                 raise DeadlinePassed("calling off what is under way", deadline.seconds)
             done("called off")
         if not self._marker.unfit():
-            self._give_up_old(command, present, deadline, done)
+            try:
+                self._give_up_old(command, present, deadline, done)
+            except Refused as error:
+                self._board.change(clone_refused=str(error))
+                raise
         self._marker.mark(command.donor)
         self._watch.kill_and_wait(f"cloned from {command.donor}", deadline.left)
         self._server.close()
         done("marked, server ended")
-        self._board.change(unfit=f"it is being cloned from {command.donor}", promised=0)
+        self._board.change(
+            unfit=f"it is being cloned from {command.donor}",
+            promised=0,
+            cloning=command.donor,
+            clone_refused="",
+        )
         self._now = command
         try:
             self._jobs.start(
@@ -167,6 +176,7 @@ class Cloning:
             )
         except Refused:
             self._now = None
+            self._board.change(cloning="")
             raise
 
     def _check_donor(self, donor: MemberState, command: Clone) -> None:
@@ -258,20 +268,25 @@ class Cloning:
                 Marker(self._state_dir / name).clear()
             self._look()  # what it has is to be known before it counts
             self._marker.clear()
-            self._board.change(unfit="", suspects=(), differs=())
+            self._failed = ()
+            self._board.change(unfit="", suspects=(), differs=(), clone_failed=())
         except BaseException as error:
             with contextlib.suppress(HoldfastError):
                 self._watch.kill_and_wait(f"its clone from {command.donor} failed", KILL_SECONDS)
-            files.drop_incoming(self._own.datadir)
+            files.drop(self._own.datadir)
+            if not job.cancelled:
+                self._failed = (*self._failed, command.donor)[-MOST_FAILURES:]
             with contextlib.suppress(HoldfastError):
                 self._marker.mark(command.donor, job.called_off or str(error))
-            self._board.change(unfit=self._marker.unfit())
+            self._board.change(unfit=self._marker.unfit(), clone_failed=self._failed)
             raise
         finally:
             self._now = None
+            self._board.change(cloning="")
 
     def _mariadb(self, job: Job, command: Clone, donor: Donor) -> GtidSet:
-        incoming = files.fresh_incoming(self._own.datadir)
+        files.drop(self._own.datadir)
+        incoming = files.fresh(self._own.datadir)
         state = fetch(job, donor, self._own, incoming, self._state_dir, self._lock_fd)
         self._exchange(job)
         self._start(job)
@@ -282,67 +297,21 @@ class Cloning:
 
     def _mysql(self, job: Job, command: Clone, donor: Donor) -> GtidSet:
         own = self._own
-        files.drop_incoming(own.datadir)
+        files.drop(own.datadir)
         wanted = donor.data_bytes(job.deadline(ASK_SECONDS)) + NEW_SERVER_BYTES
-        files.make_room(own.datadir, own.binlog_index, wanted)
-        incoming = files.fresh_incoming(own.datadir)
-        initialise_mysql(
-            own.command,
-            own.option_file,
-            incoming,
-            self._state_dir,
-            administrator(self._admin),
-            job.deadline(INITIALISE_SECONDS),
-            (self._lock_fd,),
-            lambda path: files.belong(path, own.datadir),
-        )
+        if files.make_room(own.datadir, own.binlog_index, wanted):
+            job.what = f"{job.what} ({NO_ROOM})"
+            say(logger, f"{job.what}", logging.WARNING)
+        source = Source(command.host, command.port, self._replication)
+        incoming = own.datadir / files.INCOMING
+        with scratch_server(job, own, self._admin, self._state_dir, self._lock_fd) as recipient:
+            copy_from(job, recipient, source, donor, incoming)
         self._exchange(job)
         self._start(job)
         recipient = Recipient(Flavor.MYSQL, own.socket, self._admin)
         with contextlib.closing(recipient):
             self._until_up(job, recipient)
-            source = Source(command.host, command.port, self._replication)
-            self._copy(job, recipient, source, donor)
-        self._server.close()  # a server that ends waits for those who are idle
-        job.stage(f"{job.what}: waiting for the server to end")
-        end = job.deadline(END_SECONDS)
-        end.wait_until("the end of the server after CLONE", self._has_ended, LOOK_SECONDS)
-        self._start(job)
-        with contextlib.closing(recipient):
-            self._until_up(job, recipient)
             return recipient.finish_clone(job.deadline(FINISH_SECONDS))
-
-    def _copy(self, job: Job, recipient: Recipient, source: Source, donor: Donor) -> None:
-        """MySQL: CLONE in a thread, looked at from here. It tries for minutes to reach a donor that is gone."""
-        failed: list[HoldfastError] = []
-        lives = DonorWatch(donor, job)
-
-        def clone() -> None:
-            try:
-                recipient.clone(source, job.deadline(CLONE_SECONDS))
-            except HoldfastError as error:
-                failed.append(error)
-
-        thread = threading.Thread(target=clone, name="CLONE", daemon=True)
-        thread.start()
-        what = job.what
-        while thread.is_alive():
-            job.check()
-            done = 0
-            with contextlib.suppress(HoldfastError):
-                copied = recipient.copied(job.deadline(1.0))
-                if copied is not None:
-                    job.what = f"{what} ({copied.stage.lower()})"
-                    job.progress(copied.done, copied.total)
-                    done = copied.done
-            lives.look(done)
-            thread.join(LOOK_SECONDS)
-        job.what = what
-        # a connection that was lost says nothing: the server's own word after the start decides
-        if failed and isinstance(failed[0], Refused):
-            raise failed[0]
-        if failed and not self._has_ended():
-            raise failed[0]
 
     def _exchange(self, job: Job) -> None:
         job.check()
@@ -379,6 +348,7 @@ class Cloning:
                     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
                     break
                 except BlockingIOError:
+                    end_former(self._own.datadir)
                     job.pause(LOOK_SECONDS)
             self._lock_fd = descriptor
             yield

@@ -104,7 +104,7 @@ class Comparing:
         ]
         if different:
             self._fitness.declare_unfit(
-                f"after it was rewound it still differs from {command.primary} in {', '.join(different)}"
+                f"after a rewind or a crash it differs from {command.primary} in {', '.join(different)}"
             )
         else:
             self._fitness.compared()

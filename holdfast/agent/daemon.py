@@ -48,6 +48,7 @@ from holdfast.agent.pending_mark import PendingMark
 from holdfast.agent.probing import Prober
 from holdfast.agent.releasing import Releases
 from holdfast.agent.rewinding import Rewinding
+from holdfast.agent.settling import Settling
 from holdfast.agent.term import TermFile
 from holdfast.agent.verify_api import add_verify
 from holdfast.agent.verifying import Verifying
@@ -67,6 +68,7 @@ from holdfast.server.mysql import MysqlServer
 from holdfast.server.probe import Probe
 from holdfast.server.process import ServerProcess, kernel_boot_id
 from holdfast.server.rewind import Rewinder
+from holdfast.server.xa import PreparedTransactions
 from holdfast.serving import HttpServer, listening
 from holdfast.tls import Certificates, Credentials, Needed
 
@@ -207,6 +209,7 @@ class Agent:
             observer.look,
         )
         observer.on_down = cloning.publish
+        cloning.publish()  # before anybody asks
         prober = Prober(
             Probe(own.flavor, own.socket, admin), self.board, own.binlog_index.absolute().parent
         )
@@ -250,6 +253,12 @@ class Agent:
                 watch,
                 Rewinder(own.flavor, own.socket, admin),
                 self._fitness,
+                Settling(
+                    self.board,
+                    self._fitness,
+                    PreparedTransactions(own.flavor, own.socket, admin),
+                    own.binlog_index,
+                ),
                 own.binlog_index,
                 own.datadir,
                 config.state_dir / "pending",

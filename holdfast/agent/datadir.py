@@ -13,6 +13,9 @@ from holdfast.errors import Refused
 
 INCOMING = ".holdfast-incoming"
 """Where a copy grows. Within the data directory: on its file system, and where the agent may write."""
+SCRATCH = "#holdfast-scratch"
+"""Where MySQL's server lives that fetches the copy: InnoDB does not look for its files in hidden folders."""
+_OURS = frozenset({INCOMING, SCRATCH})
 
 _SYSTEM = frozenset({"mysql", "sys", "performance_schema", "information_schema", "holdfast"})
 _KEPT = frozenset({"lost+found"})
@@ -63,7 +66,7 @@ def size(datadir: Path, but: Callable[[str], bool] = lambda name: False) -> int:
     total = 0
     for folder, folders, files in os.walk(datadir):
         if folder == str(datadir):
-            folders[:] = [name for name in folders if name != INCOMING]
+            folders[:] = [name for name in folders if name not in _OURS]
             files = [name for name in files if not but(name)]
         for name in files:
             try:
@@ -73,16 +76,17 @@ def size(datadir: Path, but: Callable[[str], bool] = lambda name: False) -> int:
     return total
 
 
-def make_room(datadir: Path, index: Path, wanted: int) -> None:
+def make_room(datadir: Path, index: Path, wanted: int) -> bool:
     """Make sure that ``wanted`` more bytes fit; where they only fit without the old data, remove that.
 
+    :returns: whether the old data went, before anything has come
     :raises Refused: they do not fit; nothing was removed
     """
     wanted += wanted // 20 + _SPARE_BYTES
     found = os.statvfs(datadir)
     free = found.f_bavail * found.f_frsize
     if free >= wanted:
-        return
+        return False
     old = sum(size(path) if path.is_dir() else path.lstat().st_size for path in _old(datadir))
     if free + old < wanted:
         raise Refused(
@@ -90,6 +94,7 @@ def make_room(datadir: Path, index: Path, wanted: int) -> None:
             f"({_mb(free + old)} without the old data): make room"
         )
     remove_old(datadir, index)
+    return bool(old)
 
 
 def remove_old(datadir: Path, index: Path) -> None:
@@ -105,17 +110,19 @@ def remove_old(datadir: Path, index: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def fresh_incoming(datadir: Path) -> Path:
-    """An empty folder for what comes."""
-    incoming = datadir / INCOMING
-    drop_incoming(datadir)
-    incoming.mkdir(mode=0o700)
-    belong(incoming, datadir)
-    return incoming
+def fresh(datadir: Path, name: str = INCOMING) -> Path:
+    """An empty folder of ours: for what comes, if nothing else is said."""
+    folder = datadir / name
+    drop(datadir, name)
+    folder.mkdir(mode=0o700)
+    belong(folder, datadir)
+    return folder
 
 
-def drop_incoming(datadir: Path) -> None:
-    shutil.rmtree(datadir / INCOMING, ignore_errors=True)
+def drop(datadir: Path, *names: str) -> None:
+    """Remove these of our folders; all, where none is named."""
+    for name in names or sorted(_OURS):
+        shutil.rmtree(datadir / name, ignore_errors=True)
 
 
 def take_place(datadir: Path, index: Path) -> None:
@@ -163,12 +170,13 @@ def _old(datadir: Path) -> Iterator[Path]:
     yield from [
         path
         for path in datadir.iterdir()
-        if path.name != INCOMING and path.name not in _KEPT and not _is_log(path.name)
+        if path.name not in _OURS and path.name not in _KEPT and not _is_log(path.name)
     ]
 
 
 def _is_data(name: str) -> bool:
-    return not name.startswith(".") and name not in _KEPT and not _is_log(name)
+    ours = name.startswith(".") or name in _OURS or name in _KEPT
+    return not ours and not _is_log(name)
 
 
 def _is_log(name: str) -> bool:

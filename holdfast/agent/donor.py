@@ -1,5 +1,7 @@
 """Gives a copy of the running MariaDB server's data to another member's agent.
 
+``POST /v1/backup/end`` {"account": NAME} ends what a MySQL server still gives to that account.
+
 ``GET /v1/data`` says how large a copy would be; a MySQL server gives it without us.
 
 ``GET /v1/backup?pack=auto|never`` answers with a stream of frames (see ``frames.py``): an OPENING that says how much
@@ -16,6 +18,7 @@ import os
 import queue
 import re
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -29,13 +32,16 @@ from starlette.responses import StreamingResponse
 from holdfast.agent.board import Board
 from holdfast.agent.datadir import size
 from holdfast.agent.frames import ALIVE, Kind, Sender
+from holdfast.agent.leftover import end_leftover
 from holdfast.binlog.place import logged_at
 from holdfast.config.schema import ServerConfig
+from holdfast.config.values import StrictModel
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError, Refused
 from holdfast.log import say
 from holdfast.server.backup import find_tools, option_copy_for_backup, widen
-from holdfast.server.base import Account
+from holdfast.server.base import Account, Deadline
+from holdfast.server.clone import end_clones
 from holdfast.server.initialise import last_words
 from holdfast.serving import error_response
 
@@ -48,6 +54,12 @@ FIRST_GUESS_SECONDS = 0.004
 PLACE = re.compile(rb"binlog position: filename '([^']+)', position '(\d+)'")
 
 logger = logging.getLogger(__name__)
+
+
+class EndCopy(StrictModel):
+    """:ivar account: the replication account of the member that takes the copy no more"""
+
+    account: str
 
 
 class Donor:
@@ -67,6 +79,9 @@ class Donor:
         self._scratch = state_dir / "backup"
         self._unable = unable
         self._giving = False
+        if server.flavor is Flavor.MARIADB:
+            # one that waits for a commit would hold up all further ones
+            end_leftover(f"--target-dir={self._scratch}")
 
     def router(self) -> APIRouter:
         router = APIRouter()
@@ -83,6 +98,16 @@ class Donor:
                 return error_response(409, "Refused", f"{self._board.state.name}: {error}")
             frames = self._frames(process, pack != "never")
             return StreamingResponse(frames, media_type="application/octet-stream")
+
+        @router.post("/v1/backup/end")
+        def end(asked: EndCopy) -> Response:
+            """MySQL: end the clones that an account has begun here."""
+            if self._server.flavor is Flavor.MYSQL and self._board.state.up:
+                try:
+                    end_clones(self._server.socket, self._admin, asked.account, Deadline(3.0))
+                except HoldfastError as error:
+                    return error_response(409, "Refused", f"{self._board.state.name}: {error}")
+            return Response()
 
         @router.get("/v1/data")
         def data() -> dict[str, int]:
@@ -108,6 +133,7 @@ class Donor:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,
+                start_new_session=True,
             )
         self._giving = True
         say(logger, "a copy of the data is given to another member")
@@ -124,7 +150,7 @@ class Donor:
                 copy.packed = pack and time.monotonic() - begun > copy.making_seconds
         finally:
             # no await here: whoever was cut off is cancelled over and over
-            process.kill()
+            _kill(process)
             threading.Thread(target=self._ended, args=(copy,), daemon=True).start()
 
     def _ended(self, copy: _Copy) -> None:
@@ -151,6 +177,14 @@ class Donor:
 
     def _is_not_copied(self, name: str) -> bool:
         return name.startswith((f"{self._server.binlog_index.stem}.", "relay", "ibtmp"))
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """The tool, and the program that runs it where ``backup_command`` names one: what waits for the server's commits
+    does not notice that nobody reads any more, and holds further commits up."""
+    if process.poll() is None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 class _Copy:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +17,16 @@ from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.lease import Keeper
 from holdfast.agent.promoting import Promoting
 from holdfast.agent.releasing import Releases
-from holdfast.agent.restarting import end_in_order
+from holdfast.agent.restarting import close, end_in_order
 from holdfast.agent.rewinding import Rewinding
+from holdfast.agent.steps import Steps
 from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import (
     Bar,
     Clone,
+    Close,
     Command,
     Compare,
     Cut,
@@ -74,26 +75,10 @@ SECONDS: dict[type[Command], float] = {
     Equip: 5.0,
     EnsureAccount: 5.0,
     Freeze: 5.0,
+    Close: 10.0,
     EndSessions: 5.0,
 }
 """How long each command may take."""
-
-
-class Steps:
-    """Milliseconds of each part of the work, in order."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {}
-        self._begun = time.monotonic()
-        self._last = self._begun
-
-    def done(self, what: str) -> None:
-        now = time.monotonic()
-        self.ms[what] = round((now - self._last) * 1000, 2)
-        self._last = now
-
-    def __str__(self) -> str:
-        return ", ".join(f"{what} {ms:g}" for what, ms in self.ms.items())
 
 
 class Duties:
@@ -213,6 +198,8 @@ class Duties:
                 steps.done("account made")
             case Freeze():
                 self._freeze(term, command, deadline, steps)
+            case Close():
+                close(self._server, self._primary("close").writable, deadline, steps.done)
             case EndSessions(sessions=sessions):
                 self._up("end sessions")
                 self._server.end_sessions(sessions, deadline)
@@ -339,6 +326,8 @@ class Duties:
                 lambda tail: self._engine.committed(tail, deadline),
                 self._domains.note,
             )
+        if tail.verdict in (TailVerdict.CLEAN, TailVerdict.CUT):
+            self._rewinding.doubt(deadline)
         before = self._board.state.tail
         if tail.verdict is TailVerdict.CLEAN and before.verdict is TailVerdict.CUT:
             tail = replace(before, term=term)  # asked again: what was cut is still worth knowing

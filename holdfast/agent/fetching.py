@@ -7,7 +7,7 @@ import json
 import ssl
 import subprocess
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -30,6 +30,11 @@ from holdfast.wire import StateReply
 
 SILENCE_SECONDS = 20.0
 """After this much silence a donor is given up: it says every three seconds that it is there."""
+STALL_SECONDS = 60.0
+"""After so long without a byte from a donor that is there, a copy is called off. On MariaDB a donor's commits are held
+while its backup waits for one of them."""
+FIRST_BYTE_SECONDS = 300.0
+"""The same before the first byte: of 100,000 tables each is opened first."""
 PREPARE_SECONDS = 30 * 86400.0
 PREPARE_BYTES = 256 * 1024 * 1024
 UNPACK_SECONDS = 600.0
@@ -40,6 +45,9 @@ LOOK_SECONDS = 2.0
 BUSY = 503
 BUSY_SECONDS = 20.0
 """So long a donor is asked again: it may not have noticed yet that an earlier clone is over."""
+
+
+NO_ROOM = "there was no room for both: the old data went first"
 
 
 class Busy(Refused):
@@ -72,6 +80,18 @@ class Donor:
         except (httpx.HTTPError, ssl.SSLError) as error:
             why = explain(error) or repr(error)
             raise Unreachable(f"the agent of {self.name} ({self.agent}): {why}") from error
+
+    def free(self, account: str, deadline: Deadline | None = None) -> None:
+        """MySQL: end what this account has begun to clone there, and nobody takes any more. :raises Unreachable:"""
+        seconds = min(ANSWER_SECONDS, max(0.1, deadline.left)) if deadline else ANSWER_SECONDS
+        try:
+            with self._client(seconds) as http:
+                answer = http.post("/v1/backup/end", json={"account": account})
+        except (httpx.HTTPError, ssl.SSLError) as error:
+            why = explain(error) or repr(error)
+            raise Unreachable(f"the agent of {self.name} ({self.agent}): {why}") from error
+        if answer.status_code != 200:
+            self._refuse(answer.status_code, answer.content)
 
     @contextlib.contextmanager
     def backup(self) -> Iterator[Iterator[bytes]]:
@@ -117,18 +137,47 @@ class Donor:
         raise Refused(f"the agent of {self.name} refuses: {said}")
 
 
+class Stall:
+    """Notices that nothing comes any more although the donor is there: its copy waits for what may not come."""
+
+    def __init__(self, donor: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._donor = donor
+        self._clock = clock
+        self._done = -1
+        self._stage = ""
+        self._moved_at = clock()
+
+    def look(self, done: int, stage: str = "", working_here: bool = False) -> None:
+        """:param done: bytes that have come
+        :param stage: of the copy, as the server calls it
+        :param working_here: what is under way is done by this host alone
+        :raises Refused: nothing has come for too long
+        """
+        now = self._clock()
+        if (done, stage) != (self._done, self._stage) or working_here:
+            self._done, self._stage, self._moved_at = done, stage, now
+        if now - self._moved_at > (STALL_SECONDS if done else FIRST_BYTE_SECONDS):
+            where = f", in stage {stage}" if stage else ""
+            raise Refused(
+                f"nothing has come from {self._donor} for {now - self._moved_at:.0f} s{where}: its copy waits for "
+                "commits that wait for an acknowledgement, or for a statement that holds a lock there"
+            )
+
+
 class DonorWatch:
-    """Tells when a donor's server ended, or when nothing comes from a donor whose agent does not answer either."""
+    """Tells when a donor's server ended, and when nothing comes from it any more, whether its agent answers or not."""
 
     def __init__(self, donor: Donor, job: Job) -> None:
         self._donor = donor
         self._job = job
+        self._stall = Stall(donor.name)
         self._incarnation = donor.state(job.deadline(LOOK_SECONDS)).incarnation
         self._done = 0
         self._came_at = self._looked_at = time.monotonic()
 
-    def look(self, done: int) -> None:
-        """:param done: bytes that have come; :raises Refused: no more will come"""
+    def look(self, done: int, stage: str = "", working_here: bool = False) -> None:
+        """As :meth:`Stall.look`. :raises Refused: no more will come"""
+        self._stall.look(done, stage, working_here)
         now = time.monotonic()
         if done != self._done:
             self._done, self._came_at = done, now
@@ -161,7 +210,7 @@ def fetch(
     while True:
         try:
             with donor.backup() as pieces:
-                end = _receive(job, received(pieces), tools, own, incoming, log, lock)
+                end = _receive(job, received(pieces), donor.name, tools, own, incoming, log, lock)
             break
         except Busy as error:
             if not patience.left:
@@ -182,6 +231,7 @@ def fetch(
 def _receive(
     job: Job,
     frames: Iterator[Frame],
+    donor: str,
     tools: BackupTools,
     own: ServerConfig,
     incoming: Path,
@@ -193,7 +243,8 @@ def _receive(
     if opening.kind is not Kind.OPENING:
         raise BrokenStream("the stream does not begin with its opening")
     expected = int(opening.fields()["bytes"])
-    files.make_room(own.datadir, own.binlog_index, expected)
+    if files.make_room(own.datadir, own.binlog_index, expected):
+        job.what = f"{job.what} ({NO_ROOM})"
     with log.open("wb") as output:
         unpacker = subprocess.Popen(
             tools.unpacking(incoming),
@@ -205,8 +256,10 @@ def _receive(
     assert unpacker.stdin is not None
     widen(unpacker.stdin)
     done = 0
+    stall = Stall(donor)
     try:
         for frame in frames:
+            stall.look(done)
             job.progress(done, max(done, expected))
             if frame.kind is Kind.DATA:
                 try:

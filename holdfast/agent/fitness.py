@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +17,15 @@ from holdfast.server.rewind import Repair
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """:ivar suspects, unfit, differs: as in ``MemberState``; :ivar repair: a rewind that was begun"""
+    """:ivar suspects, unfit, differs: as in ``MemberState``; :ivar repair: a rewind that was begun
+    :ivar xa: what the binlog says of XA transactions, and the tables may not: see ``binlog/doubts.py``
+    """
 
     suspects: tuple[str, ...] = ()
     unfit: str = ""
     differs: tuple[Difference, ...] = ()
     repair: Repair | None = None
+    xa: Mapping[str, str] = field(default_factory=dict)
 
 
 class Fitness:
@@ -50,6 +53,22 @@ class Fitness:
     @property
     def repair(self) -> Repair | None:
         return self._known.repair
+
+    @property
+    def xa(self) -> Mapping[str, str]:
+        return self._known.xa
+
+    def doubt(self, tables: Iterable[str], xa: Mapping[str, str]) -> None:
+        """The server crashed, and these may not be as its binlog says. :raises Refused:"""
+        suspects = tuple(sorted({*self._known.suspects, *tables}))
+        known = replace(self._known, suspects=suspects, xa={**self._known.xa, **xa})
+        if known != self._known:
+            self._write(known)
+
+    def settled(self, needless: Collection[str]) -> None:
+        """The XA transactions are as the binlog says, and these tables need not be compared."""
+        suspects = tuple(each for each in self._known.suspects if each not in needless)
+        self._write(replace(self._known, suspects=suspects, xa={}))
 
     def begin_rewind(self, repair: Repair, touched: tuple[str, ...]) -> None:
         """:raises Refused: when it cannot be written, as from all that follow"""
@@ -106,6 +125,7 @@ class Fitness:
                 unfit=str(found["unfit"]),
                 differs=tuple(Difference(**each) for each in found.get("differs", ())),
                 repair=None if repair is None else Repair(**repair),
+                xa={str(xid): str(end) for xid, end in found.get("xa", {}).items()},
             )
         except FileNotFoundError:
             return _Known()

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 
 from holdfast.agent.board import Board
-from holdfast.core.view import Progress
+from holdfast.core.progress import Progress
 from holdfast.errors import HoldfastError, Refused
 from holdfast.log import say
 from holdfast.server.base import Deadline

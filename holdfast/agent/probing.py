@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Protocol
 
 from holdfast.agent.board import Board
-from holdfast.core.view import MemberState, Position
+from holdfast.core.progress import Position
+from holdfast.core.view import MemberState
 from holdfast.errors import HoldfastError
 from holdfast.log import say
 from holdfast.server.base import Deadline

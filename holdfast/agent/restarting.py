@@ -1,4 +1,5 @@
-"""The Restart command's first half: the server is shut down in order, or goes on as before."""
+"""The Restart command's first half: the server is shut down in order, or goes on as before. And Close, which is half of
+that."""
 
 from __future__ import annotations
 
@@ -55,6 +56,20 @@ def end_in_order(
         raise Refused(f"it goes on as before: {error}") from error
     watch.end_in_order(f"restarting by term {term}", deadline.left, server.close)
     done("server ended")
+
+
+def close(server: Server, was_open: bool, deadline: Deadline, done: Callable[[str], None]) -> None:
+    """A primary takes no more writes.
+
+    :raises Refused: a commit waits, or is under way; it goes on as before
+    """
+    try:
+        server.quiesce(deadline)
+    except HoldfastError:
+        if was_open:
+            server.open(Deadline(UNDO_SECONDS))
+        raise
+    done("no commit waits")
 
 
 def _undo(server: Server, state: MemberState, replication: Account) -> None:

@@ -22,6 +22,7 @@ from holdfast.agent.board import Board
 from holdfast.agent.cutting import forget_uuid
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.saving import save_errant
+from holdfast.agent.settling import Settling
 from holdfast.agent.watch import Watch
 from holdfast.binlog import errant as finding
 from holdfast.binlog.describe import ColumnName
@@ -47,11 +48,13 @@ class Rewinding:
         watch: Watch,
         rewinder: Rewinder,
         fitness: Fitness,
+        settling: Settling,
         index: Path,
         datadir: Path,
         saved: Path,
     ) -> None:
         self.saved = saved
+        self._settling = settling
         self._board = board
         self._watch = watch
         self._name = board.state.name
@@ -61,11 +64,16 @@ class Rewinding:
         self._index = index
         self._datadir = datadir
 
+    def doubt(self, deadline: Deadline) -> None:
+        """See :meth:`Settling.doubt`."""
+        self._settling.doubt(deadline)
+
     def settle(self, deadline: Deadline, done: Done) -> None:
         """Bring a rewind that was interrupted to its end, or to its beginning; call before the server follows anybody.
 
         :raises Refused: the member is unfit
         """
+        self._settling.settle(deadline, done)
         repair = self._fitness.repair
         if repair is None:
             return

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from holdfast.binlog.index import read_index
-from holdfast.core.view import Position
+from holdfast.core.progress import Position
 from holdfast.errors import Refused
 
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import IntFlag
 from uuid import UUID
 
+from holdfast.core.xid import sql_form
+
 MYSQL_GTID = 33
 MYSQL_ANONYMOUS = 34
 MYSQL_GTID_TAGGED = 42
@@ -21,6 +23,8 @@ OPENING_TYPES = frozenset({MYSQL_GTID, MYSQL_ANONYMOUS, MYSQL_GTID_TAGGED, MARIA
 
 _MYSQL_BODY = struct.Struct("<B16sq")
 _MARIADB_BODY = struct.Struct("<QIB")
+_XID_HEAD = struct.Struct("<IBB")
+"""Of an XID: format, bytes of its first and of its second part."""
 
 _TAGGED_VERSION = 1
 _FIELD_FLAGS, _FIELD_UUID, _FIELD_GNO, _FIELD_TAG = range(4)
@@ -81,10 +85,12 @@ class Opening:
     """What the opening event says; ``gtid`` is None for an anonymous transaction (MySQL).
 
     :ivar flags: only MariaDB tells beforehand what the transaction will be
+    :ivar xid: MariaDB: the name of the XA transaction that it prepares or ends, as ``xid.sql_form`` gives it; or ""
     """
 
     gtid: Gtid | None
     flags: MariadbFlags
+    xid: str = ""
 
 
 def parse_opening(event_type: int, server_id: int, body: bytes) -> Opening:
@@ -93,7 +99,10 @@ def parse_opening(event_type: int, server_id: int, body: bytes) -> Opening:
         match event_type:
             case _ if event_type == MARIADB_GTID:
                 sequence, domain, flags = _MARIADB_BODY.unpack_from(body)
-                return Opening(MariadbGtid(domain, server_id, sequence), MariadbFlags(flags))
+                named = MariadbFlags(flags)
+                return Opening(
+                    MariadbGtid(domain, server_id, sequence), named, _mariadb_xid(named, body)
+                )
             case _ if event_type == MYSQL_GTID:
                 _, sid, number = _MYSQL_BODY.unpack_from(body)
                 return Opening(MysqlGtid(str(UUID(bytes=sid)), "", number), MariadbFlags(0))
@@ -103,6 +112,16 @@ def parse_opening(event_type: int, server_id: int, body: bytes) -> Opening:
                 return Opening(None, MariadbFlags(0))
     except (struct.error, IndexError) as error:
         raise ValueError("the GTID event is shorter than its fields") from error
+
+
+def _mariadb_xid(flags: MariadbFlags, body: bytes) -> str:
+    """Behind the commit id, where there is one (``Gtid_log_event::write``)."""
+    if not flags & (MariadbFlags.PREPARED_XA | MariadbFlags.COMPLETED_XA):
+        return ""
+    start = _MARIADB_BODY.size + (8 if MariadbFlags.GROUP_COMMIT_ID in flags else 0)
+    format_id, first, second = _XID_HEAD.unpack_from(body, start)
+    data = body[start + _XID_HEAD.size :]
+    return sql_form(format_id, data[:first], data[first : first + second])
 
 
 def _parse_tagged(body: bytes) -> MysqlGtid:

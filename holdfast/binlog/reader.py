@@ -140,6 +140,7 @@ class Group:
     :ivar own: issued by the server whose binlog this is, not applied from another
     :ivar transactional: on MariaDB, what the GTID event says; MySQL's says nothing, and it is true
     :ivar query: the first query event in it, if it has one
+    :ivar xid: MariaDB: the name of the XA transaction that it prepares or ends, or ""
     """
 
     gtid: Gtid | None
@@ -151,6 +152,7 @@ class Group:
     ddl: bool
     xa: bool
     query: QueryHead | None
+    xid: str = ""
 
     @property
     def complete(self) -> bool:
@@ -344,7 +346,7 @@ def open_binlog(path: Path) -> Iterator[Binlog]:
 class _OpenGroup:
     """A group whose end has not been reached."""
 
-    __slots__ = ("flags", "gtid", "mysql", "offset", "own", "query", "standalone")
+    __slots__ = ("flags", "gtid", "mysql", "offset", "own", "query", "standalone", "xid")
 
     def __init__(self, offset: int, opening_type: int, opening: Opening, own: bool) -> None:
         self.offset = offset
@@ -352,6 +354,7 @@ class _OpenGroup:
         self.mysql = opening_type != MARIADB_GTID
         self.gtid = opening.gtid
         self.flags = opening.flags
+        self.xid = opening.xid
         self.standalone = MariadbFlags.STANDALONE in opening.flags
         self.query: QueryHead | None = None
 
@@ -366,4 +369,5 @@ class _OpenGroup:
             ddl=MariadbFlags.DDL in self.flags or (self.mysql and ending is Ending.STATEMENT),
             xa=bool(self.flags & _XA_FLAGS) or ending is Ending.XA_PREPARE,
             query=self.query,
+            xid=self.xid,
         )

@@ -58,6 +58,10 @@ def show(answer: dict[str, Any], as_json: bool, led: str = "") -> None:
         raise typer.Exit(NOT_WRITABLE)
 
 
+MOST_PREPARED = 5
+"""So many prepared XA transactions are named."""
+
+
 def short_gtids(text: str, width: int = 40) -> str:
     """A GTID set for people: of a UUID its ends, of many streams as many as fit."""
     from holdfast.core.gtid import Flavor, parse
@@ -110,6 +114,8 @@ def _print(answer: dict[str, Any]) -> None:
             console.print(Text(f"{member['name']}: {progress_line(member['progress'])}"))
     if kept := kept_by(members):
         console.print(Text(kept))
+    if prepared := prepared_line(members):
+        console.print(Text(prepared))
     _print_reasons(console, answer)
 
 
@@ -125,6 +131,17 @@ def _head(answer: dict[str, Any]) -> str:
         at = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(planned[0]))
         head += f", switchover to {planned[1] or 'the best'} planned for {at}"
     return head
+
+
+def prepared_line(members: list[dict[str, Any]]) -> str:
+    """XA transactions that wait for their COMMIT or ROLLBACK, and where: they hold their locks until then."""
+    places: dict[str, list[str]] = {}
+    for member in members:
+        for xid in member.get("prepared", ()):
+            places.setdefault(xid, []).append(member["name"])
+    named = [f"{xid} ({', '.join(where)})" for xid, where in sorted(places.items())]
+    more = f" and {len(named) - MOST_PREPARED} more" if len(named) > MOST_PREPARED else ""
+    return f"prepared XA transactions: {'; '.join(named[:MOST_PREPARED])}{more}" if named else ""
 
 
 def progress_line(progress: dict[str, Any]) -> str:

@@ -72,6 +72,7 @@ AGENT_API: Table = {
     ("POST", "/v1/vouch"): AGENTS,
     ("GET", "/v1/data"): AGENTS,
     ("GET", "/v1/backup"): AGENTS,
+    ("POST", "/v1/backup/end"): AGENTS,
     ("POST", "/v1/digest"): AGENTS,
     ("POST", "/v1/verify/tables"): AGENTS,
     ("POST", "/v1/verify/load"): AGENTS,

@@ -94,6 +94,14 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True)
+class Close:
+    """On the primary: take no more writes, and go on as the primary: so that a copy can be made of it.
+
+    Done once no commit is under way or waits. Refused, writes go on as before. Promote opens it again.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class EndSessions:
     """On the primary: end these clients' connections; what they have not committed is rolled back."""
 
@@ -254,6 +262,7 @@ Command = (
     | Fetch
     | Promote
     | Freeze
+    | Close
     | EndSessions
     | SetAcks
     | Prove

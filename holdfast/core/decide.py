@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.core import bootstrap, enforcement, failover, membership, modes, restart, switchover
+from holdfast.core import (
+    bootstrap,
+    copying,
+    enforcement,
+    failover,
+    membership,
+    modes,
+    restart,
+    switchover,
+)
 from holdfast.core.cluster import Cluster
-from holdfast.core.commands import Command, Cut, Follow, Prove, Start, Unbar
+from holdfast.core.commands import Command, Cut, Fence, Follow, Prove, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import ANSWERS, GONE, Diagnosis, Primary, diagnose
 from holdfast.core.hooking import start_step
 from holdfast.core.lease import electorate
 from holdfast.core.record import Kind, Pause, Record, Step, Transition
-from holdfast.core.rejoin import attached, follow, rejoin
+from holdfast.core.rejoin import attached, follow
 from holdfast.core.releases import Release, describe
+from holdfast.core.returned import OPENING, ahead
 from holdfast.core.view import MemberState, Receiver, View
 
 
@@ -78,7 +88,7 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
     Servers that are down are started afterwards, unless they are needed: crash recovery would compete with
     the opening for the host's processors and disks.
     """
-    attach, _ = _others(cluster, record, view, primary, acks_are_set=True)
+    attach, unwell = _others(cluster, record, view, primary, acks_are_set=True)
     if (
         len(record.target.without(record.primary) - membership.dead_voters(record, view))
         >= record.acks
@@ -86,17 +96,20 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
         attach = tuple(s for s in attach if not isinstance(s.command, Cut | Start))
     if switchover.can_open_first(record, primary, acking(cluster, record, view)):
         attach = tuple(s for s in attach if not isinstance(s.command, Follow))
-    if _kind(record) is Kind.RESTART and not primary.semi_sync.source:
-        voting = {name for each in record.configurations for name in each.names()}
-        states = [s for name in sorted(voting) if (s := view.state(name)) and s.up]
-        if lost := failover.ahead_of(primary, states):
-            return Decision(
-                f"{primary.name} came back without transactions that {lost.name} has received: "
-                f"it stays closed; clone it from {lost.name}",
-            )
+    returned = _kind(record) is Kind.RESTART and not primary.semi_sync.source
+    if returned and (lost := ahead(record, view, primary)):
+        return Decision(
+            f"{primary.name} came back without transactions that {lost.name} has received: "
+            f"it stays closed; clone it from {lost.name}",
+        )
     if locked := [s.command.user for s in attach if isinstance(s.command, Unbar)]:
         # from when it was primary before: it would wait in vain for those to connect, and obey nothing meanwhile
         return Decision(f"{primary.name} lets {', '.join(locked)} connect again", attach)
+    close = copying.closing(cluster, record, view, primary)
+    if close and close.command:
+        return Decision(close.reason, (Send(primary.name, close.command), *attach))
+    if closed := copying.closed_for(cluster, record, view, primary):
+        return Decision("; ".join([closed, *unwell]), attach)
     opening = failover.open_step(cluster, record, primary)
     if opening.steps and isinstance(opening.steps[0], Save):
         return opening
@@ -111,7 +124,9 @@ def _keep(
         again = Send(primary.name, modes.promotion(cluster, record))
         # its voters may follow another: a switchover that was undone left them there
         waits = modes.waits_as(primary, modes.wanted_acks(cluster, record))
-        attach, _ = _others(cluster, record, view, primary, waits)
+        attach, unwell = _others(cluster, record, view, primary, waits)
+        if closed := copying.closed_for(cluster, record, view, primary):
+            return Decision("; ".join([closed, *unwell]), attach)
         return Decision(f"{diagnosis.reason}: opening it again", (again, *attach))
     if found := membership.found_strays(cluster, record, view):
         why = f"{', '.join(sorted(stray.name for stray in found))} is reached again"
@@ -153,6 +168,13 @@ def _keep(
         reasons.append(
             f"commits on {primary.name} wait although its voters are connected: they are asked again"
         )
+    if close := copying.closing(cluster, record, view, primary):
+        if isinstance(close.command, Fence) and record.transition is None:
+            # first, so that the history tells why it ended, and that nobody is to take over
+            restarting = replace(record, transition=OPENING)
+            return Decision(close.reason, (Save(restarting, close.reason),))
+        steps = (*((Send(primary.name, close.command),) if close.command else ()), *steps)
+        reasons.append(close.reason)
     reasons += _short_of(cluster, record, primary)
     reasons += unwell
     if not reasons and not steps:
@@ -237,7 +259,7 @@ def _others(
     steps: list[Send] = []
     unwell: list[str] = []
     for member in cluster.others(record.primary):
-        step = rejoin(cluster, record, view, member)
+        step = copying.next_step(cluster, record, view, member)
         acknowledges = isinstance(step.command, Follow) and step.command.semi_sync
         if step.command and (acks_are_set or _alone(record) or not acknowledges):
             steps.append(Send(member.name, step.command))

@@ -352,15 +352,6 @@ def open_step(cluster: Cluster, record: Record, primary: MemberState) -> Decisio
     )
 
 
-def ahead_of(primary: MemberState, others: Iterable[MemberState]) -> MemberState | None:
-    """Who has received what a primary that came back in place no longer has; None when nobody has.
-
-    To be asked before it is made ready: until then it commits nothing, so the two looks need not be of one moment.
-    """
-    mine = primary.applied_set()
-    return next((other for other in others if not mine.contains(other.received_set())), None)
-
-
 def voters(record: Record) -> str:
     return ", ".join(sorted(record.target.names() - {record.primary})) or "no other voter"
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Clone, Restart
+from holdfast.core.copying import cloned_now, ends
 from holdfast.core.decision import Save, Send
 from holdfast.core.record import Record
 from holdfast.core.rejoin import attached, best_donor, with_everything_of
@@ -123,6 +124,12 @@ def _against_clone(cluster: Cluster, record: Record, view: View, order: CloneMem
             f"{name} is the last voter beside {record.primary}, which commits nothing without it: add "
             "another member first, or set when_alone serve"
         )
+    primary = view.state(record.primary)
+    giver = donor or best_donor(cluster, record, view, name)
+    if other := cloned_now(view, name):
+        found.append(f"one member is cloned at a time, and {other} is being cloned")
+    elif primary and not ends(cluster, record, view, primary, giver, name):
+        found.append(f"no copy can be made of {giver} while its commits wait for {name}")
     if donor == name:
         found.append(f"{name} cannot be its own donor")
     elif donor and (why := _unfit_donor(cluster, record, view, donor)):

@@ -18,15 +18,19 @@ from holdfast.core.commands import (
 )
 from holdfast.core.gtid import GtidSet, everything, issuer_of, parse
 from holdfast.core.record import Record
+from holdfast.core.returned import may_be_copied
 from holdfast.core.view import MemberState, Receiver, ServerStatus, TailVerdict, Unseen, View
 
 
 @dataclass(frozen=True, slots=True)
 class Rejoin:
-    """:ivar command: what to do next, if anything; :ivar reason: why the member is not well, or \"\""""
+    """:ivar command: what to do next, if anything; :ivar reason: why the member is not well, or \"\"
+    :ivar because: why it must be cloned, where that is what to do next; whether it may be now: ``copying.py``
+    """
 
     command: Command | None = None
     reason: str = ""
+    because: str = ""
 
 
 def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejoin:
@@ -71,7 +75,8 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
         return Rejoin(follow(cluster, record, state), _catching_up(state))
     if state.suspects:
         compare = Compare(record.primary, cluster.member(record.primary).agent)
-        why = f"it was rewound: {', '.join(state.suspects)} is being compared with {record.primary}"
+        suspects = ", ".join(state.suspects)
+        why = f"{suspects} may differ after a rewind or a crash: it is being compared with {record.primary}"
         busy = state.progress is not None or state.replication.receiver is not Receiver.ON
         return Rejoin(None if busy else compare, why)
     return Rejoin(reason=_catching_up(state) or _differs(state, record.primary))
@@ -105,7 +110,7 @@ def _unseat(record: Record, state: MemberState, why: str) -> Rejoin:
 
 def _accepted(primary: MemberState) -> bool:
     """Whether what the primary has is what counts: it is open, or being opened. One that came back in place is looked
-    at first: see ``failover.ahead_of``."""
+    at first: see ``returned.py``."""
     return primary.writable or primary.semi_sync.source
 
 
@@ -128,23 +133,28 @@ def _clone(
     state: MemberState,
     why: str,
 ) -> Rejoin:
-    if not _accepted(primary):
+    if not may_be_copied(record, view, primary):
         return Rejoin(reason=why)
     donor = cluster.member(best_donor(cluster, record, view, state.name))
     if donor.name == primary.name and cluster.account(state.name) in primary.barred:
         return Rejoin(reason=why)  # it is let in first
     present = str(with_everything_of(primary))
     clone = Clone(donor.name, donor.host, donor.port, donor.agent, present)
-    return Rejoin(clone, f"{why}: it is cloned from {donor.name}")
+    return Rejoin(clone, f"{why}: it is cloned from {donor.name}", why)
 
 
 def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
-    """From whom ``name`` is cloned: a replica before the primary, a learner before a voter.
+    """From whom ``name`` is cloned: a replica before the primary, a learner before a voter; and first of all, from
+    whom the fewest clones have failed since the last that was made.
 
     A replica on which its account is still barred, from when that one was primary, would not let it in.
     """
+    recipient = view.state(name)
+    failed = recipient.clone_failed if recipient else ()
     able = [
         (
+            failed.count(state.name),
+            False,
             record.votes(state.name, state.incarnation),
             cluster.setting(state.name).priority,
             state.name,
@@ -158,11 +168,13 @@ def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
         and not state.differs
         and not state.silent_seconds
         and state.progress is None
+        and not state.cloning
         and cluster.account(name) not in state.barred
         and attached(cluster, record, state)
         and state.replication.receiver is Receiver.ON
     ]
-    return min(able)[2] if able else record.primary
+    able.append((failed.count(record.primary), True, False, 0, record.primary))
+    return min(able)[-1]
 
 
 def attached(cluster: Cluster, record: Record, state: MemberState) -> bool:

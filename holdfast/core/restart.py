@@ -7,10 +7,10 @@ from dataclasses import replace
 from holdfast.core.commands import Restart
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.record import Kind, Record, Step, Transition
+from holdfast.core.returned import OPENING
 from holdfast.core.view import View
 
 CLOSING = Transition(Kind.RESTART, Step.CLOSE)
-OPENING = Transition(Kind.RESTART, Step.OPEN)
 RESTARTING = "restart"
 """What ``MemberState.busy`` says while the command is carried out."""
 

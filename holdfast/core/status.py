@@ -7,20 +7,13 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from holdfast.core.cluster import Cluster, Member
+from holdfast.core.copying import next_step
 from holdfast.core.decision import Decision
 from holdfast.core.enforcement import unkept
+from holdfast.core.progress import Progress
 from holdfast.core.record import Record, Step
-from holdfast.core.rejoin import rejoin
 from holdfast.core.stages import Stage, standing
-from holdfast.core.view import (
-    MemberState,
-    Progress,
-    Protection,
-    Receiver,
-    ServerStatus,
-    Unseen,
-    View,
-)
+from holdfast.core.view import MemberState, Protection, Receiver, ServerStatus, Unseen, View
 
 
 class Role(StrEnum):
@@ -40,6 +33,7 @@ class MemberStatus:
     :ivar progress: what goes on in its background
     :ivar protections: what ends its server, or shuts its ports, when it is primary and its lease is over; () nothing
         does; None: not known
+    :ivar prepared: XA transactions that have been prepared there for some seconds
     """
 
     name: str
@@ -60,6 +54,7 @@ class MemberStatus:
     zone: str = ""
     priority: int = 100
     protections: tuple[Protection, ...] | None = None
+    prepared: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +134,7 @@ def _placed(
         zone=setting.zone,
         priority=setting.priority,
         protections=_protections(record, view, member.name),
+        prepared=state.prepared if state else (),
     )
 
 
@@ -163,7 +159,7 @@ def _member(cluster: Cluster, record: Record | None, view: View, member: Member)
         state = sighting.state
         known, reason = _condition(state), state.reason
         if record and record.primary != member.name and not _electing(record):
-            reason = rejoin(cluster, record, view, member).reason
+            reason = next_step(cluster, record, view, member).reason
     return MemberStatus(
         name=member.name,
         host=member.host,

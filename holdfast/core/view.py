@@ -10,6 +10,7 @@ from holdfast.core.calls import Called, Phase
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.lease import Quorum
 from holdfast.core.lineage import Mark
+from holdfast.core.progress import Position, Progress
 from holdfast.core.settings import WaitPoint
 
 
@@ -63,33 +64,6 @@ class Tail:
 
 
 @dataclass(frozen=True, slots=True)
-class Position:
-    """Where in the primary's binlog: number of the file, and offset in it."""
-
-    file: int = 0
-    offset: int = 0
-
-    def behind(self, head: Position, file_size: int) -> int:
-        """Bytes up to ``head``, at most: files in between count as full."""
-        return max(0, (head.file - self.file) * file_size + head.offset - self.offset)
-
-
-@dataclass(frozen=True, slots=True)
-class Progress:
-    """Something that takes its time.
-
-    :ivar what: for a person, such as "cloning from m2"
-    :ivar total: bytes in all; 0 while that is not known
-    :ivar rate: bytes per second lately
-    """
-
-    what: str
-    done: int = 0
-    total: int = 0
-    rate: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
 class Replication:
     """Whom the server follows.
 
@@ -107,8 +81,8 @@ class Replication:
     applier: bool = False
     error: str = ""
     lag_seconds: float | None = None
-    fetched: Position = Position()
-    executed: Position = Position()
+    fetched: Position = field(default_factory=Position)
+    executed: Position = field(default_factory=Position)
     purged: bool = False
     unheard: float = 0.0
     refused: bool = False
@@ -253,7 +227,9 @@ class MemberState:
     :ivar unvouched: seconds since it may rely on it no longer; an agent that starts takes it that it was just given
     :ivar asked: when it was asked for last, in this run of the agent; None: never
     :ivar protections: what would hold its server to a lease, if it is primary
-    :ivar suspects: tables that a rewind touched, not compared with the primary's yet
+    :ivar suspects: tables that a rewind touched, or that a crash may have left without what was logged, not compared
+        with the primary's yet
+    :ivar prepared: XA transactions that have been prepared for some seconds, as ``xid.sql_form`` gives them
     :ivar unfit: why it must be cloned, or ""
     :ivar differs: where a verification found it to differ from the primary
     :ivar verified: the last verification; None: there was none since its data came
@@ -271,6 +247,9 @@ class MemberState:
         acknowledged since; "" otherwise
     :ivar unacknowledged: how many of its transactions are known to have been acknowledged, or committed, without a
         voter while they should have waited for one, since its agent began
+    :ivar cloning: from whom it is being cloned now, or ""; what it had counts no more
+    :ivar clone_failed: from whom clones have failed since the last that was made, in order
+    :ivar clone_refused: why its agent refused to clone it, the last time that it was asked, or ""
     """
 
     name: str
@@ -315,6 +294,10 @@ class MemberState:
     identity: str = ""
     let_through: str = ""
     unacknowledged: int = 0
+    cloning: str = ""
+    clone_failed: tuple[str, ...] = ()
+    clone_refused: str = ""
+    prepared: tuple[str, ...] = ()
 
     @property
     def up(self) -> bool:

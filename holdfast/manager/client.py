@@ -14,6 +14,7 @@ from holdfast import tls
 from holdfast.core.blockers import Blocker
 from holdfast.core.commands import (
     Clone,
+    Close,
     Command,
     Cut,
     Drain,
@@ -72,6 +73,7 @@ _SECONDS: dict[type[Command], float] = {
     Rewind: 130,
     Clone: 40,
     Verify: 10,
+    Close: 12,
 }
 """A little more than the agents' own deadlines; six seconds for what is not listed."""
 

@@ -88,6 +88,7 @@ class Observation:
     ``gtid_executed`` joined with ``RECEIVED_TRANSACTION_SET``. Whole transactions only.
 
     :ivar origin: stream of the GTIDs that it issues: ``@@server_uuid``, or ``@@gtid_domain_id-@@server_id``
+    :ivar prepared: XA transactions that have been prepared for some seconds
     :ivar traces: what came from the source has left: another value whenever something came, event or heartbeat
     """
 
@@ -100,6 +101,7 @@ class Observation:
     replication: Replication
     semi_sync: SemiSync
     barred: tuple[str, ...] = ()
+    prepared: tuple[str, ...] = ()
     traces: tuple[object, ...] = ()
 
 

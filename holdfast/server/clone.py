@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.errors import Refused
@@ -12,9 +14,8 @@ from holdfast.server import encryption
 from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.sql import Connection, StatementRefused
 
-RESTART_FAILED = 3707
-"""All is copied, and the server ends: nobody but the agent may start it again."""
-SECONDS = 30.0
+FILE_SYNC = "FILE SYNC"
+"""The stage in which the recipient brings the copy to its disk: nothing comes from the donor meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,21 @@ class Copied:
     stage: str
     done: int
     total: int
+
+
+def end_clones(socket: Path, admin: Account, account: str, deadline: Deadline) -> None:
+    """MySQL, on the donor: end what ``account`` has begun to clone. While commits wait there, a server does not notice
+    that the one which clones from it is gone, and clones for nobody else."""
+    with contextlib.closing(Connection(socket, admin)) as session:
+        rows = session.look(
+            "SELECT ID AS id FROM performance_schema.processlist "
+            "WHERE USER = %s AND COMMAND = 'clone'",
+            deadline,
+            (account,),
+        )
+        for row in rows:
+            with contextlib.suppress(StatementRefused):  # it has ended meanwhile
+                session.run(f"KILL {int(row['id'])}", deadline)
 
 
 class Recipient:
@@ -45,8 +61,8 @@ class Recipient:
         """:raises Unreachable: not yet"""
         self._commands.look("SELECT 1", deadline)
 
-    def clone(self, source: Source, deadline: Deadline) -> None:
-        """MySQL: drop all data, and take the donor's. On return the server ends by itself.
+    def clone(self, source: Source, target: Path, deadline: Deadline) -> None:
+        """MySQL: copy the donor's data into ``target``, which must not exist. This server keeps what it has.
 
         :raises Refused: MySQL's reason
         """
@@ -63,15 +79,24 @@ class Recipient:
                 deadline,
                 files,
             )
-        try:
-            self._commands.run(
-                f"CLONE INSTANCE FROM %s@%s:{source.port} IDENTIFIED BY %s{required}",
-                deadline,
-                (source.account.user, source.host, source.account.password),
-            )
-        except StatementRefused as error:
-            if error.code != RESTART_FAILED:
-                raise
+        account = source.account
+        self._commands.run(
+            f"CLONE INSTANCE FROM %s@%s:{source.port} IDENTIFIED BY %s DATA DIRECTORY = %s{required}",
+            deadline,
+            (account.user, source.host, account.password, str(target)),
+        )
+
+    def whole(self, deadline: Deadline) -> None:
+        """MySQL: make sure that what was copied last is.
+
+        :raises Refused: it is not
+        """
+        rows = self._eyes.look(
+            "SELECT STATE AS state, ERROR_MESSAGE AS error FROM performance_schema.clone_status",
+            deadline,
+        )
+        if not rows or rows[0]["state"] != "Completed":
+            raise Refused(f"MySQL says of the clone: {_said(rows)}")
 
     def copied(self, deadline: Deadline) -> Copied | None:
         """MySQL: how far CLONE is; None while it says nothing."""
@@ -99,8 +124,7 @@ class Recipient:
             deadline,
         )
         if not rows or rows[0]["state"] != "Completed":
-            found = f"{rows[0]['state']}: {rows[0]['error']}" if rows else "nothing"
-            raise Refused(f"MySQL says of the clone: {found}")
+            raise Refused(f"MySQL says of the clone: {_said(rows)}")
         copied, executed = (
             parse(self._flavor, str(rows[0][name] or "").replace("\n", ""))
             for name in ("copied", "executed")
@@ -133,3 +157,7 @@ class Recipient:
         if self._commands.look("SHOW REPLICA STATUS", deadline):
             self._commands.run("STOP REPLICA", deadline)
             self._commands.run("RESET REPLICA ALL", deadline)
+
+
+def _said(rows: Sequence[Mapping[str, Any]]) -> str:
+    return f"{rows[0]['state']}: {rows[0]['error']}" if rows else "nothing"

@@ -63,6 +63,7 @@ class MariadbServer(SwitchingServer):
             replication=_replication(status[0]) if status else Replication(),
             semi_sync=waiting.semi_sync(self.names, row, waits, bool(row["replica_side"])),
             barred=self._barred_accounts(deadline),
+            prepared=self._xa.look(deadline),
             traces=_traces(status[0]) if status else (),
         )
 

@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import Position, Receiver, Replication
+from holdfast.core.progress import Position
+from holdfast.core.view import Receiver, Replication
 from holdfast.errors import DeadlinePassed
 from holdfast.server import barring, encryption, waiting
 from holdfast.server.acknowledge import FilePosition
@@ -144,6 +145,7 @@ class MysqlServer(SwitchingServer):
             replication=self._replication(row, deadline),
             semi_sync=waiting.semi_sync(self.names, row, waits, bool(row["replica_side"])),
             barred=self._barred_accounts(deadline),
+            prepared=self._xa.look(deadline),
             # a transaction that is long under way is counted as received at its end, but written as it comes
             traces=(row["heartbeats"], received, row["relay_writes"]) if row["host"] else (),
         )

@@ -25,6 +25,7 @@ from holdfast.server.following import Following
 from holdfast.server.hangup import ToSource, hanging_up
 from holdfast.server.proof import PROOF_SCHEMA
 from holdfast.server.sql import Connection, StatementRefused
+from holdfast.server.xa import PreparedWatch
 
 CONNECT_SECONDS = 0.5
 """How long a receiver that was just started may take to be worth waiting for."""
@@ -73,6 +74,7 @@ class SqlServer(ABC):
         )
         self._barred: tuple[str, ...] = ()
         self._barred_until = 0.0
+        self._xa = PreparedWatch(self.flavor, self._eyes)
 
     # what differs
 
@@ -109,6 +111,7 @@ class SqlServer(ABC):
         for connection in self._sessions:
             connection.look("SELECT 1", deadline)
         self._barred_until = 0.0
+        self._xa.begin()
 
     def part(self, deadline: Deadline) -> None:
         self.close()

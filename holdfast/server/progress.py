@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from holdfast.core.view import Position
+from holdfast.core.progress import Position
 
 SOURCE_FAILED = (1236, 13114)
 """What a receiver says when its source cannot send: with the source's own words."""

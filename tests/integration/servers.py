@@ -195,8 +195,12 @@ class Proxy:
         while not self._ended.is_set():
             try:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
             except OSError:
+                return
+            try:
+                server = socket.create_connection(("127.0.0.1", self._target))
+            except OSError:  # it was killed
+                client.close()
                 return
             self._pairs += [client, server]
             threading.Thread(target=self._carry, args=(client, server, False), daemon=True).start()

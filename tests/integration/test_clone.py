@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
@@ -19,7 +20,16 @@ import pymysql
 import pytest
 import yaml
 
-from holdfast.core.commands import Clone, Command, Cut, Fence, Promise, Promote, Start
+from holdfast.core.commands import (
+    Clone,
+    Command,
+    Cut,
+    Fence,
+    Promise,
+    Promote,
+    SetAcks,
+    Start,
+)
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.rejoin import with_everything_of
 from holdfast.core.view import MemberState, ServerStatus
@@ -268,7 +278,7 @@ def test_an_empty_member_is_cloned_and_follows(pair: Pair) -> None:
     pair.at(SLOW_BYTES)
     pair.do(pair.clone())
     seen = pair.halfway().progress
-    assert seen is not None
+    assert seen is not None, log(second)
     assert seen.what.startswith("cloning from m1")
     assert seen.total > seen.done
     assert seen.rate > 0
@@ -416,6 +426,58 @@ def test_an_agent_that_was_killed_finds_that_its_clone_was_interrupted(pair: Pai
     pair.do(pair.clone())
     pair.cloned()
     pair.join()
+
+
+def test_a_copy_that_waits_for_its_donors_commits_leaves_the_old_data_and_frees_the_donor(
+    pair: Pair,
+) -> None:
+    """MySQL's CLONE and MariaDB's backup wait for a commit that waits for an acknowledgement."""
+    first, second = pair.first, pair.second
+    pair.do(Fence())
+    first.do(pair.term, SetAcks(1))
+    commit = threading.Thread(target=pair.written, daemon=True)
+    try:
+        commit.start()
+        first.until(lambda state: state.semi_sync.waiting)
+        pair.do(pair.clone())
+        servers.wait_until(lambda: held_up(pair), 30, "the copy waits for the commit")
+        time.sleep(1.0)
+        assert held_up(pair)
+        assert commit.is_alive()
+        assert list((second.datadir / "app").glob("bulk.ibd")), (
+            "the old data went before the copy came"
+        )
+        assert second.seen().state.cloning == "m1"
+        pair.do(Fence())
+        pair.failed("called off by a fence")
+        assert list((second.datadir / "app").glob("bulk.ibd"))
+        servers.wait_until(lambda: not copying(pair), 5, "the donor gives no copy any more")
+        assert commit.is_alive(), "and its commit was not released by that"
+    finally:
+        first.do(pair.term, SetAcks(0))
+        commit.join(20)
+    pair.do(pair.clone())
+    state = second.until(lambda state: state.progress is None, 90)
+    assert (state.unfit, state.cloning, state.clone_failed) == ("", "", ()), log(second)
+    pair.join()
+
+
+def copying(pair: Pair) -> Any:
+    """What a donor does for a copy, as its server says; None where it does nothing."""
+    if pair.first.flavor is Flavor.MYSQL:
+        return sql(
+            pair.first,
+            "SELECT STATE FROM performance_schema.processlist WHERE COMMAND = 'clone' "
+            "ORDER BY STATE LIKE '%page copy%' DESC LIMIT 1",
+        )
+    return sql(
+        pair.first,
+        "SELECT STATE FROM information_schema.processlist WHERE INFO LIKE 'BACKUP STAGE%'",
+    )
+
+
+def held_up(pair: Pair) -> bool:
+    return copying(pair) in ("clone (page copy)", "Waiting for backup lock")
 
 
 def test_a_disk_that_runs_full_is_told_and_can_be_mended(pair: Pair) -> None:

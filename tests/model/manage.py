@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import math
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from holdfast.core import switchover
 from holdfast.core.commands import (
+    Clone,
     Command,
     Drain,
     Fetch,
@@ -30,7 +32,7 @@ from holdfast.core.pulse import Pulse, felt, lapses
 from holdfast.core.record import Instant, Record, from_json, to_json
 from holdfast.core.rollback import Rebuilt, contradicted, rebuilt
 from holdfast.core.settings import Mode, Settings
-from holdfast.core.view import Seen, ServerStatus, Sighting, Unseen, View
+from holdfast.core.view import MemberState, Seen, ServerStatus, Sighting, Unseen, View
 from holdfast.manager.leases import Leases
 from holdfast.wire import Told
 from tests.model.outsiders import Outsiders
@@ -109,6 +111,7 @@ class Run:
 
     :ivar steps: how many steps were begun so far
     :ivar boot: names the kernel of the manager's host; :ivar clock_off: how far its wall clock is off, in seconds
+    :ivar clones: how many were begun
     :ivar outsiders: what hooks move, where there are some
     :ivar happens: in a storm, and how often
     :ivar failovers: how often another primary was named; :ivar switchovers: how often because a person wanted it
@@ -136,6 +139,7 @@ class Run:
         self.steps = 0
         self.failovers = 0
         self.switchovers = 0
+        self.clones = 0
         self.outsiders: Outsiders | None = None
         self.happens = dict(STORM)
         self.rolls_back = False
@@ -212,6 +216,7 @@ class Run:
         decision = decide(self.world.cluster, record, view)
         assert decision.reason
         assert len(decision.steps) < 2 or not any(isinstance(s, Save) for s in decision.steps)
+        self._one_clone(view, decision.steps)
         self.reason, self.well = decision.reason, decision.well
         return decision.steps
 
@@ -242,6 +247,32 @@ class Run:
         self.stored = to_json(stamped(record, mind.record, mind.leader))
         mind.begun = True
         return True
+
+    def _one_clone(self, view: View, steps: Sequence[Save | Send | Call]) -> None:
+        """Never are two members given up at once, and none for a copy that cannot be made."""
+        begun = {s.member: s.command for s in steps if isinstance(s, Send)}
+        clones = {name: c for name, c in begun.items() if isinstance(c, Clone)}
+        assert len(clones) <= 1, f"two are cloned at once: {clones}"
+        for name, clone in clones.items():
+            busy = [n for n in view.members if n != name and (s := view.state(n)) and s.cloning]
+            assert not busy, f"{name} is to be cloned while {busy} are"
+            donor = view.state(clone.donor)
+            assert donor
+            waits = donor.semi_sync.source and not donor.semi_sync.timeout_seconds
+            alone = donor.writable and waits and not self._ackers(donor, name)
+            assert not alone, f"{name} is to be cloned from {clone.donor}, which waits for it"
+            self.clones += 1
+
+    def _ackers(self, donor: MemberState, name: str) -> int:
+        source = self.world.hosts[donor.name]
+        seen = [s.state for s in self.mind.known.values() if isinstance(s, Seen)]
+        return sum(
+            1
+            for state in seen
+            if state.name not in (name, donor.name)
+            and state.semi_sync.replica
+            and state.replication.source == f"{source.name}:3306"
+        )
 
     def take(self, step: Save | Send | Call, interrupted: bool = False) -> None:
         mind = self.mind
@@ -426,6 +457,10 @@ class Run:
                 self.manage_badly()
             case "crash" if host.status is not ServerStatus.DOWN:
                 host.crash()
+            case "power" if self.record and not self.record.transition and not host.promised:
+                # one that is just being named, and is relaxed still, would have to be put right by an operator
+                if host.name != self.record.primary:
+                    host.tear()
             case "agent" if world.reachable(host.name):
                 # not while it is cut off: then nobody knows that its lease is not enforced
                 host.agent_up = False

@@ -16,6 +16,7 @@ from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import (
     Bar,
     Clone,
+    Close,
     Command,
     Compare,
     Cut,
@@ -54,6 +55,8 @@ from holdfast.core.view import (
 from holdfast.wire import Grant, Told
 
 GAP = 1000
+HANGS = 40
+"""So many looks at a clone of which nothing comes, and it is called off."""
 TIMINGS = [Timing(), Timing(heartbeat=0.1, lease=4.0, detection=0.3)]
 """In the second one, whoever does not wait for a lease to end is found out."""
 MANAGER = "manager"
@@ -137,6 +140,10 @@ class Host:
     frozen: bool = False
     suspect: bool = False
     unfit: str = ""
+    cloning: str = ""
+    held_up: int = 0
+    relaxed: bool = False
+    clone_failed: tuple[str, ...] = ()
     last_applied: str = ""
     strange: bool = False
     tail: Tail = field(default_factory=Tail)
@@ -167,6 +174,8 @@ class Host:
         self.promised = 0
         self.tenure = Tenure(self.tenure.known)
         self.vouched_until = now + self.tenure.length
+        if self.cloning:
+            self.break_off("its clone was interrupted")
         if self.up and self.writable and self.tenure.known:
             self.tenure.enforce(now, grace=True)
 
@@ -248,6 +257,8 @@ class Host:
                 leader=self.leader,
                 record=self.mark,
                 identity=self.identity,
+                cloning=self.cloning,
+                clone_failed=self.clone_failed,
             )
         committed = [t for t in (*self.binlog, *self.shown) if t not in self.pending]
         applied = self.binlog if self.flavor is Flavor.MARIADB else committed
@@ -318,6 +329,17 @@ class Host:
         self.tally = 0
         self.tail = Tail()
         self.tenure.release()
+
+    def tear(self) -> None:
+        """Its host's power fails. A primary flushes what it commits; of a replica's, tables and binlog disagree."""
+        if self.relaxed:
+            self.unfit = "its host was restarted"
+        if self.status is not ServerStatus.DOWN:
+            self.crash()
+
+    def break_off(self, why: str) -> None:
+        self.clone_failed = (*self.clone_failed, self.cloning)
+        self.unfit, self.cloning = why, ""
 
     def next(self, content: int) -> Transaction:
         numbers = [
@@ -541,6 +563,8 @@ class World:
         if host.halted:
             return
         if not host.up:
+            if host.cloning and host.agent_up and not host.hung:
+                self._copy(host, self.hosts[host.cloning])
             if host.status is ServerStatus.STARTING:
                 host.status = ServerStatus.UP
                 host.pending = []  # crash recovery commits what is in the binlog
@@ -628,10 +652,12 @@ class World:
                     raise ValueError("it is unfit")
                 yield lambda: self._start(host)
             case Clone(donor=donor) if not host.writable and self.hosts[donor].up:
-                yield lambda: self._wipe(host)
-                yield lambda: self._clone(host, self.hosts[donor])
+                if host.cloning != donor:
+                    yield lambda: self._begin_clone(host, donor)
             case Cut(present=present) if host.status is ServerStatus.DOWN:
                 yield lambda: self._cut(host, term, present)
+            case Fence() if host.cloning:
+                yield lambda: host.break_off("its clone was called off")
             case Fence() if host.up:
                 yield host.crash
             case _ if not host.up or host.frozen:
@@ -671,6 +697,10 @@ class World:
                 yield lambda: self._freeze(host)
                 yield lambda: setattr(host, "stopped", term)
                 yield lambda: setattr(host, "sealed", term)
+            case Close():
+                if host.source or host.pending:
+                    raise ValueError("commits wait")
+                yield lambda: setattr(host, "writable", False)
             case Follow(source=source, semi_sync=semi_sync):
                 if host.writable:
                     raise ValueError("it takes writes")
@@ -684,6 +714,7 @@ class World:
                     yield lambda: setattr(host, "relay", [])
                     yield lambda: setattr(host, "strange", False)
                     yield lambda: setattr(host, "source", f"{source}:3306")
+                host.relaxed = True
                 yield lambda: setattr(host, "source_on", False)
                 yield lambda: setattr(host, "replica", semi_sync)
                 yield lambda: setattr(host, "receiving", True)
@@ -792,12 +823,26 @@ class World:
         host.source, host.applying, host.replica, host.gap = "", False, False, True
         host.refused = host.strange = False
 
-    def _wipe(self, host: Host) -> None:
+    def _begin_clone(self, host: Host, donor: str) -> None:
+        """What it had counts no more from here on."""
         host.crash()
-        host.binlog, host.pending, host.unfit = [], [], "its clone was broken off"
+        host.pending, host.unfit, host.cloning, host.held_up = [], "it is being cloned", donor, 0
         host.orphans, host.shown, host.held = [], [], None
 
+    def _copy(self, host: Host, donor: Host) -> None:
+        """A clone fails where its donor is gone, and sometimes without a reason; and waits for what the donor commits,
+        until it is called off."""
+        if not donor.up or donor.frozen or not self.linked(host, donor) or self.rng.random() < 0.03:
+            host.break_off(f"its clone from {donor.name} failed")
+        elif donor.pending and donor.source_on:
+            host.held_up += 1
+            if host.held_up > HANGS:
+                host.break_off(f"nothing came from {donor.name} any more")
+        elif self.rng.random() < 0.2:
+            self._clone(host, donor)
+
     def _clone(self, host: Host, donor: Host) -> None:
+        host.cloning, host.clone_failed, host.relaxed = "", (), False
         host.binlog = [t for t in donor.binlog if t not in donor.pending]
         host.barred, host.uuid, host.unfit, host.suspect = (
             set(donor.barred),
@@ -835,7 +880,7 @@ class World:
             host.held = None
         elif host.held is not None:
             host.held = replace(host.held, acks=acks)
-        host.acks, host.source_on = acks, acks > 0
+        host.acks, host.source_on, host.relaxed = acks, acks > 0, False
         host.timeout, host.wait_point = timeout, point
         host.weakened = False
         self.judge(host)

@@ -96,6 +96,7 @@ def test_commands_come_from_managers_and_data_goes_to_agents() -> None:
     secrets |= {("GET", f"/v1/{name}") for name in ("blockers", "verification", "record")}
     data = {("GET", "/v1/data"), ("GET", "/v1/backup"), ("POST", "/v1/digest")}
     data |= {("POST", f"/v1/verify/{part}") for part in ("tables", "load", "piece")}
+    data.add(("POST", "/v1/backup/end"))
     vouch = {("POST", "/v1/vouch")}
     looks = {("GET", "/v1/identity"), ("GET", "/v1/facts")}
     common = {("GET", "/v1/state"), ("GET", "/v1/openapi.json")}

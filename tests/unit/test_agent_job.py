@@ -9,7 +9,8 @@ import pytest
 from holdfast.agent.board import Board
 from holdfast.agent.job import CalledOff, Job, Jobs
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import MemberState, Progress
+from holdfast.core.progress import Progress
+from holdfast.core.view import MemberState
 from holdfast.errors import Refused, Unreachable
 
 

@@ -11,13 +11,14 @@ from holdfast.core.decide import decide
 from holdfast.core.decision import Send
 from holdfast.core.election import Elected, NobodyElected, elect
 from holdfast.core.gtid import Flavor
+from holdfast.core.progress import Progress
 from holdfast.core.record import Pause, Record
 from holdfast.core.rejoin import best_donor
 from holdfast.core.settings import Settings
 from holdfast.core.takeover import FailOver
 from holdfast.core.takeover import against as against_failover
 from holdfast.core.verification import due, objections, told
-from holdfast.core.view import Difference, MemberState, Progress, Verification, View
+from holdfast.core.view import Difference, MemberState, Verification, View
 from tests.unit.looks import CLUSTER, RECORD, down, primary, replica, unseen, view
 
 DAY = 86_400.0

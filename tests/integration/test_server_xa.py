@@ -1,0 +1,202 @@
+"""XA transactions and tables that know no transactions, when a primary dies: what servers do, and what is mended."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pymysql
+import pytest
+
+from holdfast.agent.board import Board
+from holdfast.agent.fitness import Fitness
+from holdfast.agent.settling import Settling
+from holdfast.binlog.doubts import Doubts, XaEnd, doubts
+from holdfast.core.gtid import Flavor
+from holdfast.core.view import MemberState, ServerStatus
+from holdfast.core.xid import sql_form
+from holdfast.errors import Refused
+from holdfast.server.base import Deadline
+from holdfast.server.xa import PreparedTransactions
+from tests.integration.servers import (
+    ADMIN,
+    BareServer,
+    Proxy,
+    bare_servers,
+    proxy,
+    wait_until,
+)
+
+SECONDS = 20.0
+
+
+@pytest.fixture
+def two(flavor: Flavor) -> Iterator[tuple[BareServer, BareServer, Proxy]]:
+    """A primary, a replica that acknowledges through the proxy, and the tables app.t and app.m."""
+    with bare_servers(flavor, 2) as (first, second), proxy(first) as between:
+        first.adapter.prepare_primary(0, Deadline(SECONDS))
+        first.adapter.open(Deadline(SECONDS))
+        first.sql(
+            "CREATE TABLE app.t (n INT PRIMARY KEY) ENGINE=InnoDB",
+            "CREATE TABLE app.m (n INT) ENGINE=MyISAM",
+        )
+        second.adapter.follow(first.source(second, between.port), True, Deadline(SECONDS))
+        first.adapter.set_acks(1, Deadline(SECONDS))
+        first.adapter.wait_for_ackers(1, Deadline(SECONDS))
+        first.sql("INSERT INTO app.t VALUES (1)")
+        yield first, second, between
+
+
+def name(xid: str) -> str:
+    return sql_form(1, xid.encode(), b"")
+
+
+def prepare(xid: str, n: int) -> tuple[str, ...]:
+    row = f"INSERT INTO app.t VALUES ({n})"
+    return f"XA START '{xid}'", row, f"XA END '{xid}'", f"XA PREPARE '{xid}'"
+
+
+def prepared(server: BareServer) -> frozenset[str]:
+    return PreparedTransactions(server.flavor, server.socket, ADMIN).now(Deadline(SECONDS))
+
+
+def rows(server: BareServer, table: str = "t") -> list[int]:
+    return [int(row["n"]) for row in server.sql(f"SELECT n FROM app.{table} ORDER BY n")]
+
+
+def in_background(server: BareServer, *statements: str) -> None:
+    def run() -> None:
+        with suppress(pymysql.Error):
+            server.sql(*statements)
+
+    threading.Thread(target=run, daemon=True).start()
+
+
+def received(server: BareServer) -> str:
+    return server.adapter.observe(Deadline(SECONDS)).received
+
+
+def settled(server: BareServer) -> str:
+    """What it has received, once all of that is applied: changes with what comes next, and with nothing else."""
+    server.adapter.drain(Deadline(SECONDS))
+    return received(server)
+
+
+def take_over(second: BareServer) -> None:
+    second.adapter.stop_receiver(Deadline(SECONDS))
+    second.adapter.drain(Deadline(SECONDS))
+    second.adapter.prepare_primary(0, Deadline(SECONDS))
+    second.adapter.open(Deadline(SECONDS))
+
+
+def return_to(first: BareServer, second: BareServer, settling: Settling) -> None:
+    """As the agent does: noted while it is down, settled before it follows."""
+    settling.doubt(Deadline(SECONDS))
+    first.adapter.close()
+    first.start()
+    settling.settle(Deadline(SECONDS), lambda step: None)
+    first.adapter.follow(second.source(first), False, Deadline(SECONDS))
+    second.sql("INSERT INTO app.t VALUES (1000)")
+    wait_until(lambda: 1000 in rows(first), SECONDS, "it applies what the other wrote since")
+
+
+def settling_of(server: BareServer, folder: Path) -> tuple[Settling, Board]:
+    state = MemberState("m1", server.flavor, server=ServerStatus.UP, incarnation="run 2")
+    board = Board(state)
+    listed = PreparedTransactions(server.flavor, server.socket, ADMIN)
+    index = server.datadir / "binlog.index"
+    return Settling(board, Fitness(folder, board), listed, index), board
+
+
+def test_a_prepared_transaction_is_ended_on_the_replica_that_took_over(
+    two: tuple[BareServer, BareServer, Proxy], tmp_path: Path
+) -> None:
+    first, second, _ = two
+    first.sql(*prepare("a", 10))
+    wait_until(lambda: prepared(second) == {name("a")}, SECONDS, "it is prepared on the replica")
+    first.kill()
+    take_over(second)
+    assert prepared(second) == {name("a")}
+    second.sql("XA COMMIT 'a'")
+    assert rows(second) == [1, 10]
+    settling, board = settling_of(first, tmp_path)
+    return_to(first, second, settling)
+    assert (rows(first), prepared(first)) == (rows(second), frozenset())
+    assert (board.state.unfit, board.state.suspects) == ("", ())
+
+
+@pytest.mark.parametrize("ended", ["COMMIT", "ROLLBACK"])
+def test_one_that_was_ended_while_its_primary_died_is_ended_there_too(
+    two: tuple[BareServer, BareServer, Proxy], tmp_path: Path, ended: str
+) -> None:
+    """Logged, acknowledged, and not carried out: MySQL's recovery carries it out. MariaDB's leaves it prepared."""
+    first, second, between = two
+    first.sql(*prepare("b", 20))
+    between.keep()
+    before = settled(second)
+    in_background(first, f"XA {ended} 'b'")
+    wait_until(lambda: received(second) != before, SECONDS, "the replica has received its end")
+    first.kill()
+    take_over(second)
+    here = [1, 20] if ended == "COMMIT" else [1]
+    assert (rows(second), prepared(second)) == (here, frozenset())
+    settling, board = settling_of(first, tmp_path)
+    first.adapter.close()
+    first.start()
+    if first.flavor is Flavor.MARIADB:
+        assert (rows(first), prepared(first)) == ([1], {name("b")}), "equal GTIDs, other rows"
+    else:
+        assert (rows(first), prepared(first)) == (here, frozenset())
+    first.kill()
+    return_to(first, second, settling)
+    assert (rows(first), prepared(first)) == (rows(second), frozenset())
+    assert board.state.unfit == ""
+
+
+def test_one_that_was_being_prepared_when_its_primary_died_may_be_lost_there(
+    two: tuple[BareServer, BareServer, Proxy], tmp_path: Path
+) -> None:
+    first, second, between = two
+    between.keep()
+    before = settled(second)
+    in_background(first, *prepare("c", 30))
+    wait_until(lambda: received(second) != before, SECONDS, "the replica has received it")
+    first.kill()
+    take_over(second)
+    assert prepared(second) == {name("c")}
+    settling, board = settling_of(first, tmp_path)
+    if first.flavor is Flavor.MYSQL:
+        return_to(first, second, settling)
+        assert prepared(first) == {name("c")}
+        return
+    assert doubts(first.datadir / "binlog.index").xa == {name("c"): XaEnd.PREPARED}
+    with pytest.raises(Refused, match="has lost prepared XA transactions"):
+        return_to(first, second, settling)
+    assert prepared(first) == frozenset()
+    assert "has lost prepared XA transactions" in board.state.unfit, "so it is cloned"
+
+
+def test_tables_that_know_no_transactions_are_compared_after_a_crash(
+    two: tuple[BareServer, BareServer, Proxy], tmp_path: Path
+) -> None:
+    first, second, between = two
+    between.keep()
+    before = settled(second)
+    in_background(first, "INSERT INTO app.m VALUES (5)")
+    wait_until(lambda: received(second) != before, SECONDS, "the replica has received it")
+    first.kill()
+    take_over(second)
+    assert rows(second, "m") == [5]
+    settling, board = settling_of(first, tmp_path)
+    return_to(first, second, settling)
+    assert board.state.suspects == ("app.m",)
+    if first.flavor is Flavor.MYSQL:
+        assert rows(first, "m") == [], "it has the GTID, and not the row"
+    assert Fitness(tmp_path, Board(board.state)).suspects == ("app.m",), "it is on disk"
+    first.adapter.part(Deadline(SECONDS))
+    assert first.process is not None
+    first.process.terminate()
+    first.process.wait(60)
+    assert doubts(first.datadir / "binlog.index") == Doubts(), "nothing was under way"
