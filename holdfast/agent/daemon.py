@@ -24,6 +24,7 @@ from holdfast.agent.api import LongPoll, make_app
 from holdfast.agent.applier_hold import ApplierHold
 from holdfast.agent.blockers import add_blockers
 from holdfast.agent.board import Board
+from holdfast.agent.boot_check import BootCheck, Inputs
 from holdfast.agent.checks import make_checks
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.cloning import Cloning
@@ -62,6 +63,7 @@ from holdfast.errors import Fatal
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Server
 from holdfast.server.chunks import ChunkDigester
+from holdfast.server.forced import command_line
 from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer
 from holdfast.server.probe import Probe
@@ -180,6 +182,7 @@ class Agent:
             config.state_dir.absolute() / "server.out",
             self._boot_id,
             own.socket,
+            lambda: command_line(own.flavor, own.option_file, own.datadir),
         )
         watch = Watch(process, self.board, loop)
         observer = Observer(self._server, watch, self.board, own.binlog_index)
@@ -206,7 +209,11 @@ class Agent:
             self._shown,
             observer.look,
         )
-        observer.on_down = cloning.publish
+        inputs = Inputs(own.command, own.option_file, own.datadir)
+        boot_check = BootCheck(self._server, watch, self.board, inputs, config.state_dir)
+        watch.may_start = boot_check.may_start
+        observer.on_answer = boot_check.first_contact
+        observer.on_down += [boot_check.look_again, cloning.publish]
         prober = Prober(
             Probe(own.flavor, own.socket, admin), self.board, own.binlog_index.absolute().parent
         )

@@ -244,6 +244,8 @@ class Duties:
         self._releases.end()
         if command.events:
             self._server.stop_events(deadline)  # before whoever waits for a lock may go on
+        else:
+            self._server.leave_events(deadline)
         if (
             state.frozen
         ):  # it answers nobody, and nobody grants it a lease while it turns, which may last

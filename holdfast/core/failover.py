@@ -105,6 +105,9 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
     if ahead.silent and wanted and not safe and record.mode is Mode.STRONG:
         return Decision(f"{refusal}; waiting for {', '.join(ahead.silent)}")
     if record.transition == Transition(Kind.RESTART, Step.OPEN):
+        state = view.state(record.primary)
+        if state and state.unstartable:
+            return Decision(f"{refusal}; {record.primary}: {state.unstartable}")
         return Decision(
             f"{refusal}; {record.primary} is being restarted in place",
             (Send(record.primary, Start()),),

@@ -204,6 +204,8 @@ def _start(
 ) -> Rejoin:
     """A server that is down is started when its binlog ends with nothing that the primary lacks, or when what it ends
     with is committed already: then it is rewound."""
+    if state.unstartable:
+        return Rejoin(reason=state.unstartable)
     tail = state.tail
     if tail.term < record.elected or tail.verdict is TailVerdict.UNCHECKED:
         present = str(with_everything_of(primary))

@@ -271,6 +271,7 @@ class MemberState:
         acknowledged since; "" otherwise
     :ivar unacknowledged: how many of its transactions are known to have been acknowledged, or committed, without a
         voter while they should have waited for one, since its agent began
+    :ivar unstartable: why its agent does not start its server (it boots open), or ""
     """
 
     name: str
@@ -315,6 +316,7 @@ class MemberState:
     identity: str = ""
     let_through: str = ""
     unacknowledged: int = 0
+    unstartable: str = ""
 
     @property
     def up(self) -> bool:

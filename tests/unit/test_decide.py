@@ -84,6 +84,21 @@ def test_without_quorum_for_long_the_primary_is_restarted_in_place() -> None:
         assert decision.steps == (Send("m1", Start()),)
 
 
+def test_one_that_boots_open_is_not_started_again_in_any_role() -> None:
+    why = "its server boots with read_only = OFF (from /etc/extra.cnf)"
+    opens = down("m1", unstartable=why)
+    restarting = replace(RECORD, transition=Transition(Kind.RESTART, Step.OPEN))
+    decision = decided(restarting, view(opens, replica("m2"), down("m3")))
+    assert not decision.steps
+    assert why in decision.reason
+    two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
+    decision = decided(two, view(primary(), replica("m2"), down("m3", unstartable=why)))
+    assert not decision.steps
+    assert f"m3: {why}" in decision.reason
+    decision = decide(CLUSTER, None, view(replace(opens, term=0), down("m2"), down("m3")))
+    assert not decision.steps
+
+
 def test_promises_are_asked_of_all_that_have_not_given_one() -> None:
     electing = replace(RECORD, term=5, transition=Transition(Kind.FAILOVER, Step.ELECT, "m1"))
     silent = Replication("127.0.0.1:3301", Receiver.OFF, True)
