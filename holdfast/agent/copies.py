@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.agent.saving import save_errant
-from holdfast.agent.term import replace_durably, sync_folder
+from holdfast.agent.term import remove_durably, replace_durably
 from holdfast.binlog.describe import nameless
 from holdfast.binlog.errant import find
 from holdfast.core.gtid import Flavor, GtidSet, parse
@@ -26,8 +26,7 @@ class CloneMarker:
             raise Refused(f"cannot write {self._path}: {error.strerror}") from error
 
     def clear(self) -> None:
-        self._path.unlink(missing_ok=True)
-        sync_folder(self._path.parent)
+        remove_durably(self._path)
 
     def unfit(self) -> str:
         """Why the member must be cloned, or ""."""

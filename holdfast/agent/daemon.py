@@ -49,7 +49,7 @@ from holdfast.agent.pending_mark import PendingMark
 from holdfast.agent.probing import Prober
 from holdfast.agent.releasing import Releases
 from holdfast.agent.rewinding import Rewinding
-from holdfast.agent.term import TermFile
+from holdfast.agent.term import TermFile, make_folder, sync_folder
 from holdfast.agent.verify_api import add_verify
 from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
@@ -366,7 +366,9 @@ def _adapter(config: AgentConfig) -> Server:
 def _locked(state_dir: Path) -> Iterator[None]:
     """Hold the state directory against a second agent."""
     try:
-        state_dir.mkdir(mode=0o700, exist_ok=True)
+        make_folder(state_dir)
+        # what a former agent removed last, and may have been killed before it was on disk
+        sync_folder(state_dir)
         fd = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise Fatal(f"state_dir: cannot write in {state_dir}: {error.strerror}") from error

@@ -91,6 +91,15 @@ def replace_durably(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder, for its owner alone, unless it is there; it survives a loss of power once this returns."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    sync_folder(path.parent)
+
+
 def remove_durably(path: Path) -> None:
     """Remove the file, if it is there; it stays removed after a loss of power once this returns."""
     try:
