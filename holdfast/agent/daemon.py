@@ -37,6 +37,7 @@ from holdfast.agent.fitness import Fitness
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.identity import identity
 from holdfast.agent.inspect import Inspector, add_inspection
+from holdfast.agent.inventory import take_inventory
 from holdfast.agent.job import Jobs
 from holdfast.agent.lane import Lane
 from holdfast.agent.lease import Keeper
@@ -268,6 +269,7 @@ class Agent:
             vouching,
             observer.look,
             observer.note,
+            lambda deadline: take_inventory(own, config.state_dir, deadline),
         )
         cloning.forget += [self._fitness.forget, verifying.forget, releases.end]
         observer.holds_applier = lambda: hold.held

@@ -37,6 +37,7 @@ from holdfast.core.commands import (
     Fetch,
     Follow,
     Freeze,
+    Inventory,
     Promise,
     Promote,
     Prove,
@@ -47,7 +48,7 @@ from holdfast.core.commands import (
     Unbar,
     Verify,
 )
-from holdfast.core.gtid import parse
+from holdfast.core.gtid import GtidSet, parse
 from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
 from holdfast.errors import HoldfastError, Refused
 from holdfast.server.adopting import Adopter
@@ -71,6 +72,7 @@ SECONDS: dict[type[Command], float] = {
     Compare: 5.0,
     Verify: 8.0,
     Clone: 30.0,
+    Inventory: 60.0,
     Equip: 5.0,
     EnsureAccount: 5.0,
     Freeze: 5.0,
@@ -120,6 +122,7 @@ class Duties:
         vouching: Vouching,
         look: Callable[[], None],
         note: Callable[..., None],
+        inventory: Callable[[Deadline], GtidSet],
     ) -> None:
         self._server = server
         self._adopter = adopter
@@ -139,6 +142,7 @@ class Duties:
         self._domains = Domains(state_dir / "domains", board.state.flavor)
         self._promoting = Promoting(server, board, marker, releases, keeper, look, self._domains)
         self._note = note
+        self._inventory = inventory
         self._state_dir = state_dir
         self._datadir = datadir
         self._index = binlog_index
@@ -205,6 +209,8 @@ class Duties:
             case Verify():
                 self._up("verify")
                 self._verifying.begin(command)
+            case Inventory():
+                self._take_inventory(deadline, steps)
             case Equip():
                 self._equip(deadline, steps)
             case EnsureAccount(user=user, authentication=authentication):
@@ -320,9 +326,7 @@ class Duties:
         self._rewinding.rewind(command, deadline, steps.done)
 
     def _cut(self, term: int, command: Cut, deadline: Deadline, steps: Steps) -> None:
-        if self._watch.look() is not None:
-            raise Refused("the server is running: its binlog can be cut only before it starts")
-        self._watch.refuse_while_dying()
+        self._ended("its binlog can be cut")
         reason = self._marker.verdict()
         if reason:
             tail = Tail(TailVerdict.UNSAFE, term, reason=reason)
@@ -350,6 +354,16 @@ class Duties:
         """Of a server whose data or transactions go; what one that is down ended with, its cut has noted."""
         state = self._board.state
         self._domains.note(parse(state.flavor, state.applied or state.last_applied).streams)
+
+    def _take_inventory(self, deadline: Deadline, steps: Steps) -> None:
+        self._ended("its files can be read")
+        self._board.change(kept=str(self._inventory(deadline)))
+        steps.done("files read")
+
+    def _ended(self, what: str) -> None:
+        if self._watch.look() is not None:
+            raise Refused(f"the server is running: {what} only before it starts")
+        self._watch.refuse_while_dying()
 
     def _start(self, steps: Steps) -> None:
         self._trusted()

@@ -182,6 +182,7 @@ class Watch:
             frozen=0,
             stopped=0,
             tail=Tail(),
+            kept=None,
             reason="",
         )
         self._loop.call_soon_threadsafe(self._arm, running)

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.core import bootstrap, enforcement, failover, membership, modes, restart, switchover
+from holdfast.core import (
+    bootstrap,
+    enforcement,
+    failover,
+    membership,
+    modes,
+    restart,
+    returned,
+    switchover,
+)
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Command, Cut, Follow, Prove, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import ANSWERS, GONE, Diagnosis, Primary, diagnose
 from holdfast.core.hooking import start_step
 from holdfast.core.lease import electorate
+from holdfast.core.quorum import Voter
 from holdfast.core.record import Kind, Pause, Record, Step, Transition
 from holdfast.core.rejoin import attached, follow, rejoin
 from holdfast.core.releases import Release, describe
@@ -78,22 +88,13 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
     Servers that are down are started afterwards, unless they are needed: crash recovery would compete with
     the opening for the host's processors and disks.
     """
+    if doubt := returned.doubt(record, view, primary):
+        return Decision(doubt.reason, doubt.asks)
     attach, _ = _others(cluster, record, view, primary, acks_are_set=True)
-    if (
-        len(record.target.without(record.primary) - membership.dead_voters(record, view))
-        >= record.acks
-    ):
+    if len(_living(record, view)) >= record.acks:
         attach = tuple(s for s in attach if not isinstance(s.command, Cut | Start))
     if switchover.can_open_first(record, primary, acking(cluster, record, view)):
         attach = tuple(s for s in attach if not isinstance(s.command, Follow))
-    if _kind(record) is Kind.RESTART and not primary.semi_sync.source:
-        voting = {name for each in record.configurations for name in each.names()}
-        states = [s for name in sorted(voting) if (s := view.state(name)) and s.up]
-        if lost := failover.ahead_of(primary, states):
-            return Decision(
-                f"{primary.name} came back without transactions that {lost.name} has received: "
-                f"it stays closed; clone it from {lost.name}",
-            )
     if locked := [s.command.user for s in attach if isinstance(s.command, Unbar)]:
         # from when it was primary before: it would wait in vain for those to connect, and obey nothing meanwhile
         return Decision(f"{primary.name} lets {', '.join(locked)} connect again", attach)
@@ -101,6 +102,12 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
     if opening.steps and isinstance(opening.steps[0], Save):
         return opening
     return replace(opening, steps=(*opening.steps, *attach))
+
+
+def _living(record: Record, view: View) -> frozenset[Voter]:
+    """Voters beside the primary that can acknowledge to it, as far as is known: one that nobody sees may be gone."""
+    voters = record.target.without(record.primary) - membership.dead_voters(record, view)
+    return frozenset(voter for voter in voters if view.state(voter[0]))
 
 
 def _keep(

@@ -104,7 +104,7 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
         return Decision(refusal)
     if ahead.silent and wanted and not safe and record.mode is Mode.STRONG:
         return Decision(f"{refusal}; waiting for {', '.join(ahead.silent)}")
-    if record.transition == Transition(Kind.RESTART, Step.OPEN):
+    if restarting(record):
         state = view.state(record.primary)
         if state and state.unstartable:
             return Decision(f"{refusal}; {record.primary}: {state.unstartable}")
@@ -130,6 +130,15 @@ def forgotten(cluster: Cluster, record: Record, view: View) -> Record | None:
     kept = max(HOUR, cluster.settings.failover_interval)
     lately = tuple(each for each in record.failovers if _ago(view, each) < kept)
     return replace(record, failovers=lately) if lately != record.failovers else None
+
+
+def restarting(record: Record) -> bool:
+    """Whether the primary is to come back in place."""
+    transition = record.transition
+    return transition is not None and (transition.kind, transition.step) == (
+        Kind.RESTART,
+        Step.OPEN,
+    )
 
 
 def _against(
@@ -353,15 +362,6 @@ def open_step(cluster: Cluster, record: Record, primary: MemberState) -> Decisio
         f"{record.primary} is being opened: {record.acks} of {voters(record)} must acknowledge",
         (Send(record.primary, promotion(cluster, record)),),
     )
-
-
-def ahead_of(primary: MemberState, others: Iterable[MemberState]) -> MemberState | None:
-    """Who has received what a primary that came back in place no longer has; None when nobody has.
-
-    To be asked before it is made ready: until then it commits nothing, so the two looks need not be of one moment.
-    """
-    mine = primary.applied_set()
-    return next((other for other in others if not mine.contains(other.received_set())), None)
 
 
 def voters(record: Record) -> str:

@@ -105,7 +105,7 @@ def _unseat(record: Record, state: MemberState, why: str) -> Rejoin:
 
 def _accepted(primary: MemberState) -> bool:
     """Whether what the primary has is what counts: it is open, or being opened. One that came back in place is looked
-    at first: see ``failover.ahead_of``."""
+    at first: see ``returned.py``."""
     return primary.writable or primary.semi_sync.source
 
 

@@ -271,6 +271,8 @@ class MemberState:
         acknowledged since; "" otherwise
     :ivar unacknowledged: how many of its transactions are known to have been acknowledged, or committed, without a
         voter while they should have waited for one, since its agent began
+    :ivar kept: of a server that is down: the GTIDs that its files hold, received or applied, but for those that it has
+        issued itself; None: they were not read
     :ivar unstartable: why its agent does not start its server (it boots open), or ""
     """
 
@@ -317,6 +319,7 @@ class MemberState:
     let_through: str = ""
     unacknowledged: int = 0
     unstartable: str = ""
+    kept: str | None = None
 
     @property
     def up(self) -> bool:

@@ -24,6 +24,7 @@ from holdfast.core.commands import (
     Fetch,
     Follow,
     Freeze,
+    Inventory,
     Promise,
     Promote,
     Prove,
@@ -119,6 +120,8 @@ class Host:
     status: ServerStatus = ServerStatus.DOWN
     binlog: list[Transaction] = field(default_factory=list)
     relay: list[Transaction] = field(default_factory=list)
+    left: list[Transaction] = field(default_factory=list)
+    inventory: str | None = None
     pending: list[Transaction] = field(default_factory=list)
     source: str = ""
     receiving: bool = False
@@ -248,6 +251,7 @@ class Host:
                 leader=self.leader,
                 record=self.mark,
                 identity=self.identity,
+                kept=self.inventory,
             )
         committed = [t for t in (*self.binlog, *self.shown) if t not in self.pending]
         applied = self.binlog if self.flavor is Flavor.MARIADB else committed
@@ -313,7 +317,8 @@ class Host:
         self.timeout = 0.0
         self.writable = self.receiving = self.applying = self.replica = self.source_on = False
         self.acks = self.proved = self.sealed = self.stopped = 0
-        self.relay = []
+        self.left, self.relay = self.relay, []
+        self.inventory = None
         self.strange = self.weakened = False
         self.tally = 0
         self.tail = Tail()
@@ -632,6 +637,9 @@ class World:
                 yield lambda: self._clone(host, self.hosts[donor])
             case Cut(present=present) if host.status is ServerStatus.DOWN:
                 yield lambda: self._cut(host, term, present)
+            case Inventory() if host.status is ServerStatus.DOWN:
+                held = parse(host.flavor, host.text([*host.binlog, *host.left]))
+                yield lambda: setattr(host, "inventory", str(held.not_of(host.origin)))
             case Fence() if host.up:
                 yield host.crash
             case _ if not host.up or host.frozen:
@@ -750,6 +758,7 @@ class World:
 
     def _start(self, host: Host) -> None:
         host.status = ServerStatus.STARTING
+        host.left, host.inventory = [], None
         host.run += 1
         host.began = host.run
         host.tail = Tail()
