@@ -48,6 +48,7 @@ from holdfast.agent.observe import Observer
 from holdfast.agent.peers import Peers
 from holdfast.agent.pending_mark import PendingMark
 from holdfast.agent.probing import Prober
+from holdfast.agent.receipts import Receipts
 from holdfast.agent.releasing import Releases
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.term import TermFile, make_folder, sync_folder
@@ -62,7 +63,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Protection
 from holdfast.errors import Fatal
 from holdfast.server.adopting import Adopter
-from holdfast.server.base import Server
+from holdfast.server.base import Observation, Server
 from holdfast.server.chunks import ChunkDigester
 from holdfast.server.forced import command_line
 from holdfast.server.mariadb import MariadbServer
@@ -273,7 +274,13 @@ class Agent:
         )
         cloning.forget += [self._fitness.forget, verifying.forget, releases.end]
         observer.holds_applier = lambda: hold.held
-        observer.on_look = releases.seen
+        receipts = Receipts(self._server, watch)
+
+        def seen(found: Observation, begun: float) -> None:
+            receipts.seen(found, self.board.state.incarnation)
+            releases.seen(found, begun)
+
+        observer.on_look = seen
         observer.on_lost = releases.lost
         lane = Lane(duties, self._term, self._obeyed, watch, observer, self.board, vouching)
         poll = LongPoll(self.board, loop, keeper.run)

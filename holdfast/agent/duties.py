@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from holdfast.agent.releasing import Releases
 from holdfast.agent.restarting import end_in_order
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.verifying import Verifying
+from holdfast.agent.steps import Steps
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import (
@@ -79,23 +79,6 @@ SECONDS: dict[type[Command], float] = {
     EndSessions: 5.0,
 }
 """How long each command may take."""
-
-
-class Steps:
-    """Milliseconds of each part of the work, in order."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {}
-        self._begun = time.monotonic()
-        self._last = self._begun
-
-    def done(self, what: str) -> None:
-        now = time.monotonic()
-        self.ms[what] = round((now - self._last) * 1000, 2)
-        self._last = now
-
-    def __str__(self) -> str:
-        return ", ".join(f"{what} {ms:g}" for what, ms in self.ms.items())
 
 
 class Duties:

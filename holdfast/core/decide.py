@@ -60,6 +60,8 @@ def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
     primary = view.state(record.primary)
     if primary is None or not primary.up:
         return Decision(f"the server of {record.primary} is starting")
+    if doubt := returned.doubt(record, view, primary):
+        return Decision(doubt.reason, doubt.asks)
     if not primary.silent_seconds:
         change = membership.step(cluster, record, view, primary)
         if change:
@@ -88,8 +90,6 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
     Servers that are down are started afterwards, unless they are needed: crash recovery would compete with
     the opening for the host's processors and disks.
     """
-    if doubt := returned.doubt(record, view, primary):
-        return Decision(doubt.reason, doubt.asks)
     attach, _ = _others(cluster, record, view, primary, acks_are_set=True)
     if len(_living(record, view)) >= record.acks:
         attach = tuple(s for s in attach if not isinstance(s.command, Cut | Start))

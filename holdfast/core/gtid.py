@@ -140,13 +140,12 @@ class GtidSet:
         return GtidSet(self.flavor, streams, left.issuers - right.issuers)
 
     def not_of(self, origin: str) -> GtidSet:
-        """Without what one server has issued, under whatever tag or in whatever domain.
+        """Without what one server has issued, in all its streams.
 
-        :param origin: its stream, as in ``MemberState``; "": nobody's
+        :param origin: one of these, as in ``MemberState``; "": nobody's
         """
-        own = _issuer(self.flavor, origin) if origin else ""
-        kept = {s: spans for s, spans in self.streams.items() if _issuer(self.flavor, s) != own}
-        return GtidSet(self.flavor, kept)
+        own = frozenset({issuer_of(self.flavor, origin)} if origin else ())
+        return self.subtract(GtidSet(self.flavor, {}, own))
 
     def count(self) -> int:
         """How many sequence numbers are listed (on MariaDB an upper bound of transactions)."""
@@ -173,11 +172,6 @@ class GtidSet:
 
 
 @lru_cache(maxsize=1024)
-def _issuer(flavor: Flavor, stream: str) -> str:
-    """The server's UUID, or its id."""
-    return stream.partition(":")[0] if flavor is Flavor.MYSQL else stream.partition("-")[2]
-
-
 def parse(flavor: Flavor, text: str) -> GtidSet:
     """Parse a GTID set as the server prints it.
 

@@ -31,7 +31,7 @@ from dataclasses import dataclass
 from holdfast.core.commands import Inventory
 from holdfast.core.decision import Send
 from holdfast.core.gtid import GtidSet, parse
-from holdfast.core.record import Kind, Record
+from holdfast.core.record import Kind, Record, Step
 from holdfast.core.view import MemberState, ServerStatus, View
 
 
@@ -51,7 +51,7 @@ class Doubt:
 def doubt(record: Record, view: View, primary: MemberState) -> Doubt | None:
     """None when it may be opened."""
     transition = record.transition
-    if transition is None or transition.kind is not Kind.RESTART:
+    if transition is None or (transition.kind, transition.step) != (Kind.RESTART, Step.OPEN):
         return None
     if primary.semi_sync.source or primary.writable:
         return None  # it was accepted, and commits by now

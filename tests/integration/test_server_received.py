@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from holdfast.agent.inventory import take_inventory
+from holdfast.agent.receipts import Receipts
+from holdfast.agent.watch import Watch
 from holdfast.config.schema import ServerConfig
 from holdfast.core.gtid import Flavor, GtidSet, parse
+from holdfast.errors import Refused
 from holdfast.server.base import Deadline
 from tests.integration.servers import BareServer, bare_servers, proxy, wait_until
 
@@ -89,13 +94,15 @@ def test_the_files_of_one_that_was_killed_tell_all_that_it_has_received(
     assert received(replica).contains(before)
     assert applied(replica) != received(replica)
     with proxy(primary) as through:
-        if flavor is Flavor.MYSQL:  # MariaDB: another port drops the relay log
+        if flavor is Flavor.MYSQL:
+            # all is fetched anew, up to within a transaction
             replica.adapter.stop_receiver(soon())
             replica.sql(f"CHANGE REPLICATION SOURCE TO SOURCE_PORT = {through.port}")
             through.stop_after(HALF)
             replica.sql("START REPLICA IO_THREAD")
             write(primary, f"INSERT INTO app.t (v) VALUES (REPEAT('h', {4 * HALF}))")
             assert through.stopped.wait(20)
+            replica.adapter.stop_receiver(soon())
         seen = received(replica)
         if flavor is Flavor.MYSQL:
             replica.sql("SET GLOBAL super_read_only = 0")
@@ -112,3 +119,33 @@ def test_the_files_of_one_that_was_killed_tell_all_that_it_has_received(
         torn = inventory(replica, tmp_path)
         assert torn != seen
         assert seen.contains(torn)
+
+
+def test_a_hand_can_make_less_of_what_a_running_server_has_received(
+    pair: list[BareServer], flavor: Flavor
+) -> None:
+    """Its source is frozen, so that nothing comes again; an agent sees that what was received is gone."""
+    primary, replica = pair
+    write(primary)
+    write(primary)
+    wait_until(lambda: received(replica) == applied(primary), 5, "all is received")
+    before = received(replica)
+    killed: list[str] = []
+    receipts = Receipts(replica.adapter, cast("Watch", SimpleNamespace(kill=killed.append)))
+    receipts.seen(replica.adapter.observe(soon()), "a run")
+    primary.freeze()
+    try:
+        if flavor is Flavor.MYSQL:  # it keeps its relay log at a restart
+            replica.sql("STOP REPLICA", "START REPLICA IO_THREAD")
+            assert received(replica) == before
+            receipts.seen(replica.adapter.observe(soon()), "a run")
+            replica.sql("STOP REPLICA", "RESET REPLICA")
+        else:
+            replica.sql("STOP SLAVE", "START SLAVE")
+        assert before != received(replica)
+        assert before.contains(received(replica))
+        with pytest.raises(Refused, match="it has lost"):
+            receipts.seen(replica.adapter.observe(soon()), "a run")
+        assert len(killed) == 1
+    finally:
+        primary.thaw()
