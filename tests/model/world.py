@@ -686,6 +686,8 @@ class World:
                     raise ValueError("commits wait")
                 host.promised = host.sealed = host.stopped = 0
                 host.held = None
+                if not host.receiving:  # a receiver that begins asks anew
+                    yield lambda: setattr(host, "strange", False)
                 if host.source != f"{source}:3306":
                     yield lambda: self._drain(host)
                     yield lambda: setattr(host, "receiving", False)

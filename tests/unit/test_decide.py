@@ -196,6 +196,23 @@ def clone_from(name: str) -> Clone:
     return Clone(name, donor.host, donor.port, donor.agent, "*-1")
 
 
+def test_what_a_receiver_ran_into_before_its_promise_says_nothing_of_the_new_primary() -> None:
+    """Chained below a candidate that lagged behind, its source lacked what it has; then it promised."""
+    opening = replace(
+        RECORD,
+        primary="m3",
+        configurations=(Configuration(frozenset({("m2", "a"), ("m3", "a")}), 1),),
+        transition=Transition(Kind.FAILOVER, Step.OPEN, "m1"),
+    )
+    named = replica("m3", replication=Replication())
+    refused = Replication("127.0.0.1:3303", Receiver.OFF, True, purged=True)
+    told = Send("m2", Follow("m3", "127.0.0.1", 3303, semi_sync=True))
+    promised = replica("m2", promised=4, replication=refused)
+    assert told in decided(opening, view(down("m1"), promised, named)).steps
+    again = replica("m2", replication=refused)  # it has asked the new primary since
+    assert told not in decided(opening, view(down("m1"), again, named)).steps
+
+
 def test_errant_transactions_are_rewound() -> None:
     errant = replica("m3", incarnation="b", applied="0-1-9,0-3-4", replication=Replication())
     two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
