@@ -19,8 +19,8 @@ from holdfast.agent.promoting import Promoting
 from holdfast.agent.releasing import Releases
 from holdfast.agent.restarting import end_in_order
 from holdfast.agent.rewinding import Rewinding
+from holdfast.agent.steps import SECONDS, Steps
 from holdfast.agent.verifying import Verifying
-from holdfast.agent.steps import Steps
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import (
@@ -53,32 +53,6 @@ from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
 from holdfast.errors import HoldfastError, Refused
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Account, Deadline, Server, Source
-
-SECONDS: dict[type[Command], float] = {
-    Promise: 1.0,
-    Drain: 10.0,
-    Follow: 15.0,
-    Promote: 15.0,
-    SetAcks: 3.0,
-    Prove: 5.0,
-    Fence: 2.0,
-    Cut: 60.0,
-    Start: 5.0,
-    Fetch: 15.0,
-    Bar: 2.0,
-    Unbar: 1.0,
-    Restart: 120.0,
-    Rewind: 120.0,
-    Compare: 5.0,
-    Verify: 8.0,
-    Clone: 30.0,
-    Inventory: 60.0,
-    Equip: 5.0,
-    EnsureAccount: 5.0,
-    Freeze: 5.0,
-    EndSessions: 5.0,
-}
-"""How long each command may take."""
 
 
 class Duties:
