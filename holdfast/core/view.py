@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from holdfast.core.calls import Called, Phase
 from holdfast.core.gtid import Flavor, GtidSet, parse
+from holdfast.core.lapse import Lapse
 from holdfast.core.lease import Quorum
 from holdfast.core.lineage import Mark
 from holdfast.core.settings import WaitPoint
@@ -361,14 +362,6 @@ class Unseen:
 Sighting = Seen | Unseen
 NOT_ASKED = "not asked yet"
 """Why a member is unseen that this manager has had no answer of, and no failure."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lapse:
-    """A member owes acknowledgements; see ``pulse.py``."""
-
-    seconds: float
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)
