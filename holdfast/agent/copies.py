@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.agent.saving import save_errant
-from holdfast.agent.term import replace_durably, sync_folder
+from holdfast.agent.term import remove_durably, replace_durably
 from holdfast.binlog.describe import nameless
 from holdfast.binlog.errant import find
 from holdfast.core.gtid import Flavor, GtidSet, parse
@@ -26,8 +26,7 @@ class CloneMarker:
             raise Refused(f"cannot write {self._path}: {error.strerror}") from error
 
     def clear(self) -> None:
-        self._path.unlink(missing_ok=True)
-        sync_folder(self._path.parent)
+        remove_durably(self._path)
 
     def unfit(self) -> str:
         """Why the member must be cloned, or ""."""
@@ -52,21 +51,21 @@ def save_unique(index: Path, present: GtidSet, folder: Path) -> Path:
 
 def remember(state_dir: Path, datadir: Path, had: GtidSet) -> None:
     """Note what a copy had; of which server it is, too."""
-    replace_durably(state_dir / "copied", f"{_uuid(datadir)}\n{had}\n")
+    replace_durably(state_dir / "copied", f"{uuid_of(datadir)}\n{had}\n")
 
 
 def copied(state_dir: Path, datadir: Path, flavor: Flavor) -> GtidSet:
     """What MySQL's data had when it was copied here; nothing where it is another server's by now."""
     try:
         uuid, _, had = (state_dir / "copied").read_text().partition("\n")
-        if flavor is Flavor.MYSQL and uuid and uuid == _uuid(datadir):
+        if flavor is Flavor.MYSQL and uuid and uuid == uuid_of(datadir):
             return parse(flavor, had.strip())
     except (OSError, ValueError):
         pass
     return parse(flavor, "")
 
 
-def _uuid(datadir: Path) -> str:
+def uuid_of(datadir: Path) -> str:
     try:
         text = (datadir / "auto.cnf").read_text()
     except OSError:

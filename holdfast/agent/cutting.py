@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from holdfast.agent.term import replace_durably, sync_folder
+from holdfast.agent.term import make_folder, remove_durably, replace_durably, sync_folder
 from holdfast.binlog import cut, save, tail
 from holdfast.binlog.gtid_event import Gtid
 from holdfast.binlog.run import Began, started_since
@@ -129,14 +129,15 @@ class Marker:
             raise Refused(f"cannot write {self._path}: {error.strerror}") from error
 
     def clear(self) -> None:
-        self._path.unlink(missing_ok=True)
+        """Gone for good when this returns: a loss of power must not bring it back."""
+        remove_durably(self._path)
 
     def marked(self) -> bool:
         return self._path.exists()
 
 
 def _save(found: tail.Pending, pending: Path, term: int) -> Path:
-    pending.mkdir(mode=0o700, exist_ok=True)
+    make_folder(pending)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     number = 0
     while True:

@@ -24,6 +24,7 @@ from holdfast.agent.api import LongPoll, make_app
 from holdfast.agent.applier_hold import ApplierHold
 from holdfast.agent.blockers import add_blockers
 from holdfast.agent.board import Board
+from holdfast.agent.boot_check import BootCheck, Inputs
 from holdfast.agent.checks import make_checks
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.cloning import Cloning
@@ -36,6 +37,7 @@ from holdfast.agent.fitness import Fitness
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.identity import identity
 from holdfast.agent.inspect import Inspector, add_inspection
+from holdfast.agent.inventory import take_inventory
 from holdfast.agent.job import Jobs
 from holdfast.agent.lane import Lane
 from holdfast.agent.lease import Keeper
@@ -46,10 +48,11 @@ from holdfast.agent.observe import Observer
 from holdfast.agent.peers import Peers
 from holdfast.agent.pending_mark import PendingMark
 from holdfast.agent.probing import Prober
+from holdfast.agent.receipts import Receipts
 from holdfast.agent.releasing import Releases
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.settling import Settling
-from holdfast.agent.term import TermFile
+from holdfast.agent.term import TermFile, make_folder, sync_folder
 from holdfast.agent.verify_api import add_verify
 from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
@@ -61,8 +64,9 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Protection
 from holdfast.errors import Fatal
 from holdfast.server.adopting import Adopter
-from holdfast.server.base import Server
+from holdfast.server.base import Observation, Server
 from holdfast.server.chunks import ChunkDigester
+from holdfast.server.forced import command_line
 from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer
 from holdfast.server.probe import Probe
@@ -182,6 +186,7 @@ class Agent:
             config.state_dir.absolute() / "server.out",
             self._boot_id,
             own.socket,
+            lambda: command_line(own.flavor, own.option_file, own.datadir),
         )
         watch = Watch(process, self.board, loop)
         observer = Observer(self._server, watch, self.board, own.binlog_index)
@@ -208,7 +213,11 @@ class Agent:
             self._shown,
             observer.look,
         )
-        observer.on_down = cloning.publish
+        inputs = Inputs(own.command, own.option_file, own.datadir)
+        boot_check = BootCheck(self._server, watch, self.board, inputs, config.state_dir)
+        watch.may_start = boot_check.may_start
+        observer.on_answer = boot_check.first_contact
+        observer.on_down += [boot_check.look_again, cloning.publish]
         cloning.publish()  # before anybody asks
         prober = Prober(
             Probe(own.flavor, own.socket, admin), self.board, own.binlog_index.absolute().parent
@@ -270,10 +279,17 @@ class Agent:
             vouching,
             observer.look,
             observer.note,
+            lambda deadline: take_inventory(own, config.state_dir, deadline),
         )
         cloning.forget += [self._fitness.forget, verifying.forget, releases.end]
         observer.holds_applier = lambda: hold.held
-        observer.on_look = releases.seen
+        receipts = Receipts(self._server, watch)
+
+        def seen(found: Observation, begun: float) -> None:
+            receipts.seen(found, self.board.state.incarnation)
+            releases.seen(found, begun)
+
+        observer.on_look = seen
         observer.on_lost = releases.lost
         lane = Lane(duties, self._term, self._obeyed, watch, observer, self.board, vouching)
         poll = LongPoll(self.board, loop, keeper.run)
@@ -368,7 +384,9 @@ def _adapter(config: AgentConfig) -> Server:
 def _locked(state_dir: Path) -> Iterator[None]:
     """Hold the state directory against a second agent."""
     try:
-        state_dir.mkdir(mode=0o700, exist_ok=True)
+        make_folder(state_dir)
+        # what a former agent removed last, and may have been killed before it was on disk
+        sync_folder(state_dir)
         fd = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:
         raise Fatal(f"state_dir: cannot write in {state_dir}: {error.strerror}") from error

@@ -103,6 +103,8 @@ def remove_old(datadir: Path, index: Path) -> None:
         for file in _binlogs(index):
             file.unlink(missing_ok=True)
         index.unlink(missing_ok=True)
+        if index.parent.exists():
+            sync(index.parent)  # else they may be back after a loss of power, beside the new data
     for path in _old(datadir):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)

@@ -19,7 +19,7 @@ from holdfast.agent.promoting import Promoting
 from holdfast.agent.releasing import Releases
 from holdfast.agent.restarting import close, end_in_order
 from holdfast.agent.rewinding import Rewinding
-from holdfast.agent.steps import Steps
+from holdfast.agent.steps import SECONDS, Steps
 from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
@@ -38,6 +38,7 @@ from holdfast.core.commands import (
     Fetch,
     Follow,
     Freeze,
+    Inventory,
     Promise,
     Promote,
     Prove,
@@ -48,37 +49,11 @@ from holdfast.core.commands import (
     Unbar,
     Verify,
 )
-from holdfast.core.gtid import parse
+from holdfast.core.gtid import GtidSet, parse
 from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
 from holdfast.errors import HoldfastError, Refused
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Account, Deadline, Server, Source
-
-SECONDS: dict[type[Command], float] = {
-    Promise: 1.0,
-    Drain: 10.0,
-    Follow: 15.0,
-    Promote: 15.0,
-    SetAcks: 3.0,
-    Prove: 5.0,
-    Fence: 2.0,
-    Cut: 60.0,
-    Start: 5.0,
-    Fetch: 15.0,
-    Bar: 2.0,
-    Unbar: 1.0,
-    Restart: 120.0,
-    Rewind: 120.0,
-    Compare: 5.0,
-    Verify: 8.0,
-    Clone: 30.0,
-    Equip: 5.0,
-    EnsureAccount: 5.0,
-    Freeze: 5.0,
-    Close: 10.0,
-    EndSessions: 5.0,
-}
-"""How long each command may take."""
 
 
 class Duties:
@@ -105,6 +80,7 @@ class Duties:
         vouching: Vouching,
         look: Callable[[], None],
         note: Callable[..., None],
+        inventory: Callable[[Deadline], GtidSet],
     ) -> None:
         self._server = server
         self._adopter = adopter
@@ -124,6 +100,7 @@ class Duties:
         self._domains = Domains(state_dir / "domains", board.state.flavor)
         self._promoting = Promoting(server, board, marker, releases, keeper, look, self._domains)
         self._note = note
+        self._inventory = inventory
         self._state_dir = state_dir
         self._datadir = datadir
         self._index = binlog_index
@@ -190,6 +167,8 @@ class Duties:
             case Verify():
                 self._up("verify")
                 self._verifying.begin(command)
+            case Inventory():
+                self._take_inventory(deadline, steps)
             case Equip():
                 self._equip(deadline, steps)
             case EnsureAccount(user=user, authentication=authentication):
@@ -231,6 +210,8 @@ class Duties:
         self._releases.end()
         if command.events:
             self._server.stop_events(deadline)  # before whoever waits for a lock may go on
+        else:
+            self._server.leave_events(deadline)
         if (
             state.frozen
         ):  # it answers nobody, and nobody grants it a lease while it turns, which may last
@@ -305,9 +286,7 @@ class Duties:
         self._rewinding.rewind(command, deadline, steps.done)
 
     def _cut(self, term: int, command: Cut, deadline: Deadline, steps: Steps) -> None:
-        if self._watch.look() is not None:
-            raise Refused("the server is running: its binlog can be cut only before it starts")
-        self._watch.refuse_while_dying()
+        self._ended("its binlog can be cut")
         reason = self._marker.verdict()
         if reason:
             tail = Tail(TailVerdict.UNSAFE, term, reason=reason)
@@ -337,6 +316,16 @@ class Duties:
         """Of a server whose data or transactions go; what one that is down ended with, its cut has noted."""
         state = self._board.state
         self._domains.note(parse(state.flavor, state.applied or state.last_applied).streams)
+
+    def _take_inventory(self, deadline: Deadline, steps: Steps) -> None:
+        self._ended("its files can be read")
+        self._board.change(kept=str(self._inventory(deadline)))
+        steps.done("files read")
+
+    def _ended(self, what: str) -> None:
+        if self._watch.look() is not None:
+            raise Refused(f"the server is running: {what} only before it starts")
+        self._watch.refuse_while_dying()
 
     def _start(self, steps: Steps) -> None:
         self._trusted()

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.agent.board import Board
-from holdfast.agent.term import replace_durably, sync_folder
+from holdfast.agent.term import remove_durably, replace_durably
 from holdfast.core.view import Difference
 from holdfast.errors import Refused
 from holdfast.server.rewind import Repair
@@ -102,8 +102,7 @@ class Fitness:
     def _write(self, known: _Known) -> None:
         try:
             if known == _Known():
-                self.path.unlink(missing_ok=True)
-                sync_folder(self.path.parent)
+                remove_durably(self.path)
             else:
                 replace_durably(self.path, json.dumps(asdict(known), indent=1) + "\n")
         except OSError as error:

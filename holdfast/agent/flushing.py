@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from holdfast.agent.term import replace_durably, sync_folder
+from holdfast.agent.term import remove_durably, replace_durably, sync_folder
 from holdfast.binlog.index import read_index
 from holdfast.binlog.reader import STOP, FileEnd, Unreadable, open_binlog
 from holdfast.errors import Refused
@@ -71,8 +71,7 @@ class RelaxedMarker:
         """Call before a start, when the verdict was that the data can be trusted: it is on disk."""
         with self._lock:
             if self._marked_at() not in ("", self._boot_id()):
-                self.path.unlink(missing_ok=True)
-                sync_folder(self.path.parent)
+                remove_durably(self.path)
 
     def _clear(self) -> None:
         with self._lock:
@@ -84,7 +83,10 @@ class RelaxedMarker:
         with self._lock:
             # relaxed again in the meantime
             if self._marks == marks:
-                self.path.unlink(missing_ok=True)
+                with contextlib.suppress(
+                    OSError
+                ):  # it may be back after a loss of power: safe as well
+                    remove_durably(self.path)
 
     def _flush_binlogs(self) -> None:
         """A file that the server rotated away from may never have been flushed; the last one was, by its commit."""

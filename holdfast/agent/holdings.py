@@ -17,7 +17,7 @@ from holdfast.binlog.reader import FileEnd, Unreadable, open_binlog
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.errors import Refused
 
-_HEADLESS_BYTES = {Flavor.MARIADB: 290, Flavor.MYSQL: 150}
+HEADLESS_BYTES = {Flavor.MARIADB: 290, Flavor.MYSQL: 150}
 """In less there is no room for a transaction: the server died when it had just begun the file."""
 
 
@@ -103,7 +103,7 @@ def _read(
         try:
             before = beginning(file)
         except Unreadable:
-            if history is None and file.stat().st_size < _HEADLESS_BYTES[flavor]:
+            if history is None and file.stat().st_size < HEADLESS_BYTES[flavor]:
                 continue
             raise
         if before.flavor is not flavor:

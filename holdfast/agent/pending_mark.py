@@ -13,7 +13,6 @@ in the binlog, so nothing that was let through is ever among what the next prima
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from holdfast.agent.term import replace_durably, sync_folder
+from holdfast.agent.term import remove_durably, replace_durably
 from holdfast.binlog.run import Began, began
 from holdfast.core.view import Tally
 from holdfast.errors import Refused
@@ -96,9 +95,7 @@ class PendingMark:
 
     def _remove(self) -> None:
         self._written = None
-        with contextlib.suppress(FileNotFoundError):
-            self._path.unlink()
-            sync_folder(self._path.parent)
+        remove_durably(self._path)
 
     def _write(self, mark: Mark) -> None:
         try:

@@ -66,6 +66,8 @@ class Promoting:
         if command.events:
             self._server.start_events(deadline, lambda why: say(logger, why, logging.WARNING))
             done("events on")
+        else:
+            self._server.leave_events(deadline)
 
     def _take_place(
         self, state: MemberState, term: int, command: Promote, deadline: Deadline, done: Done

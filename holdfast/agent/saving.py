@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.agent.term import make_folder, sync_folder
 from holdfast.binlog import describe, save
 from holdfast.binlog.errant import Check, Errant
 
@@ -33,7 +34,7 @@ def save_errant(
 
     :raises Refused: the binlogs have changed meanwhile
     """
-    folder.mkdir(mode=0o700, exist_ok=True)
+    make_folder(folder)
     part = folder / ".errant.binlog.part"
     save.save_errant(errant, part)
     digest = _digest(part)
@@ -41,6 +42,7 @@ def save_errant(
     before = sorted(folder.glob(f"*-errant-{digest}.binlog"))
     binlog = before[0] if before else folder / f"{stamp}-errant-{digest}.binlog"
     part.replace(binlog)
+    sync_folder(folder)
     text = binlog.with_suffix(".txt")
     if not text.exists():
         read_it = f"The events are in {binlog.name}; docs/rewind.md says how they can be carried out again."

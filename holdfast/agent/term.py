@@ -91,6 +91,24 @@ def replace_durably(path: Path, text: str) -> None:
     sync_folder(path.parent)
 
 
+def make_folder(path: Path) -> None:
+    """Make the folder, for its owner alone, unless it is there; it survives a loss of power once this returns."""
+    try:
+        path.mkdir(mode=0o700)
+    except FileExistsError:
+        return
+    sync_folder(path.parent)
+
+
+def remove_durably(path: Path) -> None:
+    """Remove the file, if it is there; it stays removed after a loss of power once this returns."""
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    sync_folder(path.parent)
+
+
 def sync_folder(folder: Path) -> None:
     """Make new, renamed and removed names in ``folder`` survive a loss of power."""
     fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -34,6 +34,7 @@ class Watch:
 
     :ivar on_appeared: called after a run was published as STARTING
     :ivar on_clean_end: called when the server is known to have shut down by itself, and in order
+    :ivar may_start: asked before each start; raises Refused where it must not be
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class Watch:
         self.process = process
         self.on_appeared: Callable[[], None] = lambda: None
         self.on_clean_end: Callable[[], None] = lambda: None
+        self.may_start: Callable[[], None] = lambda: None
         self._board = board
         self._loop = loop
         self._lock = threading.RLock()
@@ -78,6 +80,7 @@ class Watch:
     def start(self) -> Running:
         """:raises Refused: when it is running already, or cannot be started"""
         self.refuse_while_dying()
+        self.may_start()
         with self._lock:
             if self.current() is not None:
                 raise Refused("the server is running already")
@@ -179,6 +182,7 @@ class Watch:
             frozen=0,
             stopped=0,
             tail=Tail(),
+            kept=None,
             reason="",
         )
         self._loop.call_soon_threadsafe(self._arm, running)

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import BinaryIO, ClassVar, NamedTuple
 
 from holdfast.binlog.gtid_event import (
     MARIADB_GTID,
@@ -177,6 +177,9 @@ class FileEnd:
 class Binlog:
     """An open binlog file, its format description already read. Made by :func:`open_binlog`."""
 
+    POSITIONS: ClassVar[bool] = True
+    """Events say where in this very file they end."""
+
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
         self.size = os.fstat(file.fileno()).st_size
@@ -197,12 +200,12 @@ class Binlog:
 
     def groups(self) -> Iterator[Group | FileEnd]:
         """All transactions in order, then the one :class:`FileEnd`."""
-        current: _OpenGroup | None = None
+        current: OpenGroup | None = None
         last_type = FORMAT_DESCRIPTION
         checkpoint: str | None = None
         for event in self.events():
             if isinstance(event, Torn):
-                current = current or _OpenGroup(event.offset, MARIADB_GTID, _UNKNOWN_OPENING, True)
+                current = current or OpenGroup(event.offset, MARIADB_GTID, _UNKNOWN_OPENING, True)
                 break
             last_type = event.type
             if event.type in OPENING_TYPES:
@@ -210,13 +213,13 @@ class Binlog:
                     raise self._damaged(event.offset, "a transaction begins inside another")
                 # events that were replicated keep the id of the server that wrote them first
                 own = event.server_id == self.format.event.server_id
-                current = _OpenGroup(event.offset, event.type, self._opening(event), own)
+                current = OpenGroup(event.offset, event.type, self.opening(event), own)
             elif event.type == START_ENCRYPTION:
                 raise Unreadable(self.path, event.offset, "the binlog is encrypted")
             elif event.type == BINLOG_CHECKPOINT:
                 checkpoint = self._checkpoint(event)
             elif current is not None:
-                ending = self._ending(current, event)
+                ending = self.ending(current, event)
                 if ending is not None:
                     yield current.closed(event.end, ending)
                     current = None
@@ -226,7 +229,7 @@ class Binlog:
             yield current.closed(self.size, Ending.TORN)
         yield FileEnd(last_type, self.size, checkpoint)
 
-    def _ending(self, group: _OpenGroup, event: Event) -> Ending | None:
+    def ending(self, group: OpenGroup, event: Event) -> Ending | None:
         """How this event ends the group; None if the group goes on."""
         if event.type in _ENDING_TYPES:
             return _ENDING_TYPES[event.type]
@@ -242,7 +245,7 @@ class Binlog:
             return Ending.STATEMENT
         return None
 
-    def _stands_alone(self, group: _OpenGroup, query: QueryHead) -> bool:
+    def _stands_alone(self, group: OpenGroup, query: QueryHead) -> bool:
         """Whether a group's first query is the whole group. MySQL opens all others with BEGIN."""
         if self.format.flavor is Flavor.MARIADB:
             return group.standalone
@@ -257,13 +260,13 @@ class Binlog:
             if self._zeros_from(offset):
                 return Torn(offset)
             raise self._damaged(offset, f"an event of {size} bytes")
-        if position and position != (offset + size) & 0xFFFFFFFF:
+        if self.POSITIONS and position and position != (offset + size) & 0xFFFFFFFF:
             raise self._damaged(offset, f"an event that says it ends at {position}")
         if offset + size > self.size:
             return Torn(offset)
         return Event(offset, size, kind, server_id, timestamp, flags)
 
-    def _opening(self, event: Event) -> Opening:
+    def opening(self, event: Event) -> Opening:
         if event.size > _HEAD_BYTES:
             raise self._damaged(event.offset, f"a GTID event of {event.size} bytes")
         raw = self.read_at(event.offset, event.size)
@@ -343,7 +346,7 @@ def open_binlog(path: Path) -> Iterator[Binlog]:
         yield Binlog(path, file)
 
 
-class _OpenGroup:
+class OpenGroup:
     """A group whose end has not been reached."""
 
     __slots__ = ("flags", "gtid", "mysql", "offset", "own", "query", "standalone", "xid")

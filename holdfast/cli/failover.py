@@ -26,7 +26,8 @@ def failover(
             "--accept-loss",
             metavar="CLUSTER",
             help="Also where acknowledged writes may be lost, or the old primary, which cannot be reached, may still "
-            "answer its clients. Takes the cluster's name, to be sure.",
+            "answer its clients. A primary that came back, and waits for voters that are gone for good, is opened with "
+            "what it has. Takes the cluster's name, to be sure.",
         ),
     ] = "",
     skip_stop_hook: Annotated[
@@ -100,11 +101,12 @@ def _opened(
     :raises Refused: the failover was given up; :raises DeadlinePassed: with the last reason that the manager gave
     """
     said = ""
+    in_place = before["under_way"] == "restart"
 
     def is_open(answer: dict[str, Any]) -> bool:
-        if answer["primary"] != before["primary"] and answer["writable"]:
+        if answer["writable"] and (in_place or answer["primary"] != before["primary"]):
             return True
-        if answer["under_way"] == "restart":
+        if answer["under_way"] == "restart" and not in_place:
             raise Refused(f"the failover was given up: {answer['reason']}")
         return False
 

@@ -44,6 +44,9 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
             return Decision(
                 f"no record yet: the server of {state.name} is starting, or cannot be observed: see holdfast check"
             )
+    for state in states:
+        if state.unstartable:
+            return Decision(f"no record yet: {state.name}: {state.unstartable}")
     down = [state.name for state in states if state.server is ServerStatus.DOWN]
     if down:
         return Decision(

@@ -240,6 +240,14 @@ class Clone:
 
 
 @dataclass(frozen=True, slots=True)
+class Inventory:
+    """Of a server that is down: say which transactions its files hold, those too that it had only received.
+
+    Those of others: see ``MemberState.kept``.
+    """
+
+
+@dataclass(frozen=True, slots=True)
 class Equip:
     """Load and set what a running server lacks that was not started from our option file (semi-sync, time-outs)."""
 
@@ -276,6 +284,7 @@ Command = (
     | Compare
     | Verify
     | Clone
+    | Inventory
     | Equip
     | EnsureAccount
 )

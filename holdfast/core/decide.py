@@ -12,6 +12,7 @@ from holdfast.core import (
     membership,
     modes,
     restart,
+    returned,
     switchover,
 )
 from holdfast.core.cluster import Cluster
@@ -20,10 +21,11 @@ from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import ANSWERS, GONE, Diagnosis, Primary, diagnose
 from holdfast.core.hooking import start_step
 from holdfast.core.lease import electorate
+from holdfast.core.quorum import Voter
 from holdfast.core.record import Kind, Pause, Record, Step, Transition
 from holdfast.core.rejoin import attached, follow
 from holdfast.core.releases import Release, describe
-from holdfast.core.returned import OPENING, ahead
+from holdfast.core.returned import OPENING
 from holdfast.core.view import MemberState, Receiver, View
 
 
@@ -60,6 +62,8 @@ def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
     primary = view.state(record.primary)
     if primary is None or not primary.up:
         return Decision(f"the server of {record.primary} is starting")
+    if doubt := returned.doubt(record, view, primary):
+        return Decision(doubt.reason, doubt.asks)
     if not primary.silent_seconds:
         change = membership.step(cluster, record, view, primary)
         if change:
@@ -89,19 +93,10 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
     the opening for the host's processors and disks.
     """
     attach, unwell = _others(cluster, record, view, primary, acks_are_set=True)
-    if (
-        len(record.target.without(record.primary) - membership.dead_voters(record, view))
-        >= record.acks
-    ):
+    if len(_living(record, view)) >= record.acks:
         attach = tuple(s for s in attach if not isinstance(s.command, Cut | Start))
     if switchover.can_open_first(record, primary, acking(cluster, record, view)):
         attach = tuple(s for s in attach if not isinstance(s.command, Follow))
-    returned = _kind(record) is Kind.RESTART and not primary.semi_sync.source
-    if returned and (lost := ahead(record, view, primary)):
-        return Decision(
-            f"{primary.name} came back without transactions that {lost.name} has received: "
-            f"it stays closed; clone it from {lost.name}",
-        )
     if locked := [s.command.user for s in attach if isinstance(s.command, Unbar)]:
         # from when it was primary before: it would wait in vain for those to connect, and obey nothing meanwhile
         return Decision(f"{primary.name} lets {', '.join(locked)} connect again", attach)
@@ -114,6 +109,12 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
     if opening.steps and isinstance(opening.steps[0], Save):
         return opening
     return replace(opening, steps=(*opening.steps, *attach))
+
+
+def _living(record: Record, view: View) -> frozenset[Voter]:
+    """Voters beside the primary that can acknowledge to it, as far as is known: one that nobody sees may be gone."""
+    voters = record.target.without(record.primary) - membership.dead_voters(record, view)
+    return frozenset(voter for voter in voters if view.state(voter[0]))
 
 
 def _keep(

@@ -7,10 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import PurePath
 
 from holdfast.core.facts import Boot, Facts
 from holdfast.core.findings import Finding, Level, ok
 from holdfast.core.gtid import Flavor
+
+PERSISTED = "mysqld-auto.cnf"
+"""The file of variables that MySQL keeps (SET PERSIST), in its data directory."""
 
 SWITCHES = {"1": "ON", "YES": "ON", "TRUE": "ON", "0": "OFF", "NO": "OFF", "FALSE": "OFF"}
 
@@ -33,8 +37,13 @@ class Demand:
     why: str
 
     def met_by(self, value: str) -> bool:
-        value = value.upper()
-        return SWITCHES.get(value, value) == SWITCHES.get(self.wanted.upper(), self.wanted.upper())
+        return same_value(value, self.wanted)
+
+
+def same_value(one: str, other: str) -> bool:
+    """Whether both mean the same to a server: 1 and ON, for instance."""
+    one, other = one.upper(), other.upper()
+    return SWITCHES.get(one, one) == SWITCHES.get(other, other)
 
 
 _WRONG, _WARNING, _NOTE = Level.WRONG, Level.WARNING, Level.NOTE
@@ -52,6 +61,12 @@ _WAIT_POINT = "else others see rows that a failover takes back; Holdfast sets it
 _WAIT_ALONE = (
     "else commits are acknowledged at once when no replica is left; Holdfast sets it on a primary"
 )
+_ANYBODY = "everybody may do anything then, also on a server that is read-only"
+_INIT_FILE = "it may open a server, or write on it; the agent starts the server without it"
+_CUT_BY_ITSELF = (
+    "started by anybody but its agent, the server cuts its binlog at the first transaction that was prepared only, "
+    "which may be one that was acknowledged"
+)
 _LOCAL = "statements give other rows elsewhere, and cannot be undone"
 _HIDDEN = "an applier that passes over errors makes members differ without a word"
 _UNREAD = "the end of a crashed primary's binlog cannot be read then: that member must be cloned"
@@ -62,6 +77,8 @@ _SHARED = (
     Demand("checksum", "binlog_checksum", "CRC32", "CRC32", _WARNING, _WARNING,
            "a damaged binlog is not noticed"),
     Demand("read-only", "read_only", "ON", "OFF", None, _WRONG, _READ_ONLY),
+    Demand("grants", "skip_grant_tables", "OFF", "OFF", None, _WRONG, _ANYBODY),
+    Demand("init-file", "init_file", "", "", None, _WARNING, _INIT_FILE),
     Demand("flush", "innodb_flush_log_at_trx_commit", "1", "1", None, _WARNING, _DURABLE),
 )  # fmt: skip
 
@@ -71,6 +88,7 @@ _MARIADB = (
     Demand("applied-changes", "log_slave_updates", "ON", "OFF", _WRONG, _WRONG,
            "a replica that takes over must have in its binlog what it applied"),
     Demand("auto-start", "skip_slave_start", "ON", "OFF", None, _WRONG, _ATTACHED),
+    Demand("crash-recovery", "init_rpl_role", "MASTER", "MASTER", None, _WRONG, _CUT_BY_ITSELF),
     Demand("flush", "sync_binlog", "1", "0", None, _WARNING, _DURABLE),
     Demand("net-timeout", "slave_net_timeout", "1", "60", _WARNING, _WARNING, _SOON),
     Demand("semi-sync", "rpl_semi_sync_master_enabled", "OFF", "OFF", None, _WARNING, _SOURCE_SIDE),
@@ -146,18 +164,35 @@ def _judged(facts: Facts, demand: Demand) -> Finding:
     running = facts.variables.get(name)
     if demand.running and running is not None and not demand.met_by(running):
         level = demand.running
-        text.append(f"{name} is {running or 'empty'} now")
+        origin = facts.origins.get(name)
+        text.append(f"{name} is {running or 'empty'} now{f' (from {origin})' if origin else ''}")
         mend.append(_now(demand))
     if demand.boot and not facts.boot.problem:
-        booted = facts.boot.options.get(name, demand.default or _FORMAT[facts.flavor])
+        booted = facts.boot.options.get(name, _default(demand, facts.flavor))
         if not demand.met_by(booted):
             level = max(level, demand.boot, key=list(Level).index)
-            said = "says" if name in facts.boot.options else "leaves"
-            text.append(f"the option file {said} {name} = {booted}")
-            mend.append(f"put {name} = {wanted} into {file}")
+            source = facts.boot.source(name)
+            if name not in facts.boot.options:
+                text.append(f"the option file leaves {name} = {booted}")
+            elif source == file:
+                text.append(f"the option file says {name} = {booted}")
+            else:
+                text.append(f"{source} says {name} = {booted}")
+            mend.append(_in_files(name, wanted, source))
     if level is Level.OK:
-        return ok(demand.key, f"{name} is {wanted}")
+        return ok(demand.key, f"{name} is {wanted or 'not set'}")
     return Finding(demand.key, level, f"{', and '.join(text)}: {demand.why}", "; ".join(mend))
+
+
+def _in_files(name: str, wanted: str, source: str) -> str:
+    """:param source: the file that the value comes from"""
+    if PurePath(source).name == PERSISTED:
+        return f"RESET PERSIST IF EXISTS {name}"
+    return f"put {name} = {wanted} into {source}" if wanted else f"take {name} out of {source}"
+
+
+def _default(demand: Demand, flavor: Flavor) -> str:
+    return _FORMAT[flavor] if demand.name == "binlog_format" else demand.default
 
 
 _AT_BOOT_ONLY = frozenset(

@@ -61,7 +61,7 @@ def elect(
         )
     front = min(able, key=lambda state: not drained(state))
     chosen = _preferred(quorum, able, cluster) or _preferred(
-        [s for s in learners if front.received_set().covers(s.received_set())], able, cluster
+        [s for s in learners if _goes_on_from(front, s)], able, cluster
     )
     if chosen is None:
         reasons = "; ".join(
@@ -86,6 +86,14 @@ def elect(
     if chosen.received_set().contains(first.applied_set()):
         return Elected(chosen, drained=False)
     return Elected(chosen, drained=False, fetch_from=first.name)
+
+
+def _goes_on_from(front: MemberState, learner: MemberState) -> bool:
+    """Whether the learner can fetch from ``front`` what it lacks. On MariaDB histories that have diverged are told by
+    ``contains`` alone, and only once all that was received is applied (``GtidSet.covers``)."""
+    if not front.received_set().covers(learner.received_set()):
+        return False
+    return not drained(front) or front.applied_set().contains(learner.applied_set())
 
 
 def against(state: MemberState, cluster: Cluster) -> str:

@@ -45,12 +45,18 @@ class Boot:
     :ivar options: by names with underscores, in the words of the server's flavor; a switch is ON or OFF
     :ivar filters: options that leave something out of a binlog or of what is applied, as ``option=value``
     :ivar problem: why a file could not be read, or ""
+    :ivar sources: the file that an option's value comes from, by the option's name
     """
 
     file: str
     options: Mapping[str, str] = field(default_factory=dict)
     filters: tuple[str, ...] = ()
     problem: str = ""
+    sources: Mapping[str, str] = field(default_factory=dict)
+
+    def source(self, name: str) -> str:
+        """The file that says what ``name`` is, or that should."""
+        return self.sources.get(name, self.file)
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +99,7 @@ class Facts:
     :ivar problem: why the server could not be asked, or ""; then only what is in files is known
     :ivar datadir, socket: as the agent is configured
     :ivar variables: global variables of the running server, by name; those that it does not have are not there
+    :ivar origins: the file from which the running server took a variable, by its name; only of those from files
     :ivar privileges: of the agent's administrative account on all tables, in capitals; "ALL PRIVILEGES"
         where the server says so
     :ivar replicators: accounts that may replicate; :ivar backup_admins: that may be cloned from (MySQL)
@@ -118,6 +125,7 @@ class Facts:
     datadir: str = ""
     socket: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
+    origins: Mapping[str, str] = field(default_factory=dict)
     upstreams: tuple[Upstream, ...] = ()
     boot: Boot = field(default_factory=lambda: Boot(""))
     units: tuple[Unit, ...] = ()

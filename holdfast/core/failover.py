@@ -104,7 +104,10 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
         return Decision(refusal)
     if ahead.silent and wanted and not safe and record.mode is Mode.STRONG:
         return Decision(f"{refusal}; waiting for {', '.join(ahead.silent)}")
-    if record.transition == Transition(Kind.RESTART, Step.OPEN):
+    if restarting(record):
+        state = view.state(record.primary)
+        if state and state.unstartable:
+            return Decision(f"{refusal}; {record.primary}: {state.unstartable}")
         return Decision(
             f"{refusal}; {record.primary} is being restarted in place",
             (Send(record.primary, Start()),),
@@ -127,6 +130,15 @@ def forgotten(cluster: Cluster, record: Record, view: View) -> Record | None:
     kept = max(HOUR, cluster.settings.failover_interval)
     lately = tuple(each for each in record.failovers if _ago(view, each) < kept)
     return replace(record, failovers=lately) if lately != record.failovers else None
+
+
+def restarting(record: Record) -> bool:
+    """Whether the primary is to come back in place."""
+    transition = record.transition
+    return transition is not None and (transition.kind, transition.step) == (
+        Kind.RESTART,
+        Step.OPEN,
+    )
 
 
 def _against(

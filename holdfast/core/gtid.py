@@ -139,6 +139,14 @@ class GtidSet:
                 streams[stream] = rest
         return GtidSet(self.flavor, streams, left.issuers - right.issuers)
 
+    def not_of(self, origin: str) -> GtidSet:
+        """Without what one server has issued, in all its streams.
+
+        :param origin: one of these, as in ``MemberState``; "": nobody's
+        """
+        own = frozenset({issuer_of(self.flavor, origin)} if origin else ())
+        return self.subtract(GtidSet(self.flavor, {}, own))
+
     def count(self) -> int:
         """How many sequence numbers are listed (on MariaDB an upper bound of transactions)."""
         return sum(high - low + 1 for spans in self.streams.values() for low, high in spans)

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.view import Lapse, MemberState, Receiver, Sighting, Unseen, View
+from holdfast.core.lapse import Lapse
+from holdfast.core.view import MemberState, Receiver, Sighting, Unseen, View
 
 
 @dataclass(frozen=True, slots=True)

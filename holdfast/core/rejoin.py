@@ -95,9 +95,10 @@ def spoiled(cluster: Cluster, primary: MemberState, state: MemberState) -> str:
 
 def _purged(cluster: Cluster, primary: MemberState, state: MemberState) -> bool:
     """Whether the primary lacks what it needs next. What another source lacked, which it follows still, says nothing:
-    it is told to follow the primary first."""
+    it is told to follow the primary first. So does what a receiver ran into before it was stopped for a promise."""
     replication = state.replication
-    return replication.purged and replication.source == cluster.member(primary.name).address
+    from_primary = replication.source == cluster.member(primary.name).address
+    return replication.purged and from_primary and not state.promised
 
 
 def _unseat(record: Record, state: MemberState, why: str) -> Rejoin:
@@ -216,6 +217,8 @@ def _start(
 ) -> Rejoin:
     """A server that is down is started when its binlog ends with nothing that the primary lacks, or when what it ends
     with is committed already: then it is rewound."""
+    if state.unstartable:
+        return Rejoin(reason=state.unstartable)
     tail = state.tail
     if tail.term < record.elected or tail.verdict is TailVerdict.UNCHECKED:
         present = str(with_everything_of(primary))

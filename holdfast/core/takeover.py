@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from holdfast.core import returned
 from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Save
 from holdfast.core.deposed import wished
@@ -22,7 +23,7 @@ class FailOver:
 
     :ivar to: who, if possible; "" for the best one
     :ivar accept_loss: also where what was acknowledged may be lost, or where the old primary, which cannot be
-        reached, may answer its clients still
+        reached, may answer its clients still. Of a primary that came back in place: open it with what it has
     :ivar skip_stop: go on without the stop hook, which may leave clients with the old primary's address
     """
 
@@ -51,6 +52,8 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
     if record.transition and record.transition.step is Step.ELECT:
         held_up = failed(record, view) or (order.skip_stop and not record.transition.skip_stop)
         return _unable(record, view, order) if held_up else ("a failover is under way",)
+    if returned.awaits(record, view) and order.to in ("", record.primary):
+        return _against_opening(record, view, order)
     diagnosis = diagnose(cluster, record, view)
     if diagnosis.primary not in GONE and diagnosis.primary is not Primary.UNSEEN:
         return (f"{diagnosis.reason}: a failover is for a primary that is lost",)
@@ -66,6 +69,13 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
     return (*found, *_unable(record, view, order))
 
 
+def _against_opening(record: Record, view: View, order: FailOver) -> tuple[str, ...]:
+    """A primary that came back in place, and that may lack something; see ``returned.py``."""
+    primary = view.state(record.primary)
+    found = returned.doubt(record, view, primary) if primary else None
+    return () if order.accept_loss or found is None else (found.reason,)
+
+
 def _unable(record: Record, view: View, order: FailOver) -> tuple[str, ...]:
     if order.to == record.primary:
         return (f"{order.to} is the primary that is to be replaced",)
@@ -78,6 +88,10 @@ def begun(record: Record, view: View, order: FailOver) -> Save:
     """Expects that nothing stands against it."""
     if record.transition and record.transition.step is Step.ELECT:
         return _again(record, record.transition, order)
+    if record.transition and returned.awaits(record, view) and order.to in ("", record.primary):
+        opened = replace(record.transition, lossy=True, ordered=True)
+        why = f"{record.primary} is to be opened with what it has: an operator has ordered it"
+        return Save(replace(record, transition=opened), why)
     safe = record.recoverable(prospects(record, view).reachable)
     transition = Transition(
         Kind.FAILOVER,

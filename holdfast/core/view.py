@@ -8,6 +8,7 @@ from enum import StrEnum
 
 from holdfast.core.calls import Called, Phase
 from holdfast.core.gtid import Flavor, GtidSet, parse
+from holdfast.core.lapse import Lapse
 from holdfast.core.lease import Quorum
 from holdfast.core.lineage import Mark
 from holdfast.core.progress import Position, Progress
@@ -250,6 +251,9 @@ class MemberState:
     :ivar cloning: from whom it is being cloned now, or ""; what it had counts no more
     :ivar clone_failed: from whom clones have failed since the last that was made, in order
     :ivar clone_refused: why its agent refused to clone it, the last time that it was asked, or ""
+    :ivar kept: of a server that is down: the GTIDs that its files hold, received or applied, but for those that it has
+        issued itself; None: they were not read
+    :ivar unstartable: why its agent does not start its server (it boots open), or ""
     """
 
     name: str
@@ -298,6 +302,8 @@ class MemberState:
     clone_failed: tuple[str, ...] = ()
     clone_refused: str = ""
     prepared: tuple[str, ...] = ()
+    unstartable: str = ""
+    kept: str | None = None
 
     @property
     def up(self) -> bool:
@@ -339,14 +345,6 @@ class Unseen:
 Sighting = Seen | Unseen
 NOT_ASKED = "not asked yet"
 """Why a member is unseen that this manager has had no answer of, and no failure."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lapse:
-    """A member owes acknowledgements; see ``pulse.py``."""
-
-    seconds: float
-    reason: str
 
 
 @dataclass(frozen=True, slots=True)

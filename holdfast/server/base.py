@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from holdfast.core.blockers import Blocker
+from holdfast.core.facts import Boot
 from holdfast.core.gtid import Flavor
 from holdfast.core.settings import WaitPoint
 from holdfast.core.timing import Timing
@@ -105,6 +106,18 @@ class Observation:
     traces: tuple[object, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Booted:
+    """How a server came up.
+
+    :ivar shut: it was started so that clients are kept out, and nobody has let them in since
+    :ivar wrong: each variable that is not as it was forced, with its value and where that comes from
+    """
+
+    shut: bool = False
+    wrong: tuple[str, ...] = ()
+
+
 class Server(Protocol):
     """One database server, spoken to over its local socket by an administrative account."""
 
@@ -112,6 +125,15 @@ class Server(Protocol):
 
     def ping(self, deadline: Deadline) -> None:
         """Log in. :raises Unreachable: while it does not accept connections"""
+
+    def booted(self, files: Boot, deadline: Deadline) -> Booted:
+        """How it came up, compared with what its agent's start forces; see ``forced.py``.
+
+        :param files: what it would boot with, were nothing forced
+        """
+
+    def let_clients_in(self, files: Boot, deadline: Deadline) -> None:
+        """Undo what has kept them out since the start."""
 
     def observe(self, deadline: Deadline) -> Observation:
         """Look, without any statement that can hang behind a waiting commit. Uses a connection of its own,
@@ -233,6 +255,10 @@ class Server(Protocol):
 
     def stop_events(self, deadline: Deadline) -> None:
         """The scheduler is off."""
+
+    def leave_events(self, deadline: Deadline) -> None:
+        """Events are the operator's matter: the scheduler is as the option files say, where nobody has switched it
+        since its agent started the server with the scheduler off."""
 
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         """End these clients' connections; what is none, or not a client's, is left alone."""

@@ -6,21 +6,27 @@ names that are abbreviated.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from holdfast.core.demands import PERSISTED
 from holdfast.core.facts import Boot
 from holdfast.core.gtid import Flavor
 
 MOST_INCLUDES = 10
 """How deep files include each other; the servers' own limit."""
 
-PERSISTED = "mysqld-auto.cnf"
-
 _WHOLE = frozenset(
-    {"skip_slave_start", "skip_replica_start", "skip_name_resolve", "skip_networking"}
+    {
+        "skip_slave_start",
+        "skip_replica_start",
+        "skip_name_resolve",
+        "skip_networking",
+        "skip_grant_tables",
+    }
 )
 """Names that begin with ``skip_`` and are not the negation of another."""
 
@@ -53,20 +59,61 @@ class _Cannot(Exception):
 def read(option_file: Path, flavor: Flavor, version: str, datadir: Path) -> Boot:
     """:param version: of the server: ``[mysqld-9.7]`` counts for that series alone"""
     options: dict[str, str] = {}
+    sources: dict[str, str] = {}
     filters: list[str] = []
     groups = _groups(flavor, version)
+    kept = datadir / PERSISTED
     try:
-        for name, value in (*_lines(option_file, groups, 0), *_persisted(datadir)):
+        lines = [
+            *_lines(option_file, groups, 0),
+            *((kept, name, value) for name, value in _persisted(kept)),
+        ]
+        for file, name, value in lines:
             if _FILTER.match(name):
                 filters.append(f"{name}={value}")
             option, value = _option(name, value)
             if option in _ADDED:
                 value = ";".join(filter(None, (options.get(_ADDED[option], ""), value)))
                 option = _ADDED[option]
-            options[_known(option, flavor)] = value
+            options[known_as(option, flavor)] = value
+            sources[known_as(option, flavor)] = str(file)
     except _Cannot as problem:
         return Boot(str(option_file), problem=str(problem))
-    return Boot(str(option_file), options, tuple(filters))
+    return Boot(str(option_file), options, tuple(filters), sources=sources)
+
+
+def persisted(datadir: Path) -> dict[str, str]:
+    """Variables that MySQL keeps in its data directory, by name; {} where the file cannot be read: no server starts
+    with such a file."""
+    try:
+        return dict(_persisted(datadir / PERSISTED))
+    except _Cannot:
+        return {}
+
+
+def fingerprint(option_file: Path, datadir: Path) -> str:
+    """Another text whenever a file is changed that says what the server boots with."""
+    digest = hashlib.sha256()
+    for file in (*_files(option_file, 0), datadir / PERSISTED):
+        try:
+            digest.update(f"{file}\n".encode() + file.read_bytes())
+        except OSError as error:
+            digest.update(f"{file}: {error.strerror}\n".encode())
+    return digest.hexdigest()
+
+
+def _files(file: Path, depth: int) -> Iterator[Path]:
+    """The option file and all that it includes."""
+    yield file
+    try:
+        lines = file.read_text(errors="replace").splitlines() if depth <= MOST_INCLUDES else []
+        for line in map(str.strip, lines):
+            if line.startswith("!include"):
+                word, _, named = line.partition(" ")
+                for each in _included(file, word, Path(named.strip())):
+                    yield from _files(each, depth + 1)
+    except (OSError, _Cannot):
+        return
 
 
 def _groups(flavor: Flavor, version: str) -> frozenset[str]:
@@ -75,7 +122,7 @@ def _groups(flavor: Flavor, version: str) -> frozenset[str]:
     return frozenset({"server", *names, *(f"{name}-{series}" for name in names)})
 
 
-def _lines(file: Path, groups: frozenset[str], depth: int) -> Iterator[tuple[str, str]]:
+def _lines(file: Path, groups: frozenset[str], depth: int) -> Iterator[tuple[Path, str, str]]:
     """The options of our groups in one file, in order; the last one counts."""
     if depth > MOST_INCLUDES:
         raise _Cannot(f"{file} is included by too many files")
@@ -98,7 +145,7 @@ def _lines(file: Path, groups: frozenset[str], depth: int) -> Iterator[tuple[str
             raise _Cannot(f"{file}, line {number}: an option before any [group]")
         elif group in groups:
             name, equals, value = line.partition("=")
-            yield _normal(name), _value(value) if equals else "ON"
+            yield file, _normal(name), _value(value) if equals else "ON"
 
 
 def _included(file: Path, word: str, named: Path) -> list[Path]:
@@ -134,13 +181,13 @@ def _option(name: str, value: str) -> tuple[str, str]:
     return name, value
 
 
-def _known(name: str, flavor: Flavor) -> str:
+def known_as(name: str, flavor: Flavor) -> str:
+    """An old or a new name, in the words of this flavor."""
     return (_MYSQL_NAMES if flavor is Flavor.MYSQL else _MARIADB_NAMES).get(name, name)
 
 
-def _persisted(datadir: Path) -> Iterator[tuple[str, str]]:
-    """Variables that MySQL keeps in its data directory: they win over the option file."""
-    file = datadir / PERSISTED
+def _persisted(file: Path) -> Iterator[tuple[str, str]]:
+    """Variables that MySQL keeps in its data directory: they win over the option file, and over the command line."""
     try:
         saved = json.loads(file.read_text())
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from holdfast.core.facts import Facts, Space, Tables, Upstream
 from holdfast.core.gtid import Flavor
 from holdfast.core.prerequisites import wanted_variables
 from holdfast.errors import HoldfastError
-from holdfast.server import boot, units
+from holdfast.server import boot, booted, units
 from holdfast.server.base import Account, Deadline
 from holdfast.server.sql import Connection, Row
 from holdfast.tls import Files, days_left
@@ -131,6 +131,7 @@ def _asked(facts: Facts, connection: Connection) -> Facts:
         applied=str(gtids["applied"]).replace("\n", ""),
         origin=str(gtids["origin"]),
         variables=variables,
+        origins=booted.files_of(connection, facts.flavor, wanted, deadline),
         plugins=_plugins(variables.get("plugin_dir", "")),
         upstreams=tuple(map(_mysql_upstream if mysql else _mariadb_upstream, upstreams)),
         privileges=_privileges(connection.look("SHOW GRANTS", deadline)),

@@ -1,8 +1,8 @@
 """The option file (``my.cnf``) of a member: what Holdfast's promises need of a stock server.
 
 A member boots read-only, following nobody, with semi-sync off on both sides: what it becomes is said by
-the agent, over SQL, after the boot. Nothing is ever written with ``SET PERSIST``, so this file and the agent's
-commands are the whole truth.
+the agent, over SQL, after the boot. Nothing is ever written with ``SET PERSIST``. An agent does not trust the file:
+what the promise needs of a boot it forces on the command line as well (``forced.py``).
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ import stat
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,6 +131,7 @@ class ServerProcess:
 
     :ivar output: what the server writes before it has opened its own log
     :ivar socket: the server's
+    :param options: what is forced at each start, behind the option file
     """
 
     def __init__(
@@ -141,12 +142,14 @@ class ServerProcess:
         output: Path,
         boot_id: Callable[[], str] = kernel_boot_id,
         socket: Path | None = None,
+        options: Callable[[], Sequence[str]] = lambda: (),
     ) -> None:
         self.command = command
         self.option_file = option_file.absolute()
         self.datadir = datadir
         self.output = output
         self.socket = socket
+        self._options = options
         self._boot_id = boot_id
 
     def find(self) -> Running | None:
@@ -199,7 +202,7 @@ class ServerProcess:
         return next((line.strip() for line in reversed(lines) if line.strip()), "")
 
     def _spawn(self) -> Running:
-        argv = (*self.command, f"{_FLAG.decode()}{self.option_file}")
+        argv = (*self.command, f"{_FLAG.decode()}{self.option_file}", *self._options())
         kept = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
         append = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND
         try:

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import ClassVar
 
 from holdfast.core.blockers import Blocker
+from holdfast.core.facts import Boot
 from holdfast.core.gtid import GtidSet, parse
 from holdfast.errors import OutcomeUnknown, Refused
-from holdfast.server import events
-from holdfast.server.base import Account, Deadline, Source
+from holdfast.server import booted, events
+from holdfast.server.base import Account, Booted, Deadline, Source
 from holdfast.server.blockers import blockers
 from holdfast.server.freezing import Freezing
 from holdfast.server.procedures import SLICE_SECONDS, SqlServer
@@ -27,6 +28,7 @@ class SwitchingServer(SqlServer):
     def __init__(self, socket: Path, admin: Account) -> None:
         super().__init__(socket, admin)
         self._blocking = Connection(socket, admin)
+        self._files = Boot("")
         self._freezing = Freezing(
             socket,
             admin,
@@ -61,6 +63,13 @@ class SwitchingServer(SqlServer):
             done("events written down")
         self._freezing.freeze(deadline, done, lambda: stopped(str(self._applied(deadline))))
         return str(self._applied(deadline))
+
+    def booted(self, files: Boot, deadline: Deadline) -> Booted:
+        self._files = files
+        return booted.look(self._eyes, self.flavor, files, deadline)
+
+    def let_clients_in(self, files: Boot, deadline: Deadline) -> None:
+        booted.let_in(self._eyes, self.flavor, files, deadline)
 
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         self._freezing.clients.end_these(sessions, deadline)
@@ -112,6 +121,10 @@ class SwitchingServer(SqlServer):
 
     def stop_events(self, deadline: Deadline) -> None:
         events.stop(self._commands, deadline)
+
+    def leave_events(self, deadline: Deadline) -> None:
+        if booted.schedules(self._commands, self.flavor, self._files, deadline):
+            events.start(self._commands, deadline)
 
     def leave(self, deadline: Deadline) -> None:
         now = self._following(deadline)

@@ -26,7 +26,7 @@ from holdfast.server import optionfile
 from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer
-from holdfast.server.procedures import SqlServer
+from holdfast.server.switching import SwitchingServer
 from tests.integration.ports import free_ports
 
 ADMIN = Account("holdfast", "adm'in %s")
@@ -56,7 +56,7 @@ class BareServer:
         self.socket = folder / "sock"
         self.error_log = folder / "error.log"
         self.tree = trees.find(flavor.value)
-        self.adapter: SqlServer = {Flavor.MARIADB: MariadbServer, Flavor.MYSQL: MysqlServer}[
+        self.adapter: SwitchingServer = {Flavor.MARIADB: MariadbServer, Flavor.MYSQL: MysqlServer}[
             flavor
         ](self.socket, ADMIN)
         self.process: subprocess.Popen[bytes] | None = None

@@ -29,7 +29,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.lineage import Memory, mark, stamped
 from holdfast.core.preflight import SwitchOver, chosen, objections
 from holdfast.core.pulse import Pulse, felt, lapses
-from holdfast.core.record import Instant, Record, from_json, to_json
+from holdfast.core.record import Instant, Kind, Record, from_json, to_json
 from holdfast.core.rollback import Rebuilt, contradicted, rebuilt
 from holdfast.core.settings import Mode, Settings
 from holdfast.core.view import MemberState, Seen, ServerStatus, Sighting, Unseen, View
@@ -295,7 +295,11 @@ class Run:
                 self.outsiders.call(phase, record)
 
     def _lose(self, before: Record, after: Record) -> None:
-        """A failover that a person allowed to lose something: only where nothing was promised."""
+        """A failover that a person allowed to lose something: only where nothing was promised. Or a primary that came
+        back was opened with what it has."""
+        if before.transition and before.transition.kind is Kind.RESTART:
+            assert before.primary == after.primary
+            return
         assert before.mode is not Mode.STRONG
         assert self.world.settings.allow_loss
         if before.primary != after.primary:

@@ -25,6 +25,7 @@ from holdfast.core.commands import (
     Fetch,
     Follow,
     Freeze,
+    Inventory,
     Promise,
     Promote,
     Prove,
@@ -122,6 +123,8 @@ class Host:
     status: ServerStatus = ServerStatus.DOWN
     binlog: list[Transaction] = field(default_factory=list)
     relay: list[Transaction] = field(default_factory=list)
+    left: list[Transaction] = field(default_factory=list)
+    inventory: str | None = None
     pending: list[Transaction] = field(default_factory=list)
     source: str = ""
     receiving: bool = False
@@ -259,6 +262,7 @@ class Host:
                 identity=self.identity,
                 cloning=self.cloning,
                 clone_failed=self.clone_failed,
+                kept=self.inventory,
             )
         committed = [t for t in (*self.binlog, *self.shown) if t not in self.pending]
         applied = self.binlog if self.flavor is Flavor.MARIADB else committed
@@ -324,7 +328,8 @@ class Host:
         self.timeout = 0.0
         self.writable = self.receiving = self.applying = self.replica = self.source_on = False
         self.acks = self.proved = self.sealed = self.stopped = 0
-        self.relay = []
+        self.left, self.relay = self.relay, []
+        self.inventory = None
         self.strange = self.weakened = False
         self.tally = 0
         self.tail = Tail()
@@ -658,6 +663,9 @@ class World:
                 yield lambda: self._cut(host, term, present)
             case Fence() if host.cloning:
                 yield lambda: host.break_off("its clone was called off")
+            case Inventory() if host.status is ServerStatus.DOWN:
+                held = parse(host.flavor, host.text([*host.binlog, *host.left]))
+                yield lambda: setattr(host, "inventory", str(held.not_of(host.origin)))
             case Fence() if host.up:
                 yield host.crash
             case _ if not host.up or host.frozen:
@@ -708,6 +716,8 @@ class World:
                     raise ValueError("commits wait")
                 host.promised = host.sealed = host.stopped = 0
                 host.held = None
+                if not host.receiving:  # a receiver that begins asks anew
+                    yield lambda: setattr(host, "strange", False)
                 if host.source != f"{source}:3306":
                     yield lambda: self._drain(host)
                     yield lambda: setattr(host, "receiving", False)
@@ -781,6 +791,7 @@ class World:
 
     def _start(self, host: Host) -> None:
         host.status = ServerStatus.STARTING
+        host.left, host.inventory = [], None
         host.run += 1
         host.began = host.run
         host.tail = Tail()

@@ -21,11 +21,12 @@ from holdfast.binlog.run import began
 from holdfast.config.schema import AgentConfig
 from holdfast.core.blockers import Blocker
 from holdfast.core.commands import Command
+from holdfast.core.facts import Boot
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync
 from holdfast.errors import Unreachable
-from holdfast.server.base import Deadline, Observation, Source
+from holdfast.server.base import Booted, Deadline, Observation, Source
 from holdfast.server.process import Running, ServerProcess, kernel_boot_id
 from holdfast.wire import CommandReply, CommandRequest, StateReply, Told
 
@@ -41,6 +42,7 @@ FIRST_PORT, LAST_PORT = 27200, 27249
 class MemoryServer:
     """A database server that follows the rules of ``server/base.py``, without a database.
 
+    :ivar came_up: how, of a server that the agent starts
     :ivar stuck: names of the methods that do not end until their deadline, or until it is called off
     :ivar frozen: it answers nothing, and says so
     :ivar hangs: it answers nothing
@@ -65,6 +67,7 @@ class MemoryServer:
         self.hangs = False
         self.closed = False
         self.ackers = 9
+        self.came_up = Booted()
 
     def ping(self, deadline: Deadline) -> None:
         if self.frozen:
@@ -177,6 +180,16 @@ class MemoryServer:
 
     def stop_events(self, deadline: Deadline) -> None:
         self._called("stop_events", deadline)
+
+    def leave_events(self, deadline: Deadline) -> None:
+        """It has no events."""
+
+    def booted(self, files: Boot, deadline: Deadline) -> Booted:
+        return self.came_up
+
+    def let_clients_in(self, files: Boot, deadline: Deadline) -> None:
+        self._called("let_clients_in", deadline)
+        self.came_up = replace(self.came_up, shut=False)
 
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         self._called("end_sessions", deadline)

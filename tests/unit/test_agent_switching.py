@@ -12,7 +12,7 @@ from holdfast.agent.electorate import ElectorateFile
 from holdfast.agent.pending_mark import PendingMark
 from holdfast.core.commands import Drain, EndSessions, Follow, Freeze, Promote, Start
 from holdfast.core.lease import Electorate, Quorum
-from holdfast.core.view import Receiver
+from holdfast.core.view import Receiver, SemiSync
 from holdfast.errors import Refused
 from tests.unit.agent_world import World
 
@@ -73,8 +73,15 @@ def test_whoever_watches_is_told_the_moment_that_it_is_open(candidate: World) ->
     assert command.reply().error == ""
 
 
+def behind(candidate: World) -> None:
+    """It has not received all yet. (Of what it had acknowledged nothing may be gone.)"""
+    candidate.server.now = replace(
+        candidate.server.now, received="0-1-9", applied="0-1-9", semi_sync=SemiSync()
+    )
+
+
 def test_it_stays_closed_until_it_has_all_that_the_frozen_primary_has(candidate: World) -> None:
-    candidate.server.now = replace(candidate.server.now, received="0-1-9", applied="0-1-9")
+    behind(candidate)
     command = candidate.in_background(2, TAKE_OVER)
     candidate.until(lambda state: state.busy == "promote" and bool(candidate.server.calls))
     assert candidate.server.calls == ["drain"]
@@ -85,7 +92,7 @@ def test_it_stays_closed_until_it_has_all_that_the_frozen_primary_has(candidate:
 
 
 def test_a_newer_term_ends_the_wait_for_what_never_comes(candidate: World) -> None:
-    candidate.server.now = replace(candidate.server.now, received="0-1-9", applied="0-1-9")
+    behind(candidate)
     command = candidate.in_background(2, TAKE_OVER)
     candidate.until(lambda state: state.busy == "promote")
     candidate.done(3, Drain())

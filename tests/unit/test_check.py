@@ -104,8 +104,19 @@ def test_every_setting_is_looked_at_in_the_option_file(flavor: Flavor, name: str
     other = "OFF" if demand.wanted == "ON" else "ON" if demand.wanted == "OFF" else "7"
     finding = only(booting(good(flavor), **{name: other}))
     assert (finding.key, finding.level) == (demand.key, demand.boot)
-    assert f"{name} = {demand.wanted}" in finding.mend
+    assert (f"{name} = {demand.wanted}" if demand.wanted else f"take {name}") in finding.mend
     assert "/my.cnf" in finding.mend
+
+
+def test_a_value_is_told_with_the_file_that_it_comes_from() -> None:
+    mysql = booting(good(Flavor.MYSQL), read_only="OFF")
+    kept = replace(mysql.boot, sources={"read_only": "/data/mysqld-auto.cnf"})
+    finding = only(replace(mysql, boot=kept))
+    assert finding.text.startswith("/data/mysqld-auto.cnf says read_only = OFF")
+    assert finding.mend == "RESET PERSIST IF EXISTS read_only"
+    mariadb = running(good(Flavor.MARIADB), gtid_strict_mode="OFF")
+    finding = only(replace(mariadb, origins={"gtid_strict_mode": "/etc/extra.cnf"}))
+    assert finding.text.startswith("gtid_strict_mode is OFF now (from /etc/extra.cnf)")
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,21 @@ def test_without_quorum_for_long_the_primary_is_restarted_in_place() -> None:
         assert decision.steps == (Send("m1", Start()),)
 
 
+def test_one_that_boots_open_is_not_started_again_in_any_role() -> None:
+    why = "its server boots with read_only = OFF (from /etc/extra.cnf)"
+    opens = down("m1", unstartable=why)
+    restarting = replace(RECORD, transition=Transition(Kind.RESTART, Step.OPEN))
+    decision = decided(restarting, view(opens, replica("m2"), down("m3")))
+    assert not decision.steps
+    assert why in decision.reason
+    two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
+    decision = decided(two, view(primary(), replica("m2"), down("m3", unstartable=why)))
+    assert not decision.steps
+    assert f"m3: {why}" in decision.reason
+    decision = decide(CLUSTER, None, view(replace(opens, term=0), down("m2"), down("m3")))
+    assert not decision.steps
+
+
 def test_promises_are_asked_of_all_that_have_not_given_one() -> None:
     electing = replace(RECORD, term=5, transition=Transition(Kind.FAILOVER, Step.ELECT, "m1"))
     silent = Replication("127.0.0.1:3301", Receiver.OFF, True)
@@ -179,6 +194,23 @@ def test_a_server_that_is_down_is_checked_cut_and_started_but_not_when_that_is_u
 def clone_from(name: str) -> Clone:
     donor = CLUSTER.member(name)
     return Clone(name, donor.host, donor.port, donor.agent, "*-1")
+
+
+def test_what_a_receiver_ran_into_before_its_promise_says_nothing_of_the_new_primary() -> None:
+    """Chained below a candidate that lagged behind, its source lacked what it has; then it promised."""
+    opening = replace(
+        RECORD,
+        primary="m3",
+        configurations=(Configuration(frozenset({("m2", "a"), ("m3", "a")}), 1),),
+        transition=Transition(Kind.FAILOVER, Step.OPEN, "m1"),
+    )
+    named = replica("m3", replication=Replication())
+    refused = Replication("127.0.0.1:3303", Receiver.OFF, True, purged=True)
+    told = Send("m2", Follow("m3", "127.0.0.1", 3303, semi_sync=True))
+    promised = replica("m2", promised=4, replication=refused)
+    assert told in decided(opening, view(down("m1"), promised, named)).steps
+    again = replica("m2", replication=refused)  # it has asked the new primary since
+    assert told not in decided(opening, view(down("m1"), again, named)).steps
 
 
 def test_errant_transactions_are_rewound() -> None:

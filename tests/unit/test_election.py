@@ -165,6 +165,17 @@ def test_priority_zero_is_never_primary_but_gives_what_it_has() -> None:
     assert "a: its priority is 0; b: its priority is 0" in outcome.reason
 
 
+def test_a_learner_that_has_diverged_takes_over_for_nobody() -> None:
+    """It would be told to fetch from the one voter what it lacks, and be refused there, for ever."""
+    settings = cluster(a=MemberSettings(priority=0))
+    voter, level = member("a", "0-2-31,0-5-7001"), member("b", "0-2-31,0-5-6009")
+    assert elect([voter], settings, [level]) == Elected(level, drained=False, fetch_from="a")
+    diverged = member("b", "0-2-3043,0-1-4016")
+    outcome = elect([voter], settings, [diverged])
+    assert isinstance(outcome, NobodyElected)
+    assert outcome.reason == "nobody may take over (a: its priority is 0); see holdfast config"
+
+
 def test_an_applier_that_is_too_far_behind_is_passed_over_unless_that_is_ignored() -> None:
     late = member("a", "0-1-9", "0-1-3", lag=12.0)
     other = member("b", "0-1-7")

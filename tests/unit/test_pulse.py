@@ -7,9 +7,9 @@ from dataclasses import replace
 import pytest
 
 from holdfast.core.gtid import Flavor
+from holdfast.core.lapse import Lapse
 from holdfast.core.pulse import Pulse, felt, lapses
 from holdfast.core.view import (
-    Lapse,
     MemberState,
     Receiver,
     Replication,
