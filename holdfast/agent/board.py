@@ -9,7 +9,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from holdfast.core.view import MemberState, Position, Tally
+from holdfast.core.tally import Tally
+from holdfast.core.view import MemberState, Position
 
 SILENCE = (0.3, 0.05)
 """From when on, and in which steps, it is told for how long a server or its source has been silent."""

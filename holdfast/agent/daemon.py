@@ -48,6 +48,7 @@ from holdfast.agent.pending_mark import PendingMark
 from holdfast.agent.probing import Prober
 from holdfast.agent.releasing import Releases
 from holdfast.agent.rewinding import Rewinding
+from holdfast.agent.strangers import Strangers
 from holdfast.agent.term import TermFile
 from holdfast.agent.verify_api import add_verify
 from holdfast.agent.verifying import Verifying
@@ -230,6 +231,9 @@ class Agent:
             (*held_by, *addresses),
             second=second,
         )
+        strangers = Strangers(
+            self._server.dumps, self.board, lambda: keeper.accounts, config.state_dir
+        )
         vouching = self._vouching
         self.board.as_of_now = lambda state: vouching.seen(keeper.seen(state))
         mark = PendingMark(config.state_dir / "primary", own.binlog_index, self._clerk.do)
@@ -259,6 +263,7 @@ class Agent:
             releases,
             keeper,
             vouching,
+            strangers,
             observer.look,
             observer.note,
         )
@@ -285,12 +290,14 @@ class Agent:
                 each.start()
             observer.start()
             prober.start()
+            strangers.start()
             lane.start()
             yield
             self.stop()
             await asyncio.to_thread(jobs.wait, STOP_SECONDS)
             await asyncio.to_thread(observer.stop)
             await asyncio.to_thread(prober.stop, 1.0)
+            await asyncio.to_thread(strangers.stop, 1.0)
             for part in (keeper, *held_by, *addresses):
                 await asyncio.to_thread(part.join, 1.0)
             await asyncio.to_thread(self._clerk.stop, 1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +19,8 @@ from holdfast.agent.promoting import Promoting
 from holdfast.agent.releasing import Releases
 from holdfast.agent.restarting import end_in_order
 from holdfast.agent.rewinding import Rewinding
+from holdfast.agent.steps import Steps
+from holdfast.agent.strangers import Strangers
 from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
@@ -30,6 +31,7 @@ from holdfast.core.commands import (
     Compare,
     Cut,
     Drain,
+    EndReplicas,
     EndSessions,
     EnsureAccount,
     Equip,
@@ -48,6 +50,7 @@ from holdfast.core.commands import (
     Verify,
 )
 from holdfast.core.gtid import parse
+from holdfast.core.releases import Release
 from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
 from holdfast.errors import HoldfastError, Refused
 from holdfast.server.adopting import Adopter
@@ -75,25 +78,11 @@ SECONDS: dict[type[Command], float] = {
     EnsureAccount: 5.0,
     Freeze: 5.0,
     EndSessions: 5.0,
+    EndReplicas: 2.0,
 }
 """How long each command may take."""
 
-
-class Steps:
-    """Milliseconds of each part of the work, in order."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {}
-        self._begun = time.monotonic()
-        self._last = self._begun
-
-    def done(self, what: str) -> None:
-        now = time.monotonic()
-        self.ms[what] = round((now - self._last) * 1000, 2)
-        self._last = now
-
-    def __str__(self) -> str:
-        return ", ".join(f"{what} {ms:g}" for what, ms in self.ms.items())
+STRANGER = Release("a replica that is no voter acknowledged")
 
 
 class Duties:
@@ -118,6 +107,7 @@ class Duties:
         releases: Releases,
         keeper: Keeper,
         vouching: Vouching,
+        strangers: Strangers,
         look: Callable[[], None],
         note: Callable[..., None],
     ) -> None:
@@ -137,7 +127,11 @@ class Duties:
         self._releases = releases
         self._engine = Engine(board.state.flavor, watch, datadir, state_dir)
         self._domains = Domains(state_dir / "domains", board.state.flavor)
-        self._promoting = Promoting(server, board, marker, releases, keeper, look, self._domains)
+        self._strangers = strangers
+        strangers.let_through = lambda: releases.let_through(STRANGER)
+        self._promoting = Promoting(
+            server, board, marker, releases, keeper, look, self._domains, strangers
+        )
         self._note = note
         self._state_dir = state_dir
         self._datadir = datadir
@@ -217,6 +211,10 @@ class Duties:
                 self._up("end sessions")
                 self._server.end_sessions(sessions, deadline)
                 steps.done("sessions ended")
+            case EndReplicas(sessions=sessions, why=why):
+                self._primary("end replicas")
+                self._strangers.end(sessions, why, deadline)
+                steps.done("replicas ended")
             case _:
                 assert_never(command)
 
@@ -242,6 +240,7 @@ class Duties:
         source = Source(command.host, command.port, self._replication, command.heartbeat)
         self._board.change(proved=0, promised=0, frozen=0, stopped=0)
         self._releases.end()
+        self._strangers.forget()
         if command.events:
             self._server.stop_events(deadline)  # before whoever waits for a lock may go on
         if (

@@ -23,7 +23,7 @@ from typing import Any
 
 from holdfast.agent.term import replace_durably, sync_folder
 from holdfast.binlog.run import Began, began
-from holdfast.core.view import Tally
+from holdfast.core.tally import Tally
 from holdfast.errors import Refused
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from holdfast.core.ackers import nobody_has
 from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Save
 from holdfast.core.deposed import wished
@@ -63,6 +64,8 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
         found.append(f"no recovery quorum can be had: {missing}")
     elif isinstance(nobody := elect(heirs, wished(cluster, order.to)), NobodyElected):
         found.append(nobody.reason)
+    elif not order.accept_loss and (doubt := nobody_has(record, view, heirs)):
+        found.append(doubt)
     return (*found, *_unable(record, view, order))
 
 
@@ -78,7 +81,9 @@ def begun(record: Record, view: View, order: FailOver) -> Save:
     """Expects that nothing stands against it."""
     if record.transition and record.transition.step is Step.ELECT:
         return _again(record, record.transition, order)
-    safe = record.recoverable(prospects(record, view).reachable)
+    reachable = prospects(record, view).reachable
+    heirs = [state for name, _ in reachable if (state := view.state(name))]
+    safe = record.recoverable(reachable) and not nobody_has(record, view, heirs)
     transition = Transition(
         Kind.FAILOVER,
         Step.ELECT,

@@ -12,6 +12,7 @@ from holdfast.errors import OutcomeUnknown, Refused
 from holdfast.server import events
 from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.blockers import blockers
+from holdfast.server.dumps import DumpSessions
 from holdfast.server.freezing import Freezing
 from holdfast.server.procedures import SLICE_SECONDS, SqlServer
 from holdfast.server.sql import Connection
@@ -26,6 +27,7 @@ class SwitchingServer(SqlServer):
 
     def __init__(self, socket: Path, admin: Account) -> None:
         super().__init__(socket, admin)
+        self.dumps = DumpSessions(self.flavor, socket, admin)
         self._blocking = Connection(socket, admin)
         self._freezing = Freezing(
             socket,
@@ -49,6 +51,7 @@ class SwitchingServer(SqlServer):
         super().close()
         self._freezing.close()
         self._blocking.close()
+        self.dumps.close()
 
     def freeze(
         self, deadline: Deadline, done: Callable[[str], None], stopped: Callable[[str], None]
