@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from holdfast.core.progress import Position
-from holdfast.core.view import MemberState, Tally
+from holdfast.core.tally import Tally
+from holdfast.core.view import MemberState
 
 SILENCE = (0.3, 0.05)
 """From when on, and in which steps, it is told for how long a server or its source has been silent."""

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
-import os
 import signal
 import socket
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from pathlib import Path
 
 import uvloop
 from fastapi import FastAPI
@@ -52,7 +49,9 @@ from holdfast.agent.receipts import Receipts
 from holdfast.agent.releasing import Releases
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.settling import Settling
-from holdfast.agent.term import TermFile, make_folder, sync_folder
+from holdfast.agent.state_folder import held
+from holdfast.agent.strangers import Strangers
+from holdfast.agent.term import TermFile
 from holdfast.agent.verify_api import add_verify
 from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
@@ -62,7 +61,6 @@ from holdfast.config.schema import AgentConfig
 from holdfast.core.access import Role
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Protection
-from holdfast.errors import Fatal
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Observation, Server
 from holdfast.server.chunks import ChunkDigester
@@ -94,7 +92,7 @@ def run(config: AgentConfig) -> None:
     log.setup(config.log_format)
     sys.setswitchinterval(SWITCH_SECONDS)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(_locked(config.state_dir))
+        stack.enter_context(held(config.state_dir))
         agent = Agent(config)
         listener = stack.enter_context(listening(config.listen))
         checks = stack.enter_context(listening(config.checks, "checks")) if config.checks else None
@@ -242,6 +240,9 @@ class Agent:
             (*held_by, *addresses),
             second=second,
         )
+        strangers = Strangers(
+            self._server.dumps, self.board, lambda: keeper.accounts, config.state_dir
+        )
         vouching = self._vouching
         self.board.as_of_now = lambda state: vouching.seen(keeper.seen(state))
         mark = PendingMark(config.state_dir / "primary", own.binlog_index, self._clerk.do)
@@ -277,6 +278,7 @@ class Agent:
             releases,
             keeper,
             vouching,
+            strangers,
             observer.look,
             observer.note,
             lambda deadline: take_inventory(own, config.state_dir, deadline),
@@ -310,12 +312,14 @@ class Agent:
                 each.start()
             observer.start()
             prober.start()
+            strangers.start()
             lane.start()
             yield
             self.stop()
             await asyncio.to_thread(jobs.wait, STOP_SECONDS)
             await asyncio.to_thread(observer.stop)
             await asyncio.to_thread(prober.stop, 1.0)
+            await asyncio.to_thread(strangers.stop, 1.0)
             for part in (keeper, *held_by, *addresses):
                 await asyncio.to_thread(part.join, 1.0)
             await asyncio.to_thread(self._clerk.stop, 1.0)
@@ -378,23 +382,3 @@ def _adapter(config: AgentConfig) -> Server:
             return MariadbServer(config.server.socket, admin)
         case Flavor.MYSQL:
             return MysqlServer(config.server.socket, admin)
-
-
-@contextlib.contextmanager
-def _locked(state_dir: Path) -> Iterator[None]:
-    """Hold the state directory against a second agent."""
-    try:
-        make_folder(state_dir)
-        # what a former agent removed last, and may have been killed before it was on disk
-        sync_folder(state_dir)
-        fd = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
-    except OSError as error:
-        raise Fatal(f"state_dir: cannot write in {state_dir}: {error.strerror}") from error
-    try:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise Fatal(f"state_dir: another agent runs with {state_dir}") from None
-        yield
-    finally:
-        os.close(fd)

@@ -20,6 +20,7 @@ from holdfast.agent.releasing import Releases
 from holdfast.agent.restarting import close, end_in_order
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.steps import SECONDS, Steps
+from holdfast.agent.strangers import Strangers
 from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
@@ -31,6 +32,7 @@ from holdfast.core.commands import (
     Compare,
     Cut,
     Drain,
+    EndReplicas,
     EndSessions,
     EnsureAccount,
     Equip,
@@ -50,10 +52,13 @@ from holdfast.core.commands import (
     Verify,
 )
 from holdfast.core.gtid import GtidSet, parse
+from holdfast.core.releases import Release
 from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
 from holdfast.errors import HoldfastError, Refused
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Account, Deadline, Server, Source
+
+STRANGER = Release("a replica that is no voter acknowledged")
 
 
 class Duties:
@@ -78,6 +83,7 @@ class Duties:
         releases: Releases,
         keeper: Keeper,
         vouching: Vouching,
+        strangers: Strangers,
         look: Callable[[], None],
         note: Callable[..., None],
         inventory: Callable[[Deadline], GtidSet],
@@ -98,7 +104,11 @@ class Duties:
         self._releases = releases
         self._engine = Engine(board.state.flavor, watch, datadir, state_dir)
         self._domains = Domains(state_dir / "domains", board.state.flavor)
-        self._promoting = Promoting(server, board, marker, releases, keeper, look, self._domains)
+        self._strangers = strangers
+        strangers.let_through = lambda: releases.let_through(STRANGER)
+        self._promoting = Promoting(
+            server, board, marker, releases, keeper, look, self._domains, strangers
+        )
         self._note = note
         self._inventory = inventory
         self._state_dir = state_dir
@@ -183,6 +193,10 @@ class Duties:
                 self._up("end sessions")
                 self._server.end_sessions(sessions, deadline)
                 steps.done("sessions ended")
+            case EndReplicas(sessions=sessions, why=why):
+                self._primary("end replicas")
+                self._strangers.end(sessions, why, deadline)
+                steps.done("replicas ended")
             case _:
                 assert_never(command)
 
@@ -208,6 +222,7 @@ class Duties:
         source = Source(command.host, command.port, self._replication, command.heartbeat)
         self._board.change(proved=0, promised=0, frozen=0, stopped=0)
         self._releases.end()
+        self._strangers.forget()
         if command.events:
             self._server.stop_events(deadline)  # before whoever waits for a lock may go on
         else:

@@ -123,6 +123,12 @@ class Keeper:
         self._stopped = True
         self._alarm.ring()
 
+    @property
+    def accounts(self) -> frozenset[str]:
+        """Replication accounts of all members; none as long as nobody has told them to this member as a primary."""
+        known = self._tenure.known
+        return known.accounts if known and known.primary == self._board.state.name else frozenset()
+
     def join(self, seconds: float) -> None:
         self._thread.join(seconds)
 

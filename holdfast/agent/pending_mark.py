@@ -22,7 +22,7 @@ from typing import Any
 
 from holdfast.agent.term import remove_durably, replace_durably
 from holdfast.binlog.run import Began, began
-from holdfast.core.view import Tally
+from holdfast.core.tally import Tally
 from holdfast.errors import Refused
 
 

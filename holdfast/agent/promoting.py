@@ -12,6 +12,7 @@ from holdfast.agent.domains import Domains
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.lease import Keeper
 from holdfast.agent.releasing import Releases
+from holdfast.agent.strangers import Strangers
 from holdfast.core.commands import Promote, SetAcks
 from holdfast.core.releases import asked, holds_back
 from holdfast.core.view import MemberState, Receiver
@@ -31,6 +32,7 @@ class Promoting:
     """:param marker: goes once every commit is flushed
     :param releases: keeps the mark that what it issues is pending
     :param look: observes the server, and publishes what it saw
+    :param strangers: tells whether a row was acknowledged by voters
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Promoting:
         keeper: Keeper,
         look: Callable[[], None],
         domains: Domains,
+        strangers: Strangers,
     ) -> None:
         self._server = server
         self._board = board
@@ -50,6 +53,7 @@ class Promoting:
         self._keeper = keeper
         self._look = look
         self._domains = domains
+        self._strangers = strangers
 
     def promote(
         self, state: MemberState, term: int, command: Promote, deadline: Deadline, done: Done
@@ -108,11 +112,13 @@ class Promoting:
         insist: bool = True,
         following: bool = False,
     ) -> None:
-        before = self._board.state
+        before, seen = self._board.state, self._strangers.seen
         under = self._server.prove(term, serial, deadline, insist, following)
         if under.degraded:
             done("row committed, not acknowledged")
             return
+        if under.source:
+            self._strangers.refuse_if_there(seen, deadline)
         if holds_back(under):
             self._releases.proved(under)
         self._board.change(during=before.incarnation, proved=max(before.proved, serial))

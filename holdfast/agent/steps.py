@@ -12,6 +12,7 @@ from holdfast.core.commands import (
     Compare,
     Cut,
     Drain,
+    EndReplicas,
     EndSessions,
     EnsureAccount,
     Equip,
@@ -55,6 +56,7 @@ SECONDS: dict[type[Command], float] = {
     Freeze: 5.0,
     Close: 10.0,
     EndSessions: 5.0,
+    EndReplicas: 2.0,
 }
 """How long each command may take."""
 

@@ -269,6 +269,7 @@ class Watch:
             replication=Replication(),
             semi_sync=SemiSync(),
             barred=(),
+            dumps=(),
             silent_seconds=0.0,
             stuck_seconds=0.0,
             stuck="",

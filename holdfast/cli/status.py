@@ -124,6 +124,8 @@ def _head(answer: dict[str, Any]) -> str:
     head = f"{answer['cluster']}: term {answer['term']}, {answer['mode']}"
     if answer.get("degraded"):
         head += " (degraded: commits do not wait now)"
+    if answer.get("doubt"):
+        head += " (in doubt: a replica that is no voter acknowledged)"
     head += f", {acks} ack" + ("" if acks == 1 else "s")
     if answer.get("paused"):
         head += f", PAUSED ({answer['paused']})"

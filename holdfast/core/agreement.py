@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from holdfast.core.dumps import Acks
 from holdfast.core.facts import Facts
 from holdfast.core.findings import CheckReport, Finding, Level, MemberFindings, names, ok
 from holdfast.core.gtid import Flavor
@@ -42,6 +43,8 @@ def check_together(found: Sequence[Facts], adopting: bool) -> Iterator[Finding]:
         yield Finding("flavor", Level.WRONG, f"members run {names(flavors)}", "use one of them")
     yield from _versions(running)
     yield from _accounts(found, running, adopting)
+    if not adopting:
+        yield from _readers(found, running)
     yield from _clocks(found)
 
 
@@ -108,6 +111,28 @@ def _accounts(
         yield Finding(key, level, text, mend)
     if not shared and not troubles and running:
         yield ok(key, "each member has its own replication account, and all know it")
+
+
+def _readers(found: Sequence[Facts], running: Sequence[Facts]) -> Iterator[Finding]:
+    """Replicas that are no members: those that do not acknowledge are welcome."""
+    key = "replicas"
+    accounts = {facts.account for facts in found}
+    there = [(f, dump) for f in running for dump in f.dumps if dump.account not in accounts]
+    for facts, dump in there:
+        who = f"server {dump.server}" if dump.server else "a replica"
+        who = f"{who} at {dump.host or 'this host'}, {dump.account}, which is no member,"
+        if dump.acks is Acks.YES:
+            text = f"{who} acknowledges to {facts.member}: a commit that it alone has may be lost"
+            mend = "switch its semi-sync off: rpl_semi_sync_replica_enabled (slave) = 0, restart its receiver"
+            yield Finding(key, Level.WRONG, text, mend)
+        elif dump.acks is Acks.UNKNOWN:
+            text = f"{who} reads from {facts.member}, and whether it acknowledges cannot be told"
+            mend = "give the server a log_error that is a file, and restart it: its log tells"
+            yield Finding(key, Level.WARNING, text, mend)
+        else:
+            yield Finding(key, Level.NOTE, f"{who} reads from {facts.member}, not acknowledging")
+    if running and not any(dump.acks is not Acks.NO for _, dump in there):
+        yield ok(key, "nobody acknowledges who is no member")
 
 
 def _clocks(found: Sequence[Facts]) -> Iterator[Finding]:

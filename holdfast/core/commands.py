@@ -109,6 +109,19 @@ class EndSessions:
 
 
 @dataclass(frozen=True, slots=True)
+class EndReplicas:
+    """On the primary: end these replicas' sessions; what they acknowledge counts no more when it is done.
+
+    What they have acknowledged is in doubt.
+
+    :ivar why: who they are
+    """
+
+    sessions: tuple[int, ...]
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class SetAcks:
     """On the primary: commits wait for ``acks`` voters from now on.
 
@@ -272,6 +285,7 @@ Command = (
     | Freeze
     | Close
     | EndSessions
+    | EndReplicas
     | SetAcks
     | Prove
     | Bar

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from holdfast.core import (
+    ackers,
     bootstrap,
     copying,
     enforcement,
@@ -62,6 +63,8 @@ def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
     primary = view.state(record.primary)
     if primary is None or not primary.up:
         return Decision(f"the server of {record.primary} is starting")
+    if doubted := ackers.noted(record, primary):
+        return Decision(doubted[1], (Save(*doubted),))
     if doubt := returned.doubt(record, view, primary):
         return Decision(doubt.reason, doubt.asks)
     if not primary.silent_seconds:
@@ -134,6 +137,9 @@ def _keep(
         return Decision(why, (Save(replace(record, strays=record.strays - found), why),))
     if change := modes.step(cluster, record, primary):
         return change
+    if record.doubt and ackers.proven(record, primary):
+        why = f"voters hold all that {primary.name} may have acknowledged without one"
+        return Decision(why, (Save(replace(record, doubt=""), why),))
     lease = cluster.settings.timing.lease
     if lease > record.lease:
         why = f"leases last {lease:g} s from now on"
@@ -155,7 +161,12 @@ def _keep(
     if not acks_are_set:
         if not _waits_for_voter(record, ready):
             steps = (Send(primary.name, wanted), *steps)
-    elif record.joint or record.transition == modes.PROVING or _unproved(record, primary, ready):
+    elif (
+        record.joint
+        or record.doubt
+        or record.transition == modes.PROVING
+        or _unproved(record, primary, ready)
+    ):
         if ready >= record.acks:
             prove = Prove(record.serial, electorate(cluster, record))
             steps = (*steps, Send(primary.name, prove))
@@ -176,6 +187,9 @@ def _keep(
             return Decision(close.reason, (Save(restarting, close.reason),))
         steps = (*((Send(primary.name, close.command),) if close.command else ()), *steps)
         reasons.append(close.reason)
+    if end := ackers.pretenders(cluster, record, view, primary):
+        steps = (Send(primary.name, end), *steps)
+        reasons.append(end.why)
     reasons += _short_of(cluster, record, primary)
     reasons += unwell
     if not reasons and not steps:
@@ -208,6 +222,12 @@ def _short_of(cluster: Cluster, record: Record, primary: MemberState) -> list[st
     if record.mode is not cluster.settings.mode:
         reasons.append(
             f"mode {cluster.settings.mode} is wanted, and {record.mode} holds until then"
+        )
+    if record.doubt:
+        reasons.append(
+            primary.doubt.why
+            if primary.doubt
+            else f"what {primary.name} may have acknowledged without a voter is being proven"
         )
     if primary.semi_sync.degraded:
         reasons.append(
@@ -264,6 +284,8 @@ def _others(
         acknowledges = isinstance(step.command, Follow) and step.command.semi_sync
         if step.command and (acks_are_set or _alone(record) or not acknowledges):
             steps.append(Send(member.name, step.command))
+        if (state := view.state(member.name)) and state.doubt:
+            unwell.append(ackers.in_doubt(member.name, state.doubt))
         if step.reason:
             unwell.append(f"{member.name}: {step.reason}")
         elif (lapse := membership.lapsed(cluster, view, primary, member.name)) and (

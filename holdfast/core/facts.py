@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from holdfast.core.dumps import Dump
 from holdfast.core.gtid import Flavor
 
 
@@ -114,6 +115,7 @@ class Facts:
     :ivar certificates: days for which the files are good that the agent is given, by path
     :ivar encrypting: it follows with certificates (server.tls)
     :ivar lenient: accounts that may replicate from other hosts without showing a certificate
+    :ivar dumps: replicas' sessions here
     :ivar applied, origin: GTIDs that it has, and the stream of those that it issues, as in ``MemberState``
     :ivar clock_offset: seconds by which its host's clock is ahead of the asker's; None when unknown
     """
@@ -148,6 +150,7 @@ class Facts:
     certificates: Mapping[str, int] = field(default_factory=dict)
     encrypting: bool = False
     lenient: frozenset[str] = frozenset()
+    dumps: tuple[Dump, ...] = ()
     applied: str = ""
     origin: str = ""
     clock_offset: float | None = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
+from holdfast.core.ackers import missing, nobody_has
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Drain, Fetch, Promise, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
@@ -80,7 +81,7 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
     safe = record.recoverable(ahead.reachable)
     heirs = _heirs(cluster, record, view, ahead, safe)
     futile = elect(heirs, cluster, _learners(cluster, record, view, heirs)) if heirs else None
-    against = _against(cluster, record, view, lost, heirs)
+    against = _against(cluster, record, view, lost, heirs) or nobody_has(record, view, heirs)
     if not against and futile and not isinstance(futile, NobodyElected):
         kept = max(HOUR, cluster.settings.failover_interval)
         within = [each for each in record.failovers if _ago(view, each) < kept]
@@ -228,6 +229,8 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
     if not chosen.drained:
         why = f"failover: {name} applies what it received"
         return Decision(why, (Send(name, Drain()), *fence))
+    if not lossy and (why := missing(record, view, chosen.state.applied_set())):
+        return _give_up(record, f"no failover: {why}")
     if holds := hold(cluster, record, view, promised):
         return replace(holds, steps=fence)
     if calls := hooks_step(record, view):
@@ -301,6 +304,8 @@ def name_primary(
     until the new primary's first row proves that enough have caught up. Where no other is level, the first is the
     new primary alone with k = 0: until that row, it cannot be deposed.
 
+    What was in doubt is so no longer: whoever is named has it (``ackers.missing``), or an operator gave it up.
+
     ``quorum.extendable`` asks that whoever can acknowledge is a voter of the target. That may be a voter of long
     ago: cut off from the managers when its primary was deposed, it follows that server still. Where that server is
     chosen again, such a stray votes.
@@ -330,6 +335,7 @@ def name_primary(
         configurations=(target,) if settled(target, chosen.name, level) else (base, target),
         serial=record.serial + 1,
         transition=Transition(Kind.FAILOVER, Step.OPEN, record.primary),
+        doubt="",
         lease=cluster.settings.timing.lease,
         strays=frozenset(s for s in strays if s.source != chosen.name),
         owed=owed(record, view),

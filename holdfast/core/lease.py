@@ -45,6 +45,7 @@ class Electorate:
     that a recovery quorum can do without.
 
     :ivar settled: the configuration of that serial stands alone; before that it stood beside others
+    :ivar accounts: replication accounts of all members, by which the primary's agent knows strangers; none: not told
     :ivar quorums: of all of them the primary needs the word; none: nobody can be elected in its place
     :ivar agents: URL of the agent of each that is named
     :ivar address: ``host:port`` of the primary's server, as its replicas know it
@@ -57,6 +58,7 @@ class Electorate:
     agents: Mapping[str, str] = field(default_factory=dict)
     address: str = ""
     settled: bool = False
+    accounts: frozenset[str] = frozenset()
 
     @property
     def age(self) -> tuple[int, int, bool]:
@@ -81,6 +83,8 @@ def electorate(cluster: Cluster, record: Record) -> Electorate:
     named = {name for each in quorums for name in each.names}
     agents = {each.name: each.agent for each in cluster.members if each.name in named}
     address = cluster.member(record.primary).address
+    members = {each.name for each in cluster.members} | {stray.name for stray in record.strays}
+    members |= {name for each in record.configurations for name in each.names()}
     return Electorate(
         record.primary,
         record.term,
@@ -89,6 +93,7 @@ def electorate(cluster: Cluster, record: Record) -> Electorate:
         agents,
         address,
         settled=not record.joint,
+        accounts=frozenset(map(cluster.account, members)),
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdfast.core import ackers
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Bar
 from holdfast.core.decision import Decision, Save, Send
@@ -49,6 +50,8 @@ def step(cluster: Cluster, record: Record, view: View, primary: MemberState) -> 
         return None
     if change.bar:
         sends = tuple(Send(primary.name, Bar(cluster.account(n))) for n in change.bar)
+        if end := ackers.pretenders(cluster, record, view, primary):
+            sends = (Send(primary.name, end), *sends)
         return Decision(f"{change.why}: barring {', '.join(change.bar)} first", sends)
     return Decision(change.why, (Save(record.extended(change.target, change.lost), change.why),))
 
@@ -125,13 +128,20 @@ def _last_one(
 def acking_voters(
     record: Record, view: View, primary: MemberState, cluster: Cluster
 ) -> frozenset[Voter]:
-    """All that may still acknowledge to the primary: voters in force and strays, but for the dead and the barred."""
+    """All that may still acknowledge to the primary: voters in force and strays, but for the dead and the barred.
+
+    A barred one that has connected by another account may still: somebody has pointed it there by hand.
+    """
     may = {voter for each in record.configurations for voter in each.without(record.primary)}
     may |= {(s.name, s.incarnation) for s in record.strays if s.source == record.primary}
     return frozenset(
         voter
         for voter in may
-        if cluster.account(voter[0]) not in primary.barred and not _ended(view, voter)
+        if not (
+            (account := cluster.account(voter[0])) in primary.barred
+            and not ackers.acknowledges(view, primary, voter[0], account)
+        )
+        and not _ended(view, voter)
     )
 
 

@@ -181,6 +181,7 @@ class Record:
     :ivar forsaken: members of which an operator has said that what they remember shall not count
     :ivar unkept: the run of the primary's server that nobody ends with its lease, as far as is known; see
         ``enforcement.py``
+    :ivar doubt: GTIDs of ``primary`` that may have been acknowledged without a voter; see ``ackers.py``
     """
 
     term: int
@@ -202,6 +203,7 @@ class Record:
     identities: frozenset[tuple[str, str]] = frozenset()
     forsaken: frozenset[str] = frozenset()
     unkept: str = ""
+    doubt: str = ""
 
     @property
     def target(self) -> Configuration:
@@ -286,7 +288,7 @@ class Record:
 
 def to_json(record: Record) -> str:
     """As in the store. Keys: term, primary, elected, voters, acks, joint, serial, transition, strays, mode, paused,
-    failovers, lease, owed, planned, leader, revision, lineage, identities, forsaken, unkept."""
+    failovers, lease, owed, planned, leader, revision, lineage, identities, forsaken, unkept, doubt."""
     base, *further = record.configurations
     transition = record.transition
     return json.dumps(
@@ -311,6 +313,7 @@ def to_json(record: Record) -> str:
             "identities": dict(sorted(record.identities)),
             "forsaken": sorted(record.forsaken),
             "unkept": record.unkept,
+            "doubt": record.doubt,
         }
     )
 
@@ -350,6 +353,7 @@ def from_json(text: str) -> Record:
         identities=frozenset(data.get("identities", {}).items()),
         forsaken=frozenset(data.get("forsaken", ())),
         unkept=data.get("unkept", ""),
+        doubt=data.get("doubt", ""),
     )
 
 

@@ -179,10 +179,12 @@ def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
 
 
 def attached(cluster: Cluster, record: Record, state: MemberState) -> bool:
-    """Whether it follows the recorded primary in the way that the record asks: acknowledging or not."""
+    """Whether it follows the recorded primary in the way that the record asks: acknowledging or not, and by its own
+    account, for by another one it cannot be barred."""
     replication = state.replication
     return (
         replication.source == cluster.member(record.primary).address
+        and replication.user in ("", cluster.account(state.name))
         and replication.receiver is not Receiver.OFF
         and replication.applier
         and state.semi_sync.replica == record.votes(state.name, state.incarnation)

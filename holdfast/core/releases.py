@@ -27,7 +27,8 @@ from dataclasses import dataclass
 
 from holdfast.core.commands import Promote, SetAcks
 from holdfast.core.settings import WaitPoint
-from holdfast.core.view import SemiSync, Tally
+from holdfast.core.tally import Tally
+from holdfast.core.view import SemiSync
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from holdfast.core.ackers import doubtful
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.copying import next_step
 from holdfast.core.decision import Decision
@@ -62,6 +63,7 @@ class Status:
     """:ivar writable: the primary takes writes and has the voters it needs to acknowledge them
     :ivar whole: every member is as it should be
     :ivar degraded: mode semi-sync: commits do not wait now
+    :ivar doubt: GTIDs that may have been acknowledged without a voter: of these strong is not claimed
     :ivar under_way: the kind of transition, or ""
     :ivar paused: why nothing is begun by itself, or ""
     :ivar planned: when a switchover is to begin, in seconds since 1970, and to whom ("": the best); None: none is
@@ -82,6 +84,7 @@ class Status:
     paused: str = ""
     lease: str = ""
     planned: tuple[float, str] | None = None
+    doubt: str = ""
 
 
 def status(
@@ -111,6 +114,7 @@ def status(
         paused=record.paused.reason if record and record.paused else "",
         lease=primary.lease.by if primary and primary.lease.enforced else "",
         planned=(record.planned.at, record.planned.to) if record and record.planned else None,
+        doubt=str(doubtful(record, view) or "") if record else "",
     )
 
 

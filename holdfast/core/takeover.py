@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.core import returned
+from holdfast.core.ackers import nobody_has
 from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Save
 from holdfast.core.deposed import wished
@@ -66,6 +67,8 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
         found.append(f"no recovery quorum can be had: {missing}")
     elif isinstance(nobody := elect(heirs, wished(cluster, order.to)), NobodyElected):
         found.append(nobody.reason)
+    elif not order.accept_loss and (doubt := nobody_has(record, view, heirs)):
+        found.append(doubt)
     return (*found, *_unable(record, view, order))
 
 
@@ -92,7 +95,9 @@ def begun(record: Record, view: View, order: FailOver) -> Save:
         opened = replace(record.transition, lossy=True, ordered=True)
         why = f"{record.primary} is to be opened with what it has: an operator has ordered it"
         return Save(replace(record, transition=opened), why)
-    safe = record.recoverable(prospects(record, view).reachable)
+    reachable = prospects(record, view).reachable
+    heirs = [state for name, _ in reachable if (state := view.state(name))]
+    safe = record.recoverable(reachable) and not nobody_has(record, view, heirs)
     transition = Transition(
         Kind.FAILOVER,
         Step.ELECT,

@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from holdfast.core.calls import Called, Phase
+from holdfast.core.dumps import Doubt, Dump
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.lapse import Lapse
 from holdfast.core.lease import Quorum
 from holdfast.core.lineage import Mark
 from holdfast.core.progress import Position, Progress
 from holdfast.core.settings import WaitPoint
+from holdfast.core.tally import Tally
 
 
 class ServerStatus(StrEnum):
@@ -69,6 +71,7 @@ class Replication:
     """Whom the server follows.
 
     :ivar source: ``host:port`` or "" when it follows nobody
+    :ivar user: the account by which it does so; "": not told
     :ivar error: the last error of receiver or applier, or ""
     :ivar lag_seconds: how old what it applies is; None when unknown
     :ivar fetched: up to where in the source's binlog it has received; :ivar executed: up to where applied
@@ -87,6 +90,7 @@ class Replication:
     purged: bool = False
     unheard: float = 0.0
     refused: bool = False
+    user: str = ""
 
 
 class Protection(StrEnum):
@@ -131,20 +135,6 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Tally:
-    """What a primary has counted of its commits since it started, or since its counters were set to 0.
-
-    :ivar acknowledged: commits that an acknowledgement ended (``…_yes_tx``)
-    :ivar let_through: commits that went on without one (``…_no_tx``)
-    :ivar switched_off: how often the waiting ended for all (``…_no_times``)
-    """
-
-    acknowledged: int = 0
-    let_through: int = 0
-    switched_off: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class SemiSync:
     """Semi-sync as it is set and as it stands on one server.
 
@@ -168,7 +158,7 @@ class SemiSync:
     degraded: bool = False
     waiting: int = 0
     waits_alone: bool = True
-    tally: Tally = Tally()
+    tally: Tally = field(default_factory=Tally)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,6 +208,8 @@ class MemberState:
     :ivar proved: highest serial of a configuration in which this incarnation has committed a row of its own
     :ivar account: its own replication account
     :ivar barred: accounts that are locked here
+    :ivar dumps: the replicas' sessions here, while commits wait for acknowledgements
+    :ivar doubt: until a row of its own has been acknowledged since
     :ivar written: the end of its own binlog
     :ivar silent_seconds: for how long its server has not answered the agent; 0 while it does
     :ivar stuck_seconds: for how long a small write on it, as primary, has not come through although it answers, and
@@ -304,6 +296,8 @@ class MemberState:
     prepared: tuple[str, ...] = ()
     unstartable: str = ""
     kept: str | None = None
+    dumps: tuple[Dump, ...] = ()
+    doubt: Doubt | None = None
 
     @property
     def up(self) -> bool:

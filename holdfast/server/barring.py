@@ -6,6 +6,7 @@ Nothing of it is written to the binlog, and none of it waits behind commits that
 from __future__ import annotations
 
 import time
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from holdfast.errors import Refused
@@ -92,6 +93,27 @@ def unbar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> 
 
 def barred(eyes: Connection, catalog: Catalog, deadline: Deadline) -> tuple[str, ...]:
     return tuple(str(row["user"]) for row in eyes.look(catalog.locked, deadline))
+
+
+def lock(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> None:
+    """Let nobody log in as ``user`` any more; who is there stays."""
+    _alter(side, catalog, user, "LOCK", deadline)
+
+
+def end(side: Connection, catalog: Catalog, sessions: Collection[int], deadline: Deadline) -> None:
+    """End these sessions, and wait until nothing that they send is received any more."""
+    left, told = set(sessions), False
+    while left:
+        if not told:
+            for each in left:
+                kill(side, each, deadline)
+            told = True
+        rows = side.look(catalog.sessions, deadline)
+        left &= {int(row["id"]) for row in rows if not catalog.mute or row["state"] != catalog.mute}
+        if not left:
+            return
+        deadline.check("ending the sessions of replicas")
+        time.sleep(0.002)
 
 
 def kill(side: Connection, session_id: int, deadline: Deadline) -> None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
 from holdfast.core.blockers import Blocker
+from holdfast.core.dumps import Dump
 from holdfast.core.facts import Boot
 from holdfast.core.gtid import Flavor
 from holdfast.core.settings import WaitPoint
@@ -118,10 +119,41 @@ class Booted:
     wrong: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class DumpLook:
+    """The replicas' sessions on a server.
+
+    :ivar clients: how many semi-sync replicas the server counts; 0 where each session shows whether it is one
+    """
+
+    dumps: tuple[Dump, ...] = ()
+    clients: int = 0
+
+
+class Dumps(Protocol):
+    """See ``dumps.py``. For one thread at a time, beside any method of :class:`Server`."""
+
+    def look(self, deadline: Deadline, fresh: bool = True) -> DumpLook:
+        """:param fresh: do not go by what was seen a moment ago"""
+
+    def end(self, sessions: tuple[int, ...], deadline: Deadline) -> None:
+        """What they send is received no more when this returns."""
+
+    def shut_out(self, account: str, deadline: Deadline) -> bool:
+        """Lock an account by which nobody but replicas is connected; whether that was done."""
+
+    def applied(self, deadline: Deadline) -> str:
+        """What is in its binlog, as ``Observation.applied``."""
+
+
 class Server(Protocol):
     """One database server, spoken to over its local socket by an administrative account."""
 
     flavor: ClassVar[Flavor]
+
+    @property
+    def dumps(self) -> Dumps:
+        """The replicas' sessions here."""
 
     def ping(self, deadline: Deadline) -> None:
         """Log in. :raises Unreachable: while it does not accept connections"""

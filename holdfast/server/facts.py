@@ -18,6 +18,7 @@ from holdfast.core.prerequisites import wanted_variables
 from holdfast.errors import HoldfastError
 from holdfast.server import boot, booted, units
 from holdfast.server.base import Account, Deadline
+from holdfast.server.dumps import DumpSessions
 from holdfast.server.sql import Connection, Row
 from holdfast.tls import Files, days_left
 
@@ -83,6 +84,7 @@ def collect(place: Place, pid: int | None, counting: bool = True) -> Facts:
     """:param pid: of the running server, if the agent knows one
     :param counting: tables and events, too, for which a server that has many needs seconds
     """
+    dumps = DumpSessions(place.flavor, place.socket, place.admin)
     facts = Facts(
         place.member,
         place.flavor,
@@ -102,13 +104,14 @@ def collect(place: Place, pid: int | None, counting: bool = True) -> Facts:
     )
     connection = Connection(place.socket, place.admin)
     try:
-        facts = _asked(facts, connection)
+        facts = replace(_asked(facts, connection), dumps=dumps.look(Deadline(SQL_SECONDS)).dumps)
         if counting:
             facts = _counted(facts, connection)
     except HoldfastError as error:
         facts = replace(facts, problem=str(error))
     finally:
         connection.close()
+        dumps.close()
     read = boot.read(place.option_file, place.flavor, facts.version, place.datadir)
     return replace(facts, boot=read)
 

@@ -249,4 +249,5 @@ def _replication(row: Row) -> Replication:
         executed=place(row["Relay_Master_Log_File"], row["Exec_Master_Log_Pos"]),
         purged=lacks_binlogs(row["Last_IO_Errno"], row["Last_IO_Error"]),
         refused=nobody_listens(row["Last_IO_Errno"], row["Last_IO_Error"]),
+        user=row["Master_User"],
     )

@@ -25,7 +25,7 @@ LOOK = f"""
         @@server_uuid AS origin, @@global.gtid_executed AS applied,
         {waiting.MYSQL.columns},
         @@global.rpl_semi_sync_replica_enabled AS replica_side,
-        conf.HOST AS host, conf.PORT AS port, conn.SERVICE_STATE AS receiver,
+        conf.HOST AS host, conf.PORT AS port, conf.USER AS user, conn.SERVICE_STATE AS receiver,
         conn.RECEIVED_TRANSACTION_SET AS received, conn.LAST_ERROR_MESSAGE AS receiver_error,
         conn.LAST_ERROR_NUMBER AS receiver_code, conn.COUNT_RECEIVED_HEARTBEATS AS heartbeats,
         (SELECT COUNT_WRITE FROM performance_schema.file_summary_by_event_name
@@ -173,6 +173,7 @@ class MysqlServer(SwitchingServer):
             executed=executed,
             purged=lacks_binlogs(row["receiver_code"] or 0, trouble),
             refused=nobody_listens(row["receiver_code"] or 0, trouble),
+            user=row["user"] or "",
         )
 
     def _look_at_places(self, deadline: Deadline) -> tuple[Position, Position]:

@@ -13,6 +13,7 @@ from holdfast.errors import OutcomeUnknown, Refused
 from holdfast.server import booted, events
 from holdfast.server.base import Account, Booted, Deadline, Source
 from holdfast.server.blockers import blockers
+from holdfast.server.dumps import DumpSessions
 from holdfast.server.freezing import Freezing
 from holdfast.server.procedures import SLICE_SECONDS, SqlServer
 from holdfast.server.sql import Connection
@@ -27,6 +28,7 @@ class SwitchingServer(SqlServer):
 
     def __init__(self, socket: Path, admin: Account) -> None:
         super().__init__(socket, admin)
+        self.dumps = DumpSessions(self.flavor, socket, admin)
         self._blocking = Connection(socket, admin)
         self._files = Boot("")
         self._freezing = Freezing(
@@ -51,6 +53,7 @@ class SwitchingServer(SqlServer):
         super().close()
         self._freezing.close()
         self._blocking.close()
+        self.dumps.close()
 
     def freeze(
         self, deadline: Deadline, done: Callable[[str], None], stopped: Callable[[str], None]

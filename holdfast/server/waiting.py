@@ -17,7 +17,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.core.settings import WaitPoint
-from holdfast.core.view import SemiSync, Tally
+from holdfast.core.tally import Tally
+from holdfast.core.view import SemiSync
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
 from holdfast.server.sql import Connection, Row, StatementRefused

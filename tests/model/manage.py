@@ -25,7 +25,7 @@ from holdfast.core.commands import (
 from holdfast.core.decide import decide
 from holdfast.core.decision import Call, Save, Send
 from holdfast.core.enforcement import Evidence, weighed
-from holdfast.core.gtid import Flavor
+from holdfast.core.gtid import Flavor, parse
 from holdfast.core.lineage import Memory, mark, stamped
 from holdfast.core.preflight import SwitchOver, chosen, objections
 from holdfast.core.pulse import Pulse, felt, lapses
@@ -69,6 +69,7 @@ STORM = {
     "kill waiters": 0,
     "weaken": 0,
     "start by hand": 0,
+    "stranger": 0,
 }
 """What happens in a storm, and how often."""
 
@@ -114,6 +115,7 @@ class Run:
     :ivar clones: how many were begun
     :ivar outsiders: what hooks move, where there are some
     :ivar happens: in a storm, and how often
+    :ivar doubts: how often a stranger's acknowledgements were taken into the record
     :ivar failovers: how often another primary was named; :ivar switchovers: how often because a person wanted it
     :ivar rolls_back: storms put the store back from backups
     :ivar backups: what the store held, the oldest first; :ivar restored: what it holds may be one of them
@@ -142,6 +144,7 @@ class Run:
         self.clones = 0
         self.outsiders: Outsiders | None = None
         self.happens = dict(STORM)
+        self.doubts = 0
         self.rolls_back = False
 
     def _manager(self) -> Manager:
@@ -287,12 +290,22 @@ class Run:
                 self.switchovers += named and switchover.under_way(record)
                 if record and record.transition and record.transition.lossy:
                     self._lose(record, new)
+                self._noted(record, new)
             case Send(member=name, command=command):
                 self.send(name, record.term if record else 0, command, interrupted, self.told(name))
             case Call(phase=phase):
                 assert self.outsiders
                 assert record
                 self.outsiders.call(phase, record)
+
+    def _noted(self, before: Record | None, after: Record) -> None:
+        """From now on what a stranger acknowledged is kept like what voters did."""
+        if before and after.doubt and after.doubt != before.doubt:
+            self.doubts += 1
+            host = self.world.hosts[after.primary]
+            noted = parse(host.flavor, after.doubt)
+            self.world.acknowledged += [t for t in host.doubtful if noted.has(*t.gtid)]
+            host.doubtful = [t for t in host.doubtful if not noted.has(*t.gtid)]
 
     def _lose(self, before: Record, after: Record) -> None:
         """A failover that a person allowed to lose something: only where nothing was promised. Or a primary that came
@@ -501,6 +514,9 @@ class Run:
                 world.weaken(host)
             case "start by hand" if not host.agent_up:
                 world.start_by_hand(host)
+            case "stranger" if host.up and not host.frozen:
+                host.stranger = True
+                world.judge(host)
             case "late" if self.late:
                 name, term, command, told = self.late.pop(rng.randrange(len(self.late)))
                 self.send(name, term, command, False, told)
@@ -543,6 +559,7 @@ class Run:
         self.world.cut.clear()
         for host in self.world.hosts.values():
             host.frozen = host.halted = host.hung = False
+            host.stranger = host.stranger and host.source_on
 
     def calm(self) -> None:
         """Everything is mended: the cluster must become well, but for members with errant data."""

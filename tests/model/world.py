@@ -35,11 +35,13 @@ from holdfast.core.commands import (
     Start,
     Unbar,
 )
+from holdfast.core.dumps import Doubt
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.lineage import Mark, follows, memory
 from holdfast.core.releases import acknowledged, asked, holds_back, let_through
 from holdfast.core.rollback import Remembered, jump_allowed
 from holdfast.core.settings import Settings, WaitPoint
+from holdfast.core.tally import Tally
 from holdfast.core.timing import Timing
 from holdfast.core.view import (
     Asked,
@@ -51,7 +53,6 @@ from holdfast.core.view import (
     ServerStatus,
     Tail,
     TailVerdict,
-    Tally,
 )
 from holdfast.wire import Grant, Told
 
@@ -167,6 +168,10 @@ class Host:
     orphans: list[Transaction] = field(default_factory=list)
     shown: list[Transaction] = field(default_factory=list)
     began: int = 0
+    stranger: bool = False
+    released: list[Transaction] = field(default_factory=list)
+    doubtful: list[Transaction] = field(default_factory=list)
+    doubt: Doubt | None = None
 
     def begin_agent(self, now: float) -> None:
         """Another run of the agent: of its lease it knows the electorate, on disk, and of its word nothing."""
@@ -256,6 +261,7 @@ class Host:
                 last_applied=self.last_applied,
                 tail=self.tail,
                 unfit=self.unfit,
+                doubt=self.doubt,
                 **word,  # type: ignore[arg-type]
                 leader=self.leader,
                 record=self.mark,
@@ -313,6 +319,7 @@ class Host:
             record=self.mark,
             identity=self.identity,
             let_through=self.held.let_through if self.held else "",
+            doubt=self.doubt,
             lease=Lease(
                 self.tenure.enforced,
                 quorums=self.tenure.known.quorums
@@ -330,7 +337,8 @@ class Host:
         self.acks = self.proved = self.sealed = self.stopped = 0
         self.left, self.relay = self.relay, []
         self.inventory = None
-        self.strange = self.weakened = False
+        self.strange = self.weakened = self.stranger = False
+        self.released = []
         self.tally = 0
         self.tail = Tail()
         self.tenure.release()
@@ -420,6 +428,25 @@ class World:
                 self.notice(host)
             if host.kept:
                 self.keep(host)
+            if host.attended and (host.stranger or host.released) and self.rng.random() < 0.5:
+                self.look_for_strangers(host)
+
+    def look_for_strangers(self, host: Host) -> None:
+        """The agent looks who acknowledges, and ends whoever should not.
+
+        What such a one released counts as acknowledged once the record has it: a primary that dies, or is cut off,
+        before its agent has looked and a manager has heard of it may take that with it (``docs/safety.md``).
+        """
+        if not host.up or host.frozen or not (host.stranger or host.released):
+            return
+        if not host.source_on:  # a primary that waits for nobody, or a replica
+            host.released = []
+            return
+        host.doubtful += host.released
+        host.doubt = Doubt(host.state(self.now).applied, len(host.released), "a stranger")
+        host.stranger, host.released = False, []
+        if host.held:
+            host.held = replace(host.held, let_through="a stranger")
 
     def keep(self, host: Host) -> None:
         """The agent or its keeper process: asks, and kills its server when the lease is over."""
@@ -509,10 +536,11 @@ class World:
             if short and host.weakened:
                 self.release(host, transaction)
                 continue
-            if short and not timed_out:
+            short = short and not timed_out
+            if short and len(holders) + host.stranger < host.acks:
                 break
             host.pending.remove(transaction)
-            self.acknowledged.append(transaction)
+            (host.released if short else self.acknowledged).append(transaction)
 
     # What hands do
 
@@ -715,7 +743,8 @@ class World:
                 if host.pending and host.source_on:
                     raise ValueError("commits wait")
                 host.promised = host.sealed = host.stopped = 0
-                host.held = None
+                host.held = host.doubt = None
+                host.doubtful = []
                 if not host.receiving:  # a receiver that begins asks anew
                     yield lambda: setattr(host, "strange", False)
                 if host.source != f"{source}:3306":
@@ -902,9 +931,15 @@ class World:
         row = self.commit(host)
         for _ in range(60):
             if row not in host.pending:
+                if host.stranger or host.released:
+                    self.look_for_strangers(host)
+                    raise ValueError("a stranger may have acknowledged it")
                 ended = host.state(self.now).semi_sync
                 if begun.source and not host.timeout and not acknowledged(begun, ended):
                     break
+                if begun.source:
+                    self.acknowledged += host.doubtful
+                    host.doubt, host.doubtful = None, []
                 if holds_back(begun):
                     host.held = Held(host.run, begun.acks, begun.tally)
                 host.proved = max(host.proved, serial)

@@ -21,12 +21,13 @@ from holdfast.binlog.run import began
 from holdfast.config.schema import AgentConfig
 from holdfast.core.blockers import Blocker
 from holdfast.core.commands import Command
+from holdfast.core.dumps import Dump
 from holdfast.core.facts import Boot
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync
 from holdfast.errors import Unreachable
-from holdfast.server.base import Booted, Deadline, Observation, Source
+from holdfast.server.base import Booted, Deadline, DumpLook, Observation, Source
 from holdfast.server.process import Running, ServerProcess, kernel_boot_id
 from holdfast.wire import CommandReply, CommandRequest, StateReply, Told
 
@@ -37,6 +38,33 @@ if "--bootstrap" not in sys.argv:  # asked what its engine has committed: see se
 """
 TOKEN = "t0ken-of-the-world"
 FIRST_PORT, LAST_PORT = 27200, 27249
+
+
+class MemoryDumps:
+    """The replicas' sessions on a server in memory.
+
+    :ivar there: those that are connected; :ivar locked: accounts that are
+    """
+
+    def __init__(self, server: MemoryServer) -> None:
+        self._server = server
+        self.there: tuple[Dump, ...] = ()
+        self.locked: set[str] = set()
+        self.clients = 0
+
+    def look(self, deadline: Deadline, fresh: bool = True) -> DumpLook:
+        self._server.ping(deadline)
+        return DumpLook(self.there, self.clients)
+
+    def end(self, sessions: tuple[int, ...], deadline: Deadline) -> None:
+        self.there = tuple(dump for dump in self.there if dump.session not in sessions)
+
+    def shut_out(self, account: str, deadline: Deadline) -> bool:
+        self.locked.add(account)
+        return True
+
+    def applied(self, deadline: Deadline) -> str:
+        return self._server.now.applied
 
 
 class MemoryServer:
@@ -68,6 +96,7 @@ class MemoryServer:
         self.closed = False
         self.ackers = 9
         self.came_up = Booted()
+        self.dumps = MemoryDumps(self)
 
     def ping(self, deadline: Deadline) -> None:
         if self.frozen:

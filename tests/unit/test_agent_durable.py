@@ -12,9 +12,9 @@ from holdfast.agent import datadir
 from holdfast.agent.board import Board
 from holdfast.agent.copies import CloneMarker
 from holdfast.agent.cutting import Marker
-from holdfast.agent.daemon import _locked
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.flushing import RelaxedMarker
+from holdfast.agent.state_folder import held
 from holdfast.agent.term import make_folder, remove_durably
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState
@@ -116,13 +116,13 @@ def test_an_agent_flushes_what_one_that_was_killed_had_just_removed(
     tmp_path: Path, disk: Disk
 ) -> None:
     state_dir = tmp_path / "state"
-    with _locked(state_dir):
+    with held(state_dir):
         assert disk.has(state_dir)
     path = state_dir / "primary"
     Marker(path).mark()
     path.unlink()
     assert disk.has(path)
-    with _locked(state_dir):
+    with held(state_dir):
         assert not disk.has(path)
 
 

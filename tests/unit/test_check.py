@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.core.agreement import check
 from holdfast.core.demands import demands
+from holdfast.core.dumps import Acks, Dump
 from holdfast.core.facts import Boot, Facts, Space, Tables, Unit, Upstream
 from holdfast.core.findings import Finding, Level
 from holdfast.core.gtid import Flavor
@@ -355,3 +356,23 @@ def test_a_member_that_does_not_answer_is_told_apart() -> None:
     report = check("c", (good(Flavor.MARIADB),), {"m2": "no answer"}, False)
     assert report.unanswered() == ("m2: no answer",)
     assert report.wrong() == ()
+
+
+@BOTH
+def test_replicas_that_are_no_members_are_named_and_may_not_acknowledge(flavor: Flavor) -> None:
+    member = Dump(1, "repl_m2", "10.0.0.2", "2", Acks.YES)
+    reader = Dump(2, "reports", "10.0.0.8")
+
+    def found(*dumps: Dump, adopting: bool = False) -> list[Finding]:
+        primary = replace(good(flavor), dumps=(member, *dumps))
+        return together(primary, good(flavor, 2), adopting=adopting)
+
+    assert found() == []
+    [note] = found(reader)
+    assert (note.key, note.level) == ("replicas", Level.NOTE)
+    [wrong] = found(replace(reader, acks=Acks.YES, server="8"))
+    assert (wrong.key, wrong.level) == ("replicas", Level.WRONG)
+    assert "server 8 at 10.0.0.8, reports, which is no member, acknowledges to m1" in wrong.text
+    [unknown] = found(replace(reader, acks=Acks.UNKNOWN))
+    assert unknown.level is Level.WARNING
+    assert "replicas" not in {f.key for f in found(replace(reader, acks=Acks.YES), adopting=True)}

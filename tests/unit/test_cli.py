@@ -473,6 +473,10 @@ def test_status_shows_what_is_out_of_the_ordinary_and_nothing_else(
     assert "catching up" in lines[3]
     assert "300 MB, 75 s left" in lines[3]
     assert lines[4] == "m2: cloning from m1: 1.0 GB of 4.0 GB (25 %), 64 MB/s, 48 s left"
+    monkeypatch.setattr(_Manager, "status", {**STATUS, "doubt": "0-1-9"})
+    assert exit_code("status", "--manager", manager) == 0
+    first = capsys.readouterr().out.splitlines()[0]
+    assert "strong (in doubt: a replica that is no voter acknowledged)" in first
 
 
 def test_status_of_a_learner_far_behind_says_how_far_and_how_long(

@@ -11,7 +11,8 @@ from holdfast.core.decide import decide
 from holdfast.core.decision import Send
 from holdfast.core.releases import Release, acknowledged, describe, holds_back, let_through
 from holdfast.core.settings import WaitPoint
-from holdfast.core.view import SemiSync, Tally
+from holdfast.core.tally import Tally
+from holdfast.core.view import SemiSync
 from holdfast.manager.events import EventKind, EventLog
 from holdfast.manager.telling import Teller
 from tests.unit.looks import CLUSTER, RECORD, primary, replica, view

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.core.commands import Fence, Follow, Promote, Prove, SetAcks, Start
-from holdfast.core.view import SemiSync, Tally
+from holdfast.core.tally import Tally
+from holdfast.core.view import SemiSync
 from tests.unit.agent_world import World
 
 
