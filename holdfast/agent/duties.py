@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +14,13 @@ from holdfast.agent.cutting import Marker, cut_pending
 from holdfast.agent.domains import Domains
 from holdfast.agent.engine import Engine
 from holdfast.agent.flushing import RelaxedMarker
+from holdfast.agent.judging import Judging
 from holdfast.agent.lease import Keeper
 from holdfast.agent.promoting import Promoting
 from holdfast.agent.releasing import Releases
 from holdfast.agent.restarting import end_in_order
 from holdfast.agent.rewinding import Rewinding
+from holdfast.agent.steps import Steps
 from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
@@ -27,6 +28,7 @@ from holdfast.core.commands import (
     Bar,
     Clone,
     Command,
+    CommitEmpty,
     Compare,
     Cut,
     Drain,
@@ -36,7 +38,9 @@ from holdfast.core.commands import (
     Fence,
     Fetch,
     Follow,
+    Forget,
     Freeze,
+    Judge,
     Promise,
     Promote,
     Prove,
@@ -47,7 +51,6 @@ from holdfast.core.commands import (
     Unbar,
     Verify,
 )
-from holdfast.core.gtid import parse
 from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
 from holdfast.errors import HoldfastError, Refused
 from holdfast.server.adopting import Adopter
@@ -68,6 +71,9 @@ SECONDS: dict[type[Command], float] = {
     Unbar: 1.0,
     Restart: 120.0,
     Rewind: 120.0,
+    Judge: 20.0,
+    Forget: 20.0,
+    CommitEmpty: 5.0,
     Compare: 5.0,
     Verify: 8.0,
     Clone: 30.0,
@@ -77,23 +83,6 @@ SECONDS: dict[type[Command], float] = {
     EndSessions: 5.0,
 }
 """How long each command may take."""
-
-
-class Steps:
-    """Milliseconds of each part of the work, in order."""
-
-    def __init__(self) -> None:
-        self.ms: dict[str, float] = {}
-        self._begun = time.monotonic()
-        self._last = self._begun
-
-    def done(self, what: str) -> None:
-        now = time.monotonic()
-        self.ms[what] = round((now - self._last) * 1000, 2)
-        self._last = now
-
-    def __str__(self) -> str:
-        return ", ".join(f"{what} {ms:g}" for what, ms in self.ms.items())
 
 
 class Duties:
@@ -113,6 +102,7 @@ class Duties:
         adopter: Adopter,
         cloning: Cloning,
         rewinding: Rewinding,
+        judging: Judging,
         comparing: Comparing,
         verifying: Verifying,
         releases: Releases,
@@ -125,6 +115,7 @@ class Duties:
         self._adopter = adopter
         self._cloning = cloning
         self._rewinding = rewinding
+        self._judging = judging
         self._comparing = comparing
         self._verifying = verifying
         self._keeper = keeper
@@ -195,10 +186,18 @@ class Duties:
             case Restart():
                 self._restart(term, deadline, steps)
             case Clone():
-                self._note_domains()
+                self._domains.note_all(self._board.state)
                 self._cloning.begin(command, deadline, steps.done)
             case Rewind():
                 self._rewind(command, deadline, steps)
+            case Judge() | Forget():
+                self._up("judge what it has")
+                self._trusted()
+                self._judging.perform(command, deadline, steps.done)
+            case CommitEmpty(gtids=gtids):
+                self._open_primary("commit empty transactions")
+                self._server.commit_empty(gtids.split(","), deadline)
+                steps.done("committed")
             case Compare():
                 self._up("compare")
                 self._comparing.begin(command)
@@ -313,7 +312,8 @@ class Duties:
         self._up("rewind")
         self._trusted()
         self._releases.end()  # what is in its binlog is committed
-        self._note_domains()
+        self._domains.note_all(self._board.state)
+        self._board.change(judged="", harmless="")
         self._rewinding.part(deadline, steps.done)
         self._rewinding.rewind(command, deadline, steps.done)
 
@@ -343,11 +343,6 @@ class Duties:
         if tail.verdict is TailVerdict.CLEAN and before.verdict is TailVerdict.CUT:
             tail = replace(before, term=term)  # asked again: what was cut is still worth knowing
         self._board.change(tail=tail)
-
-    def _note_domains(self) -> None:
-        """Of a server whose data or transactions go; what one that is down ended with, its cut has noted."""
-        state = self._board.state
-        self._domains.note(parse(state.flavor, state.applied or state.last_applied).streams)
 
     def _start(self, steps: Steps) -> None:
         self._trusted()

@@ -12,9 +12,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 from holdfast.agent.board import Board
-from holdfast.agent.duties import Duties, Steps
+from holdfast.agent.duties import Duties
 from holdfast.agent.obeyed import Obeyed
 from holdfast.agent.observe import Observer
+from holdfast.agent.steps import Steps
 from holdfast.agent.term import TermFile
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch

@@ -4,9 +4,18 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.core import bootstrap, enforcement, failover, membership, modes, restart, switchover
+from holdfast.core import (
+    bootstrap,
+    enforcement,
+    failover,
+    membership,
+    modes,
+    own_writes,
+    restart,
+    switchover,
+)
 from holdfast.core.cluster import Cluster
-from holdfast.core.commands import Command, Cut, Follow, Prove, Start, Unbar
+from holdfast.core.commands import Command, CommitEmpty, Cut, Follow, Prove, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import ANSWERS, GONE, Diagnosis, Primary, diagnose
 from holdfast.core.hooking import start_step
@@ -15,6 +24,9 @@ from holdfast.core.record import Kind, Pause, Record, Step, Transition
 from holdfast.core.rejoin import attached, follow, rejoin
 from holdfast.core.releases import Release, describe
 from holdfast.core.view import MemberState, Receiver, View
+
+EMPTY_ONES = 200
+"""Empty transactions that the primary commits by one command."""
 
 
 def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
@@ -153,6 +165,9 @@ def _keep(
         reasons.append(
             f"commits on {primary.name} wait although its voters are connected: they are asked again"
         )
+    states = [s for m in cluster.others(record.primary) if (s := view.state(m.name))]
+    if ready >= record.acks and (gtids := own_writes.to_commit(primary, states, EMPTY_ONES)):
+        steps = (*steps, Send(primary.name, CommitEmpty(gtids)))
     reasons += _short_of(cluster, record, primary)
     reasons += unwell
     if not reasons and not steps:

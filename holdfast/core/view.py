@@ -173,8 +173,7 @@ class Tally:
 class SemiSync:
     """Semi-sync as it is set and as it stands on one server.
 
-    :ivar source: commits wait for acknowledgements here
-    :ivar acks: for how many
+    :ivar source: commits wait for acknowledgements here; :ivar acks: for how many
     :ivar clients: how many semi-sync replicas are connected
     :ivar replica: this server acknowledges what it receives
     :ivar timeout_seconds: after which commits wait no longer; 0: never
@@ -241,8 +240,7 @@ class MemberState:
     :ivar applied: GTIDs applied, and so in this server's own binlog
     :ivar last_applied: the same, at the last look before the server ended; only for telling
     :ivar proved: highest serial of a configuration in which this incarnation has committed a row of its own
-    :ivar account: its own replication account
-    :ivar barred: accounts that are locked here
+    :ivar account: its own replication account; :ivar barred: accounts that are locked here
     :ivar written: the end of its own binlog
     :ivar silent_seconds: for how long its server has not answered the agent; 0 while it does
     :ivar stuck_seconds: for how long a small write on it, as primary, has not come through although it answers, and
@@ -254,6 +252,7 @@ class MemberState:
     :ivar asked: when it was asked for last, in this run of the agent; None: never
     :ivar protections: what would hold its server to a lease, if it is primary
     :ivar suspects: tables that a rewind touched, not compared with the primary's yet
+    :ivar judged: what the primary lacked and the agent has read; :ivar harmless: what of it changes nothing
     :ivar unfit: why it must be cloned, or ""
     :ivar differs: where a verification found it to differ from the primary
     :ivar verified: the last verification; None: there was none since its data came
@@ -302,6 +301,8 @@ class MemberState:
     asked: Asked | None = None
     protections: tuple[Protection, ...] = ()
     suspects: tuple[str, ...] = ()
+    judged: str = ""
+    harmless: str = ""
     unfit: str = ""
     differs: tuple[Difference, ...] = ()
     verified: Verification | None = None

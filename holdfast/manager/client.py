@@ -15,10 +15,13 @@ from holdfast.core.blockers import Blocker
 from holdfast.core.commands import (
     Clone,
     Command,
+    CommitEmpty,
     Cut,
     Drain,
     Fetch,
     Follow,
+    Forget,
+    Judge,
     Promote,
     Prove,
     Restart,
@@ -70,6 +73,9 @@ _SECONDS: dict[type[Command], float] = {
     Fetch: 20,
     Restart: 130,
     Rewind: 130,
+    Judge: 25,
+    Forget: 25,
+    CommitEmpty: 8,
     Clone: 40,
     Verify: 10,
 }

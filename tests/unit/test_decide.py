@@ -183,6 +183,7 @@ def clone_from(name: str) -> Clone:
 
 def test_errant_transactions_are_rewound() -> None:
     errant = replica("m3", incarnation="b", applied="0-1-9,0-3-4", replication=Replication())
+    errant = replace(errant, judged="0-3-4")
     two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
     decision = decided(two, view(primary(), replica("m2"), errant))
     assert decision.steps == (Send("m3", Rewind("m1", "*-1")),)

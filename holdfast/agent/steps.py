@@ -1,0 +1,22 @@
+"""How long each part of a command took."""
+
+from __future__ import annotations
+
+import time
+
+
+class Steps:
+    """Milliseconds of each part of the work, in order."""
+
+    def __init__(self) -> None:
+        self.ms: dict[str, float] = {}
+        self._begun = time.monotonic()
+        self._last = self._begun
+
+    def done(self, what: str) -> None:
+        now = time.monotonic()
+        self.ms[what] = round((now - self._last) * 1000, 2)
+        self._last = now
+
+    def __str__(self) -> str:
+        return ", ".join(f"{what} {ms:g}" for what, ms in self.ms.items())
