@@ -11,7 +11,7 @@ from holdfast.agent.answers import answers_of
 from holdfast.agent.applier_hold import HOLD_SECONDS, ApplierHold
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.job import CalledOff, Job, Jobs
-from holdfast.core.commands import Command, Compare, Verify
+from holdfast.core.commands import Command, Compare, Judge, Verify
 from holdfast.errors import DeadlinePassed, HoldfastError, Refused
 from holdfast.server.base import Deadline
 from holdfast.server.digest import Digester, Place, parse_table, table_name
@@ -45,7 +45,7 @@ class Comparing:
 
         :raises DeadlinePassed: it does not end
         """
-        if isinstance(command, Compare | Verify):
+        if isinstance(command, Compare | Judge | Verify):
             return
         if not self._running:
             self._hold.let_run_what_is_left()

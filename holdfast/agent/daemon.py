@@ -36,6 +36,7 @@ from holdfast.agent.identity import identity
 from holdfast.agent.inspect import Inspector, add_inspection
 from holdfast.agent.inventory import take_inventory
 from holdfast.agent.job import Jobs
+from holdfast.agent.judging import Judging
 from holdfast.agent.lane import Lane
 from holdfast.agent.lease import Keeper
 from holdfast.agent.lease_api import add_lease
@@ -247,6 +248,22 @@ class Agent:
         self.board.as_of_now = lambda state: vouching.seen(keeper.seen(state))
         mark = PendingMark(config.state_dir / "primary", own.binlog_index, self._clerk.do)
         releases = Releases(self._server, self.board, mark, own.socket)
+        rewinder = Rewinder(own.flavor, own.socket, admin)
+        rewinding = Rewinding(
+            self.board,
+            watch,
+            rewinder,
+            self._fitness,
+            Settling(
+                self.board,
+                self._fitness,
+                PreparedTransactions(own.flavor, own.socket, admin),
+                own.binlog_index,
+            ),
+            own.binlog_index,
+            own.datadir,
+            config.state_dir / "pending",
+        )
         duties = Duties(
             self._server,
             watch,
@@ -258,21 +275,8 @@ class Agent:
             own.binlog_index,
             adopter,
             cloning,
-            Rewinding(
-                self.board,
-                watch,
-                Rewinder(own.flavor, own.socket, admin),
-                self._fitness,
-                Settling(
-                    self.board,
-                    self._fitness,
-                    PreparedTransactions(own.flavor, own.socket, admin),
-                    own.binlog_index,
-                ),
-                own.binlog_index,
-                own.datadir,
-                config.state_dir / "pending",
-            ),
+            rewinding,
+            Judging(self.board, self._server, rewinder, rewinding, own.binlog_index),
             comparing,
             verifying,
             releases,

@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from holdfast.agent.term import replace_durably
-from holdfast.core.gtid import Flavor
+from holdfast.core.gtid import Flavor, parse
+from holdfast.core.view import MemberState
 from holdfast.errors import Refused
 
 
@@ -30,6 +31,10 @@ class Domains:
             return frozenset()
         except (OSError, ValueError) as error:
             raise Refused(f"cannot read {self._path}: {error}") from error
+
+    def note_all(self, state: MemberState) -> None:
+        """Of a server whose data or transactions go; what one that is down ended with, its cut has noted."""
+        self.note(parse(state.flavor, state.applied or state.last_applied).streams)
 
     def note(self, streams: Iterable[str]) -> None:
         """Streams (``domain-server``) of which something is going to be taken back. On disk when this returns.

@@ -14,6 +14,7 @@ from holdfast.agent.cutting import Marker, cut_pending
 from holdfast.agent.domains import Domains
 from holdfast.agent.engine import Engine
 from holdfast.agent.flushing import RelaxedMarker
+from holdfast.agent.judging import Judging
 from holdfast.agent.lease import Keeper
 from holdfast.agent.promoting import Promoting
 from holdfast.agent.releasing import Releases
@@ -29,6 +30,7 @@ from holdfast.core.commands import (
     Clone,
     Close,
     Command,
+    CommitEmpty,
     Compare,
     Cut,
     Drain,
@@ -39,8 +41,10 @@ from holdfast.core.commands import (
     Fence,
     Fetch,
     Follow,
+    Forget,
     Freeze,
     Inventory,
+    Judge,
     Promise,
     Promote,
     Prove,
@@ -51,7 +55,7 @@ from holdfast.core.commands import (
     Unbar,
     Verify,
 )
-from holdfast.core.gtid import GtidSet, parse
+from holdfast.core.gtid import GtidSet
 from holdfast.core.releases import Release
 from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
 from holdfast.errors import HoldfastError, Refused
@@ -78,6 +82,7 @@ class Duties:
         adopter: Adopter,
         cloning: Cloning,
         rewinding: Rewinding,
+        judging: Judging,
         comparing: Comparing,
         verifying: Verifying,
         releases: Releases,
@@ -92,6 +97,7 @@ class Duties:
         self._adopter = adopter
         self._cloning = cloning
         self._rewinding = rewinding
+        self._judging = judging
         self._comparing = comparing
         self._verifying = verifying
         self._keeper = keeper
@@ -167,10 +173,18 @@ class Duties:
             case Restart():
                 self._restart(term, deadline, steps)
             case Clone():
-                self._note_domains()
+                self._domains.note_all(self._board.state)
                 self._cloning.begin(command, deadline, steps.done)
             case Rewind():
                 self._rewind(command, deadline, steps)
+            case Judge() | Forget():
+                self._up("judge what it has")
+                self._trusted()
+                self._judging.perform(command, deadline, steps.done)
+            case CommitEmpty(gtids=gtids):
+                self._open_primary("commit empty transactions")
+                self._server.commit_empty(gtids.split(","), deadline)
+                steps.done("committed")
             case Compare():
                 self._up("compare")
                 self._comparing.begin(command)
@@ -227,9 +241,8 @@ class Duties:
             self._server.stop_events(deadline)  # before whoever waits for a lock may go on
         else:
             self._server.leave_events(deadline)
-        if (
-            state.frozen
-        ):  # it answers nobody, and nobody grants it a lease while it turns, which may last
+        # it answers nobody, and nobody grants it a lease while it turns, which may last
+        if state.frozen:
             self._keeper.stand_down()
         self._server.follow(source, command.semi_sync, deadline)
         self._keeper.stand_down()
@@ -296,7 +309,8 @@ class Duties:
         self._up("rewind")
         self._trusted()
         self._releases.end()  # what is in its binlog is committed
-        self._note_domains()
+        self._domains.note_all(self._board.state)
+        self._board.change(judged="", harmless="")
         self._rewinding.part(deadline, steps.done)
         self._rewinding.rewind(command, deadline, steps.done)
 
@@ -327,18 +341,13 @@ class Duties:
             tail = replace(before, term=term)  # asked again: what was cut is still worth knowing
         self._board.change(tail=tail)
 
-    def _note_domains(self) -> None:
-        """Of a server whose data or transactions go; what one that is down ended with, its cut has noted."""
-        state = self._board.state
-        self._domains.note(parse(state.flavor, state.applied or state.last_applied).streams)
-
     def _take_inventory(self, deadline: Deadline, steps: Steps) -> None:
         self._ended("its files can be read")
         self._board.change(kept=str(self._inventory(deadline)))
         steps.done("files read")
 
     def _ended(self, what: str) -> None:
-        if self._watch.look() is not None:
+        if self._watch.look():
             raise Refused(f"the server is running: {what} only before it starts")
         self._watch.refuse_while_dying()
 
@@ -377,8 +386,7 @@ class Duties:
 
     def _open_primary(self, what: str) -> None:
         """Told late, a primary that is frozen must stay as it is."""
-        self._primary(what)
-        state = self._board.state
+        state = self._primary(what)
         if state.frozen or (what == "prove" and not state.writable):
             raise Refused(f"cannot {what}: {state.name} is no open primary")
 

@@ -157,6 +157,39 @@ class Rewinding:
             raise self._unfit(f"{errant} that {command.primary} lacks cannot be rewound: {reason}")
         self._undo(errant, examination, repair, deadline, done)
 
+    def forget(
+        self,
+        errant: Errant,
+        was: str,
+        slave_pos: str,
+        present: GtidSet,
+        following: bool,
+        deadline: Deadline,
+    ) -> None:
+        """Take what changes nothing, and ends the binlog, out of the GTID state (MariaDB); the applier must be stopped.
+
+        :param following: the receiver runs, so the applier's position cannot be set, and need not be
+        :raises Disturbed: somebody has logged more meanwhile: to be judged again, and asked for again
+        :raises Refused: nothing was done
+        """
+        repair = self._plan(errant, was, slave_pos, present)
+        if repair is None:
+            raise Refused(f"the GTIDs before {errant} are not known, or the primary lacks some")
+        same = parse(self._flavor, repair.slave_pos) == parse(self._flavor, slave_pos)
+        if following and not same:
+            raise Refused(f"{errant} is not where the applier stands: {slave_pos}")
+        with self._rewinder.flushing_kept(deadline):
+            self._fitness.begin_rewind(repair, ())
+            nothing = Undo(layout="DO 0", statements=lambda one_by_one: (), largest=0)
+            try:
+                self._rewinder.undo(repair, nothing, deadline)
+                self._rewinder.repair(repair, deadline)
+            except Disturbed:  # there is more by now: nothing was forgotten
+                self._rewinder.drop_note(deadline)
+                self._fitness.end_rewind()
+                raise
+            self._fitness.end_rewind()
+
     def _undo(
         self,
         errant: Errant,

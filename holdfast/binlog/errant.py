@@ -16,6 +16,8 @@ from holdfast.binlog.gtid_event import Gtid, MariadbGtid
 from holdfast.binlog.history import beginning
 from holdfast.binlog.index import read_index
 from holdfast.binlog.reader import Binlog, Ending, FileEnd, Group, Unreadable, open_binlog
+from holdfast.binlog.rollback import leaves_nothing
+from holdfast.binlog.statements import changes_nothing
 from holdfast.core.gtid import Flavor, GtidSet, Interval
 
 LARGEST_BYTES = 512 * 1024**2
@@ -137,6 +139,8 @@ def _obstacle(change: RowChange | Statement | Opaque, rows: bool) -> str:
         case Statement(text=text):
             if text.startswith(_HARMLESS) or (text == "COMMIT" and not rows):
                 return ""
+            if changes_nothing(text):
+                return ""
             if text in ("COMMIT", "ROLLBACK"):
                 return "they changed tables that do not know transactions"
             return f"they hold a statement, {_short(text)}"
@@ -253,6 +257,8 @@ class _Finding:
 
 def _group_obstacle(flavor: Flavor, group: Group) -> str:
     """What the outside of a transaction says; :func:`examine` looks inside."""
+    if leaves_nothing(group) and group.gtid is not None:
+        return ""
     if group.gtid is None:
         return f"there is a transaction without a GTID at {group.offset}"
     if group.xa or group.ending is Ending.XA_PREPARE:

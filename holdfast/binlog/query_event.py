@@ -36,11 +36,13 @@ _TOO_MANY_DATABASES = 254
 @dataclass(frozen=True, slots=True)
 class QueryHead:
     """:ivar text: at most the first 200 bytes of the statement
+    :ivar whole: that is all of it
     :ivar atomic_ddl: it carries a transaction id (MySQL); False also if that could not be told
     """
 
     text: str
     atomic_ddl: bool
+    whole: bool = False
 
 
 def parse_query(body: bytes) -> QueryHead:
@@ -53,7 +55,8 @@ def parse_query(body: bytes) -> QueryHead:
     if text_start > len(body):
         raise ValueError("a query event whose statement cannot be found")
     text = body[text_start : text_start + _TEXT_BYTES].decode("utf-8", "replace")
-    return QueryHead(text, _has_ddl_xid(body[_POST_HEADER.size : status_end]))
+    whole = len(body) - text_start < _TEXT_BYTES
+    return QueryHead(text, _has_ddl_xid(body[_POST_HEADER.size : status_end]), whole)
 
 
 def _has_ddl_xid(status: bytes) -> bool:

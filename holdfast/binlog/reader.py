@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, ClassVar, NamedTuple
@@ -56,6 +56,7 @@ IN_USE_OFFSET = len(MAGIC) + 17
 _XA_FLAGS = MariadbFlags.PREPARED_XA | MariadbFlags.COMPLETED_XA
 _UNKNOWN_OPENING = Opening(None, MariadbFlags.TRANSACTIONAL)
 _BEFORE_STATEMENT = frozenset({INTVAR, APPEND_BLOCK, RAND, USER_VAR, BEGIN_LOAD_QUERY})
+_BEGIN_AND_COMMIT = 2
 _FORMAT_FIXED_BYTES = 2 + 50 + 4 + 1
 _MARIADB_EVENT_TYPES = 160
 _WINDOW_BYTES = 64 * 1024
@@ -141,6 +142,7 @@ class Group:
     :ivar transactional: on MariaDB, what the GTID event says; MySQL's says nothing, and it is true
     :ivar query: the first query event in it, if it has one
     :ivar xid: MariaDB: the name of the XA transaction that it prepares or ends, or ""
+    :ivar empty: it was committed, and nothing stands in it (MySQL)
     """
 
     gtid: Gtid | None
@@ -153,6 +155,7 @@ class Group:
     xa: bool
     query: QueryHead | None
     xid: str = ""
+    empty: bool = False
 
     @property
     def complete(self) -> bool:
@@ -219,6 +222,7 @@ class Binlog:
             elif event.type == BINLOG_CHECKPOINT:
                 checkpoint = self._checkpoint(event)
             elif current is not None:
+                current.events += 1
                 ending = self.ending(current, event)
                 if ending is not None:
                     yield current.closed(event.end, ending)
@@ -284,7 +288,8 @@ class Binlog:
         body_bytes = event.size - HEADER.size - trailer
         body = self.read_at(event.offset + HEADER.size, min(body_bytes, _HEAD_BYTES))
         try:
-            return parse_query(body)
+            query = parse_query(body)
+            return query if body_bytes <= _HEAD_BYTES else replace(query, whole=False)
         except ValueError as error:
             raise self._damaged(event.offset, str(error)) from error
 
@@ -349,7 +354,17 @@ def open_binlog(path: Path) -> Iterator[Binlog]:
 class OpenGroup:
     """A group whose end has not been reached."""
 
-    __slots__ = ("flags", "gtid", "mysql", "offset", "own", "query", "standalone", "xid")
+    __slots__ = (
+        "events",
+        "flags",
+        "gtid",
+        "mysql",
+        "offset",
+        "own",
+        "query",
+        "standalone",
+        "xid",
+    )
 
     def __init__(self, offset: int, opening_type: int, opening: Opening, own: bool) -> None:
         self.offset = offset
@@ -360,6 +375,7 @@ class OpenGroup:
         self.xid = opening.xid
         self.standalone = MariadbFlags.STANDALONE in opening.flags
         self.query: QueryHead | None = None
+        self.events = 0
 
     def closed(self, end: int, ending: Ending) -> Group:
         return Group(
@@ -373,4 +389,5 @@ class OpenGroup:
             xa=bool(self.flags & _XA_FLAGS) or ending is Ending.XA_PREPARE,
             query=self.query,
             xid=self.xid,
+            empty=self.mysql and ending is Ending.COMMIT and self.events == _BEGIN_AND_COMMIT,
         )

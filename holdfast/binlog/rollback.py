@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from holdfast.binlog.reader import Ending, Group
+from holdfast.binlog.statements import changes_nothing
 from holdfast.core.gtid import Flavor
 
 _COMMENTS = re.compile(r"(?:\s+|/\*(?![!+]).*?\*/)*", re.DOTALL)
@@ -32,7 +33,11 @@ def obstacle(flavor: Flavor, group: Group) -> str | None:
     A torn group never got as far as being prepared *and* logged: the server itself drops it. On
     MariaDB its first event says whether it wrote to tables that cannot roll back; MySQL's does
     not, and there the server's own recovery loses such rows in the same way.
+
+    What changes nothing leaves nothing behind: an empty transaction, or a statement like FLUSH.
     """
+    if leaves_nothing(group):
+        return None
     what = str(group.gtid) if group.gtid is not None else f"the transaction at {group.offset}"
     if group.xa or group.ending is Ending.XA_PREPARE:
         return f"{what} is part of an XA transaction"
@@ -47,6 +52,19 @@ def obstacle(flavor: Flavor, group: Group) -> str | None:
     if flavor is Flavor.MYSQL and group.ending is Ending.STATEMENT and group.query is not None:
         return None if _rolls_back(group) else f"{what} is a statement that cannot roll back"
     return f"{what} does not end as a transaction that can roll back"
+
+
+def leaves_nothing(group: Group) -> bool:
+    """Whether this transaction, as far as its outside tells, changes nothing at all."""
+    if group.empty:
+        return True
+    alone = group.ending is Ending.STATEMENT and not group.xa
+    return (
+        alone
+        and group.query is not None
+        and group.query.whole
+        and changes_nothing(group.query.text)
+    )
 
 
 def _rolls_back(group: Group) -> bool:

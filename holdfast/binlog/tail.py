@@ -16,7 +16,7 @@ from pathlib import Path
 from holdfast.binlog.gtid_event import Gtid
 from holdfast.binlog.index import read_index
 from holdfast.binlog.reader import ROTATE, STOP, FileEnd, Format, Group, Unreadable, open_binlog
-from holdfast.binlog.rollback import obstacle
+from holdfast.binlog.rollback import leaves_nothing, obstacle
 from holdfast.core.gtid import Flavor
 
 
@@ -183,7 +183,7 @@ def _scan(file: Path, has: Callable[[Gtid], bool]) -> _Scan:
                 raise Unreadable(file, item.offset, "a transaction without a GTID")
             elif item.complete and item.gtid is not None and has(item.gtid):
                 present += 1
-                if missing is not None:
+                if missing is not None and not leaves_nothing(item):
                     came_back = came_back or item.gtid
             else:
                 missing = _grown(missing, item)

@@ -202,6 +202,39 @@ class Rewind:
 
 
 @dataclass(frozen=True, slots=True)
+class Judge:
+    """Read what this server has and ``primary`` lacks, and say what of it changes nothing: ``MemberState.judged``.
+
+    :ivar present: as in :class:`Rewind`
+    """
+
+    primary: str
+    present: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """MariaDB: take what changes nothing, and what ``primary`` lacks, out of this server's GTID state, and have its
+    applier run. What it has received is kept, and so is its incarnation. Refused where anything else stands behind it.
+
+    :ivar present: as in :class:`Rewind`
+    """
+
+    primary: str
+    present: str
+
+
+@dataclass(frozen=True, slots=True)
+class CommitEmpty:
+    """MySQL, on the primary: commit an empty transaction for each of these GTIDs, unless it has that.
+
+    :ivar gtids: single ones, separated by commas, of transactions that change nothing on the member that has them
+    """
+
+    gtids: str
+
+
+@dataclass(frozen=True, slots=True)
 class Compare:
     """Compare the tables that a rewind has touched with those of ``primary``, at one GTID. Goes on in the background.
 
@@ -295,6 +328,9 @@ Command = (
     | Start
     | Restart
     | Rewind
+    | Judge
+    | Forget
+    | CommitEmpty
     | Compare
     | Verify
     | Clone

@@ -12,12 +12,22 @@ from holdfast.core import (
     failover,
     membership,
     modes,
+    own_writes,
     restart,
     returned,
     switchover,
 )
 from holdfast.core.cluster import Cluster
-from holdfast.core.commands import Command, Cut, Fence, Follow, Prove, Start, Unbar
+from holdfast.core.commands import (
+    Command,
+    CommitEmpty,
+    Cut,
+    Fence,
+    Follow,
+    Prove,
+    Start,
+    Unbar,
+)
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import ANSWERS, GONE, Diagnosis, Primary, diagnose
 from holdfast.core.hooking import start_step
@@ -28,6 +38,9 @@ from holdfast.core.rejoin import attached, follow
 from holdfast.core.releases import Release, describe
 from holdfast.core.returned import OPENING
 from holdfast.core.view import MemberState, Receiver, View
+
+EMPTY_ONES = 200
+"""Empty transactions that the primary commits by one command."""
 
 
 def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
@@ -190,6 +203,9 @@ def _keep(
     if end := ackers.pretenders(cluster, record, view, primary):
         steps = (Send(primary.name, end), *steps)
         reasons.append(end.why)
+    states = [s for m in cluster.others(record.primary) if (s := view.state(m.name))]
+    if ready >= record.acks and (gtids := own_writes.to_commit(primary, states, EMPTY_ONES)):
+        steps = (*steps, Send(primary.name, CommitEmpty(gtids)))
     reasons += _short_of(cluster, record, primary)
     reasons += unwell
     if not reasons and not steps:

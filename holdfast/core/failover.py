@@ -9,12 +9,12 @@ Nothing is remembered between two calls but the record: any manager can go on fr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.core.ackers import missing, nobody_has
 from holdfast.core.cluster import Cluster
-from holdfast.core.commands import Drain, Fetch, Promise, Start, Unbar
+from holdfast.core.commands import Drain, Fetch, Forget, Judge, Promise, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.deposed import fence_step, hold, is_deposed, surely_revoked, wished
 from holdfast.core.diagnosis import Diagnosis, Primary
@@ -22,6 +22,7 @@ from holdfast.core.election import Elected, NobodyElected, elect, prefer_learner
 from holdfast.core.hooking import hooks_step, owed
 from holdfast.core.loss import missing_from, refused, without_errants
 from holdfast.core.modes import promotion
+from holdfast.core.own_writes import settle, without_harmless
 from holdfast.core.quorum import Configuration, Voter, acks_for, settled
 from holdfast.core.record import Instant, Kind, Past, Record, Step, Stray, Transition
 from holdfast.core.seats import Candidate, may_be_alone
@@ -80,7 +81,13 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
     ahead = prospects(record, view)
     safe = record.recoverable(ahead.reachable)
     heirs = _heirs(cluster, record, view, ahead, safe)
-    futile = elect(heirs, cluster, _learners(cluster, record, view, heirs)) if heirs else None
+    futile = (
+        elect(without_harmless(heirs), cluster, _learners(cluster, record, view, heirs))
+        if heirs
+        else None
+    )
+    if isinstance(futile, NobodyElected) and (asked := settle(heirs)):
+        return _settled_first(lost.reason, asked)
     against = _against(cluster, record, view, lost, heirs) or nobody_has(record, view, heirs)
     if not against and futile and not isinstance(futile, NobodyElected):
         kept = max(HOUR, cluster.settings.failover_interval)
@@ -217,9 +224,14 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
         if not record.recoverable((s.name, s.incarnation) for s in quorum):
             return _without_quorum(record, ahead, quorum, asks)
     learners = [state for state in promised if state.up and state not in quorum]
+    asked = settle([*quorum, *learners])
+    seen = without_harmless([*quorum, *learners])
+    quorum, learners = seen[: len(quorum)], seen[len(quorum) :]
     cluster = wished(cluster, record.wish)
     outcome = elect(quorum, cluster, learners)
     if isinstance(outcome, NobodyElected):
+        if asked:
+            return _settled_first("failover", asked)
         return _give_up(record, f"no failover: {outcome.reason}")
     chosen = prefer_learner(outcome, learners, quorum, cluster)
     name = chosen.state.name
@@ -251,6 +263,11 @@ def _without_quorum(
         waiting += ahead.silent
         return Decision(f"failover: waiting for the promise of {', '.join(waiting)}", asks)
     return _give_up(record, f"no recovery quorum: {'; '.join(ahead.missing)}")
+
+
+def _settled_first(reason: str, asked: Mapping[str, Judge | Forget]) -> Decision:
+    why = f"{reason}; what {', '.join(asked)} wrote itself is settled first"
+    return Decision(why, tuple(Send(name, command) for name, command in asked.items()))
 
 
 def _give_up(record: Record, reason: str) -> Decision:

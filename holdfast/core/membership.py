@@ -15,6 +15,7 @@ from holdfast.core import ackers
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Bar
 from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.own_writes import in_the_way
 from holdfast.core.quorum import Configuration, Voter, acks_for, extendable
 from holdfast.core.record import Record, Stray
 from holdfast.core.rejoin import attached, errant_transactions, spoiled
@@ -211,7 +212,7 @@ def admissible(cluster: Cluster, view: View, primary: MemberState, state: Member
         and replication.source == cluster.member(primary.name).address
         and replication.receiver is Receiver.ON
         and replication.applier
-        and not errant_transactions(primary, state)
+        and not in_the_way(state, errant_transactions(primary, state))
         and behind(primary, state) <= CAUGHT_UP
         and (backlog(primary, state) or 0) < cluster.settings.strong_sync_threshold
     )

@@ -12,11 +12,14 @@ from holdfast.core.commands import (
     Cut,
     Fence,
     Follow,
+    Forget,
+    Judge,
     Restart,
     Rewind,
     Start,
 )
-from holdfast.core.gtid import GtidSet, everything, issuer_of, parse
+from holdfast.core.gtid import Flavor, GtidSet, everything, issuer_of, parse
+from holdfast.core.own_writes import harmful, unjudged
 from holdfast.core.record import Record
 from holdfast.core.returned import may_be_copied
 from holdfast.core.view import MemberState, Receiver, ServerStatus, TailVerdict, Unseen, View
@@ -65,10 +68,11 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
         return _clone(cluster, record, view, primary, state, state.unfit)
     if state.server is ServerStatus.DOWN:
         return _start(cluster, record, view, primary, state)
-    if errant_transactions(primary, state):
-        rewind = Rewind(record.primary, str(with_everything_of(primary)))
-        why = f"{spoiled(cluster, primary, state)}: they are being rewound"
-        return Rejoin(rewind if _accepted(primary) else None, why)
+    errant = errant_transactions(primary, state)
+    if errant:
+        mended = _mend_own_writes(cluster, record, primary, state, errant)
+        if mended is not None:
+            return mended
     if _purged(cluster, primary, state):
         return _clone(cluster, record, view, primary, state, spoiled(cluster, primary, state))
     if not attached(cluster, record, state) or _told_too_little(cluster, record, primary, state):
@@ -79,14 +83,35 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
         why = f"{suspects} may differ after a rewind or a crash: it is being compared with {record.primary}"
         busy = state.progress is not None or state.replication.receiver is not Receiver.ON
         return Rejoin(None if busy else compare, why)
+    if errant:
+        why = f"it has transactions of its own that change nothing ({errant}): {record.primary} commits empty ones"
+        return Rejoin(reason=why)
     return Rejoin(reason=_catching_up(state) or _differs(state, record.primary))
+
+
+def _mend_own_writes(
+    cluster: Cluster, record: Record, primary: MemberState, state: MemberState, errant: GtidSet
+) -> Rejoin | None:
+    """What is done about transactions that the primary lacks; None where that is done on the primary."""
+    present = str(with_everything_of(primary))
+    accepted = _accepted(primary)
+    if harmful(state, errant):
+        why = f"{spoiled(cluster, primary, state)}: they are being rewound"
+        return Rejoin(Rewind(record.primary, present) if accepted else None, why)
+    if new := unjudged(state, errant):
+        why = f"it has transactions that {record.primary} lacks ({new}): they are being read"
+        return Rejoin(Judge(record.primary, present) if accepted else None, why)
+    if state.flavor is Flavor.MYSQL:
+        return None
+    why = f"it has transactions of its own that change nothing ({errant}): it forgets them"
+    return Rejoin(Forget(record.primary, present) if accepted else None, why)
 
 
 def spoiled(cluster: Cluster, primary: MemberState, state: MemberState) -> str:
     """Why a member cannot go on from what it has, or ""."""
     if state.unfit:
         return state.unfit
-    if errant := errant_transactions(primary, state):
+    if errant := harmful(state, errant_transactions(primary, state)):
         return f"it has transactions that {primary.name} lacks ({errant})"
     if _purged(cluster, primary, state):
         return f"{primary.name} has purged the binlogs that it needs"

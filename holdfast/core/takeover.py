@@ -14,6 +14,7 @@ from holdfast.core.diagnosis import GONE, Primary, diagnose
 from holdfast.core.election import NobodyElected, elect
 from holdfast.core.failover import could_follow, prospects
 from holdfast.core.hooking import failed, owed
+from holdfast.core.own_writes import without_harmless
 from holdfast.core.record import Kind, Record, Step, Transition
 from holdfast.core.view import MemberState, View
 
@@ -65,7 +66,9 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
     if not heirs:
         missing = "; ".join(prospects(record, view).missing) or f"{record.primary} served alone"
         found.append(f"no recovery quorum can be had: {missing}")
-    elif isinstance(nobody := elect(heirs, wished(cluster, order.to)), NobodyElected):
+    elif isinstance(
+        nobody := elect(without_harmless(heirs), wished(cluster, order.to)), NobodyElected
+    ):
         found.append(nobody.reason)
     elif not order.accept_loss and (doubt := nobody_has(record, view, heirs)):
         found.append(doubt)

@@ -138,8 +138,7 @@ class Asked:
 class SemiSync:
     """Semi-sync as it is set and as it stands on one server.
 
-    :ivar source: commits wait for acknowledgements here
-    :ivar acks: for how many
+    :ivar source: commits wait for acknowledgements here; :ivar acks: for how many
     :ivar clients: how many semi-sync replicas are connected
     :ivar replica: this server acknowledges what it receives
     :ivar timeout_seconds: after which commits wait no longer; 0: never
@@ -223,6 +222,7 @@ class MemberState:
     :ivar suspects: tables that a rewind touched, or that a crash may have left without what was logged, not compared
         with the primary's yet
     :ivar prepared: XA transactions that have been prepared for some seconds, as ``xid.sql_form`` gives them
+    :ivar judged: what the primary lacked and the agent has read; :ivar harmless: what of it changes nothing
     :ivar unfit: why it must be cloned, or ""
     :ivar differs: where a verification found it to differ from the primary
     :ivar verified: the last verification; None: there was none since its data came
@@ -277,6 +277,8 @@ class MemberState:
     asked: Asked | None = None
     protections: tuple[Protection, ...] = ()
     suspects: tuple[str, ...] = ()
+    judged: str = ""
+    harmless: str = ""
     unfit: str = ""
     differs: tuple[Difference, ...] = ()
     verified: Verification | None = None

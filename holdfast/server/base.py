@@ -182,6 +182,16 @@ class Server(Protocol):
     def hold_applier(self, deadline: Deadline) -> None:
         """Stop the applier alone, at the end of a transaction or at the beginning of one."""
 
+    def resume_applier(self, deadline: Deadline) -> None:
+        """Have a stopped applier run again; what was received is kept, whether the receiver runs or not. Without a
+        source there is nothing to do."""
+
+    def commit_empty(self, gtids: Sequence[str], deadline: Deadline) -> None:
+        """MySQL, on a primary: an empty transaction of each of these single GTIDs that it lacks.
+
+        :raises Refused: MariaDB cannot
+        """
+
     def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
         """Replicate from ``source``, read-only, relaxed flushing, source-side semi-sync off.
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+
 from holdfast.core.gtid import SEQUENCE_STEP, Flavor, GtidSet, parse
 from holdfast.core.view import Receiver, Replication
-from holdfast.errors import Refused
+from holdfast.errors import DeadlinePassed, Refused
 from holdfast.server import barring, encryption, waiting
 from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Deadline, Observation, Source
@@ -23,6 +25,9 @@ LOOK = f"""
         @@global.rpl_semi_sync_slave_enabled AS replica_side
 """
 
+
+MEMORY_SECONDS = 2.0
+"""For how long a replica that begins to follow may look for MEMORY tables."""
 
 TLS_COLUMNS = ("Master_SSL_Allowed", "Master_SSL_CA_File", "Master_SSL_Cert", "Master_SSL_Key")
 
@@ -142,7 +147,32 @@ class MariadbServer(SwitchingServer):
         (MDEV-4698): but its source may be gone, and what was acknowledged must not be. So it is applied first."""
         if receiver and applier:
             self._apply_relay_log(deadline)
+            self._open_memory_tables(deadline)
         super()._start(deadline, receiver=receiver, applier=applier)
+
+    def _open_memory_tables(self, deadline: Deadline) -> None:
+        """A restart has emptied them. The first session that opens one has the server log that as a transaction of its
+        own, at which its applier would stop; a session that logs nothing empties them without that.
+
+        Best effort, for some time at most: what was logged is made good, see ``core/own_writes.py``.
+        """
+        patience = Deadline(min(MEMORY_SECONDS, deadline.left), deadline.cancelled)
+        with contextlib.suppress(StatementRefused, DeadlinePassed):
+            rows = self._side.look(
+                "SELECT TABLE_SCHEMA AS db, TABLE_NAME AS name FROM information_schema.TABLES "
+                "WHERE ENGINE = 'MEMORY' AND TABLE_TYPE = 'BASE TABLE'",
+                patience,
+            )
+            for row in rows:
+                db, name = (str(part).replace("`", "``") for part in (row["db"], row["name"]))
+                self._side.look(f"SELECT 1 FROM `{db}`.`{name}` LIMIT 0", patience)
+
+    def resume_applier(self, deadline: Deadline) -> None:
+        now = self._following(deadline)
+        if now.host and not now.applier and not now.receiver:
+            self._apply_relay_log(deadline)
+        else:
+            super().resume_applier(deadline)
 
     def _apply_relay_log(self, deadline: Deadline) -> None:
         """By file position, which keeps the relay log. A server that was just started does not say what it had

@@ -8,7 +8,7 @@ nothing of it (``sql_log_bin = 0``).
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -22,6 +22,9 @@ from holdfast.server.sql import Row, StatementRefused
 
 LARGEST_PACKET = 1024**3
 """The most that both servers take."""
+
+RESETS = 5
+"""Attempts to set the GTID state while somebody has statements like FLUSH logged."""
 
 LOCK_SECONDS = 10
 """How long to wait for a lock: nobody else should be there."""
@@ -116,17 +119,42 @@ class Rewinder:
                 if found[0]["triggers"] != "NO":
                     return "triggers would be run (slave_run_triggers_for_rbr)"
             for schema, table in sorted(tables):
-                rows = session.look(
-                    "SELECT ENGINE AS engine, TABLE_TYPE AS kind FROM information_schema.TABLES "
-                    "WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s",
-                    deadline,
-                    (schema, table),
-                )
+                rows = self._engine(session, schema, table, deadline)
                 if not rows:
                     return f"{schema}.{table} is not there any more"
                 if rows[0]["kind"] != "BASE TABLE" or rows[0]["engine"] != "InnoDB":
                     return f"{schema}.{table} is no plain InnoDB table"
         return ""
+
+    def in_memory(self, tables: Iterable[Table], deadline: Deadline) -> bool:
+        """Whether all of these are MEMORY tables."""
+        with self._session() as session:
+            return all(
+                [str(row["engine"]) for row in self._engine(session, *table, deadline)]
+                == ["MEMORY"]
+                for table in tables
+            )
+
+    def _engine(
+        self, session: Session, schema: str, table: str, deadline: Deadline
+    ) -> Sequence[Row]:
+        return session.look(
+            "SELECT ENGINE AS engine, TABLE_TYPE AS kind FROM information_schema.TABLES "
+            "WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s",
+            deadline,
+            (schema, table),
+        )
+
+    @contextlib.contextmanager
+    def flushing_kept(self, deadline: Deadline) -> Iterator[None]:
+        """For a server that goes on as a replica afterwards: how it flushes is as it was."""
+        flushing = "innodb_flush_log_at_trx_commit"
+        with self._session() as session:
+            was = int(session.look(f"SELECT @@global.{flushing} AS was", deadline)[0]["was"])
+            try:
+                yield
+            finally:
+                session.run(f"SET GLOBAL {flushing} = {was}", deadline)
 
     def cascades(self, tables: Iterable[Table], deadline: Deadline) -> set[Table]:
         """Tables that may have been changed along with these by foreign keys, which no binlog shows."""
@@ -201,14 +229,33 @@ class Rewinder:
                     raise Disturbed(
                         f"somebody wrote here while it was rewound: its GTIDs are {state}, not {repair.was}"
                     )
-                if state:
-                    session.run(self._reset, deadline)
-                variable = "gtid_purged" if self._mysql else "gtid_binlog_state"
+                self._set_state(session, bool(state), repair, deadline)
+            session.run("UNLOCK TABLES", deadline)
+            if not self._mysql and not self._same(
+                self._slave_pos(session, deadline), repair.slave_pos
+            ):  # it cannot be set while a receiver runs
+                session.run("SET GLOBAL gtid_slave_pos = %s", deadline, (repair.slave_pos,))
+            session.run("DROP TABLE IF EXISTS holdfast.rewind", deadline)
+        self._close_again(deadline)
+
+    def _set_state(self, session: Session, reset: bool, repair: Repair, deadline: Deadline) -> None:
+        """The lock keeps everybody from writing, but not from FLUSH, which is logged: so it may take more than once."""
+        variable = "gtid_purged" if self._mysql else "gtid_binlog_state"
+        for attempt in range(1, RESETS + 1):
+            if reset or attempt > 1:
+                session.run(self._reset, deadline)
+            try:
                 if repair.becomes:
                     session.run(f"SET GLOBAL {variable} = %s", deadline, (repair.becomes,))
-            session.run("UNLOCK TABLES", deadline)
-            if not self._mysql:
-                session.run("SET GLOBAL gtid_slave_pos = %s", deadline, (repair.slave_pos,))
+                return
+            except StatementRefused:
+                if attempt == RESETS:
+                    raise
+
+    def drop_note(self, deadline: Deadline) -> None:
+        """What was noted as undone is not, and will not be."""
+        with self._session() as session:
+            self._prepare(session, deadline)
             session.run("DROP TABLE IF EXISTS holdfast.rewind", deadline)
         self._close_again(deadline)
 
@@ -288,7 +335,7 @@ class Rewinder:
         for statement in undo.statements(one_by_one):
             session.run(statement, deadline)
         if not self._same(self._state(session, deadline), repair.was):
-            raise Refused("somebody writes on this server: it can be rewound once nobody does")
+            raise Disturbed("somebody writes on this server: it can be rewound once nobody does")
         session.run("COMMIT", deadline)
 
     def _noted(self, session: Session, repair: Repair, deadline: Deadline) -> bool:

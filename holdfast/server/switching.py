@@ -111,6 +111,14 @@ class SwitchingServer(SqlServer):
         if was_primary:  # whoever was to end them may have been killed
             self._freezing.clients.end()
 
+    def resume_applier(self, deadline: Deadline) -> None:
+        now = self._following(deadline)
+        if now.host and not now.applier:
+            self._start(deadline, receiver=False, applier=True)
+
+    def commit_empty(self, gtids: Sequence[str], deadline: Deadline) -> None:
+        raise Refused(f"{self.flavor} cannot commit transactions of other servers")
+
     def _prepared(self, domains: frozenset[int], deadline: Deadline) -> None:
         self._freezing.release(deadline)
 

@@ -26,6 +26,7 @@ from holdfast.core.commands import (
     Follow,
     Freeze,
     Inventory,
+    Judge,
     Promise,
     Promote,
     Prove,
@@ -38,6 +39,7 @@ from holdfast.core.commands import (
 from holdfast.core.dumps import Doubt
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.lineage import Mark, follows, memory
+from holdfast.core.own_writes import as_text
 from holdfast.core.releases import acknowledged, asked, holds_back, let_through
 from holdfast.core.rollback import Remembered, jump_allowed
 from holdfast.core.settings import Settings, WaitPoint
@@ -137,6 +139,7 @@ class Host:
     sealed: int = 0
     stopped: int = 0
     proved: int = 0
+    judged: str = ""
     gap: bool = False
     timeout: float = 0.0
     wait_point: WaitPoint = WaitPoint.AFTER_SYNC
@@ -285,6 +288,7 @@ class Host:
             received=self.text(applied + received),
             applied=self.text(applied),
             proved=self.proved,
+            judged=self.judged,
             replication=Replication(
                 self.source,
                 Receiver.OFF
@@ -340,6 +344,7 @@ class Host:
         self.strange = self.weakened = self.stranger = False
         self.released = []
         self.tally = 0
+        self.judged = ""
         self.tail = Tail()
         self.tenure.release()
 
@@ -711,6 +716,8 @@ class World:
                 if host.writable:
                     raise ValueError("it takes writes")
                 yield lambda: self._rewind(host, present)
+            case Judge(present=present):
+                yield lambda: self._judge_own(host, present)
             case Compare():
                 yield lambda: setattr(host, "suspect", False)
             case Fetch(source=source):
@@ -891,6 +898,13 @@ class World:
             False,
         )
         self._start(host)
+
+    def _judge_own(self, host: Host, present: str) -> None:
+        """Nothing that is written by hand here is harmless."""
+        lacking = parse(host.flavor, host.text([*host.binlog, *host.relay])).subtract(
+            parse(host.flavor, present)
+        )
+        host.judged = as_text(lacking)
 
     def _rewind(self, host: Host, present: str) -> None:
         """Back to before the first of what the primary lacks; sometimes that cannot be done."""

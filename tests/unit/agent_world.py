@@ -120,6 +120,13 @@ class MemoryServer:
             )
         self.now = replace(self.now, applied=self.now.received)
 
+    def resume_applier(self, deadline: Deadline) -> None:
+        self._called("resume_applier", deadline)
+        self._replicate(applier=True)
+
+    def commit_empty(self, gtids: Sequence[str], deadline: Deadline) -> None:
+        self._called("commit_empty", deadline)
+
     def hold_applier(self, deadline: Deadline) -> None:
         self._called("hold_applier", deadline)
 

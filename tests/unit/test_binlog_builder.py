@@ -84,6 +84,14 @@ class Builder:
             self.event(19, b"map").event(30, b"row" * 50)
         return self.event(16, bytes(8))
 
+    def statement(self, gtid: Gtid, text: str) -> Builder:
+        """One statement that is a transaction of its own."""
+        return self.opening(gtid, MariadbFlags.STANDALONE | MariadbFlags.DDL).query(text)
+
+    def empty(self, gtid: Gtid) -> Builder:
+        """On MySQL."""
+        return self.opening(gtid).query("BEGIN").query("COMMIT")
+
     def rotate(self, name: str = "binlog.000002") -> Builder:
         self.data[21] &= 0xFE
         return self.event(4, struct.pack("<Q", 4) + name.encode())

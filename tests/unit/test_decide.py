@@ -215,6 +215,7 @@ def test_what_a_receiver_ran_into_before_its_promise_says_nothing_of_the_new_pri
 
 def test_errant_transactions_are_rewound() -> None:
     errant = replica("m3", incarnation="b", applied="0-1-9,0-3-4", replication=Replication())
+    errant = replace(errant, judged="0-3-4")
     two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
     decision = decided(two, view(primary(), replica("m2"), errant))
     assert decision.steps == (Send("m3", Rewind("m1", "*-1")),)

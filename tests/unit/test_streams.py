@@ -75,6 +75,7 @@ def test_a_member_with_the_primary_s_newest_streams_is_neither_unseated_nor_pass
 
 def test_what_a_member_is_told_to_keep_includes_every_stream_of_the_primary() -> None:
     member = replica("m3", incarnation="b", applied="7-3-1", received="", replication=NOBODY)
+    member = replace(member, judged="7-3-1")
     two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
     decision = decide(CLUSTER, two, view(primary(), replica("m2"), member))
     (command,) = [step.command for step in decision.steps if isinstance(step, Send)]

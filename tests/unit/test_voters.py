@@ -91,7 +91,9 @@ def test_commits_wait_for_more_only_when_that_many_acknowledge_already() -> None
 @pytest.mark.parametrize(
     "harm",
     [
-        pytest.param({"received": "0-1-9,0-3-4", "applied": "0-1-9,0-3-4"}, id="errant"),
+        pytest.param(
+            {"received": "0-1-9,0-3-4", "applied": "0-1-9,0-3-4", "judged": "0-3-4"}, id="errant"
+        ),
         pytest.param({"unfit": "its data is torn"}, id="unfit"),
         pytest.param(
             {"replication": Replication("127.0.0.1:3301", Receiver.ON, True, purged=True)},
@@ -117,6 +119,7 @@ def test_what_a_voter_has_received_is_not_touched_while_it_counts(harm: dict[str
 
 def test_a_spoiled_voter_that_counts_in_an_older_configuration_is_not_touched_either() -> None:
     joint: Record = RECORD.extended(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1))
-    spoiled = replica("m3", received="0-1-9,0-3-4", applied="0-1-9,0-3-4")
+    has = "0-1-9,0-3-4"
+    spoiled = replica("m3", received=has, applied=has, judged="0-3-4")
     step = rejoin(CLUSTER, joint, view(primary(), replica("m2"), spoiled), CLUSTER.member("m3"))
     assert step.command is None

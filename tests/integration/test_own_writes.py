@@ -1,0 +1,113 @@
+"""What servers and administrators write on replicas without meaning to diverge costs neither a copy nor a vote."""
+
+from __future__ import annotations
+
+import threading
+
+from holdfast.core.gtid import Flavor, parse
+from holdfast.sandbox.cluster import Sandbox
+from tests.integration.cluster import (
+    admin,
+    assert_identical,
+    events,
+    member_of,
+    replicas,
+    wait_failed_over,
+    writing,
+)
+
+EVERY_NIGHT = ("FLUSH ERROR LOGS", "FLUSH SLOW LOGS", "FLUSH PRIVILEGES")
+
+
+def everywhere(sandbox: Sandbox, *statements: str) -> None:
+    """At once on all hosts, as their logrotate does."""
+    names = [member.name for member in sandbox.spec.members]
+    threads = [threading.Thread(target=admin, args=(sandbox, name, *statements)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+
+
+def executed(sandbox: Sandbox, member: str) -> str:
+    mysql = sandbox.spec.flavor is Flavor.MYSQL
+    what = "gtid_executed" if mysql else "gtid_binlog_state"
+    return str(admin(sandbox, member, f"SELECT @@global.{what}")[0][0]).replace("\n", "")
+
+
+def drastic(sandbox: Sandbox, since: int, *words: str) -> list[str]:
+    """Events that tell of what should not have been necessary."""
+    found = events(sandbox)[since:]
+    return [text for text in found if any(word in text for word in ("clone", "rewind", *words))]
+
+
+def runs(sandbox: Sandbox) -> dict[str, tuple[str, str]]:
+    """Each member's role, and the process of its server."""
+    status = sandbox.status()
+    return {
+        each["name"]: (each["role"], str(sandbox.server(each["name"]).pid))
+        for each in status["members"]
+    }
+
+
+def wait_equal(sandbox: Sandbox) -> None:
+    """All members have the same GTIDs again; nobody may be writing."""
+    flavor = sandbox.spec.flavor
+    names = [member.name for member in sandbox.spec.members]
+    sandbox.wait_until(
+        lambda status: (
+            bool(status["whole"])
+            and len({hash(parse(flavor, executed(sandbox, name))) for name in names}) == 1
+        ),
+        30,
+        "equal GTIDs",
+    )
+
+
+def test_maintenance_on_all_hosts_at_once_costs_nothing(cluster: Sandbox, run: int) -> None:
+    """Nobody loses its vote, is started anew, rewound or cloned; and a primary that dies meanwhile is replaced."""
+    status = cluster.wait_whole()
+    old = str(status["primary"])
+    admin(cluster, old, "DROP TABLE IF EXISTS app.own", "CREATE TABLE app.own (n INT PRIMARY KEY)")
+    wait_equal(cluster)
+    before, said = runs(cluster), len(events(cluster))
+    with writing(cluster, run) as writers:
+        writers.wait_for(50)
+        everywhere(cluster, *EVERY_NIGHT)
+        writers.wait_for(200)
+        writers.check()
+    wait_equal(cluster)
+    assert runs(cluster) == before
+    assert drastic(cluster, said, "restart", "fence", "votes no longer") == []
+
+    everywhere(cluster, *EVERY_NIGHT)
+    cluster.kill_server(old)
+    wait_failed_over(cluster, old)
+    wait_equal(cluster)
+    assert_identical(cluster)
+    assert drastic(cluster, said) == []
+
+
+def test_memory_tables_after_restarts_of_the_replicas_cost_nothing(cluster: Sandbox) -> None:
+    """Emptied by its restart, such a table makes each server log that under its own identity."""
+    primary = str(cluster.wait_whole()["primary"])
+    made = (
+        "DROP TABLE IF EXISTS app.mem",
+        "CREATE TABLE app.mem (n INT PRIMARY KEY) ENGINE = MEMORY",
+    )
+    admin(cluster, primary, *made, "INSERT INTO app.mem VALUES (1)")
+    wait_equal(cluster)
+    for name in replicas(cluster.status()):
+        cluster.kill_server(name)
+        cluster.wait_until(lambda status, n=name: member_of(status, n)["role"] != "voter", 20)  # type: ignore[misc]
+        cluster.wait_whole()
+    said = len(events(cluster))
+    for name in replicas(cluster.status()):
+        admin(cluster, name, "SELECT * FROM app.mem")  # a monitoring tool reads it
+    admin(cluster, primary, "INSERT INTO app.mem VALUES (2)")
+    wait_equal(cluster)
+    assert drastic(cluster, said) == []
+    for name in replicas(cluster.status()):
+        assert admin(cluster, name, "SELECT n FROM app.mem") == [(2,)]
+    admin(cluster, primary, "DROP TABLE app.mem")
+    wait_equal(cluster)

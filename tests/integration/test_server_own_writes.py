@@ -1,0 +1,177 @@
+"""What each server really logs of maintenance on a replica, and how it is made good while the receiver runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from holdfast.agent.judging import Judging
+from holdfast.core.commands import Forget, Judge
+from holdfast.core.gtid import Flavor
+from holdfast.core.own_writes import to_commit
+from holdfast.core.view import MemberState, ServerStatus
+from holdfast.errors import Refused
+from holdfast.server.base import Deadline
+from tests.integration.rewinding import Patient, gtids, present
+from tests.integration.servers import BareServer, bare_servers, wait_until
+
+SECONDS = 20.0
+BOTH = (
+    "FLUSH STATUS",
+    "FLUSH PRIVILEGES",
+    "FLUSH TABLES",
+    "FLUSH ERROR LOGS",
+    "flush error logs, slow logs",
+    "FLUSH USER_RESOURCES",
+    "FLUSH TABLES app.t",
+    "ANALYZE TABLE app.t",
+    "OPTIMIZE TABLE app.t",
+)
+LOGGED = {
+    Flavor.MARIADB: (*BOTH, "FLUSH HOSTS", "ANALYZE TABLE app.t PERSISTENT FOR ALL"),
+    Flavor.MYSQL: (*BOTH, "ANALYZE TABLE app.t UPDATE HISTOGRAM ON n WITH 8 BUCKETS"),
+}
+NOT_LOGGED = ("FLUSH LOGS", "CHECK TABLE app.t", "PURGE BINARY LOGS BEFORE '2001-01-01'")
+HARMFUL = ("REPAIR TABLE app.t", "CREATE USER mon@'%' IDENTIFIED BY 'pW_1x'", "DROP USER mon@'%'")
+
+
+class Replica(Patient):
+    """With what judges it."""
+
+    def start_agent(self) -> None:
+        super().start_agent()
+        self.judging = Judging(
+            self.board,
+            self.server.adapter,
+            self.rewinder,
+            self.rewinding,
+            self.server.datadir / "binlog.index",
+        )
+
+    def look(self) -> MemberState:
+        """As the agent's observer does."""
+        seen = self.server.adapter.observe(Deadline(SECONDS))
+        self.board.change(
+            server=ServerStatus.UP,
+            incarnation="a",
+            origin=seen.origin,
+            applied=seen.applied,
+            received=seen.received,
+            replication=seen.replication,
+        )
+        return self.board.state
+
+    def judge(self) -> MemberState:
+        self.look()
+        self.judging.judge(Judge("m0", present(self.primary)), Deadline(SECONDS), self.steps.append)
+        return self.board.state
+
+    def forget(self) -> None:
+        self.look()
+        self.judging.forget(
+            Forget("m0", present(self.primary)), Deadline(SECONDS), self.steps.append
+        )
+
+
+@pytest.fixture(scope="module")
+def pair(flavor: Flavor) -> Iterator[list[BareServer]]:
+    with bare_servers(flavor, 2) as servers:
+        servers[0].sql(
+            "SET GLOBAL read_only = 0",
+            "CREATE DATABASE IF NOT EXISTS app",
+            "CREATE TABLE app.t (n INT PRIMARY KEY)",
+            "CREATE TABLE app.mem (n INT PRIMARY KEY) ENGINE = MEMORY",
+        )
+        yield servers
+
+
+@pytest.fixture
+def member(pair: list[BareServer], tmp_path: Path) -> Replica:
+    made = Replica(*pair, tmp_path / "state")
+    made.catch_up()
+    return made
+
+
+def make_good(member: Replica) -> None:
+    """As a manager has it done."""
+    if member.server.flavor is Flavor.MARIADB:
+        member.forget()
+    else:
+        first = replace(member.board.state, applied=str(gtids(member.primary)))
+        wanted = to_commit(first, [member.board.state], 99)
+        member.primary.adapter.commit_empty(wanted.split(","), Deadline(SECONDS))
+    wait_until(
+        lambda: gtids(member.server) == gtids(member.primary), SECONDS, "both have the same GTIDs"
+    )
+
+
+def test_what_servers_log_of_maintenance_is_recognised_and_made_good(member: Replica) -> None:
+    """The receiver runs all the time, nothing that was received is lost, and the data is the same."""
+    member.let_write()  # some of them MySQL takes so only
+    for statement in LOGGED[member.server.flavor]:
+        before = gtids(member.server)
+        member.server.sql(statement)
+        assert gtids(member.server) != before, statement
+    before = gtids(member.server)
+    for statement in NOT_LOGGED:
+        member.server.sql(statement)
+    assert gtids(member.server) == before
+    flushing = member.server.value("SELECT @@global.innodb_flush_log_at_trx_commit")
+    member.primary.sql("INSERT INTO app.t SELECT 1 + COALESCE(MAX(n), 0) FROM app.t")
+    time.sleep(0.3)  # MariaDB's applier stops at that one
+    state = member.judge()
+    assert state.harmless
+    assert state.harmless == state.judged
+    make_good(member)
+    member.primary.sql("INSERT INTO app.t SELECT 1 + MAX(n) FROM app.t")
+    member.catch_up()
+    assert member.server.sql("SELECT n FROM app.t") == member.primary.sql("SELECT n FROM app.t")
+    assert member.server.value("SELECT @@global.innodb_flush_log_at_trx_commit") == flushing
+    assert not member.fitness.repair
+
+
+def test_a_memory_table_that_a_restart_emptied_is_recognised_by_the_server_s_own_words(
+    member: Replica,
+) -> None:
+    member.primary.sql("REPLACE INTO app.mem VALUES (1)")
+    member.catch_up()
+    member.server.restart()
+    member.follow()
+    before = gtids(member.server)
+    member.server.sql("SELECT * FROM app.mem")
+    if member.server.flavor is Flavor.MYSQL:
+        assert gtids(member.server) != before
+        assert member.judge().harmless
+        make_good(member)
+    else:  # it was opened, unlogged, before the server followed
+        assert gtids(member.server) == before
+
+
+@pytest.mark.parametrize("statement", HARMFUL)
+def test_anything_else_is_not_harmless(member: Replica, statement: str) -> None:
+    member.let_write()
+    member.server.sql(statement)
+    state = member.judge()
+    assert state.judged
+    assert not state.harmless
+    if member.server.flavor is Flavor.MARIADB:
+        with pytest.raises(Refused):
+            member.forget()
+        assert not member.board.state.harmless
+    start_over(member)
+
+
+def start_over(member: Replica) -> None:
+    """The statement took effect nowhere else: for the next test only its GTID is taken back."""
+    member.part()
+    mysql = member.server.flavor is Flavor.MYSQL
+    member.server.sql("RESET BINARY LOGS AND GTIDS" if mysql else "RESET MASTER")
+    variable = "gtid_purged" if mysql else "gtid_binlog_state"
+    member.server.sql(f"SET GLOBAL {variable} = '{gtids(member.primary)}'")
+    if not mysql:
+        position = member.primary.value("SELECT @@global.gtid_binlog_pos")
+        member.server.sql(f"SET GLOBAL gtid_slave_pos = '{position}'")
