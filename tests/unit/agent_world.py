@@ -322,9 +322,11 @@ class World:
             ready.set()
             await self._agent.serve(self._listener.dup())
 
-        self._thread = threading.Thread(
-            target=lambda: asyncio.Runner(loop_factory=uvloop.new_event_loop).run(main())
-        )
+        def run() -> None:
+            with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+                runner.run(main())
+
+        self._thread = threading.Thread(target=run)
         self._thread.start()
         assert ready.wait(5)
         assert self.http.get("/v1/health").status_code == 200

@@ -30,10 +30,12 @@ def served(app: Any, context: ssl.SSLContext | None = None) -> Iterator[int]:
     async def serve(listener: Any) -> None:
         await http.serve(sockets=[listener.dup()])
 
+    def run(listener: Any) -> None:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(serve(listener))
+
     with listening("127.0.0.1:0") as listener:
-        thread = threading.Thread(
-            target=lambda: asyncio.Runner(loop_factory=uvloop.new_event_loop).run(serve(listener))
-        )
+        thread = threading.Thread(target=run, args=(listener,))
         thread.start()
         try:
             yield listener.getsockname()[1]
