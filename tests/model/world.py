@@ -901,7 +901,7 @@ class World:
 
     def _judge_own(self, host: Host, present: str) -> None:
         """Nothing that is written by hand here is harmless."""
-        lacking = parse(host.flavor, host.text([*host.binlog, *host.relay])).subtract(
+        lacking = parse(host.flavor, host.text([*host.binlog, *host.shown, *host.relay])).subtract(
             parse(host.flavor, present)
         )
         host.judged = as_text(lacking)
