@@ -77,6 +77,7 @@ class Harm(StrEnum):
     FLUSH = "flush"
     SHUTDOWN = "shutdown"
     DDL = "ddl"
+    STRANGER = "stranger"
     PUT_BACK = "put-back"
 
 
@@ -125,10 +126,11 @@ HANDS_HARMS: Mapping[Harm, int] = {
     Harm.FLUSH: 3,
     Harm.SHUTDOWN: 1,
     Harm.DDL: 2,
+    Harm.STRANGER: 2,
 }
 """What administrators do to a server behind the cluster's back; it is nobody's task to undo it but the cluster's."""
 OF_REPLICAS = frozenset({Harm.CLONE, Harm.THREADS, Harm.RESET})
-OF_PRIMARIES = frozenset({Harm.KILLS, Harm.DDL})
+OF_PRIMARIES = frozenset({Harm.KILLS, Harm.DDL, Harm.STRANGER})
 STEPS_SECONDS = (-86_400.0, -3_600.0, -5.0, 5.0, 3_600.0, 86_400.0)
 """By how much a wall clock is stepped; drawn by ``Fault.draw``."""
 RESTS = {Lane.MACHINE: (20, 60), Lane.PEOPLE: (4, 15), Lane.HANDS: (2, 8)}

@@ -17,8 +17,10 @@ import pymysql
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError
 from holdfast.sandbox.lab.lab import Lab
+from holdfast.sandbox.lab.plan import CLIENT
 from tests.chaos.faults import Fault, Harm
 from tests.chaos.history import Excuse
+from tests.integration.replica_client import ReplicaClient
 
 ERRORS = (pymysql.err.MySQLError, OSError, HoldfastError)
 STATEMENT_SECONDS = 10.0
@@ -66,6 +68,8 @@ FLUSHES = (
     "ANALYZE TABLE mysql.user",
 )
 OWN_TABLE = "app.hands"
+STRANGER = "m7"
+"""Whose replication account it uses: there is no such member."""
 
 
 class Hands:
@@ -97,6 +101,8 @@ class Hands:
                 return self._begin(host, f"STOP {word}", f"RESET {word}")
             case Harm.FLUSH:
                 return self._begin(host, FLUSHES[int(fault.draw * len(FLUSHES))])
+            case Harm.STRANGER:
+                return self._stranger(host)
             case Harm.SHUTDOWN:
                 self._excuse(host, SHUTDOWN_SECONDS)
                 return self._begin(host, "SHUTDOWN")
@@ -148,6 +154,43 @@ class Hands:
 
         threading.Thread(target=run, name=f"kills on {host}", daemon=True).start()
         return ended.set
+
+    def _stranger(self, host: str) -> Callable[[], None]:
+        """A replica that is no member acknowledges what it is sent, until its session is ended."""
+        ended = threading.Event()
+
+        def run() -> None:
+            with suppress(*ERRORS):
+                begun = time.monotonic()
+                try:
+                    with self._following(host) as stranger:
+                        while not (stranger.ended.wait(0.05) or ended.is_set()):
+                            pass
+                finally:
+                    self.excuses.append(Excuse(host, begun, time.monotonic()))
+
+        threading.Thread(target=run, name=f"a stranger on {host}", daemon=True).start()
+        return ended.set
+
+    def _following(self, host: str) -> ReplicaClient:
+        mysql = self._flavor is Flavor.MYSQL
+        with (
+            closing(self._lab.connect(host, self._lab.accounts.admin)) as at,
+            at.cursor() as cursor,
+        ):
+            cursor.execute("SHOW BINARY LOG STATUS" if mysql else "SHOW MASTER STATUS")
+            file, end = cursor.fetchone()[:2]
+        member = self._lab.plan.member(host)
+        account = self._lab.accounts.replication(STRANGER)
+        with self._lab.inside(CLIENT):
+            return ReplicaClient(
+                self._flavor,
+                member.port,
+                account,
+                (str(file), int(end)),
+                semi_sync=True,
+                host=member.host,
+            )
 
     def _kill(self, host: str, cursor: Any, connection: int, number: int) -> None:
         begun = time.monotonic()

@@ -38,13 +38,14 @@ class ReplicaClient:
         semi_sync: bool,
         server_id: int = 99,
         uuid: str = "",
+        host: str = "127.0.0.1",
     ) -> None:
         self.events = self.acknowledged = 0
         self.failure = ""
         self.ended = threading.Event()
         self.began_at = self.ended_at = 0.0
         self._wire = pymysql.connect(
-            host="127.0.0.1", port=port, user=account.user, password=account.password
+            host=host, port=port, user=account.user, password=account.password
         )
         self._file = place[0]
         with self._wire.cursor() as cursor:
