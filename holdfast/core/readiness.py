@@ -15,6 +15,10 @@ NO_WORSE = frozenset({"disk", "service"})
 it: a disk that fills up is often why somebody wants to leave."""
 
 
+OF_ALL = frozenset({"replicas"})
+"""Keys of findings that take the facts of all members: of two, a third one looks like a stranger."""
+
+
 def wrong(
     primary: str, found: Mapping[str, Facts], unanswered: Mapping[str, str]
 ) -> dict[str, tuple[Objection, ...]]:
@@ -41,7 +45,7 @@ def _against(facts: Facts, present: Facts | None) -> Iterator[Objection]:
             asked_again = each.key == "server"
             yield Objection(in_one_line(facts.member, each), asked_again, facts.member)
     for each in check_together((present, facts), adopting=False) if present else ():
-        if _is_wrong(each):
+        if _is_wrong(each) and each.key not in OF_ALL:
             yield Objection(in_one_line("", each), candidate=facts.member)
 
 

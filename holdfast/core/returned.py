@@ -15,12 +15,15 @@ So it is compared with its voters before it is opened for the first time after i
   wrote there. Nothing is missed for it. What the present primary had of that stream stands before its own first row in
   its binlog, and whatever takes away the end of a binlog takes that row too; k voters have received it, and it is the
   primary's own.
+* A voter whose agent has not answered for ``GONE_SECONDS`` is not waited for: else a host that is gone for good would
+  keep a primary closed that most likely has everything, beside another voter that could acknowledge. What that voter
+  alone holds is rewound when it returns, and saved in a file: this is where the comparison ends, and no proof.
 * A voter that somebody else has started meanwhile holds what it says; what that start has lost is lost for everybody.
 * While the primary is compared it commits nothing, so the looks need not be of one moment.
 
 Where k = 0 nobody else was asked to hold anything: who can be seen is compared, and nobody is waited for.
 
-A voter that is gone for good leaves the question open. To open the primary all the same is an operator's decision
+A voter whose server cannot be asked leaves the question open. To open the primary nevertheless is up to an operator
 (``takeover.FailOver`` to the primary itself), which the record keeps as ``Transition.lossy``.
 """
 
@@ -32,7 +35,7 @@ from holdfast.core.commands import Inventory
 from holdfast.core.decision import Send
 from holdfast.core.gtid import GtidSet, parse
 from holdfast.core.record import Kind, Record, Step, Transition
-from holdfast.core.view import MemberState, ServerStatus, View
+from holdfast.core.view import MemberState, ServerStatus, Unseen, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +51,8 @@ class Doubt:
     asks: tuple[Send, ...] = ()
 
 
+GONE_SECONDS = 10.0
+"""For so long the agent of a voter may be silent before it is waited for no longer: it may be restarting."""
 OPENING = Transition(Kind.RESTART, Step.OPEN)
 
 
@@ -75,7 +80,9 @@ def doubt(record: Record, view: View, primary: MemberState) -> Doubt | None:
     for name in sorted(names):
         state = view.state(name)
         holds = held(state)
-        if holds is None:
+        if holds is None and _is_gone(view, name):
+            known.add(name)
+        elif holds is None:
             unknown.append(f"{name} ({_why(state)})")
             if state is not None and state.server is ServerStatus.DOWN:
                 asks.append(Send(name, Inventory()))
@@ -121,6 +128,11 @@ def held(state: MemberState | None) -> GtidSet | None:
     if state.server is ServerStatus.DOWN and state.kept is not None:
         return parse(state.flavor, state.kept)
     return None
+
+
+def _is_gone(view: View, name: str) -> bool:
+    sighting = view.members.get(name)
+    return isinstance(sighting, Unseen) and view.now - sighting.since >= GONE_SECONDS
 
 
 def _suffice(record: Record, known: set[str]) -> bool:

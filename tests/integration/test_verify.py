@@ -74,7 +74,7 @@ def test_what_is_interrupted_goes_on_by_itself_and_the_schedule_begins_one(
         cluster.wait_until(
             lambda s: bool(member_of(s, one)["progress"]), 20, "the verification to be under way"
         )
-        assert "verifying" in holdfast(cluster, "verify", other).stderr
+        assert f"{one} is being verified" in holdfast(cluster, "verify", other).stderr
         cluster.kill_agent(one)
         cluster.start_agent(one)
         cluster.wait_until(

@@ -74,7 +74,7 @@ def test_one_that_has_all_is_opened_once_enough_were_asked(flavor: Flavor, membe
     for name in away[: {2: 1, 3: 2, 5: 3 if flavor is Flavor.MYSQL else 2}[members]]:
         assert not hosts["m1"].writable
         hosts[name].begin_agent(run.world.now)
-        managed(run, 20, lambda: hosts["m1"].writable)
+        managed(run, 10, lambda: hosts["m1"].writable)
     assert hosts["m1"].writable, run.reason
     run.mend()
     whole(run)
