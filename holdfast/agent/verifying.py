@@ -10,6 +10,7 @@ A piece that differs is looked at once more before it is believed. Nothing is me
 from __future__ import annotations
 
 import json
+import logging
 import time
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from holdfast.agent.term import replace_durably
 from holdfast.core.commands import Command, Verify
 from holdfast.core.view import Difference, Verification
 from holdfast.errors import DeadlinePassed, HoldfastError, Refused
+from holdfast.log import say
 from holdfast.server.base import Deadline
 from holdfast.server.chunks import Chunk, ChunkDigester, Key, described, rows_of
 from holdfast.server.digest import Place, parse_table, table_name
@@ -40,6 +42,8 @@ ATTEMPT_SECONDS = 1.0
 """Between two attempts at a piece, where commits wait or the table is locked."""
 BUSY_SECONDS = 0.5
 """Between two looks at a primary that has too much to do."""
+logger = logging.getLogger(__name__)
+
 NAMED = 3
 """So many of its ranges stand in one sentence."""
 SHOWN = 20
@@ -211,6 +215,10 @@ class Verifying:
                     self._table(job, agent, table)
             self._keep(replace(self.findings, ended=time.time(), table="", after=(), last=()))
             self._fitness.verified(self.findings.different(), self.findings.wanted)
+        except (
+            CalledOff
+        ) as error:  # nothing is amiss: it goes on later, or an operator has ended it
+            say(logger, str(error))
         finally:
             self._save()
             self._running = False
