@@ -76,6 +76,7 @@ def test_what_is_interrupted_goes_on_by_itself_and_the_schedule_begins_one(
         )
         assert f"{one} is being verified" in holdfast(cluster, "verify", other).stderr
         cluster.kill_agent(one)
+        cluster.wait_until(lambda s: member_of(s, one)["state"] == "unknown", 20, "it is missed")
         cluster.start_agent(one)
         cluster.wait_until(
             lambda s: "verifying" in str(member_of(s, one)["progress"]), 30, "it goes on"
