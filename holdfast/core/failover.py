@@ -303,7 +303,7 @@ def could_follow(cluster: Cluster, record: Record, view: View) -> set[str]:
         and state.up
         and not state.silent_seconds
         and not state.unfit
-        and state.progress is None
+        and state.occupied is None
     }
 
 

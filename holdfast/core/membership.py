@@ -205,7 +205,7 @@ def admissible(cluster: Cluster, view: View, primary: MemberState, state: Member
         and not state.writable
         and not state.unfit
         and not state.suspects
-        and state.progress is None
+        and state.occupied is None
         and cluster.account(state.name) not in primary.barred
         and cluster.setting(state.name).voter
         and state.name not in view.lapses

@@ -75,8 +75,8 @@ def objections(
     state = view.state(order.member)
     if state is None:
         return (*found, f"the agent of {order.member} does not answer")
-    if state.progress:
-        found.append(f"{order.member} is busy: {state.progress.what}")
+    if state.occupied:
+        found.append(f"{order.member} is busy: {state.occupied.what}")
     if isinstance(order, CloneMember):
         found += _against_clone(cluster, record, view, order)
     else:

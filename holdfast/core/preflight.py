@@ -150,8 +150,8 @@ def against(
         found.append(Objection(f"{name}: {why}", passes))
     elif why := spoiled(cluster, primary, state):
         found.append(Objection(f"{name}: {why}"))
-    if state.progress is not None:
-        found.append(Objection(f"{name}: it is busy: {state.progress.what}", passes=True))
+    if state.occupied is not None:
+        found.append(Objection(f"{name}: it is busy: {state.occupied.what}", passes=True))
     if state.silent_seconds:
         found.append(Objection(f"{name}: its server does not answer", passes=True))
     replication = state.replication

@@ -81,7 +81,7 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
         compare = Compare(record.primary, cluster.member(record.primary).agent)
         suspects = ", ".join(state.suspects)
         why = f"{suspects} may differ after a rewind or a crash: it is being compared with {record.primary}"
-        busy = state.progress is not None or state.replication.receiver is not Receiver.ON
+        busy = state.occupied is not None or state.replication.receiver is not Receiver.ON
         return Rejoin(None if busy else compare, why)
     if errant:
         why = f"it has transactions of its own that change nothing ({errant}): {record.primary} commits empty ones"

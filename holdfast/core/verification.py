@@ -23,8 +23,8 @@ def objections(cluster: Cluster, record: Record | None, view: View, name: str) -
     state = view.state(name)
     if state is None:
         return (*found, f"the agent of {name} does not answer")
-    if state.progress and not is_verifying(state):
-        found.append(f"{name} is busy: {state.progress.what}")
+    if state.occupied:
+        found.append(f"{name} is busy: {state.occupied.what}")
     elif state.unfit or state.suspects:
         found.append(f"{name} is being mended first: see holdfast status")
     elif not _follows(cluster, record, state):
@@ -56,11 +56,6 @@ def due(cluster: Cluster, record: Record | None, view: View) -> Send | None:
     return Send(chosen.name, Verify(record.primary, cluster.member(record.primary).agent))
 
 
-def is_verifying(state: MemberState) -> bool:
-    verified = state.verified
-    return verified is not None and not verified.ended and state.progress is not None
-
-
 def told(state: MemberState) -> str:
     """What came of the last one, in one sentence; "" where it is not over, or there was none."""
     found = state.verified
@@ -78,7 +73,7 @@ def told(state: MemberState) -> str:
 
 def _verifying(view: View) -> list[str]:
     states = [view.state(name) for name in view.members]
-    return [state.name for state in states if state and is_verifying(state)]
+    return [state.name for state in states if state and state.verifying]
 
 
 def _follows(cluster: Cluster, record: Record, state: MemberState) -> bool:

@@ -306,6 +306,16 @@ class MemberState:
         return self.server is ServerStatus.UP
 
     @property
+    def verifying(self) -> bool:
+        """Its tables are being compared with the primary's now: any command interrupts that."""
+        return self.verified is not None and not self.verified.ended and self.progress is not None
+
+    @property
+    def occupied(self) -> Progress | None:
+        """What goes on in its background and is to be waited for."""
+        return None if self.verifying else self.progress
+
+    @property
     def ended(self) -> bool:
         """Whether its server's process has ended, for whoever asks or waits for it."""
         return self.server in (ServerStatus.DOWN, ServerStatus.DYING)

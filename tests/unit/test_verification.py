@@ -122,3 +122,12 @@ def test_what_came_of_it() -> None:
     )
     assert told(replica("m2", verified=verified(1.0))) == told(replica("m2")) == ""
     assert fine.flavor is Flavor.MARIADB
+
+
+def test_a_verification_keeps_nobody_waiting() -> None:
+    """Any command interrupts it."""
+    busy = replica("m2", verified=verified(99 * DAY), progress=Progress("verifying against m1"))
+    assert busy.verifying
+    assert busy.occupied is None
+    cloning = replica("m2", verified=verified(99 * DAY, 99.1 * DAY), progress=Progress("cloning"))
+    assert cloning.occupied == Progress("cloning")
