@@ -10,6 +10,7 @@ from typing import Any, cast
 from holdfast.agent.board import Board
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.rewinding import Rewinding
+from holdfast.agent.settling import Settling
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import Rewind
 from holdfast.core.gtid import Flavor, everything, parse
@@ -17,6 +18,7 @@ from holdfast.core.view import MemberState
 from holdfast.server.base import Deadline
 from holdfast.server.rewind import Rewinder
 from holdfast.server.session import Session
+from holdfast.server.xa import PreparedTransactions
 from tests.integration.servers import ADMIN, BareServer, wait_until
 
 SECONDS = 30.0
@@ -77,6 +79,12 @@ class Patient:
             cast(Watch, None),
             self.rewinder,
             self.fitness,
+            Settling(
+                self.board,
+                self.fitness,
+                PreparedTransactions(self.server.flavor, self.server.socket, ADMIN),
+                index,
+            ),
             index,
             self.server.datadir,
             self.folder / "pending",
