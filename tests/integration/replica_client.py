@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import struct
 import threading
 import time
@@ -67,9 +68,12 @@ class ReplicaClient:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
+        # who reads holds a lock that closing waits for: the end of what is read lets it go
+        with suppress(OSError, AttributeError):  # closed already
+            self._wire._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+        self._thread.join(5)
         with suppress(OSError):
             self._wire._force_close()  # type: ignore[attr-defined]
-        self._thread.join(5)
 
     def _receive(self) -> None:
         try:
