@@ -52,7 +52,8 @@ class BootCheck:
     """Judges the first look at each run, and remembers a verdict across the agent's own end.
 
     The file ``boots_open`` in the state directory holds why the server is not started, and the fingerprint of what it
-    booted with: once that is another one, it is started again.
+    booted with: once that is another one, or the file is removed, it is started again. A verdict that cannot be written
+    is held while the agent lives; one that cannot be read, until it is removed.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class BootCheck:
         self._path = state_dir / "boots_open"
         self._admitted: Running | None = None
         self._verdict = self._read()
+        self._on_disk = self._verdict is not None
         board.change(unstartable=self._verdict[0] if self._verdict else "")
 
     def first_contact(self, running: Running, deadline: Deadline) -> None:
@@ -95,9 +97,11 @@ class BootCheck:
         """While it is down: has what it boots with been changed?"""
         if self._verdict is None:
             return
-        if not self._path.exists() or self._inputs.fingerprint() != self._verdict[1]:
+        of = self._verdict[1]
+        removed = self._on_disk and not self._path.exists()
+        if removed or (of and self._inputs.fingerprint() != of):
             remove_durably(self._path)
-            self._verdict = None
+            self._verdict, self._on_disk = None, False
             self._board.change(unstartable="")
             say(logger, "what the server boots with was changed: it may be started again")
 
@@ -112,6 +116,7 @@ class BootCheck:
         self._watch.kill(reason)
         try:
             replace_durably(self._path, json.dumps({"reason": reason, "of": self._verdict[1]}))
+            self._on_disk = True
         except OSError as error:
             say(logger, f"cannot write {self._path}: {error.strerror}", logging.ERROR)
         return Refused(reason)
@@ -123,4 +128,7 @@ class BootCheck:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            return f"{self._path} cannot be read ({error}): its server is not started", ""
+            return (
+                f"{self._path} cannot be read ({error}): its server is not started before it is removed",
+                "",
+            )

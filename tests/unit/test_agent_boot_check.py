@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -68,6 +69,7 @@ def test_it_is_started_again_once_that_was_changed(world: World, what: str) -> N
     world.server.came_up = Booted(shut=True)
     path = world.folder / what
     if what.startswith("state"):
+        world.until(lambda _: path.exists())
         path.unlink()
     else:
         path.write_text(path.read_text() + "\n# mended\n")
@@ -86,8 +88,26 @@ def test_one_that_somebody_else_has_started_is_not_judged(world: World) -> None:
     world.until(lambda state: state.up)
 
 
-def test_a_verdict_that_cannot_be_read_is_one(world: World) -> None:
+def test_a_verdict_that_cannot_be_written_is_held(world: World) -> None:
+    (world.state_dir / ".boots_open.part").mkdir()
+    world.server.came_up = OPEN
+    world.done(1, Start())
+    world.until(held)
+    for _ in range(20):  # looks at a server that is down
+        time.sleep(0.02)
+        assert held(world.state().state)
+    (world.folder / "my.cnf").write_text("# mended\n")
+    world.until(lambda state: not state.unstartable)
+
+
+def test_a_verdict_that_cannot_be_read_is_held_until_it_is_removed(world: World) -> None:
     world.stop_agent()
-    (world.state_dir / "boots_open").write_text("{")
+    path = world.state_dir / "boots_open"
+    path.write_text("{")
     world.start_agent()
-    assert "boots_open" in world.state().state.unstartable
+    for _ in range(20):
+        assert "boots_open cannot be read" in world.state().state.unstartable
+        time.sleep(0.02)
+    assert world.command(1, Start()).error == "Refused"
+    path.unlink()
+    world.until(lambda state: not state.unstartable)
