@@ -29,6 +29,7 @@ from holdfast.agent.board import Board
 from holdfast.agent.copies import CloneMarker, copied, remember, save_unique
 from holdfast.agent.cutting import Marker
 from holdfast.agent.fetching import NO_ROOM, Donor, fetch
+from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.holdings import Holdings, judge
 from holdfast.agent.job import Job, Jobs
 from holdfast.agent.scratch_server import copy_from, end_former, scratch_server
@@ -74,6 +75,7 @@ class Cloning:
         replication: Account,
         state_dir: Path,
         shown: Credentials,
+        relaxed: RelaxedMarker,
         look: Callable[[], None],
     ) -> None:
         self._board = board
@@ -85,6 +87,7 @@ class Cloning:
         self._replication = replication
         self._state_dir = state_dir
         self._shown = shown
+        self._relaxed = relaxed
         self._look = look
         self._marker = CloneMarker(state_dir)
         self._now: Clone | None = None
@@ -243,6 +246,7 @@ class Cloning:
             executed,
             copied(self._state_dir, own.datadir, state.flavor),
             lambda: deadline.check("reading the binlogs"),
+            fell=self._relaxed.of_this_cluster(),
         )
         if found.obstacle and not discard:
             raise Refused(
@@ -264,8 +268,8 @@ class Cloning:
             remember(self._state_dir, self._own.datadir, had)
             for forget in self.forget:
                 forget()
-            for name in ("relaxed", "recovering"):
-                Marker(self._state_dir / name).clear()
+            for path in (self._relaxed.path, self._state_dir / "recovering"):
+                Marker(path).clear()
             self._look()  # what it has is to be known before it counts
             self._marker.clear()
             self._failed = ()

@@ -26,6 +26,7 @@ from holdfast.agent.checks import make_checks
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.cloning import Cloning
 from holdfast.agent.comparing import Comparing
+from holdfast.agent.datadir import mark_of
 from holdfast.agent.digesting import add_digests
 from holdfast.agent.donor import Donor
 from holdfast.agent.duties import Duties
@@ -189,7 +190,12 @@ class Agent:
         )
         watch = Watch(process, self.board, loop)
         observer = Observer(self._server, watch, self.board, own.binlog_index)
-        marker = RelaxedMarker(config.state_dir, own.binlog_index, self._boot_id)
+        marker = RelaxedMarker(
+            config.state_dir,
+            own.binlog_index,
+            self._boot_id,
+            lambda: mark_of(own.datadir, own.flavor),
+        )
         watch.on_appeared = observer.appeared
 
         def ended_in_order() -> None:
@@ -210,6 +216,7 @@ class Agent:
             self._replication,
             config.state_dir.absolute(),
             self._shown,
+            marker,
             observer.look,
         )
         inputs = Inputs(own.command, own.option_file, own.datadir)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -54,6 +55,19 @@ def user_data(datadir: Path, flavor: Flavor) -> str:
         elif entry.name.endswith(".ibd") and entry.name != "mysql.ibd":
             return entry.name
     return ""
+
+
+def mark_of(datadir: Path, flavor: Flavor) -> str:
+    """Another text for data of another cluster; "" where nothing tells.
+
+    MariaDB gives each table that is created an id of its own, in its ``.frm``; MySQL each data directory, in
+    ``auto.cnf``. Both are in files that a server flushes or writes once, so that a loss of power leaves them.
+    """
+    name = "holdfast/proof.frm" if flavor is Flavor.MARIADB else "auto.cnf"
+    try:
+        return hashlib.sha256((datadir / name).read_bytes()).hexdigest()
+    except OSError:
+        return ""
 
 
 def has_proof(datadir: Path) -> bool:

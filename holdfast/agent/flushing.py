@@ -20,15 +20,23 @@ from holdfast.errors import Refused
 
 
 class RelaxedMarker:
-    """A file that holds the kernel's boot id for as long as something may not have been flushed.
+    """A file that holds the kernel's boot id for as long as something may not have been flushed, and whose data it was.
 
-    :ivar path: a person who starts the server as it is all the same removes this file first
+    :param data: tells this cluster's data from any other; "" where nothing does
+    :ivar path: an operator who starts the server as it is nevertheless removes this file first
     """
 
-    def __init__(self, state_dir: Path, binlog_index: Path, boot_id: Callable[[], str]) -> None:
+    def __init__(
+        self,
+        state_dir: Path,
+        binlog_index: Path,
+        boot_id: Callable[[], str],
+        data: Callable[[], str] = lambda: "",
+    ) -> None:
         self.path = state_dir / "relaxed"
         self._index = binlog_index
         self._boot_id = boot_id
+        self._data = data
         self._lock = threading.Lock()
         self._marks = 0
 
@@ -39,10 +47,11 @@ class RelaxedMarker:
         """
         with self._lock:
             self._marks += 1
-            if self._marked_at() == self._boot_id():
+            wanted = [self._boot_id(), self._data() or "?"]
+            if self._lines() == wanted:
                 return
             try:
-                replace_durably(self.path, self._boot_id() + "\n")
+                replace_durably(self.path, "\n".join(wanted) + "\n")
             except OSError as error:
                 raise Refused(f"cannot write {self.path}: {error.strerror}") from error
 
@@ -66,6 +75,14 @@ class RelaxedMarker:
             "the host went down while this server ran with relaxed flushing; its tables and its binlog may disagree: "
             f"clone it from another member (or, to trust it as it is, remove {self.path})"
         )
+
+    def of_this_cluster(self) -> bool:
+        """Whether the data that cannot be trusted is the one that this agent's server ran with: what its binlogs do not
+        tell any more, as they were not flushed, had come from the cluster."""
+        if not self.verdict():
+            return False
+        data = self._data()
+        return bool(data) and self._lines()[1:] == [data]
 
     def forget_former_boot(self) -> None:
         """Call before a start, when the verdict was that the data can be trusted: it is on disk."""
@@ -95,11 +112,15 @@ class RelaxedMarker:
         sync_folder(self._index.parent)
 
     def _marked_at(self) -> str:
+        return next(iter(self._lines()), "")
+
+    def _lines(self) -> list[str]:
         try:
             # damaged: not this boot's id, so it is not trusted
-            return self.path.read_bytes().decode(errors="replace").strip() or "?"
+            text = self.path.read_bytes().decode(errors="replace").strip()
         except FileNotFoundError:
-            return ""
+            return []
+        return text.splitlines() or ["?"]
 
 
 def _flush(file: Path) -> None:

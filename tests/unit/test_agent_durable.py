@@ -12,6 +12,7 @@ from holdfast.agent import datadir
 from holdfast.agent.board import Board
 from holdfast.agent.copies import CloneMarker
 from holdfast.agent.cutting import Marker
+from holdfast.agent.datadir import mark_of
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.state_folder import held
@@ -57,6 +58,38 @@ def relaxed(folder: Path) -> tuple[Path, Callable[[], None], Callable[[], None]]
     (folder / "binlog.index").write_text("./binlog.000001\n")
     each = RelaxedMarker(folder, folder / "binlog.index", lambda: "this boot")
     return each.path, each.mark, each._clear
+
+
+def test_it_is_remembered_whose_data_ran_relaxed(tmp_path: Path) -> None:
+    (tmp_path / "binlog.index").touch()
+    boots, data = ["before"], [""]
+    each = RelaxedMarker(tmp_path, tmp_path / "binlog.index", lambda: boots[-1], lambda: data[-1])
+    each.mark()
+    boots.append("after a loss of power")
+    assert each.verdict()
+    assert not each.of_this_cluster()  # nothing told then
+    data.append("the cluster's")
+    assert not each.of_this_cluster()
+    boots.append("before")
+    each.mark()
+    assert not each.of_this_cluster()  # nothing was lost
+    boots.append("after a loss of power")
+    assert each.of_this_cluster()
+    data.append("put in its place by an operator")
+    assert not each.of_this_cluster()
+
+
+@pytest.mark.parametrize("flavor", list(Flavor), ids=str)
+def test_data_of_another_cluster_has_another_mark(tmp_path: Path, flavor: Flavor) -> None:
+    name = "auto.cnf" if flavor is Flavor.MYSQL else "holdfast/proof.frm"
+    marks = {mark_of(tmp_path, flavor)}
+    assert marks == {""}
+    for number in range(2):
+        path = tmp_path / str(number) / name
+        path.parent.mkdir(parents=True)
+        path.write_text(f"an id: {number}")
+        marks.add(mark_of(tmp_path / str(number), flavor))
+    assert len(marks) == 3
 
 
 def of_a_former_boot(folder: Path) -> tuple[Path, Callable[[], None], Callable[[], None]]:

@@ -60,6 +60,7 @@ class Host:
         executed: int | None = None,
         copied: int = 0,
         check: Callable[[], None] = lambda: None,
+        fell: bool = False,
     ) -> Holdings:
         """The primary has all up to ``present``."""
         return judge(
@@ -70,6 +71,7 @@ class Host:
             None if executed is None else self.set(executed),
             self.set(copied),
             check,
+            fell,
         )
 
     def set(self, last: int) -> object:
@@ -200,6 +202,21 @@ def test_a_file_that_was_just_begun_when_the_server_died_is_passed_over(host: Ho
     host.index.write_text("./binlog.000001\n./binlog.000002\n")
     assert host.judged(present=2) == NOTHING
     assert host.judged(present=1) == Holdings(unique=True)
+
+
+def test_what_a_loss_of_power_took_from_this_clusters_data_is_no_obstacle(host: Host) -> None:
+    host.server(*DATA)
+    assert host.judged(present=9, fell=True) == NOTHING  # no binlog was on disk yet
+    host.binlog(1, 2)
+    host.index.unlink()
+    assert host.judged(present=9, fell=True) == NOTHING
+    host.binlog()  # the one that there is was begun anew
+    assert host.judged(present=9, fell=True) == NOTHING
+    host.binlog(10)
+    assert host.judged(present=9, fell=True) == Holdings(unique=True)
+    host.files.clear()
+    host.binlog(5, 6, before=4)
+    assert "its binlogs do not hold" in host.judged(present=3, fell=True).obstacle
 
 
 def test_it_ends_when_there_is_no_time_left(host: Host) -> None:
