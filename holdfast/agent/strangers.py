@@ -188,7 +188,8 @@ class Strangers:
             say(logger, f"cannot write {self._path}: {error.strerror}", logging.WARNING)
 
     def _tell(self, state: MemberState) -> None:
-        """A reason in the status for a while, and as long as somebody is shut out for it."""
+        """A reason in the status for a while, and as long as somebody is shut out for it where commits wait: on a
+        replica a locked account keeps nobody from anything, and on MySQL it could not be unlocked there."""
         if not self._told:
             return
         now = time.monotonic()
@@ -197,7 +198,12 @@ class Strangers:
             for account, (at, text) in self._told.items()
             if now - at < SAY_SECONDS or account in state.barred
         }
-        self._board.alarm("strangers", "; ".join(text for _, text in self._told.values()))
+        shown = [
+            text
+            for at, text in self._told.values()
+            if now - at < SAY_SECONDS or state.semi_sync.source
+        ]
+        self._board.alarm("strangers", "; ".join(shown))
 
     def _read(self) -> Doubt | None:
         try:

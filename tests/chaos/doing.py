@@ -90,6 +90,8 @@ def do(lab: Lab, fault: Fault, hosts: tuple[str, ...], primary: bool, hands: Han
         return Done((), False, _setting(lab, SETTINGS[int(fault.draw * len(SETTINGS))]))
     if fault.harm is Harm.CLONE:
         return Done(hosts, False, _asked(lab, "clone_member", hosts[0]))
+    if fault.harm is Harm.MEMBER:
+        return Done(hosts, False, hands.members.take_out(hosts[0]))
     if fault.lane is Lane.HANDS:
         return Done(hosts, primary, hands.do(fault, hosts[0]))
     undos: list[Callable[[], None]] = []
@@ -212,8 +214,9 @@ def _do(lab: Lab, fault: Fault, host: str) -> Callable[[], None]:
             return healing(far)
 
 
-def heal_all(lab: Lab) -> None:
-    """Whatever is left: the network, what stands still, disks, who does not run, and the store."""
+def heal_all(lab: Lab, hands: Hands) -> None:
+    """Whatever is left: the network, what stands still, disks, who does not run, the store, and what only operators can
+    mend."""
     lab.heal()
     for host in lab.hosts():
         with suppress(HoldfastError):
@@ -228,6 +231,7 @@ def heal_all(lab: Lab) -> None:
             lab.start_host(host)
     with suppress(HoldfastError):
         store.repair(lab)
+    hands.mend()
 
 
 def _nothing() -> None:

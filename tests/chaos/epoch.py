@@ -147,7 +147,7 @@ class Runner:
             thread.start()
         for thread in lanes:
             thread.join()
-        heal_all(self._lab)
+        heal_all(self._lab, self._hands)
         self._say("all healed")
 
     def _lane(self, faults: Sequence[Fault], seconds: float) -> None:

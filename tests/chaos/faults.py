@@ -5,8 +5,8 @@ such as the primary, which is looked up when it happens. What the configuration 
 
 * of the members one is harmed at a time, and the next only when all votes are back;
 * of the etcd nodes and of the managers one is harmed at a time;
-* whatever else goes on, people order switchovers and clones and change settings, and administrators do to servers what
-  administrators do.
+* whatever else goes on, people order switchovers and clones, change settings and take members out and in, and
+  administrators do to servers what administrators do.
 
 ``beyond`` there are two lanes for members that wait for nothing, and all of something may be hit at once.
 """
@@ -70,6 +70,7 @@ class Harm(StrEnum):
     CLOCK = "clock"
     CLONE = "clone"
     SETTING = "setting"
+    MEMBER = "member"
     KILLS = "kills"
     VARIABLE = "variable"
     THREADS = "threads"
@@ -117,7 +118,12 @@ NODE_HARMS: Mapping[Harm, int] = {
     Harm.CUT_ALL: 2,
     Harm.LOSS: 1,
 }
-PEOPLES_HARMS: Mapping[Harm, int] = {Harm.SWITCHOVER: 6, Harm.CLONE: 1, Harm.SETTING: 2}
+PEOPLES_HARMS: Mapping[Harm, int] = {
+    Harm.SWITCHOVER: 6,
+    Harm.CLONE: 1,
+    Harm.SETTING: 2,
+    Harm.MEMBER: 1,
+}
 HANDS_HARMS: Mapping[Harm, int] = {
     Harm.KILLS: 3,
     Harm.VARIABLE: 5,
@@ -129,7 +135,7 @@ HANDS_HARMS: Mapping[Harm, int] = {
     Harm.STRANGER: 2,
 }
 """What administrators do to a server behind the cluster's back; it is nobody's task to undo it but the cluster's."""
-OF_REPLICAS = frozenset({Harm.CLONE, Harm.THREADS, Harm.RESET})
+OF_REPLICAS = frozenset({Harm.CLONE, Harm.MEMBER, Harm.THREADS, Harm.RESET})
 OF_PRIMARIES = frozenset({Harm.KILLS, Harm.DDL, Harm.STRANGER})
 STEPS_SECONDS = (-86_400.0, -3_600.0, -5.0, 5.0, 3_600.0, 86_400.0)
 """By how much a wall clock is stepped; drawn by ``Fault.draw``."""

@@ -20,6 +20,7 @@ from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.plan import CLIENT
 from tests.chaos.faults import Fault, Harm
 from tests.chaos.history import Excuse
+from tests.chaos.members import Members
 from tests.integration.replica_client import ReplicaClient
 
 ERRORS = (pymysql.err.MySQLError, OSError, HoldfastError)
@@ -30,6 +31,9 @@ RELEASED_SECONDS = 3.0
 SHUTDOWN_SECONDS = 12.0
 """Within which a server that was told to shut down has ended."""
 STATEMENT_OF_A_KILL_SECONDS = 1.0
+UNLOCK_SECONDS = 5.0
+"""Within which an operator has read that the stranger's account was locked, and unlocks it."""
+UNLOCK_EVERY_SECONDS = 0.5
 
 WAITS: dict[Flavor, tuple[str, ...]] = {
     Flavor.MARIADB: (
@@ -73,10 +77,12 @@ STRANGER = "m7"
 
 
 class Hands:
-    """:ivar excuses: what was had to be committed without an acknowledgement, so far"""
+    """:ivar excuses: what was had to be committed without an acknowledgement, so far
+    :ivar members: whom operators took out"""
 
     def __init__(self, lab: Lab, tables: Sequence[str]) -> None:
         self.excuses: list[Excuse] = []
+        self.members = Members(lab)
         self._lab = lab
         self._tables = tables
         self._flavor = lab.plan.flavor
@@ -168,9 +174,32 @@ class Hands:
                             pass
                 finally:
                     self.excuses.append(Excuse(host, begun, time.monotonic()))
+                end = time.monotonic() + UNLOCK_SECONDS
+                while time.monotonic() < end:
+                    time.sleep(UNLOCK_EVERY_SECONDS)
+                    self._unlock()
 
         threading.Thread(target=run, name=f"a stranger on {host}", daemon=True).start()
         return ended.set
+
+    def mend(self) -> None:
+        """What status asks operators for: the stranger has gone, so its account is unlocked; and members come back."""
+        self._unlock()
+        with suppress(HoldfastError):  # a member that is missing is found in the end
+            self.members.all_back()
+
+    def _unlock(self) -> None:
+        """Where the primary has the account locked; all others learn it from there."""
+        user = self._lab.accounts.replication(STRANGER).user
+        with suppress(*ERRORS):
+            admin = self._lab.accounts.admin
+            with (
+                closing(self._lab.connect(self._lab.primary(), admin, read_timeout=2.0)) as at,
+                at.cursor() as cursor,
+            ):
+                cursor.execute(f"SHOW CREATE USER {user}")
+                if "ACCOUNT LOCK" in cursor.fetchone()[0]:
+                    cursor.execute(f"ALTER USER {user} ACCOUNT UNLOCK")
 
     def _following(self, host: str) -> ReplicaClient:
         mysql = self._flavor is Flavor.MYSQL

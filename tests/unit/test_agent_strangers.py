@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.agent import strangers
 from holdfast.agent.board import Board
 from holdfast.agent.strangers import Strangers
 from holdfast.core.commands import EndReplicas, Follow, Promote, Prove, Start
@@ -91,6 +92,25 @@ def test_a_stranger_is_ended_and_shut_out_and_what_it_may_have_released_is_in_do
     alone.server.now = replace(alone.server.now, applied="0-1-99")
     alone.part.step()
     assert alone.state.doubt.upto == "0-1-14"
+
+
+def test_on_a_replica_a_locked_account_is_no_reason_to_act(
+    alone: Alone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(strangers, "SAY_SECONDS", 0.0)
+    alone.board.change(barred=("cdc",))
+    alone.comes()
+    alone.part.step()
+    assert "ACCOUNT UNLOCK" in alone.state.reason
+    alone.board.change(semi_sync=SemiSync())
+    alone.part.step()
+    assert not alone.state.reason
+    alone.board.change(semi_sync=SemiSync(True, 1))
+    alone.part.step()
+    assert "ACCOUNT UNLOCK" in alone.state.reason
+    alone.board.change(barred=())
+    alone.part.step()
+    assert not alone.state.reason
 
 
 def test_nobody_is_a_stranger_while_the_members_are_not_known(alone: Alone) -> None:
