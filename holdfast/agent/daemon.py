@@ -48,6 +48,7 @@ from holdfast.agent.peers import Peers
 from holdfast.agent.pending_mark import PendingMark
 from holdfast.agent.probing import Prober
 from holdfast.agent.receipts import Receipts
+from holdfast.agent.regained import Regained
 from holdfast.agent.releasing import Releases
 from holdfast.agent.rewinding import Rewinding
 from holdfast.agent.settling import Settling
@@ -221,8 +222,10 @@ class Agent:
         )
         inputs = Inputs(own.command, own.option_file, own.datadir)
         boot_check = BootCheck(self._server, watch, self.board, inputs, config.state_dir)
-        watch.may_start = boot_check.may_start
-        observer.on_answer = boot_check.first_contact
+        regained = Regained(self.board, watch, own.binlog_index)
+        watch.on_end = regained.ended
+        watch.before_start += [boot_check.may_start, regained.before_start]
+        observer.on_answer += [boot_check.first_contact, regained.answers]
         observer.on_down += [boot_check.look_again, cloning.publish]
         cloning.publish()  # before anybody asks
         prober = Prober(
@@ -301,6 +304,7 @@ class Agent:
         def seen(found: Observation, begun: float) -> None:
             receipts.seen(found, self.board.state.incarnation)
             releases.seen(found, begun)
+            regained.looked(found)
 
         observer.on_look = seen
         observer.on_lost = releases.lost

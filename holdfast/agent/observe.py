@@ -49,7 +49,7 @@ class Observer:
     :ivar on_look: called with each look, and when it began, before it is published; :ivar on_lost: with the error of
         one that failed, while the server runs
     :ivar on_down: called now and then while no server runs
-    :ivar on_answer: called while a server is starting, when it has answered; raises where it must not be seen as up
+    :ivar on_answer: called while a server is starting, when it has answered; one raises where it must not be seen as up
     :ivar holds_applier: whether the applier was stopped on purpose, and will run on by itself: then it is told to run
     """
 
@@ -58,7 +58,7 @@ class Observer:
         self.on_lost: Callable[[HoldfastError], None] = lambda error: None
         self.holds_applier: Callable[[], bool] = lambda: False
         self.on_down: list[Callable[[], None]] = []
-        self.on_answer: Callable[[Running, Deadline], None] = lambda running, deadline: None
+        self.on_answer: list[Callable[[Running, Deadline], None]] = []
         self._server = server
         self._watch = watch
         self._board = board
@@ -103,7 +103,8 @@ class Observer:
             try:
                 if state.server is not ServerStatus.UP:
                     self._server.ping(self._deadline(running))
-                    self.on_answer(running, self._deadline(running))
+                    for each in self.on_answer:
+                        each(running, self._deadline(running))
                 found = self._server.observe(self._deadline(running))
             except HoldfastError as error:
                 if running.alive:

@@ -34,7 +34,8 @@ class Watch:
 
     :ivar on_appeared: called after a run was published as STARTING
     :ivar on_clean_end: called when the server is known to have shut down by itself, and in order
-    :ivar may_start: asked before each start; raises Refused where it must not be
+    :ivar on_end: called the moment a run is known to have ended, before that is published
+    :ivar before_start: called before each start; one raises Refused where it must not be
     """
 
     def __init__(
@@ -43,7 +44,8 @@ class Watch:
         self.process = process
         self.on_appeared: Callable[[], None] = lambda: None
         self.on_clean_end: Callable[[], None] = lambda: None
-        self.may_start: Callable[[], None] = lambda: None
+        self.on_end: Callable[[], None] = lambda: None
+        self.before_start: list[Callable[[], None]] = []
         self._board = board
         self._loop = loop
         self._lock = threading.RLock()
@@ -80,7 +82,8 @@ class Watch:
     def start(self) -> Running:
         """:raises Refused: when it is running already, or cannot be started"""
         self.refuse_while_dying()
-        self.may_start()
+        for each in self.before_start:
+            each()
         with self._lock:
             if self.current() is not None:
                 raise Refused("the server is running already")
@@ -248,6 +251,7 @@ class Watch:
             if running not in (self._running, self._dying):
                 return
             self._running = self._dying = None
+            self.on_end()
             ending = running.ending()
             reason = self._why(ending)
             self._gone(ServerStatus.DOWN, reason)

@@ -11,12 +11,15 @@ from holdfast.errors import Refused
 
 
 class BinlogEnd:
-    """Remembers which file is the last one for as long as the index stays the same."""
+    """Remembers which file is the last one for as long as the index stays the same.
+
+    :ivar last: the last file at the last look; None when there was none
+    """
 
     def __init__(self, index: Path) -> None:
         self._index = index
         self._read: tuple[int, int] | None = None
-        self._last: Path | None = None
+        self.last: Path | None = None
 
     def look(self) -> Position:
         """Number and size of the last file; zeros when there is none."""
@@ -25,12 +28,12 @@ class BinlogEnd:
             stamp = (stat.st_mtime_ns, stat.st_size)
             if stamp != self._read:
                 files = read_index(self._index)
-                self._last = files[-1] if files else None
+                self.last = files[-1] if files else None
                 self._read = stamp
-            if self._last is None:
+            if self.last is None:
                 return Position()
-            number = self._last.name.rpartition(".")[2]
-            return Position(int(number), os.stat(self._last).st_size)
+            number = self.last.name.rpartition(".")[2]
+            return Position(int(number), os.stat(self.last).st_size)
         except (OSError, Refused, ValueError):
             self._read = None
             return Position()

@@ -15,9 +15,10 @@ So it is compared with its voters before it is opened for the first time after i
   wrote there. Nothing is missed for it. What the present primary had of that stream stands before its own first row in
   its binlog, and whatever takes away the end of a binlog takes that row too; k voters have received it, and it is the
   primary's own.
-* A voter whose agent has not answered for ``GONE_SECONDS`` is not waited for: else a host that is gone for good would
-  keep a primary closed that most likely has everything, beside another voter that could acknowledge. What that voter
-  alone holds is rewound when it returns, and saved in a file: this is where the comparison ends, and no proof.
+* Nobody is waited for where the primary is known to have regained all that it had when it ended
+  (``agent/regained.py``): what was acknowledged is in its own binlog, which it writes before it waits. This is how it
+  is after a kill, where only the kernel's memory is needed; a host that is gone for good then keeps nobody closed.
+  What those who answer hold is looked at nevertheless.
 * A voter that somebody else has started meanwhile holds what it says; what that start has lost is lost for everybody.
 * While the primary is compared it commits nothing, so the looks need not be of one moment.
 
@@ -35,7 +36,7 @@ from holdfast.core.commands import Inventory
 from holdfast.core.decision import Send
 from holdfast.core.gtid import GtidSet, parse
 from holdfast.core.record import Kind, Record, Step, Transition
-from holdfast.core.view import MemberState, ServerStatus, Unseen, View
+from holdfast.core.view import MemberState, ServerStatus, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,6 @@ class Doubt:
     asks: tuple[Send, ...] = ()
 
 
-GONE_SECONDS = 10.0
-"""For so long the agent of a voter may be silent before it is waited for no longer: it may be restarting."""
 OPENING = Transition(Kind.RESTART, Step.OPEN)
 
 
@@ -80,9 +79,7 @@ def doubt(record: Record, view: View, primary: MemberState) -> Doubt | None:
     for name in sorted(names):
         state = view.state(name)
         holds = held(state)
-        if holds is None and _is_gone(view, name):
-            known.add(name)
-        elif holds is None:
+        if holds is None:
             unknown.append(f"{name} ({_why(state)})")
             if state is not None and state.server is ServerStatus.DOWN:
                 asks.append(Send(name, Inventory()))
@@ -94,7 +91,7 @@ def doubt(record: Record, view: View, primary: MemberState) -> Doubt | None:
             )
         else:
             known.add(name)
-    if transition.lossy or _suffice(record, known):
+    if transition.lossy or primary.regained or _suffice(record, known):
         return None
     return Doubt(
         f"{primary.name} stays closed until it is known that it has all that its voters have received: waiting for "
@@ -128,11 +125,6 @@ def held(state: MemberState | None) -> GtidSet | None:
     if state.server is ServerStatus.DOWN and state.kept is not None:
         return parse(state.flavor, state.kept)
     return None
-
-
-def _is_gone(view: View, name: str) -> bool:
-    sighting = view.members.get(name)
-    return isinstance(sighting, Unseen) and view.now - sighting.since >= GONE_SECONDS
 
 
 def _suffice(record: Record, known: set[str]) -> bool:

@@ -245,6 +245,7 @@ class MemberState:
     :ivar clone_refused: why its agent refused to clone it, the last time that it was asked, or ""
     :ivar kept: of a server that is down: the GTIDs that its files hold, received or applied, but for those that it has
         issued itself; None: they were not read
+    :ivar regained: it was started again with all that it had when its last run as a primary ended; False: not known
     :ivar unstartable: why its agent does not start its server (it boots open), or ""
     """
 
@@ -298,6 +299,7 @@ class MemberState:
     prepared: tuple[str, ...] = ()
     unstartable: str = ""
     kept: str | None = None
+    regained: bool = False
     dumps: tuple[Dump, ...] = ()
     doubt: Doubt | None = None
 

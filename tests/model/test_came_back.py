@@ -67,6 +67,7 @@ def test_one_that_has_all_is_opened_once_enough_were_asked(flavor: Flavor, membe
     away = sorted(hosts)[1:]
     for name in away:
         hosts[name].agent_up = False
+    hosts["m1"].begin_agent(run.world.now)  # it has not seen how its server ended
     managed(run, 20)
     assert not hosts["m1"].writable
     assert f"{away[0]} (its agent does not answer)" in run.reason
@@ -81,10 +82,30 @@ def test_one_that_has_all_is_opened_once_enough_were_asked(flavor: Flavor, membe
 
 
 @BOTH
+@pytest.mark.parametrize("lost", [0, 1])
+def test_nobody_is_waited_for_where_its_agent_saw_that_nothing_is_missing(
+    flavor: Flavor, lost: int
+) -> None:
+    run = died(flavor, 3, lost)
+    hosts = run.world.hosts
+    hosts["m2"].agent_up = hosts["m3"].agent_up = False
+    managed(run, 20)
+    if lost:
+        assert "m2 (its agent does not answer), m3" in run.reason
+        assert not hosts["m1"].source_on
+        return
+    assert "m1 is being opened" in run.reason  # its commits wait for one of the two
+    assert hosts["m1"].source_on
+    run.mend()
+    whole(run)
+
+
+@BOTH
 def test_an_operator_opens_it_where_a_voter_is_gone_for_good(flavor: Flavor) -> None:
     run = died(flavor)
     hosts = run.world.hosts
     hosts["m3"].agent_up = False
+    hosts["m1"].begin_agent(run.world.now)
     managed(run, 20)
     record, view = run.record, View(dict(run.mind.known), run.world.now)
     assert record

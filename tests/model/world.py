@@ -110,6 +110,8 @@ class Host:
     :ivar orphans: rows in its tables that its binlog does not have: nothing will ever take them away
     :ivar shown: those whose GTIDs MySQL's engine has kept
     :ivar began: the run that wrote the last of its binlog
+    :ivar ended_with: its binlog when its agent saw it end as a primary; None: it did not
+    :ivar regained: as in ``agent/regained.py``
     """
 
     name: str
@@ -171,6 +173,8 @@ class Host:
     orphans: list[Transaction] = field(default_factory=list)
     shown: list[Transaction] = field(default_factory=list)
     began: int = 0
+    ended_with: list[Transaction] | None = None
+    regained: bool = False
     stranger: bool = False
     released: list[Transaction] = field(default_factory=list)
     doubtful: list[Transaction] = field(default_factory=list)
@@ -179,6 +183,7 @@ class Host:
     def begin_agent(self, now: float) -> None:
         """Another run of the agent: of its lease it knows the electorate, on disk, and of its word nothing."""
         self.agent_run += 1
+        self.ended_with, self.regained = None, False
         self.agent_up = self.keeper_up = True
         self.hung = False
         self.asked = None
@@ -312,6 +317,7 @@ class Host:
                 waits_alone=not self.weakened,
                 tally=Tally(let_through=self.tally),
             ),
+            regained=self.regained,
             barred=tuple(sorted(self.barred)),
             silent_seconds=9.0 if self.frozen else 0.0,
             **word,  # type: ignore[arg-type]
@@ -334,6 +340,10 @@ class Host:
 
     def crash(self) -> None:
         self.last_applied = self.text([t for t in self.binlog if t not in self.pending])
+        if self.status is not ServerStatus.DOWN:
+            seen = self.up and self.attended and not self.source
+            served = self.source_on or self.writable or self.regained
+            self.ended_with = list(self.binlog) if seen and served else None
         self.status = ServerStatus.DOWN
         self.frozen = False
         self.timeout = 0.0
@@ -577,6 +587,7 @@ class World:
         if host.status is ServerStatus.DOWN and host.held is not None:
             host.run += 1
             host.began = host.run
+            host.ended_with = None
             host.pending = []
             self.write_by_hand(host)
             host.tail = Tail()
@@ -827,6 +838,8 @@ class World:
 
     def _start(self, host: Host) -> None:
         host.status = ServerStatus.STARTING
+        had = host.ended_with
+        host.regained = had is not None and host.binlog[: len(had)] == had
         host.left, host.inventory = [], None
         host.run += 1
         host.began = host.run

@@ -11,9 +11,9 @@ from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Send
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Kind, Record, Step, Transition
-from holdfast.core.returned import GONE_SECONDS, doubt
+from holdfast.core.returned import doubt
 from holdfast.core.view import MemberState, SemiSync, ServerStatus, Unseen, View
-from tests.unit.looks import CLUSTER, NOW, RECORD, VOTERS, down, primary, replica, unseen, view
+from tests.unit.looks import CLUSTER, RECORD, VOTERS, down, primary, replica, unseen, view
 
 RESTART = replace(RECORD, transition=Transition(Kind.RESTART, Step.OPEN))
 OPENED = replace(RECORD, transition=Transition(Kind.RESTART, Step.OPEN, lossy=True, ordered=True))
@@ -68,11 +68,13 @@ def test_who_cannot_be_asked_is_waited_for(
     assert why in decision.reason
 
 
-def test_an_agent_that_has_been_silent_for_long_is_not_waited_for() -> None:
+def test_nobody_is_waited_for_where_it_is_known_to_have_all_that_it_had() -> None:
     """Else a host that is gone would keep the primary closed, beside another voter that could acknowledge."""
-    for seconds, opened in ((GONE_SECONDS - 1, False), (GONE_SECONDS, True)):
-        decision = decided(view(BACK, replica("m2"), ("m3", unseen("m3", NOW - seconds))))
-        assert promotes(decision) is opened
+    for regained in (False, True):
+        back = replace(BACK, regained=regained)
+        assert promotes(decided(view(back, replica("m2"), ("m3", unseen("m3", 0))))) is regained
+    decision = decided(view(back, replica("m2", received=MORE), ("m3", unseen("m3"))))
+    assert "came back without transactions" in decision.reason
 
 
 def test_an_operator_has_it_opened_where_a_voter_is_gone_for_good() -> None:
