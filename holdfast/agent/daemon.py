@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
+from functools import partial
 
 import uvloop
 from fastapi import FastAPI
@@ -65,7 +66,7 @@ from holdfast.core.access import Role
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Protection
 from holdfast.server.adopting import Adopter
-from holdfast.server.base import Observation, Server
+from holdfast.server.base import Server
 from holdfast.server.chunks import ChunkDigester
 from holdfast.server.forced import command_line
 from holdfast.server.mariadb import MariadbServer
@@ -178,8 +179,7 @@ class Agent:
 
         A server that runs is known from here on: the agent must not answer "down" first and then find it.
         """
-        config = self._config
-        own = config.server
+        config, own = self._config, self._config.server
         process = ServerProcess(
             own.command,
             own.option_file,
@@ -191,12 +191,8 @@ class Agent:
         )
         watch = Watch(process, self.board, loop)
         observer = Observer(self._server, watch, self.board, own.binlog_index)
-        marker = RelaxedMarker(
-            config.state_dir,
-            own.binlog_index,
-            self._boot_id,
-            lambda: mark_of(own.datadir, own.flavor),
-        )
+        data = partial(mark_of, own.datadir, own.flavor)
+        marker = RelaxedMarker(config.state_dir, own.binlog_index, self._boot_id, data)
         watch.on_appeared = observer.appeared
 
         def ended_in_order() -> None:
@@ -274,6 +270,7 @@ class Agent:
             own.datadir,
             config.state_dir / "pending",
         )
+        receipts = Receipts(self._server, watch)
         duties = Duties(
             self._server,
             watch,
@@ -286,7 +283,14 @@ class Agent:
             adopter,
             cloning,
             rewinding,
-            Judging(self.board, self._server, rewinder, rewinding, own.binlog_index),
+            Judging(
+                self.board,
+                self._server,
+                rewinder,
+                rewinding,
+                own.binlog_index,
+                receipts.forgetting,
+            ),
             comparing,
             verifying,
             releases,
@@ -299,14 +303,11 @@ class Agent:
         )
         cloning.forget += [self._fitness.forget, verifying.forget, releases.end]
         observer.holds_applier = lambda: hold.held
-        receipts = Receipts(self._server, watch)
-
-        def seen(found: Observation, begun: float) -> None:
-            receipts.seen(found, self.board.state.incarnation)
-            releases.seen(found, begun)
-            regained.looked(found)
-
-        observer.on_look = seen
+        observer.on_look += [
+            lambda found, _: receipts.seen(found, self.board.state.incarnation),
+            releases.seen,
+            lambda found, _: regained.looked(found),
+        ]
         observer.on_lost = releases.lost
         lane = Lane(duties, self._term, self._obeyed, watch, observer, self.board, vouching)
         poll = LongPoll(self.board, loop, keeper.run)

@@ -6,6 +6,8 @@ See ``core/own_writes.py`` for what is done about it, and why that loses nothing
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from holdfast.agent.board import Board
@@ -27,10 +29,18 @@ logger = logging.getLogger(__name__)
 
 
 class Judging:
-    """:param index: of the server's binlogs"""
+    """:param index: of the server's binlogs
+    :param forgetting: to be entered with what is forgotten, while that is done
+    """
 
     def __init__(
-        self, board: Board, server: Server, rewinder: Rewinder, rewinding: Rewinding, index: Path
+        self,
+        board: Board,
+        server: Server,
+        rewinder: Rewinder,
+        rewinding: Rewinding,
+        index: Path,
+        forgetting: Callable[[GtidSet], AbstractContextManager[None]],
     ) -> None:
         self._board = board
         self._server = server
@@ -38,6 +48,7 @@ class Judging:
         self._rewinding = rewinding
         self._flavor = board.state.flavor
         self._index = index
+        self._forgetting = forgetting
 
     def perform(self, command: Judge | Forget, deadline: Deadline, done: Done) -> None:
         if isinstance(command, Judge):
@@ -108,7 +119,8 @@ class Judging:
             raise Refused(f"{errant} that {command.primary} lacks cannot be forgotten")
         done("binlog read")
         following = state.replication.receiver is not Receiver.OFF
-        self._rewinding.forget(errant, was, slave_pos, present, following, deadline)
+        with self._forgetting(lacking):
+            self._rewinding.forget(errant, was, slave_pos, present, following, deadline)
         done("forgotten")
 
     def _errant(self, present: GtidSet, deadline: Deadline) -> Errant:

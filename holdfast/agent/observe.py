@@ -54,7 +54,7 @@ class Observer:
     """
 
     def __init__(self, server: Server, watch: Watch, board: Board, binlog_index: Path) -> None:
-        self.on_look: Callable[[Observation, float], None] = lambda found, begun: None
+        self.on_look: list[Callable[[Observation, float], None]] = []
         self.on_lost: Callable[[HoldfastError], None] = lambda error: None
         self.holds_applier: Callable[[], bool] = lambda: False
         self.on_down: list[Callable[[], None]] = []
@@ -112,7 +112,8 @@ class Observer:
                 raise self._unanswered(running.incarnation, error) from error
             self._answered_at, self._asked_at = time.monotonic(), None
             found = replace(found, replication=self._replication(begun, found))
-            self.on_look(found, begun)
+            for told in self.on_look:
+                told(found, begun)
             self._board.change(
                 during=running.incarnation,
                 server=ServerStatus.UP,

@@ -10,12 +10,16 @@ of it late, and it needs no statement of a server on which somebody is at work. 
 between two looks is not noticed, and not lost.
 
 A rewind makes the history shorter on purpose, in a run of the server that has acknowledged nothing
-(``rewinding.Rewinding.part``).
+(``rewinding.Rewinding.part``). So does a Forget, in a run that may have: what it takes out the member has written
+itself, and it takes nothing else (:meth:`Receipts.forgetting`).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from holdfast.agent.watch import Watch
@@ -38,6 +42,10 @@ class _Look:
     received: GtidSet
     applied: GtidSet
 
+    def without(self, gtids: GtidSet) -> _Look:
+        received, applied = self.received.subtract(gtids), self.applied.subtract(gtids)
+        return _Look(self.run, ("", ""), received, applied)
+
     def gone(self, now: _Look) -> GtidSet:
         """What the later look ``now`` has no more, of either."""
         return self.received.subtract(now.received).union(self.applied.subtract(now.applied))
@@ -50,12 +58,34 @@ class Receipts:
         self._server = server
         self._watch = watch
         self._last: _Look | None = None
+        self._turn = threading.Lock()
+        self._paused = False
+
+    @contextlib.contextmanager
+    def forgetting(self, gtids: GtidSet) -> Iterator[None]:
+        """These go within the block. While they do the server may say that it has nothing at all: then it is compared
+        after the block, with all that it had but for them. Where the block fails, with all that it had."""
+        with self._turn:
+            self._paused = True
+        try:
+            yield
+            with self._turn:
+                if self._last is not None:
+                    self._last = self._last.without(gtids)
+        finally:
+            with self._turn:
+                self._paused = False
 
     def seen(self, found: Observation, incarnation: str) -> None:
         """To be told of each look before it is published.
 
         :raises Refused: the server has lost what it had, and was killed
         """
+        with self._turn:
+            if not self._paused:
+                self._compare(found, incarnation)
+
+    def _compare(self, found: Observation, incarnation: str) -> None:
         last = self._last
         if not found.semi_sync.replica:
             self._last = None

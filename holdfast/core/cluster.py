@@ -41,7 +41,11 @@ class Cluster:
     def setting(self, name: str) -> MemberSettings:
         return self.settings.member(name)
 
+    def has(self, name: str) -> bool:
+        return any(member.name == name for member in self.members)
+
     def member(self, name: str) -> Member:
+        """Of a member that there is."""
         return next(member for member in self.members if member.name == name)
 
     def others(self, name: str) -> tuple[Member, ...]:

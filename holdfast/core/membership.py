@@ -49,6 +49,10 @@ def step(cluster: Cluster, record: Record, view: View, primary: MemberState) -> 
     change = next_change(cluster, record, view, primary)
     if change is None:
         return None
+    if change.bar and primary.replication.source:
+        # named, and not opened yet: it follows its predecessor, and has nobody who could be barred. To be opened comes
+        # first; who does not acknowledge then is barred after it.
+        return None
     if change.bar:
         sends = tuple(Send(primary.name, Bar(cluster.account(n))) for n in change.bar)
         if end := ackers.pretenders(cluster, record, view, primary):

@@ -30,7 +30,7 @@ from holdfast.manager.listening import Caller, Listener, NoHooks
 from holdfast.manager.looking import Looks
 from holdfast.manager.observe import Observer
 from holdfast.manager.place import Place
-from holdfast.manager.standing import Standing, refuse_stranger
+from holdfast.manager.standing import Standing
 from holdfast.manager.telling import Teller
 from holdfast.store.base import Candidate, Leadership, Store
 from holdfast.wire import Told
@@ -88,7 +88,9 @@ class Leader:
 
     @property
     def record(self) -> Record | None:
-        return self._record
+        """None, too, where its primary is no member that is configured: nothing can be told by it."""
+        known = self._record is not None and self.cluster.has(self._record.primary)
+        return self._record if known else None
 
     @property
     def decision(self) -> Decision:
@@ -101,14 +103,14 @@ class Leader:
 
     def view(self) -> View:
         """What is known now, and for how long each member owes an acknowledgement."""
-        return self._looks.now(self.cluster, self._record, list(self._agents), self.hooks)
+        return self._looks.now(self.cluster, self.record, list(self._agents), self.hooks)
 
     def status(self) -> Status:
         """Decided anew, so that what it says of the whole fits what it says of the members."""
         view = self.view()
         decides = self._actor and (self._record is None or self._decides)
-        decision = decide(self.cluster, self._record, view) if decides else self._decision
-        return status(self.cluster, self._record, view, decision, self._estimated(view))
+        decision = decide(self.cluster, self.record, view) if decides else self._decision
+        return status(self.cluster, self.record, view, decision, self._estimated(view))
 
     async def run(self) -> None:
         """Observe, and lead whenever no other manager does, until cancelled."""
@@ -300,7 +302,6 @@ class Leader:
             self._standing.loaded(self.cluster, stored, self._highest)
         if self._record:
             self._begin_leases(self._record)
-            refuse_stranger(self.cluster, self._record)
 
     def _begin_leases(self, record: Record) -> None:
         longest = max(record.lease, self.cluster.settings.timing.lease)
@@ -389,7 +390,7 @@ class Leader:
 
     def _estimated(self, view: View) -> dict[str, float]:
         """Seconds until each learner has caught up, where that can be told."""
-        return self._estimates.look(self.cluster, self._record, view, self._agents)
+        return self._estimates.look(self.cluster, self.record, view, self._agents)
 
     def _decide_nothing(self, reason: str) -> None:
         if reason != self._decision.reason:

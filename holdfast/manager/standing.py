@@ -14,7 +14,6 @@ from holdfast.core.lineage import Mark, Memory, mark, stamped
 from holdfast.core.record import Record
 from holdfast.core.rollback import contradicted
 from holdfast.core.view import NOT_ASKED, Unseen, View
-from holdfast.errors import Refused
 from holdfast.manager.configure import Configured
 from holdfast.store.base import Stored
 from holdfast.wire import Told
@@ -75,7 +74,9 @@ class Standing:
     def look(self, cluster: Cluster, record: Record, view: View) -> str:
         """Why nothing may be decided by this record, or ""."""
         mine = record if self.begun else self.first(record)
-        self.refused = contradicted(cluster, mine, view, record) or self.put_back
+        self.refused = (
+            contradicted(cluster, mine, view, record) or self.put_back or stranger(cluster, record)
+        )
         return self.refused
 
     def told(self, cluster: Cluster, record: Record | None, name: str, view: View) -> Told:
@@ -106,10 +107,12 @@ class Standing:
         self._mark = mark(self._text)
 
 
-def refuse_stranger(cluster: Cluster, record: Record) -> None:
-    """:raises Refused: the primary is none of the members that are configured"""
-    if all(each.name != record.primary for each in cluster.members):
-        raise Refused(
-            f"{record.primary} is the primary of {cluster.name}, and the configuration has no such "
-            "member: put it back into the manager's file"
-        )
+def stranger(cluster: Cluster, record: Record) -> str:
+    """Why nothing is decided where the primary is none of the members that are configured, or "": the manager's file
+    was changed, or the record is older than the settings in the store."""
+    if cluster.has(record.primary):
+        return ""
+    return (
+        f"{record.primary} is the primary of {cluster.name}, and the configuration has no such member: put it back "
+        f"into the manager's file; or, where the store was put back, holdfast store repair {cluster.name}"
+    )

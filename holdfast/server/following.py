@@ -24,6 +24,7 @@ class Following:
     :ivar host: of the source, or "" when none is configured
     :ivar connecting: the receiver has no connection: it may be in the pause of a second before it tries again
     :ivar tls: its certificates, as ``encryption.named`` says; nothing where it is not encrypted
+    :ivar by_file: MariaDB's relay log is read by file and position, not by GTID
     :ivar received: whole transactions that the receiver has fetched, in the server's own text
     """
 
@@ -37,6 +38,7 @@ class Following:
     applier_error: str
     received: str
     tls: tuple[str, ...] = ()
+    by_file: bool = False
 
     def is_from(self, source: Source) -> bool:
         """Whether this is the same source, and the server let our account in."""

@@ -140,6 +140,7 @@ class MariadbServer(SwitchingServer):
             applier_error=row.get("Last_SQL_Error", ""),
             received=row.get("Gtid_IO_Pos", ""),
             tls=encryption.set_up(row, TLS_COLUMNS),
+            by_file=row.get("Using_Gtid") == "No",
         )
 
     def _start(self, deadline: Deadline, *, receiver: bool, applier: bool) -> None:
@@ -176,20 +177,26 @@ class MariadbServer(SwitchingServer):
 
     def _apply_relay_log(self, deadline: Deadline) -> None:
         """By file position, which keeps the relay log. A server that was just started does not say what it had
-        received, and need not: it is another incarnation."""
+        received, and need not: it is another incarnation.
+
+        Broken off in between, it is gone on with, in the same run of the server. In the next the position in the file
+        may be older than the data: read on from there, the applier would log a second time what it has.
+        """
         now = self._following(deadline)
-        if not now.received or self._wait_applied(now.received, deadline, 0):
-            return
-        row = self._commands.look("SHOW REPLICA STATUS", deadline)[0]
-        self._commands.run(
-            "CHANGE MASTER TO master_use_gtid = no, relay_log_file = %s, relay_log_pos = %s",
-            deadline,
-            (row["Relay_Log_File"], row["Relay_Log_Pos"]),
-        )
-        super()._start(deadline, receiver=False, applier=True)
-        self._drain(now, deadline)
-        self._stop_applier(deadline)
-        self._commands.run("CHANGE MASTER TO master_use_gtid = slave_pos", deadline)
+        left = bool(now.received) and not self._wait_applied(now.received, deadline, 0)
+        if left and not now.by_file:
+            row = self._commands.look("SHOW REPLICA STATUS", deadline)[0]
+            self._commands.run(
+                "CHANGE MASTER TO master_use_gtid = no, relay_log_file = %s, relay_log_pos = %s",
+                deadline,
+                (row["Relay_Log_File"], row["Relay_Log_Pos"]),
+            )
+        if left:
+            super()._start(deadline, receiver=False, applier=True)
+            self._drain(now, deadline)
+            self._stop_applier(deadline)
+        if left or now.by_file:
+            self._commands.run("CHANGE MASTER TO master_use_gtid = slave_pos", deadline)
 
     def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
         row = self._commands.look(

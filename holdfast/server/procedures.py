@@ -143,7 +143,7 @@ class SqlServer(ABC):
         # MySQL may take a second to switch the source side off, so a former primary receives before: that is what
         # makes it a voter. Its applier starts after, or it would wait for acknowledgements
         late = self._become_replica(deadline, later=not now.host)
-        known = now.is_from(source)
+        known = now.is_from(source) and not (now.by_file and now.receiver)  # as by a hand
         if not known:
             if now.applier_error:  # what it received is lost with the relay log
                 self._drain(now, deadline)

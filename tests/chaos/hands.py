@@ -56,6 +56,8 @@ WRITES: dict[Flavor, tuple[str, ...]] = {
     Flavor.MARIADB: ("read_only = 0", "read_only = 1"),
     Flavor.MYSQL: ("read_only = 0", "super_read_only = 0", "read_only = 1", "super_read_only = 1"),
 }
+OPENS = frozenset({"read_only = 0"})
+"""A replica takes clients' writes then, acknowledged by nobody, until its agent closes it."""
 THREADS = (
     ("STOP {}",),
     ("STOP {} IO_THREAD",),
@@ -95,8 +97,8 @@ class Hands:
             case Harm.VARIABLE:
                 choices = (*WAITS[self._flavor], *WRITES[self._flavor])
                 choice = choices[int(fault.draw * len(choices))]
-                if choice in WAITS[self._flavor]:
-                    self._excuse(host, RELEASED_SECONDS)
+                if choice in WAITS[self._flavor] or choice in OPENS:
+                    self._excuse(host, RELEASED_SECONDS, opened=choice in OPENS)
                 return self._begin(host, f"SET GLOBAL {choice}")
             case Harm.THREADS:
                 word = "SLAVE" if self._flavor is Flavor.MARIADB else "REPLICA"
@@ -124,9 +126,9 @@ class Hands:
             f"DROP TABLE {OWN_TABLE}",
         )
 
-    def _excuse(self, host: str, seconds: float) -> None:
+    def _excuse(self, host: str, seconds: float, opened: bool = False) -> None:
         begun = time.monotonic()
-        self.excuses.append(Excuse(host, begun, begun + seconds))
+        self.excuses.append(Excuse(host, begun, begun + seconds, opened=opened))
 
     def _begin(self, host: str, *statements: str) -> Callable[[], None]:
         """As an administrator, in a thread: it may hang."""

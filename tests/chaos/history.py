@@ -92,20 +92,23 @@ class Excuse:
     """A hand had this server commit without any acknowledgement: what it told clients then promises nothing.
 
     :ivar connection: only this one; 0: all
+    :ivar opened: a replica was, so clients that asked it took it for the primary: what it answered was old
     """
 
     server: str
     begin: float
     end: float
     connection: int = 0
+    opened: bool = False
 
     def covers(self, entry: Write | Change) -> bool:
-        return (
-            entry.server == self.server
-            and entry.begin <= self.end
-            and entry.end >= self.begin
-            and self.connection in (0, entry.connection)
-        )
+        return self._meets(entry) and self.connection in (0, entry.connection)
+
+    def misled(self, entry: Read | Glance) -> bool:
+        return self.opened and self._meets(entry)
+
+    def _meets(self, entry: Entry) -> bool:
+        return entry.server == self.server and entry.begin <= self.end and entry.end >= self.begin
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +175,7 @@ class History:
     glances: list[Glance] = field(default_factory=list)
 
     def excused(self, excuses: Sequence[Excuse]) -> History:
-        """With what was committed under an excuse RELEASED."""
+        """With what was committed under an excuse RELEASED, and without reads that were misled."""
 
         def doubted(entry: _Told) -> _Told:
             if entry.outcome is not Outcome.REFUSED and any(each.covers(entry) for each in excuses):
@@ -180,7 +183,13 @@ class History:
             return entry
 
         writes = [doubted(write) for write in self.writes]
-        return replace(self, writes=writes, changes=[doubted(change) for change in self.changes])
+        return replace(
+            self,
+            writes=writes,
+            changes=[doubted(change) for change in self.changes],
+            reads=[each for each in self.reads if not any(e.misled(each) for e in excuses)],
+            glances=[each for each in self.glances if not any(e.misled(each) for e in excuses)],
+        )
 
     def of_server(self) -> dict[str, tuple[int, int]]:
         """How many writes each server acknowledged, and how many reads it answered."""

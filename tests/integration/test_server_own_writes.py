@@ -6,14 +6,18 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from holdfast.agent.judging import Judging
+from holdfast.agent.receipts import Receipts
+from holdfast.agent.watch import Watch
 from holdfast.core.commands import Forget, Judge
 from holdfast.core.gtid import Flavor
 from holdfast.core.own_writes import to_commit
-from holdfast.core.view import MemberState, ServerStatus
+from holdfast.core.view import MemberState, SemiSync, ServerStatus
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
 from tests.integration.rewinding import Patient, gtids, present
@@ -44,17 +48,22 @@ class Replica(Patient):
 
     def start_agent(self) -> None:
         super().start_agent()
+        self.killed: list[str] = []
+        watch = cast("Watch", SimpleNamespace(kill=self.killed.append))
+        self.receipts = Receipts(self.server.adapter, watch)
         self.judging = Judging(
             self.board,
             self.server.adapter,
             self.rewinder,
             self.rewinding,
             self.server.datadir / "binlog.index",
+            self.receipts.forgetting,
         )
 
     def look(self) -> MemberState:
         """As the agent's observer does."""
         seen = self.server.adapter.observe(Deadline(SECONDS))
+        self.receipts.seen(replace(seen, semi_sync=SemiSync(replica=True)), "a")
         self.board.change(
             server=ServerStatus.UP,
             incarnation="a",
@@ -127,6 +136,8 @@ def test_what_servers_log_of_maintenance_is_recognised_and_made_good(member: Rep
     assert state.harmless
     assert state.harmless == state.judged
     make_good(member)
+    member.look()
+    assert member.killed == []  # what it forgot, it has not lost
     member.primary.sql("INSERT INTO app.t SELECT 1 + MAX(n) FROM app.t")
     member.catch_up()
     assert member.server.sql("SELECT n FROM app.t") == member.primary.sql("SELECT n FROM app.t")

@@ -349,3 +349,43 @@ def test_a_server_that_died_is_unreachable_and_comes_back(server: BareServer) ->
     server.start()
     server.adapter.observe(soon())
     server.adapter.stop_receiver(soon())
+
+
+def test_a_relay_log_that_is_being_read_by_position_is_left_so_by_nobody() -> None:
+    """MariaDB's is, so that it is kept, where both threads are started; that may be broken off, and the server killed.
+
+    The position in its file is older than its data then: what is read from there was logged already."""
+    with bare_servers(Flavor.MARIADB, 2) as (primary, replica):
+        replica.adapter.follow(primary.source(replica), True, soon())
+        make_primary(primary, replica)
+        primary.adapter.open(soon())
+        primary.sql("CREATE TABLE app.by_file (n INT PRIMARY KEY)")
+        replica.adapter.drain(soon(), primary.adapter.observe(soon()).applied)
+        for killed, row in ((False, 1), (True, 2)):
+            replica.sql("STOP REPLICA SQL_THREAD")
+            primary.sql(f"INSERT INTO app.by_file VALUES ({row})")
+            wait_until(
+                lambda: replica.adapter.observe(soon()).received.endswith(
+                    primary.adapter.observe(soon()).applied
+                ),
+                5,
+                "it is received",
+            )
+            replica.sql("STOP REPLICA")
+            (status,) = replica.sql("SHOW REPLICA STATUS")
+            place = f"'{status['Relay_Log_File']}', relay_log_pos = {status['Relay_Log_Pos']}"
+            by_file = f"CHANGE MASTER TO master_use_gtid = no, relay_log_file = {place}"
+            replica.sql(by_file)
+            if killed:
+                replica.sql("START REPLICA SQL_THREAD")
+                wait_until(
+                    lambda: replica.value("SELECT COUNT(*) FROM app.by_file") == 2, 5, "applied"
+                )
+                replica.sql("STOP REPLICA SQL_THREAD", by_file)
+                replica.restart()
+            replica.adapter.follow(primary.source(replica), True, soon())
+            (status,) = replica.sql("SHOW REPLICA STATUS")
+            assert status["Using_Gtid"] == "Slave_Pos"
+            replica.adapter.drain(soon(), primary.adapter.observe(soon()).applied)
+            assert replica.value("SELECT COUNT(*) FROM app.by_file") == row
+            assert not replica.sql("SHOW REPLICA STATUS")[0]["Last_SQL_Error"]

@@ -715,6 +715,8 @@ class World:
             case _ if not host.up or host.frozen:
                 raise ValueError("server does not answer")
             case Bar(user=user):
+                if host.source:
+                    raise ValueError("it follows another")
                 yield lambda: host.barred.add(user)
             case Unbar(user=user):
                 yield lambda: host.barred.discard(user)

@@ -13,7 +13,7 @@ import pytest
 from holdfast.agent.receipts import Receipts
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import Fence, Follow, Inventory, Promise, Start
-from holdfast.core.gtid import Flavor
+from holdfast.core.gtid import Flavor, parse
 from holdfast.core.view import MemberState, SemiSync, ServerStatus
 from holdfast.errors import Refused
 from tests.unit.agent_world import MemoryServer, World
@@ -51,6 +51,36 @@ def test_until_it_is_gone_no_look_at_it_passes() -> None:
             receipts.seen(server.now, "a")
     assert len(killed) == 2
     receipts.seen(server.now, "b")  # another run is another voter
+
+
+def test_what_is_forgotten_on_purpose_is_not_lost_and_all_else_is() -> None:
+    server, killed = MemoryServer(), []
+    receipts = Receipts(server, cast("Watch", SimpleNamespace(kill=killed.append)))
+    had = replace(
+        server.now, semi_sync=SemiSync(replica=True), received="0-1-12,0-2-13", applied="0-2-13"
+    )
+    own = parse(Flavor.MARIADB, "0-2-13")
+    server.now = replace(had, received="0-1-12", applied="")
+
+    def forgotten(fails: bool) -> None:
+        with receipts.forgetting(own):
+            receipts.seen(replace(had, received="", applied=""), "a")  # in between it has nothing
+            if fails:
+                raise Refused("no")
+
+    receipts.seen(had, "a")
+    forgotten(fails=False)
+    receipts.seen(server.now, "a")
+    assert killed == []
+    server.now = replace(had, received="0-1-11", applied="")
+    with pytest.raises(Refused, match="0-1-12"):
+        receipts.seen(server.now, "a")
+    server.now = replace(had, received="0-1-12", applied="")
+    receipts.seen(had, "b")
+    with pytest.raises(Refused, match="no"):
+        forgotten(fails=True)
+    with pytest.raises(Refused, match="0-2"):
+        receipts.seen(server.now, "b")
 
 
 @pytest.mark.parametrize(("received", "applied"), [("0-1-11", "0-1-10"), ("0-1-12", "0-1-9")])

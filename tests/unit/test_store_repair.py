@@ -35,6 +35,7 @@ class Managers:
     def __init__(self, folder: Path, members: int = 3) -> None:
         self.world = World(random.Random(3), members, Flavor.MARIADB)
         self.settings: dict[str, Any] = {}
+        self.members: tuple[str, ...] = ()
         self.path = folder / "store.db"
         self.asked: list[tuple[str, Command]] = []
         self.names: dict[str, str] = {}
@@ -45,12 +46,28 @@ class Managers:
             return MemoryAgent(self.world, self.names.get(member.name, member.name), self.asked)
 
         with contextlib.closing(SqliteStore(path or self.path)) as store:
-            given = Given("c", self.world.cluster.members, self.settings)
+            members = tuple(
+                each
+                for each in self.world.cluster.members
+                if each.name in self.members or not self.members
+            )
+            given = Given("c", members, self.settings)
             leader = Leader(given, connect, store)
             app = make_app({"c": leader}, TOKEN)
             add_repair(app, {"c": leader})
             async with managing(leader), client(app) as http:
                 yield Managed(leader, http, store)
+
+    def stored(self) -> str:
+        """The record by itself, as it is now."""
+        with contextlib.closing(sqlite3.connect(self.path)) as raw:
+            return str(raw.execute("select body from record").fetchone()[0])
+
+    def store_back(self, record: str) -> None:
+        """That record takes the place of the present one; the settings stay."""
+        with contextlib.closing(sqlite3.connect(self.path)) as raw:
+            raw.execute("update record set body = ?, version = version + 1", (record,))
+            raw.commit()
 
     def copy(self) -> Path:
         """A backup of the store, as it is now."""
@@ -205,6 +222,56 @@ def test_a_running_manager_notices_that_its_store_was_put_back(managers: Manager
             managers.world.hosts["m2"].crash()
             reason = await until(one.leader, lambda s: "was written: it was put back" in s.reason)
             assert f"version {stood.version - 1} of the record" in reason.reason
+
+    asyncio.run(scenario())
+
+
+def test_a_record_that_is_older_than_the_settings_is_repaired_though_its_primary_is_no_member_now(
+    managers: Managers,
+) -> None:
+    """The primary was replaced and taken out since; the store's settings say so, and its record does not."""
+
+    async def scenario() -> None:
+        async with managers.managing() as one:
+            await one.whole(primary="m1")
+        older = managers.stored()
+        async with managers.managing() as one:
+            await one.whole()
+            managers.world.hosts["m1"].crash()
+            await one.recorded(lambda record: record.primary != "m1" and not record.transition)
+            await one.whole()
+            while not (await one.http.post("/v1/clusters/c/members/m1/remove", json={})).json()[
+                "removed"
+            ]:
+                await asyncio.sleep(0.05)
+            await one.whole()
+            primary = one.leader.record
+            assert primary
+        managers.store_back(older)
+        async with managers.managing() as two:
+            assert "obeyed a later record" in await two.refuses()
+            told = two.leader.status()
+            assert (told.primary, told.whole) == (None, False)
+            done = (await two.repair()).json()
+            assert done.get("primary") == primary.primary, done
+            await two.whole(primary=primary.primary)
+            assert [each.name for each in two.leader.cluster.members] == ["m2", "m3"]
+
+    asyncio.run(scenario())
+
+
+def test_a_configuration_without_the_primary_says_so(managers: Managers) -> None:
+    async def scenario() -> None:
+        async with managers.managing() as one:
+            await one.whole(primary="m1")
+        managers.members = ("m2", "m3")
+        async with managers.managing() as two:
+            assert (
+                "m1 is the primary of c, and the configuration has no such" in await two.refuses()
+            )
+        managers.members = ()
+        async with managers.managing() as three:
+            await three.whole(primary="m1")
 
     asyncio.run(scenario())
 
