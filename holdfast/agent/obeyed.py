@@ -18,7 +18,7 @@ from pathlib import Path
 from holdfast.agent.board import Board
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.term import TermFile, replace_durably, sync_folder
-from holdfast.core.lineage import Mark, follows, mark, memory
+from holdfast.core.lineage import Mark, follows, late, mark, memory
 from holdfast.core.rollback import LONGEST_JUMP, jump_allowed
 from holdfast.errors import Fatal, HoldfastError, Refused, StaleTerm
 from holdfast.log import say
@@ -92,9 +92,14 @@ class Obeyed:
     def _other_line(self, told: Told) -> Refused | None:
         if not told.mark.revision or told.mark == self._mark:
             return None  # a manager of an earlier version, before there is a record, or nothing new
-        if told.leader and told.leader == self._mark.leader:
-            return None  # the same leadership: at most a record late
         name = self._board.state.name
+        if told.leader and told.leader == self._mark.leader:
+            if not late(told.mark, self._mark):
+                return None
+            return Refused(
+                f"{name} has obeyed revision {self._mark.revision} of that manager's record, and that was decided by "
+                f"revision {told.mark.revision}: it comes late"
+            )
         if not told.record:
             return Refused(f"{name} does not have the record by which that was decided: send it")
         try:

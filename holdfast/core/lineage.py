@@ -112,6 +112,20 @@ def stamped(record: Record, before: Record | None, leader: str) -> Record:
     return replace(record, leader=leader, revision=before.revision + 1, lineage=lineage)
 
 
+def late(told: Mark, remembered: Mark) -> bool:
+    """Whether a command was decided by a record that its leadership has replaced since, as its agent knows.
+
+    It may have lain in a frozen host or in the network, and others have overtaken it. The term does not tell: voters
+    come and go within one. Told late to wait for nobody, as when it served alone, a primary would acknowledge what no
+    voter has. So it is not obeyed; a leadership that means it decides it anew.
+
+    To compare with what the agent remembers is enough: before a configuration stands alone, its primary has obeyed a
+    command of the record that has it, for the row that proves it, and remembers that record from then on. Until then
+    what was in force before is in force still.
+    """
+    return told.leader == remembered.leader and told.age < remembered.age
+
+
 def follows(record: Record, remembered: Mark) -> bool:
     """Whether ``record`` is what is remembered, or was made from it.
 

@@ -16,7 +16,7 @@ from holdfast.errors import HoldfastError, OutcomeUnknown, Refused
 from holdfast.manager.client import AgentClient
 from holdfast.manager.events import EventKind, EventLog
 from holdfast.manager.observe import Observer
-from holdfast.wire import CommandReply, command_name
+from holdfast.wire import CommandReply, Told, command_name
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
@@ -53,7 +53,9 @@ class Actor:
             return
         if not self._due(term, step):
             return
-        task = asyncio.create_task(self._carry_out(term, step))
+        # by which record it was decided: another may be saved before the task begins
+        told = self._observer.told(step.member)
+        task = asyncio.create_task(self._carry_out(term, step, told))
         self._under_way[step.member] = (term, step.command, task)
 
     async def order(self, term: int, step: Send) -> CommandReply:
@@ -82,15 +84,14 @@ class Actor:
 
     async def _ordered(self, term: int, step: Send) -> CommandReply:
         try:
-            reply = await self._command(term, step)
+            reply = await self._command(term, step, self._observer.told(step.member))
             self._observer.accept(reply.state, reply.version)
             return reply
         finally:
             self._over(step.member)
 
-    async def _command(self, term: int, step: Send) -> CommandReply:
+    async def _command(self, term: int, step: Send, told: Told) -> CommandReply:
         grant = self._observer.leases.grant(step.member)
-        told = self._observer.told(step.member)
         return await self._agents[step.member].command(term, step.command, grant, told)
 
     def _over(self, member: str) -> None:
@@ -129,11 +130,11 @@ class Actor:
         last.times += 1
         return True
 
-    async def _carry_out(self, term: int, step: Send) -> None:
+    async def _carry_out(self, term: int, step: Send, told: Told) -> None:
         begun = time.monotonic()
         name = command_name(step.command)
         try:
-            reply = await self._command(term, step)
+            reply = await self._command(term, step, told)
             self._observer.accept(reply.state, reply.version)
             reply.fail(step.member, term)
             self._told(step, "")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from holdfast.core.commands import Bar, Follow
+from holdfast.core.commands import Bar, Follow, SetAcks
 from holdfast.core.decision import Send
 from holdfast.core.gtid import Flavor
+from holdfast.core.settings import Settings, WhenAlone
 from tests.model.manage import Run
 from tests.model.test_strays import replicate
 
@@ -69,6 +70,35 @@ def test_an_order_of_before_its_eviction_does_not_make_it_acknowledge(flavor: Fl
     replicate(run, "m3")
     assert not late.replica or len(world.acknowledged) == before
     survives_the_primary(run)
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+def test_told_late_to_wait_for_nobody_a_primary_goes_on_waiting(flavor: Flavor) -> None:
+    """It served alone, in this very term; and what it was told then lay in the network until another voted."""
+    run = Run(1, 2, flavor, Settings(when_alone=WhenAlone.SERVE))
+    run.calm()
+    world = run.world
+    world.hosts["m2"].crash()
+    late = None
+    while late is None:
+        run.world.pass_time(0.2)
+        for name in world.hosts:
+            run.look(name)
+        for step in run.steps_now():
+            if isinstance(step, Send) and step.command == SetAcks(0):
+                late = (step.command, run.told("m1"))
+            else:
+                run.take(step)
+    term = run.record.term if run.record else 0
+    run.calm()
+    assert run.record
+    assert (run.record.term, run.record.acks, run.record.joint) == (term, 1, False), run.reason
+    replicate(run, "m2")
+    run.send("m1", term, late[0], interrupted=False, told=late[1])
+    before = len(world.acknowledged)
+    world.write()
+    assert world.hosts["m1"].acks == 1
+    assert len(world.acknowledged) == before, "nobody but the primary has it"
 
 
 def test_what_a_diverged_voter_received_is_kept_until_others_have_it() -> None:

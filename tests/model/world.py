@@ -38,7 +38,7 @@ from holdfast.core.commands import (
 )
 from holdfast.core.dumps import Doubt
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.lineage import Mark, follows, memory
+from holdfast.core.lineage import Mark, follows, late, memory
 from holdfast.core.own_writes import as_text
 from holdfast.core.releases import acknowledged, asked, holds_back, let_through
 from holdfast.core.rollback import Remembered, jump_allowed
@@ -230,7 +230,7 @@ class Host:
     def follows(self, told: Told) -> bool:
         """Whether the record by which that manager decides is of the line that was obeyed."""
         if not told.mark.revision or told.leader == self.mark.leader:
-            return True
+            return not late(told.mark, self.mark)
         record = memory(told.record).record
         return follows(record, self.mark) or self.name in record.forsaken
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.agent.obeyed import own_identity
-from holdfast.core.commands import Drain, Promise, Start
+from holdfast.core.commands import Promise, Start
 from holdfast.core.lineage import Memory, mark, stamped
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record
@@ -133,9 +133,22 @@ def test_a_command_of_the_term_is_answered_with_the_record_on_disk(world: World)
     asked(world, NEXT)
     world.done(2, Start(), told(LATER))
     assert (world.state_dir / "record").read_text().strip() == Memory(LATER).text()
-    late = world.command(2, Drain(), told(NEXT))
-    assert "does not follow" not in late.message, "it is only late"
     assert world.state().state.record == told(LATER).mark
+
+
+@pytest.mark.parametrize("with_record", [True, False])
+def test_what_was_decided_before_what_was_obeyed_is_not_done(
+    with_record: bool, world: World
+) -> None:
+    asked(world, NEXT)
+    said = told(NEXT) if with_record else told(NEXT).model_copy(update={"record": ""})
+    assert not world.command(2, Promise(), said).error, "that once more"
+    asked(world, LATER)
+    reply = world.command(2, Promise(), said)
+    assert reply.error == "Refused"
+    assert "it comes late" in reply.message
+    assert world.state().state.record == told(LATER).mark
+    assert not asked(world, LATER).error
 
 
 def test_a_command_without_the_record_is_refused_where_it_is_not_known(world: World) -> None:

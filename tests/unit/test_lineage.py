@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.core.lineage import KEPT, Mark, Memory, follows, mark, memory, stamped
+from holdfast.core.lineage import KEPT, Mark, Memory, follows, late, mark, memory, stamped
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record, from_json, to_json
 
@@ -34,6 +34,17 @@ def test_a_record_follows_every_one_before_it_and_none_after() -> None:
     for later, record in enumerate(line):
         for earlier, remembered in enumerate(line):
             assert follows(record, known(remembered)) is (earlier <= later)
+
+
+def test_late_is_what_its_own_leadership_has_replaced() -> None:
+    line = [known(each) for each in saved("x", "x", "y", "y", "y")]
+    for when, told in enumerate(line):
+        for now, remembered in enumerate(line):
+            same = told.leader == remembered.leader
+            assert late(told, remembered) is (same and when < now), "of others the term tells"
+    assert not late(Mark(), line[0])
+    assert not late(line[0], Mark())
+    assert late(line[0], replace(line[0], settings=1)), "and what an operator had set otherwise"
 
 
 def test_an_agent_that_remembers_nothing_obeys_any_record() -> None:

@@ -6,15 +6,23 @@ import asyncio
 import contextlib
 import random
 from pathlib import Path
+from typing import NoReturn
+from unittest.mock import Mock
 
 import pytest
 
+from holdfast.core.commands import Command, Promote
+from holdfast.core.decision import Send
 from holdfast.core.gtid import Flavor
+from holdfast.core.lineage import Mark
 from holdfast.core.status import Role
+from holdfast.errors import Refused
+from holdfast.manager.act import Actor
 from holdfast.manager.configure import Given
 from holdfast.manager.events import EventKind
 from holdfast.manager.lead import Leader
 from holdfast.store.sqlite import SqliteStore
+from holdfast.wire import Told
 from tests.model.world import World
 from tests.unit.memory_agent import MemoryAgent, managing, until
 
@@ -49,6 +57,29 @@ def test_two_clusters_in_one_manager(path: Path) -> None:
                 assert kinds.count(EventKind.DETECTED) == 1
                 assert kinds[-1] is EventKind.WHOLE
                 assert not [e for e in await second.events.since(0, 0) if e.kind == "detected"]
+
+    asyncio.run(scenario())
+
+
+def test_a_command_goes_with_the_record_by_which_it_was_decided() -> None:
+    """Another may be saved before it is on its way."""
+    sent: list[Told] = []
+
+    class Agent:
+        async def command(self, term: int, command: Command, grant: None, told: Told) -> NoReturn:
+            sent.append(told)
+            raise Refused("it is enough to have heard it")
+
+    async def scenario() -> None:
+        observer = Mock(told=lambda _: Told(leader="a", mark=Mark(4, "a", revision)))
+        observer.leases.grant.return_value = None
+        actor = Actor({"m1": Agent()}, observer, Mock())  # type: ignore[dict-item]
+        revision = 6
+        actor.send(4, Send("m1", Promote(0, 1)))
+        revision = 7
+        await asyncio.sleep(0)
+        assert [told.mark.revision for told in sent] == [6]
+        await actor.close()
 
     asyncio.run(scenario())
 
