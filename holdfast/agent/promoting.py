@@ -77,6 +77,9 @@ class Promoting:
         self, state: MemberState, term: int, command: Promote, deadline: Deadline, done: Done
     ) -> None:
         if state.writable and (state.semi_sync.source or command.acks == 0):
+            if state.replication.source:  # somebody has pointed it at another
+                self._server.leave(deadline)
+                done("follows nobody")
             self.set_acks(command, deadline, done)
         else:
             drained = state.received_set() == state.applied_set()
@@ -134,9 +137,10 @@ class Promoting:
         Opened before its row is proven: whoever commits meanwhile waits for the same acknowledgements. That order needs
         no gap in MariaDB's sequence numbers: nothing was cut from the former primary.
 
-        Called again after an interruption, it goes through all of it once more.
+        Called again after an interruption, it goes through all of it once more. What was let through since it was
+        opened is no more pending for that: its next row tells.
         """
-        holds = holds_back(asked(command))
+        holds = not state.writable and holds_back(asked(command))
         if not holds:
             self._releases.end()
         noted: Future[None] = Future()

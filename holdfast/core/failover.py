@@ -377,8 +377,12 @@ def _strays(record: Record, view: View) -> frozenset[Stray]:
 
 
 def open_step(cluster: Cluster, record: Record, primary: MemberState) -> Decision:
-    """OPEN, the primary's part: it is up; have it proven and writable, then settle."""
-    if primary.writable and primary.proved >= record.serial:
+    """OPEN, the primary's part: it is up; have it proven and writable, then settle.
+
+    One that took over in a switchover stops following the former primary last of all. Settled before, and left so by an
+    agent that ended, it would obey nothing that is for a primary: no SetAcks, no Bar.
+    """
+    if primary.writable and primary.proved >= record.serial and not primary.replication.source:
         why = f"{record.primary} is open; {record.target.acks} of {voters(record)} acknowledge"
         return Decision(why, (Save(record.settled(primary.incarnation), why),))
     return Decision(

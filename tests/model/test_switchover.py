@@ -222,3 +222,38 @@ def test_others_follow_once_the_new_primary_is_open_unless_it_needs_them_for_tha
     run.world.hosts[record.primary].writable = True
     run.look(record.primary)
     assert any(isinstance(s, Send) and isinstance(s.command, Follow) for s in run.steps_now())
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+def test_a_promotion_that_ends_before_it_follows_nobody_is_gone_through_again(
+    flavor: Flavor,
+) -> None:
+    """Its row is proven, and its agent ends: a server that follows another obeys nothing that is for a primary."""
+    run = begun(flavor)
+    record = _until(run, lambda r: bool(r.transition and r.transition.step is Step.OPEN))
+    new = run.world.hosts[record.primary]
+    for step in run.steps_now():
+        if isinstance(step, Send) and isinstance(step.command, Promote):
+            run.begin(step.member, record.term, step.command)
+        else:
+            run.take(step)
+    while new.proved < record.serial:
+        assert new.under_way
+        run.world.replicate()
+        run.world.go_on(new.name)
+    assert new.writable
+    assert new.source
+    new.agent_up = False
+    run.world.pass_time(0.2)
+    new.under_way = None
+    new.begin_agent(run.world.now)
+    run.calm()
+    assert run.well, run.reason
+    third = next(name for name in run.world.hosts if name not in ("m1", new.name))
+    run.world.hosts[third].frozen = True
+    for _ in range(30):
+        run.manage()
+        run.world.replicate()
+    assert run.record
+    assert third not in run.record.target.names(), run.reason
+    whole(run)

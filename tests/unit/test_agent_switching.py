@@ -12,7 +12,8 @@ from holdfast.agent.electorate import ElectorateFile
 from holdfast.agent.pending_mark import PendingMark
 from holdfast.core.commands import Drain, EndSessions, Follow, Freeze, Promote, Start
 from holdfast.core.lease import Electorate, Quorum
-from holdfast.core.view import Receiver, SemiSync
+from holdfast.core.tally import Tally
+from holdfast.core.view import Receiver, Replication, SemiSync
 from holdfast.errors import Refused
 from tests.unit.agent_world import World
 
@@ -117,6 +118,35 @@ def test_interrupted_it_is_gone_through_again(at: str, candidate: World) -> None
     assert state.writable
     assert state.replication.source == ""
     assert state.proved == 2
+
+
+def test_what_was_let_through_before_that_is_pending_no_more(candidate: World) -> None:
+    candidate.server.stuck.add("prove")
+    candidate.in_background(2, TAKE_OVER)
+    candidate.until(lambda state: state.writable)
+    waits = candidate.server.now.semi_sync
+    candidate.server.now = replace(
+        candidate.server.now, semi_sync=replace(waits, tally=Tally(let_through=3))
+    )
+    candidate.until(lambda state: bool(state.let_through))
+    candidate.restart_agent()
+    candidate.until(lambda state: state.up)
+    candidate.server.calls.clear()
+    again = candidate.in_background(2, TAKE_OVER)
+    candidate.until(lambda _: "prove" in candidate.server.calls)
+    assert not candidate.state_dir.joinpath("primary").exists()
+    candidate.server.stuck.clear()
+    assert again.reply().error == ""
+    assert candidate.state_dir.joinpath("primary").exists(), "its row tells"
+
+
+def test_an_open_primary_that_somebody_pointed_at_another_leaves_that_one(primary: World) -> None:
+    elsewhere = Replication("10.0.0.9:3306", Receiver.OFF)
+    primary.server.now = replace(primary.server.now, replication=elsewhere)
+    primary.until(lambda state: bool(state.replication.source))
+    state = primary.done(2, Promote(acks=1, serial=2)).state
+    assert primary.server.calls.index("leave") < primary.server.calls.index("prove")
+    assert (state.writable, state.replication.source) == (True, "")
 
 
 def test_asked_again_when_it_is_done_it_proves_itself_once_more(candidate: World) -> None:

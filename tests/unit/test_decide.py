@@ -150,6 +150,19 @@ def test_while_it_opens_servers_that_are_down_wait() -> None:
     assert Send("m1", Cut("m3", "0-1-9,*-3")) in decision.steps
 
 
+def test_one_that_took_over_while_it_followed_is_settled_when_it_follows_nobody() -> None:
+    opening = replace(
+        RECORD,
+        transition=Transition(Kind.SWITCHOVER, Step.OPEN, "m2", wish="m1", drained="0-2-8"),
+    )
+    behind = Replication("127.0.0.1:3302", Receiver.ON, True)
+    seen = view(primary(proved=7, replication=behind), replica("m2"), replica("m3"))
+    sent = [each for each in decided(opening, seen).steps if isinstance(each, Send)]
+    assert [(each.member, type(each.command)) for each in sent] == [("m1", Promote)]
+    seen = view(primary(proved=7), replica("m2"), replica("m3"))
+    assert saved(decided(opening, seen)).transition is None
+
+
 def test_whom_it_barred_when_it_was_primary_before_is_let_in_before_it_opens() -> None:
     """Opening waits for its voters, and the agent does nothing else meanwhile."""
     opening = replace(
