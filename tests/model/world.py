@@ -439,6 +439,8 @@ class World:
                 host.heard_at = self.now
             elif source and host.receiving and self.linked(host, source) and not host.frozen:
                 host.refused = source.status is ServerStatus.DOWN
+            if host.timeout and host.pending and self.obeys(host):
+                self.judge(host)  # a time-out needs no replica to strike
             if host.agent_up and not host.hung:
                 self.notice(host)
             if host.kept:
@@ -631,10 +633,15 @@ class World:
                 self.judge(source)
 
     def _strange(self, host: Host, source: Host) -> bool:
-        """MariaDB's source refuses a replica that comes with a GTID which it does not have (error 1236)."""
+        """MariaDB's source refuses a replica that comes with a GTID which it does not have (error 1236).
+
+        MySQL's refuses one that lacks what only its engine has: that counts as purged from its binlogs."""
         last = [*host.binlog, *host.relay][-1:]
         if host.flavor is Flavor.MARIADB and last:
             host.strange = last[0].gtid not in {t.gtid for t in source.binlog}
+        elif host.flavor is Flavor.MYSQL and source.shown:
+            have = {t.gtid for t in (*host.binlog, *host.shown, *host.relay)}
+            host.strange = any(t.gtid not in have for t in source.shown)
         return host.strange
 
     # What agents do
@@ -779,17 +786,21 @@ class World:
                 yield lambda: setattr(host, "receiving", True)
                 yield lambda: setattr(host, "applying", True)
                 yield host.tenure.release
-            case Promote(drained=drained) if drained:
+            case Promote(drained=drained) if drained and host.source:
                 yield from self._take_over(host, command)
             case Promote(acks=acks, serial=serial, timeout_seconds=timeout, wait_point=point):
                 host.promised = host.sealed = host.stopped = 0
                 assert command.electorate
                 host.tenure.entrust(command.electorate)
-                yield lambda: setattr(host, "receiving", False)
-                if host.relay:
-                    raise ValueError("not drained")
-                yield lambda: self._unfollow(host)
-                yield lambda: self._mark(host, acks, timeout, point)
+                opened = host.writable and (host.source_on or not acks)
+                if not opened:
+                    yield lambda: setattr(host, "receiving", False)
+                    if host.relay:
+                        raise ValueError("not drained")
+                    yield lambda: self._unfollow(host)
+                    yield lambda: self._mark(host, acks, timeout, point)
+                elif host.source:
+                    yield lambda: self._unfollow(host)
                 yield lambda: self._set_acks(host, acks, timeout, point)
                 yield lambda: self._prove(host, serial)
                 if not host.tenure.held(self.now):
@@ -808,17 +819,18 @@ class World:
                 yield lambda: self._prove(host, serial)
 
     def _take_over(self, host: Host, command: Promote) -> Iterator[Callable[[], object]]:
-        """It is opened while it still follows the former primary, which is frozen."""
+        """It is opened while it still follows the former primary, which is frozen.
+
+        Broken off, all of it is done again."""
         host.promised = host.sealed = host.stopped = 0
         assert command.electorate
         host.tenure.entrust(command.electorate)
-        if not host.writable:
-            yield lambda: self._drain(host, command.drained)
-            waits = (command.acks, command.timeout_seconds, command.wait_point)
-            yield lambda: self._mark(host, *waits)
-            yield lambda: self._set_acks(host, *waits)
-            if len([r for r in self.replicas(host) if r.replica]) < command.acks:
-                raise ValueError("its ackers are not connected")
+        yield lambda: self._drain(host, command.drained)
+        waits = (command.acks, command.timeout_seconds, command.wait_point)
+        yield lambda: self._mark(host, *waits)
+        yield lambda: self._set_acks(host, *waits)
+        if len([r for r in self.replicas(host) if r.replica]) < command.acks:
+            raise ValueError("its ackers are not connected")
         if not host.tenure.held(self.now):
             raise ValueError("it has no lease")
         yield lambda: host.tenure.enforce(self.now, grace=False)
@@ -883,6 +895,7 @@ class World:
 
     def _unfollow(self, host: Host) -> None:
         host.source, host.applying, host.replica, host.gap = "", False, False, True
+        host.receiving = False
         host.refused = host.strange = False
 
     def _begin_clone(self, host: Host, donor: str) -> None:
@@ -906,6 +919,7 @@ class World:
     def _clone(self, host: Host, donor: Host) -> None:
         host.cloning, host.clone_failed, host.relaxed = "", (), False
         host.binlog = [t for t in donor.binlog if t not in donor.pending]
+        host.orphans, host.shown = list(donor.orphans), list(donor.shown)
         host.barred, host.uuid, host.unfit, host.suspect = (
             set(donor.barred),
             host.uuid + 1,
@@ -938,7 +952,7 @@ class World:
         host.suspect = True
 
     def _mark(self, host: Host, acks: int, timeout: float, point: WaitPoint) -> None:
-        """Before it is opened."""
+        """Before it is opened; of one that is open already, its next row tells."""
         held = not host.writable and holds_back(asked(SetAcks(acks, timeout, point)))
         host.held = Held(host.run, acks, Tally(let_through=host.tally)) if held else None
 
