@@ -19,6 +19,8 @@ from holdfast.core.settings import (
 from tests.model.manage import Run
 from tests.model.test_promise import SEEDS
 
+FEW_SEEDS = 8
+"""With so few, as where each rule is broken in turn, no storm may happen to cost the primary."""
 PLACES = {
     "m1": MemberSettings(zone="a"),
     "m2": MemberSettings(zone="a", priority=200),
@@ -74,7 +76,7 @@ def test_whatever_is_set_meanwhile(flavor: Flavor, members: int, choices: list[S
         assert run.well, f"seed {seed}: {run.reason}"
         failovers += run.failovers
         changes += len(seen)
-    if members in (3, 5) and choices[-1].mode is Mode.STRONG:
+    if SEEDS > FEW_SEEDS and members in (3, 5) and choices[-1].mode is Mode.STRONG:
         assert failovers, "the storms did not make the cluster fail over"
     assert changes > SEEDS // 4, "the settings changed nothing"
 
