@@ -20,6 +20,10 @@ from holdfast.wire import CommandReply, Told, command_name
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
+AT_ONCE = 3
+LONGEST_PAUSE_OF_ANOTHER = 1.0
+"""Another command of a kind is sent at once, as it may be what mends the cluster; unless that many have failed in turn:
+two that are refused alternately would go to and fro without a pause."""
 FORGET = 15.0
 """Seconds before the same command may be sent again: doubled each time it is asked for again within FORGET."""
 
@@ -122,12 +126,16 @@ class Actor:
         if last is None or last.term != term or now - last.ended > FORGET:
             self._last[key] = _Last(term, step.command)
             return True
-        if last.command != step.command:
+        another = last.command != step.command
+        if another and not last.told:
             last.command, last.times = step.command, 1
             return True
-        if now - last.ended < min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** (last.times - 1)):
+        longest = LONGEST_PAUSE_OF_ANOTHER if another else LONGEST_PAUSE
+        at_once = another and last.times < AT_ONCE
+        pause = min(longest, FIRST_PAUSE * 2 ** (last.times - 1))
+        if not at_once and now - last.ended < pause:
             return False
-        last.times += 1
+        last.command, last.times = step.command, last.times + 1
         return True
 
     async def _carry_out(self, term: int, step: Send, told: Told) -> None:

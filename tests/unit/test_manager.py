@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import time
 from pathlib import Path
 from typing import NoReturn
 from unittest.mock import Mock
 
 import pytest
 
-from holdfast.core.commands import Command, Promote
+from holdfast.core.commands import Bar, Command, Promote
 from holdfast.core.decision import Send
 from holdfast.core.gtid import Flavor
 from holdfast.core.lineage import Mark
@@ -82,6 +83,30 @@ def test_a_command_goes_with_the_record_by_which_it_was_decided() -> None:
         await actor.close()
 
     asyncio.run(scenario())
+
+
+def test_two_commands_that_are_refused_in_turn_do_not_go_to_and_fro_without_a_pause() -> None:
+    sent: list[Command] = []
+
+    class Agent:
+        async def command(self, term: int, command: Command, grant: None, told: Told) -> NoReturn:
+            sent.append(command)
+            raise Refused("it follows another")
+
+    async def scenario() -> None:
+        observer = Mock(told=lambda _: Told(leader="a", mark=Mark(4, "a", 6)))
+        observer.leases.grant.return_value = None
+        actor = Actor({"m1": Agent()}, observer, Mock())  # type: ignore[dict-item]
+        end = time.monotonic() + 0.5
+        while time.monotonic() < end:
+            for user in ("repl_m2", "repl_m3"):
+                actor.send(4, Send("m1", Bar(user)))
+                await asyncio.sleep(0.001)
+        await actor.close()
+
+    asyncio.run(scenario())
+    assert {each.user for each in sent if isinstance(each, Bar)} == {"repl_m2", "repl_m3"}
+    assert 3 <= len(sent) <= 6
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.005, 0.01, 0.02, 0.04, 0.08, 0.16])
