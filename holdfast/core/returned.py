@@ -15,10 +15,10 @@ So it is compared with its voters before it is opened for the first time after i
   wrote there. Nothing is missed for it. What the present primary had of that stream stands before its own first row in
   its binlog, and whatever takes away the end of a binlog takes that row too; k voters have received it, and it is the
   primary's own.
-* Nobody is waited for where the primary is known to have regained all that it had when it ended
-  (``agent/regained.py``): what was acknowledged is in its own binlog, which it writes before it waits. This is how it
-  is after a kill, where only the kernel's memory is needed; a host that is gone for good then keeps nobody closed.
-  What those who answer hold is looked at nevertheless.
+* Where the primary is known to have regained all that it had when it ended (``agent/regained.py``), nothing is left
+  to ask: what was acknowledged before its reign it had when it was named, and what it acknowledged itself it had
+  logged before. So it is after a kill, where only the kernel's memory is needed; a host that is gone for good then
+  keeps nobody closed. Whatever a voter holds beyond that was never acknowledged.
 * A voter that somebody else has started meanwhile holds what it says; what that start has lost is lost for everybody.
 * While the primary is compared it commits nothing, so the looks need not be of one moment.
 
@@ -71,6 +71,8 @@ def doubt(record: Record, view: View, primary: MemberState) -> Doubt | None:
         return None
     if primary.semi_sync.source or primary.writable:
         return None  # it was accepted, and commits by now
+    if primary.regained:
+        return None
     mine = primary.applied_set()
     known: set[str] = set()
     unknown: list[str] = []
@@ -91,7 +93,7 @@ def doubt(record: Record, view: View, primary: MemberState) -> Doubt | None:
             )
         else:
             known.add(name)
-    if transition.lossy or primary.regained or _suffice(record, known):
+    if transition.lossy or _suffice(record, known):
         return None
     return Doubt(
         f"{primary.name} stays closed until it is known that it has all that its voters have received: waiting for "
