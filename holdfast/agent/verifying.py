@@ -9,21 +9,19 @@ A piece that differs is looked at once more before it is believed. Nothing is me
 
 from __future__ import annotations
 
-import json
 import logging
 import time
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from holdfast.agent.answers import answers_of
 from holdfast.agent.applier_hold import HOLD_SECONDS, ApplierHold
 from holdfast.agent.board import Board
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.job import CalledOff, Job, Jobs
+from holdfast.agent.table_results import Findings, TableResult
 from holdfast.agent.term import replace_durably
 from holdfast.core.commands import Command, Verify
-from holdfast.core.view import Difference, Verification
 from holdfast.errors import DeadlinePassed, HoldfastError, Refused
 from holdfast.log import say
 from holdfast.server.base import Deadline
@@ -43,94 +41,6 @@ ATTEMPT_SECONDS = 1.0
 BUSY_SECONDS = 0.5
 """Between two looks at a primary that has too much to do."""
 logger = logging.getLogger(__name__)
-
-NAMED = 3
-"""So many of its ranges stand in one sentence."""
-SHOWN = 20
-"""So many pieces of a table that differ are named; all are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableResult:
-    """:ivar rows: that were compared; :ivar pieces: in how many
-    :ivar different: how many pieces differ; :ivar ranges: which, the first of them
-    :ivar skipped: why it was not compared, or ""
-    """
-
-    rows: int = 0
-    pieces: int = 0
-    different: int = 0
-    ranges: tuple[str, ...] = ()
-    skipped: str = ""
-
-    def with_piece(self, rows: int, range_of_difference: str) -> TableResult:
-        more = (range_of_difference,) if range_of_difference else ()
-        return replace(
-            self,
-            rows=self.rows + rows,
-            pieces=self.pieces + 1,
-            different=self.different + len(more),
-            ranges=(*self.ranges, *more)[:SHOWN],
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Findings:
-    """What a verification has found so far, and how far it is.
-
-    :ivar began, ended: seconds since 1970; 0: not yet
-    :ivar wanted, rate, max_load: as it was asked for
-    :ivar table, after: where it goes on; :ivar last: the last key of that table when it was begun
-    :ivar finished: tables that are done
-    """
-
-    began: float = 0.0
-    ended: float = 0.0
-    primary: str = ""
-    wanted: tuple[str, ...] = ()
-    rate: int = 0
-    max_load: int = 0
-    table: str = ""
-    after: Key = ()
-    last: Key = ()
-    finished: tuple[str, ...] = ()
-    results: dict[str, TableResult] = field(default_factory=dict)
-
-    @property
-    def under_way(self) -> bool:
-        return self.began > 0 and not self.ended
-
-    def different(self) -> list[Difference]:
-        return [
-            Difference(table, _ranges(result))
-            for table, result in sorted(self.results.items())
-            if result.different
-        ]
-
-    def told(self) -> Verification:
-        return Verification(
-            began=self.began,
-            ended=self.ended,
-            primary=self.primary,
-            tables=sum(1 for each in self.results.values() if not each.skipped),
-            skipped=sum(1 for each in self.results.values() if each.skipped),
-            rows=sum(each.rows for each in self.results.values()),
-            different=sum(1 for each in self.results.values() if each.different),
-        )
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self), indent=1)
-
-    @classmethod
-    def of_json(cls, text: str) -> Findings:
-        """:raises ValueError, TypeError, KeyError: that is none"""
-        found: dict[str, Any] = json.loads(text)
-        results = {
-            table: TableResult(**{**each, "ranges": tuple(each["ranges"])})
-            for table, each in found.pop("results").items()
-        }
-        lists = {key: tuple(found[key]) for key in ("wanted", "after", "last", "finished")}
-        return cls(**{**found, **lists, "results": results})
 
 
 class Verifying:
@@ -152,6 +62,9 @@ class Verifying:
         self._shown = shown
         self._path = state_dir / "verification"
         self.findings = self._read()
+        if self.findings.under_way and not self.findings.halted:
+            self.findings = replace(self.findings, halted="its agent ended")
+        self._repair = self.findings.repair
         self._saved_at = 0.0
         self._running = False
         self._publish()
@@ -176,8 +89,16 @@ class Verifying:
         if command.stop:
             return self._stop()
         if self._running:
+            self._repair = self._repair or command.repair
             return None
-        found = replace(self.findings, primary=command.primary)
+        found = replace(
+            self.findings,
+            primary=command.primary,
+            halted="",
+            failed=False,
+            interrupted=self.findings.interrupted + 1,
+            repair=self.findings.repair or command.repair,
+        )
         if not found.under_way or command.anew or command.tables not in ((), found.wanted):
             found = Findings(
                 began=time.time(),
@@ -185,8 +106,10 @@ class Verifying:
                 wanted=command.tables,
                 rate=command.rate,
                 max_load=command.max_load,
+                ordered=command.ordered,
+                repair=command.repair,
             )
-        self._running = True
+        self._running, self._repair = True, found.repair
         try:
             self._jobs.start(
                 f"verifying against {command.primary}",
@@ -198,6 +121,7 @@ class Verifying:
 
     def forget(self) -> None:
         """The data was replaced: what was found is true no longer."""
+        self._repair = False
         self._keep(Findings())
 
     def _stop(self) -> None:
@@ -205,7 +129,7 @@ class Verifying:
             self._jobs.cancel("an operator")
             self._jobs.wait(HOLD_SECONDS)
         if self.findings.under_way:
-            self._keep(replace(self.findings, ended=time.time()))
+            self._keep(replace(self.findings, ended=time.time(), halted="ended by an operator"))
 
     def _work(self, job: Job, agent: str, found: Findings) -> None:
         try:
@@ -213,15 +137,25 @@ class Verifying:
             for table in self._tables(job, agent):
                 if table not in self.findings.finished:
                     self._table(job, agent, table)
-            self._keep(replace(self.findings, ended=time.time(), table="", after=(), last=()))
             self._fitness.verified(self.findings.different(), self.findings.wanted)
-        except (
-            CalledOff
-        ) as error:  # nothing is amiss: it goes on later, or an operator has ended it
+            self._keep(replace(self.findings, ended=time.time(), table="", after=(), last=()))
+        except HoldfastError as error:
+            self._halt(job.called_off or str(error), failed=not job.called_off)
+            if not job.called_off:
+                raise
+            # nothing is amiss: it goes on later, or an operator has ended it
             say(logger, str(error))
+        except Exception as error:
+            self._halt(repr(error), failed=True)
+            raise
         finally:
-            self._save()
             self._running = False
+
+    def _halt(self, why: str, failed: bool) -> None:
+        """Told at once, also where it cannot be written down."""
+        self.findings = replace(self.findings, halted=why, failed=failed, repair=self._repair)
+        self._publish()
+        self._save()
 
     def _tables(self, job: Job, agent: str) -> list[str]:
         """Those of the primary and of this member; what is not compared is noted."""
@@ -338,7 +272,7 @@ class Verifying:
     # -- what is on disk --------------------------------------------------------------------------
 
     def _keep(self, findings: Findings, at_once: bool = True) -> None:
-        self.findings = findings
+        self.findings = replace(findings, repair=self._repair)
         if at_once or time.monotonic() - self._saved_at > SAVE_SECONDS:
             self._save()
         self._publish()
@@ -362,9 +296,3 @@ class Verifying:
             return Findings()
         except (OSError, ValueError, TypeError, KeyError):
             return Findings()
-
-
-def _ranges(result: TableResult) -> str:
-    shown = "; ".join(result.ranges[:NAMED])
-    more = result.different - NAMED
-    return f"{shown}; and {more} more ranges" if more > 0 else shown

@@ -1,4 +1,5 @@
-"""``holdfast history``: what became of each failover, switchover and restart, and what people ordered."""
+"""``holdfast history``: what became of each failover, switchover and restart, what people ordered, and what
+verifications found."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 STYLES = {"done": "green", "undone": "yellow", "replaced": "yellow", "under way": "bold"}
 
-app = typer.Typer(help="Failovers, switchovers, restarts in place, and what people ordered.")
+app = typer.Typer(help="Failovers, switchovers, restarts in place, orders and verifications.")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ def history(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """List failovers, switchovers, restarts in place and orders, the newest first.
+    """List failovers, switchovers, restarts in place, orders and verifications, the newest first.
 
     The outage is counted from when the manager noticed, or stopped the writes, until the new primary took writes.
     """
@@ -104,6 +105,13 @@ def _row(entry: dict[str, Any]) -> list[Cell]:
     when = (moment(entry["begun"]), "")
     if entry["what"] == "order":
         return [number, when, ("order", ""), ("", ""), ("", ""), (entry["cause"], "")]
+    if found := entry.get("verification"):
+        kind = "verification" + (", ordered" if entry["ordered"] else "")
+        style = "red" if found["different"] or found["failed"] else ""
+        text = str(entry["cause"])
+        if found["repeats"]:
+            text += f"; so {found['repeats']} times before it, since {moment(found['since'])}"
+        return [number, when, (kind, ""), (str(entry["old"]), ""), ("-", ""), (text, style)]
     change = f"{entry['old']} -> {entry['new']}" if entry["new"] else entry["old"]
     outage = "" if entry["outage_ms"] is None else span(entry["outage_ms"])
     outcome = str(entry["outcome"])

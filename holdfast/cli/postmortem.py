@@ -8,6 +8,7 @@ from datetime import datetime
 
 from holdfast.cli.status import short_gtids
 from holdfast.core.history import Entry, Moment, Outcome, Returned, Setup, Sort, What
+from holdfast.core.verified import TableVerified, Verified
 
 WIDTH = 100
 TITLES = {
@@ -15,6 +16,7 @@ TITLES = {
     What.SWITCHOVER: "Switchover",
     What.RESTART: "Restart in place",
     What.ORDER: "Order",
+    What.VERIFICATION: "Verification",
 }
 
 
@@ -23,6 +25,8 @@ def told(entry: Entry, cluster: str) -> list[str]:
     lines = [_title(entry), f"{moment(entry.begun, ms=True)}, cluster {cluster}"]
     for paragraph in _paragraphs(entry):
         lines += ["", *textwrap.wrap(paragraph, WIDTH, break_long_words=False)]
+    if entry.verification and entry.verification.tables:
+        lines += ["", "Tables:", *_tables(entry.verification)]
     if entry.candidates:
         lines += ["", "Who could have taken over:"]
         lines += _columns(
@@ -63,14 +67,16 @@ def span(ms: float) -> str:
 
 
 def _title(entry: Entry) -> str:
-    if entry.what is What.ORDER:
+    if not entry.what.is_transition:
         return f"{TITLES[entry.what]} {entry.number}: {entry.cause}"
     change = f"{entry.old} -> {entry.new}" if entry.new else entry.old
     return f"{TITLES[entry.what]} {entry.number}: {change}, {entry.outcome}"
 
 
 def _paragraphs(entry: Entry) -> Iterator[str]:
-    if entry.what is What.ORDER:
+    if entry.verification:
+        yield _verified(entry.verification)
+    if not entry.what.is_transition:
         return
     yield _cause(entry)
     yield _end(entry)
@@ -119,6 +125,38 @@ def _end(entry: Entry) -> str:
             return f"{course}It was undone {_after(entry, entry.ended)}: {entry.why}."
         case Outcome.REPLACED:
             return f"{course}Before it had ended, something else began {_after(entry, entry.ended)}: {entry.why}."
+
+
+def _verified(found: Verified) -> str:
+    counts = (
+        f"{found.equal} tables are the same, {found.different} differ, {found.skipped} cannot be compared "
+        f"({found.rows} rows)"
+    )
+    order = "ordered by an operator" if found.ordered else "begun by the schedule"
+    if found.repair:
+        order += ", who wants a clone where it differs"
+    took = span((found.ended - found.began) * 1000)
+    parts = [f"{found.member} against {found.primary}, {order}; it took {took}", counts]
+    if found.halted:
+        how = "it failed" if found.failed else "it was not carried through"
+        parts.append(f"{how}: {found.halted}")
+    if found.interrupted:
+        parts.append(f"interrupted {found.interrupted} times")
+    if found.repeats:
+        since = moment(found.since)
+        parts.append(f"{found.repeats} verifications before it, since {since}, found the same")
+    return f"{'. '.join(parts)}."
+
+
+def _tables(found: Verified) -> list[str]:
+    lines = _columns((each.table, str(each.rows), _compared(each)) for each in found.tables)
+    return lines + ([f"  ({found.left_out} more tables)"] if found.left_out else [])
+
+
+def _compared(table: TableVerified) -> str:
+    if table.skipped:
+        return f"not compared: {table.skipped}"
+    return f"differs: {table.ranges}" if table.ranges else "same"
 
 
 def _after(entry: Entry, at: float | None) -> str:

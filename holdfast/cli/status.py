@@ -60,6 +60,8 @@ def show(answer: dict[str, Any], as_json: bool, led: str = "") -> None:
 
 MOST_PREPARED = 5
 """So many prepared XA transactions are named."""
+MOST_TABLES = 5
+"""So many tables are named in which a member differs."""
 
 
 def short_gtids(text: str, width: int = 40) -> str:
@@ -116,6 +118,8 @@ def _print(answer: dict[str, Any]) -> None:
         console.print(Text(kept))
     if prepared := prepared_line(members):
         console.print(Text(prepared))
+    if verified := verification_line(members):
+        console.print(Text(verified, style="red"))
     _print_reasons(console, answer)
 
 
@@ -144,6 +148,26 @@ def prepared_line(members: list[dict[str, Any]]) -> str:
     named = [f"{xid} ({', '.join(where)})" for xid, where in sorted(places.items())]
     more = f" and {len(named) - MOST_PREPARED} more" if len(named) > MOST_PREPARED else ""
     return f"prepared XA transactions: {'; '.join(named[:MOST_PREPARED])}{more}" if named else ""
+
+
+def verification_line(members: Sequence[dict[str, Any]]) -> str:
+    """Which last verifications found differences, or failed; the rows stand among the reasons, and in the history."""
+    found = []
+    for member in members:
+        last = member.get("verified") or {}
+        tables = [str(each["table"]) for each in member.get("differs", ())]
+        if not (last.get("different") or last.get("failed")):
+            continue
+        at = time.strftime("%Y-%m-%d %H:%M", time.localtime(last["ended"] or last["began"]))
+        text = f"{member['name']}, {at}, against {last['primary']}:"
+        if last.get("failed"):
+            text += f" failed: {last['halted']};"
+        if last["different"]:
+            named = ", ".join(tables[:MOST_TABLES])
+            more = last["different"] - len(tables[:MOST_TABLES])
+            text += f" differs in {named}{f' and {more} more tables' if more > 0 else ''};"
+        found.append(text.removesuffix(";"))
+    return f"verified: {'; '.join(found)} (holdfast verify --last)" if found else ""
 
 
 def progress_line(progress: dict[str, Any]) -> str:

@@ -68,6 +68,8 @@ def verify(
     if repair and tables:
         raise BadInput("--repair", "replaces a whole member: leave --table out")
     asked = {"tables": tables or [], "rate": rate, "max_load": max_load, "anew": anew}
+    if repair:
+        asked["repair"] = True
     for member in chosen:
         _say(client.verify_member(name, member, asked)["done"])
         if detach:
@@ -162,11 +164,13 @@ def _summary(findings: dict[str, Any]) -> str:
         return "never verified since its data came"
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(findings["ended"] or findings["began"]))
     against = f"against {findings['primary']}"
+    halted = findings.get("halted", "")
     if not findings["ended"]:
-        return f"under way {against} since {when}"
+        how = "failed" if findings.get("failed") else "interrupted"
+        return f"{f'{how} ({halted})' if halted else 'under way'} {against} since {when}"
     differing = sum(1 for each in findings["results"].values() if each["different"])
     what = f"{differing} tables differ" if differing else "no difference"
-    return f"{what}, {against}, {when}"
+    return f"{what}, {against}, {when}" + (f"; {halted} before it was over" if halted else "")
 
 
 def _say(line: str) -> None:

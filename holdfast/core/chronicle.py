@@ -22,6 +22,7 @@ from holdfast.core.history import (
     clipped,
 )
 from holdfast.core.record import Kind, Record, Step, Transition
+from holdfast.core.verified import Verified
 from holdfast.core.view import MemberState, Unseen, View
 
 KINDS = {
@@ -294,4 +295,21 @@ def order(what: str, at: float, record: Record, manager: str, by_person: bool = 
         managers=(manager,) if manager else (),
         ended=at,
         outcome=Outcome.DONE,
+    )
+
+
+def verification(found: Verified, told: str, record: Record, manager: str) -> Entry:
+    """:param told: what came of it, in one sentence"""
+    return Entry(
+        What.VERIFICATION,
+        clipped(told),
+        found.began,
+        record.primary,
+        record.term,
+        ordered="an operator has ordered it" if found.ordered else "",
+        managers=(manager,) if manager else (),
+        ended=found.ended,
+        outcome=Outcome.UNDONE if found.halted else Outcome.DONE,
+        why=clipped(found.halted),
+        verification=found,
     )

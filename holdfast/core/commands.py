@@ -256,6 +256,7 @@ class Verify:
     :ivar max_load: wait while more threads than that are at work on either server; 0: never
     :ivar anew: from the beginning, whatever was done before
     :ivar stop: end what is under way, for good
+    :ivar ordered, repair: an operator has ordered it, and a clone where it finds a difference; for telling only
     """
 
     primary: str
@@ -265,6 +266,8 @@ class Verify:
     max_load: int = 0
     anew: bool = False
     stop: bool = False
+    ordered: bool = False
+    repair: bool = False
 
 
 @dataclass(frozen=True, slots=True)

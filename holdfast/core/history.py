@@ -1,4 +1,5 @@
-"""The history: what is kept of each failover, switchover and restart in place, and of what people ordered.
+"""The history: what is kept of each failover, switchover and restart in place, of what people ordered, and of each
+verification.
 
 An entry is begun when the transition is, and completed step by step, also by another manager, and minutes later: when
 the old primary is back. It is kept in the store by its number, apart from the record; nothing is ever decided by it.
@@ -13,6 +14,8 @@ from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from holdfast.core.verified import Verified, shortened
 
 FORMAT = 1
 """Of the JSON. Fields may be added without another number: what is not known is passed over."""
@@ -34,12 +37,19 @@ T = TypeVar("T")
 
 
 class What(StrEnum):
-    """RESTART: of the primary, which came back in place. ORDER: something else that a person wanted."""
+    """RESTART: of the primary, which came back in place. ORDER: something else that a person wanted. VERIFICATION: of a
+    member's tables."""
 
     FAILOVER = "failover"
     SWITCHOVER = "switchover"
     RESTART = "restart"
     ORDER = "order"
+    VERIFICATION = "verification"
+
+    @property
+    def is_transition(self) -> bool:
+        """Whether it has a course, and something of it may be still to come."""
+        return self not in (What.ORDER, What.VERIFICATION)
 
 
 class Outcome(StrEnum):
@@ -174,6 +184,7 @@ class Entry:
     :ivar opened: when the primary took writes again; :ivar whole: when every member was as it should be
     :ivar why: how it ended, or why it was undone
     :ivar left_out: how many moments were not kept
+    :ivar verification: of a VERIFICATION, whose ``cause`` tells in one sentence what came of it; None of all others
     """
 
     what: What
@@ -199,6 +210,7 @@ class Entry:
     moments: tuple[Moment, ...] = ()
     left_out: int = 0
     returned: Returned = field(default_factory=Returned)
+    verification: Verified | None = None
 
     @property
     def under_way(self) -> bool:
@@ -215,7 +227,7 @@ class Entry:
     @property
     def live(self) -> bool:
         """Whether something of it is still to come."""
-        if self.what is What.ORDER or self.outcome is Outcome.UNDONE:
+        if not self.what.is_transition or self.outcome is Outcome.UNDONE:
             return False
         if self.under_way or (self.whole is None and self.outcome is Outcome.DONE):
             return True
@@ -241,14 +253,25 @@ def head(entry: Entry) -> dict[str, Any]:
         "why": entry.why,
         "cause": entry.cause,
         "ordered": entry.ordered,
+        "verification": _counts(entry.verification) if entry.verification else None,
     }
 
 
+def _counts(found: Verified) -> dict[str, Any]:
+    told = asdict(found)
+    del told["tables"], told["left_out"]
+    return told
+
+
 def to_json(entry: Entry) -> str:
-    """Of at most LARGEST_BYTES: what hooks printed is shortened for that, then moments are left out, then the rest of
-    what was printed."""
+    """Of at most LARGEST_BYTES: what hooks printed is shortened for that, then tables and moments are left out, then
+    the rest of what was printed."""
     if len(text := _json(entry)) > LARGEST_BYTES:
         entry = _printed(entry, LONGEST_TEXT)
+    while len(text := _json(entry)) > LARGEST_BYTES and (found := entry.verification):
+        if not (count := len(found.tables)):
+            break
+        entry = replace(entry, verification=shortened(found, count // 2))
     while len(text := _json(entry)) > LARGEST_BYTES and (count := len(entry.moments)):
         drop = max(1, count // 4)
         first = (count - drop) // 2

@@ -14,7 +14,19 @@ from holdfast.core.enforcement import unkept
 from holdfast.core.progress import Progress
 from holdfast.core.record import Record, Step
 from holdfast.core.stages import Stage, standing
-from holdfast.core.view import MemberState, Protection, Receiver, ServerStatus, Unseen, View
+from holdfast.core.view import (
+    Difference,
+    MemberState,
+    Protection,
+    Receiver,
+    ServerStatus,
+    Unseen,
+    Verification,
+    View,
+)
+
+MOST_DIFFERENCES = 20
+"""So many tables that differ are named of each member; ``Verification.different`` counts them."""
 
 
 class Role(StrEnum):
@@ -35,6 +47,8 @@ class MemberStatus:
     :ivar protections: what ends its server, or shuts its ports, when it is primary and its lease is over; () nothing
         does; None: not known
     :ivar prepared: XA transactions that have been prepared there for some seconds
+    :ivar verified: the last verification of its tables, under way or over; None: none since its data came
+    :ivar differs: tables in which verifications found it to differ, MOST_DIFFERENCES at most
     """
 
     name: str
@@ -56,6 +70,8 @@ class MemberStatus:
     priority: int = 100
     protections: tuple[Protection, ...] | None = None
     prepared: tuple[str, ...] = ()
+    verified: Verification | None = None
+    differs: tuple[Difference, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +155,8 @@ def _placed(
         priority=setting.priority,
         protections=_protections(record, view, member.name),
         prepared=state.prepared if state else (),
+        verified=state.verified if state else None,
+        differs=state.differs[:MOST_DIFFERENCES] if state else (),
     )
 
 

@@ -9,6 +9,9 @@ from holdfast.core.record import Record
 from holdfast.core.rejoin import attached
 from holdfast.core.view import MemberState, Receiver, View
 
+MOST_NAMED = 20
+"""So many tables that differ stand in one sentence."""
+
 
 def objections(cluster: Cluster, record: Record | None, view: View, name: str) -> tuple[str, ...]:
     """All that stands against verifying that member now; () when nothing does."""
@@ -57,14 +60,22 @@ def due(cluster: Cluster, record: Record | None, view: View) -> Send | None:
 
 
 def told(state: MemberState) -> str:
-    """What came of the last one, in one sentence; "" where it is not over, or there was none."""
+    """What came of the last one, in one sentence; "" while it is under way, or where there was none."""
     found = state.verified
-    if found is None or not found.ended:
+    if found is None or not (found.ended or found.halted):
         return ""
     skipped = f"; {found.skipped} cannot be compared" if found.skipped else ""
+    where = ", ".join(map(str, state.differs[:MOST_NAMED]))
+    if (more := len(state.differs) - MOST_NAMED) > 0:
+        where += f" and {more} more tables"
+    differs = f"{state.name} differs from {found.primary} in {where}"
+    if found.halted:
+        how = "failed" if found.failed else "was ended" if found.ended else "was interrupted"
+        so_far = differs if found.different else f"no difference in {found.tables} tables so far"
+        what = f"the verification of {state.name} against {found.primary} {how}"
+        return f"{what}: {found.halted}; {so_far}"
     if found.different:
-        where = ", ".join(map(str, state.differs))
-        return f"{state.name} differs from {found.primary} in {where}{skipped}"
+        return f"{differs}{skipped}"
     return (
         f"{state.name} holds the same as {found.primary} in {found.tables} tables "
         f"({found.rows} rows){skipped}"

@@ -6,12 +6,15 @@ from dataclasses import dataclass, replace
 
 from holdfast.core.chronicle import same
 from holdfast.core.history import Entry, from_json, to_json
+from holdfast.core.verified import Verified, merged
 from holdfast.errors import Conflict, Refused
 from holdfast.store.base import Store, StoredEntry
 
 TRIES = 5
 RECENT = 3
 """Among so many is what another manager has written at the same time."""
+VERIFIED_AMONG = 40
+"""Among so many is what was written of the same verification, and of the one before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +63,12 @@ class Archive:
         """Write it.
 
         :param version: 0 when it was never known to be stored: it gets the next number
-        :param taken_over: it was under way when this manager began to lead
+        :param taken_over: it was under way, or over, when this manager began to lead
         :raises Conflict: another manager writes it now
         :raises HoldfastError: by consequence; to be tried again
         """
+        if entry.verification is not None and not version:
+            return self._put_verified(entry, entry.verification, taken_over)
         for _ in range(TRIES):
             if not version:
                 placed = self._placed(entry, taken_over)
@@ -82,6 +87,35 @@ class Archive:
                     raise
                 version = stored.version  # written by us, and the answer was lost
         raise Conflict(self._cluster, version, f"entry {entry.number} of the history")
+
+    def _put_verified(self, entry: Entry, found: Verified, late: bool) -> Put:
+        """Of one verification there is one entry, whoever writes of it, and when; see ``verified.merged``.
+
+        :returns: number 0 where it is so old that it was told long ago, or is not worth it
+        """
+        for _ in range(TRIES):
+            newest = self._store.entries(self._cluster, VERIFIED_AMONG)
+            readable = [(each, read) for each in newest if isinstance(read := _read(each), Entry)]
+            number, version, told = (newest[0].number + 1 if newest else 1), 0, found
+            for stored, each in readable:
+                kept = each.verification
+                if kept is None or kept.member != found.member:
+                    continue
+                if (both := merged(kept, found)) is kept:
+                    return Put(stored.number, stored.version)
+                if both is not None:
+                    number, version, told = stored.number, stored.version, both
+                break
+            else:
+                oldest = min((each.begun for _, each in readable), default=0.0)
+                if late and len(newest) == VERIFIED_AMONG and found.ended < oldest:
+                    return Put(0, 0)
+            body = to_json(replace(entry, number=number, verification=told))
+            try:
+                return Put(number, self._store.write_entry(self._cluster, number, body, version))
+            except Conflict:
+                continue
+        raise Conflict(self._cluster, version, f"entry {number} of the history")
 
     def _placed(self, entry: Entry, taken_over: bool) -> Put:
         """Where to write what is new; with version 0, unless it was written although nobody knew.

@@ -104,7 +104,7 @@ async def _serve(
     pool = ThreadPoolExecutor(HISTORY_THREADS, "history")
     histories = {name: _history(each, store, who, pool) for name, each in leaders.items()}
     planners = {name: Planner(each) for name, each in leaders.items()}
-    verifiers = {name: Verifier(each) for name, each in leaders.items()}
+    verifiers = {name: Verifier(each, histories[name]) for name, each in leaders.items()}
     for each in config.clusters:
         leader = leaders[each.name]
         endpoints = Endpoints([Haproxy(one) for one in each.endpoints.haproxy], leader.events)

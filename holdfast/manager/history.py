@@ -20,8 +20,9 @@ from holdfast.core import aftermath, chronicle
 from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Decision, Save
 from holdfast.core.diagnosis import diagnose
-from holdfast.core.history import Entry, Outcome, Sort, What, head
+from holdfast.core.history import Entry, Outcome, Sort, head
 from holdfast.core.record import Record
+from holdfast.core.verified import Verified
 from holdfast.core.view import View
 from holdfast.errors import Conflict, HoldfastError
 from holdfast.log import say
@@ -87,6 +88,15 @@ class History:
 
     def heard(self, event: Event) -> None:
         self._safely(self._heard, event)
+
+    def verified(self, found: Verified, told: str, record: Record, late: bool) -> None:
+        """Keep what came of a verification.
+
+        :param told: in one sentence; :param late: it was so already when this manager began to lead
+        """
+        entry = chronicle.verification(found, told, record, self._who)
+        self._pages.append(Page(entry, taken_over=late))
+        self._soon(LATER_SECONDS)
 
     async def close(self) -> None:
         """What is not written yet gets a last chance."""
@@ -246,7 +256,7 @@ class History:
     def _present(self) -> Page | None:
         """Which one concerns all that happens now: the last one, until every member is as it should be."""
         for page in reversed(self._pages):
-            if page.entry.what is not What.ORDER:
+            if page.entry.what.is_transition:
                 alive = page.entry.live and page.entry.outcome is not Outcome.REPLACED
                 return page if alive and page.entry.whole is None else None
         return None
@@ -342,7 +352,7 @@ class History:
             if isinstance(entry, str):
                 continue
             mine = next((p for p in self._pages if p.entry.number == each.number), None)
-            begun = next((p for p in self._pages if p.taken_over and not p.version), None)
+            begun = next((p for p in self._pages if p.begun_elsewhere), None)
             if mine is not None:
                 if each.version > mine.version:  # another manager has gone on with it
                     mine.entry = mine.written = entry

@@ -24,7 +24,7 @@ def add_history(app: FastAPI, histories: Mapping[str, History]) -> None:
     async def history(
         name: str, most: Annotated[int, Query(ge=1, le=ENTRIES_KEPT)] = SHOWN
     ) -> dict[str, list[dict[str, Any]]]:
-        """Failovers, switchovers, restarts in place and orders, the newest first."""
+        """Failovers, switchovers, restarts in place, orders and verifications, the newest first."""
         return {"entries": await _history(name).newest(most)}
 
     @app.get("/v1/clusters/{name}/history/{number}")

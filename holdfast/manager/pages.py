@@ -18,7 +18,7 @@ class Page:
 
     :ivar version: in the store; 0 while it is not there
     :ivar written: what is there
-    :ivar taken_over: it was under way when this manager began to lead: somebody may have written of it before
+    :ivar taken_over: it was under way, or over, when this manager began to lead: another may have written of it before
     :ivar reason: the last one of the manager's that is in it
     :ivar naming: what is to be compared when there is time: cluster, records before and after, and what was seen
     """
@@ -29,6 +29,11 @@ class Page:
     taken_over: bool = False
     reason: str = ""
     naming: tuple[Cluster, Record, Record, View] | None = None
+
+    @property
+    def begun_elsewhere(self) -> bool:
+        """It may go on with what another manager has written, which is not known yet."""
+        return self.taken_over and not self.version and self.entry.what.is_transition
 
 
 def heard(entry: Entry, event: Event) -> Entry:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException
@@ -16,9 +16,11 @@ from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Verify
 from holdfast.core.decision import Send
 from holdfast.core.record import Record
-from holdfast.core.view import View
+from holdfast.core.verified import halted_or_over
+from holdfast.core.view import MemberState, View
 from holdfast.errors import HoldfastError, Refused
 from holdfast.manager.events import EventKind
+from holdfast.manager.history import History
 from holdfast.manager.lead import Leader
 
 EVERY_SECONDS = 5.0
@@ -26,21 +28,30 @@ EVERY_SECONDS = 5.0
 
 
 class VerifyRequest(StrictModel):
-    """As ``commands.Verify``."""
+    """As ``commands.Verify``.
+
+    :ivar repair: who asks has the member cloned if it differs
+    """
 
     tables: list[str] = Field(default_factory=list, max_length=1000)
     rate: Annotated[int, Field(ge=0)] = 0
     max_load: Annotated[int, Field(ge=0)] = 0
     anew: bool = False
     stop: bool = False
+    repair: bool = False
 
 
 class Verifier:
-    """A listener of one cluster."""
+    """A listener of one cluster.
 
-    def __init__(self, leader: Leader) -> None:
+    :ivar _told: of each member its verification, and how far it was when that was told; () while it is under way
+    """
+
+    def __init__(self, leader: Leader, history: History) -> None:
         self._leader = leader
-        self._ended: dict[str, float] = {}
+        self._history = history
+        self._told: dict[str, tuple[object, ...]] = {}
+        self._asking: set[asyncio.Task[None]] = set()
         self._looked_at = 0.0
         self._task: asyncio.Task[None] | None = None
 
@@ -56,7 +67,7 @@ class Verifier:
             if record is None or (against and not asked.stop):
                 raise Refused("; ".join(against))
             primary = leader.cluster.member(record.primary)
-        given = asked.model_dump() | {"tables": tuple(asked.tables)}
+        given = asked.model_dump() | {"tables": tuple(asked.tables), "ordered": True}
         what = "is verified no longer" if asked.stop else f"is verified against {primary.name}"
         leader.events.add(EventKind.ORDERED, f"{name} {what}, by an operator", name)
         await leader.carry_out(Send(name, Verify(primary.name, primary.agent, **given)))
@@ -67,7 +78,8 @@ class Verifier:
         return await self._leader.agents[name].verification()
 
     def looked(self, cluster: Cluster, record: Record | None, view: View) -> None:
-        self._tell(view)
+        if record is not None:
+            self._tell(record, view)
         now = time.monotonic()
         if now < self._looked_at + EVERY_SECONDS or (self._task and not self._task.done()):
             return
@@ -81,9 +93,10 @@ class Verifier:
         """Nothing to do."""
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [*self._asking, *([self._task] if self._task else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _go_on(self, step: Send) -> None:
         try:
@@ -92,22 +105,54 @@ class Verifier:
             text = f"the verification of {step.member} did not begin: {error}"
             self._leader.events.add(EventKind.FAILED, text, step.member)
 
-    def _tell(self, view: View) -> None:
-        """Each result once; not those of before this manager led."""
+    def _tell(self, record: Record, view: View) -> None:
+        """Each result once. What was so before this manager led is no event; the history may not have it yet."""
         for name in view.members:
             state = view.state(name)
-            if state is None or state.verified is None:
+            if state is None:
                 continue
-            ended, known = state.verified.ended, self._ended.get(name)
-            self._ended[name] = ended
-            if (
-                ended
-                and known is not None
-                and ended != known
-                and (text := verification.told(state))
-            ):
-                kind = EventKind.ALARM if state.verified.different else EventKind.VERIFIED
+            known, found = self._told.get(name), state.verified
+            if found is None or not (text := verification.told(state)):
+                self._told.setdefault(name, ())
+                continue
+            if known is None and record.transition:
+                continue  # of before: it need not be asked about amid a failover
+            key = (found.began, found.ended, bool(found.halted), found.failed)
+            if key == known:
+                continue
+            self._told[name] = key
+            if known is not None and (kind := _event(state)):
                 self._leader.events.add(kind, text, name)
+            keeping = self._keep(state, text, record, view.date, late=known is None)
+            self._begin(keeping)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    async def _keep(
+        self, state: MemberState, text: str, record: Record, at: float, late: bool
+    ) -> None:
+        try:
+            findings = await self.findings(state.name)
+        except HoldfastError:
+            findings = {}  # the history has the counts then, and the tables that differ
+        found = halted_or_over(state, at, findings)
+        if found is not None:
+            self._history.verified(found, text, record, late)
+
+
+def _event(state: MemberState) -> EventKind | None:
+    """None: nobody need hear of it. An interruption was ordered, or is told as what it was for."""
+    found = state.verified
+    if found is None or (found.halted and not found.ended and not found.failed):
+        return None
+    if found.failed:
+        return EventKind.FAILED
+    if found.different:
+        return EventKind.ALARM
+    return None if found.halted else EventKind.VERIFIED
 
 
 def add_verification(app: FastAPI, verifiers: Mapping[str, Verifier]) -> None:

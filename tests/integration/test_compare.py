@@ -20,8 +20,9 @@ from holdfast.agent.comparing import Comparing
 from holdfast.agent.digesting import add_digests
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.job import Jobs
+from holdfast.agent.table_results import Findings, TableResult
 from holdfast.agent.verify_api import add_verify
-from holdfast.agent.verifying import Findings, TableResult, Verifying
+from holdfast.agent.verifying import Verifying
 from holdfast.core.commands import Compare, Promise, Verify
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import Difference, MemberState
@@ -322,6 +323,9 @@ def test_interrupted_by_another_command_it_goes_on_from_there(numbers: Pair) -> 
     before = rows()
     assert 0 < before < 900
     assert numbers.verifying.findings.under_way
+    assert numbers.board.state.verified
+    assert numbers.board.state.verified.halted == "called off by the command Promise"
+    assert not numbers.board.state.verified.failed
     numbers.verifying = numbers.another_agent()
     assert numbers.board.state.verified
     assert numbers.board.state.verified.ended == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from holdfast.sandbox.cluster import Sandbox
@@ -23,6 +24,25 @@ def verified(cluster: Sandbox, *options: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
+def kept(cluster: Sandbox, member: str, like: Mapping[str, Any]) -> dict[str, Any]:
+    """The newest verification of a member that is so in the history, once it is there."""
+    found: list[dict[str, Any]] = []
+
+    def there(_: object) -> bool:
+        found[:] = [
+            each
+            for each in cluster.manager.history(CLUSTER, 200)
+            if (told := each.get("verification"))
+            and told["member"] == member
+            and told | like == told
+        ]
+        return bool(found)
+
+    cluster.wait_until(there, 10, f"a verification of {member} in the history: {like}")
+    entry = cluster.manager.history_entry(CLUSTER, found[0]["number"])
+    return dict(entry["verification"])
+
+
 def test_a_member_that_differs_is_found_under_load_and_cloned(cluster: Sandbox, run: int) -> None:
     primary = str(cluster.status()["primary"])
     good, odd = replicas(cluster.status())
@@ -40,6 +60,17 @@ def test_a_member_that_differs_is_found_under_load_and_cloned(cluster: Sandbox, 
         assert found[odd]["results"]["app.checked"]["ranges"] == ["all rows"]
         told = cluster.wait_until(lambda s: not s["whole"], 10, "the difference to be told")
         assert f"{odd}: it differs from {primary} in app.checked" in told["reason"]
+        shown = member_of(told, odd)
+        assert shown["differs"] == [{"table": "app.checked", "ranges": "all rows"}]
+        assert (shown["verified"]["different"], shown["verified"]["primary"]) == (1, primary)
+        assert f"against {primary}: differs in app.checked" in holdfast(cluster, "status").stdout
+        entry = kept(cluster, odd, {"different": 1, "equal": 0, "ordered": True, "repair": False})
+        assert entry["tables"] == [
+            {"table": "app.checked", "rows": 2, "ranges": "all rows", "skipped": ""}
+        ]
+        assert entry["ended"] > entry["began"]
+        entry = kept(cluster, good, {"different": 0, "halted": ""})
+        assert {"app.checked"} <= {each["table"] for each in entry["tables"]}
         assert any(
             f"{odd} differs from {primary} in app.checked" in text for text in events(cluster)
         )
@@ -51,8 +82,12 @@ def test_a_member_that_differs_is_found_under_load_and_cloned(cluster: Sandbox, 
         cluster.wait_until(lambda s: member_of(s, primary)["role"] == "voter", 60, "it is back")
         status, found = verified(cluster, odd, "--repair")
         assert found[odd]["began"] == 0.0, "its data is new"
+        entry = kept(cluster, odd, {"different": 1, "repair": True})
+        assert entry["tables"][0]["table"] == "app.checked"
+        assert entry["equal"]
         cluster.wait_whole()
         assert verified(cluster, odd)[0] == 0
+        kept(cluster, odd, {"different": 0, "repair": False, "halted": ""})
         writers.check()
 
 
@@ -75,6 +110,7 @@ def test_what_is_interrupted_goes_on_by_itself_and_the_schedule_begins_one(
             lambda s: bool(member_of(s, one)["progress"]), 20, "the verification to be under way"
         )
         assert f"{one} is being verified" in holdfast(cluster, "verify", other).stderr
+        began = cluster.manager.verification(CLUSTER, one)["began"]
         cluster.kill_agent(one)
         cluster.wait_until(lambda s: member_of(s, one)["state"] == "unknown", 20, "it is missed")
         cluster.start_agent(one)
@@ -83,4 +119,14 @@ def test_what_is_interrupted_goes_on_by_itself_and_the_schedule_begins_one(
         )
         stopped = holdfast(cluster, "verify", one, "--stop")
         assert stopped.returncode == 0, stopped.stderr
+        entry = kept(cluster, one, {"began": began, "halted": "ended by an operator"})
+        assert entry["interrupted"] >= 1
+        assert (entry["ordered"], entry["failed"]) == (True, False)
+        numbers = [
+            each["number"]
+            for each in cluster.manager.history(CLUSTER, 200)
+            if (told := each.get("verification")) and told["began"] == began
+        ]
+        assert len(numbers) == 1, "one entry of each"
+        kept(cluster, other, {"ordered": False, "halted": ""})
         writers.check()

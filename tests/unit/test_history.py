@@ -29,6 +29,7 @@ from holdfast.core.history import (
     head,
     to_json,
 )
+from holdfast.core.verified import TableVerified, Verified
 
 TEXT = st.text(max_size=40)
 MS = st.floats(-1e6, 1e9).map(lambda ms: round(ms, 1))
@@ -78,6 +79,22 @@ ENTRIES = st.builds(
         st.booleans(),
         st.booleans(),
         st.none() | AT,
+    ),
+    verification=st.none()
+    | st.builds(
+        Verified,
+        TEXT,
+        TEXT,
+        AT,
+        AT,
+        halted=TEXT,
+        failed=st.booleans(),
+        interrupted=st.integers(0, 9),
+        tables=st.lists(st.builds(TableVerified, TEXT, st.integers(0), TEXT, TEXT), max_size=3).map(
+            tuple
+        ),
+        repeats=st.integers(0, 9),
+        since=AT,
     ),
 )
 ENTRY = Entry(What.FAILOVER, "m1 is gone", 1000.0, "m1", 7)
