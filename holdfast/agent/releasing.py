@@ -109,9 +109,8 @@ class Releases:
             self._compare(found.semi_sync, incarnation, found.applied)
         finally:
             self._lock.release()
-        # of a time-out that struck the server recovers by itself, with the next acknowledgement
-        if found.writable and lesser(replace(found.semi_sync, degraded=False), mark.acks):
-            self._put_back(mark)
+        if found.writable and lesser(found.semi_sync, mark.acks):
+            self._put_back(mark, found.semi_sync.degraded)
 
     def lost(self, error: HoldfastError) -> None:
         """A look failed: whether the server is being shut down, which lets through what waits, or cannot be asked any
@@ -186,15 +185,18 @@ class Releases:
         if not mark.let_through:
             say(logger, describe(release), logging.WARNING)
 
-    def _put_back(self, mark: Mark) -> None:
-        """Waiting more is safe at any moment; a command may ask for less, so it is done between commands only."""
+    def _put_back(self, mark: Mark, given_up: bool) -> None:
+        """Waiting more is safe at any moment; a command may ask for less, so it is done between commands only.
+
+        :param given_up: all commits go on since one was let through, and will until a replica acknowledges
+        """
         if not self._turn.acquire(blocking=False):
             return
         try:
             now = self._mark.mark
             if now is None or now.incarnation != mark.incarnation:
                 return
-            self._server.set_acks(mark.acks, Deadline(MEND_SECONDS))
+            self._server.set_acks(mark.acks, Deadline(MEND_SECONDS), again=given_up)
             say(logger, "commits wait again as they should: what a hand had changed was put back")
         except HoldfastError as error:
             say(logger, f"cannot put back how commits wait: {error}", logging.WARNING)

@@ -118,6 +118,8 @@ def _print(answer: dict[str, Any]) -> None:
         console.print(Text(kept))
     if prepared := prepared_line(members):
         console.print(Text(prepared))
+    for line in let_through_lines(members):
+        console.print(Text(line, style="red"))
     if verified := verification_line(members):
         console.print(Text(verified, style="red"))
     _print_reasons(console, answer)
@@ -148,6 +150,16 @@ def prepared_line(members: list[dict[str, Any]]) -> str:
     named = [f"{xid} ({', '.join(where)})" for xid, where in sorted(places.items())]
     more = f" and {len(named) - MOST_PREPARED} more" if len(named) > MOST_PREPARED else ""
     return f"prepared XA transactions: {'; '.join(named[:MOST_PREPARED])}{more}" if named else ""
+
+
+def let_through_lines(members: Sequence[dict[str, Any]]) -> list[str]:
+    """Of each primary whose commits went on without a voter: how many are known, until a row was acknowledged since."""
+    return [
+        f"{member['name']}: transactions acknowledged without a voter so far: {member['unacknowledged']} "
+        f"({member['let_through']})"
+        for member in members
+        if member.get("let_through")
+    ]
 
 
 def verification_line(members: Sequence[dict[str, Any]]) -> str:

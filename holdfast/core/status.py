@@ -47,6 +47,8 @@ class MemberStatus:
     :ivar protections: what ends its server, or shuts its ports, when it is primary and its lease is over; () nothing
         does; None: not known
     :ivar prepared: XA transactions that have been prepared there for some seconds
+    :ivar unacknowledged: how many of its transactions are known to have gone on without a voter, a counter
+    :ivar let_through: what let them through, until a row has been acknowledged since; "" then
     :ivar verified: the last verification of its tables, under way or over; None: none since its data came
     :ivar differs: tables in which verifications found it to differ, MOST_DIFFERENCES at most
     """
@@ -70,6 +72,8 @@ class MemberStatus:
     priority: int = 100
     protections: tuple[Protection, ...] | None = None
     prepared: tuple[str, ...] = ()
+    unacknowledged: int = 0
+    let_through: str = ""
     verified: Verification | None = None
     differs: tuple[Difference, ...] = ()
 
@@ -155,6 +159,8 @@ def _placed(
         priority=setting.priority,
         protections=_protections(record, view, member.name),
         prepared=state.prepared if state else (),
+        unacknowledged=state.unacknowledged if state else 0,
+        let_through=state.let_through if state else "",
         verified=state.verified if state else None,
         differs=state.differs[:MOST_DIFFERENCES] if state else (),
     )

@@ -226,6 +226,7 @@ class Server(Protocol):
         deadline: Deadline,
         timeout_seconds: float = 0.0,
         wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+        again: bool = False,
     ) -> None:
         """On a primary: commits wait for ``acks`` (0: for nobody, it serves alone), without a moment between
         the former waiting and this one in which they do not.
@@ -233,6 +234,7 @@ class Server(Protocol):
         What was acknowledged under the former one counts as that did: ``prove`` tells when this one holds.
 
         :param timeout_seconds: 0: never
+        :param again: begin to wait again at once, should the server have given it up
         """
 
     def prove(

@@ -197,13 +197,13 @@ class SqlServer(ABC):
         deadline: Deadline,
         timeout_seconds: float = 0.0,
         wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+        again: bool = False,
     ) -> None:
         self._refuse_acks(acks)
         if acks:
             sending.settle(self._commands, self.catalog, self.names, deadline)
-            waiting.switch_on(
-                self._commands, self._side, self.names, acks, timeout_seconds, wait_point, deadline
-            )
+            how = (acks, timeout_seconds, wait_point, again)
+            waiting.switch_on(self._commands, self._side, self.names, *how, deadline)
         else:
             waiting.switch_off(self._commands, self.names, deadline)
 

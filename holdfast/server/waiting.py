@@ -3,7 +3,8 @@
 Changed on a running primary without a moment in which a commit slips through:
 
 * It is never switched off and on again, which answers OK to every commit that waits: but for the change from a
-  wait without end to one that ends. What waits already would never be released by the new time-out.
+  wait without end to one that ends (what waits already would never be released by the new time-out), and where the
+  server has given up waiting, so that none waits.
 * Another time-out holds for commits that begin to wait from then on. One that waits already may still strike, and
   then it strikes for all (``switched_off`` counts it).
 * After a time-out the server waits again by itself once a replica has acknowledged the newest transaction. On an idle
@@ -121,13 +122,17 @@ def switch_on(
     acks: int,
     timeout_seconds: float,
     wait_point: WaitPoint,
+    again: bool,
     deadline: Deadline,
 ) -> None:
     """All that waiting depends on is set, whatever the server was started with.
 
     :param barrier: a session whose lock waits are short, for the change of the wait point
+    :param again: where the server has given up waiting, begin at once
     :raises Refused: the wait point cannot be changed while commits wait; the rest was set
     """
+    if again:
+        _switch_off_given_up(connection, names, deadline)
     row = connection.look(f"SELECT {names.columns}", deadline)[0]
     milliseconds = max(1, round(timeout_seconds * 1000)) if timeout_seconds else names.never
     values: dict[str, int | str] = {
@@ -146,6 +151,19 @@ def switch_on(
         _move_to_after_sync(barrier, point, deadline)
     else:
         _set(connection, {**values, **point, f"{names.prefix}_enabled": 1}, deadline)
+
+
+def _switch_off_given_up(connection: Connection, names: Names, deadline: Deadline) -> None:
+    """Where all commits go on since a time-out struck, or since no replica was connected: to be switched on again.
+
+    By itself the server waits again only once a replica has acknowledged the newest transaction. Until then, which may
+    be for as long as voters are cut off, whatever is committed would be told OK. Should a replica have acknowledged in
+    this very moment, the few commits that have begun to wait since are let through as those before them were, and
+    counted.
+    """
+    now = look_at(connection, names, deadline)
+    if now.source and now.degraded and not now.waiting:
+        switch_off(connection, names, deadline)
 
 
 def _move_to_after_sync(

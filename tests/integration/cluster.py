@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -206,6 +208,17 @@ def by_hand(sandbox: Sandbox, member: str, *statements: str) -> None:
     """What an administrator does to a replica although it is read-only."""
     free = ("SET GLOBAL super_read_only = 0",) if sandbox.spec.flavor is Flavor.MYSQL else ()
     admin(sandbox, member, *free, *statements)
+
+
+@contextmanager
+def hung_agent(sandbox: Sandbox, member: str) -> Iterator[None]:
+    """It looks away: for so short a time that its server's lease goes on."""
+    pid = sandbox._crew._daemons[member].pid
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
 
 
 def events(sandbox: Sandbox) -> list[str]:

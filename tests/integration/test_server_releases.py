@@ -146,7 +146,11 @@ def test_whatever_lets_a_commit_through_is_counted_by_the_server(pair: list[Bare
         assert isinstance(release, Release), way
         if way in ("KILL QUERY", "KILL"):
             assert release.count == 1
-        primary.adapter.set_acks(1, soon())
+        if way == "a time-out for a moment":
+            primary.adapter.set_acks(1, soon())
+            assert waits(primary).degraded, "all go on until a replica acknowledges"
+        primary.adapter.set_acks(1, soon(), again=True)
+        assert not waits(primary).degraded, "the next one waits"
         replica.adapter.follow(primary.source(replica), True, soon())
         wait_until(lambda: waits(primary).clients == 1, 5, "the replica is back")
         waiters.join()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -21,6 +19,7 @@ from tests.integration.cluster import (
     assert_identical,
     by_hand,
     events,
+    hung_agent,
     member_of,
     replicas,
     writing,
@@ -87,16 +86,6 @@ def let_in_again(sandbox: Sandbox, member: str) -> None:
     for each in (STRANGER, ANOTHER):
         user = sandbox.accounts.replication(each).user
         by_hand(sandbox, member, "SET sql_log_bin = 0", f"ALTER USER {user} ACCOUNT UNLOCK")
-
-
-@contextmanager
-def hung_agent(sandbox: Sandbox, member: str) -> Iterator[None]:
-    pid = sandbox._crew._daemons[member].pid
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        yield
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager

@@ -161,9 +161,13 @@ class MemoryServer:
         deadline: Deadline,
         timeout_seconds: float = 0.0,
         wait_point: WaitPoint = WaitPoint.AFTER_SYNC,
+        again: bool = False,
     ) -> None:
         self._called("set_acks", deadline)
-        waits = SemiSync(True, acks, timeout_seconds=timeout_seconds, wait_point=wait_point)
+        degraded = self.now.semi_sync.degraded and not again
+        waits = SemiSync(
+            True, acks, timeout_seconds=timeout_seconds, wait_point=wait_point, degraded=degraded
+        )
         self.now = replace(self.now, semi_sync=waits if acks else SemiSync())
 
     def prove(

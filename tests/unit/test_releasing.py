@@ -83,6 +83,22 @@ def test_what_a_hand_changes_is_put_back_between_commands(primary: World) -> Non
     primary.until(lambda state: state.semi_sync.waits_alone)
 
 
+def test_a_server_that_has_given_up_waiting_waits_again_at_once(primary: World) -> None:
+    """By itself it would only once a voter acknowledges: until then everything that is committed is told OK."""
+    change(primary, lambda waits: replace(waits, degraded=True, tally=Tally(switched_off=1)))
+    primary.until(lambda state: bool(state.let_through) and not state.semi_sync.degraded)
+    assert not primary.server.now.semi_sync.degraded
+
+
+def test_where_a_time_out_may_strike_it_is_left_to_the_server(primary: World) -> None:
+    """Mode semi-sync: commits go on without voters on purpose."""
+    primary.done(1, SetAcks(1, 5.0))
+    change(primary, lambda waits: replace(waits, degraded=True))
+    primary.until(lambda state: state.semi_sync.degraded)
+    primary.done(1, Prove(1))
+    assert primary.server.now.semi_sync.degraded
+
+
 def test_what_a_manager_asks_for_is_no_hand(primary: World) -> None:
     assert primary.done(1, SetAcks(0)).state.let_through == ""
     primary.until(lambda state: not state.semi_sync.source)
