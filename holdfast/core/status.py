@@ -147,6 +147,8 @@ def _placed(
 ) -> MemberStatus:
     """With its place in the cluster, and how far it is on its way there."""
     setting, state = cluster.setting(member.name), view.state(member.name)
+    sighting = view.members.get(member.name)
+    known = state or (sighting.last if isinstance(sighting, Unseen) else None)
     stands = standing(cluster, record, view, member.name) if record else None
     return replace(
         member,
@@ -159,10 +161,10 @@ def _placed(
         priority=setting.priority,
         protections=_protections(record, view, member.name),
         prepared=state.prepared if state else (),
-        unacknowledged=state.unacknowledged if state else 0,
-        let_through=state.let_through if state else "",
-        verified=state.verified if state else None,
-        differs=state.differs[:MOST_DIFFERENCES] if state else (),
+        unacknowledged=known.unacknowledged if known else 0,
+        let_through=known.let_through if known else "",
+        verified=known.verified if known else None,
+        differs=known.differs[:MOST_DIFFERENCES] if known else (),
     )
 
 

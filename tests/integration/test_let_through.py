@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -60,6 +62,8 @@ def test_what_a_hand_let_through_is_told_and_kept_by_nobody(cluster: Sandbox) ->
     old = str(cluster.wait_whole()["primary"])
     admin(cluster, old, f"CREATE TABLE {TABLE} (id INT PRIMARY KEY)")
     since = cluster.manager.events(CLUSTER, 0, 0)[-1]["id"]
+    begun = time.time()
+    before = member_of(cluster.status(), old)["unacknowledged"]
     cluster.manager.pause(CLUSTER, "receivers are stopped by hand")
     for name in replicas(cluster.status()):
         admin(cluster, name, "STOP REPLICA IO_THREAD")
@@ -74,22 +78,20 @@ def test_what_a_hand_let_through_is_told_and_kept_by_nobody(cluster: Sandbox) ->
         assert first.waits, "there it lets nothing through"
         admin(cluster, old, f"SET GLOBAL {prefix}_wait_no_replica = 0")
     assert first.answered.wait(10), "its client is told that it is committed"
-    cluster.wait_until(lambda _: len(told(cluster, since)) == 1, SECONDS, "an event")
+    cluster.wait_until(lambda _: counted(cluster, old, since) >= 1, SECONDS, "an event")
 
     with hung_agent(cluster, old):
         admin(cluster, old, f"SET GLOBAL {prefix}_timeout = 100")
         second = Commit(cluster, old, 2)
         assert second.answered.wait(10), "the time-out struck"
-    status = cluster.wait_until(
-        lambda s: member_of(s, old)["unacknowledged"] == 2, SECONDS, "both are counted"
-    )
-    assert member_of(status, old)["let_through"]
-    assert f"{old}: transactions acknowledged without a voter so far: 2" in shown(cluster)
-    texts = told(cluster, since)
-    said = f"1 transaction was acknowledged without a voter on {old}"
-    assert [text[: len(said)] for text in texts] == [said] * 2, texts
+    # a small write of the agent's own may be among them
+    cluster.wait_until(lambda _: counted(cluster, old, since) >= 2, SECONDS, "both are counted")
     third = Commit(cluster, old, 3)
     assert third.waits, "what the hand had changed is put back, and commits wait again"
+    number, shown = counted(cluster, old, since), member_of(cluster.status(), old)
+    assert (shown["unacknowledged"], bool(shown["let_through"])) == (before + number, True)
+    text = holdfast(cluster, "status").stdout
+    assert f"{old}: transactions acknowledged without a voter so far: {before + number} (" in text
 
     cluster.kill_server(old)
     for each in (first, second, third):
@@ -101,7 +103,7 @@ def test_what_a_hand_let_through_is_told_and_kept_by_nobody(cluster: Sandbox) ->
         assert admin(cluster, member.name, f"SELECT * FROM {TABLE}") == []
     assert_identical(cluster)
     entries = cluster.manager.history(CLUSTER, 20)
-    assert sum(said in entry["cause"] for entry in entries) == 2
+    assert sum(numbered(e["cause"], old) for e in entries if e["begun"] >= begun) == number
     number = next(e["number"] for e in entries if (e["what"], e["new"]) == ("failover", new))
     returned: dict[str, Any] = {}
 
@@ -114,13 +116,16 @@ def test_what_a_hand_let_through_is_told_and_kept_by_nobody(cluster: Sandbox) ->
     assert returned["rewound"] or returned["cloned"], returned
 
 
-def told(cluster: Sandbox, since: int) -> list[str]:
-    return [
-        str(event["text"])
+def counted(cluster: Sandbox, member: str, since: int) -> int:
+    """How many transactions the events since then speak of."""
+    return sum(
+        numbered(str(event["text"]), member)
         for event in cluster.manager.events(CLUSTER, since, 0)
         if event["kind"] == "unacknowledged"
-    ]
+    )
 
 
-def shown(cluster: Sandbox) -> str:
-    return holdfast(cluster, "status").stdout
+def numbered(text: str, member: str) -> int:
+    said = rf"(\d+) transactions? (was|were) acknowledged without a voter on {member}: "
+    found = re.match(said, text)
+    return int(found[1]) if found else 0

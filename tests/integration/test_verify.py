@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -24,7 +25,13 @@ def verified(cluster: Sandbox, *options: str) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
-def kept(cluster: Sandbox, member: str, like: Mapping[str, Any]) -> dict[str, Any]:
+def kept(
+    cluster: Sandbox,
+    member: str,
+    like: Mapping[str, Any],
+    since: float = 0.0,
+    seconds: float = 10.0,
+) -> dict[str, Any]:
     """The newest verification of a member that is so in the history, once it is there."""
     found: list[dict[str, Any]] = []
 
@@ -35,10 +42,11 @@ def kept(cluster: Sandbox, member: str, like: Mapping[str, Any]) -> dict[str, An
             if (told := each.get("verification"))
             and told["member"] == member
             and told | like == told
+            and told["began"] >= since
         ]
         return bool(found)
 
-    cluster.wait_until(there, 10, f"a verification of {member} in the history: {like}")
+    cluster.wait_until(there, seconds, f"a verification of {member} in the history: {like}")
     entry = cluster.manager.history_entry(CLUSTER, found[0]["number"])
     return dict(entry["verification"])
 
@@ -95,15 +103,7 @@ def test_what_is_interrupted_goes_on_by_itself_and_the_schedule_begins_one(
     cluster: Sandbox, run: int
 ) -> None:
     one, other = replicas(cluster.status())
-    cluster.manager.change_settings(CLUSTER, {"verify_every": "1h"})
-
-    def over(status: dict[str, Any]) -> bool:
-        found = [cluster.manager.verification(CLUSTER, name) for name in (one, other)]
-        return all(each["ended"] for each in found)
-
     with writing(cluster, run) as writers:
-        cluster.wait_until(over, 60, "both to be verified by themselves")
-        cluster.manager.change_settings(CLUSTER, {}, ["verify_every"])
         wanted = {"anew": True, "rate": 1}
         cluster.manager.verify_member(CLUSTER, one, wanted)
         cluster.wait_until(
@@ -122,11 +122,12 @@ def test_what_is_interrupted_goes_on_by_itself_and_the_schedule_begins_one(
         entry = kept(cluster, one, {"began": began, "halted": "ended by an operator"})
         assert entry["interrupted"] >= 1
         assert (entry["ordered"], entry["failed"]) == (True, False)
-        numbers = [
-            each["number"]
-            for each in cluster.manager.history(CLUSTER, 200)
-            if (told := each.get("verification")) and told["began"] == began
-        ]
-        assert len(numbers) == 1, "one entry of each"
-        kept(cluster, other, {"ordered": False, "halted": ""})
+        found = [each.get("verification") for each in cluster.manager.history(CLUSTER, 200)]
+        assert sum(1 for each in found if each and each["began"] == began) == 1, "one entry of each"
+
+        begun = time.time()
+        cluster.manager.change_settings(CLUSTER, {"verify_every": "5s"})
+        for member in (one, other):
+            scheduled = kept(cluster, member, {"ordered": False, "halted": ""}, begun, 60)
+            assert scheduled["equal"]
         writers.check()
