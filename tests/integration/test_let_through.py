@@ -84,12 +84,27 @@ def test_what_a_hand_let_through_is_told_and_kept_by_nobody(cluster: Sandbox) ->
         admin(cluster, old, f"SET GLOBAL {prefix}_timeout = 100")
         second = Commit(cluster, old, 2)
         assert second.answered.wait(10), "the time-out struck"
-    # a small write of the agent's own may be among them
-    cluster.wait_until(lambda _: counted(cluster, old, since) >= 2, SECONDS, "both are counted")
+    waiting = f"SHOW GLOBAL STATUS LIKE '{prefix}_status'"
+    cluster.wait_until(
+        lambda _: admin(cluster, old, waiting)[0][1] == "ON",
+        SECONDS,
+        "what was changed is put back",
+    )
     third = Commit(cluster, old, 3)
-    assert third.waits, "what the hand had changed is put back, and commits wait again"
-    number, shown = counted(cluster, old, since), member_of(cluster.status(), old)
-    assert (shown["unacknowledged"], bool(shown["let_through"])) == (before + number, True)
+    assert third.waits
+    assert int(str(admin(cluster, old, f"SELECT @@{prefix}_timeout")[0][0])) > 100
+    # a small write of the agent's own may be among them
+    status = cluster.wait_until(
+        lambda s: (
+            member_of(s, old)["unacknowledged"]
+            == before + counted(cluster, old, since)
+            >= before + 2
+        ),
+        SECONDS,
+        "all are counted",
+    )
+    assert member_of(status, old)["let_through"]
+    number = counted(cluster, old, since)
     text = holdfast(cluster, "status").stdout
     assert f"{old}: transactions acknowledged without a voter so far: {before + number} (" in text
 
