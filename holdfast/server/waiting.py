@@ -131,8 +131,7 @@ def switch_on(
     :param again: where the server has given up waiting, begin at once
     :raises Refused: the wait point cannot be changed while commits wait; the rest was set
     """
-    if again:
-        _switch_off_given_up(connection, names, deadline)
+    off_first = again and _given_up(connection, names, deadline)
     row = connection.look(f"SELECT {names.columns}", deadline)[0]
     milliseconds = max(1, round(timeout_seconds * 1000)) if timeout_seconds else names.never
     values: dict[str, int | str] = {
@@ -150,11 +149,14 @@ def switch_on(
         _set(connection, {**values, f"{names.prefix}_enabled": 1}, deadline)
         _move_to_after_sync(barrier, point, deadline)
     else:
-        _set(connection, {**values, **point, f"{names.prefix}_enabled": 1}, deadline)
+        # in one statement: whoever is ended in between leaves nothing switched off
+        switch = f"{names.prefix}_enabled"
+        _set(connection, {**values, **point, switch: 1}, deadline, switch if off_first else "")
 
 
-def _switch_off_given_up(connection: Connection, names: Names, deadline: Deadline) -> None:
-    """Where all commits go on since a time-out struck, or since no replica was connected: to be switched on again.
+def _given_up(connection: Connection, names: Names, deadline: Deadline) -> bool:
+    """Whether all commits go on since a time-out struck, or since no replica was connected: it is to be switched off
+    and on again.
 
     By itself the server waits again only once a replica has acknowledged the newest transaction. Until then, which may
     be for as long as voters are cut off, whatever is committed would be told OK. Should a replica have acknowledged in
@@ -162,8 +164,7 @@ def _switch_off_given_up(connection: Connection, names: Names, deadline: Deadlin
     counted.
     """
     now = look_at(connection, names, deadline)
-    if now.source and now.degraded and not now.waiting:
-        switch_off(connection, names, deadline)
+    return now.source and now.degraded and not now.waiting
 
 
 def _move_to_after_sync(
@@ -183,6 +184,10 @@ def _move_to_after_sync(
         barrier.run("UNLOCK TABLES", deadline)
 
 
-def _set(connection: Connection, values: dict[str, int | str], deadline: Deadline) -> None:
-    settings = ", ".join(f"GLOBAL {name} = {value}" for name, value in values.items())
-    connection.run(f"SET {settings}", deadline)
+def _set(
+    connection: Connection, values: dict[str, int | str], deadline: Deadline, off_first: str = ""
+) -> None:
+    """In this order. :param off_first: a variable that is 0 for a moment before, or "" """
+    settings = [f"GLOBAL {off_first} = 0"] if off_first else []
+    settings += [f"GLOBAL {name} = {value}" for name, value in values.items()]
+    connection.run(f"SET {', '.join(settings)}", deadline)

@@ -80,16 +80,14 @@ def test_what_a_hand_let_through_is_told_and_kept_by_nobody(cluster: Sandbox) ->
     assert first.answered.wait(10), "its client is told that it is committed"
     cluster.wait_until(lambda _: counted(cluster, old, since) >= 1, SECONDS, "an event")
 
+    waiting = f"SHOW GLOBAL STATUS LIKE '{prefix}_status'"
+    put_back(cluster, old, waiting)
+
     with hung_agent(cluster, old):
         admin(cluster, old, f"SET GLOBAL {prefix}_timeout = 100")
         second = Commit(cluster, old, 2)
         assert second.answered.wait(10), "the time-out struck"
-    waiting = f"SHOW GLOBAL STATUS LIKE '{prefix}_status'"
-    cluster.wait_until(
-        lambda _: admin(cluster, old, waiting)[0][1] == "ON",
-        SECONDS,
-        "what was changed is put back",
-    )
+    put_back(cluster, old, waiting)
     third = Commit(cluster, old, 3)
     assert third.waits
     assert int(str(admin(cluster, old, f"SELECT @@{prefix}_timeout")[0][0])) > 100
@@ -129,6 +127,12 @@ def test_what_a_hand_let_through_is_told_and_kept_by_nobody(cluster: Sandbox) ->
     cluster.wait_until(is_back, SECONDS, "the history to tell what became of it")
     assert returned["verdict"] != "cut", returned
     assert returned["rewound"] or returned["cloned"], returned
+
+
+def put_back(cluster: Sandbox, member: str, waiting: str) -> None:
+    cluster.wait_until(
+        lambda _: admin(cluster, member, waiting)[0][1] == "ON", SECONDS, "commits wait again"
+    )
 
 
 def counted(cluster: Sandbox, member: str, since: int) -> int:
