@@ -247,6 +247,9 @@ def test_a_record_that_is_older_than_the_settings_is_repaired_though_its_primary
             await one.whole()
             primary = one.leader.record
             assert primary
+            left = [managers.world.hosts[name] for name in ("m2", "m3")]
+            while not all(host.mark.settings == one.leader.configured.version for host in left):
+                await asyncio.sleep(0.01)
         managers.store_back(older)
         async with managers.managing() as two:
             assert "obeyed a later record" in await two.refuses()
