@@ -43,6 +43,10 @@ BUSY_SECONDS = 0.5
 logger = logging.getLogger(__name__)
 
 
+class UnknownTable(Refused):
+    """Neither server has it: to be tried again would not help."""
+
+
 class Verifying:
     def __init__(
         self,
@@ -125,11 +129,14 @@ class Verifying:
         self._keep(Findings())
 
     def _stop(self) -> None:
+        """:raises Refused: nothing is under way, and nothing would be gone on with"""
         if self._running:
             self._jobs.cancel("an operator")
             self._jobs.wait(HOLD_SECONDS)
-        if self.findings.under_way:
-            self._keep(replace(self.findings, ended=time.time(), halted="ended by an operator"))
+        if not self.findings.under_way:
+            raise Refused(f"no verification of {self._board.state.name} is under way")
+        why = self.findings.halted if self.findings.failed else "ended by an operator"
+        self._keep(replace(self.findings, ended=time.time(), halted=why))
 
     def _work(self, job: Job, agent: str, found: Findings) -> None:
         try:
@@ -139,21 +146,23 @@ class Verifying:
                     self._table(job, agent, table)
             self._fitness.verified(self.findings.different(), self.findings.wanted)
             self._keep(replace(self.findings, ended=time.time(), table="", after=(), last=()))
+        except UnknownTable as error:
+            self._halt(str(error), failed=True, ended=time.time())
         except HoldfastError as error:
+            # nothing is amiss with the member, also where it failed: that is told by itself, and it is tried again
             self._halt(job.called_off or str(error), failed=not job.called_off)
-            if not job.called_off:
-                raise
-            # nothing is amiss: it goes on later, or an operator has ended it
-            say(logger, str(error))
+            say(logger, str(error), logging.INFO if job.called_off else logging.WARNING)
         except Exception as error:
             self._halt(repr(error), failed=True)
             raise
         finally:
             self._running = False
 
-    def _halt(self, why: str, failed: bool) -> None:
+    def _halt(self, why: str, failed: bool, ended: float = 0.0) -> None:
         """Told at once, also where it cannot be written down."""
-        self.findings = replace(self.findings, halted=why, failed=failed, repair=self._repair)
+        self.findings = replace(
+            self.findings, halted=why, failed=failed, repair=self._repair, ended=ended
+        )
         self._publish()
         self._save()
 
@@ -169,7 +178,7 @@ class Verifying:
         skipped = dict([*own, *((each["table"], each["skipped"]) for each in listed)])
         wanted = self.findings.wanted
         if unknown := [name for name in wanted if name not in skipped]:
-            raise Refused(f"there is no table {', '.join(unknown)}")
+            raise UnknownTable(f"there is no table {', '.join(unknown)}")
         chosen = sorted(wanted or skipped)
         results = dict(self.findings.results)
         results |= {name: TableResult(skipped=skipped[name]) for name in chosen if skipped[name]}

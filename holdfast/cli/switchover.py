@@ -96,10 +96,8 @@ def moment(text: str) -> datetime:
         if text.startswith("+"):
             return now + timedelta(seconds=seconds(text[1:]))
         if re.fullmatch(r"\d{1,2}:\d{2}(:\d{2})?", text):
-            time_of_day = [int(each) for each in text.split(":")]
-            found = now.replace(microsecond=0, second=0, minute=0, hour=0) + timedelta(
-                hours=time_of_day[0], minutes=time_of_day[1], seconds=sum(time_of_day[2:])
-            )
+            hour, minute, second = (*(int(each) for each in text.split(":")), 0)[:3]
+            found = now.replace(microsecond=0, second=second, minute=minute, hour=hour)
             return found if found > now else found + timedelta(days=1)
         return datetime.fromisoformat(text).astimezone()
     except ValueError as error:

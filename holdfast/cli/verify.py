@@ -56,15 +56,18 @@ def verify(
     """Compare the tables of replicas with the primary's, a piece at a time, while all are at work.
 
     One member after another. Interrupted by a failover or a restart, it goes on by itself; --stop ends it. Exits with 1
-    if anything differs. On a schedule: holdfast config set verify_every 7d
+    if anything differs, or could not be compared. On a schedule: holdfast config set verify_every 7d
     """
     client, name = connect(manager, token_file, cluster)
     chosen = _chosen(client, name, members or [])
+    if stop:
+        _stop(client, name, chosen)
     if last or stop:
-        for member in chosen if stop else ():
-            client.verify_member(name, member, {"stop": True})
         _show(client, name, chosen, as_json)
         return
+    for table in tables or []:
+        if not all(table.partition(".")):
+            raise BadInput("--table", f"must be SCHEMA.TABLE, not {table!r}")
     if repair and tables:
         raise BadInput("--repair", "replaces a whole member: leave --table out")
     asked = {"tables": tables or [], "rate": rate, "max_load": max_load, "anew": anew}
@@ -81,6 +84,18 @@ def verify(
     _show(client, name, chosen, as_json)
 
 
+def _stop(client: ManagerClient, cluster: str, members: list[str]) -> None:
+    """:raises Refused: none of them is being verified"""
+    refused = []
+    for member in members:
+        try:
+            client.verify_member(cluster, member, {"stop": True})
+        except Refused as error:
+            refused.append(str(error))
+    if len(refused) == len(members):
+        raise Refused("; ".join(refused))
+
+
 def _chosen(client: ManagerClient, cluster: str, members: list[str]) -> list[str]:
     status = client.status(cluster)
     names = [each["name"] for each in status["members"]]
@@ -91,13 +106,22 @@ def _chosen(client: ManagerClient, cluster: str, members: list[str]) -> list[str
 
 
 def _wait(client: ManagerClient, cluster: str, member: str) -> None:
-    """Until it is over, however long that takes; it goes on where nobody waits."""
+    """Until it is over, however long that takes; it goes on where nobody waits.
+
+    :raises Refused: it failed, and is tried again by itself
+    """
     said = ""
     silent_since: float | None = None
     while True:
         try:
-            if client.verification(cluster, member)["ended"]:
+            findings = client.verification(cluster, member)
+            if findings["ended"]:
                 return
+            if findings.get("failed"):
+                raise Refused(
+                    f"the verification of {member} failed: {findings['halted']}. It is tried again by itself; "
+                    f"holdfast verify --stop {member} ends it"
+                )
             found = _member(client, cluster, member)
             text = (
                 found["progress"]["what"] if found["progress"] else "interrupted; it goes on soon"
@@ -147,7 +171,7 @@ def _show(client: ManagerClient, cluster: str, members: list[str], as_json: bool
         print_columns(("member", "table", "rows", "result"), rows)
         for member, findings in found.items():
             print(f"{member}: {_summary(findings)}")
-    if any(each["different"] for each in found.values()):
+    if any(each["different"] or each.get("failed") for each in found.values()):
         raise typer.Exit(DIFFERENT)
 
 
@@ -161,13 +185,15 @@ def _verdict(result: dict[str, Any]) -> tuple[str, str]:
 
 def _summary(findings: dict[str, Any]) -> str:
     if not findings["began"]:
-        return "never verified since its data came"
+        return "not verified since its data came, when it was made or cloned"
     when = time.strftime("%Y-%m-%d %H:%M", time.localtime(findings["ended"] or findings["began"]))
     against = f"against {findings['primary']}"
     halted = findings.get("halted", "")
     if not findings["ended"]:
         how = "failed" if findings.get("failed") else "interrupted"
         return f"{f'{how} ({halted})' if halted else 'under way'} {against} since {when}"
+    if findings.get("failed"):
+        return f"failed ({halted}) {against}, {when}"
     differing = sum(1 for each in findings["results"].values() if each["different"])
     what = f"{differing} tables differ" if differing else "no difference"
     return f"{what}, {against}, {when}" + (f"; {halted} before it was over" if halted else "")

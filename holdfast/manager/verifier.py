@@ -69,8 +69,8 @@ class Verifier:
             primary = leader.cluster.member(record.primary)
         given = asked.model_dump() | {"tables": tuple(asked.tables), "ordered": True}
         what = "is verified no longer" if asked.stop else f"is verified against {primary.name}"
-        leader.events.add(EventKind.ORDERED, f"{name} {what}, by an operator", name)
         await leader.carry_out(Send(name, Verify(primary.name, primary.agent, **given)))
+        leader.events.add(EventKind.ORDERED, f"{name} {what}, by an operator", name)
         return f"{name} {what}"
 
     async def findings(self, name: str) -> dict[str, Any]:

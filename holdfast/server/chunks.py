@@ -193,7 +193,7 @@ def rows_of(digest: str) -> int:
 def described(chunk: Chunk, key: Sequence[str]) -> str:
     """Which rows those are, for people."""
     if not key or not (chunk.after or chunk.upto):
-        return "all rows"
+        return "somewhere in the whole table"
     name = key[0] if len(key) == 1 else f"({', '.join(key)})"
     first = f"behind {_shown(chunk.after)}" if chunk.after else ""
     last = f"up to {_shown(chunk.upto)}" if chunk.upto else ""

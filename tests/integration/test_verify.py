@@ -62,19 +62,30 @@ def test_a_member_that_differs_is_found_under_load_and_cloned(cluster: Sandbox, 
         assert status == 0, found
         assert found[good]["results"]["app.checked"]["rows"] == 2
         assert found[odd]["ended"]
+        mistyped = holdfast(cluster, "verify", odd, "--table", "app.chekced")
+        assert mistyped.returncode == 1
+        assert "failed (there is no table app.chekced)" in mistyped.stdout
+        assert cluster.wait_whole()["reason"]  # the member is as well as before
         by_hand(cluster, odd, "SET sql_log_bin = 0", "UPDATE app.checked SET v = 9 WHERE id = 2")
         status, found = verified(cluster, odd, "--table", "app.checked", "--max-load", "1000")
         assert status == 1
-        assert found[odd]["results"]["app.checked"]["ranges"] == ["all rows"]
+        assert found[odd]["results"]["app.checked"]["ranges"] == ["somewhere in the whole table"]
         told = cluster.wait_until(lambda s: not s["whole"], 10, "the difference to be told")
         assert f"{odd}: it differs from {primary} in app.checked" in told["reason"]
         shown = member_of(told, odd)
-        assert shown["differs"] == [{"table": "app.checked", "ranges": "all rows"}]
+        assert shown["differs"] == [
+            {"table": "app.checked", "ranges": "somewhere in the whole table"}
+        ]
         assert (shown["verified"]["different"], shown["verified"]["primary"]) == (1, primary)
         assert f"against {primary}: differs in app.checked" in holdfast(cluster, "status").stdout
         entry = kept(cluster, odd, {"different": 1, "equal": 0, "ordered": True, "repair": False})
         assert entry["tables"] == [
-            {"table": "app.checked", "rows": 2, "ranges": "all rows", "skipped": ""}
+            {
+                "table": "app.checked",
+                "rows": 2,
+                "ranges": "somewhere in the whole table",
+                "skipped": "",
+            }
         ]
         assert entry["ended"] > entry["began"]
         entry = kept(cluster, good, {"different": 0, "halted": ""})

@@ -12,7 +12,7 @@ import pytest
 from holdfast.agent.board import Board
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.job import Job, Jobs
-from holdfast.agent.verifying import Verifying
+from holdfast.agent.verifying import UnknownTable, Verifying
 from holdfast.core.commands import Promise, Verify
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Verification
@@ -83,7 +83,27 @@ def test_one_that_is_carried_through_has_no_reason(member: Member) -> None:
     assert not found.repair
 
 
-@pytest.mark.parametrize("error", [Refused("there is no table a.b"), ZeroDivisionError("odd")])
+def test_what_to_try_again_would_not_help_is_over(member: Member) -> None:
+    """A name that was mistyped: the member is as well as before, and the next verification begins anew."""
+
+    def fail(job: Job) -> list[str]:
+        raise UnknownTable("there is no table a.b")
+
+    member.tables = fail
+    member.verify()
+    found = member.verified
+    assert (found.halted, found.failed) == ("there is no table a.b", True)
+    assert found.ended
+    assert member.board.state.reason == ""
+    with pytest.raises(Refused, match="no verification of m2 is under way"):
+        member.verifying.begin(Verify("m1", ASKED.agent, stop=True))
+    assert member.verified == found
+    member.tables = lambda job: []
+    member.verify()
+    assert (member.verified.interrupted, member.verified.failed) == (0, False)
+
+
+@pytest.mark.parametrize("error", [Refused("no answer in time"), ZeroDivisionError("odd")])
 def test_one_that_fails_says_of_what_until_it_goes_on(member: Member, error: Exception) -> None:
     def fail(job: Job) -> list[str]:
         raise error
@@ -93,6 +113,13 @@ def test_one_that_fails_says_of_what_until_it_goes_on(member: Member, error: Exc
     found = member.verified
     assert str(error) in found.halted
     assert (found.failed, found.ended) == (True, 0)
+    member.verifying.begin(Verify("m1", ASKED.agent, stop=True))
+    stopped = member.verified
+    assert stopped.ended
+    assert (stopped.halted, stopped.failed) == (found.halted, True), "why it had failed stays"
+    member.tables = fail
+    member.verify()
+    assert member.verified.failed
     member.tables = wait
     member.verify()
     going_on = member.board.state.verified

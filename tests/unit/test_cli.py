@@ -17,6 +17,8 @@ import pytest
 
 from holdfast.cli.main import app
 from holdfast.cli.status import short_gtids
+from holdfast.cli.switchover import moment
+from holdfast.errors import BadInput
 
 STATUS: dict[str, Any] = {
     "cluster": "shop",
@@ -166,6 +168,12 @@ def test_bad_configuration_names_the_key_and_starts_nothing(
 @pytest.mark.parametrize("wrong", [["no-such"], ["status", "--no-such"], ["agent"]])
 def test_wrong_usage_is_2(wrong: list[str]) -> None:
     assert exit_code(*wrong) == 2
+
+
+@pytest.mark.parametrize("text", ["25:99", "24:00", "-5:00", "tomorrow"])
+def test_what_is_no_time_of_day_is_no_time(text: str) -> None:
+    with pytest.raises(BadInput, match="is no time"):
+        moment(text)
 
 
 def test_without_manager_or_sandbox_status_says_what_to_give(
