@@ -52,6 +52,7 @@ ASK_SECONDS = 30.0
 NEW_SERVER_BYTES = 200 * 1024 * 1024
 """Of a MySQL server that holds nothing yet: its logs and system tables."""
 MOST_FAILURES = 16
+MOST_NAMED = 5
 """So many failed clones are remembered, to choose another donor."""
 EMPTY = "its data directory is empty"
 
@@ -150,6 +151,7 @@ class Cloning:
             raise BadInput("present", str(error)) from None
         donor = Donor(command.donor, command.agent, self._shown.to(command.agent))
         self._check_donor(donor.state(deadline), command)
+        self._refuse_half_copies(donor, deadline)
         done("donor asked")
         if now is not None or self._jobs.running:
             self._jobs.cancel(f"a clone from {command.donor}")
@@ -193,6 +195,17 @@ class Cloning:
         if donor.unfit or donor.suspects:
             why = donor.unfit or f"{', '.join(donor.suspects)} was rewound and not compared yet"
             raise Refused(f"{donor.name} has no data to copy: {why}")
+
+    def _refuse_half_copies(self, donor: Donor, deadline: Deadline) -> None:
+        """MySQL's clone takes InnoDB's tables only, and its GTIDs say that all others are there, too."""
+        name = self._board.state.name
+        if self._board.state.flavor is Flavor.MYSQL and (left := donor.left_empty(deadline)):
+            why = (
+                f"{name} is not cloned: MySQL would leave the tables {', '.join(left[:MOST_NAMED])} empty, as they are "
+                "not InnoDB's: ALTER TABLE … ENGINE=InnoDB on the primary, or drop them"
+            )
+            self._board.change(clone_refused=why)
+            raise Refused(why)
 
     def _give_up_old(
         self, command: Clone, present: GtidSet, deadline: Deadline, done: Done

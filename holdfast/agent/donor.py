@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import APIRouter, Response
-from starlette.responses import StreamingResponse
+from starlette.responses import JSONResponse, StreamingResponse
 
 from holdfast.agent.board import Board
 from holdfast.agent.datadir import size
@@ -41,13 +41,15 @@ from holdfast.errors import HoldfastError, Refused
 from holdfast.log import say
 from holdfast.server.backup import find_tools, option_copy_for_backup, widen
 from holdfast.server.base import Account, Deadline
-from holdfast.server.clone import end_clones
+from holdfast.server.clone import end_clones, left_empty
 from holdfast.server.initialise import last_words
 from holdfast.serving import error_response
 
 OPTIONS = "my.cnf"
 CHUNK_BYTES = 1024 * 1024
 ALIVE_SECONDS = 3.0
+LOOK_SECONDS = 5.0
+"""How long the server may take to list its tables."""
 """After this much silence the stream says that the donor is still there."""
 FIRST_GUESS_SECONDS = 0.004
 """Compressing a chunk at level 1."""
@@ -110,9 +112,16 @@ class Donor:
             return Response()
 
         @router.get("/v1/data")
-        def data() -> dict[str, int]:
-            """How many bytes a copy of the server's data takes."""
-            return {"bytes": size(self._server.datadir, self._is_not_copied)}
+        def data() -> Response:
+            """How many bytes a copy of the server's data takes, and which tables it would leave empty."""
+            left: list[str] = []
+            if self._server.flavor is Flavor.MYSQL:
+                try:
+                    left = left_empty(self._server.socket, self._admin, Deadline(LOOK_SECONDS))
+                except HoldfastError as error:
+                    return error_response(409, "Refused", f"{self._board.state.name}: {error}")
+            found = size(self._server.datadir, self._is_not_copied)
+            return JSONResponse({"bytes": found, "left_empty": left})
 
         return router
 

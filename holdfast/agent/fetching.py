@@ -70,6 +70,10 @@ class Donor:
         """How much a copy takes. :raises Unreachable:"""
         return int(json.loads(self._get("/v1/data", deadline))["bytes"])
 
+    def left_empty(self, deadline: Deadline) -> list[str]:
+        """MySQL: its tables that a copy would leave empty. :raises Unreachable: :raises Refused: it cannot tell"""
+        return list(json.loads(self._get("/v1/data", deadline)).get("left_empty", ()))
+
     def _get(self, path: str, deadline: Deadline) -> bytes:
         try:
             with self._client(min(ANSWER_SECONDS, max(0.1, deadline.left))) as http:

@@ -295,6 +295,25 @@ def test_an_empty_member_is_cloned_and_follows(pair: Pair) -> None:
     pair.join()
 
 
+def test_no_copy_is_made_that_leaves_tables_empty(pair: Pair) -> None:
+    """MySQL's clone takes InnoDB's tables only; its GTIDs would say that the others are there, too."""
+    first, second = pair.first, pair.second
+    made = "CREATE TABLE app.plain (n INT PRIMARY KEY) ENGINE = MyISAM"
+    sql(first, made, "INSERT INTO app.plain VALUES (1)")
+    if first.flavor is Flavor.MYSQL:
+        reply = pair.ask(pair.clone())
+        assert reply.error == "Refused"
+        assert "would leave the tables app.plain empty" in reply.message
+        assert second.seen().state.clone_refused == reply.message.removeprefix("m2: ")
+        assert second.seen().state.up  # and it goes on with what it has
+        sql(first, "ALTER TABLE app.plain ENGINE = InnoDB")
+    pair.do(pair.clone())
+    pair.cloned()
+    assert sql(second, "SELECT n FROM app.plain") == 1
+    assert second.seen().state.clone_refused == ""
+    sql(first, "DROP TABLE app.plain")
+
+
 def test_a_member_whose_transactions_are_purged_elsewhere_is_cloned(pair: Pair) -> None:
     first, second = pair.first, pair.second
     pair.do(Fence())
