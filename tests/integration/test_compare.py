@@ -361,5 +361,7 @@ def test_it_waits_while_a_server_has_too_much_to_do_and_refuses_a_table_that_is_
     found = numbers.verify(tables=("app.numbers",), max_load=4, anew=True)
     assert found.results == {"app.numbers": TableResult(rows=900, pieces=10)}
     assert next(load, None) is None
-    numbers.verify(tables=("app.nothing",))
-    assert "there is no table app.nothing" in numbers.board.state.reason
+    found = numbers.verify(tables=("app.nothing",))
+    assert (found.halted, found.failed) == ("there is no table app.nothing", True)
+    assert found.ended
+    assert numbers.board.state.reason == ""  # the member is as well as before
