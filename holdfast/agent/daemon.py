@@ -270,7 +270,7 @@ class Agent:
             own.datadir,
             config.state_dir / "pending",
         )
-        receipts = Receipts(self._server, watch)
+        receipts = Receipts(self._server, watch, config.state_dir)
         duties = Duties(
             self._server,
             watch,
