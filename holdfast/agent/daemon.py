@@ -270,7 +270,7 @@ class Agent:
             own.datadir,
             config.state_dir / "pending",
         )
-        receipts = Receipts(self._server, watch, config.state_dir)
+        receipts = Receipts(self._server, watch)
         duties = Duties(
             self._server,
             watch,

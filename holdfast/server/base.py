@@ -171,9 +171,6 @@ class Server(Protocol):
         """Look, without any statement that can hang behind a waiting commit. Uses a connection of its own,
         so it may run beside any other method."""
 
-    def steered(self, deadline: Deadline) -> int:
-        """How many statements that steer replication it has executed in this run; beside any other method, too."""
-
     def stop_receiver(self, deadline: Deadline) -> None: ...
 
     def drain(self, deadline: Deadline, upto: str = "") -> None:

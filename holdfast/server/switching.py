@@ -17,7 +17,6 @@ from holdfast.server.dumps import DumpSessions
 from holdfast.server.freezing import Freezing
 from holdfast.server.procedures import SLICE_SECONDS, SqlServer
 from holdfast.server.sql import Connection
-from holdfast.server.steering import steered
 
 
 class SwitchingServer(SqlServer):
@@ -45,9 +44,6 @@ class SwitchingServer(SqlServer):
             self._ours,
             lambda seconds, deadline: self._blockers(self._commands, seconds, deadline),
         )
-
-    def steered(self, deadline: Deadline) -> int:
-        return steered(self._eyes, self.flavor, deadline)
 
     def _locks_at_once(self, deadline: Deadline) -> bool:
         """Whether the global read lock would wait for nothing but what must be waited for anyway."""

@@ -95,7 +95,6 @@ class MemoryServer:
         self.hangs = False
         self.closed = False
         self.ackers = 9
-        self.hands = 0
         self.came_up = Booted()
         self.dumps = MemoryDumps(self)
 
@@ -107,9 +106,6 @@ class MemoryServer:
     def observe(self, deadline: Deadline) -> Observation:
         self.ping(deadline)
         return self.now
-
-    def steered(self, deadline: Deadline) -> int:
-        return self.hands
 
     def stop_receiver(self, deadline: Deadline) -> None:
         self._called("stop_receiver", deadline)

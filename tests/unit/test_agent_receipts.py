@@ -10,7 +10,6 @@ from typing import cast
 
 import pytest
 
-from holdfast.agent import receipts as receipts_of
 from holdfast.agent.receipts import Receipts
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import Fence, Follow, Inventory, Promise, Start
@@ -41,9 +40,9 @@ def is_down(state: MemberState) -> bool:
     return state.server is ServerStatus.DOWN
 
 
-def test_until_it_is_gone_no_look_at_it_passes(tmp_path: Path) -> None:
+def test_until_it_is_gone_no_look_at_it_passes() -> None:
     server, killed = MemoryServer(), []
-    receipts = Receipts(server, cast("Watch", SimpleNamespace(kill=killed.append)), tmp_path)
+    receipts = Receipts(server, cast("Watch", SimpleNamespace(kill=killed.append)))
     voter = replace(server.now, semi_sync=SemiSync(replica=True), received="0-1-12")
     receipts.seen(voter, "a")
     server.now = replace(voter, received="0-1-11")
@@ -54,45 +53,9 @@ def test_until_it_is_gone_no_look_at_it_passes(tmp_path: Path) -> None:
     receipts.seen(server.now, "b")  # another run is another voter
 
 
-def test_a_voter_whose_replication_was_steered_while_its_agent_was_away_is_ended(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(receipts_of, "COUNT_SECONDS", 0.0)
+def test_what_is_forgotten_on_purpose_is_not_lost_and_all_else_is() -> None:
     server, killed = MemoryServer(), []
-    voter = replace(server.now, semi_sync=SemiSync(replica=True), received="0-1-12")
-
-    def agent() -> Receipts:
-        watch = cast("Watch", SimpleNamespace(kill=killed.append))
-        return Receipts(server, watch, tmp_path)
-
-    agent().seen(voter, "a")  # there was none before it that could tell
-    one = agent()
-    one.seen(voter, "a")
-    server.hands += 2  # its own commands, or by a hand that it watches
-    one.seen(voter, "a")
-    one.seen(voter, "a")  # it has looked since
-    agent().seen(voter, "a")
-    server.hands += 1
-    two = agent()
-    for semi_sync in (SemiSync(replica=True), SemiSync()):  # also where it was switched off
-        with pytest.raises(Refused, match="while its agent was away"):
-            two.seen(replace(voter, semi_sync=semi_sync), "a")
-    assert len(killed) == 2
-    for _ in range(2):
-        two.seen(voter, "b")  # another run is another voter
-    agent().seen(voter, "b")
-    server.hands += 1
-    agent().seen(
-        replace(voter, semi_sync=SemiSync(source=True)), "b"
-    )  # a primary acknowledges to nobody
-    (tmp_path / "steered").write_text("{")
-    agent().seen(voter, "c")
-    assert len(killed) == 2
-
-
-def test_what_is_forgotten_on_purpose_is_not_lost_and_all_else_is(tmp_path: Path) -> None:
-    server, killed = MemoryServer(), []
-    receipts = Receipts(server, cast("Watch", SimpleNamespace(kill=killed.append)), tmp_path)
+    receipts = Receipts(server, cast("Watch", SimpleNamespace(kill=killed.append)))
     had = replace(
         server.now, semi_sync=SemiSync(replica=True), received="0-1-12,0-2-13", applied="0-2-13"
     )
