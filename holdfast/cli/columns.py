@@ -16,7 +16,8 @@ def print_columns(
     from rich.text import Text
 
     console = Console(highlight=False, soft_wrap=True)
-    widths = [max(len(text) for text, _ in column) for column in zip(*rows, strict=True)]
+    columns = list(zip(*rows, strict=True)) or [()] * len(head)
+    widths = [max((len(text) for text, _ in column), default=0) for column in columns]
     widths = [
         max(width, len(each))
         for width, each in zip(widths, head or [""] * len(widths), strict=True)

@@ -60,9 +60,9 @@ def verify(
     """
     client, name = connect(manager, token_file, cluster)
     chosen = _chosen(client, name, members or [])
-    if stop:
-        _stop(client, name, chosen)
     if last or stop:
+        for member in chosen if stop else ():
+            client.verify_member(name, member, {"stop": True})
         _show(client, name, chosen, as_json)
         return
     for table in tables or []:
@@ -82,18 +82,6 @@ def verify(
             _say(client.clone_member(name, member)["done"])
             _wait_cloned(client, name, member)
     _show(client, name, chosen, as_json)
-
-
-def _stop(client: ManagerClient, cluster: str, members: list[str]) -> None:
-    """:raises Refused: none of them is being verified"""
-    refused = []
-    for member in members:
-        try:
-            client.verify_member(cluster, member, {"stop": True})
-        except Refused as error:
-            refused.append(str(error))
-    if len(refused) == len(members):
-        raise Refused("; ".join(refused))
 
 
 def _chosen(client: ManagerClient, cluster: str, members: list[str]) -> list[str]:
