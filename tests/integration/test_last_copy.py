@@ -58,6 +58,7 @@ def test_the_last_copy_is_made_anew_from_the_primary_that_waits_for_it(
         commit.start()
         commit.join(0.5)
         assert not told
+    cluster.wait_until(lambda status: not status["whole"], 30, "its end to be noticed")
     cluster.start_agent(replica)
     cluster.wait_whole()
     texts = [str(event["text"]) for event in cluster.manager.events(CLUSTER, before, 0)]
