@@ -321,7 +321,7 @@ def name_primary(
     until the new primary's first row proves that enough have caught up. Where no other is level, the first is the
     new primary alone with k = 0: until that row, it cannot be deposed.
 
-    What was in doubt is so no longer: whoever is named has it (``ackers.missing``), or an operator gave it up.
+    What was in doubt is so no longer: the member that is named has it (``ackers.missing``), or an operator gave it up.
 
     ``quorum.extendable`` asks that whoever can acknowledge is a voter of the target. That may be a voter of long
     ago: cut off from the managers when its primary was deposed, it follows that server still. Where that server is

@@ -89,7 +89,7 @@ class Archive:
         raise Conflict(self._cluster, version, f"entry {entry.number} of the history")
 
     def _put_verified(self, entry: Entry, found: Verified, late: bool) -> Put:
-        """Of one verification there is one entry, whoever writes of it, and when; see ``verified.merged``.
+        """Of one verification there is one entry, whichever manager writes it, and when; see ``verified.merged``.
 
         :returns: number 0 where it is so old that it was told long ago, or is not worth it
         """

@@ -149,7 +149,7 @@ def switch_on(
         _set(connection, {**values, f"{names.prefix}_enabled": 1}, deadline)
         _move_to_after_sync(barrier, point, deadline)
     else:
-        # in one statement: whoever is ended in between leaves nothing switched off
+        # in one statement: an agent that ends in between leaves nothing switched off
         switch = f"{names.prefix}_enabled"
         _set(connection, {**values, **point, switch: 1}, deadline, switch if off_first else "")
 

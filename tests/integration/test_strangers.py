@@ -155,7 +155,7 @@ def test_what_a_stranger_acknowledged_is_said_and_not_lost(cluster: Sandbox) -> 
         now = member_of(status, primary)
         return now["incarnation"] not in ("", shown["incarnation"]) and now["state"] in BACK
 
-    # whoever takes over has what was released; where nobody has it, the primary comes back in place
+    # the member that takes over has what was released; where nobody has it, the primary comes back in place
     cluster.wait_until(is_back, 40)
     let_in_again(cluster, primary)
     cluster.wait_whole(40)

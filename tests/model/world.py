@@ -449,7 +449,7 @@ class World:
                 self.look_for_strangers(host)
 
     def look_for_strangers(self, host: Host) -> None:
-        """The agent looks who acknowledges, and ends whoever should not.
+        """The agent looks who acknowledges, and ends the sessions that should not.
 
         What such a one released counts as acknowledged once the record has it: a primary that dies, or is cut off,
         before its agent has looked and a manager has heard of it may take that with it (``docs/safety.md``).
