@@ -1,4 +1,4 @@
-"""The agent of a primary ends each session that acknowledges and is no member's, and says what may have been let through."""
+"""The agent of a primary ends sessions that acknowledge and are no member's, and says what they let through."""
 
 from __future__ import annotations
 
