@@ -109,8 +109,8 @@ class People:
         :raises Refused: it is the primary, or cannot be done without
         """
         leader = self._leader
-        leader.refuse_elsewhere()
         async with leader.deciding:
+            leader.leading()  # by a record that cannot be trusted, nobody knows who votes
             against = _against_leaving(leader, name)
             if against:
                 raise Refused(f"{name} cannot be removed: {'; '.join(against)}")

@@ -255,6 +255,8 @@ def test_a_record_that_is_older_than_the_settings_is_repaired_though_its_primary
             assert "obeyed a later record" in await two.refuses()
             told = two.leader.status()
             assert (told.primary, told.whole) == (None, False)
+            refused = await two.http.post("/v1/clusters/c/members/m3/remove", json={})
+            assert (refused.status_code, refused.json()["error"]) == (409, "Refused")
             done = (await two.repair()).json()
             assert done.get("primary") == primary.primary, done
             await two.whole(primary=primary.primary)
