@@ -40,7 +40,7 @@ class Gate:
 
     While there is no gate an nft stands by for one: clients wait for a new primary, and it waits for its gate.
 
-    :param alarm: told why there is no gate; "" once there is
+    :param alarm: told why there is no gate; "" once there is, or is known to be possible
     :param insist: there should be one: else it is looked first whether there can be
     """
 
@@ -68,7 +68,7 @@ class Gate:
         self._shown = 0.0
         self._table: Table | None = None
         self._spare: subprocess.Popen[bytes] | None = None
-        self._failed = ""
+        self._failed: str | None = None
         self._stopped = False
         self._settled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="gate", daemon=True)

@@ -39,7 +39,7 @@ class Helpers:
     """What guards a server beside the agent, and runs in the keeper process.
 
     :ivar process: that process itself runs
-    :ivar gate, watchdog: they work, as far as is known
+    :ivar gate, watchdog: they were tried, and work
     """
 
     process: bool = False
@@ -84,6 +84,7 @@ class SecondKeeper:
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._faults: dict[str, str] = {}
+        """By what is faulty; what works has an empty text, what was not tried yet has none."""
         self._helpers = Helpers()
         self._settled = threading.Event()
         self._stopped = threading.Event()
@@ -173,6 +174,8 @@ class SecondKeeper:
         socket.send_fds(own, [begin], [self.words.fd])
         with self._lock:
             self._process, self._channel = process, own
+            for tried_anew in ("gate", "watchdog"):
+                self._faults.pop(tried_anew, None)
             self._send_known()
             self._send_armed()
             if self._stopped.is_set():
@@ -205,8 +208,7 @@ class SecondKeeper:
         match word:
             case "up":
                 self._tell("keeper", "")
-                begin = self._begin
-                self._helps(Helpers(True, bool(begin.gate), begin.watchdog is not None))
+                self._helps(Helpers(True))
             case "ready":
                 self._settled.set()
             case "gate" | "watchdog":
@@ -260,7 +262,7 @@ class SecondKeeper:
     # -- what is told of it --------------------------------------------------------------------------
 
     def _tell(self, what: str, fault: str) -> None:
-        if self._faults.get(what, "") == fault:
+        if self._faults.get(what) == fault:
             return
         self._faults[what] = fault
         if what == "keeper":
@@ -269,14 +271,8 @@ class SecondKeeper:
                 self._clerk.say(logger, fault, logging.WARNING)
         if what != "gate" or self._begin.insist:
             self._alarm(what, fault)
-        begin = self._begin
-        self._helps(
-            Helpers(
-                self._helpers.process,
-                bool(begin.gate) and not self._faults.get("gate"),
-                begin.watchdog is not None and not self._faults.get("watchdog"),
-            )
-        )
+        works = {each: self._faults.get(each) == "" for each in ("gate", "watchdog")}
+        self._helps(Helpers(self._helpers.process, **works))
 
     def _helps(self, helpers: Helpers) -> None:
         if helpers != self._helpers:

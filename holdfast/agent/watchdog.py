@@ -57,7 +57,7 @@ class Watchdog:
     Fed while the lease is held; after that there is as much time to kill the server as it was set to. It is stopped
     when that server is gone.
 
-    :param alarm: told what is wrong with it, or ""
+    :param alarm: told what is wrong with it, or "" once it was fed
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Watchdog:
         self._until = 0.0
         self._length = 0.0
         self._device: Device | None = None
-        self._failed = ""
+        self._failed: str | None = None
         self._stopped = False
         self._settled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)

@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 
 from holdfast.agent import boottime
-from holdfast.agent.keeper_process import BEHIND_SECONDS
+from holdfast.agent.clerk import Clerk
+from holdfast.agent.keeper_process import BEHIND_SECONDS, Begin
 from holdfast.agent.lease_words import LeaseWords
-from holdfast.agent.second_keeper import keepers
+from holdfast.agent.second_keeper import Helpers, SecondKeeper, keepers
 from holdfast.core.timing import FENCE_SECONDS
+from holdfast.server.process import Running
 
 pytestmark = pytest.mark.alone
 
@@ -312,6 +314,32 @@ def test_the_next_agent_ends_the_keeper_process_of_the_one_before(
         each.answer = False
     time.sleep(2 * LEASE)
     assert agent.lives
+
+
+def test_a_gate_is_told_of_once_it_was_tried(tmp_path: Path) -> None:
+    """A status that names it before shows a protection that may not be there."""
+    told: list[Helpers] = []
+    faults: list[tuple[str, str]] = []
+    clerk = Clerk()
+    clerk.start()
+    begin = Begin("m1", gate=("/nowhere/nft",), table="holdfast_t")
+    second = SecondKeeper(
+        tmp_path, begin, clerk, lambda *fault: faults.append(fault), True, told.append
+    )
+    second.start()
+    sleeps = subprocess.Popen((sys.executable, "-c", "import time; time.sleep(600)"))
+    server = Running(sleeps.pid, os.pidfd_open(sleeps.pid), "x", False)
+    try:
+        second.arm(server, boottime.now() + 60)
+        until(lambda: any(what == "gate" for what, _ in faults), 30)
+        assert Helpers(True) in told
+        assert not [each for each in told if each.gate or each.watchdog]
+    finally:
+        second.stop()
+        second.join(5)
+        clerk.stop(5)
+        sleeps.kill()
+        sleeps.wait()
 
 
 def test_a_thread_that_is_woken_all_the_time_does_not_spin() -> None:
