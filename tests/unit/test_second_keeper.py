@@ -42,11 +42,12 @@ from holdfast.server.process import Running
 folder, server, agents, lease = json.loads(sys.argv[1])
 clerk = Clerk()
 clerk.start()
-ups = []
+def tell(*words):  # threads do: a line is one write
+    os.write(1, (" ".join(map(str, words)) + "\\n").encode())
 def alarm(what, fault):
-    print("fault", what, fault, flush=True)
+    tell("fault", what, fault)
 second = SecondKeeper(Path(folder), Begin("m1"), clerk, alarm, True,
-                      lambda helpers: print("helpers", helpers.process, flush=True))
+                      lambda helpers: tell("helpers", helpers.process))
 def know(agents, serial):
     quorums = (Quorum(tuple(agents), 1),) if agents else ()
     second.know(Electorate("m1", 1, serial, quorums, agents, "h:1"), lease)
@@ -66,7 +67,7 @@ while True:
     if not os.path.exists(folder + "/starve"):
         until = boottime.now() + lease
         second.extend(until)
-    print("until", until, second.until, flush=True)
+    tell("until", until, second.until)
     time.sleep(lease / 10)
 """
 
