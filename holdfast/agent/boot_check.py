@@ -107,8 +107,8 @@ class BootCheck:
 
     def _refused(self, running: Running, wrong: str) -> Refused:
         reason = (
-            f"its server boots with {wrong}, although its agent started it read-only and following nobody: it was "
-            f"killed, and is not started again before that is changed (or {self._path} removed)"
+            f"its server boots with {wrong}, whatever its agent's command line says: what it answers could be lost, so "
+            f"it was killed, and is not started again before that is changed (or {self._path} removed)"
         )
         say(logger, reason, logging.ERROR, pid=running.pid)
         self._verdict = (reason, self._inputs.fingerprint())

@@ -270,7 +270,7 @@ class Agent:
             own.datadir,
             config.state_dir / "pending",
         )
-        receipts = Receipts(self._server, watch)
+        receipts = Receipts(self._server, watch, config.state_dir, self._fitness.declare_unfit)
         duties = Duties(
             self._server,
             watch,
@@ -310,6 +310,7 @@ class Agent:
         ]
         observer.on_lost = releases.lost
         lane = Lane(duties, self._term, self._obeyed, watch, observer, self.board, vouching)
+        lane.steering = receipts.steering
         poll = LongPoll(self.board, loop, keeper.run)
         watch.look()
         cloning.publish()
@@ -365,8 +366,7 @@ class Agent:
         add_digests(app, digester)
         add_verify(app, digester, verifying)
         add_blockers(app, self._server)
-        folder = config.state_dir.absolute()
-        donor = Donor(self.board, own, admin, folder, cloning.unfit)
+        donor = Donor(self.board, own, admin, config.state_dir.absolute(), cloning.unfit)
         app.include_router(donor.router())
         return app
 

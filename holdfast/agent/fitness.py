@@ -83,7 +83,9 @@ class Fitness:
         self._write(replace(self._known, suspects=()))
 
     def declare_unfit(self, reason: str) -> None:
-        self._write(replace(self._known, unfit=" ".join(reason.split())))
+        known = replace(self._known, unfit=" ".join(reason.split()))
+        if known != self._known:
+            self._write(known)
 
     def verified(self, found: Sequence[Difference], tables: Collection[str] = ()) -> None:
         """What a verification has found: all differences there are.

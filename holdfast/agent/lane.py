@@ -7,8 +7,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 
 from holdfast.agent.board import Board
@@ -41,6 +42,8 @@ class Lane:
 
     A command calls off, running or waiting, every one of a lower term; a fence also those of its own term.
     A command that equals the last in line shares that one's answer.
+
+    :ivar steering: around each command: it may restart the server's receiver
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class Lane:
         self._observer = observer
         self._board = board
         self._vouching = vouching
+        self.steering: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self._jobs: deque[_Job] = deque()
         self._more = threading.Condition()
         self._stopped = False
@@ -134,7 +138,8 @@ class Lane:
         with self._busy(command_name(job.command)):
             try:
                 self._promise(job, steps)
-                self._duties.perform(job.term, job.command, lambda: job.cancelled, steps)
+                with self.steering():
+                    self._duties.perform(job.term, job.command, lambda: job.cancelled, steps)
             except HoldfastError as raised:
                 error = raised
             except OSError as raised:

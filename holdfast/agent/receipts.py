@@ -1,13 +1,21 @@
-"""What a voter has received must not become less while it runs: then what it acknowledged may be gone.
+"""What a server has must not become less while it runs: what a voter acknowledged may be gone then.
 
 The rules count a voter by the run of its server: what it acknowledged in that run, it holds. A hand can make that
 untrue. MariaDB drops the relay log when both threads are started (``STOP SLAVE; START SLAVE``), and fetches anew what
-was not applied, if its source still lives; ``RESET REPLICA`` drops it on both servers, ``RESET MASTER`` the history.
+was not applied, if its source still lives; ``RESET REPLICA`` drops it on both servers.
 
 So each look is compared with the one before. Where something is gone, the server is killed: its next run is another
 voter, which has to be admitted like any other. That is the one thing that no manager can overlook, also one that learns
 of it late, and it needs no statement of a server on which somebody is at work. What was dropped and fetched again
-between two looks is not noticed, and not lost.
+between two looks is not noticed, and not lost. An agent that was away goes by what the one before it has left, see
+``receiver_mark.py``.
+
+A replication filter (``SET GLOBAL replicate_do_db``, ``CHANGE REPLICATION FILTER``, ``CHANGE MASTER TO
+IGNORE_DOMAIN_IDS``) has the server acknowledge what it then leaves out. What that was nobody knows afterwards: it is
+killed, too, and is not fit before it was cloned.
+
+``RESET MASTER`` (``RESET BINARY LOGS AND GTIDS``) leaves a server that nobody can follow any more. On a primary all
+commits wait from then on, as no voter finds its position: it is killed while others have what it has acknowledged.
 
 A rewind makes the history shorter on purpose, in a run of the server that has acknowledged nothing
 (``rewinding.Rewinding.part``). So does a Forget, in a run that may have: what it takes out the member has written
@@ -19,11 +27,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
+from holdfast.agent.receiver_mark import ReceiverMark
 from holdfast.agent.watch import Watch
 from holdfast.core.gtid import GtidSet, parse
+from holdfast.core.view import Receiver, Replication, SemiSync
 from holdfast.errors import Refused
 from holdfast.log import say
 from holdfast.server.base import Deadline, Observation, Server
@@ -50,13 +61,32 @@ class _Look:
         """What the later look ``now`` has no more, of either."""
         return self.received.subtract(now.received).union(self.applied.subtract(now.applied))
 
+    def was_reset(self, now: _Look) -> bool:
+        """Whether the history begins anew. A domain that a hand has taken out of MariaDB's (``FLUSH BINARY LOGS
+        DELETE_DOMAIN_ID``) is gone as a whole, and all others are as they were."""
+        gone = self.applied.subtract(now.applied)
+        left = now.applied.streams.keys()
+        return bool(gone) and not (left and gone.streams.keys().isdisjoint(left))
+
+
+def _waits(semi_sync: SemiSync) -> bool:
+    """Of a primary: no commit is answered before a voter has it."""
+    return semi_sync.source and semi_sync.acks > 0 and not semi_sync.timeout_seconds
+
 
 class Receipts:
-    """Of a server that acknowledges: the last look at what it has."""
+    """Of a server that acknowledges, or whose commits wait: the last look at what it has.
 
-    def __init__(self, server: Server, watch: Watch) -> None:
+    :param unfit: told, before the server is killed, why its data must be replaced
+    """
+
+    def __init__(
+        self, server: Server, watch: Watch, state_dir: Path, unfit: Callable[[str], None]
+    ) -> None:
         self._server = server
         self._watch = watch
+        self._mark = ReceiverMark(server, state_dir)
+        self._unfit = unfit
         self._last: _Look | None = None
         self._turn = threading.Lock()
         self._paused = False
@@ -82,16 +112,30 @@ class Receipts:
         :raises Refused: the server has lost what it had, and was killed
         """
         with self._turn:
-            if not self._paused:
-                self._compare(found, incarnation)
+            if self._paused:
+                return
+            self._leaves_nothing_out(found.replication)
+            if self._mark.moved(incarnation):
+                raise self._killed(
+                    "while its agent was away, its receiver was stopped or restarted by a hand: whether it still has "
+                    "all that it acknowledged is not known, so it was killed, and votes again when it has caught up"
+                )
+            self._compare(found, incarnation)
+
+    def steering(self) -> contextlib.AbstractContextManager[None]:
+        """Around what this agent itself does with the server's replication."""
+        return self._mark.steering()
 
     def _compare(self, found: Observation, incarnation: str) -> None:
-        last = self._last
-        if not found.semi_sync.replica:
-            self._last = None
-            return
-        if last is not None and last.run != incarnation:
-            last = None
+        last = self._last if self._last and self._last.run == incarnation else None
+        primary = found.writable or found.semi_sync.source
+        if primary or not (last or found.semi_sync.replica):
+            self._mark.drop()
+            if not (primary and _waits(found.semi_sync)):
+                self._last = None
+                return
+        else:
+            self._mark.note(incarnation)
         if last is not None and last.texts == (found.received, found.applied):
             return
         now = self._look(found, incarnation)
@@ -99,7 +143,9 @@ class Receipts:
             # the parts of one look are not of one moment: what is received may have been applied in between
             found = self._server.observe(Deadline(LOOK_SECONDS))
             now = self._look(found, incarnation)
-            if found.semi_sync.replica and (gone := last.gone(now)):
+            if last.was_reset(now):
+                raise self._reset(last.gone(now))
+            if not primary and (gone := last.gone(now)):
                 raise self._lost(gone)
         self._last = now
 
@@ -109,10 +155,29 @@ class Receipts:
         return _Look(incarnation, texts, received, applied)
 
     def _lost(self, gone: GtidSet) -> Refused:
-        reason = (
+        return self._killed(
             f"it has lost {gone.count()} transactions that it had received ({gone}), by a hand that restarted or reset "
             "its replication: it was killed, and votes again when it has caught up"
         )
+
+    def _reset(self, gone: GtidSet) -> Refused:
+        what = f"its binary log was reset by a hand, and with it {gone.count()} GTIDs are gone ({gone.last()})"
+        self._unfit(what)
+        return self._killed(f"{what}: it was killed, and votes again when it was cloned")
+
+    def _leaves_nothing_out(self, replication: Replication) -> None:
+        if not replication.filters:
+            return
+        what = ", ".join(replication.filters)
+        self._unfit(f"its replication leaves something out ({what})")
+        # MariaDB keeps some over a restart: until the next Follow they do no harm
+        if replication.applier or replication.receiver is not Receiver.OFF:
+            raise self._killed(
+                f"its replication leaves something out ({what}), so it may not have all that it acknowledged: it was "
+                "killed, and votes again when it was cloned"
+            )
+
+    def _killed(self, reason: str) -> Refused:
         say(logger, reason, logging.ERROR)
         self._watch.kill(reason)  # until it is gone, it is compared with what it had
         return Refused(reason)

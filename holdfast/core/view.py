@@ -78,6 +78,7 @@ class Replication:
     :ivar purged: the source no longer has what this server needs next
     :ivar unheard: for how long nothing has come from the source, neither event nor heartbeat; 0 while something does
     :ivar refused: the source's host answers that nobody listens there: the source's process is gone
+    :ivar filters: what of that which it receives is left out, as ``name=value``
     """
 
     source: str = ""
@@ -91,6 +92,7 @@ class Replication:
     unheard: float = 0.0
     refused: bool = False
     user: str = ""
+    filters: tuple[str, ...] = ()
 
 
 class Protection(StrEnum):

@@ -171,6 +171,10 @@ class Server(Protocol):
         """Look, without any statement that can hang behind a waiting commit. Uses a connection of its own,
         so it may run beside any other method."""
 
+    def receiver_thread(self, deadline: Deadline) -> int:
+        """The number of its receiver's thread, another one with each start of it; 0: none runs. Beside any other
+        method, too."""
+
     def stop_receiver(self, deadline: Deadline) -> None: ...
 
     def drain(self, deadline: Deadline, upto: str = "") -> None:

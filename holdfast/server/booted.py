@@ -22,7 +22,17 @@ _THREADS = {
     "UNION ALL SELECT 1 FROM performance_schema.replication_applier_status WHERE SERVICE_STATE <> 'OFF'",
     Flavor.MARIADB: "SHOW ALL SLAVES STATUS",
 }
+_BINLOG = {Flavor.MYSQL: "SHOW BINARY LOG STATUS", Flavor.MARIADB: "SHOW MASTER STATUS"}
+_REPLICATED = {
+    Flavor.MYSQL: "SELECT FILTER_NAME AS name, FILTER_RULE AS value "
+    "FROM performance_schema.replication_applier_global_filters",
+    Flavor.MARIADB: "SELECT VARIABLE_NAME AS name, GLOBAL_VALUE AS value "
+    "FROM information_schema.SYSTEM_VARIABLES WHERE VARIABLE_NAME IN ('REPLICATE_DO_DB', 'REPLICATE_IGNORE_DB', "
+    "'REPLICATE_DO_TABLE', 'REPLICATE_IGNORE_TABLE', 'REPLICATE_WILD_DO_TABLE', 'REPLICATE_WILD_IGNORE_TABLE', "
+    "'REPLICATE_REWRITE_DB')",
+}
 _SKIP_START = {Flavor.MYSQL: "skip_replica_start", Flavor.MARIADB: "skip_slave_start"}
+FROM_COMMAND_LINE = "from its command line: see server.command in the agent's file"
 _COMMAND_LINE = frozenset({"COMMAND_LINE", "COMMAND-LINE"})
 
 
@@ -42,10 +52,11 @@ def look(connection: Connection, flavor: Flavor, files: Boot, deadline: Deadline
     found = connection.look(_SOURCES[flavor].format(_marks(asked)), deadline, asked)
     sources = {str(row["name"]): row for row in found}
     shut = variables.get(door.name, "").upper() == door.value and _forced(sources, door.name)
-    return Booted(
-        shut,
-        tuple(f"{name} = {value} ({_source(sources, name)})" for name, value in wrong.items()),
-    )
+    told = [f"{name} = {value} ({_source(sources, name)})" for name, value in wrong.items()]
+    for name, value in _filters(connection, flavor, deadline).items():
+        where = f"from {files.sources[name]}" if name in files.sources else FROM_COMMAND_LINE
+        told.append(f"{name} = {value} ({where})")
+    return Booted(shut, tuple(told))
 
 
 def let_in(connection: Connection, flavor: Flavor, files: Boot, deadline: Deadline) -> None:
@@ -93,6 +104,17 @@ def _forced(sources: Mapping[str, Row], name: str) -> bool:
     return name not in sources or str(sources[name]["origin"]).upper() in _COMMAND_LINE
 
 
+def _filters(connection: Connection, flavor: Flavor, deadline: Deadline) -> dict[str, str]:
+    """What it leaves out of its binary log, or out of what it replicates: no option takes that back."""
+    found = {}
+    for row in connection.look(_BINLOG[flavor], deadline):
+        found["binlog_do_db"] = str(row["Binlog_Do_DB"])
+        found["binlog_ignore_db"] = str(row["Binlog_Ignore_DB"])
+    for row in connection.look(_REPLICATED[flavor], deadline):
+        found[str(row["name"]).lower()] = str(row["value"])
+    return {name: value for name, value in found.items() if value}
+
+
 def _source(sources: Mapping[str, Row], name: str) -> str:
     row = sources.get(name)
     if row is None:
@@ -101,7 +123,7 @@ def _source(sources: Mapping[str, Row], name: str) -> str:
         return f"from {row['path']}"
     origin = str(row["origin"]).upper()
     if origin in _COMMAND_LINE:
-        return "from its command line: see server.command in the agent's file"
+        return FROM_COMMAND_LINE
     if origin in ("DYNAMIC", "SQL"):
         return "set by somebody since it was started"
     return "its own default"

@@ -19,6 +19,7 @@ from holdfast.errors import HoldfastError
 from holdfast.server import boot, booted, units
 from holdfast.server.base import Account, Deadline
 from holdfast.server.dumps import DumpSessions
+from holdfast.server.following import filters
 from holdfast.server.sql import Connection, Row, StatementRefused
 from holdfast.tls import Files, days_left
 
@@ -51,10 +52,6 @@ LENIENT = """
     SELECT User AS value FROM mysql.user WHERE Repl_slave_priv = 'Y' AND ssl_type NOT IN ('X509', 'SPECIFIED')
         AND Host NOT IN ('localhost', '127.0.0.1', '::1')
 """
-FILTERS = (
-    *("Do_DB", "Ignore_DB", "Do_Table", "Ignore_Table", "Wild_Do_Table", "Wild_Ignore_Table"),
-    "Rewrite_DB",
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,7 +206,7 @@ def _mysql_upstream(row: Row) -> Upstream:
         error=str(row["Last_SQL_Error"] or row["Last_IO_Error"] or ""),
         tls=row["Source_SSL_Allowed"] == "Yes",
         delay_seconds=int(row["SQL_Delay"] or 0),
-        filters=_filters(row),
+        filters=filters(row),
     )
 
 
@@ -226,15 +223,7 @@ def _mariadb_upstream(row: Row) -> Upstream:
         error=str(row["Last_SQL_Error"] or row["Last_IO_Error"] or ""),
         tls=row["Master_SSL_Allowed"] == "Yes",
         delay_seconds=int(row["SQL_Delay"] or 0),
-        filters=_filters(row),
-    )
-
-
-def _filters(row: Row) -> tuple[str, ...]:
-    return tuple(
-        f"replicate_{name.lower()}={row[f'Replicate_{name}']}"
-        for name in FILTERS
-        if row.get(f"Replicate_{name}")
+        filters=filters(row),
     )
 
 

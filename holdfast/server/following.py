@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from holdfast.core.gtid import Flavor
 from holdfast.core.view import Receiver
 from holdfast.server import encryption
 from holdfast.server.base import Source
+from holdfast.server.sql import Row
 
 CONNECT_RETRY_SECONDS = 1
 """The smallest that both servers take."""
@@ -15,6 +18,29 @@ RECEIVER = {"Yes": Receiver.ON, "No": Receiver.OFF}
 """As SHOW REPLICA STATUS has it; all else (Connecting, Preparing) is on its way."""
 
 ACCESS_DENIED = 1045
+
+FILTERS_KEPT = ("Ignore_Server_Ids", "Do_Domain_Ids", "Ignore_Domain_Ids")
+"""By MariaDB's CHANGE MASTER: a restart keeps them. MySQL refuses the first with GTIDs, and has no domains."""
+FILTERS = (
+    *("Do_DB", "Ignore_DB", "Do_Table", "Ignore_Table", "Wild_Do_Table", "Wild_Ignore_Table"),
+    *("Rewrite_DB", *FILTERS_KEPT),
+)
+
+RECEIVER_THREAD = {
+    Flavor.MARIADB: "SELECT ID AS id FROM information_schema.PROCESSLIST WHERE COMMAND = 'Slave_IO'",
+    Flavor.MYSQL: "SELECT PROCESSLIST_ID AS id FROM performance_schema.threads "
+    "WHERE NAME = 'thread/sql/replica_io'",
+}
+"""It keeps its number while it makes a lost connection again; a hand that restarts it makes another one."""
+
+
+def filters(row: Row, names: Sequence[str] = FILTERS) -> tuple[str, ...]:
+    """What a row of SHOW REPLICA STATUS says is left out, as ``option=value``."""
+    return tuple(
+        f"replicate_{name.lower()}={row[f'Replicate_{name}']}"
+        for name in names
+        if row.get(f"Replicate_{name}")
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +51,7 @@ class Following:
     :ivar connecting: the receiver has no connection: it may be in the pause of a second before it tries again
     :ivar tls: its certificates, as ``encryption.named`` says; nothing where it is not encrypted
     :ivar by_file: MariaDB's relay log is read by file and position, not by GTID
+    :ivar filtered: it is set up to leave out what some servers or domains issue (MariaDB)
     :ivar received: whole transactions that the receiver has fetched, in the server's own text
     """
 
@@ -39,10 +66,13 @@ class Following:
     received: str
     tls: tuple[str, ...] = ()
     by_file: bool = False
+    filtered: bool = False
 
     def is_from(self, source: Source) -> bool:
         """Whether this is the same source, and the server let our account in."""
-        if source.account.tls is not None and self.tls != encryption.named(source.account.tls):
+        if self.filtered or (
+            source.account.tls is not None and self.tls != encryption.named(source.account.tls)
+        ):
             return False
         return (self.host, self.port, self.user) == (
             source.host,

@@ -10,7 +10,13 @@ from holdfast.errors import DeadlinePassed, Refused
 from holdfast.server import barring, encryption, waiting
 from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Deadline, Observation, Source
-from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following
+from holdfast.server.following import (
+    CONNECT_RETRY_SECONDS,
+    FILTERS_KEPT,
+    RECEIVER,
+    Following,
+    filters,
+)
 from holdfast.server.procedures import NO_SUCH_TABLE, UNKNOWN_DATABASE
 from holdfast.server.progress import lacks_binlogs, nobody_listens, place
 from holdfast.server.sql import Row, StatementRefused
@@ -141,6 +147,7 @@ class MariadbServer(SwitchingServer):
             received=row.get("Gtid_IO_Pos", ""),
             tls=encryption.set_up(row, TLS_COLUMNS),
             by_file=row.get("Using_Gtid") == "No",
+            filtered=bool(filters(row, FILTERS_KEPT)),
         )
 
     def _start(self, deadline: Deadline, *, receiver: bool, applier: bool) -> None:
@@ -224,6 +231,7 @@ class MariadbServer(SwitchingServer):
         self._commands.run(
             "CHANGE MASTER TO master_host = %s, master_port = %s, master_user = %s, "
             "master_password = %s, master_use_gtid = slave_pos, "
+            "ignore_server_ids = (), do_domain_ids = (), ignore_domain_ids = (), "
             f"master_connect_retry = {CONNECT_RETRY_SECONDS}, "
             f"master_heartbeat_period = {source.heartbeat}"
             f"{encryption.options(self.flavor, source.account)}",
@@ -287,4 +295,5 @@ def _replication(row: Row) -> Replication:
         purged=lacks_binlogs(row["Last_IO_Errno"], row["Last_IO_Error"]),
         refused=nobody_listens(row["Last_IO_Errno"], row["Last_IO_Error"]),
         user=row["Master_User"],
+        filters=filters(row),
     )

@@ -39,7 +39,10 @@ LOOK = f"""
             FROM performance_schema.replication_applier_status_by_coordinator) AS applier_error,
         (SELECT TIMESTAMPDIFF(MICROSECOND,
                 MAX(LAST_APPLIED_TRANSACTION_ORIGINAL_COMMIT_TIMESTAMP), NOW(6)) / 1000000
-            FROM performance_schema.replication_applier_status_by_worker) AS lag_seconds
+            FROM performance_schema.replication_applier_status_by_worker) AS lag_seconds,
+        (SELECT GROUP_CONCAT(FILTER_NAME, '=', FILTER_RULE SEPARATOR '\n')
+            FROM performance_schema.replication_applier_filters
+            WHERE CHANNEL_NAME = '' AND FILTER_RULE <> '') AS filters
     FROM (SELECT 1) AS one
     LEFT JOIN performance_schema.replication_connection_configuration AS conf
         ON conf.CHANNEL_NAME = ''
@@ -175,6 +178,7 @@ class MysqlServer(SwitchingServer):
             purged=lacks_binlogs(row["receiver_code"] or 0, trouble),
             refused=nobody_listens(row["receiver_code"] or 0, trouble),
             user=row["user"] or "",
+            filters=tuple((row["filters"] or "").lower().splitlines()),
         )
 
     def _look_at_places(self, deadline: Deadline) -> tuple[Position, Position]:

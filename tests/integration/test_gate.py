@@ -174,11 +174,13 @@ def agent(host: Host) -> Iterator[tuple[int, int]]:
     argument = json.dumps([trees.companion("nft"), host.server.pid, LEASE])
     process = host.run(sys.executable, "-c", AGENT, argument)
     assert process.stdout is not None
-    said = process.stdout.readline().split()
-    assert said[0] == b"armed", said
-    table = int(said[1])
-    yield process.pid, table
-    end(process)
+    try:
+        said = process.stdout.readline().split()
+        assert said[0] == b"armed", said
+        table = int(said[1])
+        yield process.pid, table
+    finally:
+        end(process)
     with contextlib.suppress(ProcessLookupError):
         os.kill(table, signal.SIGCONT)  # one that is stopped does not hear that its agent has ended
 

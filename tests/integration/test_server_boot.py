@@ -106,6 +106,15 @@ class Started:
         return 0
 
 
+FILTERS = {
+    "binlog_do_db": "app",
+    "binlog_ignore_db": "holdfast",
+    "replicate_do_db": "app",
+    "replicate_wild_ignore_table": "x%.t",
+    "replicate_rewrite_db": "x->y",
+}
+
+
 @pytest.fixture(scope="module")
 def hostile(flavor: Flavor) -> Iterator[Started]:
     """All that is forced is said otherwise, in the option file or by SET PERSIST."""
@@ -177,3 +186,18 @@ def test_one_that_opens_all_the_same_is_seen_with_where_it_comes_from(
         wrong = dict(each.split(" = ", 1) for each in booted.wrong)
         file = server.datadir / boot.PERSISTED if flavor is Flavor.MYSQL else server.option_file
         assert wrong["read_only"] == f"OFF (from {file})"
+
+
+def test_what_would_be_left_out_is_seen_with_the_file_that_says_so(hostile: Started) -> None:
+    """No option of a command line takes it back."""
+    file = hostile.server.option_file
+    before = file.read_text()
+    hostile.say("".join(f"{name} = {value}\n" for name, value in FILTERS.items()))
+    try:
+        with hostile.started(forcing=True) as booted:
+            wrong = dict(each.split(" = ", 1) for each in booted.wrong)
+            assert wrong.keys() == FILTERS.keys()
+            assert wrong["binlog_ignore_db"] == f"holdfast (from {file})"
+            assert all(each.endswith(f"(from {file})") for each in wrong.values())
+    finally:
+        file.write_text(before)

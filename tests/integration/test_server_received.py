@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
+import pymysql
 import pytest
 
 from holdfast.agent.inventory import take_inventory
@@ -14,6 +16,7 @@ from holdfast.agent.receipts import Receipts
 from holdfast.agent.watch import Watch
 from holdfast.config.schema import ServerConfig
 from holdfast.core.gtid import Flavor, GtidSet, parse
+from holdfast.core.view import Receiver
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
 from tests.integration.servers import BareServer, bare_servers, proxy, wait_until
@@ -121,8 +124,13 @@ def test_the_files_of_one_that_was_killed_tell_all_that_it_has_received(
         assert seen.contains(torn)
 
 
+def agent(server: BareServer, killed: list[str], folder: Path) -> Receipts:
+    watch = cast("Watch", SimpleNamespace(kill=killed.append))
+    return Receipts(server.adapter, watch, folder, killed.append)
+
+
 def test_a_hand_can_make_less_of_what_a_running_server_has_received(
-    pair: list[BareServer], flavor: Flavor
+    pair: list[BareServer], flavor: Flavor, tmp_path: Path
 ) -> None:
     """Its source is frozen, so that nothing comes again; an agent sees that what was received is gone."""
     primary, replica = pair
@@ -131,7 +139,7 @@ def test_a_hand_can_make_less_of_what_a_running_server_has_received(
     wait_until(lambda: received(replica) == applied(primary), 5, "all is received")
     before = received(replica)
     killed: list[str] = []
-    receipts = Receipts(replica.adapter, cast("Watch", SimpleNamespace(kill=killed.append)))
+    receipts = agent(replica, killed, tmp_path)
     receipts.seen(replica.adapter.observe(soon()), "a run")
     primary.freeze()
     try:
@@ -139,19 +147,99 @@ def test_a_hand_can_make_less_of_what_a_running_server_has_received(
             replica.sql("STOP REPLICA", "START REPLICA IO_THREAD")
             assert received(replica) == before
             receipts.seen(replica.adapter.observe(soon()), "a run")
-            again = Receipts(replica.adapter, cast("Watch", SimpleNamespace(kill=killed.append)))
+            (tmp_path / "receiver").unlink()
+            again = agent(replica, killed, tmp_path)
             again.seen(replica.adapter.observe(soon()), "a run")
             replica.sql("STOP REPLICA", "RESET BINARY LOGS AND GTIDS")
             assert received(replica) == before  # that alone would not tell
-            with pytest.raises(Refused, match="it has lost"):
+            with pytest.raises(Refused, match="was reset by a hand"):
                 again.seen(replica.adapter.observe(soon()), "a run")
             replica.sql("RESET REPLICA")
         else:
             replica.sql("STOP SLAVE", "START SLAVE")
         assert before != received(replica)
         assert before.contains(received(replica))
-        with pytest.raises(Refused, match="it has lost"):
+        told = "was reset by a hand" if flavor is Flavor.MYSQL else "it has lost"
+        with pytest.raises(Refused, match=told):
             receipts.seen(replica.adapter.observe(soon()), "a run")
-        assert len(killed) == (2 if flavor is Flavor.MYSQL else 1)
+        # a reset makes it unfit, too
+        assert len(killed) == (4 if flavor is Flavor.MYSQL else 1)
     finally:
         primary.thaw()
+
+
+def test_an_agent_that_was_away_sees_that_a_hand_restarted_the_receiver(
+    pair: list[BareServer], flavor: Flavor, tmp_path: Path
+) -> None:
+    primary, replica = pair
+    killed: list[str] = []
+
+    def looks() -> None:
+        agent(replica, killed, tmp_path).seen(replica.adapter.observe(soon()), "a run")
+
+    looks()
+    primary.kill()
+    wait_until(
+        lambda: replica.adapter.observe(soon()).replication.receiver is Receiver.CONNECTING,
+        5,
+        "the source is missed",
+    )
+    for _ in range(3):  # it tries again each second, in the same thread
+        time.sleep(0.7)
+        looks()
+    applier = ("STOP REPLICA SQL_THREAD", "START REPLICA SQL_THREAD")
+    replica.sql(*applier)  # nothing is dropped while the receiver runs
+    looks()
+    assert killed == []
+    replica.sql("STOP REPLICA", "START REPLICA")
+    with pytest.raises(Refused, match="while its agent was away"):
+        looks()
+    assert len(killed) == 1
+
+
+def test_what_is_left_out_is_seen_at_the_next_look_however_it_was_said(
+    pair: list[BareServer], flavor: Flavor, tmp_path: Path
+) -> None:
+    primary, replica = pair
+    values = {
+        "do_db": "x",
+        "ignore_db": "x",
+        "do_table": "x.t",
+        "ignore_table": "x.t",
+        "wild_do_table": "x%.t",
+        "wild_ignore_table": "x%.t",
+        "rewrite_db": "x->y",
+    }
+
+    def refused(name: str) -> None:
+        killed: list[str] = []
+        with pytest.raises(Refused, match=f"replicate_{name}="):
+            agent(replica, killed, tmp_path).seen(replica.adapter.observe(soon()), "a run")
+        assert len(killed) == 2  # it is not fit any more, and it is killed
+
+    for name, value in values.items():
+        replica.sql("STOP REPLICA SQL_THREAD")
+        if flavor is Flavor.MARIADB:
+            replica.sql(f"SET GLOBAL replicate_{name} = '{value}'")
+        else:
+            rule = {"do_db": "x", "ignore_db": "x", "rewrite_db": "(x, y)"}.get(name, value)
+            rule = f"'{rule}'" if name.startswith("wild") else rule
+            replica.sql(f"CHANGE REPLICATION FILTER REPLICATE_{name.upper()} = ({rule})")
+        replica.sql("START REPLICA SQL_THREAD")
+        refused(name)
+        replica.sql("STOP REPLICA SQL_THREAD")
+        if flavor is Flavor.MARIADB:
+            replica.sql(f"SET GLOBAL replicate_{name} = ''")
+        else:
+            replica.sql(f"CHANGE REPLICATION FILTER REPLICATE_{name.upper()} = ()")
+        assert not replica.adapter.observe(soon()).replication.filters
+    if flavor is Flavor.MYSQL:
+        with pytest.raises(pymysql.err.OperationalError, match="cannot be performed"):
+            replica.sql("STOP REPLICA", "CHANGE REPLICATION SOURCE TO IGNORE_SERVER_IDS = (9)")
+        return
+    for name in ("ignore_server_ids", "ignore_domain_ids", "do_domain_ids"):
+        replica.sql("STOP SLAVE", f"CHANGE MASTER TO {name} = (9)", "START SLAVE")
+        refused(name)
+        replica.sql("STOP SLAVE")
+        replica.adapter.follow(primary.source(replica), True, soon())
+        assert not replica.adapter.observe(soon()).replication.filters

@@ -95,6 +95,7 @@ class MemoryServer:
         self.hangs = False
         self.closed = False
         self.ackers = 9
+        self.receiver = 1
         self.came_up = Booted()
         self.dumps = MemoryDumps(self)
 
@@ -106,6 +107,9 @@ class MemoryServer:
     def observe(self, deadline: Deadline) -> Observation:
         self.ping(deadline)
         return self.now
+
+    def receiver_thread(self, deadline: Deadline) -> int:
+        return self.receiver
 
     def stop_receiver(self, deadline: Deadline) -> None:
         self._called("stop_receiver", deadline)

@@ -10,12 +10,14 @@ from typing import cast
 
 import pytest
 
+from holdfast.agent import receiver_mark
 from holdfast.agent.receipts import Receipts
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import Fence, Follow, Inventory, Promise, Start
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.view import MemberState, SemiSync, ServerStatus
+from holdfast.core.view import MemberState, Replication, SemiSync, ServerStatus
 from holdfast.errors import Refused
+from holdfast.server.base import Deadline
 from tests.unit.agent_world import MemoryServer, World
 from tests.unit.test_binlog_builder import Builder, gtid
 
@@ -40,9 +42,14 @@ def is_down(state: MemberState) -> bool:
     return state.server is ServerStatus.DOWN
 
 
-def test_until_it_is_gone_no_look_at_it_passes() -> None:
+def of(server: MemoryServer, killed: list[str], folder: Path) -> Receipts:
+    watch = cast("Watch", SimpleNamespace(kill=killed.append))
+    return Receipts(server, watch, folder, lambda reason: None)
+
+
+def test_until_it_is_gone_no_look_at_it_passes(tmp_path: Path) -> None:
     server, killed = MemoryServer(), []
-    receipts = Receipts(server, cast("Watch", SimpleNamespace(kill=killed.append)))
+    receipts = of(server, killed, tmp_path)
     voter = replace(server.now, semi_sync=SemiSync(replica=True), received="0-1-12")
     receipts.seen(voter, "a")
     server.now = replace(voter, received="0-1-11")
@@ -53,9 +60,9 @@ def test_until_it_is_gone_no_look_at_it_passes() -> None:
     receipts.seen(server.now, "b")  # another run is another voter
 
 
-def test_what_is_forgotten_on_purpose_is_not_lost_and_all_else_is() -> None:
+def test_what_is_forgotten_on_purpose_is_not_lost_and_all_else_is(tmp_path: Path) -> None:
     server, killed = MemoryServer(), []
-    receipts = Receipts(server, cast("Watch", SimpleNamespace(kill=killed.append)))
+    receipts = of(server, killed, tmp_path)
     had = replace(
         server.now, semi_sync=SemiSync(replica=True), received="0-1-12,0-2-13", applied="0-2-13"
     )
@@ -83,16 +90,167 @@ def test_what_is_forgotten_on_purpose_is_not_lost_and_all_else_is() -> None:
         receipts.seen(server.now, "b")
 
 
-@pytest.mark.parametrize(("received", "applied"), [("0-1-11", "0-1-10"), ("0-1-12", "0-1-9")])
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(receiver_mark, "EVERY_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_receiver_that_was_restarted_while_its_agent_was_away_costs_the_vote(
+    tmp_path: Path,
+) -> None:
+    server, killed = MemoryServer(), []
+    voter = replace(server.now, semi_sync=SemiSync(replica=True))
+
+    def agent() -> Receipts:
+        return of(server, killed, tmp_path)
+
+    agent().seen(voter, "a")  # there was none before it that could tell
+    one = agent()
+    one.seen(voter, "a")
+    server.receiver += 1  # by a hand that it watches
+    one.seen(voter, "a")
+    agent().seen(voter, "a")
+    server.receiver += 1
+    two = agent()
+    for semi_sync in (SemiSync(replica=True), SemiSync()):  # also where it was switched off
+        with pytest.raises(Refused, match="while its agent was away"):
+            two.seen(replace(voter, semi_sync=semi_sync), "a")
+    assert len(killed) == 2
+    for _ in range(2):
+        two.seen(voter, "b")  # another run is another voter
+    server.receiver = 0
+    with pytest.raises(Refused, match="while its agent was away"):
+        agent().seen(voter, "b")
+    assert len(killed) == 3
+
+
+@pytest.mark.usefixtures("at_once")
+def test_what_its_agent_does_itself_is_no_hand_at_work(tmp_path: Path) -> None:
+    server, killed = MemoryServer(), []
+    voter = replace(server.now, semi_sync=SemiSync(replica=True))
+    one = of(server, killed, tmp_path)
+    one.seen(voter, "a")
+    with one.steering():
+        server.receiver += 1
+        one.seen(voter, "a")
+        of(server, killed, tmp_path).seen(voter, "a")  # it was killed within its command
+        server.receiver += 1
+    one.seen(voter, "a")
+    of(server, killed, tmp_path).seen(voter, "a")
+    one.seen(replace(voter, semi_sync=SemiSync(source=True), writable=True), "a")
+    server.receiver = 0  # it was promoted, and acknowledges to nobody
+    of(server, killed, tmp_path).seen(voter, "a")
+    (tmp_path / "receiver").write_text("{")
+    of(server, killed, tmp_path).seen(voter, "a")
+    assert killed == []
+
+
+@pytest.mark.usefixtures("at_once")
+def test_a_thread_that_was_asked_for_before_a_command_is_not_marked_after_it(
+    tmp_path: Path,
+) -> None:
+    server, killed = MemoryServer(), []
+    voter = replace(server.now, semi_sync=SemiSync(replica=True))
+    one = of(server, killed, tmp_path)
+    asked = server.receiver_thread
+
+    def slow(deadline: Deadline) -> int:
+        before = asked(deadline)
+        with one.steering():
+            server.receiver += 1
+        return before
+
+    server.receiver_thread = slow  # type: ignore[method-assign]
+    one.seen(voter, "a")
+    server.receiver_thread = asked  # type: ignore[method-assign]
+    of(server, killed, tmp_path).seen(voter, "a")
+    assert killed == []
+
+
+def test_one_that_stops_acknowledging_is_compared_all_the_same(tmp_path: Path) -> None:
+    server, killed = MemoryServer(), []
+    voter = replace(server.now, semi_sync=SemiSync(replica=True), received="0-1-12")
+    receipts = of(server, killed, tmp_path)
+    receipts.seen(voter, "a")
+    server.now = replace(voter, semi_sync=SemiSync(), received="0-1-11")
+    with pytest.raises(Refused, match="0-1-12"):
+        receipts.seen(server.now, "a")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "ends"),
+    [
+        ("0-1-12", "", True),
+        ("0-1-12,0-2-7", "0-1-1", True),
+        ("0-1-12,5-1-3", "0-1-13", False),  # DELETE_DOMAIN_ID = 5
+        ("0-1-12", "0-1-13", False),
+    ],
+)
+@pytest.mark.parametrize("waits", [True, False])
+def test_a_primary_whose_binary_log_was_reset_is_ended_where_its_commits_wait(
+    before: str, after: str, ends: bool, waits: bool, tmp_path: Path
+) -> None:
+    """Nobody can follow it, so they wait without end; where they do not wait, it goes on."""
+    server, killed = MemoryServer(), []
+    receipts = of(server, killed, tmp_path)
+    had = replace(
+        server.now,
+        writable=True,
+        semi_sync=SemiSync(source=waits, acks=1 if waits else 0),
+        received=before,
+        applied=before,
+    )
+    receipts.seen(had, "a")
+    server.now = replace(had, received=after, applied=after)
+    if ends and waits:
+        with pytest.raises(Refused, match="was reset by a hand"):
+            receipts.seen(server.now, "a")
+    else:
+        receipts.seen(server.now, "a")
+    assert bool(killed) == (ends and waits)
+
+
+def test_one_that_leaves_something_out_is_ended_and_not_fit(world: World) -> None:
+    world.done(1, VOTER)
+    world.server.now = replace(
+        world.server.now,
+        replication=replace(world.server.now.replication, filters=("replicate_do_db=x",)),
+    )
+    state = world.until(is_down)
+    assert "leaves something out (replicate_do_db=x)" in state.reason
+    assert state.unfit == "its replication leaves something out (replicate_do_db=x)"
+
+
+def test_what_would_be_left_out_by_one_that_does_not_follow_makes_it_unfit_and_no_more(
+    world: World,
+) -> None:
+    """MariaDB keeps IGNORE_DOMAIN_IDS over a restart: it could not be started."""
+    world.server.now = replace(
+        world.server.now, replication=Replication(filters=("replicate_ignore_domain_ids=7",))
+    )
+    state = world.until(lambda state: bool(state.unfit))
+    assert "replicate_ignore_domain_ids=7" in state.unfit
+    assert state.up
+
+
+@pytest.mark.parametrize(
+    ("received", "applied", "told"),
+    [
+        ("0-1-11", "0-1-10", "it has lost 1 transactions that it had received"),
+        ("0-1-12", "0-1-9", "its binary log was reset by a hand"),
+    ],
+)
 def test_a_voter_that_has_less_than_it_had_is_ended(
-    world: World, received: str, applied: str
+    world: World, received: str, applied: str, told: str
 ) -> None:
     world.done(1, VOTER)
     receives(world, "0-1-12")
     world.until(lambda state: state.received == "0-1-12")
     receives(world, received, applied)
     state = world.until(is_down)
-    assert "it has lost 1 transactions that it had received" in state.reason
+    assert told in state.reason
+    assert (told in state.unfit) == (applied != "0-1-10")
 
 
 def test_it_does_not_promise_what_it_has_lost(world: World) -> None:

@@ -13,12 +13,12 @@ from holdfast.agent.pending_mark import PendingMark
 from holdfast.core.commands import Drain, EndSessions, Follow, Freeze, Promote, Start
 from holdfast.core.lease import Electorate, Quorum
 from holdfast.core.tally import Tally
-from holdfast.core.view import Receiver, Replication, SemiSync
+from holdfast.core.view import Receiver, Replication
 from holdfast.errors import Refused
 from tests.unit.agent_world import World
 
 FOLLOW = Follow("b", "127.0.0.1", 3306, semi_sync=True)
-DRAINED = "0-1-10"
+DRAINED, MORE = "0-1-10", "0-1-11"
 TAKE_OVER = Promote(acks=1, serial=2, drained=DRAINED, events=False)
 COMING = Electorate("a", 2, 2, (Quorum(("b", "c"), 1),), {}, "127.0.0.1:3306", settled=True)
 OPENING = ["drain", "prepare_primary", "set_acks", "wait_for_ackers", "open"]
@@ -74,27 +74,18 @@ def test_whoever_watches_is_told_the_moment_that_it_is_open(candidate: World) ->
     assert command.reply().error == ""
 
 
-def behind(candidate: World) -> None:
-    """It has not received all yet. (Of what it had acknowledged nothing may be gone.)"""
-    candidate.server.now = replace(
-        candidate.server.now, received="0-1-9", applied="0-1-9", semi_sync=SemiSync()
-    )
-
-
 def test_it_stays_closed_until_it_has_all_that_the_frozen_primary_has(candidate: World) -> None:
-    behind(candidate)
-    command = candidate.in_background(2, TAKE_OVER)
+    command = candidate.in_background(2, replace(TAKE_OVER, drained=MORE))
     candidate.until(lambda state: state.busy == "promote" and bool(candidate.server.calls))
     assert candidate.server.calls == ["drain"]
-    candidate.server.now = replace(candidate.server.now, received=DRAINED)
+    candidate.server.now = replace(candidate.server.now, received=MORE)
     reply = command.reply()
     assert reply.error == ""
     assert reply.state.writable
 
 
 def test_a_newer_term_ends_the_wait_for_what_never_comes(candidate: World) -> None:
-    behind(candidate)
-    command = candidate.in_background(2, TAKE_OVER)
+    command = candidate.in_background(2, replace(TAKE_OVER, drained=MORE))
     candidate.until(lambda state: state.busy == "promote")
     candidate.done(3, Drain())
     assert command.reply().error == "Refused"

@@ -1,0 +1,106 @@
+"""Which receiver an agent has watched, kept for the agent after it.
+
+Whatever takes away what a running server has received stops its receiver first: ``RESET``, ``CHANGE MASTER``, and on
+MariaDB ``STOP SLAVE; START SLAVE``, which drops the relay log. Each start of the receiver is another thread of the
+server; lost connections are made again in the same one (both found by trying: ``test_server_received.py``). So an agent
+that finds another receiver, or none, in a run of the server that it had watched knows that somebody was at work
+meanwhile.
+
+The file ``receiver`` in the state directory is written without a sync: it need not outlive the host, as no run of the
+server does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from holdfast.log import say
+from holdfast.server.base import Deadline, Server
+
+EVERY_SECONDS = 1.0
+"""How often the thread is asked for. An agent that is killed so soon after a hand restarted a receiver takes that for
+done in its absence: a voter too many is admitted anew then, and nothing is lost."""
+LOOK_SECONDS = 1.0
+
+logger = logging.getLogger(__name__)
+
+
+class ReceiverMark:
+    """Of a voter: the run of its server, and the number of its receiver's thread; 0: it has none.
+
+    The agent's own commands may restart the receiver (:meth:`steering`): meanwhile nothing is marked.
+    """
+
+    def __init__(self, server: Server, state_dir: Path) -> None:
+        self._server = server
+        self._path = state_dir / "receiver"
+        self._before = self._read()
+        self._marked = self._before
+        self._asked_at = -EVERY_SECONDS
+        self._steering = 0
+        self._steered = 0
+        self._lock = threading.Lock()
+
+    @contextlib.contextmanager
+    def steering(self) -> Iterator[None]:
+        """Within the block the agent itself is at work."""
+        with self._lock:
+            self._steering += 1
+            self._steered += 1
+            self._write(None)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._steering -= 1
+                self._asked_at = -EVERY_SECONDS
+
+    def moved(self, run: str) -> bool:
+        """Of the first look of this agent: whether the agent before it has watched another receiver in this run."""
+        if self._before is not None and self._before == (run, self._thread()):
+            self._before = None
+        return self._before is not None and self._before[0] == run
+
+    def note(self, run: str) -> None:
+        """To be called with each look at a voter."""
+        now = time.monotonic()
+        if now < self._asked_at + EVERY_SECONDS:
+            return
+        steered = self._steered
+        found = (run, self._thread())
+        with self._lock:
+            if not self._steering and steered == self._steered:
+                self._asked_at = now
+                self._write(found)
+
+    def drop(self) -> None:
+        """It votes no more."""
+        with self._lock:
+            self._write(None)
+
+    def _thread(self) -> int:
+        return self._server.receiver_thread(Deadline(LOOK_SECONDS))
+
+    def _write(self, found: tuple[str, int] | None) -> None:
+        if found == self._marked:
+            return
+        part = self._path.with_name(".receiver.part")
+        try:
+            part.write_text(json.dumps(found) + "\n")
+            part.replace(self._path)
+        except OSError as error:
+            say(logger, f"cannot write {self._path}: {error.strerror}", logging.WARNING)
+        self._marked = found
+
+    def _read(self) -> tuple[str, int] | None:
+        try:
+            found = json.loads(self._path.read_text())
+            return None if found is None else (str(found[0]), int(found[1]))
+        except (OSError, ValueError, TypeError, LookupError):
+            return None

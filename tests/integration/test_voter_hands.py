@@ -1,0 +1,93 @@
+"""A hand takes from a member what it has acknowledged, or its history: another's vote counts, and it is cloned."""
+
+from __future__ import annotations
+
+from holdfast.core.gtid import Flavor
+from holdfast.sandbox.cluster import Sandbox
+from holdfast.sandbox.servers import server_of
+from holdfast.sandbox.spec import CLUSTER
+from tests.integration.cluster import (
+    admin,
+    assert_identical,
+    events,
+    member_of,
+    replicas,
+    wait_failed_over,
+    writing,
+)
+
+SECONDS = 20.0
+FILTER = {
+    Flavor.MARIADB: "SET GLOBAL replicate_ignore_db = 'app'",
+    Flavor.MYSQL: "CHANGE REPLICATION FILTER REPLICATE_IGNORE_DB = (app)",
+}
+
+
+def pid_of(cluster: Sandbox, member: str) -> int:
+    """Of its server; 0: it does not run."""
+    running = server_of(cluster.spec.member(member))
+    return running.pid if running else 0
+
+
+def test_one_that_leaves_something_out_votes_again_when_it_was_cloned(
+    cluster: Sandbox, run: int
+) -> None:
+    voter = replicas(cluster.wait_whole())[0]
+    run_before, said = pid_of(cluster, voter), len(events(cluster))
+    with writing(cluster, run) as writers:
+        writers.wait_for(50)
+        cluster.manager.pause(CLUSTER, "a filter is set by hand")  # or it is told to apply on
+        admin(
+            cluster,
+            voter,
+            "STOP REPLICA SQL_THREAD",
+            FILTER[cluster.spec.flavor],
+            "START REPLICA SQL_THREAD",
+        )
+        cluster.wait_until(
+            lambda status: "leaves something out" in member_of(status, voter)["reason"],
+            SECONDS,
+            "it is told",
+        )
+        cluster.manager.resume(CLUSTER)
+        cluster.wait_whole()
+        writers.wait_for(50)
+        writers.check()
+    assert pid_of(cluster, voter) != run_before
+    assert any("clone" in text and voter in text for text in events(cluster)[said:])
+    assert_identical(cluster)
+
+
+def test_a_receiver_that_is_restarted_while_its_agent_is_away_costs_the_vote(
+    cluster: Sandbox,
+) -> None:
+    voter, other = replicas(cluster.wait_whole())
+    before = {name: pid_of(cluster, name) for name in (voter, other)}
+    for name in (voter, other):
+        cluster.kill_agent(name)
+    admin(cluster, voter, "STOP REPLICA", "START REPLICA")
+    for name in (voter, other):
+        cluster.start_agent(name)
+    cluster.wait_until(
+        lambda _: pid_of(cluster, voter) != before[voter], SECONDS, "another run of its server"
+    )
+    cluster.wait_whole()
+    assert pid_of(cluster, other) == before[other]
+    assert_identical(cluster)
+
+
+def test_a_primary_whose_binary_log_was_reset_is_replaced_and_cloned(
+    cluster: Sandbox, run: int
+) -> None:
+    """Its voters find their position no more: all commits would wait without end."""
+    old, said = str(cluster.wait_whole()["primary"]), len(events(cluster))
+    mysql = cluster.spec.flavor is Flavor.MYSQL
+    with writing(cluster, run) as writers:
+        writers.wait_for(50)
+        admin(cluster, old, "RESET BINARY LOGS AND GTIDS" if mysql else "RESET MASTER")
+        wait_failed_over(cluster, old)
+        writers.wait_for(50)
+        cluster.wait_whole()
+        writers.check()
+    assert any("clone" in text and old in text for text in events(cluster)[said:])
+    assert_identical(cluster)
