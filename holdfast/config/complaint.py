@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Any, TypeVar
 
@@ -22,14 +22,29 @@ def validated(model: type[Model], data: Any, where: str = "") -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-    key = ".".join(str(part) for part in first["loc"] if part != "[key]")
+        errors = error.errors(include_url=False)
+    # a key that is mistyped is the cause of one that is missing
+    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
+    key = ".".join(_named(data, [part for part in first["loc"] if part != "[key]"]))
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if first["type"] == "extra_forbidden":
         message = f"unknown key{_meant(model, first['loc'])}"
     elif first["type"] == "missing":
         message = "required, and not there"
     raise BadInput(": ".join(part for part in (where, key) if part) or "document", message)
+
+
+def _named(data: Any, location: Sequence[str | int]) -> Iterator[str]:
+    """The place in words: what stands in a list by its name, where it has one."""
+    for part in location:
+        inner: Any = None
+        if isinstance(data, Mapping):
+            inner = data.get(part)
+        elif isinstance(data, list | tuple) and isinstance(part, int) and part < len(data):
+            inner = data[part]
+        name = inner.get("name") if isinstance(part, int) and isinstance(inner, Mapping) else None
+        yield name if isinstance(name, str) else str(part)
+        data = inner
 
 
 def did_you_mean(word: str, known: Sequence[str]) -> str:

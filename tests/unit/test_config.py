@@ -117,9 +117,9 @@ def test_a_missing_key_is_named(tmp_path: Path, agent: dict[str, Any]) -> None:
         ({"name": "m1"}, "name 'm1' is used twice"),
         ({"agent": "http://127.0.0.1:7401"}, "agent 'http://127.0.0.1:7401' is used twice"),
         ({"port": 1}, "host:port 'h:1' is used twice"),
-        ({"port": 0}, "clusters.0.members.2.port: "),
-        ({"port": "x"}, "clusters.0.members.2.port: "),
-        ({"agent": "127.0.0.1"}, "clusters.0.members.2.agent: must start with http"),
+        ({"port": 0}, "clusters.c.members.m3.port: "),
+        ({"port": "x"}, "clusters.c.members.m3.port: "),
+        ({"agent": "127.0.0.1"}, "clusters.c.members.m3.agent: must start with http"),
     ],
 )
 def test_manager(
@@ -132,7 +132,7 @@ def test_manager(
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"mod": "strong"}, "clusters.0.settings.mod: unknown key; did you mean mode?"),
+        ({"mod": "strong"}, "clusters.c.settings.mod: unknown key; did you mean mode?"),
         (
             {"members": {"m1": {"zon": 1}}},
             "settings.members.m1.zon: unknown key; did you mean zone",
@@ -168,6 +168,13 @@ def test_an_account_is_that_of_the_file_or_named_after_the_member(
 def test_clusters_of_one_name(tmp_path: Path, manager: dict[str, Any]) -> None:
     manager["clusters"].append(manager["clusters"][0])
     assert "clusters: name 'c' is used twice" in error(manager_config, tmp_path, manager)
+
+
+def test_a_mistyped_key_is_named_and_not_that_the_right_one_is_missing(
+    tmp_path: Path, manager: dict[str, Any]
+) -> None:
+    manager["stroe"] = manager.pop("store")
+    assert "stroe: unknown key; did you mean store?" in error(manager_config, tmp_path, manager)
 
 
 def test_a_store_in_no_folder(tmp_path: Path, manager: dict[str, Any]) -> None:
