@@ -40,7 +40,8 @@ UNTOLD = frozenset({"/v1/watch", "/v1/vouch", "/v1/verify/load", "/v1/verify/pie
 TOLD = frozenset({"/v1/backup", "/v1/account"})
 """Nothing is changed, and more than a state leaves the host."""
 WARN_SECONDS = 10.0
-WANTED = "a token is wanted as Authorization: Bearer"
+WANTED = "no token was sent: it is wanted as Authorization: Bearer"
+NOT_ACCEPTED = "the token that was sent is not accepted: it is not that of this token_file"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 """What is asked for mostly, so that it need not be parsed; other addresses are as good."""
 
@@ -106,7 +107,8 @@ class Doorkeeper:
         headers: Headers = dict(scope["headers"])
         if not self._is_known(scope, headers):
             self._warn(401, scope, "refused without the right token")
-            response = error_response(401, "Unauthorized", WANTED)
+            sent = self._wanted is not None and b"authorization" in headers
+            response = error_response(401, "Unauthorized", NOT_ACCEPTED if sent else WANTED)
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
         if why := self._foreign(scope, headers):
