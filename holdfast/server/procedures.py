@@ -21,7 +21,7 @@ from holdfast.errors import Refused
 from holdfast.server import barring, quiescing, sending, waiting
 from holdfast.server.acknowledge import FilePosition, acknowledge
 from holdfast.server.base import Account, Deadline, Observation, Source
-from holdfast.server.following import RECEIVER_THREAD, Following
+from holdfast.server.following import Following
 from holdfast.server.hangup import ToSource, hanging_up
 from holdfast.server.proof import PROOF_SCHEMA
 from holdfast.server.sql import Connection, StatementRefused
@@ -112,10 +112,6 @@ class SqlServer(ABC):
             connection.look("SELECT 1", deadline)
         self._barred_until = 0.0
         self._xa.begin()
-
-    def receiver_thread(self, deadline: Deadline) -> int:
-        rows = self._eyes.look(RECEIVER_THREAD[self.flavor], deadline)
-        return int(rows[0]["id"]) if rows else 0
 
     def part(self, deadline: Deadline) -> None:
         self.close()

@@ -14,6 +14,7 @@ from holdfast.server import booted, events
 from holdfast.server.base import Account, Booted, Deadline, Source
 from holdfast.server.blockers import blockers
 from holdfast.server.dumps import DumpSessions
+from holdfast.server.following import RECEIVER_THREAD
 from holdfast.server.freezing import Freezing
 from holdfast.server.procedures import SLICE_SECONDS, SqlServer
 from holdfast.server.sql import Connection
@@ -44,6 +45,10 @@ class SwitchingServer(SqlServer):
             self._ours,
             lambda seconds, deadline: self._blockers(self._commands, seconds, deadline),
         )
+
+    def receiver_thread(self, deadline: Deadline) -> int:
+        rows = self._eyes.look(RECEIVER_THREAD[self.flavor], deadline)
+        return int(rows[0]["id"]) if rows else 0
 
     def _locks_at_once(self, deadline: Deadline) -> bool:
         """Whether the global read lock would wait for nothing but what must be waited for anyway."""
