@@ -303,9 +303,9 @@ class Agent:
         )
         cloning.forget += [self._fitness.forget, verifying.forget, releases.end]
         observer.holds_applier = lambda: hold.held
-        observer.on_look += [
-            lambda found, _: receipts.seen(found, self.board.state.incarnation),
+        observer.on_look += [  # what was let through is noted before the server is killed
             releases.seen,
+            lambda found, _: receipts.seen(found, self.board.state.incarnation),
             lambda found, _: regained.looked(found),
         ]
         observer.on_lost = releases.lost
