@@ -134,11 +134,15 @@ def _head(answer: dict[str, Any]) -> str:
         head += " (in doubt: a replica that is no voter acknowledged)"
     head += f", {acks} ack" + ("" if acks == 1 else "s")
     if answer.get("paused"):
-        head += f", PAUSED ({answer['paused']})"
+        until = answer.get("paused_until")
+        head += f", PAUSED{f' until {_moment(until)}' if until else ''} ({answer['paused']})"
     if planned := answer.get("planned"):
-        at = time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(planned[0]))
-        head += f", switchover to {planned[1] or 'the best'} planned for {at}"
+        head += f", switchover to {planned[1] or 'the best'} planned for {_moment(planned[0])}"
     return head
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(at))
 
 
 def prepared_line(members: list[dict[str, Any]]) -> str:

@@ -94,8 +94,11 @@ def _paused(record: Record, pause: Pause, view: View, diagnosis: Diagnosis) -> D
         why = f"the pause is over ({pause.reason})"
         return Decision(why, (Save(replace(record, paused=None), why),))
     if diagnosis.primary is Primary.WELL:
-        return Decision(f"paused ({pause.reason}): nothing is done by itself; {diagnosis.reason}")
-    return Decision(f"{diagnosis.reason}; paused ({pause.reason}): nothing is done by itself")
+        return Decision(f"PAUSED ({pause.reason}): no automatic failover; {diagnosis.reason}")
+    return Decision(
+        f"{diagnosis.reason}; PAUSED ({pause.reason}): nobody takes over by itself: run holdfast failover, or "
+        "holdfast resume"
+    )
 
 
 def _kind(record: Record) -> Kind | None:

@@ -85,7 +85,8 @@ class Status:
     :ivar degraded: mode semi-sync: commits do not wait now
     :ivar doubt: GTIDs that may have been acknowledged without a voter: of these strong is not claimed
     :ivar under_way: the kind of transition, or ""
-    :ivar paused: why nothing is begun by itself, or ""
+    :ivar paused: why nothing is begun by itself, or ""; :ivar paused_until: in seconds since 1970; None: until a person
+        resumes it
     :ivar planned: when a switchover is to begin, in seconds since 1970, and to whom ("": the best); None: none is
     :ivar lease: who upholds the primary's lease: manager, peers or nobody; "" where it is not known, or has none
     """
@@ -102,6 +103,7 @@ class Status:
     degraded: bool = False
     under_way: str = ""
     paused: str = ""
+    paused_until: float | None = None
     lease: str = ""
     planned: tuple[float, str] | None = None
     doubt: str = ""
@@ -132,6 +134,7 @@ def status(
         degraded=bool(primary and primary.semi_sync.degraded),
         under_way=record.transition.kind if record and record.transition else "",
         paused=record.paused.reason if record and record.paused else "",
+        paused_until=record.paused.until if record and record.paused else None,
         lease=primary.lease.by if primary and primary.lease.enforced else "",
         planned=(record.planned.at, record.planned.to) if record and record.planned else None,
         doubt=str(doubtful(record, view) or "") if record else "",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import sys
 import time
@@ -16,7 +17,7 @@ from typing import Any, ClassVar
 import pytest
 
 from holdfast.cli.main import app
-from holdfast.cli.status import short_gtids
+from holdfast.cli.status import _head, short_gtids
 from holdfast.cli.switchover import moment
 from holdfast.errors import BadInput
 
@@ -587,3 +588,16 @@ def test_an_agent_is_confirmed(
     monkeypatch.setattr(_Manager, "posts", {path: [(200, {"done": "it is m2's from now on"})]})
     assert exit_code("member", "confirm", "m2", "--manager", manager) == 0
     assert capsys.readouterr().out == "it is m2's from now on\n"
+
+
+def test_a_pause_says_until_when() -> None:
+    answer = {
+        "cluster": "c",
+        "term": 1,
+        "mode": "strong",
+        "acks": 1,
+        "paused": "disks",
+        "paused_until": 86400.0,
+    }
+    assert re.search(r", PAUSED until 1970-01-0\d \d\d:\d\d:\d\d \S+ \(disks\)$", _head(answer))
+    assert _head({**answer, "paused_until": None}).endswith(", PAUSED (disks)")

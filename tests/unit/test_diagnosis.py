@@ -289,7 +289,11 @@ class TestPause:
         decision = decided(self.PAUSED, view(down("m1"), hears("m2"), hears("m3")))
         assert not decision.steps
         assert decision.reason == (
-            "the server of m1, the primary, is gone; paused (disks are exchanged): nothing is done by itself"
+            "the server of m1, the primary, is gone; PAUSED (disks are exchanged): nobody takes over by itself: "
+            "run holdfast failover, or holdfast resume"
+        )
+        assert decided(self.PAUSED, view(primary(), hears("m2"), hears("m3"))).reason.startswith(
+            "PAUSED (disks are exchanged): no automatic failover; "
         )
 
     def test_what_is_under_way_is_finished(self) -> None:
