@@ -65,6 +65,27 @@ THREADS = (
     ("STOP {}", "START {}"),
     ("STOP {} SQL_THREAD", "START {} SQL_THREAD"),
 )
+RESETS: dict[Flavor, tuple[tuple[str, ...], ...]] = {
+    Flavor.MARIADB: (
+        ("STOP SLAVE", "RESET SLAVE"),
+        ("RESET MASTER",),
+        (
+            "STOP SLAVE SQL_THREAD",
+            "SET GLOBAL replicate_wild_ignore_table = 'app.%'",
+            "START SLAVE SQL_THREAD",
+        ),
+    ),
+    Flavor.MYSQL: (
+        ("STOP REPLICA", "RESET REPLICA"),
+        ("RESET BINARY LOGS AND GTIDS",),
+        (
+            "STOP REPLICA SQL_THREAD",
+            "CHANGE REPLICATION FILTER REPLICATE_WILD_IGNORE_TABLE = ('app.%')",
+            "START REPLICA SQL_THREAD",
+        ),
+    ),
+}
+"""On a replica: what was received goes, its own history, or what it applies from then on."""
 FLUSHES = (
     "FLUSH LOGS",
     "FLUSH ERROR LOGS",
@@ -105,8 +126,8 @@ class Hands:
                 chosen = THREADS[int(fault.draw * len(THREADS))]
                 return self._begin(host, *(each.format(word) for each in chosen))
             case Harm.RESET:
-                word = "SLAVE" if self._flavor is Flavor.MARIADB else "REPLICA"
-                return self._begin(host, f"STOP {word}", f"RESET {word}")
+                chosen = RESETS[self._flavor]
+                return self._begin(host, *chosen[int(fault.draw * len(chosen))])
             case Harm.FLUSH:
                 return self._begin(host, FLUSHES[int(fault.draw * len(FLUSHES))])
             case Harm.STRANGER:
