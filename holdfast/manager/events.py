@@ -42,8 +42,14 @@ class EventKind(StrEnum):
     VERIFIED = "verified"
 
 
-WARNINGS = frozenset({EventKind.FAILED, EventKind.DETECTED, EventKind.UNACKNOWLEDGED})
-"""Logged as such."""
+LEVELS = {
+    EventKind.DETECTED: logging.ERROR,
+    EventKind.ALARM: logging.ERROR,
+    EventKind.UNACKNOWLEDGED: logging.ERROR,
+    EventKind.FAILED: logging.WARNING,
+    EventKind.DEGRADED: logging.WARNING,
+}
+"""At which they are logged; all others as INFO."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +102,7 @@ class EventLog:
         self._events.append(event)
         self._changed.set()
         self._changed = asyncio.Event()
-        level = logging.WARNING if kind in WARNINGS else logging.INFO
+        level = LEVELS.get(kind, logging.INFO)
         took = {"ms": event.ms} if ms else {}
         say(logger, text, level, cluster=self._cluster, event=kind.value, **took)
         for hear in self.hearers:
