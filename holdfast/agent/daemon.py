@@ -69,6 +69,7 @@ from holdfast.server.adopting import Adopter
 from holdfast.server.base import Server
 from holdfast.server.chunks import ChunkDigester
 from holdfast.server.forced import command_line
+from holdfast.server.last_words import log_of
 from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer
 from holdfast.server.probe import Probe
@@ -181,13 +182,12 @@ class Agent:
         """
         config, own = self._config, self._config.server
         process = ServerProcess(
-            own.command,
-            own.option_file,
-            own.datadir,
+            *(own.command, own.option_file, own.datadir),
             config.state_dir.absolute() / "server.out",
             self._boot_id,
             own.socket,
             lambda: command_line(own.flavor, own.option_file, own.datadir),
+            lambda: log_of(own.flavor, own.option_file, own.datadir),
         )
         watch = Watch(process, self.board, loop)
         observer = Observer(self._server, watch, self.board, own.binlog_index)

@@ -289,6 +289,6 @@ class Watch:
             return self._killed_because
         lived = time.monotonic() - self._since
         reason = f"the server ended: {ending}"
-        if not ending.clean and lived < 60 and (said := self.process.last_output()):
-            reason += f"; the last it said: {said[:300]}"
+        if not ending.clean and lived < 60 and (said := self.process.last_words()):
+            reason += f"; it said: {said}"
         return reason

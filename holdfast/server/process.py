@@ -22,6 +22,7 @@ from pathlib import Path
 
 from holdfast.errors import DeadlinePassed, Refused
 from holdfast.server.dying import is_dying
+from holdfast.server.last_words import last_words, size
 
 _FLAG = b"--defaults-file="
 _SERVERS = frozenset({b"mysqld", b"mariadbd"})
@@ -132,6 +133,7 @@ class ServerProcess:
     :ivar output: what the server writes before it has opened its own log
     :ivar socket: the server's
     :param options: what is forced at each start, behind the option file
+    :param error_log: where the server writes its log, as its option file says at a start
     """
 
     def __init__(
@@ -143,6 +145,7 @@ class ServerProcess:
         boot_id: Callable[[], str] = kernel_boot_id,
         socket: Path | None = None,
         options: Callable[[], Sequence[str]] = lambda: (),
+        error_log: Callable[[], Path | None] = lambda: None,
     ) -> None:
         self.command = command
         self.option_file = option_file.absolute()
@@ -150,6 +153,9 @@ class ServerProcess:
         self.output = output
         self.socket = socket
         self._options = options
+        self._error_log = error_log
+        self._log: Path | None = None
+        self._log_from = 0
         self._boot_id = boot_id
 
     def find(self) -> Running | None:
@@ -191,17 +197,13 @@ class ServerProcess:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def last_output(self) -> str:
-        """The last line that the server wrote to its standard output or error, or ""."""
-        try:
-            with self.output.open("rb") as file:
-                file.seek(max(0, self.output.stat().st_size - 4096))
-                lines = file.read().decode(errors="replace").split("\n")
-        except OSError:
-            return ""
-        return next((line.strip() for line in reversed(lines) if line.strip()), "")
+    def last_words(self) -> str:
+        """What the server that was started last said of why it ended, or ""."""
+        return last_words(self.output, self._log, self._log_from)
 
     def _spawn(self) -> Running:
+        self._log = self._error_log()
+        self._log_from = size(self._log)
         argv = (*self.command, f"{_FLAG.decode()}{self.option_file}", *self._options())
         kept = {key: value for key, value in os.environ.items() if key not in _NOT_INHERITED}
         append = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND

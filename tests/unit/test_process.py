@@ -247,10 +247,10 @@ def test_a_program_that_cannot_be_run_is_named(host: Host) -> None:
 
 def test_what_it_said_last_can_be_told(host: Host) -> None:
     process = host.process()
-    assert process.last_output() == ""
+    assert process.last_words() == ""
     process.start()
     for _ in range(200):
-        if process.last_output():
+        if process.last_words():
             break
         time.sleep(0.02)
-    assert process.last_output() == "hello"
+    assert process.last_words() == "hello"
