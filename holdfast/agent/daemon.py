@@ -66,7 +66,7 @@ from holdfast.core.access import Role
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Protection
 from holdfast.server.adopting import Adopter
-from holdfast.server.base import Server
+from holdfast.server.base import Observation, Server
 from holdfast.server.chunks import ChunkDigester
 from holdfast.server.forced import command_line
 from holdfast.server.last_words import log_of
@@ -253,7 +253,8 @@ class Agent:
         vouching = self._vouching
         self.board.as_of_now = lambda state: vouching.seen(keeper.seen(state))
         mark = PendingMark(config.state_dir / "primary", own.binlog_index, self._clerk.do)
-        releases = Releases(self._server, self.board, mark, own.socket)
+        opened = self._electorate.has_opened
+        releases = Releases(self._server, self.board, mark, own.socket, opened, watch.kill)
         rewinder = Rewinder(own.flavor, own.socket, admin)
         rewinding = Rewinding(
             self.board,
@@ -270,16 +271,15 @@ class Agent:
             own.datadir,
             config.state_dir / "pending",
         )
-        receipts = Receipts(self._server, watch, config.state_dir, self._fitness.declare_unfit)
+        unfit = self._fitness.declare_unfit
+        receipts = Receipts(self._server, watch, config.state_dir, unfit, opened)
         duties = Duties(
             self._server,
             watch,
             self.board,
             marker,
             self._replication,
-            config.state_dir,
-            own.datadir,
-            own.binlog_index,
+            *(config.state_dir, own.datadir, own.binlog_index),
             adopter,
             cloning,
             rewinding,
@@ -291,23 +291,20 @@ class Agent:
                 own.binlog_index,
                 receipts.forgetting,
             ),
-            comparing,
-            verifying,
-            releases,
-            keeper,
-            vouching,
-            strangers,
-            observer.look,
-            observer.note,
+            *(comparing, verifying, releases),
+            *(keeper, vouching, strangers),
+            *(observer.look, observer.note),
             lambda deadline: take_inventory(own, config.state_dir, deadline),
         )
         cloning.forget += [self._fitness.forget, verifying.forget, releases.end]
         observer.holds_applier = lambda: hold.held
-        observer.on_look += [  # what was let through is noted before the server is killed
-            releases.seen,
-            lambda found, _: receipts.seen(found, self.board.state.incarnation),
-            lambda found, _: regained.looked(found),
-        ]
+
+        def voted(found: Observation, _: float) -> None:
+            if self.board.state.term:  # before it is adopted nothing is done to it
+                receipts.seen(found, self.board.state.incarnation)
+
+        # what was let through is noted before the server is killed
+        observer.on_look += [releases.seen, voted, lambda found, _: regained.looked(found)]
         observer.on_lost = releases.lost
         lane = Lane(duties, self._term, self._obeyed, watch, observer, self.board, vouching)
         lane.steering = receipts.steering

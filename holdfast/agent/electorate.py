@@ -44,6 +44,10 @@ class ElectorateFile:
     def kept(self) -> Entrusted:
         return self._kept
 
+    def has_opened(self, incarnation: str) -> bool:
+        """Whether that run of the server takes writes because its agent had it do so."""
+        return bool(incarnation) and self._kept.incarnation == incarnation
+
     def keep(self, electorate: Electorate, lease: float) -> None:
         """On disk when this returns.
 

@@ -216,10 +216,10 @@ class Keeper:
     def stand_down(self) -> None:
         """The server follows another. Never blocks."""
         with self._lock:
-            if not self._tenure.enforced:
-                return
-            self._release()
-        self._clerk.do(lambda: self._file.enforcing(""))
+            if self._tenure.enforced:
+                self._release()
+        if self._file.kept.incarnation:  # also where it was to be opened, and was not
+            self._clerk.do(lambda: self._file.enforcing(""))
 
     def _adopt(self, state: MemberState) -> None:
         """A server that takes clients already. Never blocks."""

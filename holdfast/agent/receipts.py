@@ -14,8 +14,9 @@ A replication filter (``SET GLOBAL replicate_do_db``, ``CHANGE REPLICATION FILTE
 IGNORE_DOMAIN_IDS``) has the server acknowledge what it then leaves out. What that was nobody knows afterwards: it is
 killed, too, and is not fit before it was cloned.
 
-``RESET MASTER`` (``RESET BINARY LOGS AND GTIDS``) leaves a server that nobody can follow any more. On a primary all
-commits wait from then on, as no voter finds its position: it is killed while others have what it has acknowledged.
+``RESET MASTER`` (``RESET BINARY LOGS AND GTIDS``) leaves a server that nobody can follow any more, whether it votes or
+not. On a primary all commits wait from then on, as no voter finds its position: it is killed while others have what it
+has acknowledged.
 
 A rewind makes the history shorter on purpose, in a run of the server that has acknowledged nothing
 (``rewinding.Rewinding.part``). So does a Forget, in a run that may have: what it takes out the member has written
@@ -28,7 +29,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holdfast.agent.receiver_mark import ReceiverMark
@@ -46,16 +47,21 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """:ivar run: the incarnation; :ivar texts: what the server said, received and applied"""
+    """:ivar run: the incarnation; :ivar votes: it has acknowledged in this run
+    :ivar works: how often the agent had begun or ended work on its replication
+    :ivar texts: what the server said, received and applied
+    """
 
     run: str
+    votes: bool
+    works: int
     texts: tuple[str, str]
     received: GtidSet
     applied: GtidSet
 
     def without(self, gtids: GtidSet) -> _Look:
         received, applied = self.received.subtract(gtids), self.applied.subtract(gtids)
-        return _Look(self.run, ("", ""), received, applied)
+        return replace(self, texts=("", ""), received=received, applied=applied)
 
     def gone(self, now: _Look) -> GtidSet:
         """What the later look ``now`` has no more, of either."""
@@ -75,21 +81,29 @@ def _waits(semi_sync: SemiSync) -> bool:
 
 
 class Receipts:
-    """Of a server that acknowledges, or whose commits wait: the last look at what it has.
+    """Of a server that acknowledges, or may, or whose commits wait: the last look at what it has.
 
     :param unfit: told, before the server is killed, why its data must be replaced
+    :param has_opened: whether a run of the server is open because its agent had it so: a hand may open one, too
     """
 
     def __init__(
-        self, server: Server, watch: Watch, state_dir: Path, unfit: Callable[[str], None]
+        self,
+        server: Server,
+        watch: Watch,
+        state_dir: Path,
+        unfit: Callable[[str], None],
+        has_opened: Callable[[str], bool],
     ) -> None:
         self._server = server
         self._watch = watch
         self._mark = ReceiverMark(server, state_dir)
         self._unfit = unfit
+        self._has_opened = has_opened
         self._last: _Look | None = None
         self._turn = threading.Lock()
         self._paused = False
+        self._works = 0
 
     @contextlib.contextmanager
     def forgetting(self, gtids: GtidSet) -> Iterator[None]:
@@ -122,37 +136,53 @@ class Receipts:
                 )
             self._compare(found, incarnation)
 
-    def steering(self) -> contextlib.AbstractContextManager[None]:
-        """Around what this agent itself does with the server's replication."""
-        return self._mark.steering()
+    @contextlib.contextmanager
+    def steering(self) -> Iterator[None]:
+        """Around what this agent itself does with the server's replication. Of one that does not vote it may begin the
+        history anew (a rewind)."""
+        self._works += 1  # an odd number while it is at work; no look is waited for
+        try:
+            with self._mark.steering():
+                yield
+        finally:
+            self._works += 1
 
     def _compare(self, found: Observation, incarnation: str) -> None:
+        works = self._works
         last = self._last if self._last and self._last.run == incarnation else None
-        primary = found.writable or found.semi_sync.source
-        if primary or not (last or found.semi_sync.replica):
-            self._mark.drop()
-            if not (primary and _waits(found.semi_sync)):
-                self._last = None
-                return
-        else:
+        if last is not None and not last.votes and last.works != works:
+            last = None
+        open_or_opening = found.writable or found.semi_sync.source
+        primary = open_or_opening and self._has_opened(incarnation)
+        votes = found.semi_sync.replica or (last is not None and last.votes)
+        if votes and not primary:
             self._mark.note(incarnation)
-        if last is not None and last.texts == (found.received, found.applied):
+        else:
+            self._mark.drop()
+        if (primary and not _waits(found.semi_sync)) or (not votes and works % 2):
+            self._last = None
             return
-        now = self._look(found, incarnation)
+        if (
+            last is not None
+            and last.texts == (found.received, found.applied)
+            and last.votes == votes
+        ):
+            return
+        now = self._look(found, incarnation, votes, works)
         if last is not None and last.gone(now):
             # the parts of one look are not of one moment: what is received may have been applied in between
             found = self._server.observe(Deadline(LOOK_SECONDS))
-            now = self._look(found, incarnation)
-            if last.was_reset(now):
+            now = self._look(found, incarnation, votes, works)
+            if last.was_reset(now) and (votes or works == self._works):
                 raise self._reset(last.gone(now))
-            if not primary and (gone := last.gone(now)):
+            if votes and not primary and (gone := last.gone(now)):
                 raise self._lost(gone)
         self._last = now
 
-    def _look(self, found: Observation, incarnation: str) -> _Look:
+    def _look(self, found: Observation, incarnation: str, votes: bool, works: int) -> _Look:
         texts = (found.received, found.applied)
         received, applied = (parse(self._server.flavor, text) for text in texts)
-        return _Look(incarnation, texts, received, applied)
+        return _Look(incarnation, votes, works, texts, received, applied)
 
     def _lost(self, gone: GtidSet) -> Refused:
         return self._killed(

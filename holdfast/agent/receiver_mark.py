@@ -63,9 +63,12 @@ class ReceiverMark:
 
     def moved(self, run: str) -> bool:
         """Of the first look of this agent: whether the agent before it has watched another receiver in this run."""
-        if self._before is not None and self._before == (run, self._thread()):
+        if self._before is None:
+            return False
+        # one that ended with an error dropped nothing: a hand that resets it takes the error away
+        if self._before[0] != run or self._thread() in (self._before[1], -1):
             self._before = None
-        return self._before is not None and self._before[0] == run
+        return self._before is not None
 
     def note(self, run: str) -> None:
         """To be called with each look at a voter."""

@@ -1,8 +1,12 @@
-"""Watches that no commit of a primary goes on without a voter: says so at once, and puts back what a hand has changed.
+"""Watches that no commit goes on without a voter: says so at once, and puts back what a hand has changed.
 
 What the client of such a commit was told cannot be taken back. What can be done is to know it: the mark by which the
 binlog's end may be cut goes (``pending_mark.py``), so that what was let through is rewound, and never torn out of the
 binlog while the engine keeps it. The rules stand in ``core/releases.py``.
+
+A replica that a hand opens (``SET GLOBAL read_only = 0``) answers clients without any voter, and nobody else's rule
+stops it while no manager leads: its agent closes it at the next look, or kills it. Which runs of its server the agent
+has opened itself is on disk before it opens them (``lease.Keeper.before_opening``).
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +25,7 @@ from holdfast.binlog.run import Began
 from holdfast.core.gtid import Flavor, issuer_of
 from holdfast.core.releases import Release, counted, describe, lesser, let_through, recounted
 from holdfast.core.view import MemberState, SemiSync
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, Refused
 from holdfast.log import say
 from holdfast.server.base import Deadline, Observation, Server
 from holdfast.server.sql import StatementRefused
@@ -36,9 +40,23 @@ logger = logging.getLogger(__name__)
 
 
 class Releases:
-    """:param socket: the server's; it goes when a shutdown begins, and stays after a crash"""
+    """:param socket: the server's; it goes when a shutdown begins, and stays after a crash
+    :param has_opened: whether a run of the server is open because its agent had it so
+    :param kill: ends the server, with the reason
+    """
 
-    def __init__(self, server: Server, board: Board, mark: PendingMark, socket: Path) -> None:
+    def __init__(
+        self,
+        server: Server,
+        board: Board,
+        mark: PendingMark,
+        socket: Path,
+        has_opened: Callable[[str], bool],
+        kill: Callable[[str], None],
+    ) -> None:
+        self._has_opened = has_opened
+        self._kill = kill
+        self._follows = ""
         self._server = server
         self._board = board
         self._mark = mark
@@ -99,7 +117,9 @@ class Releases:
         """Told of each look at the server.
 
         :param begun: when it began: what was changed since then it may have seen in part
+        :raises Refused: it was a replica that took writes, and does so no more
         """
+        self._keep_closed(found)
         if not self._lock.acquire(blocking=False):
             return  # a command writes to the disk, for which no look may wait: the next one compares as well
         try:
@@ -111,6 +131,28 @@ class Releases:
             self._lock.release()
         if found.writable and lesser(found.semi_sync, mark.acks):
             self._put_back(mark, found.semi_sync.degraded)
+
+    def _keep_closed(self, found: Observation) -> None:
+        incarnation = self._board.state.incarnation
+        if found.replication.source and not found.writable:
+            self._follows = incarnation
+        follows = found.replication.source or self._follows == incarnation
+        if not found.writable or not follows or self._has_opened(incarnation):
+            return
+        if not self._board.state.term:
+            return  # it was not adopted yet
+        if not self._turn.acquire(blocking=False):
+            return  # a command may be what opens it
+        try:
+            if self._has_opened(incarnation):
+                return
+            self._server.shut(Deadline(MEND_SECONDS))
+        except HoldfastError as error:
+            self._kill(f"a hand had opened this replica, and it cannot be closed: {error}")
+            raise
+        finally:
+            self._turn.release()
+        raise Refused("a hand had opened this replica: it is read-only again")
 
     def lost(self, error: HoldfastError) -> None:
         """A look failed: whether the server is being shut down, which lets through what waits, or cannot be asked any

@@ -172,8 +172,12 @@ class Server(Protocol):
         so it may run beside any other method."""
 
     def receiver_thread(self, deadline: Deadline) -> int:
-        """The number of its receiver's thread, another one with each start of it; 0: none runs. Beside any other
-        method, too."""
+        """The number of its receiver's thread, another one with each start of it; 0: none runs, -1: it ended with an
+        error. Beside any other method, too."""
+
+    def shut(self, deadline: Deadline) -> None:
+        """Take no more writes, of anybody but administrators; beside any other method, too. Where it raises it may come
+        about later: the server must not be used any more."""
 
     def stop_receiver(self, deadline: Deadline) -> None: ...
 

@@ -14,7 +14,7 @@ from holdfast.server import booted, events
 from holdfast.server.base import Account, Booted, Deadline, Source
 from holdfast.server.blockers import blockers
 from holdfast.server.dumps import DumpSessions
-from holdfast.server.following import RECEIVER_THREAD
+from holdfast.server.following import RECEIVER_FAILED, RECEIVER_THREAD
 from holdfast.server.freezing import Freezing
 from holdfast.server.procedures import SLICE_SECONDS, SqlServer
 from holdfast.server.sql import Connection
@@ -48,7 +48,13 @@ class SwitchingServer(SqlServer):
 
     def receiver_thread(self, deadline: Deadline) -> int:
         rows = self._eyes.look(RECEIVER_THREAD[self.flavor], deadline)
-        return int(rows[0]["id"]) if rows else 0
+        if rows:
+            return int(rows[0]["id"])
+        failed = self._eyes.look(RECEIVER_FAILED[self.flavor], deadline)
+        return -1 if any(row["Last_IO_Errno"] for row in failed) else 0
+
+    def shut(self, deadline: Deadline) -> None:
+        self._eyes.run(f"SET GLOBAL {self._refuse_writes} = 1", deadline)
 
     def _locks_at_once(self, deadline: Deadline) -> bool:
         """Whether the global read lock would wait for nothing but what must be waited for anyway."""

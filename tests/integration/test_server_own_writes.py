@@ -50,7 +50,9 @@ class Replica(Patient):
         super().start_agent()
         self.killed: list[str] = []
         watch = cast("Watch", SimpleNamespace(kill=self.killed.append))
-        self.receipts = Receipts(self.server.adapter, watch, self.folder, self.killed.append)
+        self.receipts = Receipts(
+            self.server.adapter, watch, self.folder, self.killed.append, lambda _: False
+        )
         self.judging = Judging(
             self.board,
             self.server.adapter,

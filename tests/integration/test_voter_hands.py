@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from holdfast.core.gtid import Flavor
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.servers import server_of
@@ -90,4 +92,22 @@ def test_a_primary_whose_binary_log_was_reset_is_replaced_and_cloned(
         cluster.wait_whole()
         writers.check()
     assert any("clone" in text and old in text for text in events(cluster)[said:])
+    assert_identical(cluster)
+
+
+def test_a_replica_that_is_opened_is_closed_by_its_agent(cluster: Sandbox) -> None:
+    """No manager need lead for it, and where nobody wrote to it meanwhile it costs nothing."""
+    voter = replicas(cluster.wait_whole())[0]
+    before = pid_of(cluster, voter)
+    cluster.kill_manager()
+    try:
+        admin(cluster, voter, "SET GLOBAL read_only = 0")
+        end = time.monotonic() + SECONDS
+        while str(admin(cluster, voter, "SELECT @@global.read_only")[0][0]) != "1":
+            assert time.monotonic() < end, "it is not closed"
+            time.sleep(0.02)
+    finally:
+        cluster.start_manager()
+    cluster.wait_whole()
+    assert pid_of(cluster, voter) == before
     assert_identical(cluster)

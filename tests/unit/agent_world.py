@@ -108,6 +108,10 @@ class MemoryServer:
         self.ping(deadline)
         return self.now
 
+    def shut(self, deadline: Deadline) -> None:
+        self._called("shut", deadline)
+        self.now = replace(self.now, writable=False)
+
     def receiver_thread(self, deadline: Deadline) -> int:
         return self.receiver
 

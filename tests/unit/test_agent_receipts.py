@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -42,9 +42,10 @@ def is_down(state: MemberState) -> bool:
     return state.server is ServerStatus.DOWN
 
 
-def of(server: MemoryServer, killed: list[str], folder: Path) -> Receipts:
+def of(server: MemoryServer, killed: list[str], folder: Path, opened: str = "") -> Receipts:
+    """:param opened: the run that its agent has opened"""
     watch = cast("Watch", SimpleNamespace(kill=killed.append))
-    return Receipts(server, watch, folder, lambda reason: None)
+    return Receipts(server, watch, folder, lambda reason: None, lambda run: run == opened)
 
 
 def test_until_it_is_gone_no_look_at_it_passes(tmp_path: Path) -> None:
@@ -119,6 +120,11 @@ def test_a_receiver_that_was_restarted_while_its_agent_was_away_costs_the_vote(
     assert len(killed) == 2
     for _ in range(2):
         two.seen(voter, "b")  # another run is another voter
+    server.receiver = -1
+    three = agent()
+    three.seen(voter, "b")  # it ended with an error, as where its account was locked
+    server.receiver = 4
+    three.seen(voter, "b")
     server.receiver = 0
     with pytest.raises(Refused, match="while its agent was away"):
         agent().seen(voter, "b")
@@ -138,7 +144,8 @@ def test_what_its_agent_does_itself_is_no_hand_at_work(tmp_path: Path) -> None:
         server.receiver += 1
     one.seen(voter, "a")
     of(server, killed, tmp_path).seen(voter, "a")
-    one.seen(replace(voter, semi_sync=SemiSync(source=True), writable=True), "a")
+    primary = replace(voter, semi_sync=SemiSync(source=True), writable=True)
+    of(server, killed, tmp_path, opened="a").seen(primary, "a")
     server.receiver = 0  # it was promoted, and acknowledges to nobody
     of(server, killed, tmp_path).seen(voter, "a")
     (tmp_path / "receiver").write_text("{")
@@ -168,12 +175,18 @@ def test_a_thread_that_was_asked_for_before_a_command_is_not_marked_after_it(
     assert killed == []
 
 
-def test_one_that_stops_acknowledging_is_compared_all_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "changed", [{"semi_sync": SemiSync()}, {"writable": True}, {"semi_sync": SemiSync(source=True)}]
+)
+def test_whatever_a_hand_makes_of_a_voter_it_is_compared_all_the_same(
+    changed: dict[str, Any], tmp_path: Path
+) -> None:
     server, killed = MemoryServer(), []
     voter = replace(server.now, semi_sync=SemiSync(replica=True), received="0-1-12")
     receipts = of(server, killed, tmp_path)
     receipts.seen(voter, "a")
-    server.now = replace(voter, semi_sync=SemiSync(), received="0-1-11")
+    receipts.seen(replace(voter, **changed), "a")
+    server.now = replace(voter, **changed, received="0-1-11")
     with pytest.raises(Refused, match="0-1-12"):
         receipts.seen(server.now, "a")
 
@@ -193,7 +206,7 @@ def test_a_primary_whose_binary_log_was_reset_is_ended_where_its_commits_wait(
 ) -> None:
     """Nobody can follow it, so they wait without end; where they do not wait, it goes on."""
     server, killed = MemoryServer(), []
-    receipts = of(server, killed, tmp_path)
+    receipts = of(server, killed, tmp_path, opened="a")
     had = replace(
         server.now,
         writable=True,
@@ -209,6 +222,25 @@ def test_a_primary_whose_binary_log_was_reset_is_ended_where_its_commits_wait(
     else:
         receipts.seen(server.now, "a")
     assert bool(killed) == (ends and waits)
+
+
+def test_one_that_does_not_vote_must_not_begin_its_history_anew_but_by_its_agent(
+    tmp_path: Path,
+) -> None:
+    server, killed = MemoryServer(), []
+    receipts = of(server, killed, tmp_path)
+    learner = replace(server.now, received="0-1-12", applied="0-1-12")
+    server.now = replace(learner, received="0-1-11", applied="0-1-11")
+    receipts.seen(learner, "a")
+    with receipts.steering():  # a rewind
+        receipts.seen(server.now, "a")
+        receipts.seen(replace(server.now, received="", applied=""), "a")
+    receipts.seen(server.now, "a")
+    assert killed == []
+    server.now = replace(server.now, received="0-1-1", applied="0-1-1")
+    with pytest.raises(Refused, match="was reset by a hand"):
+        receipts.seen(server.now, "a")
+    assert len(killed) == 1
 
 
 def test_one_that_leaves_something_out_is_ended_and_not_fit(world: World) -> None:
