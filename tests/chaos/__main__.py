@@ -16,14 +16,18 @@ import signal
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
+
+import httpx
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError
 from holdfast.sandbox.demo import SIGNALS, Interrupted, catch_signals, on_stderr
 from holdfast.sandbox.lab.lab import Lab, remove_quietly
-from tests.chaos import report
+from holdfast.sandbox.lab.plan import AGENT_PORT
+from tests.chaos import report, store
 from tests.chaos.checker import Kind
 from tests.chaos.epoch import Epoch, Runner
 from tests.chaos.faults import Harm
@@ -129,11 +133,28 @@ def _keep(lab: Lab, folder: Path, options: argparse.Namespace) -> None:
     for member in lab.members():
         if member.error_log.exists():
             shutil.copy2(member.error_log, kept / f"{member.name}-server.log")
+    (kept / "told.json").write_text(json.dumps(_told(lab), indent=1) + "\n")
     print(
         f"FAILED with seed {options.seed}: logs, histories and report are in {folder}",
         file=sys.stderr,
         flush=True,
     )
+
+
+def _told(lab: Lab) -> dict[str, Any]:
+    """What managers, agents and store say in the end."""
+    found: dict[str, Any] = {}
+    with suppress(HoldfastError):
+        found["status"] = lab.status()
+    with suppress(HoldfastError, OSError, StopIteration):
+        found["record"] = next(store.versions(lab))[1]
+    headers = {"Authorization": f"Bearer {lab.plan.token_file.read_text().strip()}"}
+    for member in lab.members():
+        url = f"http://{lab.address(member.name)}:{AGENT_PORT}/v1/state"
+        with suppress(httpx.HTTPError, ValueError), lab.inside():
+            answer = httpx.get(url, headers=headers, timeout=3, trust_env=False)
+            found[member.name] = answer.json()
+    return found
 
 
 def _pair(text: str) -> tuple[str, str]:
