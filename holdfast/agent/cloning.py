@@ -62,7 +62,8 @@ logger = logging.getLogger(__name__)
 
 
 class Cloning:
-    """:param look: observes the server, and publishes what it finds
+    """:param was_reset: whether a hand has reset the binary log of this member
+    :param look: observes the server, and publishes what it finds
     :ivar forget: called once the copy is whole: what was remembered of the old data is void"""
 
     def __init__(
@@ -77,6 +78,7 @@ class Cloning:
         state_dir: Path,
         shown: Credentials,
         relaxed: RelaxedMarker,
+        was_reset: Callable[[], bool],
         look: Callable[[], None],
     ) -> None:
         self._board = board
@@ -89,6 +91,7 @@ class Cloning:
         self._state_dir = state_dir
         self._shown = shown
         self._relaxed = relaxed
+        self._was_reset = was_reset
         self._look = look
         self._marker = CloneMarker(state_dir)
         self._now: Clone | None = None
@@ -259,7 +262,7 @@ class Cloning:
             executed,
             copied(self._state_dir, own.datadir, state.flavor),
             lambda: deadline.check("reading the binlogs"),
-            fell=self._relaxed.of_this_cluster(),
+            ours=self._was_reset() or self._relaxed.of_this_cluster(),
         )
         if found.obstacle and not discard:
             raise Refused(

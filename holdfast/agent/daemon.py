@@ -214,6 +214,7 @@ class Agent:
             config.state_dir.absolute(),
             self._shown,
             marker,
+            lambda: self._fitness.was_reset,
             observer.look,
         )
         inputs = Inputs(own.command, own.option_file, own.datadir)

@@ -19,6 +19,7 @@ from holdfast.server.rewind import Repair
 class _Known:
     """:ivar suspects, unfit, differs: as in ``MemberState``; :ivar repair: a rewind that was begun
     :ivar xa: what the binlog says of XA transactions, and the tables may not: see ``binlog/doubts.py``
+    :ivar reset: a hand has reset its binary log: that tells no more whose data this is
     """
 
     suspects: tuple[str, ...] = ()
@@ -26,6 +27,7 @@ class _Known:
     differs: tuple[Difference, ...] = ()
     repair: Repair | None = None
     xa: Mapping[str, str] = field(default_factory=dict)
+    reset: bool = False
 
 
 class Fitness:
@@ -82,8 +84,14 @@ class Fitness:
         """The suspects are as they should be."""
         self._write(replace(self._known, suspects=()))
 
-    def declare_unfit(self, reason: str) -> None:
-        known = replace(self._known, unfit=" ".join(reason.split()))
+    @property
+    def was_reset(self) -> bool:
+        return self._known.reset
+
+    def declare_unfit(self, reason: str, reset: bool = False) -> None:
+        """:param reset: a hand has reset its binary log"""
+        reset |= self._known.reset
+        known = replace(self._known, unfit=" ".join(reason.split()), reset=reset)
         if known != self._known:
             self._write(known)
 
@@ -127,6 +135,7 @@ class Fitness:
                 differs=tuple(Difference(**each) for each in found.get("differs", ())),
                 repair=None if repair is None else Repair(**repair),
                 xa={str(xid): str(end) for xid, end in found.get("xa", {}).items()},
+                reset=bool(found.get("reset")),
             )
         except FileNotFoundError:
             return _Known()

@@ -39,7 +39,7 @@ def judge(
     executed: GtidSet | None,
     copied: GtidSet,
     check: Callable[[], None],
-    fell: bool = False,
+    ours: bool = False,
 ) -> Holdings:
     """Judge a data directory; the server may run, as long as nobody writes on it.
 
@@ -47,8 +47,8 @@ def judge(
     :param executed: what a running server says that it has executed; None for one that is down
     :param copied: what the data had when it was copied here: MySQL's binlogs do not tell of it
     :param check: called now and then; raises when there is no time left
-    :param fell: it is this cluster's for certain, and a loss of power took what had not been flushed: binlogs that are
-        missing or damaged had held what it was sent
+    :param ours: it is this cluster's for certain, and a loss of power took what had not been flushed, or a hand reset
+        its binary log: binlogs that are missing, damaged or new had held what it was sent
     """
     binlogs = index.exists() or any(index.parent.glob(f"{index.stem}.[0-9]*"))
     empty = files.is_empty(datadir)
@@ -58,9 +58,10 @@ def judge(
         return Holdings(obstacle=f"{datadir} holds files, and none of a database server")
     data = files.user_data(datadir, flavor)
     if executed is not None and present.contains(executed):
-        return Holdings(obstacle=_foreign(flavor, datadir, data, executed.union(copied), present))
+        history = executed.union(copied)
+        return Holdings(obstacle="" if ours else _foreign(flavor, datadir, data, history, present))
     if executed is None and not binlogs:
-        no_binlogs = data and not fell
+        no_binlogs = data and not ours
         return Holdings(
             obstacle=f"it holds data ({data}), and has no binlogs" if no_binlogs else ""
         )
@@ -68,12 +69,12 @@ def judge(
         history, lost, unique = _read(flavor, index, present, check)
     except (Refused, OSError) as error:
         check()
-        return Holdings(obstacle="" if fell else f"what it has cannot be told: {error}")
+        return Holdings(obstacle="" if ours else f"what it has cannot be told: {error}")
     history = history.union(copied)
     if executed is not None:
         lost = lost.union(executed.subtract(present).subtract(history))
         history = history.union(executed)
-    obstacle = "" if fell else _foreign(flavor, datadir, data, history, present)
+    obstacle = "" if ours else _foreign(flavor, datadir, data, history, present)
     if not obstacle and lost:
         obstacle = (
             f"the primary lacks transactions ({lost}) that it has and its binlogs do not hold"

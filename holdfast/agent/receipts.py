@@ -83,7 +83,7 @@ def _waits(semi_sync: SemiSync) -> bool:
 class Receipts:
     """Of a server that acknowledges, or may, or whose commits wait: the last look at what it has.
 
-    :param unfit: told, before the server is killed, why its data must be replaced
+    :param unfit: told, before the server is killed, why its data must be replaced, and whether its history was reset
     :param has_opened: whether a run of the server is open because its agent had it so: a hand may open one, too
     """
 
@@ -92,7 +92,7 @@ class Receipts:
         server: Server,
         watch: Watch,
         state_dir: Path,
-        unfit: Callable[[str], None],
+        unfit: Callable[[str, bool], None],
         has_opened: Callable[[str], bool],
     ) -> None:
         self._server = server
@@ -192,14 +192,14 @@ class Receipts:
 
     def _reset(self, gone: GtidSet) -> Refused:
         what = f"its binary log was reset by a hand, and with it {gone.count()} GTIDs are gone ({gone.last()})"
-        self._unfit(what)
+        self._unfit(what, True)
         return self._killed(f"{what}: it was killed, and votes again when it was cloned")
 
     def _leaves_nothing_out(self, replication: Replication) -> None:
         if not replication.filters:
             return
         what = ", ".join(replication.filters)
-        self._unfit(f"its replication leaves something out ({what})")
+        self._unfit(f"its replication leaves something out ({what})", False)
         # MariaDB keeps some over a restart: until the next Follow they do no harm
         if replication.applier or replication.receiver is not Receiver.OFF:
             raise self._killed(

@@ -51,7 +51,11 @@ class Replica(Patient):
         self.killed: list[str] = []
         watch = cast("Watch", SimpleNamespace(kill=self.killed.append))
         self.receipts = Receipts(
-            self.server.adapter, watch, self.folder, self.killed.append, lambda _: False
+            self.server.adapter,
+            watch,
+            self.folder,
+            lambda why, _: self.killed.append(why),
+            lambda _: False,
         )
         self.judging = Judging(
             self.board,

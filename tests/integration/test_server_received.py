@@ -126,7 +126,9 @@ def test_the_files_of_one_that_was_killed_tell_all_that_it_has_received(
 
 def agent(server: BareServer, killed: list[str], folder: Path) -> Receipts:
     watch = cast("Watch", SimpleNamespace(kill=killed.append))
-    return Receipts(server.adapter, watch, folder, killed.append, lambda _: False)
+    return Receipts(
+        server.adapter, watch, folder, lambda why, _: killed.append(why), lambda _: False
+    )
 
 
 def test_a_hand_can_make_less_of_what_a_running_server_has_received(

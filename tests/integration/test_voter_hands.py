@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pymysql
+import pytest
 
 from holdfast.core.gtid import Flavor
 from holdfast.sandbox.cluster import Sandbox
@@ -84,6 +85,31 @@ def test_a_receiver_that_is_restarted_while_its_agent_is_away_costs_the_vote(
     )
     cluster.wait_whole()
     assert pid_of(cluster, other) == before[other]
+    assert_identical(cluster)
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_a_replica_whose_binary_log_was_reset_is_cloned(
+    cluster: Sandbox, run: int, written: bool
+) -> None:
+    """Whether it has logged anything since or not: its agent knows that the data is the cluster's."""
+    voter, said = replicas(cluster.wait_whole())[0], len(events(cluster))
+    mysql = cluster.spec.flavor is Flavor.MYSQL
+    reset = "RESET BINARY LOGS AND GTIDS" if mysql else "RESET MASTER"
+    if written:
+        with writing(cluster, run) as writers:
+            writers.wait_for(50)
+            admin(cluster, voter, reset)
+            writers.wait_for(50)
+            writers.check()
+    else:
+        before = pid_of(cluster, voter)
+        admin(cluster, voter, reset)
+        cluster.wait_until(
+            lambda _: pid_of(cluster, voter) != before, SECONDS, "another run of its server"
+        )
+    cluster.wait_whole()
+    assert any("clone" in text and voter in text for text in events(cluster)[said:])
     assert_identical(cluster)
 
 

@@ -60,7 +60,7 @@ class Host:
         executed: int | None = None,
         copied: int = 0,
         check: Callable[[], None] = lambda: None,
-        fell: bool = False,
+        ours: bool = False,
     ) -> Holdings:
         """The primary has all up to ``present``."""
         return judge(
@@ -71,7 +71,7 @@ class Host:
             None if executed is None else self.set(executed),
             self.set(copied),
             check,
-            fell,
+            ours,
         )
 
     def set(self, last: int) -> object:
@@ -206,17 +206,17 @@ def test_a_file_that_was_just_begun_when_the_server_died_is_passed_over(host: Ho
 
 def test_what_a_loss_of_power_took_from_this_clusters_data_is_no_obstacle(host: Host) -> None:
     host.server(*DATA)
-    assert host.judged(present=9, fell=True) == NOTHING  # no binlog was on disk yet
+    assert host.judged(present=9, ours=True) == NOTHING  # no binlog was on disk yet
     host.binlog(1, 2)
     host.index.unlink()
-    assert host.judged(present=9, fell=True) == NOTHING
+    assert host.judged(present=9, ours=True) == NOTHING
     host.binlog()  # the one that there is was begun anew
-    assert host.judged(present=9, fell=True) == NOTHING
+    assert host.judged(present=9, ours=True) == NOTHING
     host.binlog(10)
-    assert host.judged(present=9, fell=True) == Holdings(unique=True)
+    assert host.judged(present=9, ours=True) == Holdings(unique=True)
     host.files.clear()
     host.binlog(5, 6, before=4)
-    assert "its binlogs do not hold" in host.judged(present=3, fell=True).obstacle
+    assert "its binlogs do not hold" in host.judged(present=3, ours=True).obstacle
 
 
 def test_it_ends_when_there_is_no_time_left(host: Host) -> None:

@@ -45,7 +45,7 @@ def is_down(state: MemberState) -> bool:
 def of(server: MemoryServer, killed: list[str], folder: Path, opened: str = "") -> Receipts:
     """:param opened: the run that its agent has opened"""
     watch = cast("Watch", SimpleNamespace(kill=killed.append))
-    return Receipts(server, watch, folder, lambda reason: None, lambda run: run == opened)
+    return Receipts(server, watch, folder, lambda reason, reset: None, lambda run: run == opened)
 
 
 def test_until_it_is_gone_no_look_at_it_passes(tmp_path: Path) -> None:
