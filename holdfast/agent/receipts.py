@@ -34,7 +34,7 @@ from pathlib import Path
 
 from holdfast.agent.receiver_mark import ReceiverMark
 from holdfast.agent.watch import Watch
-from holdfast.core.gtid import GtidSet, parse
+from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.view import Receiver, Replication, SemiSync
 from holdfast.errors import Refused
 from holdfast.log import say
@@ -69,10 +69,13 @@ class _Look:
 
     def was_reset(self, now: _Look) -> bool:
         """Whether the history begins anew. A domain that a hand has taken out of MariaDB's (``FLUSH BINARY LOGS
-        DELETE_DOMAIN_ID``) is gone as a whole, and all others are as they were."""
+        DELETE_DOMAIN_ID``) is gone as a whole, and all others are as they were. Where a MariaDB server logs on at once,
+        and nobody but one had written, nothing is missed."""
         gone = self.applied.subtract(now.applied)
-        left = now.applied.streams.keys()
-        return bool(gone) and not (left and gone.streams.keys().isdisjoint(left))
+        domains = {stream.partition("-")[0] for stream in now.applied.streams}
+        whole_domains = all(stream.partition("-")[0] not in domains for stream in gone.streams)
+        deleted = gone.flavor is Flavor.MARIADB and bool(domains) and whole_domains
+        return bool(gone) and not deleted
 
 
 def _waits(semi_sync: SemiSync) -> bool:

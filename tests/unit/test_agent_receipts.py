@@ -196,6 +196,7 @@ def test_whatever_a_hand_makes_of_a_voter_it_is_compared_all_the_same(
     [
         ("0-1-12", "", True),
         ("0-1-12,0-2-7", "0-1-1", True),
+        ("0-1-12,0-2-7", "0-1-13", True),  # all that another one had logged is gone
         ("0-1-12,5-1-3", "0-1-13", False),  # DELETE_DOMAIN_ID = 5
         ("0-1-12", "0-1-13", False),
     ],
