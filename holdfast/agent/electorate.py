@@ -38,6 +38,7 @@ class ElectorateFile:
     def __init__(self, state_dir: Path) -> None:
         self.path = state_dir / "lease"
         self._lock = threading.Lock()
+        self._opened = ""
         self._kept = self._read()
 
     @property
@@ -46,7 +47,11 @@ class ElectorateFile:
 
     def has_opened(self, incarnation: str) -> bool:
         """Whether that run of the server takes writes because its agent had it do so."""
-        return bool(incarnation) and self._kept.incarnation == incarnation
+        return bool(incarnation) and incarnation in (self._kept.incarnation, self._opened)
+
+    def opens(self, incarnation: str) -> None:
+        """That run is being opened; "": it follows again. Known to this agent, also where no lease is kept."""
+        self._opened = incarnation
 
     def keep(self, electorate: Electorate, lease: float) -> None:
         """On disk when this returns.

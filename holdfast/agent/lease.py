@@ -207,6 +207,10 @@ class Keeper:
         for each in self._guards:
             each.ready(min(GUARD_SECONDS, deadline.left))
 
+    def opens(self) -> None:
+        """The server is about to be opened by a command. :raises Refused: it is gone"""
+        self._file.opens(self._present().incarnation)
+
     def _present(self) -> Running:
         running = self._watch.current()
         if running is None:
@@ -215,6 +219,7 @@ class Keeper:
 
     def stand_down(self) -> None:
         """The server follows another. Never blocks."""
+        self._file.opens("")
         with self._lock:
             if self._tenure.enforced:
                 self._release()

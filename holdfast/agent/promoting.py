@@ -208,6 +208,7 @@ class Promoting:
         if command.electorate is not None:
             self._keeper.before_opening(deadline)
             done("lease held")
+        self._keeper.opens()
         self._server.open(deadline, following)
         done("opened")
 
