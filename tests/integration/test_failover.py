@@ -21,6 +21,7 @@ from holdfast.server.process import Running
 from tests.integration.cluster import (
     admin,
     assert_identical,
+    events,
     explain,
     member_of,
     replicas,
@@ -265,15 +266,20 @@ def any_still_known(status: Status, gone: list[Running]) -> bool:
     return any(each.incarnation in known for each in gone)
 
 
-def test_a_server_that_is_opened_by_hand_beside_the_primary_is_fenced(cluster: Sandbox) -> None:
+def test_a_server_that_is_opened_and_written_by_hand_beside_the_primary_is_mended(
+    cluster: Sandbox,
+) -> None:
     status = cluster.wait_whole()
-    name = replicas(status)[0]
-    before = member_of(status, name)["incarnation"]
-    admin(cluster, name, "SET GLOBAL read_only = 0")
+    name, said = replicas(status)[0], len(events(cluster))
+    admin(cluster, name, "SET GLOBAL read_only = 0", "CREATE DATABASE by_hand")
     cluster.wait_until(
-        lambda s: s["whole"] and member_of(s, name)["incarnation"] != before, 30, "it to be fenced"
+        lambda s: bool(s["whole"]) and any("clone" in text for text in events(cluster)[said:]),
+        30,
+        "it to be cloned",
     )
     assert cluster.status()["primary"] == status["primary"]
+    assert not admin(cluster, name, "SHOW DATABASES LIKE 'by_hand'")
+    assert_identical(cluster)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
