@@ -153,16 +153,17 @@ class Receipts:
     def _compare(self, found: Observation, incarnation: str) -> None:
         works = self._works
         last = self._last if self._last and self._last.run == incarnation else None
-        if last is not None and not last.votes and last.works != works:
-            last = None
         open_or_opening = found.writable or found.semi_sync.source
         primary = open_or_opening and self._has_opened(incarnation)
         votes = found.semi_sync.replica or (last is not None and last.votes)
+        may_begin_anew = not votes and not primary  # by its agent
+        if last is not None and may_begin_anew and last.works != works:
+            last = None
         if votes and not primary:
             self._mark.note(incarnation)
         else:
             self._mark.drop()
-        if (primary and not _waits(found.semi_sync)) or (not votes and works % 2):
+        if (primary and not _waits(found.semi_sync)) or (may_begin_anew and works % 2):
             self._last = None
             return
         if (
@@ -176,7 +177,7 @@ class Receipts:
             # the parts of one look are not of one moment: what is received may have been applied in between
             found = self._server.observe(Deadline(LOOK_SECONDS))
             now = self._look(found, incarnation, votes, works)
-            if last.was_reset(now) and (votes or works == self._works):
+            if last.was_reset(now) and not (may_begin_anew and works != self._works):
                 raise self._reset(last.gone(now))
             if votes and not primary and (gone := last.gone(now)):
                 raise self._lost(gone)
