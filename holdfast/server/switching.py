@@ -51,7 +51,9 @@ class SwitchingServer(SqlServer):
         if rows:
             return int(rows[0]["id"])
         failed = self._eyes.look(RECEIVER_FAILED[self.flavor], deadline)
-        return -1 if any(row["Last_IO_Errno"] for row in failed) else 0
+        # MariaDB's has another name until it is connected for the first time
+        ended = [row for row in failed if row.get("Slave_IO_Running", "No") == "No"]
+        return -1 if any(row["Last_IO_Errno"] for row in ended) else 0
 
     def shut(self, deadline: Deadline) -> None:
         self._eyes.run(f"SET GLOBAL {self._refuse_writes} = 1", deadline)
