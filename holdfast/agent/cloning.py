@@ -52,8 +52,8 @@ ASK_SECONDS = 30.0
 NEW_SERVER_BYTES = 200 * 1024 * 1024
 """Of a MySQL server that holds nothing yet: its logs and system tables."""
 MOST_FAILURES = 16
-MOST_NAMED = 5
 """So many failed clones are remembered, to choose another donor."""
+MOST_NAMED = 5
 EMPTY = "its data directory is empty"
 
 Done = Callable[[str], None]

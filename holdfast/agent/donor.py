@@ -48,9 +48,9 @@ from holdfast.serving import error_response
 OPTIONS = "my.cnf"
 CHUNK_BYTES = 1024 * 1024
 ALIVE_SECONDS = 3.0
+"""After this much silence the stream says that the donor is still there."""
 LOOK_SECONDS = 5.0
 """How long the server may take to list its tables."""
-"""After this much silence the stream says that the donor is still there."""
 FIRST_GUESS_SECONDS = 0.004
 """Compressing a chunk at level 1."""
 PLACE = re.compile(rb"binlog position: filename '([^']+)', position '(\d+)'")
