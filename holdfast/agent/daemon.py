@@ -300,12 +300,12 @@ class Agent:
         cloning.forget += [self._fitness.forget, verifying.forget, releases.end]
         observer.holds_applier = lambda: hold.held
 
-        def voted(found: Observation, _: float) -> None:
+        def compared(found: Observation, _: float) -> None:
             if self.board.state.term:  # before it is adopted nothing is done to it
                 receipts.seen(found, self.board.state.incarnation)
 
         # what was let through is noted before the server is killed
-        observer.on_look += [releases.seen, voted, lambda found, _: regained.looked(found)]
+        observer.on_look += [releases.seen, compared, lambda found, _: regained.looked(found)]
         observer.on_lost = releases.lost
         lane = Lane(duties, self._term, self._obeyed, watch, observer, self.board, vouching)
         lane.steering = receipts.steering

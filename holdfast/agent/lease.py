@@ -224,7 +224,11 @@ class Keeper:
             if self._tenure.enforced:
                 self._release()
         if self._file.kept.incarnation:  # also where it was to be opened, and was not
-            self._clerk.do(lambda: self._file.enforcing(""))
+            self._clerk.do(self._note_standing_down)
+
+    def _note_standing_down(self) -> None:
+        if not self._tenure.enforced:  # nor opened again meanwhile
+            self._file.enforcing("")
 
     def _adopt(self, state: MemberState) -> None:
         """A server that takes clients already. Never blocks."""

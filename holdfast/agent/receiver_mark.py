@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from holdfast.log import say
-from holdfast.server.base import Deadline, Server
+from holdfast.server.base import RECEIVER_CONNECTING, RECEIVER_FAILED, Deadline, Server
 
 EVERY_SECONDS = 1.0
 """How often the thread is asked for. An agent that is killed so soon after a hand restarted a receiver takes that for
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReceiverMark:
-    """Of a voter: the run of its server, and the number of its receiver's thread; 0: it has none.
+    """Of a voter: the run of its server, and its receiver's thread (``Server.receiver_thread``).
 
     The agent's own commands may restart the receiver (:meth:`steering`): meanwhile nothing is marked.
     """
@@ -66,7 +66,7 @@ class ReceiverMark:
         if self._before is None:
             return False
         # one that ended with an error dropped nothing: a hand that resets it takes the error away
-        if self._before[0] != run or self._thread() in (self._before[1], -1):
+        if self._before[0] != run or self._thread() in (self._before[1], RECEIVER_FAILED):
             self._before = None
         return self._before is not None
 
@@ -77,6 +77,8 @@ class ReceiverMark:
             return
         steered = self._steered
         found = (run, self._thread())
+        if found[1] == RECEIVER_CONNECTING:
+            return
         with self._lock:
             if not self._steering and steered == self._steered:
                 self._asked_at = now

@@ -146,6 +146,11 @@ class Dumps(Protocol):
         """What is in its binlog, as ``Observation.applied``."""
 
 
+RECEIVER_OFF, RECEIVER_FAILED, RECEIVER_CONNECTING = 0, -1, -2
+"""In place of the number of a receiver's thread: none runs; it ended with an error; it has not been connected yet, and
+MariaDB does not tell which thread it is."""
+
+
 class Server(Protocol):
     """One database server, spoken to over its local socket by an administrative account."""
 
@@ -172,12 +177,12 @@ class Server(Protocol):
         so it may run beside any other method."""
 
     def receiver_thread(self, deadline: Deadline) -> int:
-        """The number of its receiver's thread, another one with each start of it; 0: none runs, -1: it ended with an
-        error. Beside any other method, too."""
+        """The number of its receiver's thread, another one with each start of it, or one of the three numbers above.
+        Beside any other method, too."""
 
     def shut(self, deadline: Deadline) -> None:
-        """Take no more writes, of anybody but administrators; beside any other method, too. Where it raises it may come
-        about later: the server must not be used any more."""
+        """Take no more writes of clients; beside any other method, too. Where it raises it may come about later: the
+        server must not be used any more."""
 
     def stop_receiver(self, deadline: Deadline) -> None: ...
 

@@ -32,7 +32,7 @@ RECEIVER_THREAD = {
     "WHERE NAME = 'thread/sql/replica_io'",
 }
 """It keeps its number while it makes a lost connection again; a hand that restarts it makes another one."""
-RECEIVER_FAILED = {
+RECEIVER_ERROR = {
     Flavor.MARIADB: "SHOW REPLICA STATUS",
     Flavor.MYSQL: "SELECT LAST_ERROR_NUMBER AS Last_IO_Errno FROM performance_schema.replication_connection_status "
     "WHERE CHANNEL_NAME = ''",

@@ -11,10 +11,18 @@ from holdfast.core.facts import Boot
 from holdfast.core.gtid import GtidSet, parse
 from holdfast.errors import OutcomeUnknown, Refused
 from holdfast.server import booted, events
-from holdfast.server.base import Account, Booted, Deadline, Source
+from holdfast.server.base import (
+    RECEIVER_CONNECTING,
+    RECEIVER_FAILED,
+    RECEIVER_OFF,
+    Account,
+    Booted,
+    Deadline,
+    Source,
+)
 from holdfast.server.blockers import blockers
 from holdfast.server.dumps import DumpSessions
-from holdfast.server.following import RECEIVER_FAILED, RECEIVER_THREAD
+from holdfast.server.following import RECEIVER_ERROR, RECEIVER_THREAD
 from holdfast.server.freezing import Freezing
 from holdfast.server.procedures import SLICE_SECONDS, SqlServer
 from holdfast.server.sql import Connection
@@ -50,10 +58,12 @@ class SwitchingServer(SqlServer):
         rows = self._eyes.look(RECEIVER_THREAD[self.flavor], deadline)
         if rows:
             return int(rows[0]["id"])
-        failed = self._eyes.look(RECEIVER_FAILED[self.flavor], deadline)
-        # MariaDB's has another name until it is connected for the first time
-        ended = [row for row in failed if row.get("Slave_IO_Running", "No") == "No"]
-        return -1 if any(row["Last_IO_Errno"] for row in ended) else 0
+        for row in self._eyes.look(RECEIVER_ERROR[self.flavor], deadline):
+            if row.get("Slave_IO_Running", "No") != "No":
+                return RECEIVER_CONNECTING
+            if row["Last_IO_Errno"]:
+                return RECEIVER_FAILED
+        return RECEIVER_OFF
 
     def shut(self, deadline: Deadline) -> None:
         self._eyes.run(f"SET GLOBAL {self._refuse_writes} = 1", deadline)

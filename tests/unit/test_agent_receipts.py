@@ -17,7 +17,7 @@ from holdfast.core.commands import Fence, Follow, Inventory, Promise, Start
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.view import MemberState, Replication, SemiSync, ServerStatus
 from holdfast.errors import Refused
-from holdfast.server.base import Deadline
+from holdfast.server.base import RECEIVER_CONNECTING, RECEIVER_FAILED, RECEIVER_OFF, Deadline
 from tests.unit.agent_world import MemoryServer, World
 from tests.unit.test_binlog_builder import Builder, gtid
 
@@ -120,15 +120,19 @@ def test_a_receiver_that_was_restarted_while_its_agent_was_away_costs_the_vote(
     assert len(killed) == 2
     for _ in range(2):
         two.seen(voter, "b")  # another run is another voter
-    server.receiver = -1
+    server.receiver = RECEIVER_CONNECTING  # started by a hand, and not connected yet
+    with pytest.raises(Refused, match="while its agent was away"):
+        agent().seen(voter, "b")
+    assert len(killed) == 3
+    server.receiver = RECEIVER_FAILED
     three = agent()
     three.seen(voter, "b")  # it ended with an error, as where its account was locked
     server.receiver = 4
     three.seen(voter, "b")
-    server.receiver = 0
+    server.receiver = RECEIVER_OFF
     with pytest.raises(Refused, match="while its agent was away"):
         agent().seen(voter, "b")
-    assert len(killed) == 3
+    assert len(killed) == 4
 
 
 @pytest.mark.usefixtures("at_once")
@@ -142,6 +146,11 @@ def test_what_its_agent_does_itself_is_no_hand_at_work(tmp_path: Path) -> None:
         one.seen(voter, "a")
         of(server, killed, tmp_path).seen(voter, "a")  # it was killed within its command
         server.receiver += 1
+    with one.steering():
+        server.receiver = RECEIVER_CONNECTING
+    one.seen(voter, "a")
+    server.receiver = 7
+    of(server, killed, tmp_path).seen(voter, "a")  # it was connected while no agent looked
     one.seen(voter, "a")
     of(server, killed, tmp_path).seen(voter, "a")
     primary = replace(voter, semi_sync=SemiSync(source=True), writable=True)
