@@ -146,6 +146,8 @@ def test_what_its_agent_does_itself_is_no_hand_at_work(tmp_path: Path) -> None:
         one.seen(voter, "a")
         of(server, killed, tmp_path).seen(voter, "a")  # it was killed within its command
         server.receiver += 1
+    one.seen(voter, "a")
+    of(server, killed, tmp_path).seen(voter, "a")
     with one.steering():
         server.receiver = RECEIVER_CONNECTING
     one.seen(voter, "a")
