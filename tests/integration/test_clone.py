@@ -38,6 +38,7 @@ from holdfast.server.backup import find_tools
 from holdfast.server.process import ServerProcess
 from holdfast.wire import CommandReply
 from tests.integration import servers
+from tests.integration.slow_road import SlowRoad
 from tests.integration.test_agent_real import Member, rows, write
 
 BULK_ROWS = 24
@@ -65,10 +66,12 @@ class Pair:
     """m1 is the primary, alone, with rows in app.t and megabytes in app.bulk; m2 is what the tests make of it.
 
     :ivar term: of the manager that the test is
+    :ivar road: on which MySQL's copies come
     """
 
     def __init__(self, first: Member, second: Member) -> None:
         self.first, self.second = first, second
+        self.road = SlowRoad(first.port, FAST_BYTES)
         self.term = 1
         self.number = 10
 
@@ -82,11 +85,14 @@ class Pair:
         """m2 from m1."""
         first = self.first
         url = f"http://127.0.0.1:{first.agent_port}"
-        return Clone("m1", "127.0.0.1", first.port, url, self.present(), discard)
+        return Clone("m1", "127.0.0.1", self.road.port, url, self.present(), discard)
 
     def at(self, rate: int) -> None:
-        """Bytes a second of copies that are begun from now on."""
-        limit(self.first, self.second, rate)
+        """Bytes a second of copies that are begun from now on; MySQL's also of one that is under way."""
+        if self.first.flavor is Flavor.MARIADB:
+            limit(self.first, rate)
+        else:
+            self.road.rate = rate
 
     def present(self) -> str:
         """What the primary has, and all that it will ever issue."""
@@ -183,16 +189,18 @@ def hosts(flavor: Flavor) -> Iterator[Pair]:
         try:
             for number in (1, 2):
                 made.append(Member(Path(folder) / f"m{number}", flavor, number))
-            throttle(*made)
+            throttle(made[0])
             begin(made[0])
-            yield Pair(*made)
+            both = Pair(*made)
+            yield both
+            both.road.close()
         finally:
             for each in made:
                 each.end()
 
 
-def throttle(first: Member, second: Member) -> None:
-    """Copies can be made slow enough to be interrupted."""
+def throttle(first: Member) -> None:
+    """Copies of MariaDB, which its agent gives, can be made slow enough to be interrupted."""
     if first.flavor is Flavor.MARIADB:
         script = first.folder / "throttle.py"
         script.write_text(THROTTLE)
@@ -200,26 +208,13 @@ def throttle(first: Member, second: Member) -> None:
         tool = find_tools(first.command_line).backup
         config["server"]["backup_command"] = [sys.executable, str(script), *tool]
         first.config.write_text(yaml.safe_dump(config))
+        limit(first, FAST_BYTES)
         first.kill_agent()
         first.start_agent()
-    else:
-        with second.option_file.open("a") as file:
-            file.write("loose_clone_autotune_concurrency = OFF\n")
-    limit(first, second, FAST_BYTES)
 
 
-def limit(first: Member, second: Member, rate: int) -> None:
-    """Of copies that are begun from now on.
-
-    :param rate: bytes per second; MySQL takes whole MB
-    """
-    if first.flavor is Flavor.MARIADB:
-        (first.folder / "throttle.rate").write_text(str(rate))
-    else:
-        name = "loose_clone_max_data_bandwidth"
-        lines = second.option_file.read_text().splitlines()
-        kept = [line for line in lines if not line.startswith(name)]
-        second.option_file.write_text("\n".join([*kept, f"{name} = {rate >> 20}", ""]))
+def limit(first: Member, rate: int) -> None:
+    (first.folder / "throttle.rate").write_text(str(rate))
 
 
 def begin(first: Member) -> None:
