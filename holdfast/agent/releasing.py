@@ -148,8 +148,9 @@ class Releases:
                 return
             self._server.shut(Deadline(MEND_SECONDS))
         except HoldfastError as error:
-            self._kill(f"a hand had opened this replica, and it cannot be closed: {error}")
-            raise
+            reason = f"a hand had opened this replica, and it cannot be closed: {error}"
+            self._kill(reason)
+            raise Refused(reason) from error
         finally:
             self._turn.release()
         raise Refused("a hand had opened this replica: it is read-only again")

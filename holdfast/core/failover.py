@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from holdfast.core import restart
 from holdfast.core.ackers import missing, nobody_has
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Drain, Fetch, Forget, Judge, Promise, Start, Unbar
@@ -25,6 +26,7 @@ from holdfast.core.modes import promotion
 from holdfast.core.own_writes import settle, without_harmless
 from holdfast.core.quorum import Configuration, Voter, acks_for, settled
 from holdfast.core.record import Instant, Kind, Past, Record, Step, Stray, Transition
+from holdfast.core.returned import OPENING, is_returning
 from holdfast.core.seats import Candidate, may_be_alone
 from holdfast.core.seats import chosen as seated
 from holdfast.core.settings import Mode
@@ -88,7 +90,8 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
     )
     if isinstance(futile, NobodyElected) and (asked := settle(heirs)):
         return _settled_first(lost.reason, asked)
-    against = _against(cluster, record, view, lost, heirs) or nobody_has(record, view, heirs)
+    held_back = _against(cluster, record, view, lost, heirs)
+    against = held_back or nobody_has(record, view, heirs)
     if not against and futile and not isinstance(futile, NobodyElected):
         kept = max(HOUR, cluster.settings.failover_interval)
         within = [each for each in record.failovers if _ago(view, each) < kept]
@@ -109,10 +112,12 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
         against = against or refused(cluster, record) or "nobody else answers"
     refusal = f"{lost.reason}, and nobody may take over: {against}"
     if lost.primary is not Primary.DEAD:
-        return Decision(refusal)
+        if held_back:
+            return Decision(refusal)
+        return restart.hung_step(cluster, record, view, lost, refusal)
     if ahead.silent and wanted and not safe and record.mode is Mode.STRONG:
         return Decision(f"{refusal}; waiting for {', '.join(ahead.silent)}")
-    if restarting(record):
+    if is_returning(record):
         state = view.state(record.primary)
         if state and state.unstartable:
             return Decision(f"{refusal}; {record.primary}: {state.unstartable}")
@@ -120,9 +125,8 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
             f"{refusal}; {record.primary} is being restarted in place",
             (Send(record.primary, Start()),),
         )
-    restart = replace(record, transition=Transition(Kind.RESTART, Step.OPEN))
     why = f"{refusal}; {record.primary} will be restarted in place"
-    return Decision(why, (Save(restart, why),))
+    return Decision(why, (Save(replace(record, transition=OPENING), why),))
 
 
 def _ago(view: View, past: Past) -> float:
@@ -138,15 +142,6 @@ def forgotten(cluster: Cluster, record: Record, view: View) -> Record | None:
     kept = max(HOUR, cluster.settings.failover_interval)
     lately = tuple(each for each in record.failovers if _ago(view, each) < kept)
     return replace(record, failovers=lately) if lately != record.failovers else None
-
-
-def restarting(record: Record) -> bool:
-    """Whether the primary is to come back in place."""
-    transition = record.transition
-    return transition is not None and (transition.kind, transition.step) == (
-        Kind.RESTART,
-        Step.OPEN,
-    )
 
 
 def _against(

@@ -15,7 +15,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.identity import identity_of
 from holdfast.core.rollback import fits
 from holdfast.core.seats import may_be_alone
-from holdfast.core.view import MemberState, View
+from holdfast.core.view import MemberState, Receiver, View
 from holdfast.errors import Conflict, HoldfastError, OutcomeUnknown, Refused
 from holdfast.manager.client import AgentClient
 from holdfast.manager.configure import MOST_MEMBERS, Changed, prices
@@ -24,6 +24,8 @@ from holdfast.manager.lead import Leader
 from holdfast.wire import AccountReply, Identity, Told
 
 DEFAULT_PORT = 3306
+WAITS_SECONDS = 1.0
+"""Commits that have waited for so long wait for more than the next acknowledgement."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,7 @@ class People:
         member = Member(newcomer.name, host, port, newcomer.agent, account.user)
         _refuse_misfit(leader, member, identity, state)
         if leader.record:
+            _refuse_while_commits_wait(leader, member.name)
             made = EnsureAccount(account.user, account.authentication)
             await leader.carry_out(Send(leader.record.primary, made))
         async with leader.deciding:
@@ -160,6 +163,27 @@ def _refuse_misfit(leader: Leader, member: Member, identity: Identity, state: Me
     against = _against(leader, member, identity, state)
     if against:
         raise Refused(f"{member.name} cannot become a member: {'; '.join(against)}")
+
+
+def _refuse_while_commits_wait(leader: Leader, name: str) -> None:
+    """A server that makes an account while no commit comes through lets nobody in, voters neither, until one does."""
+    record, view = leader.record, leader.view()
+    if record is None or not record.acks:
+        return
+    primary, lapse = view.state(record.primary), view.lapses.get(record.primary)
+    waits = lapse is not None and lapse.seconds >= WAITS_SECONDS
+    answering = sum(
+        state is not None
+        and (state.incarnation, state.silent_seconds) == (incarnation, 0)
+        and state.replication.receiver is Receiver.ON
+        for name, incarnation in record.target.without(record.primary)
+        for state in [view.state(name)]
+    )
+    if waits or primary is None or primary.silent_seconds or answering < record.acks:
+        raise Refused(
+            f"{name} cannot become a member now: its account is made on {record.primary}, where no commit comes "
+            "through: see holdfast status, and ask again"
+        )
 
 
 def _against(leader: Leader, member: Member, identity: Identity, state: MemberState) -> list[str]:

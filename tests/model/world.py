@@ -319,7 +319,7 @@ class Host:
             ),
             regained=self.regained,
             barred=tuple(sorted(self.barred)),
-            silent_seconds=9.0 if self.frozen else 0.0,
+            silent_seconds=60.0 if self.frozen else 0.0,
             **word,  # type: ignore[arg-type]
             suspects=("app.t",) if self.suspect else (),
             unfit=self.unfit,

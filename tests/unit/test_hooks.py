@@ -281,7 +281,7 @@ def test_a_script_that_wants_its_password_as_an_argument_gets_it_within_perl(
     tmp_path: Path,
 ) -> None:
     """As docs/hooks.md has it: the script is unchanged, and the list of processes does not show the password."""
-    listing = "cat /proc/[0-9]*/cmdline 2>&- | tr '\\\\000' '\\\\n' | grep -ae --new_master_"
+    listing = "tr '\\\\000' '\\\\n' < /proc/$$/cmdline | grep -ae --new_master_"
     path = script(tmp_path, OPTIONS.replace("exit &main()", f"system({listing!r}); exit &main()"))
     words = (
         "-e",

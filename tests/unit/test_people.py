@@ -310,6 +310,28 @@ def test_a_new_member_is_asked_who_it_is_before_it_is_one(path: Path) -> None:
     scenario(run)
 
 
+def test_none_is_made_one_while_commits_wait(path: Path) -> None:
+    """Its account is made on the primary, which lets no voter in before that is acknowledged."""
+
+    async def run() -> None:
+        async with managed(path) as one:
+            hosts = one.world.hosts
+            hosts["m4"] = Host("m4", 4, Flavor.MYSQL)
+            hosts["m2"].frozen = hosts["m3"].frozen = True
+            await until(one.leader, lambda status: not status.whole)
+            answer = await one.post("members", {"name": "m4", "agent": "http://m4"})
+            assert answer.status_code == 409
+            assert "made on m1, where no commit comes through" in answer.text
+            assert one.asked_of("m1", EnsureAccount) == 0
+            assert one.store.settings("c").version == 0
+            hosts["m2"].frozen = hosts["m3"].frozen = False
+            await until(one.leader, lambda status: status.whole)
+            answer = await one.post("members", {"name": "m4", "agent": "http://m4"})
+            assert answer.status_code == 200, answer.text
+
+    scenario(run)
+
+
 def test_there_are_seven_members_at_most(path: Path) -> None:
     async def run() -> None:
         async with managed(path, 7) as one:

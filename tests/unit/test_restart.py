@@ -1,4 +1,4 @@
-"""A planned restart of the primary, step by step: nobody else takes over for a server that is on its way out."""
+"""A restart of the primary, step by step: by order, and because it hangs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.core.commands import Restart
+from holdfast.core.commands import Fence, Restart, Start
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Send
+from holdfast.core.record import Kind
 from holdfast.core.restart import CLOSING, OPENING, RESTARTING, close_step
-from holdfast.core.view import MemberState, ServerStatus, View
+from holdfast.core.view import MemberState, Receiver, Replication, ServerStatus, View
 from tests.unit.looks import CLUSTER, RECORD, primary, replica, saved, view
 
 ORDERED = replace(RECORD, transition=CLOSING)
@@ -53,3 +54,41 @@ def test_a_server_that_runs_anew_is_opened() -> None:
 
 def test_without_its_agent_it_is_waited_for() -> None:
     assert close_step(ORDERED, view(replica("m2"), replica("m3"))).steps == ()
+
+
+HANGS = {"silent_seconds": 60.0, "writable": True}
+VOTERS_WERE_RESTARTED = [replica("m2", incarnation="b"), replica("m3", incarnation="b")]
+
+
+def hung(*others: MemberState, **changes: object) -> View:
+    heard = Replication("127.0.0.1:3301", Receiver.ON, True, unheard=60.0)
+    deaf = [replace(state, replication=heard) for state in others]
+    return view(primary(**{**HANGS, **changes}), *deaf)
+
+
+def test_one_that_hangs_and_that_nobody_can_replace_is_killed_and_restarted_in_place() -> None:
+    found = hung(*VOTERS_WERE_RESTARTED)
+    told = decide(CLUSTER, RECORD, found)
+    record = saved(told)
+    assert "m1 is killed, to be restarted in place" in told.reason
+    assert record.transition == OPENING
+    assert decide(CLUSTER, record, found).steps == (Send("m1", Fence()),)
+    gone = hung(*VOTERS_WERE_RESTARTED, server=ServerStatus.DOWN, writable=False)
+    assert decide(CLUSTER, record, gone).steps == (Send("m1", Start()),)
+
+
+def test_it_is_waited_for_so_long_that_it_cannot_be_taken_for_busy() -> None:
+    assert decide(CLUSTER, RECORD, hung(*VOTERS_WERE_RESTARTED, silent_seconds=29.0)).steps == ()
+
+
+def test_where_somebody_can_take_over_it_is_replaced() -> None:
+    found = hung(replica("m2"), replica("m3"))
+    transition = saved(decide(CLUSTER, RECORD, found)).transition
+    assert transition is not None
+    assert transition.kind is Kind.FAILOVER
+
+
+def test_where_a_setting_forbids_a_failover_people_decide() -> None:
+    by_hand = replace(CLUSTER, settings=replace(CLUSTER.settings, automatic_failover=False))
+    for others in (VOTERS_WERE_RESTARTED, [replica("m2"), replica("m3")]):
+        assert decide(by_hand, RECORD, hung(*others)).steps == ()
