@@ -20,6 +20,7 @@ from holdfast import authority
 from holdfast.client import ManagerClient
 from holdfast.core.commands import Promise
 from holdfast.errors import BadInput, Unreachable
+from holdfast.manager import client
 from holdfast.manager.client import AgentClient
 from holdfast.tls import Certificates, Credentials, Files, contexts
 from tests.unit.served import Authority, served
@@ -108,8 +109,17 @@ WHO = {
 
 @pytest.mark.parametrize("who", WHO, ids=lambda each: each.__name__)
 def test_who_is_not_let_in_is_told_why_and_knows_that_nothing_was_done(
-    port: int, ca: Authority, other_ca: Authority, who: Callable[..., ssl.SSLContext]
+    port: int,
+    ca: Authority,
+    other_ca: Authority,
+    who: Callable[..., ssl.SSLContext],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    for patience in (
+        "CONNECT_SECONDS",
+        "GRACE_SECONDS",
+    ):  # it is about words, on a machine that may be busy
+        monkeypatch.setattr(client, patience, 10.0)
     context, url = who(ca, other_ca), f"https://127.0.0.1:{port}"
     manager = ManagerClient(url, context=context)
     with pytest.raises(Unreachable, match=WHO[who]):
