@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """What it costs to watch a server: each question that an agent asks of it all the time, while writers write.
 
-They are asked here as an agent asks them, in sessions of their own, of the primary and of a replica: for its state, for the
-sessions of its replicas (an agent asks only a primary), and for its receiver's thread (only a voter). Prints how long the
-answers took. How often an agent asks stands behind each.
+They are asked here as an agent asks them, in sessions of their own, of the primary and of a replica: for its state, for
+the sessions of its replicas (an agent asks only a primary), and for its receiver's thread (only a voter). Prints how
+long the answers took. How often an agent asks stands behind each.
 """
 
 from __future__ import annotations
