@@ -230,7 +230,9 @@ class Strangers:
 
 def _described(dump: Dump, locked: bool) -> str:
     done = "was ended and its account locked" if locked else "was ended"
-    mend = f", then ALTER USER {dump.account} ACCOUNT UNLOCK here" if locked else ""
+    # written to the binlog it would wait for a voter, and keep all others out of the server meanwhile
+    unlock = f", then here SET sql_log_bin = 0; ALTER USER {dump.account} ACCOUNT UNLOCK"
+    mend = unlock if locked else ""
     return f"{_who(dump)} acknowledged, is no member, and {done}: switch its semi-sync off{mend}"
 
 

@@ -99,7 +99,7 @@ MEANINGS = {
     "automatic_failover": "false: a primary that died is restarted in place",
     "failovers_per_hour": "how many automatic ones there may be; 0: any number",
     "failover_interval": "the least time between two automatic ones; 0: none",
-    "write_patience": "after how long a primary that answers, but on which no write comes through, is replaced; six "
+    "write_patience": "after how long a primary that answers, but on which no write comes through, is replaced; four "
     "times as long for one that answers nothing and that nobody can replace: it is restarted in place",
     "events": "the event scheduler runs on the primary and there only; false: it is left as it is",
     "verify_every": "how often each member's tables are compared with the primary's; 0: only when it is ordered",

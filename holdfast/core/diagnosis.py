@@ -10,6 +10,7 @@ from holdfast.core.cluster import Cluster
 from holdfast.core.enforcement import unkept
 from holdfast.core.lease import electorate, revoked
 from holdfast.core.record import Record
+from holdfast.core.returned import is_returning
 from holdfast.core.view import MemberState, Receiver, Seen, Unseen, View
 
 
@@ -62,9 +63,14 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
     state = sighting.state
     if state.ended:
         return Diagnosis(Primary.DEAD, f"the server of {name}, the primary, is gone")
+    silent = state.up and state.silent_seconds >= cluster.settings.timing.detection
     if state.incarnation != record.target.incarnation(name):
+        if silent and is_returning(record):  # it may hang as well before it was opened
+            hangs = _silent(cluster, record, view, state)
+            if hangs.primary in GONE:
+                return hangs
         return Diagnosis(Primary.RESTARTED, f"the server of {name}, the primary, was restarted")
-    if state.up and state.silent_seconds >= cluster.settings.timing.detection:
+    if silent:
         return _silent(cluster, record, view, state)
     if state.writable and state.stuck_seconds >= cluster.settings.write_patience:
         why = f"a small write on {name}, the primary, has not come through for {state.stuck_seconds:.0f} s"

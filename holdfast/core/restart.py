@@ -15,7 +15,7 @@ from holdfast.core.view import View
 CLOSING = Transition(Kind.RESTART, Step.CLOSE)
 RESTARTING = "restart"
 """What ``MemberState.busy`` says while the command is carried out."""
-PATIENCES = 6
+PATIENCES = 4
 """A server that has not answered for so many times ``write_patience`` does not come back by itself."""
 
 

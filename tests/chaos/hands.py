@@ -212,7 +212,7 @@ class Hands:
             self.members.all_back()
 
     def _unlock(self) -> None:
-        """Where the primary has the account locked; all others learn it from there."""
+        """On the primary, as status says it."""
         user = self._lab.accounts.replication(STRANGER).user
         with suppress(*ERRORS):
             admin = self._lab.accounts.admin
@@ -222,6 +222,7 @@ class Hands:
             ):
                 cursor.execute(f"SHOW CREATE USER {user}")
                 if "ACCOUNT LOCK" in cursor.fetchone()[0]:
+                    cursor.execute("SET sql_log_bin = 0")
                     cursor.execute(f"ALTER USER {user} ACCOUNT UNLOCK")
 
     def _following(self, host: str) -> ReplicaClient:

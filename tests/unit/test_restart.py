@@ -78,7 +78,22 @@ def test_one_that_hangs_and_that_nobody_can_replace_is_killed_and_restarted_in_p
 
 
 def test_it_is_waited_for_so_long_that_it_cannot_be_taken_for_busy() -> None:
-    assert decide(CLUSTER, RECORD, hung(*VOTERS_WERE_RESTARTED, silent_seconds=29.0)).steps == ()
+    assert decide(CLUSTER, RECORD, hung(*VOTERS_WERE_RESTARTED, silent_seconds=19.0)).steps == ()
+
+
+def test_one_that_hangs_while_it_comes_back_in_place_is_killed_again() -> None:
+    """It has an incarnation that the record does not know yet."""
+    returning = replace(RECORD, transition=OPENING)
+    found = hung(*VOTERS_WERE_RESTARTED, incarnation="b", writable=False)
+    assert decide(CLUSTER, returning, found).steps == (Send("m1", Fence()),)
+    for seen in (0.2, 19.0):
+        busy = hung(*VOTERS_WERE_RESTARTED, incarnation="b", writable=False, silent_seconds=seen)
+        assert Send("m1", Fence()) not in decide(CLUSTER, returning, busy).steps
+
+
+def test_one_that_was_restarted_by_somebody_else_is_compared_before_anything_else() -> None:
+    found = hung(*VOTERS_WERE_RESTARTED, incarnation="b", writable=False)
+    assert saved(decide(CLUSTER, RECORD, found)).transition == OPENING
 
 
 def test_where_somebody_can_take_over_it_is_replaced() -> None:
