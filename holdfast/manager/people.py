@@ -84,6 +84,7 @@ class People:
         """
         leader = self._leader
         leader.refuse_elsewhere()
+        _refuse_mistaken(leader)
         _refuse_known(leader, newcomer.name)
         probe = leader.connect(Member(newcomer.name, "", 0, newcomer.agent))
         try:
@@ -137,6 +138,7 @@ class People:
 
     async def _save(self, changed: Changed, event: str) -> None:
         leader = self._leader
+        _refuse_mistaken(leader)
         try:
             await leader.configured.save(changed)
         except (Conflict, OutcomeUnknown):
@@ -157,6 +159,13 @@ async def _asked(agent: AgentClient) -> tuple[Identity, MemberState, AccountRepl
 def _refuse_known(leader: Leader, name: str) -> None:
     if name in {member.name for member in leader.cluster.members}:
         raise Refused(f"{name} is a member already")
+
+
+def _refuse_mistaken(leader: Leader) -> None:
+    """Beside a record that cannot be trusted: its repair puts back the settings and members that agents remember."""
+    leader.leading()
+    if leader.mistaken:
+        raise Refused(leader.decision.reason)
 
 
 def _refuse_misfit(leader: Leader, member: Member, identity: Identity, state: MemberState) -> None:

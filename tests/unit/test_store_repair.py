@@ -255,8 +255,14 @@ def test_a_record_that_is_older_than_the_settings_is_repaired_though_its_primary
             assert "obeyed a later record" in await two.refuses()
             told = two.leader.status()
             assert (told.primary, told.whole) == (None, False)
-            refused = await two.http.post("/v1/clusters/c/members/m3/remove", json={})
-            assert (refused.status_code, refused.json()["error"]) == (409, "Refused")
+            for where, what in (
+                ("members/m3/remove", {}),
+                ("members", {"name": "m1", "agent": "http://m1"}),
+                ("settings", {"set": {"members.m3.priority": 7}}),
+            ):  # the repair would undo it
+                refused = await two.http.post(f"/v1/clusters/c/{where}", json=what)
+                assert (refused.status_code, refused.json()["error"]) == (409, "Refused")
+                assert "obeyed a later record" in refused.text
             done = (await two.repair()).json()
             assert done.get("primary") == primary.primary, done
             await two.whole(primary=primary.primary)
@@ -296,6 +302,8 @@ def test_a_lost_store_is_rebuilt_with_the_settings_that_it_held(managers: Manage
         async with managers.managing() as two:
             assert "the store has no record of c" in await two.refuses()
             assert managers.asked == []
+            refused = await two.http.post("/v1/clusters/c/settings", json=change)
+            assert (refused.status_code, "the store has no record" in refused.text) == (409, True)
             assert (await two.repair()).json()["primary"] == "m1"
             await two.whole(primary="m1")
             assert two.leader.cluster.setting("m3").priority == 7
