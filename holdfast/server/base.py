@@ -181,8 +181,8 @@ class Server(Protocol):
         Beside any other method, too."""
 
     def shut(self, deadline: Deadline) -> None:
-        """Take no more writes of clients; beside any other method, too. Where it raises it may come about later: the
-        server must not be used any more."""
+        """Take no more writes of clients, and begin to end their sessions; beside any other method, too. Where it
+        raises it may come about later: the server must not be used any more."""
 
     def stop_receiver(self, deadline: Deadline) -> None: ...
 

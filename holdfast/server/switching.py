@@ -67,6 +67,7 @@ class SwitchingServer(SqlServer):
 
     def shut(self, deadline: Deadline) -> None:
         self._eyes.run(f"SET GLOBAL {self._refuse_writes} = 1", deadline)
+        self._freezing.clients.end()  # who came while it was open would read on here, as from a primary
 
     def _locks_at_once(self, deadline: Deadline) -> bool:
         """Whether the global read lock would wait for nothing but what must be waited for anyway."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import time
+from contextlib import closing
 
 import pymysql
 import pytest
+from pymysql.cursors import Cursor
 
 from holdfast.core.gtid import Flavor
 from holdfast.sandbox.cluster import Sandbox
@@ -128,17 +130,32 @@ def test_a_primary_whose_binary_log_was_reset_is_replaced_and_cloned(
     assert_identical(cluster)
 
 
+def read_on(cursor: Cursor) -> None:
+    end = time.monotonic() + SECONDS
+    while time.monotonic() < end:
+        cursor.execute("SELECT 1")
+        time.sleep(0.02)
+
+
 def test_a_replica_that_is_opened_is_closed_by_its_agent(cluster: Sandbox) -> None:
     """No manager need lead for it, and where nobody wrote to it meanwhile it costs nothing."""
     voter = replicas(cluster.wait_whole())[0]
     before = pid_of(cluster, voter)
     cluster.kill_manager()
+    cluster.kill_agent(voter)
     try:
         admin(cluster, voter, "SET GLOBAL read_only = 0")
-        end = time.monotonic() + SECONDS
-        while str(admin(cluster, voter, "SELECT @@global.read_only")[0][0]) != "1":
-            assert time.monotonic() < end, "it is not closed"
-            time.sleep(0.02)
+        # it takes the server for the primary, and would read old values there for as long as it is connected
+        with closing(cluster.connect(voter, database="app")) as client, client.cursor() as cursor:
+            cursor.execute("SELECT @@global.read_only")
+            assert cursor.fetchone() == (0,)
+            cluster.start_agent(voter)
+            end = time.monotonic() + SECONDS
+            while str(admin(cluster, voter, "SELECT @@global.read_only")[0][0]) != "1":
+                assert time.monotonic() < end, "it is not closed"
+                time.sleep(0.02)
+            with pytest.raises(pymysql.err.Error):
+                read_on(cursor)
     finally:
         cluster.start_manager()
     cluster.wait_whole()
