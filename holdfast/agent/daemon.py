@@ -39,6 +39,7 @@ from holdfast.agent.inspect import Inspector, add_inspection
 from holdfast.agent.inventory import take_inventory
 from holdfast.agent.job import Jobs
 from holdfast.agent.judging import Judging
+from holdfast.agent.kept_settings import KeptSettings
 from holdfast.agent.lane import Lane
 from holdfast.agent.lease import Keeper
 from holdfast.agent.lease_api import add_lease
@@ -195,11 +196,6 @@ class Agent:
         marker = RelaxedMarker(config.state_dir, own.binlog_index, self._boot_id, data)
         watch.on_appeared = observer.appeared
 
-        def ended_in_order() -> None:
-            releases.ended()
-            marker.clear_in_background()
-
-        watch.on_clean_end = ended_in_order
         admin = account(own.admin, "server.admin.password_file")
         adopter = Adopter(own.flavor, own.socket, admin, encrypted=own.tls is not None)
         jobs = Jobs(self.board)
@@ -306,6 +302,11 @@ class Agent:
 
         # what was let through is noted before the server is killed
         observer.on_look += [releases.seen, compared, lambda found, _: regained.looked(found)]
+        kept = KeptSettings(self._server, self.board, marker, config.state_dir, opened, unfit)
+        observer.on_look.append(lambda found, _: kept.seen(found))
+        watch.before_start.append(kept.before_start)
+        watch.on_clean_end += [releases.ended, marker.clear_in_background, kept.ended]
+        cloning.forget.append(kept.ended)
         observer.on_lost = releases.lost
         lane = Lane(duties, self._term, self._obeyed, watch, observer, self.board, vouching)
         lane.steering = receipts.steering

@@ -14,6 +14,10 @@ A replication filter (``SET GLOBAL replicate_do_db``, ``CHANGE REPLICATION FILTE
 IGNORE_DOMAIN_IDS``) has the server acknowledge what it then leaves out. What that was nobody knows afterwards: it is
 killed, too, and is not fit before it was cloned.
 
+A voter whose ``server_id`` becomes the primary's acknowledges what it then passes over as its own: the same. One that
+is told to apply later (``SOURCE_DELAY``) keeps what it acknowledges, and could not take over for as long: it is killed,
+and follows without the delay.
+
 ``RESET MASTER`` (``RESET BINARY LOGS AND GTIDS``) leaves a server that nobody can follow any more, whether it votes or
 not. On a primary all commits wait from then on, as no voter finds its position: it is killed while others have what it
 has acknowledged.
@@ -104,6 +108,7 @@ class Receipts:
         self._unfit = unfit
         self._has_opened = has_opened
         self._last: _Look | None = None
+        self._number = ("", 0)
         self._turn = threading.Lock()
         self._paused = False
         self._works = 0
@@ -132,6 +137,7 @@ class Receipts:
             if self._paused:
                 return
             self._leaves_nothing_out(found.replication)
+            self._keeps_its_number(found, incarnation)
             if self._mark.moved(incarnation):
                 raise self._killed(
                     "while its agent was away, its receiver was stopped or restarted by a hand: whether it still has "
@@ -160,6 +166,7 @@ class Receipts:
         if last is not None and may_begin_anew and last.works != works:
             last = None
         if votes and not primary:
+            self._applies_at_once(found.replication)
             self._mark.note(incarnation)
         else:
             self._mark.drop()
@@ -209,6 +216,26 @@ class Receipts:
             raise self._killed(
                 f"its replication leaves something out ({what}), so it may not have all that it acknowledged: it was "
                 "killed, and votes again when it was cloned"
+            )
+
+    def _keeps_its_number(self, found: Observation, incarnation: str) -> None:
+        former, self._number = self._number, (incarnation, found.server_id)
+        if former[0] != incarnation or former[1] == found.server_id:
+            return
+        if found.replication.receiver is Receiver.OFF and not found.replication.applier:
+            self._number = former
+            return  # a primary, see ``kept_settings.py``
+        what = f"its server_id was changed from {former[1]} to {found.server_id}"
+        self._unfit(f"{what}: it passes over what another issues under that number", False)
+        raise self._killed(
+            f"{what}: it may acknowledge what it passes over, so it was killed, and votes again when it was cloned"
+        )
+
+    def _applies_at_once(self, replication: Replication) -> None:
+        if replication.delay:
+            raise self._killed(
+                f"it was set up to apply {replication.delay} s later, so it could not take over: it was killed, and "
+                "votes again when it has caught up"
             )
 
     def _killed(self, reason: str) -> Refused:

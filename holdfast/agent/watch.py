@@ -43,7 +43,7 @@ class Watch:
     ) -> None:
         self.process = process
         self.on_appeared: Callable[[], None] = lambda: None
-        self.on_clean_end: Callable[[], None] = lambda: None
+        self.on_clean_end: list[Callable[[], None]] = []
         self.on_end: Callable[[], None] = lambda: None
         self.before_start: list[Callable[[], None]] = []
         self._board = board
@@ -257,7 +257,8 @@ class Watch:
             self._gone(ServerStatus.DOWN, reason)
         say(logger, reason, logging.WARNING, pid=running.pid)
         if ending.clean:
-            self.on_clean_end()
+            for each in self.on_clean_end:
+                each()
 
     def _gone(self, status: ServerStatus, reason: str) -> None:
         state = self._board.state

@@ -78,7 +78,7 @@ class Replication:
     :ivar purged: the source no longer has what this server needs next
     :ivar unheard: for how long nothing has come from the source, neither event nor heartbeat; 0 while something does
     :ivar refused: the source's host answers that nobody listens there: the source's process is gone
-    :ivar filters: what of that which it receives is left out, as ``name=value``
+    :ivar filters: what it receives and leaves out, as ``name=value``; :ivar delay: seconds by which it applies later
     """
 
     source: str = ""
@@ -93,6 +93,7 @@ class Replication:
     refused: bool = False
     user: str = ""
     filters: tuple[str, ...] = ()
+    delay: int = 0
 
 
 class Protection(StrEnum):

@@ -8,7 +8,7 @@ unless it says so.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar, Protocol
 
@@ -92,6 +92,7 @@ class Observation:
     :ivar origin: stream of the GTIDs that it issues: ``@@server_uuid``, or ``@@gtid_domain_id-@@server_id``
     :ivar prepared: XA transactions that have been prepared for some seconds
     :ivar traces: what came from the source has left: another value whenever something came, event or heartbeat
+    :ivar redo_flush: ``innodb_flush_log_at_trx_commit``
     """
 
     version: str
@@ -105,6 +106,8 @@ class Observation:
     barred: tuple[str, ...] = ()
     prepared: tuple[str, ...] = ()
     traces: tuple[object, ...] = ()
+    sync_binlog: int = 1
+    redo_flush: int = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +186,9 @@ class Server(Protocol):
     def shut(self, deadline: Deadline) -> None:
         """Take no more writes of clients, and begin to end their sessions; beside any other method, too. Where it
         raises it may come about later: the server must not be used any more."""
+
+    def put_back(self, values: Mapping[str, int], deadline: Deadline) -> None:
+        """Set these global variables, and flush InnoDB's redo log; beside any other method, too."""
 
     def stop_receiver(self, deadline: Deadline) -> None: ...
 

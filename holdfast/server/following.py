@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.core.gtid import Flavor
@@ -48,6 +48,15 @@ def filters(row: Row, names: Sequence[str] = FILTERS) -> tuple[str, ...]:
     )
 
 
+def changed(variables: Row, wanted: Mapping[str, str]) -> tuple[str, ...]:
+    """Those of a row of variables that are not as wanted, as ``name=value``."""
+    return tuple(
+        f"{name}={variables[name]}"
+        for name, value in wanted.items()
+        if str(variables[name]).upper() != value
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Following:
     """How replication is configured and runs, as the procedures need it.
@@ -56,7 +65,7 @@ class Following:
     :ivar connecting: the receiver has no connection: it may be in the pause of a second before it tries again
     :ivar tls: its certificates, as ``encryption.named`` says; nothing where it is not encrypted
     :ivar by_file: MariaDB's relay log is read by file and position, not by GTID
-    :ivar filtered: it is set up to leave out what some servers or domains issue (MariaDB)
+    :ivar filtered: it is set up to leave out what some servers or domains issue (MariaDB), or to apply it later
     :ivar received: whole transactions that the receiver has fetched, in the server's own text
     """
 

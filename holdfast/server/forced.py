@@ -70,6 +70,7 @@ _MARIADB = (
     Forced("gtid_strict_mode", "ON"),
     Forced("slave_skip_errors", "OFF"),
     Forced("slave_exec_mode", "STRICT"),
+    Forced("replicate_events_marked_for_skip", "REPLICATE"),
 )
 _MYSQL = (
     Forced("super_read_only", "ON"),

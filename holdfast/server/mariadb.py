@@ -15,6 +15,7 @@ from holdfast.server.following import (
     FILTERS_KEPT,
     RECEIVER,
     Following,
+    changed,
     filters,
 )
 from holdfast.server.procedures import NO_SUCH_TABLE, UNKNOWN_DATABASE
@@ -24,13 +25,18 @@ from holdfast.server.switching import SwitchingServer
 
 # not SHOW MASTER STATUS: it hangs while commits wait for an acknowledgement
 LOOK = f"""
-    SELECT @@version AS version, @@server_id AS server_id, @@global.read_only AS read_only,
-        CONCAT(@@global.gtid_domain_id, '-', @@server_id) AS origin,
+    SELECT @@version AS version, @@global.server_id AS server_id, @@global.read_only AS read_only,
+        CONCAT(@@global.gtid_domain_id, '-', @@global.server_id) AS origin,
         @@global.gtid_binlog_state AS applied,
         {waiting.MARIADB.columns},
-        @@global.rpl_semi_sync_slave_enabled AS replica_side
+        @@global.rpl_semi_sync_slave_enabled AS replica_side,
+        @@global.sync_binlog AS sync_binlog, @@global.innodb_flush_log_at_trx_commit AS redo_flush,
+        @@global.slave_exec_mode AS slave_exec_mode,
+        @@global.replicate_events_marked_for_skip AS replicate_events_marked_for_skip
 """
 
+
+PASSES_NOTHING_OVER = {"slave_exec_mode": "STRICT", "replicate_events_marked_for_skip": "REPLICATE"}
 
 MEMORY_SECONDS = 2.0
 """For how long a replica that begins to follow may look for MEMORY tables."""
@@ -71,11 +77,13 @@ class MariadbServer(SwitchingServer):
             writable=not row["read_only"],
             received=",".join(filter(None, (row["applied"], received))),
             applied=row["applied"],
-            replication=_replication(status[0]) if status else Replication(),
+            replication=_replication(status[0], row) if status else Replication(),
             semi_sync=waiting.semi_sync(self.names, row, waits, bool(row["replica_side"])),
             barred=self._barred_accounts(deadline),
             prepared=self._xa.look(deadline),
             traces=_traces(status[0]) if status else (),
+            sync_binlog=row["sync_binlog"],
+            redo_flush=row["redo_flush"],
         )
 
     def _refuse_acks(self, acks: int) -> None:
@@ -147,7 +155,7 @@ class MariadbServer(SwitchingServer):
             received=row.get("Gtid_IO_Pos", ""),
             tls=encryption.set_up(row, TLS_COLUMNS),
             by_file=row.get("Using_Gtid") == "No",
-            filtered=bool(filters(row, FILTERS_KEPT)),
+            filtered=bool(filters(row, FILTERS_KEPT)) or _waits_on_purpose(row),
         )
 
     def _start(self, deadline: Deadline, *, receiver: bool, applier: bool) -> None:
@@ -231,7 +239,7 @@ class MariadbServer(SwitchingServer):
         self._commands.run(
             "CHANGE MASTER TO master_host = %s, master_port = %s, master_user = %s, "
             "master_password = %s, master_use_gtid = slave_pos, "
-            "ignore_server_ids = (), do_domain_ids = (), ignore_domain_ids = (), "
+            "ignore_server_ids = (), do_domain_ids = (), ignore_domain_ids = (), master_delay = 0, "
             f"master_connect_retry = {CONNECT_RETRY_SECONDS}, "
             f"master_heartbeat_period = {source.heartbeat}"
             f"{encryption.options(self.flavor, source.account)}",
@@ -282,12 +290,17 @@ def _traces(row: Row) -> tuple[object, ...]:
     )
 
 
-def _replication(row: Row) -> Replication:
-    lag = row["Seconds_Behind_Master"]
+def _waits_on_purpose(row: Row) -> bool:
+    """A delay that is set up; it can be taken back while nothing is applied."""
+    return bool(row.get("SQL_Delay")) and row["Slave_SQL_Running"] == "No"
+
+
+def _replication(row: Row, variables: Row) -> Replication:
+    lag, applier = row["Seconds_Behind_Master"], row["Slave_SQL_Running"] != "No"
     return Replication(
         source=f"{row['Master_Host']}:{row['Master_Port']}",
         receiver=RECEIVER.get(row["Slave_IO_Running"], Receiver.CONNECTING),
-        applier=row["Slave_SQL_Running"] != "No",
+        applier=applier,
         error=row["Last_SQL_Error"] or row["Last_IO_Error"],
         lag_seconds=None if lag is None else float(lag),
         fetched=place(row["Master_Log_File"], row["Read_Master_Log_Pos"]),
@@ -295,5 +308,7 @@ def _replication(row: Row) -> Replication:
         purged=lacks_binlogs(row["Last_IO_Errno"], row["Last_IO_Error"]),
         refused=nobody_listens(row["Last_IO_Errno"], row["Last_IO_Error"]),
         user=row["Master_User"],
-        filters=filters(row),
+        # a rewind passes things over, while nothing is applied
+        filters=(*filters(row), *(changed(variables, PASSES_NOTHING_OVER) if applier else ())),
+        delay=row["SQL_Delay"] or 0,
     )

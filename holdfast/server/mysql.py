@@ -14,7 +14,7 @@ from holdfast.errors import DeadlinePassed
 from holdfast.server import barring, encryption, waiting
 from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Account, Crowded, Deadline, Observation, Source
-from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following
+from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following, changed
 from holdfast.server.hangup import FromReplicas, hanging_up
 from holdfast.server.progress import lacks_binlogs, nobody_listens, place
 from holdfast.server.sql import Connection, Row
@@ -26,6 +26,8 @@ LOOK = f"""
         @@server_uuid AS origin, @@global.gtid_executed AS applied,
         {waiting.MYSQL.columns},
         @@global.rpl_semi_sync_replica_enabled AS replica_side,
+        @@global.sync_binlog AS sync_binlog, @@global.innodb_flush_log_at_trx_commit AS redo_flush,
+        @@global.replica_exec_mode AS replica_exec_mode,
         conf.HOST AS host, conf.PORT AS port, conf.USER AS user, conn.SERVICE_STATE AS receiver,
         conn.RECEIVED_TRANSACTION_SET AS received, conn.LAST_ERROR_MESSAGE AS receiver_error,
         conn.LAST_ERROR_NUMBER AS receiver_code, conn.COUNT_RECEIVED_HEARTBEATS AS heartbeats,
@@ -42,7 +44,9 @@ LOOK = f"""
             FROM performance_schema.replication_applier_status_by_worker) AS lag_seconds,
         (SELECT GROUP_CONCAT(FILTER_NAME, '=', FILTER_RULE SEPARATOR '\n')
             FROM performance_schema.replication_applier_filters
-            WHERE CHANNEL_NAME = '' AND FILTER_RULE <> '') AS filters
+            WHERE CHANNEL_NAME = '' AND FILTER_RULE <> '') AS filters,
+        (SELECT DESIRED_DELAY FROM performance_schema.replication_applier_configuration
+            WHERE CHANNEL_NAME = '') AS delay
     FROM (SELECT 1) AS one
     LEFT JOIN performance_schema.replication_connection_configuration AS conf
         ON conf.CHANNEL_NAME = ''
@@ -60,7 +64,9 @@ FOLLOWING = """
         (SELECT MAX(LAST_ERROR_MESSAGE)
             FROM performance_schema.replication_applier_status_by_worker) AS worker_error,
         (SELECT MAX(LAST_ERROR_MESSAGE)
-            FROM performance_schema.replication_applier_status_by_coordinator) AS applier_error
+            FROM performance_schema.replication_applier_status_by_coordinator) AS applier_error,
+        (SELECT DESIRED_DELAY FROM performance_schema.replication_applier_configuration
+            WHERE CHANNEL_NAME = '') AS delay
     FROM performance_schema.replication_connection_configuration AS conf
     LEFT JOIN performance_schema.replication_connection_status AS conn USING (CHANNEL_NAME)
     LEFT JOIN performance_schema.replication_applier_status AS appl USING (CHANNEL_NAME)
@@ -152,6 +158,8 @@ class MysqlServer(SwitchingServer):
             prepared=self._xa.look(deadline),
             # a transaction that is long under way is counted as received at its end, but written as it comes
             traces=(row["heartbeats"], received, row["relay_writes"]) if row["host"] else (),
+            sync_binlog=row["sync_binlog"],
+            redo_flush=row["redo_flush"],
         )
 
     def _replication(self, row: Row, deadline: Deadline) -> Replication:
@@ -178,7 +186,11 @@ class MysqlServer(SwitchingServer):
             purged=lacks_binlogs(row["receiver_code"] or 0, trouble),
             refused=nobody_listens(row["receiver_code"] or 0, trouble),
             user=row["user"] or "",
-            filters=tuple((row["filters"] or "").lower().splitlines()),
+            filters=(
+                *(row["filters"] or "").lower().splitlines(),
+                *changed(row, {"replica_exec_mode": "STRICT"}),
+            ),
+            delay=row["delay"] or 0,
         )
 
     def _look_at_places(self, deadline: Deadline) -> tuple[Position, Position]:
@@ -210,6 +222,7 @@ class MysqlServer(SwitchingServer):
             applier_error=row.get("worker_error") or row.get("applier_error") or "",
             received=_one_line(row.get("received")),
             tls=encryption.set_up(row, ("encrypted", "ca", "cert", "cert_key")),
+            filtered=bool(row.get("delay")) and row.get("applier") != "ON",
         )
 
     def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
@@ -266,7 +279,7 @@ class MysqlServer(SwitchingServer):
             f"SOURCE_CONNECT_RETRY = {CONNECT_RETRY_SECONDS}, SOURCE_RETRY_COUNT = 4294967295, "
             f"SOURCE_HEARTBEAT_PERIOD = {source.heartbeat}"
         )
-        position = ", SOURCE_AUTO_POSITION = 1"
+        position = ", SOURCE_AUTO_POSITION = 1, SOURCE_DELAY = 0"
         account = source.account
         self._commands.run(
             f"CHANGE REPLICATION SOURCE TO {place}{encryption.options(self.flavor, account)}"

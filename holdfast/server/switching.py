@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -68,6 +68,12 @@ class SwitchingServer(SqlServer):
     def shut(self, deadline: Deadline) -> None:
         self._eyes.run(f"SET GLOBAL {self._refuse_writes} = 1", deadline)
         self._freezing.clients.end()  # who came while it was open would read on here, as from a primary
+
+    def put_back(self, values: Mapping[str, int], deadline: Deadline) -> None:
+        if values:
+            wanted = ", ".join(f"GLOBAL {name} = {value}" for name, value in values.items())
+            self._eyes.run(f"SET {wanted}", deadline)
+        self._eyes.run("FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS", deadline)
 
     def _locks_at_once(self, deadline: Deadline) -> bool:
         """Whether the global read lock would wait for nothing but what must be waited for anyway."""

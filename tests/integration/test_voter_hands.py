@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import closing
+from contextlib import closing, suppress
 
 import pymysql
 import pytest
@@ -67,6 +67,83 @@ def test_one_that_leaves_something_out_votes_again_when_it_was_cloned(
         writers.wait_for(50)
         writers.check()
     assert pid_of(cluster, voter) != run_before
+    assert_identical(cluster)
+
+
+def test_a_primary_that_dies_after_a_hand_has_lowered_its_flushing_comes_back_with_all_that_it_says(
+    cluster: Sandbox, run: int
+) -> None:
+    """InnoDB would lose a second that the binlog has: the same GTIDs, and other rows."""
+    old = str(cluster.wait_whole()["primary"])
+    lowered = "innodb_flush_log_at_trx_commit"
+    with writing(cluster, run) as writers:
+        writers.wait_for(50)
+        admin(cluster, old, f"SET GLOBAL {lowered} = 0", "SET GLOBAL sync_binlog = 0")
+        end = time.monotonic() + SECONDS
+        while [
+            row[0] for row in admin(cluster, old, f"SELECT @@{lowered} * 10 + @@sync_binlog")
+        ] != [11]:
+            assert time.monotonic() < end, "it is not put back"
+            time.sleep(0.02)
+        writers.wait_for(20)
+        cluster.kill_server(old)
+        wait_failed_over(cluster, old)
+        writers.wait_for(50)
+        cluster.wait_whole()
+        writers.check()
+    assert_identical(cluster)
+
+
+def test_voters_that_take_the_primarys_number_acknowledge_nothing_any_more(
+    cluster: Sandbox, run: int
+) -> None:
+    """They would pass over what it issues, and say that they have it."""
+    status = cluster.wait_whole()
+    old = str(status["primary"])
+    number = admin(cluster, old, "SELECT @@server_id")[0][0]
+    strict = cluster.spec.flavor is Flavor.MARIADB
+    before = {name: pid_of(cluster, name) for name in replicas(status)}
+    with writing(cluster, run) as writers:
+        writers.wait_for(50)
+        for name in before:
+            admin(cluster, name, f"SET GLOBAL server_id = {number}")
+            if strict:
+                with suppress(pymysql.err.MySQLError):  # it is gone already
+                    admin(cluster, name, "SET GLOBAL gtid_strict_mode = 0")
+        cluster.wait_until(
+            lambda _: all(pid_of(cluster, name) != pid for name, pid in before.items()),
+            SECONDS,
+            "other runs of both",
+        )
+        cluster.wait_whole()
+        writers.wait_for(50)
+        writers.check()
+    assert_identical(cluster)
+
+
+def test_a_voter_that_is_told_to_apply_later_follows_without_that(
+    cluster: Sandbox, run: int
+) -> None:
+    voter = replicas(cluster.wait_whole())[0]
+    before = pid_of(cluster, voter)
+    mysql = cluster.spec.flavor is Flavor.MYSQL
+    delaying = (
+        (
+            "STOP REPLICA SQL_THREAD",
+            "CHANGE REPLICATION SOURCE TO SOURCE_DELAY = 600",
+            "START REPLICA",
+        )
+        if mysql
+        else ("STOP SLAVE", "CHANGE MASTER TO MASTER_DELAY = 600", "START SLAVE")
+    )
+    with suppress(pymysql.err.MySQLError):  # it may be killed before the last
+        admin(cluster, voter, *delaying)
+    with writing(cluster, run) as writers:
+        writers.wait_for(50)
+        cluster.wait_until(lambda _: pid_of(cluster, voter) != before, SECONDS, "another run")
+        cluster.wait_whole()
+        writers.wait_for(20)
+        writers.check()
     assert_identical(cluster)
 
 

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,6 +90,7 @@ class MemoryServer:
             semi_sync=SemiSync(),
         )
         self.calls: list[str] = []
+        self.put: list[dict[str, int]] = []
         self.stuck: set[str] = set()
         self.frozen = False
         self.hangs = False
@@ -111,6 +112,13 @@ class MemoryServer:
     def shut(self, deadline: Deadline) -> None:
         self._called("shut", deadline)
         self.now = replace(self.now, writable=False)
+
+    def put_back(self, values: Mapping[str, int], deadline: Deadline) -> None:
+        self._called("put_back", deadline)
+        self.put.append(dict(values))
+        names = {"innodb_flush_log_at_trx_commit": "redo_flush"}
+        fields: dict[str, Any] = {names.get(name, name): value for name, value in values.items()}
+        self.now = replace(self.now, **fields)
 
     def receiver_thread(self, deadline: Deadline) -> int:
         return self.receiver

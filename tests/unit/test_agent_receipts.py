@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -361,3 +362,30 @@ def test_of_one_that_is_down_the_files_tell_what_it_holds(world: World) -> None:
     assert world.command(1, Inventory()).error == "Refused"
     world.done(1, Start())
     assert world.state().state.kept is None
+
+
+@pytest.mark.parametrize("votes", [True, False])
+def test_one_that_follows_and_changes_its_number_is_killed_and_cloned(
+    votes: bool, world: World
+) -> None:
+    """It passes over what the server has issued whose number that is."""
+    world.done(1, VOTER if votes else LEARNER)
+    world.until(lambda state: bool(state.replication.source))
+    time.sleep(0.3)
+    world.server.now = replace(world.server.now, server_id=2)
+    state = world.until(is_down)
+    assert "its server_id was changed from 1 to 2" in state.unfit
+
+
+def test_a_voter_that_is_told_to_wait_is_killed_and_a_learner_is_not(world: World) -> None:
+    for what in (LEARNER, VOTER):
+        world.done(1, what)
+        world.server.now = replace(
+            world.server.now, replication=replace(world.server.now.replication, delay=600)
+        )
+        if what is LEARNER:
+            time.sleep(0.6)
+            assert world.state().state.up
+    state = world.until(is_down)
+    assert state.unfit == ""
+    assert "apply 600 s later" in state.reason

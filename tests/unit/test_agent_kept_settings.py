@@ -1,0 +1,111 @@
+"""What a hand changes of that on which the promise rests is put back; until it is flushed, a server's end spoils it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.core.commands import Fence, Follow, Promote, Start
+from holdfast.core.view import ServerStatus
+from tests.unit.agent_world import World
+
+FOLLOW = Follow("b", "127.0.0.1", 3306, semi_sync=True)
+PRIMARY = {"sync_binlog": 1, "innodb_flush_log_at_trx_commit": 1}
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    world = World(tmp_path)
+    try:
+        world.done(1, Start())
+        world.until(lambda state: state.up)
+        yield world
+    finally:
+        world.server.stuck.clear()
+        world.end()
+
+
+def primary(world: World) -> None:
+    world.done(1, Promote(acks=1, serial=1))
+    world.until(lambda state: state.writable)
+
+
+def by_hand(world: World, **values: Any) -> None:
+    world.server.now = replace(world.server.now, **values)
+
+
+def looked(world: World) -> None:
+    time.sleep(0.6)
+    assert world.state().state.up
+
+
+@pytest.mark.parametrize("lowered", [{"sync_binlog": 0}, {"redo_flush": 2}, {"redo_flush": 0}])
+def test_a_primary_flushes_each_commit_again(lowered: dict[str, int], world: World) -> None:
+    (world.folder / "data" / "binlog.index").touch()
+    primary(world)
+    by_hand(world, **lowered)
+    world.until(lambda _: world.server.put == [PRIMARY])
+    looked(world)
+    assert world.server.put == [PRIMARY], "once"
+    for left in ("unflushed", "relaxed"):
+        world.until(lambda _, left=left: not (world.state_dir / left).exists())
+
+
+@pytest.mark.parametrize(("redo", "put"), [(0, [{"innodb_flush_log_at_trx_commit": 2}]), (2, [])])
+def test_a_replica_may_leave_it_to_the_kernel_and_no_more(
+    redo: int, put: list[dict[str, int]], world: World
+) -> None:
+    world.done(1, FOLLOW)
+    by_hand(world, redo_flush=redo, sync_binlog=0)
+    looked(world)
+    assert world.server.put == put
+    assert (world.state_dir / "relaxed").exists()
+
+
+def test_one_that_dies_before_it_is_flushed_is_not_started_again(world: World) -> None:
+    primary(world)
+    world.server.stuck.add("put_back")
+    by_hand(world, redo_flush=0)
+    world.until(lambda _: "put_back" in world.server.calls)
+    world.restart_agent()  # known on disk
+    world.done(2, Fence())
+    reply = world.command(2, Start())
+    assert (reply.error, "innodb_flush_log_at_trx_commit = 0" in reply.message) == ("Refused", True)
+    state = world.state().state
+    assert state.server is ServerStatus.DOWN
+    assert "its tables may lack what its binlog has" in state.unfit
+
+
+def test_one_whose_agent_ended_before_it_had_flushed_is_flushed_by_the_next(world: World) -> None:
+    primary(world)
+    world.stop_agent()
+    (world.state_dir / "unflushed").write_text("a run\n")
+    world.start_agent()
+    world.until(lambda _: not (world.state_dir / "unflushed").exists())
+    assert world.server.put == [{}]
+
+
+def test_a_primary_keeps_its_number(world: World) -> None:
+    primary(world)
+    looked(world)
+    by_hand(world, server_id=2)
+    world.until(lambda _: world.server.put == [{"server_id": 1}])
+    looked(world)
+    assert world.server.now.server_id == 1
+    assert world.server.put == [{"server_id": 1}]
+    assert not (world.state_dir / "relaxed").exists()
+
+
+def test_before_it_is_adopted_nothing_is_put_back(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    world.done(0, Start())
+    world.until(lambda state: state.up)
+    by_hand(world, redo_flush=0, writable=True)
+    looked(world)
+    assert world.server.put == []
+    world.end()
