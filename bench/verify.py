@@ -39,7 +39,7 @@ def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
     for number in range(1, options.rounds + 1):
         found: dict[str, float | None] = {}
         for verifying in (False, True) if number % 2 else (True, False):
-            found |= _measured(sandbox, options, verifying)
+            found |= _measured(sandbox, options, verifying, 2 * number + verifying)
         rounds.append(found)
         print(
             f"round {number}: {', '.join(f'{k} {v:.0f}' for k, v in found.items() if v)}",
@@ -53,12 +53,13 @@ def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
 
 
 def _measured(
-    sandbox: Sandbox, options: argparse.Namespace, verifying: bool
+    sandbox: Sandbox, options: argparse.Namespace, verifying: bool, run: int
 ) -> dict[str, float | None]:
+    """:param run: another one each time: writers of one run write the same rows"""
     sandbox.wait_whole()
     status = sandbox.status()
     member = next(m["name"] for m in status["members"] if m["name"] != status["primary"])
-    workload = Workload.on(sandbox, options.writers, options.rate, 1)
+    workload = Workload.on(sandbox, options.writers, options.rate, run)
     workload.start()
     time.sleep(1.0)
     begun, before = time.monotonic(), workload.acknowledged()
