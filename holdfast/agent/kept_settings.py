@@ -81,7 +81,7 @@ class KeptSettings:
 
     def before_start(self) -> None:
         """:raises Refused: the data must be replaced"""
-        if self._noted:
+        if self._noted and not self._board.state.cloning:
             why = "its server died with innodb_flush_log_at_trx_commit = 0: its tables may lack what its binlog has"
             self._unfit(why)
             raise Refused(f"cannot start: {why}; to trust it as it is, remove {self._path}")

@@ -14,9 +14,9 @@ A replication filter (``SET GLOBAL replicate_do_db``, ``CHANGE REPLICATION FILTE
 IGNORE_DOMAIN_IDS``) has the server acknowledge what it then leaves out. What that was nobody knows afterwards: it is
 killed, too, and is not fit before it was cloned.
 
-A voter whose ``server_id`` becomes the primary's acknowledges what it then passes over as its own: the same. One that
-is told to apply later (``SOURCE_DELAY``) keeps what it acknowledges, and could not take over for as long: it is killed,
-and follows without the delay.
+A voter whose ``server_id`` becomes the primary's acknowledges what it then passes over as its own: the same. One whose
+applier waits on purpose (``SOURCE_DELAY``) keeps what it acknowledges, and could not take over for as long: it is
+killed, and follows without the delay.
 
 ``RESET MASTER`` (``RESET BINARY LOGS AND GTIDS``) leaves a server that nobody can follow any more, whether it votes or
 not. On a primary all commits wait from then on, as no voter finds its position: it is killed while others have what it

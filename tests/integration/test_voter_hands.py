@@ -94,6 +94,24 @@ def test_a_primary_that_dies_after_a_hand_has_lowered_its_flushing_comes_back_wi
     assert_identical(cluster)
 
 
+def test_one_that_died_before_it_was_flushed_is_cloned(cluster: Sandbox) -> None:
+    """The note of that keeps its server from being started, and not the copy that takes its place."""
+    voter = replicas(cluster.wait_whole())[0]
+    note = cluster.spec.member(voter).state_dir / "unflushed"
+    cluster.kill_agent(voter)
+    cluster.kill_server(voter)
+    note.write_text("a run\n")
+    cluster.start_agent(voter)
+    cluster.wait_until(
+        lambda status: "may lack what its binlog has" in str(member_of(status, voter)["reason"]),
+        SECONDS,
+        "it is told",
+    )
+    cluster.wait_whole()
+    assert not note.exists()
+    assert_identical(cluster)
+
+
 def test_a_voter_that_takes_the_primarys_number_acknowledges_nothing_any_more(
     cluster: Sandbox, run: int
 ) -> None:
