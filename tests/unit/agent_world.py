@@ -8,7 +8,8 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from holdfast.agent.daemon import Agent
 from holdfast.binlog.run import began
 from holdfast.config.schema import AgentConfig
 from holdfast.core.blockers import Blocker
-from holdfast.core.commands import Command
+from holdfast.core.commands import Command, Start
 from holdfast.core.dumps import Dump
 from holdfast.core.facts import Boot
 from holdfast.core.gtid import Flavor, parse
@@ -432,6 +433,19 @@ class World:
             assert time.monotonic() < end, state
             time.sleep(0.01)
         return state
+
+
+@contextmanager
+def running(folder: Path) -> Iterator[World]:
+    """One whose server is up."""
+    world = World(folder)
+    try:
+        world.done(1, Start())
+        world.until(lambda state: state.up)
+        yield world
+    finally:
+        world.server.stuck.clear()
+        world.end()
 
 
 class Background:

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.core.commands import Fence, Follow, Promote, Start
 from holdfast.core.view import ServerStatus
-from tests.unit.agent_world import World
+from tests.unit.agent_world import World, running
 
 FOLLOW = Follow("b", "127.0.0.1", 3306, semi_sync=True)
 PRIMARY = {"sync_binlog": 1, "innodb_flush_log_at_trx_commit": 1}
@@ -20,14 +20,8 @@ PRIMARY = {"sync_binlog": 1, "innodb_flush_log_at_trx_commit": 1}
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    try:
-        world.done(1, Start())
-        world.until(lambda state: state.up)
+    with running(tmp_path) as world:
         yield world
-    finally:
-        world.server.stuck.clear()
-        world.end()
 
 
 def primary(world: World) -> None:

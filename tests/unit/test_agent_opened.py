@@ -13,26 +13,20 @@ import pytest
 from holdfast.agent.board import Board
 from holdfast.agent.pending_mark import PendingMark
 from holdfast.agent.releasing import Releases
-from holdfast.core.commands import Follow, Promote, Start
+from holdfast.core.commands import Follow, Promote
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Replication, ServerStatus
 from holdfast.errors import Refused
 from holdfast.server.base import Server
-from tests.unit.agent_world import MemoryServer, World
+from tests.unit.agent_world import MemoryServer, World, running
 
 FOLLOW = Follow("b", "127.0.0.1", 3306, semi_sync=True)
 
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    try:
-        world.done(1, Start())
-        world.until(lambda state: state.up)
+    with running(tmp_path) as world:
         yield world
-    finally:
-        world.server.stuck.clear()
-        world.end()
 
 
 def open_it(world: World) -> None:

@@ -11,12 +11,12 @@ import pytest
 
 from holdfast.agent.electorate import ElectorateFile
 from holdfast.agent.pending_mark import PendingMark
-from holdfast.core.commands import Drain, EndSessions, Follow, Freeze, Promote, Start
+from holdfast.core.commands import Drain, EndSessions, Follow, Freeze, Promote
 from holdfast.core.lease import Electorate, Quorum
 from holdfast.core.tally import Tally
 from holdfast.core.view import Receiver, Replication
 from holdfast.errors import Refused
-from tests.unit.agent_world import World
+from tests.unit.agent_world import World, running
 
 FOLLOW = Follow("b", "127.0.0.1", 3306, semi_sync=True)
 DRAINED, MORE = "0-1-10", "0-1-11"
@@ -28,14 +28,8 @@ BEHIND = ["prove", "leave"]
 
 @pytest.fixture
 def up(tmp_path: Path) -> Iterator[World]:
-    world = World(tmp_path)
-    try:
-        world.done(1, Start())
-        world.until(lambda state: state.up)
+    with running(tmp_path) as world:
         yield world
-    finally:
-        world.server.stuck.clear()
-        world.end()
 
 
 @pytest.fixture
