@@ -269,7 +269,7 @@ class Agent:
             config.state_dir / "pending",
         )
         unfit = self._fitness.declare_unfit
-        receipts = Receipts(self._server, watch, config.state_dir, unfit, opened)
+        receipts = Receipts(self._server, watch, config.state_dir, unfit, opened, self._term)
         duties = Duties(
             self._server,
             watch,

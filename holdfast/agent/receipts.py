@@ -37,6 +37,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holdfast.agent.receiver_mark import ReceiverMark
+from holdfast.agent.term import TermFile
 from holdfast.agent.watch import Watch
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.view import Receiver, Replication, SemiSync
@@ -101,10 +102,11 @@ class Receipts:
         state_dir: Path,
         unfit: Callable[[str, bool], None],
         has_opened: Callable[[str], bool],
+        term: TermFile,
     ) -> None:
         self._server = server
         self._watch = watch
-        self._mark = ReceiverMark(server, state_dir)
+        self._mark = ReceiverMark(server, state_dir, term)
         self._unfit = unfit
         self._has_opened = has_opened
         self._last: _Look | None = None

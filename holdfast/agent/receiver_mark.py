@@ -7,7 +7,9 @@ that finds another receiver, or none, in a run of the server that it had watched
 meanwhile.
 
 The file ``receiver`` in the state directory is written without a sync: it need not outlive the host, as no run of the
-server does.
+server does. It holds for the term in which it was written: the first command of another one, which may stop the
+receiver, need not take it back, for even without a sync a file system lets a rename wait for milliseconds while others
+write to its journal.
 """
 
 from __future__ import annotations
@@ -20,12 +22,15 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from holdfast.agent.term import TermFile
 from holdfast.log import say
 from holdfast.server.base import RECEIVER_CONNECTING, RECEIVER_FAILED, Deadline, Server
 
 EVERY_SECONDS = 1.0
 """How often the thread is asked for. An agent that is killed so soon after a hand restarted a receiver takes that for
 done in its absence: a voter too many is admitted anew then, and nothing is lost."""
+AFTER_COMMAND_SECONDS = 0.2
+"""So long after a command of its own nothing is marked: the next one of a failover would have to take it back."""
 LOOK_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
@@ -35,11 +40,13 @@ class ReceiverMark:
     """Of a voter: the run of its server, and its receiver's thread (``Server.receiver_thread``).
 
     The agent's own commands may restart the receiver (:meth:`steering`): meanwhile nothing is marked.
+
     """
 
-    def __init__(self, server: Server, state_dir: Path) -> None:
+    def __init__(self, server: Server, state_dir: Path, term: TermFile) -> None:
         self._server = server
         self._path = state_dir / "receiver"
+        self._term = term
         self._before = self._read()
         self._marked = self._before
         self._asked_at = -EVERY_SECONDS
@@ -53,20 +60,22 @@ class ReceiverMark:
         with self._lock:
             self._steering += 1
             self._steered += 1
-            self._write(None)
+            self._take_back()
         try:
             yield
         finally:
             with self._lock:
                 self._steering -= 1
-                self._asked_at = -EVERY_SECONDS
+                self._asked_at = time.monotonic() - EVERY_SECONDS + AFTER_COMMAND_SECONDS
 
     def moved(self, run: str) -> bool:
         """Of the first look of this agent: whether the agent before it has watched another receiver in this run."""
         if self._before is None:
             return False
         # one that ended with an error dropped nothing: a hand that resets it takes the error away
-        if self._before[0] != run or self._thread() in (self._before[1], RECEIVER_FAILED):
+        watched, thread, term = self._before
+        other_now = watched != run or term != self._term.promised
+        if other_now or self._thread() in (thread, RECEIVER_FAILED):
             self._before = None
         return self._before is not None
 
@@ -76,7 +85,7 @@ class ReceiverMark:
         if now < self._asked_at + EVERY_SECONDS:
             return
         steered = self._steered
-        found = (run, self._thread())
+        found = (run, self._thread(), self._term.promised)
         if found[1] == RECEIVER_CONNECTING:
             return
         with self._lock:
@@ -87,12 +96,16 @@ class ReceiverMark:
     def drop(self) -> None:
         """It votes no more."""
         with self._lock:
+            self._take_back()
+
+    def _take_back(self) -> None:
+        if self._marked is not None and self._marked[2] == self._term.promised:
             self._write(None)
 
     def _thread(self) -> int:
         return self._server.receiver_thread(Deadline(LOOK_SECONDS))
 
-    def _write(self, found: tuple[str, int] | None) -> None:
+    def _write(self, found: tuple[str, int, int] | None) -> None:
         if found == self._marked:
             return
         part = self._path.with_name(".receiver.part")
@@ -103,9 +116,9 @@ class ReceiverMark:
             say(logger, f"cannot write {self._path}: {error.strerror}", logging.WARNING)
         self._marked = found
 
-    def _read(self) -> tuple[str, int] | None:
+    def _read(self) -> tuple[str, int, int] | None:
         try:
             found = json.loads(self._path.read_text())
-            return None if found is None else (str(found[0]), int(found[1]))
+            return None if found is None else (str(found[0]), int(found[1]), int(found[2]))
         except (OSError, ValueError, TypeError, LookupError):
             return None

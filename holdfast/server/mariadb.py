@@ -60,6 +60,11 @@ class MariadbServer(SwitchingServer):
     _closed_for_all = False
     _applied_variable = "@@global.gtid_binlog_state"
     _renumbers: frozenset[int] | None = None
+    _memory_tables_open = False
+
+    def ping(self, deadline: Deadline) -> None:
+        super().ping(deadline)
+        self._memory_tables_open = False
 
     def observe(self, deadline: Deadline) -> Observation:
         row = self._eyes.look(LOOK, deadline)[0]
@@ -170,8 +175,11 @@ class MariadbServer(SwitchingServer):
         """A restart has emptied them. The first session that opens one has the server log that as a transaction of its
         own, at which its applier would stop; a session that logs nothing empties them without that.
 
-        Best effort, for some time at most: what was logged is made good, see ``core/own_writes.py``.
+        Once in a run of the server: to list them it opens every table there is, and a failover waits for it. Best
+        effort, for some time at most: what was logged is made good, see ``core/own_writes.py``.
         """
+        if self._memory_tables_open:
+            return
         patience = Deadline(min(MEMORY_SECONDS, deadline.left), deadline.cancelled)
         with contextlib.suppress(StatementRefused, DeadlinePassed):
             rows = self._side.look(
@@ -182,6 +190,7 @@ class MariadbServer(SwitchingServer):
             for row in rows:
                 db, name = (str(part).replace("`", "``") for part in (row["db"], row["name"]))
                 self._side.look(f"SELECT 1 FROM `{db}`.`{name}` LIMIT 0", patience)
+            self._memory_tables_open = True
 
     def resume_applier(self, deadline: Deadline) -> None:
         now = self._following(deadline)

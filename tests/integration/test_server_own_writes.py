@@ -13,6 +13,7 @@ import pytest
 
 from holdfast.agent.judging import Judging
 from holdfast.agent.receipts import Receipts
+from holdfast.agent.term import TermFile
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import Forget, Judge
 from holdfast.core.gtid import Flavor
@@ -56,6 +57,7 @@ class Replica(Patient):
             self.folder,
             lambda why, _: self.killed.append(why),
             lambda _: False,
+            TermFile(self.folder),
         )
         self.judging = Judging(
             self.board,

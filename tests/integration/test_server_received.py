@@ -13,6 +13,7 @@ import pytest
 
 from holdfast.agent.inventory import take_inventory
 from holdfast.agent.receipts import Receipts
+from holdfast.agent.term import TermFile
 from holdfast.agent.watch import Watch
 from holdfast.config.schema import ServerConfig
 from holdfast.core.gtid import Flavor, GtidSet, parse
@@ -127,7 +128,12 @@ def test_the_files_of_one_that_was_killed_tell_all_that_it_has_received(
 def agent(server: BareServer, killed: list[str], folder: Path) -> Receipts:
     watch = cast("Watch", SimpleNamespace(kill=killed.append))
     return Receipts(
-        server.adapter, watch, folder, lambda why, _: killed.append(why), lambda _: False
+        server.adapter,
+        watch,
+        folder,
+        lambda why, _: killed.append(why),
+        lambda _: False,
+        TermFile(folder),
     )
 
 

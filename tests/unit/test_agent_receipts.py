@@ -13,6 +13,7 @@ import pytest
 
 from holdfast.agent import receiver_mark
 from holdfast.agent.receipts import Receipts
+from holdfast.agent.term import TermFile
 from holdfast.agent.watch import Watch
 from holdfast.core.commands import Fence, Follow, Inventory, Promise, Start
 from holdfast.core.gtid import Flavor, parse
@@ -43,10 +44,16 @@ def is_down(state: MemberState) -> bool:
     return state.server is ServerStatus.DOWN
 
 
-def of(server: MemoryServer, killed: list[str], folder: Path, opened: str = "") -> Receipts:
-    """:param opened: the run that its agent has opened"""
+def of(
+    server: MemoryServer, killed: list[str], folder: Path, opened: str = "", term: int = 1
+) -> Receipts:
+    """:param opened: the run that its agent has opened; :param term: what it has promised"""
     watch = cast("Watch", SimpleNamespace(kill=killed.append))
-    return Receipts(server, watch, folder, lambda reason, reset: None, lambda run: run == opened)
+    promised = TermFile(folder)
+    promised.raise_to(term)
+    return Receipts(
+        server, watch, folder, lambda reason, reset: None, lambda run: run == opened, promised
+    )
 
 
 def test_until_it_is_gone_no_look_at_it_passes(tmp_path: Path) -> None:
@@ -95,6 +102,7 @@ def test_what_is_forgotten_on_purpose_is_not_lost_and_all_else_is(tmp_path: Path
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(receiver_mark, "EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(receiver_mark, "AFTER_COMMAND_SECONDS", 0.0)
 
 
 @pytest.mark.usefixtures("at_once")
@@ -163,6 +171,44 @@ def test_what_its_agent_does_itself_is_no_hand_at_work(tmp_path: Path) -> None:
     (tmp_path / "receiver").write_text("{")
     of(server, killed, tmp_path).seen(voter, "a")
     assert killed == []
+
+
+@pytest.mark.usefixtures("at_once")
+def test_the_first_command_of_another_term_need_not_take_back_what_was_marked(
+    tmp_path: Path,
+) -> None:
+    server, killed = MemoryServer(), []
+    voter = replace(server.now, semi_sync=SemiSync(replica=True))
+    of(server, killed, tmp_path, term=3).seen(voter, "a")
+    marked = (tmp_path / "receiver").stat().st_mtime_ns
+    server.receiver += 1
+    promised = of(server, killed, tmp_path, term=4)  # it was killed within its command
+    promised.seen(voter, "a")
+    assert (tmp_path / "receiver").stat().st_mtime_ns != marked  # marked anew, in its own term
+    with promised.steering():
+        server.receiver += 1
+        of(server, killed, tmp_path, term=4).seen(voter, "a")
+    assert killed == []
+    of(server, killed, tmp_path, term=4).seen(voter, "a")
+    server.receiver += 1
+    with pytest.raises(Refused, match="while its agent was away"):
+        of(server, killed, tmp_path, term=4).seen(voter, "a")
+
+
+def test_for_a_moment_after_a_command_nothing_is_marked(tmp_path: Path) -> None:
+    """The next command of a failover would have to take it back, and waits for the disk meanwhile."""
+    server, killed = MemoryServer(), []
+    voter = replace(server.now, semi_sync=SemiSync(replica=True))
+    one = of(server, killed, tmp_path)
+    with one.steering():
+        pass
+    one.seen(voter, "a")
+    assert not (tmp_path / "receiver").exists()
+    deadline = time.monotonic() + 5
+    while not (tmp_path / "receiver").exists() and time.monotonic() < deadline:
+        time.sleep(0.02)
+        one.seen(voter, "a")
+    assert (tmp_path / "receiver").exists()
 
 
 @pytest.mark.usefixtures("at_once")
