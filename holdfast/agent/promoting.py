@@ -76,6 +76,7 @@ class Promoting:
     def _take_place(
         self, state: MemberState, term: int, command: Promote, deadline: Deadline, done: Done
     ) -> None:
+        noted: Future[None] | None = None
         if state.writable and (state.semi_sync.source or command.acks == 0):
             if state.replication.source:  # somebody has pointed it at another
                 self._server.leave(deadline)
@@ -88,8 +89,12 @@ class Promoting:
                 done("receiver stopped")
                 self._server.drain(deadline)
                 done("applied")
-            self._prepare(state, command, deadline, done)
-        if self._ackers_connected(command, deadline, done):
+            noted = self._note(state, command)
+            self._set_up(command, deadline, done)
+        connected = self._ackers_connected(command, deadline, done)
+        if noted is not None:
+            _wait(noted, deadline, done)
+        if connected:
             self.prove(term, command.serial, deadline, done, insist=not command.timeout_seconds)
         elif not state.writable:
             self._begin_alone(term, command, deadline, done)
@@ -140,19 +145,10 @@ class Promoting:
         Called again after an interruption, it goes through all of it once more. What was let through since it was
         opened is no more pending for that: its next row tells.
         """
-        holds = not state.writable and holds_back(asked(command))
-        if not holds:
-            self._releases.end()
-        noted: Future[None] = Future()
-        args = (command.acks if holds else 0, command.electorate is not None, noted)
-        threading.Thread(target=self._note, args=args, name="promotion", daemon=True).start()
+        noted = self._note(state, command)
         self._set_up(command, deadline, done, following=True)
         connected = self._ackers_connected(command, deadline, done)
-        try:
-            noted.result(deadline.left)
-        except TimeoutError:
-            raise DeadlinePassed("its agent's files: the disk", deadline.seconds) from None
-        done("noted on disk")
+        _wait(noted, deadline, done)
         self._open(command, deadline, done, following=True)
         self._look()  # whoever waits for a primary is told now
         done("seen open")
@@ -162,29 +158,27 @@ class Promoting:
         self._server.leave(deadline)
         done("follows nobody")
 
-    def _note(self, acks: int, leased: bool, noted: Future[None]) -> None:
-        """What must be on disk before it is opened, written while the server is set up.
-
-        :param acks: for how many its commits will wait without end; 0: for none
-        """
-        try:
-            if acks:
-                self._releases.begin(acks)
-            if leased:
-                self._keeper.about_to_open()
-        except (HoldfastError, OSError) as error:
-            noted.set_exception(error)
-        else:
-            noted.set_result(None)
-
-    def _prepare(
-        self, state: MemberState, command: Promote, deadline: Deadline, done: Done
-    ) -> None:
-        if state.writable or not holds_back(asked(command)):
+    def _note(self, state: MemberState, command: Promote) -> Future[None]:
+        """What must be on disk before its first row, or before it is opened: written while the server is set up. What
+        must not be there any more is gone when this returns."""
+        acks = command.acks if not state.writable and holds_back(asked(command)) else 0
+        if not acks:
             self._releases.end()
-        else:
-            self._releases.begin(command.acks)
-        self._set_up(command, deadline, done)
+        noted: Future[None] = Future()
+
+        def write() -> None:
+            try:
+                if acks:
+                    self._releases.begin(acks)
+                if command.electorate is not None:
+                    self._keeper.about_to_open()
+            except (HoldfastError, OSError) as error:
+                noted.set_exception(error)
+            else:
+                noted.set_result(None)
+
+        threading.Thread(target=write, name="promotion", daemon=True).start()
+        return noted
 
     def _set_up(
         self, command: Promote, deadline: Deadline, done: Done, following: bool = False
@@ -224,3 +218,11 @@ class Promoting:
                 return False
         done("ackers connected")
         return True
+
+
+def _wait(noted: Future[None], deadline: Deadline, done: Done) -> None:
+    try:
+        noted.result(deadline.left)
+    except TimeoutError:
+        raise DeadlinePassed("its agent's files: the disk", deadline.seconds) from None
+    done("noted on disk")
