@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import secrets
 import threading
 from pathlib import Path
 
 from holdfast.agent.board import Board
 from holdfast.agent.clerk import Clerk
-from holdfast.agent.term import TermFile, replace_durably, sync_folder
+from holdfast.agent.record_file import RecordFile
+from holdfast.agent.term import TermFile, replace_durably
 from holdfast.core.lineage import Mark, follows, late, mark, memory
 from holdfast.core.rollback import LONGEST_JUMP, jump_allowed
 from holdfast.errors import Fatal, HoldfastError, Refused, StaleTerm
@@ -51,13 +51,12 @@ class Obeyed:
     def __init__(
         self, state_dir: Path, term: TermFile, board: Board, clerk: Clerk, cluster: str
     ) -> None:
-        self._path = state_dir / "record"
+        self._file = RecordFile(state_dir)
         self._term = term
         self._board = board
         self._clerk = clerk
         self._cluster = cluster
         self._lock = threading.Lock()
-        self._unsynced = False
         self.record, self._mark = self._read()
         board.change(record=self._mark)
 
@@ -125,39 +124,29 @@ class Obeyed:
             self._take(told)
 
     def remember(self, told: Told) -> None:
-        """Of a command that is to be obeyed: a process that dies has it from here on, a host after :meth:`settle`.
+        """Of a command that is to be obeyed: a process that dies has it from here on, a host after :meth:`settle`,
+        which is begun. Nothing that clients wait for waits for the disk here.
 
-        Nothing that clients wait for waits for the disk here.
+        :raises Refused: it cannot be written
         """
         same = told.leader == self._mark.leader
         if not told.record or (same and told.mark.age <= self._mark.age):
             return
         with self._lock:
-            part = self._path.with_name(f".{self._path.name}.part")
             try:
-                part.write_text(told.record + "\n", encoding="utf-8")
-                part.replace(self._path)
+                self._file.write(told.record)
             except OSError as error:
-                raise Refused(f"cannot write {self._path}: {error.strerror}") from error
-            self._unsynced = True
+                raise Refused(f"cannot write the record: {error}") from error
         self._take(told)
+        self._clerk.do(self.settle)
 
     def settle(self) -> None:
         """What was remembered survives a loss of power once this returns."""
         with self._lock:
-            if not self._unsynced:
-                return
             try:
-                fd = os.open(self._path, os.O_RDONLY)
-                try:
-                    os.fsync(fd)
-                finally:
-                    os.close(fd)
-                sync_folder(self._path.parent)
+                self._file.sync()
             except OSError as error:
-                say(logger, f"cannot keep {self._path}: {error.strerror}", logging.WARNING)
-                return
-            self._unsynced = False
+                say(logger, f"cannot keep the record: {error}", logging.WARNING)
 
     def heard(self, told: Told) -> None:
         """With the poll of the manager that leads: remembered soon, if it may be believed. Never blocks."""
@@ -172,7 +161,6 @@ class Obeyed:
         def keep() -> None:
             if told.mark.age > self._mark.age:
                 self.remember(told)
-                self.settle()
 
         self._clerk.do(keep)
 
@@ -189,11 +177,8 @@ class Obeyed:
 
     def _read(self) -> tuple[str, Mark]:
         """The later of what stands in both files. What cannot be read there is not remembered: the term is."""
-        found = [(self._term.record, Mark())]
-        with contextlib.suppress(OSError):
-            found.append((self._path.read_text(encoding="utf-8", errors="replace").strip(), Mark()))
         known = [("", Mark())]
-        for text, _ in found:
+        for text in (self._term.record, self._file.text):
             with contextlib.suppress(ValueError):
                 known.append((text, mark(text)))
         return max(known, key=lambda each: each[1].age)

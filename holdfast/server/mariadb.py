@@ -239,8 +239,9 @@ class MariadbServer(SwitchingServer):
         """Both threads must be stopped, and the relay log goes: so all of it is applied first."""
         if now.receiver:
             self.stop_receiver(deadline)
+            now = self._following(deadline)
         if now.applier:
-            self._drain(self._following(deadline), deadline)
+            self._drain(now, deadline)
             self._stop_applier(deadline)
         else:
             self._apply_relay_log(deadline)

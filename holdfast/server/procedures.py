@@ -138,8 +138,8 @@ class SqlServer(ABC):
     def hold_applier(self, deadline: Deadline) -> None:
         self._stop_applier(deadline)
 
-    def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
-        now = self._following(deadline)
+    def _follow(self, source: Source, semi_sync: bool, now: Following, deadline: Deadline) -> None:
+        """:param now: what it does until now"""
         # MySQL may take a second to switch the source side off, so a former primary receives before: that is what
         # makes it a voter. Its applier starts after, or it would wait for acknowledgements
         late = self._become_replica(deadline, later=not now.host)

@@ -134,11 +134,11 @@ class SwitchingServer(SqlServer):
         if scheduled:
             events.stop(self._commands, deadline)
         self._freezing.lift(deadline)
-        was_primary = not self._following(deadline).host
-        super().follow(source, semi_sync, deadline)
+        now = self._following(deadline)
+        self._follow(source, semi_sync, now, deadline)
         if scheduled:
             events.start(self._commands, deadline)
-        if was_primary:  # whoever was to end them may have been killed
+        if not now.host:  # whoever was to end them may have been killed
             self._freezing.clients.end()
 
     def resume_applier(self, deadline: Deadline) -> None:
