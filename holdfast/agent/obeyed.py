@@ -124,8 +124,9 @@ class Obeyed:
             self._take(told)
 
     def remember(self, told: Told) -> None:
-        """Of a command that is to be obeyed: a process that dies has it from here on, a host after :meth:`settle`,
-        which is begun. Nothing that clients wait for waits for the disk here.
+        """Of a command that is to be obeyed: a process that dies has it from here on, a host after :meth:`settle`.
+
+        Nothing that clients wait for waits for the disk here.
 
         :raises Refused: it cannot be written
         """
@@ -138,7 +139,6 @@ class Obeyed:
             except OSError as error:
                 raise Refused(f"cannot write the record: {error}") from error
         self._take(told)
-        self._clerk.do(self.settle)
 
     def settle(self) -> None:
         """What was remembered survives a loss of power once this returns."""
@@ -161,6 +161,7 @@ class Obeyed:
         def keep() -> None:
             if told.mark.age > self._mark.age:
                 self.remember(told)
+                self.settle()
 
         self._clerk.do(keep)
 
