@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from holdfast.core.lineage import Mark
 from holdfast.core.progress import Position
 from holdfast.core.tally import Tally
 from holdfast.core.view import MemberState
@@ -88,7 +89,8 @@ def _worth_telling(state: MemberState) -> MemberState:
     """Without what changes all the time: positions, lag, who waits; and how long ago the last answer came, save in
     steps of silence.
 
-    ``busy`` is left out as well: whoever gave the command is told when it has ended. ``progress`` but for its kind.
+    What a command alone changes is left out as well (``busy``, what was promised, proven and remembered): whoever gave
+    it is told when it has ended, and a failover is no quicker for a look in between. ``progress`` but for its kind.
     """
     progress = state.progress
     return replace(
@@ -96,6 +98,11 @@ def _worth_telling(state: MemberState) -> MemberState:
         received="",
         applied="",
         busy="",
+        term=0,
+        leader="",
+        promised=0,
+        proved=0,
+        record=Mark(),
         written=Position(),
         silent_seconds=_steps(state.silent_seconds),
         progress=progress and replace(progress, done=0, total=0, rate=0.0),
