@@ -131,7 +131,6 @@ class Promoting:
             self._releases.proved(under)
         self._board.change(during=before.incarnation, proved=max(before.proved, serial))
         done("proved")
-        self._marker.clear_in_background()
 
     def _take_over(
         self, state: MemberState, term: int, command: Promote, deadline: Deadline, done: Done
