@@ -152,7 +152,6 @@ class Duties:
                 self._open_primary("prove")
                 self._keeper.entrust(electorate)  # once the row is committed, an older one is void
                 self._promoting.prove(term, serial, deadline, steps.done)
-                self._marker.clear_in_background()
                 self._keeper.proved()
             case Fence():
                 self._watch.fence(f"fenced by term {term}", deadline.left)

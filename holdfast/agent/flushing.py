@@ -14,8 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from holdfast.agent.term import remove_durably, replace_durably, sync_folder
+from holdfast.binlog.group import FileEnd
 from holdfast.binlog.index import read_index
-from holdfast.binlog.reader import STOP, FileEnd, Unreadable, open_binlog
+from holdfast.binlog.reader import STOP, Unreadable, open_binlog
 from holdfast.errors import Refused
 
 

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.agent import datadir as files
+from holdfast.binlog.group import FileEnd
 from holdfast.binlog.history import beginning
 from holdfast.binlog.index import read_index
 from holdfast.binlog.place import logged_at
-from holdfast.binlog.reader import FileEnd, Unreadable, open_binlog
+from holdfast.binlog.reader import Unreadable, open_binlog
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.errors import Refused
 

@@ -95,7 +95,7 @@ class Promoting:
         if noted is not None:
             _wait(noted, deadline, done)
         if connected:
-            self.prove(term, command.serial, deadline, done, insist=not command.timeout_seconds)
+            self._prove(term, command.serial, deadline, done, insist=not command.timeout_seconds)
         elif not state.writable:
             self._begin_alone(term, command, deadline, done)
         self._open(command, deadline, done)
@@ -111,7 +111,11 @@ class Promoting:
             self._releases.waits_for(waits.acks)
         done("acks set")
 
-    def prove(
+    def prove(self, term: int, serial: int, deadline: Deadline, done: Done) -> None:
+        self._prove(term, serial, deadline, done)
+        self._marker.clear_in_background()
+
+    def _prove(
         self,
         term: int,
         serial: int,
@@ -153,7 +157,7 @@ class Promoting:
         done("seen open")
         if connected:
             insist = not command.timeout_seconds
-            self.prove(term, command.serial, deadline, done, insist, following=True)
+            self._prove(term, command.serial, deadline, done, insist, following=True)
         self._server.leave(deadline)
         done("follows nobody")
 

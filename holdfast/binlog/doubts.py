@@ -20,8 +20,9 @@ from enum import StrEnum
 from pathlib import Path
 
 from holdfast.binlog.changes import RowChange, Statement, changes
+from holdfast.binlog.group import Ending, FileEnd, Group
 from holdfast.binlog.index import read_index
-from holdfast.binlog.reader import STOP, Binlog, Ending, FileEnd, Group, open_binlog
+from holdfast.binlog.reader import STOP, Binlog, open_binlog
 from holdfast.core.gtid import Flavor
 
 IN_FLIGHT = 1000
@@ -61,14 +62,14 @@ def doubts(index: Path, check: Callable[[], None] = lambda: None) -> Doubts:
     for file in reversed(read_index(index)):
         with open_binlog(file) as log:
             groups: list[Group] = []
-            for item in log.groups():
+            for item in log.groups(log.last_transactions(left + 1)):  # one may be torn
                 check()
                 if isinstance(item, FileEnd):
                     if newest and item.last_type == STOP:
                         return Doubts()  # it was shut down: nothing was under way
                 elif item.complete:
                     groups.append(item)
-                    del groups[:-left]
+            del groups[:-left]
             newest = False
             for group in reversed(groups):
                 if group.xid:

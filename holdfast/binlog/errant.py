@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from holdfast.binlog.changes import Opaque, RowChange, Statement, changes
+from holdfast.binlog.group import Ending, FileEnd, Group
 from holdfast.binlog.gtid_event import Gtid, MariadbGtid
 from holdfast.binlog.history import beginning
 from holdfast.binlog.index import read_index
-from holdfast.binlog.reader import Binlog, Ending, FileEnd, Group, Unreadable, open_binlog
+from holdfast.binlog.reader import Binlog, Unreadable, open_binlog
 from holdfast.binlog.rollback import leaves_nothing
 from holdfast.binlog.statements import changes_nothing
 from holdfast.core.gtid import Flavor, GtidSet, Interval

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from enum import IntFlag
 from uuid import UUID
 
 from holdfast.core.xid import sql_form
@@ -67,8 +66,9 @@ class MariadbGtid:
 Gtid = MysqlGtid | MariadbGtid
 
 
-class MariadbFlags(IntFlag):
-    """``flags2`` of MariaDB's ``Gtid_log_event`` (log_event.h)."""
+class MariadbFlags:
+    """``flags2`` of MariaDB's ``Gtid_log_event`` (log_event.h). Plain numbers: they are looked at some times for each
+    transaction of a large file, and Python's flags take longer than all the rest of its GTID event."""
 
     STANDALONE = 1
     GROUP_COMMIT_ID = 2
@@ -78,18 +78,19 @@ class MariadbFlags(IntFlag):
     DDL = 32
     PREPARED_XA = 64
     COMPLETED_XA = 128
+    XA = PREPARED_XA | COMPLETED_XA
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
     """What the opening event says; ``gtid`` is None for an anonymous transaction (MySQL).
 
-    :ivar flags: only MariaDB tells beforehand what the transaction will be
+    :ivar flags: as :class:`MariadbFlags`: only MariaDB tells beforehand what the transaction will be
     :ivar xid: MariaDB: the name of the XA transaction that it prepares or ends, as ``xid.sql_form`` gives it; or ""
     """
 
     gtid: Gtid | None
-    flags: MariadbFlags
+    flags: int
     xid: str = ""
 
 
@@ -99,26 +100,22 @@ def parse_opening(event_type: int, server_id: int, body: bytes) -> Opening:
         match event_type:
             case _ if event_type == MARIADB_GTID:
                 sequence, domain, flags = _MARIADB_BODY.unpack_from(body)
-                named = MariadbFlags(flags)
-                return Opening(
-                    MariadbGtid(domain, server_id, sequence), named, _mariadb_xid(named, body)
-                )
+                xid = _mariadb_xid(flags, body) if flags & MariadbFlags.XA else ""
+                return Opening(MariadbGtid(domain, server_id, sequence), flags, xid)
             case _ if event_type == MYSQL_GTID:
                 _, sid, number = _MYSQL_BODY.unpack_from(body)
-                return Opening(MysqlGtid(str(UUID(bytes=sid)), "", number), MariadbFlags(0))
+                return Opening(MysqlGtid(str(UUID(bytes=sid)), "", number), 0)
             case _ if event_type == MYSQL_GTID_TAGGED:
-                return Opening(_parse_tagged(body), MariadbFlags(0))
+                return Opening(_parse_tagged(body), 0)
             case _:
-                return Opening(None, MariadbFlags(0))
+                return Opening(None, 0)
     except (struct.error, IndexError) as error:
         raise ValueError("the GTID event is shorter than its fields") from error
 
 
-def _mariadb_xid(flags: MariadbFlags, body: bytes) -> str:
+def _mariadb_xid(flags: int, body: bytes) -> str:
     """Behind the commit id, where there is one (``Gtid_log_event::write``)."""
-    if not flags & (MariadbFlags.PREPARED_XA | MariadbFlags.COMPLETED_XA):
-        return ""
-    start = _MARIADB_BODY.size + (8 if MariadbFlags.GROUP_COMMIT_ID in flags else 0)
+    start = _MARIADB_BODY.size + (8 if flags & MariadbFlags.GROUP_COMMIT_ID else 0)
     format_id, first, second = _XID_HEAD.unpack_from(body, start)
     data = body[start + _XID_HEAD.size :]
     return sql_form(format_id, data[:first], data[first : first + second])

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from holdfast.binlog.group import FileEnd
 from holdfast.binlog.history import beginning
-from holdfast.binlog.reader import FileEnd, open_binlog
+from holdfast.binlog.reader import open_binlog
 from holdfast.core.gtid import Flavor, GtidSet, Interval
 
 

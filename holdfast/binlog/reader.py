@@ -10,17 +10,17 @@ from __future__ import annotations
 import os
 import struct
 import zlib
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from enum import Enum
 from pathlib import Path
 from typing import BinaryIO, ClassVar, NamedTuple
 
+from holdfast.binlog.group import Ending, FileEnd, Group, OpenGroup
 from holdfast.binlog.gtid_event import (
     MARIADB_GTID,
     OPENING_TYPES,
-    Gtid,
     MariadbFlags,
     Opening,
     parse_opening,
@@ -33,6 +33,8 @@ MAGIC = b"\xfebin"
 ENCRYPTED_MAGIC = b"\xfdbin"
 HEADER = struct.Struct("<IBIIIH")
 CHECKSUM_BYTES = 4
+_unpack_header = HEADER.unpack_from
+_skim_header = struct.Struct("<4xB4xI6x").unpack_from
 
 QUERY = 2
 STOP = 3
@@ -53,10 +55,8 @@ IN_USE = 0x1
 IN_USE_OFFSET = len(MAGIC) + 17
 """Where the flags of the format description stand: not covered by its checksum."""
 
-_XA_FLAGS = MariadbFlags.PREPARED_XA | MariadbFlags.COMPLETED_XA
 _UNKNOWN_OPENING = Opening(None, MariadbFlags.TRANSACTIONAL)
 _BEFORE_STATEMENT = frozenset({INTVAR, APPEND_BLOCK, RAND, USER_VAR, BEGIN_LOAD_QUERY})
-_BEGIN_AND_COMMIT = 2
 _FORMAT_FIXED_BYTES = 2 + 50 + 4 + 1
 _MARIADB_EVENT_TYPES = 160
 _WINDOW_BYTES = 64 * 1024
@@ -74,17 +74,6 @@ class Unreadable(Refused):
         super().__init__(f"{path} at {offset}: {what}")
         self.path = path
         self.offset = offset
-
-
-class Ending(Enum):
-    """How a transaction ends in the binlog; it decides whether crash recovery rolls it back."""
-
-    XID = "xid"
-    COMMIT = "commit"
-    STATEMENT = "statement"
-    XA_PREPARE = "xa prepare"
-    COMPRESSED = "compressed"
-    TORN = "torn"
 
 
 _ENDING_TYPES = {
@@ -133,50 +122,6 @@ class Format:
         return bool(self.event.flags & IN_USE)
 
 
-@dataclass(frozen=True, slots=True)
-class Group:
-    """One transaction (or one statement outside of any): from its GTID event to its last event.
-
-    :ivar gtid: None if anonymous, or if the file is torn within the GTID event
-    :ivar own: issued by the server whose binlog this is, not applied from another
-    :ivar transactional: on MariaDB, what the GTID event says; MySQL's says nothing, and it is true
-    :ivar query: the first query event in it, if it has one
-    :ivar xid: MariaDB: the name of the XA transaction that it prepares or ends, or ""
-    :ivar empty: it was committed, and nothing stands in it (MySQL)
-    """
-
-    gtid: Gtid | None
-    own: bool
-    offset: int
-    end: int
-    ending: Ending
-    transactional: bool
-    ddl: bool
-    xa: bool
-    query: QueryHead | None
-    xid: str = ""
-    empty: bool = False
-
-    @property
-    def complete(self) -> bool:
-        return self.ending is not Ending.TORN
-
-
-@dataclass(frozen=True, slots=True)
-class FileEnd:
-    """The last thing that :meth:`Binlog.groups` yields.
-
-    :ivar last_type: type of the last whole event: ROTATE and STOP mean that the file was closed
-    :ivar size: bytes in the file
-    :ivar checkpoint: MariaDB: the last note of the oldest file that crash recovery needs; all that
-        stands in older ones is committed
-    """
-
-    last_type: int
-    size: int
-    checkpoint: str | None
-
-
 class Binlog:
     """An open binlog file, its format description already read. Made by :func:`open_binlog`."""
 
@@ -201,12 +146,30 @@ class Binlog:
                 return
             offset += event.size
 
-    def groups(self) -> Iterator[Group | FileEnd]:
-        """All transactions in order, then the one :class:`FileEnd`."""
+    def last_transactions(self, count: int) -> int:
+        """Where the last ``count`` transactions begin, or as many as there are: six times as quick as to read them."""
+        begins: deque[int] = deque([len(MAGIC)], maxlen=count)
+        offset = len(MAGIC)
+        while True:
+            start = offset - self._window_offset
+            if start < 0 or start + HEADER.size > len(self._window):
+                if len(self.read_at(offset, HEADER.size)) < HEADER.size:
+                    break
+                start = 0
+            kind, size = _skim_header(self._window, start)
+            if kind in OPENING_TYPES:
+                begins.append(offset)
+            if size < HEADER.size:
+                break  # its end is torn, or it is damaged, which whoever reads on finds out
+            offset += size
+        return begins[0]
+
+    def groups(self, start: int = len(MAGIC)) -> Iterator[Group | FileEnd]:
+        """All transactions in order, from one that begins at ``start`` on, then the one :class:`FileEnd`."""
         current: OpenGroup | None = None
         last_type = FORMAT_DESCRIPTION
         checkpoint: str | None = None
-        for event in self.events():
+        for event in self.events(start):
             if isinstance(event, Torn):
                 current = current or OpenGroup(event.offset, MARIADB_GTID, _UNKNOWN_OPENING, True)
                 break
@@ -256,10 +219,12 @@ class Binlog:
         return query.text != "BEGIN" and not query.text.startswith("XA START")
 
     def _header(self, offset: int) -> Event | Torn:
-        head = self.read_at(offset, HEADER.size)
-        if len(head) < HEADER.size:
-            return Torn(offset)
-        timestamp, kind, server_id, size, position, flags = HEADER.unpack(head)
+        start = offset - self._window_offset
+        if start < 0 or start + HEADER.size > len(self._window):
+            if len(self.read_at(offset, HEADER.size)) < HEADER.size:
+                return Torn(offset)
+            start = 0
+        timestamp, kind, server_id, size, position, flags = _unpack_header(self._window, start)
         if size < HEADER.size:
             if self._zeros_from(offset):
                 return Torn(offset)
@@ -349,45 +314,3 @@ def open_binlog(path: Path) -> Iterator[Binlog]:
     """Open a file that no server is writing to; :class:`Unreadable` if it is not plain binlog."""
     with path.open("rb", buffering=0) as file:
         yield Binlog(path, file)
-
-
-class OpenGroup:
-    """A group whose end has not been reached."""
-
-    __slots__ = (
-        "events",
-        "flags",
-        "gtid",
-        "mysql",
-        "offset",
-        "own",
-        "query",
-        "standalone",
-        "xid",
-    )
-
-    def __init__(self, offset: int, opening_type: int, opening: Opening, own: bool) -> None:
-        self.offset = offset
-        self.own = own
-        self.mysql = opening_type != MARIADB_GTID
-        self.gtid = opening.gtid
-        self.flags = opening.flags
-        self.xid = opening.xid
-        self.standalone = MariadbFlags.STANDALONE in opening.flags
-        self.query: QueryHead | None = None
-        self.events = 0
-
-    def closed(self, end: int, ending: Ending) -> Group:
-        return Group(
-            gtid=self.gtid,
-            own=self.own,
-            offset=self.offset,
-            end=end,
-            ending=ending,
-            transactional=self.mysql or MariadbFlags.TRANSACTIONAL in self.flags,
-            ddl=MariadbFlags.DDL in self.flags or (self.mysql and ending is Ending.STATEMENT),
-            xa=bool(self.flags & _XA_FLAGS) or ending is Ending.XA_PREPARE,
-            query=self.query,
-            xid=self.xid,
-            empty=self.mysql and ending is Ending.COMMIT and self.events == _BEGIN_AND_COMMIT,
-        )

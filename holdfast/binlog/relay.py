@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import ClassVar
 
+from holdfast.binlog.group import OpenGroup
 from holdfast.binlog.gtid_event import OPENING_TYPES, Gtid
 from holdfast.binlog.reader import (
     FORMAT_DESCRIPTION,
@@ -18,7 +19,6 @@ from holdfast.binlog.reader import (
     START_ENCRYPTION,
     STOP,
     Binlog,
-    OpenGroup,
     Torn,
     Unreadable,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from holdfast.binlog.reader import Ending, Group
+from holdfast.binlog.group import Ending, Group
 from holdfast.binlog.statements import changes_nothing
 from holdfast.core.gtid import Flavor
 

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 
+from holdfast.binlog.group import FileEnd, Group
 from holdfast.binlog.gtid_event import Gtid
 from holdfast.binlog.index import read_index
-from holdfast.binlog.reader import ROTATE, STOP, FileEnd, Format, Group, Unreadable, open_binlog
+from holdfast.binlog.reader import ROTATE, STOP, Format, Unreadable, open_binlog
 from holdfast.binlog.rollback import leaves_nothing, obstacle
 from holdfast.core.gtid import Flavor
 

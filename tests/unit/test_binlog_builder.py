@@ -12,8 +12,9 @@ from uuid import UUID
 from hypothesis import given
 from hypothesis import strategies as st
 
+from holdfast.binlog.group import Ending, FileEnd, Group
 from holdfast.binlog.gtid_event import Gtid, MariadbFlags, MariadbGtid, MysqlGtid
-from holdfast.binlog.reader import Ending, FileEnd, Group, open_binlog
+from holdfast.binlog.reader import open_binlog
 from holdfast.core.gtid import Flavor
 
 UUID_A = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
@@ -62,7 +63,7 @@ class Builder:
         head = struct.pack("<IIBHH", 1, 0, 4, 0, len(status))
         return self.event(2, head + status + b"test\0" + text.encode())
 
-    def opening(self, gtid: Gtid, flags: MariadbFlags = INNODB, server_id: int = 7) -> Builder:
+    def opening(self, gtid: Gtid, flags: int = INNODB, server_id: int = 7) -> Builder:
         if isinstance(gtid, MariadbGtid):
             body = struct.pack("<QIB6x", gtid.sequence, gtid.domain, flags)
             return self.event(162, body, gtid.server_id)

@@ -63,12 +63,16 @@ def test_only_what_may_have_been_under_way_is_in_doubt(binlogs: Write) -> None:
     for number in range(2, IN_FLIGHT + 1):
         builder.transaction(MariadbGtid(0, 7, number))
     assert doubts(binlogs(builder)).xa == {X: XaEnd.PREPARED}
-    builder.transaction(MariadbGtid(0, 7, IN_FLIGHT + 1))
+    del builder.opening(MariadbGtid(0, 7, IN_FLIGHT + 1)).data[-9:]  # it was not written whole
+    assert doubts(binlogs(builder)).xa == {X: XaEnd.PREPARED}
+    builder = xa(Builder(Flavor.MARIADB), 1, "PREPARE")
+    for number in range(2, IN_FLIGHT + 2):
+        builder.transaction(MariadbGtid(0, 7, number))
     assert doubts(binlogs(builder)).xa == {}
 
 
 def test_a_statement_on_tables_that_know_no_transactions_names_none(binlogs: Write) -> None:
-    plain = MariadbFlags(0)
+    plain = 0
     builder = Builder(Flavor.MARIADB).opening(MariadbGtid(0, 7, 1), plain)
     builder.query("INSERT INTO m VALUES (1)").query("COMMIT")
     assert doubts(binlogs(builder)).unknown == "INSERT INTO m VALUES (1)"

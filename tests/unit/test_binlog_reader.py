@@ -17,8 +17,9 @@ from test_binlog_builder import (
     read,
 )
 
+from holdfast.binlog.group import Ending, Group
 from holdfast.binlog.gtid_event import MYSQL_GTID_TAGGED, MariadbFlags, parse_opening
-from holdfast.binlog.reader import Ending, Event, Torn, Unreadable, open_binlog
+from holdfast.binlog.reader import Event, Torn, Unreadable, open_binlog
 from holdfast.core.gtid import Flavor
 
 # The body of an event that Percona Server 8.4.11 wrote, without its checksum.
@@ -83,7 +84,7 @@ def test_a_mariadb_statement_outside_a_transaction_ends_with_its_query(tmp_path:
     builder = Builder(Flavor.MARIADB)
     builder.opening(mariadb(1), MariadbFlags.STANDALONE | MariadbFlags.DDL).query("DROP TABLE t")
     builder.opening(mariadb(2), MariadbFlags.STANDALONE).event(5, bytes(9)).query("INSERT INTO m …")
-    builder.opening(mariadb(3), MariadbFlags(0)).query("INSERT INTO m …").query("COMMIT")
+    builder.opening(mariadb(3), 0).query("INSERT INTO m …").query("COMMIT")
     groups, _ = read(builder.write(tmp_path / "b.000001"))
     assert [group.ending for group in groups] == [
         Ending.STATEMENT,
@@ -213,4 +214,35 @@ def test_events_carry_what_their_headers_say(tmp_path: Path) -> None:
         description, event = log.events()
     assert isinstance(description, Event)
     assert event == Event(description.end, 31, 16, 9, 1_700_000_000, 0)
-    assert INNODB in MariadbFlags(12)
+    assert MariadbFlags.TRANSACTIONAL == INNODB == 4
+
+
+@pytest.mark.parametrize("flavor", list(Flavor))
+@pytest.mark.parametrize("torn", [0, 1, 20, 60, 200])
+def test_the_last_transactions_are_found_without_reading_all(
+    flavor: Flavor, torn: int, tmp_path: Path
+) -> None:
+    """Also across the pieces in which a file is read, and whatever its end has become."""
+    builder, begins = Builder(flavor), [4]
+    for number in range(1, 500):
+        begins.append(len(builder.data))
+        builder.transaction(gtid(flavor, number), rows=1 + number % 7)
+    del builder.data[len(builder.data) - torn :]
+    builder.write(tmp_path / "log")
+    with open_binlog(tmp_path / "log") as log:
+        groups = [item for item in log.groups() if isinstance(item, Group)]
+        for count in (1, 2, 77, 498, 499):
+            start = log.last_transactions(count)
+            assert start == begins[-count]
+            assert [i for i in log.groups(start) if isinstance(i, Group)] == groups[-count:]
+        assert log.last_transactions(500) == log.last_transactions(9999) == 4
+
+
+def test_a_damaged_file_is_refused_from_its_last_transactions_on(tmp_path: Path) -> None:
+    builder = Builder(Flavor.MYSQL)
+    for number in range(1, 9):
+        builder.transaction(mysql(number))
+    builder.data[-300:-200] = bytes(100)
+    builder.write(tmp_path / "log")
+    with open_binlog(tmp_path / "log") as log, pytest.raises(Unreadable):
+        list(log.groups(log.last_transactions(3)))

@@ -242,7 +242,7 @@ def test_a_data_definition_and_what_does_not_roll_back_are_obstacles(tmp_path: P
     ddl.opening(mariadb(2), MariadbFlags.STANDALONE | MariadbFlags.DDL).query("DROP TABLE t")
     found = errant.find(indexed(tmp_path, ddl), present(Flavor.MARIADB, 1))  # type: ignore[arg-type]
     assert "DROP TABLE t" in errant.examine(found).obstacle
-    aria = begun(Flavor.MARIADB, 1).opening(mariadb(2), MariadbFlags(0))
+    aria = begun(Flavor.MARIADB, 1).opening(mariadb(2), 0)
     aria.event(19, table_body()).event(*INSERTED).query("COMMIT")
     found = errant.find(indexed(tmp_path, aria), present(Flavor.MARIADB, 1))  # type: ignore[arg-type]
     assert "do not know transactions" in errant.examine(found).obstacle

@@ -9,7 +9,8 @@ import pytest
 from test_binlog_builder import UUID_A, Builder, gtid, mysql
 
 from holdfast.binlog import errant, harmless
-from holdfast.binlog.reader import FileEnd, open_binlog
+from holdfast.binlog.group import FileEnd
+from holdfast.binlog.reader import open_binlog
 from holdfast.binlog.rollback import obstacle
 from holdfast.binlog.statements import changes_nothing, emptied
 from holdfast.binlog.tail import Pending, inspect
