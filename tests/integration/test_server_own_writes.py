@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import pytest
 
@@ -21,6 +21,7 @@ from holdfast.core.own_writes import to_commit
 from holdfast.core.view import MemberState, SemiSync, ServerStatus
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
+from holdfast.server.sql import Connection
 from tests.integration.rewinding import Patient, gtids, present
 from tests.integration.servers import BareServer, bare_servers, wait_until
 
@@ -153,8 +154,24 @@ def test_what_servers_log_of_maintenance_is_recognised_and_made_good(member: Rep
     assert not member.fitness.repair
 
 
+def lists_tables(member: Replica, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What it asks of its tables when it begins to follow again."""
+    asked: list[str] = []
+    look = Connection.look
+
+    def noted(self: Connection, statement: str, *args: Any) -> Any:
+        asked.append(statement)
+        return look(self, statement, *args)
+
+    member.server.sql("STOP SLAVE")
+    with monkeypatch.context() as patched:
+        patched.setattr(Connection, "look", noted)
+        member.follow()
+    return [statement for statement in asked if "information_schema.TABLES" in statement]
+
+
 def test_a_memory_table_that_a_restart_emptied_is_recognised_by_the_server_s_own_words(
-    member: Replica,
+    member: Replica, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     member.primary.sql("REPLACE INTO app.mem VALUES (1)")
     member.catch_up()
@@ -168,6 +185,10 @@ def test_a_memory_table_that_a_restart_emptied_is_recognised_by_the_server_s_own
         make_good(member)
     else:  # it was opened, unlogged, before the server followed
         assert gtids(member.server) == before
+        assert lists_tables(member, monkeypatch) == [], "once in a run: a failover waits for it"
+        member.server.restart()
+        member.server.adapter.ping(Deadline(SECONDS))
+        assert len(lists_tables(member, monkeypatch)) == 1
 
 
 @pytest.mark.parametrize("statement", HARMFUL)
