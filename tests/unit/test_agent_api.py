@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.core.commands import Drain, Fence, Promise, Start
+from holdfast.core.commands import Drain, Fence, Promise, Promote, Start
 from holdfast.core.view import ServerStatus
 from holdfast.server.base import Crowded, Deadline, Observation
 from tests.unit.agent_world import World
@@ -154,6 +154,18 @@ def test_positions_and_lag_wake_nobody_but_are_told(world: World) -> None:
     reply = world.until(lambda state: state.received == "0-1-99")
     assert world.state().version == version
     assert reply.applied == "0-1-10"
+
+
+def test_what_a_command_alone_changes_wakes_nobody_else(world: World) -> None:
+    """Its own answer tells it; each poll that is answered amid a failover takes a processor for milliseconds."""
+    version = started(world)
+    reply = world.done(4, Promise())
+    assert (reply.state.term, reply.state.promised) == (4, 4)
+    found = world.state(since=version - 1)
+    assert (found.state.term, found.version) == (4, version)
+    world.done(4, Promote(acks=0, serial=2))
+    assert world.state().version > version
+    assert world.state().state.proved == 2
 
 
 def test_a_change_of_the_server_is_told(world: World) -> None:
