@@ -66,8 +66,7 @@ STRANGER = Release("a replica that is no voter acknowledged")
 
 
 class Duties:
-    """Carries out commands. What a command needs to know of the server is the board's last look at it,
-    which every command ends with."""
+    """Carries out commands. What one needs to know of the server is the board's last look: each command ends with one."""
 
     def __init__(
         self,
@@ -136,6 +135,7 @@ class Duties:
         self._cloning.admit(command, deadline)
         self._comparing.admit(command, deadline)
         self._verifying.admit(command, deadline)
+        self._promoting.admit(command, deadline)
         match command:
             case Promise():
                 self._promise(deadline, steps)

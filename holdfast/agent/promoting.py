@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 
 from holdfast.agent.board import Board
 from holdfast.agent.domains import Domains
@@ -13,10 +13,10 @@ from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.lease import Keeper
 from holdfast.agent.releasing import Releases
 from holdfast.agent.strangers import Strangers
-from holdfast.core.commands import Promote, SetAcks
+from holdfast.core.commands import Command, Fence, Promote, SetAcks
 from holdfast.core.releases import asked, holds_back
 from holdfast.core.view import MemberState, Receiver
-from holdfast.errors import DeadlinePassed, HoldfastError
+from holdfast.errors import DeadlinePassed
 from holdfast.log import say
 from holdfast.server.base import Deadline, Server
 
@@ -54,6 +54,20 @@ class Promoting:
         self._look = look
         self._domains = domains
         self._strangers = strangers
+        self._noted: Future[None] | None = None
+
+    def admit(self, command: Command, deadline: Deadline) -> None:
+        """Called with every command before it is carried out: what a promotion writes must not come after what the next
+        command takes back. A fence waits for no disk.
+
+        :raises DeadlinePassed: one that was called off is still being written down
+        """
+        noted = self._noted
+        if noted is None or isinstance(command, Fence):
+            return
+        if not wait([noted], deadline.left).done:
+            raise DeadlinePassed("files of the promotion before: the disk", deadline.seconds)
+        self._noted = None
 
     def promote(
         self, state: MemberState, term: int, command: Promote, deadline: Deadline, done: Done
@@ -167,7 +181,7 @@ class Promoting:
         acks = command.acks if not state.writable and holds_back(asked(command)) else 0
         if not acks:
             self._releases.end()
-        noted: Future[None] = Future()
+        noted = self._noted = Future[None]()
 
         def write() -> None:
             try:
@@ -175,7 +189,7 @@ class Promoting:
                     self._releases.begin(acks)
                 if command.electorate is not None:
                     self._keeper.about_to_open()
-            except (HoldfastError, OSError) as error:
+            except Exception as error:  # whatever it is, nobody waits in vain
                 noted.set_exception(error)
             else:
                 noted.set_result(None)

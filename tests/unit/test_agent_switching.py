@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,12 @@ import pytest
 
 from holdfast.agent.electorate import ElectorateFile
 from holdfast.agent.pending_mark import PendingMark
-from holdfast.core.commands import Drain, EndSessions, Follow, Freeze, Promote
+from holdfast.agent.releasing import Releases
+from holdfast.agent.steps import SECONDS
+from holdfast.core.commands import Drain, EndSessions, Fence, Follow, Freeze, Promote, Start
 from holdfast.core.lease import Electorate, Quorum
 from holdfast.core.tally import Tally
-from holdfast.core.view import Receiver, Replication
+from holdfast.core.view import Receiver, Replication, ServerStatus
 from holdfast.errors import Refused
 from tests.unit.agent_world import World, running
 
@@ -222,6 +225,35 @@ def test_what_cannot_be_noted_on_disk_keeps_it_closed(
     assert "open" not in candidate.server.calls
     monkeypatch.undo()
     assert candidate.done(2, TAKE_OVER).state.writable
+
+
+@pytest.mark.parametrize("promote", [TAKE_OVER, Promote(acks=1, serial=1, electorate=COMING)])
+def test_what_a_promotion_writes_never_comes_after_what_the_next_command_takes_back(
+    candidate: World, monkeypatch: pytest.MonkeyPatch, promote: Promote
+) -> None:
+    """A replica with the mark of a primary would be cut of what somebody wrote on it, which is committed."""
+    begin, slow = Releases.begin, threading.Event()
+
+    def later(self: Releases, acks: int) -> None:
+        slow.wait(20)
+        begin(self, acks)
+
+    monkeypatch.setattr(Releases, "begin", later)
+    candidate.server.stuck.add("wait_for_ackers")
+    monkeypatch.setitem(SECONDS, Promote, 0.2)
+    assert candidate.command(2, promote).error
+    monkeypatch.setitem(SECONDS, Follow, 0.2)
+    refused = candidate.command(2, FOLLOW)
+    assert "files of the promotion before" in refused.message
+    assert candidate.done(2, Fence()).state.server is ServerStatus.DOWN, "that waits for nothing"
+    monkeypatch.setitem(SECONDS, Follow, 20.0)
+    candidate.server.stuck.clear()
+    threading.Timer(0.3, slow.set).start()
+    candidate.done(2, Start())
+    candidate.until(lambda state: state.up)
+    candidate.done(2, FOLLOW)
+    assert not candidate.state_dir.joinpath("primary").exists()
+    assert not ElectorateFile(candidate.state_dir).kept.incarnation
 
 
 def test_a_frozen_primary_is_opened_again(primary: World) -> None:
