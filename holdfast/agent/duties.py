@@ -66,7 +66,7 @@ STRANGER = Release("a replica that is no voter acknowledged")
 
 
 class Duties:
-    """Carries out commands. What one needs to know of the server is the board's last look: each command ends with one."""
+    """Carries out commands. What one needs to know of the server is the board's last look; each ends with one."""
 
     def __init__(
         self,
