@@ -94,7 +94,7 @@ def up(
         where,
         Flavor(server.value) if server else (kept.flavor if kept else Flavor.MARIADB),
         members or (kept.size if kept else 3),
-        base_port or (kept.base_port if kept else BASE_PORT),
+        (kept.base_port if kept else BASE_PORT) if base_port is None else base_port,
         server_binary,
         _on_stderr,
         _settings(settings),

@@ -14,7 +14,7 @@ import pymysql
 
 from holdfast.client import ManagerClient
 from holdfast.core.gtid import Flavor
-from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
+from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused, Unreachable
 from holdfast.sandbox import trees
 from holdfast.sandbox.accounts import cached_accounts
 from holdfast.sandbox.crew import MANAGER, Crew, whose
@@ -77,7 +77,8 @@ class Sandbox(Harm):
         """The sandbox in this folder, made now unless it is there, made in the same way.
 
         :param settings: of the manager's file, by dotted key; None for those of the one that is there
-        :raises BadInput: it was made in another way, or the folder holds something else
+        :raises BadInput: it was made in another way, or the folder holds something else, or cannot be made
+        :raises Refused: a port is taken
         """
         flavor = Flavor(flavor)
         if saved_path(folder).exists():
@@ -87,8 +88,12 @@ class Sandbox(Harm):
         refuse_filled(folder)
         trees.find(flavor.value, binary)
         spec = new_spec(folder, flavor, members, base_port, binary, settings)
-        spec.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_saved(spec, {})
+        refuse_taken_ports(spec.ports)  # before anything is kept of it
+        try:
+            spec.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_saved(spec, {})
+        except OSError as error:
+            raise BadInput("--dir", f"{folder} cannot be made: {error.strerror}") from error
         return cls(spec, {}, say)
 
     @classmethod

@@ -199,8 +199,8 @@ def _options(argv: list[str] | None) -> argparse.Namespace:
     add(
         "--through", type=_count, default=2, help="how many more write through HAProxy (default: 2)"
     )
-    add("--rate", type=float, help="writes a second, of all together (default: full speed)")
-    add("--seconds", type=float, default=3.0, help="of writing before the kill (default: 3)")
+    add("--rate", type=_positive, help="writes a second, of all together (default: full speed)")
+    add("--seconds", type=_positive, default=3.0, help="of writing before the kill (default: 3)")
     return parser.parse_args(argv)
 
 
@@ -208,6 +208,16 @@ def _count(text: str) -> int:
     if not text.isdecimal() or not 1 <= int(text) <= 200:
         raise argparse.ArgumentTypeError("must be from 1 to 200")
     return int(text)
+
+
+def _positive(text: str) -> float:
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError("must be a number above 0")
+    return number
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -19,8 +19,9 @@ import yaml
 from holdfast.config.load import agent_config, manager_config
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, Refused
-from holdfast.sandbox import files
+from holdfast.sandbox import demo, files, trees
 from holdfast.sandbox.accounts import Accounts, cached_accounts
+from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.crash import Crash
 from holdfast.sandbox.daemons import Daemon
 from holdfast.sandbox.events import Event
@@ -130,6 +131,33 @@ def test_a_port_in_use_is_named(spec: Spec) -> None:
         pytest.raises(Refused, match=f"port {base + 2}, for m2's agent, is in use"),
     ):
         refuse_taken_ports(taken.ports)
+
+
+def test_what_is_refused_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A folder that remembered the ports would refuse other ones afterwards."""
+    monkeypatch.setattr(trees, "find", lambda name, binary: None)
+    base, folder = free_base_port(), tmp_path / "cluster"
+    with (
+        closing(socket.create_server(("127.0.0.1", base))),
+        pytest.raises(Refused, match=f"port {base}, for the manager, is in use"),
+    ):
+        Sandbox.create(folder, Flavor.MARIADB, 3, base)
+    assert not folder.exists()
+    with pytest.raises(BadInput, match="--dir: /proc/x cannot be made: No such file"):
+        Sandbox.create(Path("/proc/x"), Flavor.MARIADB, 3, base)
+    assert Sandbox.create(folder, Flavor.MARIADB, 3, base).spec.base_port == base
+
+
+@pytest.mark.parametrize("words", [("--seconds", "-1"), ("--rate", "0"), ("--rate", "fast")])
+def test_the_demo_refuses_what_is_no_number_above_0(
+    words: tuple[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        demo.main(list(words))
+    assert ended.value.code == 2
+    assert f"argument {words[0]}: must be a number above 0" in capsys.readouterr().err
 
 
 def test_passwords_stay_the_same_for_a_cache_and_differ_between_caches(tmp_path: Path) -> None:
