@@ -183,7 +183,13 @@ def _edited(text: str) -> str:
 
     :raises Refused: there is no editor, or it failed
     """
-    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi"
+    editor = os.environ.get("VISUAL") or os.environ.get("EDITOR")
+    if not editor and not (sys.stdin.isatty() and sys.stdout.isatty()):
+        raise Refused(
+            "an editor needs a terminal; nothing was changed: set a key by holdfast config set, or name an editor that "
+            "needs none in $VISUAL"
+        )
+    editor = editor or "vi"
     with tempfile.TemporaryDirectory(prefix="holdfast-") as folder:
         path = Path(folder) / "settings.yaml"
         path.write_text(text)

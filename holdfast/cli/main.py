@@ -85,6 +85,14 @@ app.command("pause")(failover.pause)
 app.command("resume")(failover.resume)
 
 
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        print(f"holdfast {version('holdfast')}")
+        raise typer.Exit
+
+
 @app.callback()
 def credentials(
     ca: Annotated[
@@ -96,6 +104,10 @@ def credentials(
     key: Annotated[
         str | None, typer.Option("--tls-key", help="Its key [default: $HOLDFAST_TLS_KEY]")
     ] = None,
+    _: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Show the version."),
+    ] = False,
 ) -> None:
     for part, path in (("ca", ca), ("cert", cert), ("key", key)):
         if path is not None:

@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
 from pathlib import Path
 from threading import Thread
 from typing import Any, ClassVar
@@ -405,6 +406,20 @@ def test_config_edit_with_an_editor_that_fails_changes_nothing(
     monkeypatch.setenv("VISUAL", "/no/such/editor")
     assert exit_code("config", "edit", "--manager", manager) == 1
     assert "nothing was changed" in said(capsys)
+
+
+def test_config_edit_without_a_terminal_starts_no_editor(
+    manager: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("VISUAL", raising=False)
+    monkeypatch.delenv("EDITOR", raising=False)
+    assert exit_code("config", "edit", "--manager", manager) == 1
+    assert "needs a terminal" in said(capsys)
+
+
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("--version") == 0
+    assert capsys.readouterr().out == f"holdfast {version('holdfast')}\n"
 
 
 def test_members_are_listed_in_columns(manager: str, capsys: pytest.CaptureFixture[str]) -> None:
