@@ -249,7 +249,7 @@ class AgentClient:
         if response.status_code == httpx.codes.FORBIDDEN:
             raise Unreachable(f"it refuses: {_said(response)}")
         if response.is_error:
-            raise Unreachable(f"it answers {response.status_code}: {response.text[:200]}")
+            raise Unreachable(_said(response) or f"it answers {response.status_code}")
 
     async def close(self) -> None:
         await self._http.aclose()

@@ -23,7 +23,7 @@ from holdfast.core.preflight import (
 )
 from holdfast.core.record import Record
 from holdfast.core.view import View
-from holdfast.errors import DeadlinePassed, Refused
+from holdfast.errors import DeadlinePassed, HoldfastError, Refused
 from holdfast.manager.events import EventKind
 from holdfast.manager.inspect import gather
 from holdfast.manager.lead import Leader
@@ -83,7 +83,7 @@ class Switching:
             return (), ()
         try:
             return await self._leader.agents[primary].blockers(old), ()
-        except Refused as error:
+        except HoldfastError as error:
             return (), (Objection(f"what clients do on {primary} is not known: {error}"),)
 
     async def _wrong(

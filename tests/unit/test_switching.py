@@ -32,7 +32,7 @@ class Hosts:
     def __init__(self, leader: Leader) -> None:
         self.found: dict[str, Facts | HoldfastError] = dict(three(Flavor.MYSQL))
         self.asked: list[str] = []
-        self.blocking: list[Sequence[Blocker]] = [()]
+        self.blocking: list[Sequence[Blocker] | HoldfastError] = [()]
         for name, agent in leader.agents.items():
             self._answer(name, agent)
 
@@ -46,7 +46,10 @@ class Hosts:
             return answer
 
         async def blockers(seconds: float) -> Sequence[Blocker]:
-            return self.blocking.pop(0) if len(self.blocking) > 1 else self.blocking[0]
+            answer = self.blocking.pop(0) if len(self.blocking) > 1 else self.blocking[0]
+            if isinstance(answer, HoldfastError):
+                raise answer
+            return answer
 
         agent.facts, agent.blockers = facts, blockers  # type: ignore[attr-defined]
 
@@ -97,6 +100,24 @@ def test_what_went_wrong_meanwhile_is_found_before_it_begins(tmp_path: Path) -> 
             with pytest.raises(Refused, match="binlog_format is STATEMENT"):
                 await begun
             assert not it.leader.status().under_way
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("error", [Refused("no"), Unreachable("no answer from its server")])
+def test_a_primary_that_cannot_tell_what_its_clients_do_stands_against_it(
+    error: HoldfastError, tmp_path: Path
+) -> None:
+    """Together with all else that does, as in :func:`objections`."""
+
+    async def run() -> None:
+        async with managed(tmp_path / "store") as it:
+            hosts = Hosts(it.leader)
+            hosts.blocking = [error]
+            spoil(hosts, "m2")
+            outlook = await Switching(it.leader).look(SwitchOver("m2"))
+            told = [each.text for each in outlook.against]
+            assert told == [BY_STATEMENT, f"what clients do on m1 is not known: {error}"]
 
     asyncio.run(run())
 
