@@ -138,7 +138,7 @@ class Promoting:
         insist: bool = True,
         following: bool = False,
     ) -> None:
-        before, seen = self._board.state, self._strangers.seen
+        before, seen, known = self._board.state, self._strangers.seen, self._releases.known
         under = self._server.prove(term, serial, deadline, insist, following)
         if under.degraded:
             done("row committed, not acknowledged")
@@ -146,7 +146,7 @@ class Promoting:
         if under.source:
             self._strangers.refuse_if_there(seen, deadline)
         if holds_back(under):
-            self._releases.proved(under)
+            self._releases.proved(under, known)
         self._board.change(during=before.incarnation, proved=max(before.proved, serial))
         done("proved")
 

@@ -24,6 +24,7 @@ from holdfast.agent.pending_mark import Mark, PendingMark
 from holdfast.binlog.run import Began
 from holdfast.core.gtid import Flavor, issuer_of
 from holdfast.core.releases import Release, counted, describe, lesser, let_through, recounted
+from holdfast.core.tally import Tally
 from holdfast.core.view import MemberState, SemiSync
 from holdfast.errors import HoldfastError, Refused
 from holdfast.log import say
@@ -90,11 +91,22 @@ class Releases:
                 self._mark.change(replace(mark, acks=acks))
             self._changed()
 
-    def proved(self, under: SemiSync) -> None:
-        """A row was acknowledged while commits waited as in ``under``, which was looked at before it was committed."""
+    @property
+    def known(self) -> Tally | None:
+        """What the server had counted when nothing had been let through."""
+        mark = self._mark.mark
+        return mark.tally if mark is not None else None
+
+    def proved(self, under: SemiSync, known: Tally | None) -> None:
+        """A row was acknowledged while commits waited as in ``under``, which was looked at before it was committed.
+
+        :param known: what was :attr:`known` before that; where it is something else by now, a look amid the row has
+            compared what is later than ``under``
+        """
         with self._lock:
             incarnation = self._board.state.incarnation
-            self._compare(under, incarnation, "")
+            if known == self.known:
+                self._compare(under, incarnation, "")
             self._mark.hold(incarnation, under.acks, under.tally)
             self._board.change(let_through="")
             self._changed()

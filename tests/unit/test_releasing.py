@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from holdfast.core.commands import Fence, Follow, Promote, Prove, SetAcks, Start
 from holdfast.core.tally import Tally
 from holdfast.core.view import SemiSync
-from tests.unit.agent_world import World
+from tests.unit.agent_world import World, running
 
 
 @pytest.fixture
@@ -44,6 +45,27 @@ def test_what_the_server_counts_is_told_with_its_number(primary: World) -> None:
     assert primary.state().state.unacknowledged == 5
     count(primary, 6)
     primary.until(lambda state: state.unacknowledged == 6 and bool(state.let_through))
+
+
+def test_a_look_amid_the_first_row_is_no_sign_that_counters_were_reset(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It is later than what was counted before that row."""
+    with running(tmp_path) as world:
+        world.done(1, Follow("b", "127.0.0.1", 3306, semi_sync=True))
+        prove = world.server.prove
+
+        def slow(*args: Any) -> SemiSync:
+            under = world.server.now.semi_sync
+            count = replace(under.tally, acknowledged=under.tally.acknowledged + 1)
+            world.server.now = replace(world.server.now, semi_sync=replace(under, tally=count))
+            world.until(lambda state: state.semi_sync.tally == count)
+            prove(*args)
+            return under
+
+        world.server.prove = slow  # type: ignore[method-assign]
+        world.done(2, Promote(acks=1, serial=1))
+        assert "without a voter" not in caplog.text
 
 
 def test_it_is_known_to_the_next_run_of_the_agent(primary: World) -> None:
