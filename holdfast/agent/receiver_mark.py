@@ -40,7 +40,6 @@ class ReceiverMark:
     """Of a voter: the run of its server, and its receiver's thread (``Server.receiver_thread``).
 
     The agent's own commands may restart the receiver (:meth:`steering`): meanwhile nothing is marked.
-
     """
 
     def __init__(self, server: Server, state_dir: Path, term: TermFile) -> None:
@@ -52,6 +51,7 @@ class ReceiverMark:
         self._asked_at = -EVERY_SECONDS
         self._steering = 0
         self._steered = 0
+        self._complaint = ""
         self._lock = threading.Lock()
 
     @contextlib.contextmanager
@@ -113,8 +113,18 @@ class ReceiverMark:
             part.write_text(json.dumps(found) + "\n")
             part.replace(self._path)
         except OSError as error:
-            say(logger, f"cannot write {self._path}: {error.strerror}", logging.WARNING)
+            self._complain(f"cannot write {self._path}: {error.strerror}")
+            with contextlib.suppress(OSError):  # a full disk lets go of a file
+                self._path.unlink(missing_ok=True)
+            found = None  # so it is tried again
+        else:
+            self._complaint = ""
         self._marked = found
+
+    def _complain(self, text: str) -> None:
+        if text != self._complaint:
+            say(logger, text, logging.WARNING)
+        self._complaint = text
 
     def _read(self) -> tuple[str, int, int] | None:
         try:

@@ -195,6 +195,33 @@ def test_the_first_command_of_another_term_need_not_take_back_what_was_marked(
         of(server, killed, tmp_path, term=4).seen(voter, "a")
 
 
+@pytest.mark.usefixtures("at_once")
+def test_what_cannot_be_marked_is_no_longer_marked_as_it_was_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server, killed = MemoryServer(), []
+    voter = replace(server.now, semi_sync=SemiSync(replica=True))
+    one = of(server, killed, tmp_path)
+    one.seen(voter, "a")
+
+    def full(self: Path, text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "write_text", full)
+        with one.steering():
+            server.receiver += 1
+        for _ in range(3):
+            one.seen(voter, "a")
+    assert caplog.text.count("No space left on device") == 1
+    of(server, killed, tmp_path).seen(voter, "a")
+    assert killed == []
+    one.seen(voter, "a")
+    server.receiver += 1
+    with pytest.raises(Refused, match="while its agent was away"):
+        of(server, killed, tmp_path).seen(voter, "a")
+
+
 def test_for_a_moment_after_a_command_nothing_is_marked(tmp_path: Path) -> None:
     """The next command of a failover would have to take it back, and waits for the disk meanwhile."""
     server, killed = MemoryServer(), []
