@@ -263,6 +263,7 @@ class Agent:
                 self._fitness,
                 PreparedTransactions(own.flavor, own.socket, admin),
                 own.binlog_index,
+                lambda: bool(self._electorate.kept.incarnation),
             ),
             own.binlog_index,
             own.datadir,

@@ -19,6 +19,7 @@ from holdfast.server.rewind import Repair
 class _Known:
     """:ivar suspects, unfit, differs: as in ``MemberState``; :ivar repair: a rewind that was begun
     :ivar xa: what the binlog says of XA transactions, and the tables may not: see ``binlog/doubts.py``
+    :ivar unlogged: it crashed while it took writes: tables that know no transactions may have changed unseen
     :ivar reset: a hand has reset its binary log: that tells no more whose data this is
     """
 
@@ -27,6 +28,7 @@ class _Known:
     differs: tuple[Difference, ...] = ()
     repair: Repair | None = None
     xa: Mapping[str, str] = field(default_factory=dict)
+    unlogged: bool = False
     reset: bool = False
 
 
@@ -60,17 +62,25 @@ class Fitness:
     def xa(self) -> Mapping[str, str]:
         return self._known.xa
 
-    def doubt(self, tables: Iterable[str], xa: Mapping[str, str]) -> None:
+    @property
+    def unlogged(self) -> bool:
+        return self._known.unlogged
+
+    def doubt(self, tables: Iterable[str], xa: Mapping[str, str], unlogged: bool) -> None:
         """The server crashed, and these may not be as its binlog says. :raises Refused:"""
         suspects = tuple(sorted({*self._known.suspects, *tables}))
-        known = replace(self._known, suspects=suspects, xa={**self._known.xa, **xa})
+        xa, unlogged = {**self._known.xa, **xa}, unlogged or self._known.unlogged
+        known = replace(self._known, suspects=suspects, xa=xa, unlogged=unlogged)
         if known != self._known:
             self._write(known)
 
-    def settled(self, needless: Collection[str]) -> None:
-        """The XA transactions are as the binlog says, and these tables need not be compared."""
-        suspects = tuple(each for each in self._known.suspects if each not in needless)
-        self._write(replace(self._known, suspects=suspects, xa={}))
+    def settled(self, unlogged: Collection[str], needless: Collection[str]) -> None:
+        """The XA transactions are as the binlog says, and which tables are to be compared is known.
+
+        :param unlogged: those that may have changed without a word; :param needless: those that need not be compared
+        """
+        suspects = tuple(sorted({*self._known.suspects, *unlogged} - {*needless}))
+        self._write(replace(self._known, suspects=suspects, xa={}, unlogged=False))
 
     def begin_rewind(self, repair: Repair, touched: tuple[str, ...]) -> None:
         """:raises Refused: when it cannot be written, as from all that follow"""
@@ -135,6 +145,7 @@ class Fitness:
                 differs=tuple(Difference(**each) for each in found.get("differs", ())),
                 repair=None if repair is None else Repair(**repair),
                 xa={str(xid): str(end) for xid, end in found.get("xa", {}).items()},
+                unlogged=bool(found.get("unlogged")),
                 reset=bool(found.get("reset")),
             )
         except FileNotFoundError:

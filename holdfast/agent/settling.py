@@ -29,15 +29,24 @@ Done = Callable[[str], None]
 
 
 class Settling:
-    """One member."""
+    """One member.
+
+    :param was_open: whether the run of the server that was the last one took writes
+    """
 
     def __init__(
-        self, board: Board, fitness: Fitness, prepared: PreparedTransactions, index: Path
+        self,
+        board: Board,
+        fitness: Fitness,
+        prepared: PreparedTransactions,
+        index: Path,
+        was_open: Callable[[], bool],
     ) -> None:
         self._board = board
         self._fitness = fitness
         self._prepared = prepared
         self._index = index
+        self._was_open = was_open
         self._settled = ""
 
     def doubt(self, deadline: Deadline) -> None:
@@ -54,7 +63,8 @@ class Settling:
                 f"{found.unknown}"
             )
         tables = [table_name(each) for each in found.tables if each[0] not in SYSTEM]
-        self._fitness.doubt(tables, found.xa)
+        # a replica has what it applied half in its relay log, and applies it again
+        self._fitness.doubt(tables, found.xa, found.crashed and self._was_open())
 
     def settle(self, deadline: Deadline, done: Done) -> None:
         """Before a server that was just started follows anybody, or is opened.
@@ -62,14 +72,18 @@ class Settling:
         :raises Refused: it must be cloned
         """
         state = self._board.state
-        if state.incarnation == self._settled or state.replication.source or state.writable:
+        unlogged = self._fitness.unlogged
+        if state.incarnation == self._settled or state.writable:
+            return
+        if state.replication.source and not unlogged:
             return
         noted = bool(self._fitness.xa)
         if state.flavor is Flavor.MARIADB and (noted or state.prepared):
             self._settle_xa(noted, deadline, done)
+        found = self._prepared.unprotected(deadline) if unlogged else frozenset()
         needless = self._prepared.in_memory(deadline) if self._fitness.suspects else frozenset()
-        if noted or needless:
-            self._fitness.settled(needless)
+        if noted or needless or unlogged:
+            self._fitness.settled([table_name(each) for each in found], needless)
         self._settled = state.incarnation
 
     def _settle_xa(self, noted: bool, deadline: Deadline, done: Done) -> None:

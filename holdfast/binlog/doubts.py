@@ -9,7 +9,9 @@ A transaction on InnoDB is in both or in neither: recovery sees to that. These a
   acknowledged, and recovery does not read them in the binlog. Killed between, a committed one is still prepared, and
   one that was just prepared is gone. MySQL's recovery carries out what is logged.
 
-Only what was under way can be so: no more than there are sessions; :data:`IN_FLIGHT` is far more than that.
+Only what was under way can be so: no more than there are sessions; :data:`IN_FLIGHT` is far more than that. But it need
+not be in the binlog at all: a statement on tables that know no transactions is logged when it has ended, and half of it
+is in its table by then. So of a primary that crashed all such tables are in doubt, whatever is logged.
 """
 
 from __future__ import annotations
@@ -44,11 +46,13 @@ class Doubts:
     """:ivar xa: MariaDB: by name, as ``xid.sql_form`` gives it
     :ivar tables: (schema, table) of those that know no transactions
     :ivar unknown: a statement that changed such tables, which are not known; or ""
+    :ivar crashed: it was not shut down in order
     """
 
     xa: Mapping[str, XaEnd] = field(default_factory=dict)
     tables: frozenset[tuple[str, str]] = frozenset()
     unknown: str = ""
+    crashed: bool = False
 
 
 def doubts(index: Path, check: Callable[[], None] = lambda: None) -> Doubts:
@@ -81,7 +85,7 @@ def doubts(index: Path, check: Callable[[], None] = lambda: None) -> Doubts:
             left -= len(groups)
         if left <= 0:
             break
-    return Doubts(xa, frozenset(tables), unknown)
+    return Doubts(xa, frozenset(tables), unknown, crashed=True)
 
 
 def _end(group: Group) -> XaEnd:

@@ -70,6 +70,18 @@ class PreparedTransactions:
             session.run("SET SESSION sql_log_bin = 0", deadline)
             session.run(f"XA {'COMMIT' if commit else 'ROLLBACK'} {xid}", deadline)
 
+    def unprotected(self, deadline: Deadline) -> frozenset[tuple[str, str]]:
+        """(schema, table) of those that know no transactions, and keep their rows over a restart."""
+        with contextlib.closing(Session(self._socket, self._admin)) as session:
+            rows = session.look(
+                "SELECT t.TABLE_SCHEMA AS place, t.TABLE_NAME AS name FROM information_schema.TABLES t "
+                "JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE AND e.TRANSACTIONS = 'NO' "
+                "WHERE t.TABLE_TYPE = 'BASE TABLE' AND e.ENGINE IN ('MyISAM', 'Aria', 'CSV', 'ARCHIVE') "
+                "AND t.TABLE_SCHEMA NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema')",
+                deadline,
+            )
+        return frozenset((str(row["place"]), str(row["name"])) for row in rows)
+
     def in_memory(self, deadline: Deadline) -> frozenset[str]:
         """``schema.table`` of those whose rows every restart removes, here as there."""
         with contextlib.closing(Session(self._socket, self._admin)) as session:

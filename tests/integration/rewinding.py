@@ -84,6 +84,7 @@ class Patient:
                 self.fitness,
                 PreparedTransactions(self.server.flavor, self.server.socket, ADMIN),
                 index,
+                lambda: False,
             ),
             index,
             self.server.datadir,

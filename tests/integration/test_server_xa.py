@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import pymysql
 import pytest
 
+import holdfast.binlog.doubts
 from holdfast.agent.board import Board
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.settling import Settling
@@ -102,12 +104,12 @@ def return_to(first: BareServer, second: BareServer, settling: Settling) -> None
     wait_until(lambda: 1000 in rows(first), SECONDS, "it applies what the other wrote since")
 
 
-def settling_of(server: BareServer, folder: Path) -> tuple[Settling, Board]:
+def settling_of(server: BareServer, folder: Path, was_open: bool = False) -> tuple[Settling, Board]:
     state = MemberState("m1", server.flavor, server=ServerStatus.UP, incarnation="run 2")
     board = Board(state)
     listed = PreparedTransactions(server.flavor, server.socket, ADMIN)
     index = server.datadir / "binlog.index"
-    return Settling(board, Fitness(folder, board), listed, index), board
+    return Settling(board, Fitness(folder, board), listed, index, lambda: was_open), board
 
 
 def test_a_prepared_transaction_is_ended_on_the_replica_that_took_over(
@@ -200,3 +202,41 @@ def test_tables_that_know_no_transactions_are_compared_after_a_crash(
     first.process.terminate()
     first.process.wait(60)
     assert doubts(first.datadir / "binlog.index") == Doubts(), "nothing was under way"
+
+
+def test_half_a_statement_that_no_binlog_tells_of_has_its_table_compared(
+    two: tuple[BareServer, BareServer, Proxy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is logged when it has ended, and changes its rows one by one."""
+    monkeypatch.setattr(holdfast.binlog.doubts, "IN_FLIGHT", 1)  # its table was changed long ago
+    first, second, _ = two
+    first.sql("INSERT INTO app.m VALUES " + ", ".join(f"({n})" for n in range(100)))
+    first.sql("CREATE TABLE app.`a table` (n INT) ENGINE=MyISAM", "INSERT INTO app.t VALUES (2)")
+    in_background(first, "UPDATE app.m SET n = n + 1000 + SLEEP(0.02)")
+    time.sleep(1)
+    first.kill()
+    take_over(second)
+    settling, board = settling_of(first, tmp_path, was_open=True)
+    assert not doubts(first.datadir / "binlog.index").tables
+    settling.doubt(Deadline(SECONDS))
+    assert Fitness(tmp_path, Board(board.state)).unlogged, "it is on disk"
+    return_to(first, second, settling)
+    assert 0 < sum(n >= 1000 for n in rows(first, "m")) < 100
+    assert rows(second, "m") == list(range(100))
+    assert board.state.suspects == ("`app`.`a table`", "app.m")
+    assert not Fitness(tmp_path, Board(board.state)).unlogged
+
+
+def test_of_a_replica_that_crashed_only_what_its_binlog_tells_of_is_compared(
+    two: tuple[BareServer, BareServer, Proxy], tmp_path: Path
+) -> None:
+    first, second, _ = two
+    second.kill()
+    settling, board = settling_of(second, tmp_path)
+    settling.doubt(Deadline(SECONDS))
+    assert not Fitness(tmp_path, Board(board.state)).unlogged
+    second.adapter.close()
+    second.start()
+    settling.settle(Deadline(SECONDS), lambda step: None)
+    assert board.state.suspects == ()
+    assert rows(second, "m") == rows(first, "m")
