@@ -103,8 +103,8 @@ def _row(entry: dict[str, Any]) -> list[Cell]:
     if "unreadable" in entry:
         return [number, ("", ""), ("", ""), ("", ""), ("", ""), (str(entry["unreadable"]), "dim")]
     when = (moment(entry["begun"]), "")
-    if entry["what"] == "order":
-        return [number, when, ("order", ""), ("", ""), ("", ""), (entry["cause"], "")]
+    if entry["what"] in ("order", "alarm"):
+        return [number, when, (entry["what"], ""), ("", ""), ("", ""), (entry["cause"], "")]
     if found := entry.get("verification"):
         kind = "verification" + (", ordered" if entry["ordered"] else "")
         style = "red" if found["different"] or found["failed"] else ""

@@ -16,6 +16,7 @@ TITLES = {
     What.SWITCHOVER: "Switchover",
     What.RESTART: "Restart in place",
     What.ORDER: "Order",
+    What.ALARM: "Alarm",
     What.VERIFICATION: "Verification",
 }
 

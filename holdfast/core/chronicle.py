@@ -285,13 +285,18 @@ def shown(view: View, name: str) -> tuple[MemberState | None, str]:
 
 def order(what: str, at: float, record: Record, manager: str, by_person: bool = True) -> Entry:
     """Something that a person wanted, and that was begun; or what came of it by itself."""
+    entry = replace(alarm(what, at, record, manager), what=What.ORDER)
+    return replace(entry, ordered=entry.cause) if by_person else entry
+
+
+def alarm(what: str, at: float, record: Record, manager: str) -> Entry:
+    """Something that came about by itself, and that an operator must know of."""
     return Entry(
-        What.ORDER,
+        What.ALARM,
         clipped(what),
         at,
         record.primary,
         record.term,
-        ordered=clipped(what) if by_person else "",
         managers=(manager,) if manager else (),
         ended=at,
         outcome=Outcome.DONE,

@@ -37,19 +37,20 @@ T = TypeVar("T")
 
 
 class What(StrEnum):
-    """RESTART: of the primary, which came back in place. ORDER: something else that a person wanted. VERIFICATION: of a
-    member's tables."""
+    """RESTART: of the primary, which came back in place. ORDER: something else that a person wanted. ALARM: commits
+    that were told OK without a voter. VERIFICATION: of a member's tables."""
 
     FAILOVER = "failover"
     SWITCHOVER = "switchover"
     RESTART = "restart"
     ORDER = "order"
+    ALARM = "alarm"
     VERIFICATION = "verification"
 
     @property
     def is_transition(self) -> bool:
         """Whether it has a course, and something of it may be still to come."""
-        return self not in (What.ORDER, What.VERIFICATION)
+        return self in (What.FAILOVER, What.SWITCHOVER, What.RESTART)
 
 
 class Outcome(StrEnum):

@@ -148,7 +148,7 @@ class History:
         if record.term != self._term:
             self._take_over(cluster, record, view)
         for event in self._unacknowledged:
-            entry = chronicle.order(event.text, event.at, record, self._who, by_person=False)
+            entry = chronicle.alarm(event.text, event.at, record, self._who)
             self._begin(entry, LATER_SECONDS)
         self._unacknowledged.clear()
         if self._ordered is not None:  # it was begun without a change of the record

@@ -110,7 +110,9 @@ def test_what_a_hand_let_through_is_told_and_kept_by_nobody(cluster: Sandbox) ->
         assert admin(cluster, member.name, f"SELECT * FROM {TABLE}") == []
     assert_identical(cluster)
     entries = cluster.manager.history(CLUSTER, 20)
-    assert sum(numbered(e["cause"], old) for e in entries if e["begun"] >= begun) == number
+    told = [e for e in entries if e["begun"] >= begun and numbered(e["cause"], old)]
+    assert sum(numbered(e["cause"], old) for e in told) == number
+    assert {e["what"] for e in told} == {"alarm"}
     number = next(e["number"] for e in entries if (e["what"], e["new"]) == ("failover", new))
     returned: dict[str, Any] = {}
 
