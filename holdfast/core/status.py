@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from holdfast.core.ackers import doubtful
+from holdfast.core.blocked import blocked
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.copying import next_step
 from holdfast.core.decision import Decision
@@ -80,7 +81,7 @@ class MemberStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """:ivar writable: the primary takes writes and has the voters it needs to acknowledge them
+    """:ivar writable: the primary takes clients, and their commits come through, as far as is known (``blocked.py``)
     :ivar whole: every member is as it should be
     :ivar degraded: mode semi-sync: commits do not wait now
     :ivar doubt: GTIDs that may have been acknowledged without a voter: of these strong is not claimed
@@ -118,15 +119,17 @@ def status(
 ) -> Status:
     """:param estimates: seconds until members have caught up"""
     primary = view.state(record.primary) if record else None
+    why = blocked(cluster, record, view) if record else ""
+    said = f"commits on {record.primary} are blocked: {why}; " if record and why else ""
     return Status(
         cluster=cluster.name,
         term=record.term if record else 0,
         mode=record.mode if record else "strong",
         acks=record.acks if record else 0,
         primary=record.primary if record else None,
-        writable=bool(primary and primary.up and primary.writable),
-        whole=decision.well,
-        reason=decision.reason,
+        writable=bool(primary and primary.up and primary.writable and not why),
+        whole=decision.well and not why,
+        reason=said + decision.reason,
         members=tuple(
             _placed(cluster, record, view, _member(cluster, record, view, member), estimates or {})
             for member in cluster.members
