@@ -89,8 +89,8 @@ def _worth_telling(state: MemberState) -> MemberState:
     """Without what changes all the time: positions, lag, who waits; and how long ago the last answer came, save in
     steps of silence.
 
-    What a command alone changes is left out as well (``busy``, what was promised, proven and remembered): whoever gave
-    it is told when it has ended, and a failover is no quicker for a look in between. ``progress`` but for its kind.
+    What a command alone changes is left out as well (``busy``, what was promised, proven and remembered): its manager
+    has that with the answer, and a failover is no quicker for a look in between. ``progress`` but for its kind.
     """
     progress = state.progress
     return replace(

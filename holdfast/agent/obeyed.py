@@ -52,6 +52,7 @@ class Obeyed:
         self, state_dir: Path, term: TermFile, board: Board, clerk: Clerk, cluster: str
     ) -> None:
         self._file = RecordFile(state_dir)
+        self._former = state_dir / "record"
         self._term = term
         self._board = board
         self._clerk = clerk
@@ -177,9 +178,11 @@ class Obeyed:
         self._board.change(record=told.mark)
 
     def _read(self) -> tuple[str, Mark]:
-        """The later of what stands in both files. What cannot be read there is not remembered: the term is."""
-        known = [("", Mark())]
-        for text in (self._term.record, self._file.text):
+        """The latest of what stands in its files. What cannot be read there is not remembered: the term is."""
+        texts, known = [self._term.record, self._file.text], [("", Mark())]
+        with contextlib.suppress(OSError):  # of an earlier version
+            texts.append(self._former.read_text(encoding="utf-8", errors="replace").strip())
+        for text in texts:
             with contextlib.suppress(ValueError):
                 known.append((text, mark(text)))
         return max(known, key=lambda each: each[1].age)

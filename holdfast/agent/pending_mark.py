@@ -13,7 +13,6 @@ in the binlog, so nothing that was let through is ever among what the next prima
 
 from __future__ import annotations
 
-import contextlib
 import json
 import threading
 from collections.abc import Callable
@@ -54,7 +53,6 @@ class PendingMark:
         self._index = index
         self._later = later
         self._writing = threading.Lock()
-        self._last_file: tuple[object, Began | None] = (None, None)
         self._mark = self._read()
         self._written = self._mark
 
@@ -74,7 +72,7 @@ class PendingMark:
         """
         with self._writing:
             written = self._written
-            mark = Mark(incarnation, self._began(), acks, tally)
+            mark = Mark(incarnation, began(self._index), acks, tally)
             if written is None or replace(written, tally=tally) != mark:
                 self._write(mark)
             elif written != mark:
@@ -94,16 +92,6 @@ class PendingMark:
         with self._writing:
             self._mark = None
             self._remove()
-
-    def _began(self) -> Began | None:
-        """Looked up again once there is another binlog: clients wait for a promotion's."""
-        with contextlib.suppress(OSError):
-            stat = self._index.stat()
-            names = (stat.st_ino, stat.st_mtime_ns, stat.st_size)
-            if names != self._last_file[0] or self._last_file[1] is None:
-                self._last_file = names, began(self._index)
-            return self._last_file[1]
-        return None
 
     def _remove(self) -> None:
         self._written = None

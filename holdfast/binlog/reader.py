@@ -160,7 +160,7 @@ class Binlog:
             if kind in OPENING_TYPES:
                 begins.append(offset)
             if size < HEADER.size:
-                break  # its end is torn, or it is damaged, which whoever reads on finds out
+                break  # its end is torn, or it is damaged: groups() tells which
             offset += size
         return begins[0]
 

@@ -138,7 +138,7 @@ class SwitchingServer(SqlServer):
         self._follow(source, semi_sync, now, deadline)
         if scheduled:
             events.start(self._commands, deadline)
-        if not now.host:  # whoever was to end them may have been killed
+        if not now.host:  # the agent that was to end them may have been killed
             self._freezing.clients.end()
 
     def resume_applier(self, deadline: Deadline) -> None:

@@ -74,10 +74,9 @@ class PreparedTransactions:
         """(schema, table) of those that know no transactions, and keep their rows over a restart."""
         with contextlib.closing(Session(self._socket, self._admin)) as session:
             rows = session.look(
-                "SELECT t.TABLE_SCHEMA AS place, t.TABLE_NAME AS name FROM information_schema.TABLES t "
-                "JOIN information_schema.ENGINES e ON e.ENGINE = t.ENGINE AND e.TRANSACTIONS = 'NO' "
-                "WHERE t.TABLE_TYPE = 'BASE TABLE' AND e.ENGINE IN ('MyISAM', 'Aria', 'CSV', 'ARCHIVE') "
-                "AND t.TABLE_SCHEMA NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema')",
+                "SELECT TABLE_SCHEMA AS place, TABLE_NAME AS name FROM information_schema.TABLES "
+                "WHERE TABLE_TYPE = 'BASE TABLE' AND ENGINE IN ('MyISAM', 'Aria', 'CSV', 'ARCHIVE') "
+                "AND TABLE_SCHEMA NOT IN ('mysql', 'sys', 'performance_schema', 'information_schema')",
                 deadline,
             )
         return frozenset((str(row["place"]), str(row["name"])) for row in rows)

@@ -171,6 +171,18 @@ def test_a_memory_that_cannot_be_read_is_none_and_the_promise_holds(world: World
     assert world.state().state.record == told(NEXT).mark, "what was written with the promise"
 
 
+def test_a_record_of_an_earlier_version_is_remembered_and_a_later_one_counts(world: World) -> None:
+    asked(world, NEXT)
+    world.stop_agent()
+    (world.state_dir / "record").write_text(Memory(LATER).text() + "\n")
+    world.start_agent()
+    assert world.state().state.record == told(LATER).mark
+    again = stamped(LATER, LATER, "two")
+    world.done(2, Start(), told(again))
+    world.restart_agent()
+    assert world.state().state.record == told(again).mark
+
+
 def test_a_term_file_of_an_earlier_version_is_read(world: World) -> None:
     world.stop_agent()
     (world.state_dir / "term").write_text("term 4\n")
