@@ -65,7 +65,7 @@ from holdfast.config.load import account, token
 from holdfast.config.schema import AgentConfig
 from holdfast.core.access import Role
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import MemberState, Protection
+from holdfast.core.view import MemberState
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Observation, Server
 from holdfast.server.chunks import ChunkDigester
@@ -146,7 +146,7 @@ class Agent:
             term=self._term.promised,
             leader=self._term.leader,
             account=self._replication.user,
-            protections=(Protection.AGENT,),
+            protections=guards.BY_ITSELF,
             identity=own_identity(config.state_dir),
         )
         self.board = Board(state)

@@ -13,7 +13,10 @@ from holdfast.agent.second_keeper import Helpers, SecondKeeper
 from holdfast.agent.watchdog import Watchdog
 from holdfast.config.schema import AgentConfig
 from holdfast.config.schema import Gate as GateKind
-from holdfast.core.view import Protection
+from holdfast.core.lease import Protection
+
+BY_ITSELF = (Protection.AGENT,)
+"""What an agent without a keeper process, gate and watchdog has."""
 
 
 def second_keeper(
@@ -36,7 +39,7 @@ def second_keeper(
     )
 
     def helped(helpers: Helpers) -> None:
-        board.change(protections=(Protection.AGENT, *helpers.protections))
+        board.change(protections=(*BY_ITSELF, *helpers.protections))
 
     wait = lease.gate is GateKind.NFTABLES or lease.watchdog is not None
     return SecondKeeper(config.state_dir, begin, clerk, board.alarm, wait, helped)

@@ -26,8 +26,8 @@ from holdfast.agent.electorate import ElectorateFile
 from holdfast.agent.peers import Answer, Peers
 from holdfast.agent.tenure import Due, Question, Tenure
 from holdfast.agent.watch import Watch
-from holdfast.core.lease import Electorate
-from holdfast.core.view import Holder, Lease, MemberState
+from holdfast.core.lease import Electorate, Holder, Lease
+from holdfast.core.view import MemberState
 from holdfast.errors import DeadlinePassed, Refused
 from holdfast.server.base import Deadline
 from holdfast.server.process import Running

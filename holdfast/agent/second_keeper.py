@@ -20,9 +20,8 @@ from holdfast.agent import boottime
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.keeper_process import BEGIN, KNOWN, Begin, Known, received
 from holdfast.agent.lease_words import LeaseWords
-from holdfast.core.lease import Electorate
+from holdfast.core.lease import Electorate, Protection
 from holdfast.core.timing import Timing
-from holdfast.core.view import Protection
 from holdfast.server.process import Running
 
 MODULE = "holdfast.agent.keeper_process"

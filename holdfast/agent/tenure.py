@@ -9,9 +9,8 @@ import math
 from dataclasses import dataclass, replace
 from enum import Enum, auto
 
-from holdfast.core.lease import Electorate, upheld
+from holdfast.core.lease import Electorate, Holder, upheld
 from holdfast.core.timing import ASK_PEERS_AT, Timing
-from holdfast.core.view import Holder
 
 ASK_AGAIN = 0.25
 """After this share of a lease its peers are asked anew, while too few of them vouch."""

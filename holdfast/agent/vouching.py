@@ -17,8 +17,9 @@ from holdfast.agent import boottime
 from holdfast.agent.board import Board
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.term import replace_durably
+from holdfast.core.lease import Asked
 from holdfast.core.timing import Timing, relied_on
-from holdfast.core.view import Asked, MemberState, Receiver
+from holdfast.core.view import MemberState, Receiver
 from holdfast.errors import Fatal
 from holdfast.wire import VouchReply, VouchRequest
 

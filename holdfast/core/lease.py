@@ -22,6 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from holdfast.core.cluster import Cluster
 from holdfast.core.record import Record
@@ -34,6 +35,47 @@ class Quorum:
 
     names: tuple[str, ...]
     need: int
+
+
+class Protection(StrEnum):
+    """What ends a server whose lease is over, or shuts its ports."""
+
+    AGENT = "agent"
+    KEEPER = "keeper"
+    GATE = "gate"
+    WATCHDOG = "watchdog"
+
+
+class Holder(StrEnum):
+    """Who upholds a primary's lease. NOBODY: it has none, or it is over."""
+
+    NOBODY = "nobody"
+    MANAGER = "manager"
+    PEERS = "peers"
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A primary's lease, as its agent sees it.
+
+    :ivar enforced: the server is a primary, and will be killed when the lease ends
+    :ivar left: seconds
+    :ivar quorums: by whose word it goes on without a manager, as far as it was told; None: not known
+    """
+
+    enforced: bool = False
+    by: Holder = Holder.NOBODY
+    left: float = 0.0
+    quorums: tuple[Quorum, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What enforces the lease of the primary at ``address`` (``host:port``) has asked this member to vouch, the last
+    time ``seconds`` ago."""
+
+    address: str
+    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

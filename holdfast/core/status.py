@@ -12,13 +12,13 @@ from holdfast.core.cluster import Cluster, Member
 from holdfast.core.copying import next_step
 from holdfast.core.decision import Decision
 from holdfast.core.enforcement import unkept
+from holdfast.core.lease import Protection
 from holdfast.core.progress import Progress
 from holdfast.core.record import Record, Step
 from holdfast.core.stages import Stage, standing
 from holdfast.core.view import (
     Difference,
     MemberState,
-    Protection,
     Receiver,
     ServerStatus,
     Unseen,

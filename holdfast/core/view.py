@@ -10,7 +10,7 @@ from holdfast.core.calls import Called, Phase
 from holdfast.core.dumps import Doubt, Dump
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.lapse import Lapse
-from holdfast.core.lease import Quorum
+from holdfast.core.lease import Asked, Lease, Protection
 from holdfast.core.lineage import Mark
 from holdfast.core.progress import Position, Progress
 from holdfast.core.settings import WaitPoint
@@ -94,47 +94,6 @@ class Replication:
     user: str = ""
     filters: tuple[str, ...] = ()
     delay: int = 0
-
-
-class Protection(StrEnum):
-    """What ends a server whose lease is over, or shuts its ports."""
-
-    AGENT = "agent"
-    KEEPER = "keeper"
-    GATE = "gate"
-    WATCHDOG = "watchdog"
-
-
-class Holder(StrEnum):
-    """Who upholds a primary's lease. NOBODY: it has none, or it is over."""
-
-    NOBODY = "nobody"
-    MANAGER = "manager"
-    PEERS = "peers"
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """A primary's lease, as its agent sees it; see ``lease.py``.
-
-    :ivar enforced: the server is a primary, and will be killed when the lease ends
-    :ivar left: seconds
-    :ivar quorums: by whose word it goes on without a manager, as far as it was told; None: not known
-    """
-
-    enforced: bool = False
-    by: Holder = Holder.NOBODY
-    left: float = 0.0
-    quorums: tuple[Quorum, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """What enforces the lease of the primary at ``address`` (``host:port``) has asked this member to vouch, the last
-    time ``seconds`` ago."""
-
-    address: str
-    seconds: float
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,8 @@ from holdfast.core.commands import (
     Start,
 )
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import MemberState, Protection, Receiver, ServerStatus, TailVerdict
+from holdfast.core.lease import Protection
+from holdfast.core.view import MemberState, Receiver, ServerStatus, TailVerdict
 from holdfast.sandbox import template, trees
 from holdfast.sandbox.files import write_secret
 from holdfast.sandbox.frugal import frugal

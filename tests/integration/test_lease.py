@@ -18,9 +18,9 @@ import pytest
 from holdfast.agent import boottime
 from holdfast.core.commands import Promise, Promote
 from holdfast.core.gtid import Flavor
-from holdfast.core.lease import Electorate, Quorum
+from holdfast.core.lease import Electorate, Holder, Protection, Quorum
 from holdfast.core.timing import FENCE_SECONDS
-from holdfast.core.view import Holder, Protection, ServerStatus
+from holdfast.core.view import ServerStatus
 from holdfast.wire import Grant, StateReply, WatchRequest
 from tests.integration.test_agent_real import Member, hosts, one_primary, write
 

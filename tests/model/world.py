@@ -38,6 +38,7 @@ from holdfast.core.commands import (
 )
 from holdfast.core.dumps import Doubt
 from holdfast.core.gtid import Flavor, parse
+from holdfast.core.lease import Asked, Lease
 from holdfast.core.lineage import Mark, follows, late, memory
 from holdfast.core.own_writes import as_text
 from holdfast.core.releases import acknowledged, asked, holds_back, let_through
@@ -46,8 +47,6 @@ from holdfast.core.settings import Settings, WaitPoint
 from holdfast.core.tally import Tally
 from holdfast.core.timing import Timing
 from holdfast.core.view import (
-    Asked,
-    Lease,
     MemberState,
     Receiver,
     Replication,

@@ -13,9 +13,9 @@ import pytest
 from holdfast.agent import boottime
 from holdfast.agent.electorate import ElectorateFile
 from holdfast.core.commands import Follow, Freeze, Promise, Promote, Prove, Start
-from holdfast.core.lease import Electorate, Quorum
+from holdfast.core.lease import Electorate, Holder, Quorum
 from holdfast.core.timing import FENCE_SECONDS
-from holdfast.core.view import Holder, MemberState, Receiver, ServerStatus
+from holdfast.core.view import MemberState, Receiver, ServerStatus
 from holdfast.errors import Fatal
 from holdfast.wire import Grant, StateReply, VouchReply, VouchRequest, WatchRequest
 from tests.unit.agent_world import World

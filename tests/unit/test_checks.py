@@ -10,9 +10,8 @@ import pytest
 
 from holdfast.agent.checks import make_checks
 from holdfast.core.gtid import Flavor
+from holdfast.core.lease import Holder, Lease
 from holdfast.core.view import (
-    Holder,
-    Lease,
     MemberState,
     Receiver,
     Replication,

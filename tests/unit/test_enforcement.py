@@ -11,13 +11,12 @@ from holdfast.cli.status import kept_by
 from holdfast.core.decide import decide
 from holdfast.core.diagnosis import Primary, diagnose
 from holdfast.core.enforcement import Evidence, weighed
+from holdfast.core.lease import Asked, Protection
 from holdfast.core.record import from_json, to_json
 from holdfast.core.status import status
 from holdfast.core.timing import relied_on
 from holdfast.core.view import (
-    Asked,
     MemberState,
-    Protection,
     Receiver,
     Replication,
     Seen,
