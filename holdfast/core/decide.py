@@ -39,6 +39,10 @@ from holdfast.core.releases import Release, describe
 from holdfast.core.returned import OPENING
 from holdfast.core.view import MemberState, Receiver, View
 
+HELP_SECONDS = 0.5
+"""For so long a new primary is opened with the help of those alone that can acknowledge at once: as a rule it takes a
+fifth of that. Less than a lease: the primary before, which was frozen, must be told to follow within its own."""
+
 EMPTY_ONES = 200
 """Empty transactions that the primary commits by one command."""
 
@@ -68,7 +72,7 @@ def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
             return begun
         diagnosis = replace(diagnosis, reason=begun.reason)
     if diagnosis.primary is Primary.UNSEEN:
-        return Decision(diagnosis.reason)
+        return Decision(diagnosis.reason, _witnesses(cluster, record, view))
     if diagnosis.primary is Primary.RESTARTED and _kind(record) is not Kind.RESTART:
         restarted = replace(record, transition=Transition(Kind.RESTART, Step.OPEN))
         why = f"{diagnosis.reason}: it stays closed until its voters hold all that it has"
@@ -109,12 +113,15 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
     """OPEN: the others attach while the primary is made ready.
 
     Servers that are down are started afterwards, unless they are needed: crash recovery would compete with
-    the opening for the host's processors and disks.
+    the opening for the host's processors and disks. They are needed where the voters that seem to live do not
+    acknowledge for as long as ``HELP_SECONDS``: nobody knows whether those ever will.
     """
     attach, unwell = _others(cluster, record, view, primary, acks_are_set=True)
-    if len(_living(record, view)) >= record.acks:
+    if view.opening < HELP_SECONDS and len(_living(record, view)) >= record.acks:
         attach = tuple(s for s in attach if not isinstance(s.command, Cut | Start))
-    if switchover.can_open_first(record, primary, acking(cluster, record, view)):
+    if view.opening < HELP_SECONDS and switchover.can_open_first(
+        record, primary, acking(cluster, record, view)
+    ):
         attach = tuple(s for s in attach if not isinstance(s.command, Follow))
     if locked := [s.command.user for s in attach if isinstance(s.command, Unbar)]:
         # from when it was primary before: it would wait in vain for those to connect, and obey nothing meanwhile
@@ -128,6 +135,24 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
     if opening.steps and isinstance(opening.steps[0], Save):
         return opening
     return replace(opening, steps=(*opening.steps, *attach))
+
+
+def _witnesses(cluster: Cluster, record: Record, view: View) -> tuple[Send, ...]:
+    """Voters of a primary that nobody sees, and that follow another: chained below a candidate, or not told yet whom
+    to follow. Once they follow it, they tell whether its server lives (``diagnosis.py``).
+
+    They are no nearer to being elected for it, and acknowledge to nobody who may not count on them.
+    """
+    address = cluster.member(record.primary).address
+    return tuple(
+        Send(name, follow(cluster, record, state))
+        for name, incarnation in sorted(record.target.without(record.primary))
+        if (state := view.state(name))
+        and state.up
+        and state.incarnation == incarnation
+        and state.replication.source != address
+        and not (state.writable or state.silent_seconds or state.unfit or state.progress)
+    )
 
 
 def _living(record: Record, view: View) -> frozenset[Voter]:

@@ -10,6 +10,7 @@ from holdfast.core.cluster import Cluster
 from holdfast.core.enforcement import unkept
 from holdfast.core.lease import electorate, revoked
 from holdfast.core.record import Record
+from holdfast.core.rejoin import attached
 from holdfast.core.returned import is_returning
 from holdfast.core.view import MemberState, Receiver, Seen, Unseen, View
 
@@ -26,7 +27,8 @@ class Primary(Enum):
     could not go on. FROZEN: its agent answers, its server answers neither the agent nor that many voters. STUCK: it
     answers, and a small write on it does not come through; or it does not answer its agent, and its voters hear
     that it lives, and receive nothing. ISOLATED: agent and server are well, and so many voters
-    have heard nothing from it for so long that no write can be acknowledged.
+    have heard nothing from it for so long that no write can be acknowledged. UNOPENED: it was named, and cannot be
+    opened, for a reason that lies with itself.
     """
 
     WELL = auto()
@@ -38,12 +40,22 @@ class Primary(Enum):
     FROZEN = auto()
     STUCK = auto()
     ISOLATED = auto()
+    UNOPENED = auto()
 
 
-GONE = frozenset({Primary.DEAD, Primary.LOST, Primary.FROZEN, Primary.STUCK, Primary.ISOLATED})
+GONE = frozenset(
+    {
+        Primary.DEAD,
+        Primary.LOST,
+        Primary.FROZEN,
+        Primary.STUCK,
+        Primary.ISOLATED,
+        Primary.UNOPENED,
+    }
+)
 """Another one is to take over, if it may."""
 
-ANSWERS = frozenset({Primary.STUCK, Primary.ISOLATED})
+ANSWERS = frozenset({Primary.STUCK, Primary.ISOLATED, Primary.UNOPENED})
 """Its agent and its server answer: where nobody may take over, whatever would help it is done all the same."""
 
 
@@ -77,6 +89,8 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
         return Diagnosis(Primary.STUCK, f"{why} ({state.stuck})" if state.stuck else why)
     if state.writable and (isolated := _isolated(cluster, record, view)):
         return isolated
+    if not state.writable and (unopened := _unopened(cluster, record, view)):
+        return unopened
     if not state.writable:
         return Diagnosis(Primary.CLOSED, f"{name}, the primary, is read-only")
     if state.semi_sync.acks < record.acks or (record.acks and not state.semi_sync.source):
@@ -98,6 +112,8 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
     if not revoked(electorate(cluster, record), deaf):
         heard = f", and {', '.join(hearing)} hears its server" if hearing else ""
         whether = "goes on" if hearing else "may live"
+        if view.opening and not (sighting.last and sighting.last.writable):
+            whether = "was to be opened, which only its agent does: start that"
         return Diagnosis(
             Primary.UNSEEN,
             f"{agent}{heard}: it {whether}, and nobody is promoted{_kept(record, view)}",
@@ -145,6 +161,39 @@ def _isolated(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
         return None
     why = f"{', '.join(deaf)} have heard nothing from {record.primary}, the primary, for {patience:g} s"
     return Diagnosis(Primary.ISOLATED, f"{why}: no write can be acknowledged")
+
+
+def _unopened(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
+    """A primary that was named, answers, and is not opened: would another be?
+
+    It would where as many voters follow this one as must acknowledge, and it is not opened all the same: its disk, a
+    lock, what it lacks stands in the way. And where so many others, of which one is to take over, hear nothing from it
+    that the rest is enough to acknowledge to that one: a cut between hosts. Where acknowledgements are missing for
+    another reason, another primary would miss them as well.
+
+    Nothing that was acknowledged is lost: another is named by the same rules as ever, from the configurations in force.
+    """
+    patience = cluster.settings.write_patience
+    if not record.acks or view.opening < patience:
+        return None
+    name = record.primary
+    named = f"{name} was named primary {view.opening:.0f} s ago, and is not open"
+    _, deaf, _ = _heard(cluster, record, view, patience)
+    if len(deaf) > record.acks:
+        return Diagnosis(Primary.UNOPENED, f"{named}: {', '.join(deaf)} hear nothing from it")
+    ready = [
+        voter
+        for voter, run in sorted(record.target.without(name))
+        if (state := view.state(voter))
+        and state.incarnation == run
+        and not state.silent_seconds
+        and attached(cluster, record, state)
+        and state.replication.receiver is Receiver.ON
+    ]
+    if view.opening >= 2 * patience and len(ready) >= record.acks:
+        follows = f"although {', '.join(ready)} can acknowledge"
+        return Diagnosis(Primary.UNOPENED, f"{named}, {follows}")
+    return None
 
 
 def _heard(

@@ -155,6 +155,8 @@ def _against(
     settings = cluster.settings
     if not settings.automatic_failover:
         return "automatic_failover is off"
+    if lost.primary is Primary.UNOPENED:
+        return ""  # the failover before goes on
     ago = [_ago(view, each) for each in record.failovers]
     if settings.failovers_per_hour and sum(s < HOUR for s in ago) >= settings.failovers_per_hour:
         return (

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.lapse import Lapse
+from holdfast.core.record import Record, Step
 from holdfast.core.view import MemberState, Receiver, Sighting, Unseen, View
 
 
@@ -74,6 +75,26 @@ def reached(before: Mapping[str, Reach], view: View) -> dict[str, Reach]:
         name: known if (known := before.get(name)) and known.received == each.received else each
         for name, each in now.items()
     }
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """The primary that was named in ``term`` is to be opened, since that moment (the manager's clock, seconds)."""
+
+    term: int
+    primary: str
+    since: float
+
+
+def opening(before: Opening | None, record: Record, view: View) -> Opening | None:
+    """To be asked at every look; None: nobody is to be opened, or it is seen to be open."""
+    state = view.state(record.primary)
+    opens = record.transition is not None and record.transition.step is Step.OPEN
+    if not opens or (state and state.writable):
+        return None
+    if before and (before.term, before.primary) == (record.term, record.primary):
+        return before
+    return Opening(record.term, record.primary, view.now)
 
 
 def _felt(

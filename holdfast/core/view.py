@@ -334,6 +334,7 @@ class View:
     :ivar leases: the moment at which each member's lease, if ever it was granted one, is surely over
     :ivar enforced: somebody ends the server of a primary whose agent does not answer, once its lease is over; False:
         surely nobody does; None: not known. See ``enforcement.py``
+    :ivar opening: for how many seconds the primary that was named has not been seen open; 0: it is, or need not be
     :ivar boot: names the run of the kernel whose clock ``now`` is of
     :ivar date: seconds since 1970, by a clock that may be stepped: for what people schedule, and for telling
     :ivar hooked: there are hooks to be called; :ivar called: what came of those that were
@@ -345,6 +346,7 @@ class View:
     quiet: Mapping[str, float] = field(default_factory=dict)
     leases: Mapping[str, float] = field(default_factory=dict)
     enforced: bool | None = None
+    opening: float = 0.0
     boot: str = ""
     date: float = 0.0
     hooked: bool = False

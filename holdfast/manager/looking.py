@@ -9,7 +9,7 @@ from holdfast.core import switchover
 from holdfast.core.cluster import Cluster
 from holdfast.core.enforcement import Evidence, weighed
 from holdfast.core.identity import unmasked
-from holdfast.core.pulse import Pulse, Reach, felt, lapses, reached
+from holdfast.core.pulse import Opening, Pulse, Reach, felt, lapses, opening, reached
 from holdfast.core.record import Record
 from holdfast.core.view import View
 from holdfast.manager.boot import kernel_boot
@@ -25,6 +25,7 @@ class Looks:
         self._pulses: dict[str, Pulse] = {}
         self._reaches: dict[str, Reach] = {}
         self._evidence: Evidence | None = None
+        self._opening: Opening | None = None
 
     def now(
         self, cluster: Cluster, record: Record | None, members: list[str], hooks: Caller
@@ -47,4 +48,11 @@ class Looks:
         quiet = {name: view.now - each.since for name, each in self._reaches.items()}
         self._evidence = known = weighed(self._evidence, cluster, record, view)
         enforced = known.enforced(cluster.settings.timing.detection) if known else None
-        return replace(view, lapses=lapses(self._pulses), quiet=quiet, enforced=enforced)
+        self._opening = opens = opening(self._opening, record, view)
+        return replace(
+            view,
+            lapses=lapses(self._pulses),
+            quiet=quiet,
+            enforced=enforced,
+            opening=view.now - opens.since if opens else 0.0,
+        )

@@ -28,7 +28,7 @@ from holdfast.core.enforcement import Evidence, weighed
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.lineage import Memory, mark, stamped
 from holdfast.core.preflight import SwitchOver, chosen, objections
-from holdfast.core.pulse import Pulse, felt, lapses
+from holdfast.core.pulse import Opening, Pulse, felt, lapses, opening
 from holdfast.core.record import Instant, Kind, Record, from_json, to_json
 from holdfast.core.rollback import Rebuilt, contradicted, rebuilt
 from holdfast.core.settings import Mode, Settings
@@ -105,6 +105,7 @@ class Manager:
     known: dict[str, Sighting] = field(default_factory=dict)
     pulses: dict[str, Pulse] = field(default_factory=dict)
     evidence: Evidence | None = None
+    opening: Opening | None = None
 
 
 class Run:
@@ -215,7 +216,13 @@ class Run:
             mind.pulses = felt(mind.pulses, record.primary, view)
             mind.evidence = known = weighed(mind.evidence, self.world.cluster, record, view)
             enforced = known.enforced(self.world.timing.detection) if known else None
-            view = replace(view, lapses=lapses(mind.pulses), enforced=enforced)
+            mind.opening = opens = opening(mind.opening, record, view)
+            view = replace(
+                view,
+                lapses=lapses(mind.pulses),
+                enforced=enforced,
+                opening=view.now - opens.since if opens else 0.0,
+            )
         decision = decide(self.world.cluster, record, view)
         assert decision.reason
         assert len(decision.steps) < 2 or not any(isinstance(s, Save) for s in decision.steps)
