@@ -146,15 +146,17 @@ class ManagerClient:
         self, cluster: str, to: str = "", *, seconds: float = 30.0, **more: Any
     ) -> dict[str, Any]:
         """``to`` and ``event`` once it has begun; with ``dry_run`` who would take over, and what is ``against`` it;
-        with ``at`` that it is planned."""
+        with ``at`` that it is planned, with ``detach`` what became of it within a moment."""
         body = {"to": to, "seconds": seconds, **more}
         return self._post(f"/v1/clusters/{cluster}/switchover", body, seconds + SWITCHING_SECONDS)
 
-    def cancel_switchover(self, cluster: str) -> dict[str, Any]:
-        """Do not begin what was planned."""
-        return self._answer_to(
-            "DELETE", f"/v1/clusters/{cluster}/switchover", None, TIMEOUT_SECONDS
-        )
+    def cancel_switchover(self, cluster: str, waiting: bool = False) -> dict[str, Any]:
+        """Take back the one that waits, is under way, or is planned.
+
+        :param waiting: only one that waits
+        """
+        path = f"/v1/clusters/{cluster}/switchover{'?waiting=true' if waiting else ''}"
+        return self._answer_to("DELETE", path, None, TIMEOUT_SECONDS)
 
     def pause(self, cluster: str, reason: str, seconds: float | None = None) -> dict[str, Any]:
         body = {"reason": reason, "seconds": seconds}
@@ -214,6 +216,14 @@ class ManagerClient:
             ) from None
         return self._answer(path, reply)
 
+    def _unknown(self) -> str:
+        if "Authorization" in self._http.headers:
+            return f"the manager at {self.url} does not accept the token: it is not that of its token_file"
+        return (
+            f"the manager at {self.url} wants a token, and none was given: name the file that holds it (or set "
+            "HOLDFAST_TOKEN_FILE)"
+        )
+
     def _silent(self, error: Exception) -> Unreachable:
         if said := tls.explain(error):
             return Unreachable(f"the manager at {self.url}: {said}")
@@ -232,7 +242,7 @@ class ManagerClient:
                 return said
             raise OutcomeUnknown(f"{self.url}{path} answered with something else than JSON")
         if reply.status_code == httpx.codes.UNAUTHORIZED:
-            raise BadInput("--token-file", f"the manager at {self.url} does not accept the token")
+            raise BadInput("--token-file", self._unknown())
         if isinstance(said, dict) and (kind := _ERRORS.get(str(said.get("error")))):
             raise _raised(kind, str(said.get("message")))
         raise Refused(f"the manager at {self.url} answered {reply.status_code}: {_message(reply)}")

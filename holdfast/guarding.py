@@ -18,6 +18,7 @@ import hmac
 import logging
 import time
 from collections.abc import Collection, Mapping
+from contextvars import ContextVar
 from http import HTTPStatus
 from ipaddress import ip_address
 from typing import Any
@@ -45,6 +46,8 @@ NOT_ACCEPTED = "the token that was sent is not accepted: it is not that of this 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 """What is asked for mostly, so that it need not be parsed; other addresses are as good."""
 
+_ASKER: ContextVar[str] = ContextVar("asker", default="an operator")
+
 Headers = Mapping[bytes, bytes]
 
 logger = logging.getLogger(__name__)
@@ -68,6 +71,12 @@ def guard(
     app.add_middleware(Telling)
     app.add_middleware(BoundedBody, largest=largest or {})
     app.add_middleware(Doorkeeper, token=token, table=table, cluster=cluster, hosts=hosts)
+
+
+def asker() -> str:
+    """Who has sent the request that is carried out now, for those who read of it later: a certificate's name, or that
+    it was somebody who has the token, and from where."""
+    return _ASKER.get()
 
 
 def tell(state: Any, what: str) -> None:
@@ -212,6 +221,7 @@ class Telling:
             await self._app(scope, receive, send)
             return
         status = 0
+        asking = _ASKER.set(_who(scope))
 
         async def seen(message: Message) -> None:
             nonlocal status
@@ -223,6 +233,7 @@ class Telling:
         try:
             await self._app(scope, receive, seen)
         finally:
+            _ASKER.reset(asking)
             if not status:
                 self._tell(scope, "none: it was left, or failed")
 
@@ -286,3 +297,9 @@ def _is_told(scope: Scope) -> bool:
 def _peer(scope: Scope) -> str:
     client = scope.get("client")
     return f"{client[0]}:{client[1]}" if client else "?"
+
+
+def _who(scope: Scope) -> str:
+    client = scope.get("client")
+    place = f" at {client[0]}" if client else ""
+    return f"{scope.get('state', {}).get('peer') or 'an owner of the token'}{place}"

@@ -26,9 +26,15 @@ KEEP_ALIVE_SECONDS = 600
 
 REQUEST_SECONDS = 30.0
 """So long a request may take to arrive, and a new connection to say something."""
+SILENT_SECONDS = 4
+"""A connection on which nothing comes for so long is asked, by the kernel, whether its other end is there; 6 s later it
+is over."""
 FAREWELL_SECONDS = 0.2
 LARGEST_HEAD_BYTES = 64 * 1024
 """Of a request line and its headers: uvicorn's parser in C has no limit of its own."""
+
+PARTS = frozenset({"body", "query", "path"})
+"""Of a request, as pydantic calls them."""
 
 _STATUS: dict[type[HoldfastError], int] = {Refused: 409, Unreachable: 503, OutcomeUnknown: 504}
 
@@ -48,6 +54,8 @@ class Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: BaseTransport) -> None:
         super().connection_made(transport)  # type: ignore[arg-type]
+        if (connection := transport.get_extra_info("socket")) is not None:
+            notice_the_dead(connection)
         holder = peer(transport.get_extra_info("peercert"))
         if holder.name:
             self.app_state = {**self.app_state, "peer": holder.name, "holder": holder}
@@ -129,6 +137,14 @@ class HttpServer(uvicorn.Server):
         yield
 
 
+def notice_the_dead(connection: socket.socket) -> None:
+    """Have the kernel end the connection of a host that is gone without a word: what it ordered may wait for it."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_SECONDS)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
+
+
 @contextlib.contextmanager
 def listening(address: str, key: str = "listen") -> Iterator[socket.socket]:
     """A socket that listens on ``HOST:PORT``.
@@ -187,6 +203,11 @@ def error_response(status: int, name: str, message: str) -> Response:
 
 
 def first_complaint(errors: Any) -> str:
-    """The first of pydantic's complaints, with the place that it is about."""
-    place = ".".join(str(part) for part in errors[0]["loc"])
-    return f"{place}: {errors[0]['msg']}" if place else str(errors[0]["msg"])
+    """The first of pydantic's complaints, with the key that it is about, wherever in the request that stood."""
+    first = next((each for each in errors if each.get("type") == "extra_forbidden"), errors[0])
+    where = [str(part) for part in first["loc"]]
+    place = ".".join(where[1:] if where[:1] and where[0] in PARTS else where)
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    if first.get("type") == "extra_forbidden":
+        message = "unknown key"
+    return f"{place}: {message}" if place else str(message)

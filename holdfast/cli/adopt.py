@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
+from holdfast.cli.durations import METAVAR, duration
 from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused
 
 if TYPE_CHECKING:
@@ -34,7 +35,13 @@ def adopt(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0, help="Seconds to wait until the cluster is whole.")
+        float,
+        typer.Option(
+            "--timeout",
+            parser=duration,
+            metavar=METAVAR,
+            help="How long to wait until the cluster is whole.",
+        ),
     ] = 120.0,
     as_json: AsJson = False,
 ) -> None:

@@ -50,7 +50,7 @@ def show(
         _print(answer["settings"])
 
 
-@app.command("set")
+@app.command("set", context_settings={"ignore_unknown_options": True})
 def set_values(
     pairs: Pairs,
     manager: Manager = None,
@@ -59,6 +59,11 @@ def set_values(
     as_json: AsJson = False,
 ) -> None:
     """Change settings, all or none."""
+    # a value may begin with a dash (-1), a key cannot
+    if wrong := next((each for each in pairs if each.startswith("--")), None) or next(
+        (each for each in pairs[::2] if each.startswith("-")), None
+    ):
+        raise typer.BadParameter(f"no such option: {wrong}")
     if len(pairs) % 2:
         raise BadInput(pairs[-1], "needs a value: holdfast config set KEY VALUE [KEY VALUE]…")
     wanted = dict(zip(pairs[::2], pairs[1::2], strict=True))

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import stat
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -59,8 +63,6 @@ def connect(
 
 def _named(url: str | None, token_file: Path | None) -> tuple[list[str], str | None]:
     """URLs of managers, and the token for them."""
-    from holdfast.config.load import secret
-
     url = url or os.environ.get(URL_VARIABLE)
     token_path = token_file or os.environ.get(TOKEN_VARIABLE)
     if not url:
@@ -74,11 +76,37 @@ def _named(url: str | None, token_file: Path | None) -> tuple[list[str], str | N
         spec = read_saved(default_dir())[0]
         url = spec.manager_url
         token_path = token_path or (spec.token_file if spec.token_file.exists() else None)
-    token = secret(Path(token_path), "--token-file") if token_path else None
+    token = _token(Path(token_path)) if token_path else None
     urls = [each.strip() for each in url.split(",") if each.strip()]
     if not urls:
         raise BadInput("--manager", "is empty")
     return urls, token
+
+
+def _token(path: Path) -> str:
+    from holdfast.config.load import secret
+
+    found = secret(path, "--token-file")
+    if (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
+        print(
+            f"holdfast: {path}: others than its owner can read this token ({mode:04o}), and give orders with it: "
+            f"chmod 600 {path}",
+            file=sys.stderr,
+        )
+    return found
+
+
+@contextmanager
+def naming(options: Mapping[str, str]) -> Iterator[None]:
+    """Errors of the manager name the option that was given.
+
+    :param options: by the names that the manager has for them
+    """
+    try:
+        yield
+    except BadInput as error:
+        text = str(error).removeprefix(f"{error.key}: ")
+        raise BadInput(options.get(error.key, error.key), text) from None
 
 
 def own_certificate(of_agents: bool = False) -> ssl.SSLContext | None:

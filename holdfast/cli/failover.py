@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
+from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect, naming
+from holdfast.cli.durations import METAVAR, duration, moment, some_time
 from holdfast.cli.opening import until_open
 from holdfast.errors import Refused
 
@@ -38,9 +39,15 @@ def failover(
             "a failover that the hook holds up has it called once more.",
         ),
     ] = False,
-    timeout: Annotated[float, typer.Option(help="Seconds to wait for the new primary.")] = (
-        WAIT_SECONDS
-    ),
+    timeout: Annotated[
+        float,
+        typer.Option(
+            "--timeout",
+            parser=duration,
+            metavar=METAVAR,
+            help="How long to wait for the new primary.",
+        ),
+    ] = WAIT_SECONDS,
     manager: Manager = None,
     cluster: ClusterName = None,
     token_file: TokenFile = None,
@@ -52,8 +59,14 @@ def failover(
     """
     client, name = connect(manager, token_file, cluster)
     before = client.status(name)
-    client.fail_over(name, to, accept_loss, skip_stop_hook)
+    with naming({"accept_loss": "--accept-loss"}):
+        client.fail_over(name, to, accept_loss, skip_stop_hook)
     answer = _opened(client, name, before, timeout)
+    if to and answer["primary"] != to:
+        raise Refused(
+            f"{answer['primary']} is primary and takes writes, not {to}, which could not take over: see holdfast "
+            "history show"
+        )
     done = f"{answer['primary']} is primary and takes writes (term {answer['term']})"
     print(json.dumps({"done": done, "primary": answer["primary"]}) if as_json else done)
 
@@ -61,8 +74,14 @@ def failover(
 def pause(
     reason: Annotated[str, typer.Option("--reason", help="For whoever looks at the status.")],
     lasting: Annotated[
-        str, typer.Option("--for", help="It ends by itself after so long, such as 30m or 2h.")
-    ] = "",
+        float | None,
+        typer.Option(
+            "--for",
+            parser=some_time,
+            metavar=METAVAR,
+            help="It ends by itself after so long, such as 30m or 2h.",
+        ),
+    ] = None,
     manager: Manager = None,
     cluster: ClusterName = None,
     token_file: TokenFile = None,
@@ -72,14 +91,17 @@ def pause(
 
     What is under way is finished. The primary keeps its lease, and ends itself if it loses everybody.
     """
-    from holdfast.config.values import seconds
-
-    try:
-        how_long = seconds(lasting) if lasting else None
-    except ValueError as error:
-        raise typer.BadParameter(str(error), param_hint="--for") from None
     client, name = connect(manager, token_file, cluster)
-    _said(client.pause(name, reason, how_long)["done"], as_json)
+    with naming({"seconds": "--for", "reason": "--reason"}):
+        answer = client.pause(name, reason, lasting)
+    if as_json:
+        print(json.dumps(answer))
+        return
+    until = f"until {moment(answer['until'])}" if answer["until"] else "until it is resumed"
+    print(f"paused {until}: {reason}")
+    if before := answer["replaces"]:
+        ended = f"until {moment(before['until'])}" if before["until"] else "until it was resumed"
+        print(f"note: it replaces the pause {ended} ({before['reason']})", file=sys.stderr)
 
 
 def resume(

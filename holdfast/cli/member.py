@@ -12,6 +12,7 @@ import typer
 
 from holdfast.cli.columns import print_columns
 from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
+from holdfast.cli.durations import METAVAR, Timeout, duration
 from holdfast.errors import BadInput, DeadlinePassed, Refused, Unreachable
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ app = typer.Typer(
 POLL_SECONDS = 0.25
 
 Name = Annotated[str, typer.Argument(metavar="MEMBER")]
-Seconds = Annotated[float, typer.Option("--timeout", min=0, help="Seconds to wait at most.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Also where writes have to wait meanwhile.")]
 
 
@@ -75,7 +75,7 @@ def add(
 @app.command()
 def remove(
     member: Name,
-    timeout: Seconds = 60.0,
+    timeout: Timeout = 60.0,
     manager: Manager = None,
     cluster: ClusterName = None,
     token_file: TokenFile = None,
@@ -129,7 +129,7 @@ def confirm(
 def restart(
     member: Name,
     yes: Yes = False,
-    timeout: Seconds = 180.0,
+    timeout: Timeout = 180.0,
     manager: Manager = None,
     cluster: ClusterName = None,
     token_file: TokenFile = None,
@@ -145,7 +145,13 @@ def restart_all(
     everything: Annotated[bool, typer.Option("--all", help="Every member's server.")] = False,
     yes: Yes = False,
     timeout: Annotated[
-        float, typer.Option("--timeout", min=0, help="Seconds to wait at most, for each.")
+        float,
+        typer.Option(
+            "--timeout",
+            parser=duration,
+            metavar=METAVAR,
+            help="How long to wait at most, for each.",
+        ),
     ] = 180.0,
     manager: Manager = None,
     cluster: ClusterName = None,

@@ -6,19 +6,25 @@ import json
 import re
 import sys
 from datetime import datetime, timedelta
+from queue import Empty, Queue
+from threading import Thread
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
+from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect, naming
+from holdfast.cli.durations import METAVAR, duration, some_time
 from holdfast.cli.opening import until_open
-from holdfast.errors import BadInput, Refused
+from holdfast.errors import BadInput, HoldfastError, Refused
 
 if TYPE_CHECKING:
     from holdfast.client import ManagerClient
 
 OPENING_SECONDS = 30.0
-"""How long whoever was named may take to open."""
+"""How long the member that was named may take to open."""
+LOOK_SECONDS = 0.3
+OPTIONS = {"seconds": "--timeout", "old": "--old", "kill_after": "--kill-long", "at": "--at"}
+"""By the names that the manager has for them."""
 
 
 def switchover(
@@ -31,27 +37,54 @@ def switchover(
             help="Begin later: HH:MM (local), 2026-12-24T03:00 (with +00:00 or Z for another zone), or +90m.",
         ),
     ] = "",
-    cancel: Annotated[bool, typer.Option("--cancel", help="Do not begin what is planned.")] = False,
+    cancel: Annotated[
+        bool,
+        typer.Option(
+            "--cancel",
+            help="Call off the one that waits, else undo the one that is under way, else drop the planned one.",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what stands against it, and touch nothing.")
     ] = False,
     wait: Annotated[
         bool, typer.Option("--wait", help="Wait for what passes by itself, up to --timeout.")
     ] = False,
+    detach: Annotated[
+        bool,
+        typer.Option(
+            "--detach",
+            help="Return at once; with --wait it stays ordered. Else the order ends with this command, unless it has "
+            "begun.",
+        ),
+    ] = False,
     kill_long: Annotated[
         float | None,
         typer.Option(
             "--kill-long",
-            metavar="SECONDS",
-            help="Having waited for so long, end the connections whose transactions, statements or locks hold it up.",
+            parser=duration,
+            metavar=METAVAR,
+            help="Having waited for so long, end the connections whose transactions, statements or locks hold it up. "
+            "Implies --wait.",
         ),
     ] = None,
     old: Annotated[
         float,
-        typer.Option(help="Seconds from which a transaction, statement or lock counts as long."),
+        typer.Option(
+            "--old",
+            parser=some_time,
+            metavar=METAVAR,
+            help="From what age a transaction, statement or lock counts as long.",
+        ),
     ] = 2.0,
     timeout: Annotated[
-        float, typer.Option(help="Seconds after which it is undone, the waiting included.")
+        float,
+        typer.Option(
+            "--timeout",
+            parser=some_time,
+            metavar=METAVAR,
+            help="After which it is undone, the waiting included.",
+        ),
     ] = 30.0,
     manager: Manager = None,
     cluster: ClusterName = None,
@@ -61,9 +94,30 @@ def switchover(
     """Have another member be primary in place of one that is well, and wait until it takes writes.
 
     Everything that stands against it is said before anything is touched. Until the new primary is named, it can be
-    undone, and is when anything goes wrong or time is over; the primary then goes on.
+    undone, and is when anything goes wrong or time is over; the primary then goes on. Interrupted before it has begun,
+    or cut off from the manager, this command leaves no order behind, unless with --detach.
     """
     client, name = connect(manager, token_file, cluster)
+    with naming(OPTIONS):
+        _switchover(
+            client, name, to, at, cancel, dry_run, wait, detach, kill_long, old, timeout, as_json
+        )
+
+
+def _switchover(
+    client: ManagerClient,
+    name: str,
+    to: str,
+    at: str,
+    cancel: bool,
+    dry_run: bool,
+    wait: bool,
+    detach: bool,
+    kill_long: float | None,
+    old: float,
+    timeout: float,
+    as_json: bool,
+) -> None:
     if dry_run:
         _tell_outlook(client.switch_over(name, to, old=old, dry_run=True), as_json)
         return
@@ -78,10 +132,73 @@ def switchover(
         done = f"the switchover is planned for {when.strftime('%Y-%m-%d %H:%M:%S %Z')}; --cancel takes it back"
         print(json.dumps({"done": done, "at": when.isoformat()}) if as_json else done)
         return
-    begun = client.switch_over(name, to, seconds=timeout, **order)
-    answer = _opened(client, name, begun["to"], begun["event"], timeout + OPENING_SECONDS)
+    if detach:
+        done = client.switch_over(name, to, seconds=timeout, detach=True, **order)["done"]
+        print(json.dumps({"done": done}) if as_json else done)
+        return
+    begun = _begun(client, name, to, timeout, order)
+    try:
+        answer = _opened(client, name, begun["to"], begun["event"], timeout + OPENING_SECONDS)
+    except KeyboardInterrupt:
+        print(
+            f"holdfast: the switchover to {begun['to']} has begun, and goes on: holdfast switchover --cancel undoes it "
+            "while that can be done",
+            file=sys.stderr,
+        )
+        raise
     done = f"{answer['primary']} is primary and takes writes (term {answer['term']})"
     print(json.dumps({"done": done, "primary": answer["primary"]}) if as_json else done)
+
+
+def _begun(
+    client: ManagerClient, name: str, to: str, seconds: float, order: dict[str, Any]
+) -> dict[str, Any]:
+    """The answer once it has begun; tells meanwhile what it waits for. Interrupted, it is called off."""
+    answers: Queue[dict[str, Any] | HoldfastError] = Queue()
+
+    def ask() -> None:
+        try:
+            answers.put(client.switch_over(name, to, seconds=seconds, **order))
+        except HoldfastError as error:
+            answers.put(error)
+
+    # left alone by the interpreter's end: the connection breaks then, which calls the order off as well
+    Thread(target=ask, daemon=True).start()
+    said = ""
+    try:
+        while True:
+            try:
+                answer = answers.get(timeout=LOOK_SECONDS)
+            except Empty:
+                said = _waiting(client, name, said)
+                continue
+            if isinstance(answer, HoldfastError):
+                raise answer
+            return answer
+    except KeyboardInterrupt:
+        print(f"holdfast: {_called_off(client, name)}", file=sys.stderr)
+        raise
+
+
+def _waiting(client: ManagerClient, name: str, said: str) -> str:
+    """Tell what the order waits for, where that is news; what was told last."""
+    try:
+        text = str(client.status(name).get("waiting", ""))
+    except HoldfastError:
+        return said
+    if text and re.sub(r"\d+ s\b", "", text) != re.sub(r"\d+ s\b", "", said):
+        print(f"  {text}", file=sys.stderr, flush=True)
+        return text
+    return said
+
+
+def _called_off(client: ManagerClient, name: str) -> str:
+    try:
+        return str(client.cancel_switchover(name, waiting=True)["done"])
+    except Refused:
+        return "no switchover waits any more: see holdfast status whether it had begun"
+    except HoldfastError as error:
+        return f"whether it was called off is not known ({error}): see holdfast status"
 
 
 def moment(text: str) -> datetime:

@@ -19,7 +19,6 @@ from holdfast.errors import BadInput
 from holdfast.tls import Files
 
 Port = Annotated[int, Field(ge=1, le=65535)]
-Seconds = Annotated[float, Field(gt=0, le=86400)]
 
 
 def _address(text: str) -> str:

@@ -30,6 +30,9 @@ MOST_DIFFERENCES = 20
 """So many tables that differ are named of each member; ``Verification.different`` counts them."""
 
 
+WAITING = "waiting"
+
+
 class Role(StrEnum):
     """OUT: it does not follow the primary now."""
 
@@ -85,7 +88,9 @@ class Status:
     :ivar whole: every member is as it should be
     :ivar degraded: mode semi-sync: commits do not wait now
     :ivar doubt: GTIDs that may have been acknowledged without a voter: of these strong is not claimed
-    :ivar under_way: the kind of transition, or ""
+    :ivar under_way: the kind of transition; "waiting" where nothing was touched yet, and an order waits until it can
+        begin; or ""
+    :ivar waiting: that order, and what it waits for, or ""
     :ivar paused: why nothing is begun by itself, or ""; :ivar paused_until: in seconds since 1970; None: until a person
         resumes it
     :ivar planned: when a switchover is to begin, in seconds since 1970, and to whom ("": the best); None: none is
@@ -108,6 +113,7 @@ class Status:
     lease: str = ""
     planned: tuple[float, str] | None = None
     doubt: str = ""
+    waiting: str = ""
 
 
 def status(
@@ -116,8 +122,11 @@ def status(
     view: View,
     decision: Decision,
     estimates: Mapping[str, float] | None = None,
+    waiting: str = "",
 ) -> Status:
-    """:param estimates: seconds until members have caught up"""
+    """:param estimates: seconds until members have caught up
+    :param waiting: an order that waits
+    """
     primary = view.state(record.primary) if record else None
     why = blocked(cluster, record, view) if record else ""
     said = f"commits on {record.primary} are blocked: {why}; " if record and why else ""
@@ -135,12 +144,15 @@ def status(
             for member in cluster.members
         ),
         degraded=bool(primary and primary.semi_sync.degraded),
-        under_way=record.transition.kind if record and record.transition else "",
+        under_way=record.transition.kind
+        if record and record.transition
+        else WAITING * bool(waiting),
         paused=record.paused.reason if record and record.paused else "",
         paused_until=record.paused.until if record and record.paused else None,
         lease=primary.lease.by if primary and primary.lease.enforced else "",
         planned=(record.planned.at, record.planned.to) if record and record.planned else None,
         doubt=str(doubtful(record, view) or "") if record else "",
+        waiting=waiting,
     )
 
 

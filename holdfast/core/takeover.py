@@ -72,7 +72,13 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
         found.append(nobody.reason)
     elif not order.accept_loss and (doubt := nobody_has(record, view, heirs)):
         found.append(doubt)
-    return (*found, *_unable(record, view, order))
+    unable = _unable(record, view, order)
+    if heirs and not unable and order.to and order.to not in (names := [s.name for s in heirs]):
+        # it may have less than what was acknowledged: another one would take over in its place
+        unable = (
+            f"{order.to} does not vote, and cannot take over while voters can ({', '.join(names)})",
+        )
+    return (*found, *unable)
 
 
 def _against_opening(record: Record, view: View, order: FailOver) -> tuple[str, ...]:

@@ -18,8 +18,11 @@ from holdfast.core.commands import EnsureAccount, Equip, Follow, SetAcks
 from holdfast.core.decision import Send
 from holdfast.core.facts import Facts
 from holdfast.errors import DeadlinePassed, OutcomeUnknown, Refused
+from holdfast.guarding import asker
 from holdfast.manager.client import AgentClient
 from holdfast.manager.events import EventKind
+from holdfast.manager.founding import found as found_cluster
+from holdfast.manager.founding import prepare
 from holdfast.manager.lead import Leader
 
 OBSERVED_SECONDS = 10.0
@@ -97,10 +100,10 @@ class Adoption:
         leader = self._leader
         cluster, primary = leader.cluster, planned.primary
         leader.events.add(
-            EventKind.ORDERED, f"{cluster.name} is being adopted, by a person", primary
+            EventKind.ORDERED, f"{cluster.name} is being adopted, by {asker()}", primary
         )
         await asyncio.gather(
-            *(leader.prepare(Send(member.name, Equip())) for member in cluster.members)
+            *(prepare(leader, Send(member.name, Equip())) for member in cluster.members)
         )
         await self._until_observed()
         if errant := diverged(cluster, leader.view(), primary):
@@ -108,12 +111,12 @@ class Adoption:
         for agent in list(leader.agents.values()):
             account = await agent.account()
             step = EnsureAccount(account.user, account.authentication)
-            await leader.prepare(Send(primary, step))
+            await prepare(leader, Send(primary, step))
         await self._try(planned)
         head = leader.view().state(primary)
         if head is not None and head.semi_sync.source:
             # its replicas stop acknowledging when they are repointed: until they vote, nobody waits for them
-            await leader.prepare(Send(primary, SetAcks(0)))
+            await prepare(leader, Send(primary, SetAcks(0)))
         source = cluster.member(primary)
         for name in planned.replicas:
             await self._repoint(name, Follow(primary, source.host, source.port, semi_sync=False))
@@ -161,7 +164,7 @@ class Adoption:
         end = time.monotonic() + ATTACHED_SECONDS
         while True:
             try:
-                return await self._leader.prepare(Send(name, step))
+                return await prepare(self._leader, Send(name, step))
             except OutcomeUnknown:
                 if time.monotonic() > end:
                     raise
@@ -174,7 +177,7 @@ class Adoption:
             async with leader.deciding:
                 record = first_record(leader.cluster, leader.view(), primary)
                 if not isinstance(record, Refusals):
-                    return await leader.found(record, why)
+                    return await found_cluster(leader, record, why)
             if time.monotonic() > end:
                 raise OutcomeUnknown(
                     f"replicas were told to follow {primary} by their own accounts, and it is not adopted yet: "

@@ -13,7 +13,7 @@ POST   /v1/clusters/{name}/members/{member}/remove       -> {"removed": bool, "w
 POST   /v1/clusters/{name}/members/{member}/clone        CloneRequest   -> {"done": sentence}
 POST   /v1/clusters/{name}/members/{member}/restart      RestartRequest -> {"done": sentence}
 POST   /v1/clusters/{name}/failover      FailoverRequest -> {"done": sentence}
-POST   /v1/clusters/{name}/pause         PauseRequest    -> {"done": sentence}
+POST   /v1/clusters/{name}/pause         PauseRequest    -> orders.Paused
 POST   /v1/clusters/{name}/resume        {}              -> {"done": sentence}
 The history's are in ``history_api.py``, those of check and adopt in ``inspect.py``.
 
@@ -24,6 +24,7 @@ nobody to do it (not leading, an agent that does not answer), 504 the outcome is
 from __future__ import annotations
 
 from collections.abc import Collection
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
@@ -195,9 +196,9 @@ def make_app(
         return {"done": await Orders(_leader(name)).fail_over(order)}
 
     @app.post("/v1/clusters/{name}/pause")
-    async def pause(name: str, asked: PauseRequest) -> dict[str, str]:
+    async def pause(name: str, asked: PauseRequest) -> dict[str, Any]:
         """Begin nothing by itself; a pause that holds is replaced."""
-        return {"done": await Orders(_leader(name)).pause(asked.reason, asked.seconds)}
+        return asdict(await Orders(_leader(name)).pause(asked.reason, asked.seconds))
 
     @app.post("/v1/clusters/{name}/resume")
     async def resume(name: str, _: NoArguments) -> dict[str, str]:

@@ -72,6 +72,7 @@ class History:
         self._ordered: Event | None = None
         self._detected: Event | None = None
         self._unacknowledged: list[Event] = []
+        self._told: list[Event] = []
         self._due = self._not_before = 0.0
         self._changed = asyncio.Event()
         self._writing: asyncio.Task[None] | None = None
@@ -140,6 +141,7 @@ class History:
             # whoever leads must go on, whatever is wrong with what is told of it
             logger.exception("the history failed: what is under way is not written down")
             self._pages.clear()
+            self._told.clear()
             self._ordered = self._detected = None
 
     def _looked(self, cluster: Cluster, record: Record | None, view: View) -> None:
@@ -152,9 +154,11 @@ class History:
             self._begin(entry, LATER_SECONDS)
         self._unacknowledged.clear()
         if self._ordered is not None:  # it was begun without a change of the record
-            text, at = self._ordered.text, self._ordered.at
-            self._begin(chronicle.order(text, at, record, self._who), LATER_SECONDS)
+            self._told.append(self._ordered)
             self._ordered = None
+        for event in self._told:
+            self._begin(chronicle.order(event.text, event.at, record, self._who), LATER_SECONDS)
+        self._told.clear()
         present, decision = self._present, self._decision()
         for page in self._pages:
             if not page.entry.live:
@@ -219,7 +223,13 @@ class History:
 
     def _heard(self, event: Event) -> None:
         if event.kind is EventKind.ORDERED:
+            if (
+                self._ordered is not None
+            ):  # an order of its own, of which nothing came that is kept otherwise
+                self._told.append(self._ordered)
             self._ordered = event
+        elif event.kind is EventKind.CONFIGURED:
+            self._told.append(event)
         elif event.kind is EventKind.DETECTED:
             self._detected = event
         elif event.kind is EventKind.UNACKNOWLEDGED:

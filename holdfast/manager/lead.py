@@ -32,6 +32,7 @@ from holdfast.manager.observe import Observer
 from holdfast.manager.place import Place
 from holdfast.manager.standing import Standing
 from holdfast.manager.telling import Teller
+from holdfast.manager.waiting import Waiting
 from holdfast.store.base import Candidate, Leadership, Store
 from holdfast.wire import Told
 
@@ -50,6 +51,7 @@ class Leader:
     :ivar configured: what people want of the cluster; :meth:`adopt` follows it
     :ivar connect: makes a client of a member's agent
     :ivar listeners: are told of every look and every change of the record
+    :ivar waiting: the switchover that waits until it can begin
     :ivar deciding: held while a decision is made and saved: whoever wants neither to change under his hands takes it
     """
 
@@ -66,6 +68,7 @@ class Leader:
         self.events = EventLog(given.name)
         self.listeners = tuple(listeners)
         self.hooks: Caller = NoHooks()
+        self.waiting: Waiting | None = None
         self._teller = Teller(self.events)
         self.deciding = asyncio.Lock()
         self.connect = connect
@@ -110,7 +113,8 @@ class Leader:
         view = self.view()
         decides = self._actor and (self._record is None or self._decides)
         decision = decide(self.cluster, self.record, view) if decides else self._decision
-        return status(self.cluster, self.record, view, decision, self._estimated(view))
+        waits = self.waiting.text if self.waiting else ""
+        return status(self.cluster, self.record, view, decision, self._estimated(view), waits)
 
     async def run(self) -> None:
         """Observe, and lead whenever no other manager does, until cancelled."""
@@ -195,39 +199,13 @@ class Leader:
         self._observer.changed.set()
 
     async def carry_out(self, step: Send) -> None:
-        """Have a command carried out in the present term, beside what is decided.
+        """Have a command carried out in the present term, beside what is decided; see also ``founding.py``.
 
         :raises Unreachable: this manager does not lead the cluster
         :raises HoldfastError: by consequence
         """
         actor, _ = self.leading()
         await actor.order(self._term, step)
-
-    async def prepare(self, step: Send) -> None:
-        """Have a command carried out before there is a record.
-
-        :raises Refused: there is one
-        :raises HoldfastError: by consequence
-        """
-        async with self.deciding:
-            actor = self._founding()
-        await actor.order(bootstrap.TERM, step)
-
-    async def found(self, record: Record, why: str) -> None:
-        """Begin with this record; call it with ``deciding`` held, from a look that was taken since.
-
-        :raises Refused: there is one
-        """
-        self._founding()
-        await self.decided(Save(record, why))
-
-    def _founding(self) -> Actor:
-        actor, record = self.leading()
-        if record is not None:
-            raise Refused(
-                f"{self.cluster.name} is managed already: {record.primary} is its primary"
-            )
-        return actor
 
     @property
     def _leadership(self) -> Leadership | None:

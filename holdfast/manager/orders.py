@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from holdfast.core import takeover
 from holdfast.core.commands import Restart
@@ -14,11 +14,23 @@ from holdfast.core.record import Pause, Record
 from holdfast.core.restart import CLOSING
 from holdfast.core.takeover import FailOver
 from holdfast.errors import Refused
+from holdfast.guarding import asker
 from holdfast.manager.act import Actor
 from holdfast.manager.events import EventKind
 from holdfast.manager.lead import Leader
 
 WAIT_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Paused:
+    """:ivar until: seconds since 1970; None: until it is resumed
+    :ivar replaces: the pause that held before
+    """
+
+    done: str
+    until: float | None
+    replaces: Pause | None
 
 
 class Orders:
@@ -41,7 +53,7 @@ class Orders:
             if against or record is None:
                 raise Refused("; ".join(against))
             step = first_step(leader.cluster, record, leader.view(), order)
-            leader.events.add(EventKind.ORDERED, f"{order.text}, by a person", order.member)
+            leader.events.add(EventKind.ORDERED, f"{order.text}, by {asker()}", order.member)
             if isinstance(step, Save):
                 actor.forgive(order.member, Restart)
                 await leader.decided(step)
@@ -67,17 +79,22 @@ class Orders:
             against = takeover.against(leader.cluster, record, leader.view(), order)
             if against:
                 raise Refused("; ".join(against))
-            leader.events.add(EventKind.ORDERED, f"{order.text}, by a person", order.member)
+            leader.events.add(EventKind.ORDERED, f"{order.text}, by {asker()}", order.member)
             await leader.decided(takeover.begun(record, leader.view(), order))
         return order.done
 
-    async def pause(self, reason: str, seconds: float | None) -> str:
-        """Begin nothing by itself any more; for so long, or until :meth:`resume`."""
+    async def pause(self, reason: str, seconds: float | None) -> Paused:
+        """Begin nothing by itself any more; for so long, or until :meth:`resume`. A pause that holds is replaced."""
         until = time.time() + seconds if seconds else None
         async with self._leader.deciding:
-            paused = replace(self._record(), paused=Pause(reason, until))
+            record = self._record()
             how_long = f"for {seconds:g} s" if seconds else "until it is resumed"
-            return await self._ordered(paused, f"paused {how_long}: {reason}")
+            replaced = f" (in place of: {record.paused.reason})" if record.paused else ""
+            done = await self._ordered(
+                replace(record, paused=Pause(reason, until)),
+                f"paused {how_long}: {reason}{replaced}",
+            )
+        return Paused(done, until, record.paused)
 
     async def resume(self) -> str:
         async with self._leader.deciding:
@@ -88,7 +105,7 @@ class Orders:
             return await self._ordered(resumed, f"resumed (paused: {record.paused.reason})")
 
     async def _ordered(self, record: Record, what: str) -> str:
-        self._leader.events.add(EventKind.ORDERED, f"{what}, by a person")
+        self._leader.events.add(EventKind.ORDERED, f"{what}, by {asker()}")
         await self._leader.decided(Save(record, what))
         return what
 

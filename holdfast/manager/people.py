@@ -17,6 +17,7 @@ from holdfast.core.rollback import fits
 from holdfast.core.seats import may_be_alone
 from holdfast.core.view import MemberState, Receiver, View
 from holdfast.errors import Conflict, HoldfastError, OutcomeUnknown, Refused
+from holdfast.guarding import asker
 from holdfast.manager.client import AgentClient
 from holdfast.manager.configure import MOST_MEMBERS, Changed, prices
 from holdfast.manager.events import EventKind
@@ -70,7 +71,7 @@ class People:
             if changed != configured.changed:
                 what = [f"{key} = {value}" for key, value in pairs.items()]
                 what += [f"{key} as before" for key in unset if key not in pairs]
-                await self._save(changed, f"set by a person: {', '.join(what)}")
+                await self._save(changed, f"set: {', '.join(what)}")
         return {"version": configured.version, "notes": prices(pairs)}
 
     def members(self) -> dict[str, Any]:
@@ -146,7 +147,7 @@ class People:
             leader.adopt()
             raise
         leader.adopt()
-        leader.events.add(EventKind.CONFIGURED, event)
+        leader.events.add(EventKind.CONFIGURED, f"{event}, by {asker()}")
 
 
 async def _asked(agent: AgentClient) -> tuple[Identity, MemberState, AccountReply]:

@@ -1,4 +1,4 @@
-"""Begins a switchover that a person has ordered for later, when its time has come."""
+"""Switchovers that no client waits for: planned for later, or detached; and taking back those that can be."""
 
 from __future__ import annotations
 
@@ -6,17 +6,21 @@ import asyncio
 import time
 from dataclasses import replace
 
+from holdfast.core import switchover
 from holdfast.core.cluster import Cluster
 from holdfast.core.preflight import SwitchOver
-from holdfast.core.record import Planned, Record
+from holdfast.core.record import Kind, Planned, Record
 from holdfast.core.view import View
 from holdfast.errors import BadInput, HoldfastError, Refused
+from holdfast.guarding import asker
 from holdfast.manager.events import EventKind
 from holdfast.manager.lead import Leader
-from holdfast.manager.switching import Switching
+from holdfast.manager.switching import Begun, Switching
 
 LATE_SECONDS = 300.0
 """A plan that nobody could begin for so long is given up: its hour is over."""
+DETACHED_SECONDS = 1.0
+"""Within which one that need not wait has begun, or is refused."""
 
 
 class Planner:
@@ -28,13 +32,14 @@ class Planner:
     def __init__(self, leader: Leader) -> None:
         self.leader = leader
         self._task: asyncio.Task[None] | None = None
+        self._detached: set[asyncio.Task[Begun]] = set()
 
     async def plan(self, order: SwitchOver, at: float) -> str:
-        """Have it begin at that time, in place of what was planned before; what was done, in one sentence.
+        """Have it begin at that time; what was done, in one sentence.
 
         :param at: seconds since 1970
         :raises BadInput: that is in the past
-        :raises Refused: there is no such member, or no primary
+        :raises Refused: there is no such member, or no primary, or one is planned: nobody's plan is replaced unasked
         """
         leader = self.leader
         if at < time.time():
@@ -44,15 +49,61 @@ class Planner:
             names = [each.name for each in leader.cluster.members]
             if order.to and order.to not in names:
                 raise Refused(f"there is no member {order.to}; there are {', '.join(names)}")
+            if record.planned is not None:
+                raise Refused(
+                    f"{record.planned} ({_moment(record.planned.at)}) is planned already: take it back first by "
+                    "holdfast switchover --cancel"
+                )
             planned = Planned(at, order.to, order.seconds, order.old, order.wait, order.kill_after)
             return await self._save(replace(record, planned=planned), f"{planned} is planned")
 
-    async def cancel(self) -> str:
-        """:raises Refused: nothing is planned"""
-        async with self.leader.deciding:
+    async def detach(self, order: SwitchOver) -> str:
+        """Have it begin though nobody waits for it; what became of it within a moment, in one sentence.
+
+        :raises Refused: it was refused within that moment, or another one waits
+        """
+        task = asyncio.create_task(Switching(self.leader).begin(order))
+        await asyncio.wait([task], timeout=DETACHED_SECONDS)
+        if task.done():
+            return f"the switchover to {task.result().to} has begun"
+        self._detached.add(task)
+        task.add_done_callback(self._ended)
+        waiting = self.leader.waiting
+        return waiting.text if waiting else "the switchover is about to begin"
+
+    def _ended(self, task: asyncio.Task[Begun]) -> None:
+        """Nobody is there to hear why it did not begin, but the events."""
+        self._detached.discard(task)
+        if not task.cancelled() and isinstance(error := task.exception(), HoldfastError):
+            self.leader.events.add(EventKind.FAILED, f"the switchover did not begin: {error}")
+
+    async def cancel(self, only_waiting: bool = False) -> str:
+        """Take back what waits, else what is under way and can be undone, else what is planned.
+
+        :param only_waiting: nothing else
+        :raises Refused: there is nothing of the kind, or it has passed its commit point
+        """
+        leader = self.leader
+        async with leader.deciding:
             record = self._record()
+            if (waiting := leader.waiting) is not None:
+                waiting.cancelled = asker()
+                text = f"{waiting.what} is called off before it began"
+                leader.events.add(EventKind.ORDERED, f"{text}, by {asker()}", waiting.order.to)
+                return text
+            if only_waiting:
+                raise Refused("no switchover waits")
+            if switchover.under_way(record):
+                back = switchover.undone(record, "an operator called it off")
+                leader.events.add(EventKind.ORDERED, f"{back.why}, by {asker()}", record.primary)
+                await leader.decided(back)
+                return back.why
+            if record.transition and record.transition.kind is Kind.SWITCHOVER:
+                raise Refused(
+                    f"the switchover cannot be undone any more: {record.primary} is the primary, and is being opened"
+                )
             if record.planned is None:
-                raise Refused("no switchover is planned")
+                raise Refused("no switchover waits, is under way, or is planned")
             return await self._save(
                 replace(record, planned=None), f"{record.planned} is planned no longer"
             )
@@ -69,9 +120,10 @@ class Planner:
         """Nothing to do."""
 
     async def close(self) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        tasks = [*self._detached, *([self._task] if self._task is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _begin(self, planned: Planned) -> None:
         leader = self.leader
@@ -99,7 +151,7 @@ class Planner:
             leader.events.add(EventKind.FAILED, f"{planned} did not begin: {error}", planned.to)
 
     async def _save(self, record: Record, what: str) -> str:
-        self.leader.events.add(EventKind.ORDERED, f"{what}, by a person")
+        self.leader.events.add(EventKind.ORDERED, f"{what}, by {asker()}")
         await self.leader.save(record, what)
         return what
 
@@ -108,3 +160,7 @@ class Planner:
         if record is None:
             raise Refused(f"{self.leader.cluster.name} has no primary yet")
         return record
+
+
+def _moment(at: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(at))

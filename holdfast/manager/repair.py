@@ -12,7 +12,9 @@ from holdfast.core.lineage import Memory, memory
 from holdfast.core.rollback import Rebuilt, Remembered, rebuilt
 from holdfast.core.view import Seen
 from holdfast.errors import HoldfastError, Refused
+from holdfast.guarding import asker
 from holdfast.manager.client import AgentClient
+from holdfast.manager.events import EventKind
 from holdfast.manager.lead import Leader
 
 
@@ -91,7 +93,7 @@ class Repair:
         why = f"the record is rebuilt from what {found.source or 'the store'} remembers"
         if found.doubts:
             why += f"; an operator takes the risk: {'; '.join(found.doubts)}"
-        await leader.restore(best.record, why)
+        await leader.restore(best.record, f"{why}, by {asker()}")
 
 
 async def _asked_all(
@@ -159,9 +161,10 @@ async def confirm(leader: Leader, name: str) -> str:
                     f"the agents of {name} and {who} have the same identity: one of the hosts is a copy of the other; "
                     "end the copy's agent, remove its state_dir, and start it"
                 )
-        done = f"the agent that answers for {name} is {name}'s from now on, by an operator"
+        told = f"the agent that answers for {name} is {name}'s from now on, by {asker()}"
         pinned = frozenset({*others.items(), (name, found)})
         forsaken = record.forsaken | {name}
         changed = replace(record, identities=pinned, forsaken=forsaken)
-        await leader.decided(Save(changed, done))
-    return done
+        leader.events.add(EventKind.CONFIGURED, told, name)
+        await leader.decided(Save(changed, told))
+    return told

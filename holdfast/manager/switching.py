@@ -1,9 +1,8 @@
-"""A switchover that a person orders: looked at before anything is touched, waited for where it may pass, begun."""
+"""A switchover that an operator orders: looked at before anything is touched, waited for where it may pass, begun."""
 
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
@@ -23,10 +22,12 @@ from holdfast.core.preflight import (
 )
 from holdfast.core.record import Record
 from holdfast.core.view import View
-from holdfast.errors import DeadlinePassed, HoldfastError, Refused
+from holdfast.errors import HoldfastError, Refused
+from holdfast.guarding import asker
 from holdfast.manager.events import EventKind
 from holdfast.manager.inspect import gather
 from holdfast.manager.lead import Leader
+from holdfast.manager.waiting import Gone, Waiting, never
 
 LOOK_AGAIN_SECONDS = 0.2
 
@@ -99,61 +100,105 @@ class Switching:
         found, silent = await gather(there, counting=False)
         return readiness.wrong(record.primary, found, silent)
 
-    async def begin(self, order: SwitchOver) -> Begun:
+    async def begin(self, order: SwitchOver, gone: Gone = never) -> Begun:
         """Begin it; answers then.
 
-        :raises Refused: with all that stands against it
-        :raises DeadlinePassed: what was waited for has not passed
+        :param gone: whether the client that ordered it has left: what has not begun by then is called off
+        :raises Refused: with all that stands against it, also where that has not passed in time; nothing was touched,
+            but for the sessions that were to be ended
         """
-        begun = time.monotonic()
-        ended = False
+        waiting = Waiting(order, asker(), gone)
+        try:
+            return await self._waited(waiting)
+        finally:
+            if self._leader.waiting is waiting:
+                self._leader.waiting = None
+
+    async def _waited(self, waiting: Waiting) -> Begun:
+        order, ended = waiting.order, False
         known: Wrong | None = None
         while True:
             outlook = await self.look(order, known)
+            await self._refuse_unwanted(waiting)
             if not outlook.against:
                 if known is None:
-                    return await self._begin(order, outlook)
+                    return await self._begin(waiting, outlook)
                 known = None  # some time has passed since
                 continue
             known = {name: lasting(each) for name, each in outlook.wrong.items()}
-            waited = time.monotonic() - begun
             if not order.wait or not may_pass(outlook.against):
                 raise Refused("; ".join(each.text for each in outlook.against))
-            if waited >= order.seconds:
+            self._enter(waiting, outlook)
+            if waiting.seconds >= order.seconds:
                 why = "; ".join(each.text for each in outlook.against)
-                raise DeadlinePassed(f"waiting for what stands against it ({why})", order.seconds)
-            if order.kill_after is not None and waited >= order.kill_after and not ended:
-                ended = await self._end(outlook.blockers)
+                done = f"ended for it: {'; '.join(waiting.ended)}" if waiting.ended else ""
+                raise Refused(
+                    f"not begun within {order.seconds:g} s, and {done or 'nothing was touched'}: {why}"
+                )
+            if order.kill_after is not None and waiting.seconds >= order.kill_after and not ended:
+                ended = await self._end(waiting, outlook.blockers)
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
-    async def _begin(self, order: SwitchOver, outlook: Outlook) -> Begun:
+    def _enter(self, waiting: Waiting, outlook: Outlook) -> None:
+        """Have status show it. One order waits at a time: of two, nobody could tell which one will happen.
+
+        :raises Refused: another one waits
+        """
+        leader = self._leader
+        waiting.against = outlook.against
+        if leader.waiting is waiting:
+            return
+        self._refuse_second(waiting)
+        leader.waiting = waiting
+        leader.events.add(EventKind.ORDERED, waiting.text, outlook.to)
+
+    def _refuse_second(self, waiting: Waiting) -> None:
+        other = self._leader.waiting
+        if other is not None and other is not waiting:
+            raise Refused(f"{other.text}; holdfast switchover --cancel takes that one back")
+
+    async def _refuse_unwanted(self, waiting: Waiting) -> None:
+        """:raises Refused: it was called off, or its client has left"""
+        if not waiting.cancelled and await waiting.gone():
+            waiting.cancelled = "its client, which has left"
+            text = f"{waiting.what} is called off before it began: its client has left"
+            self._leader.events.add(EventKind.ORDERED, text, waiting.order.to)
+        if waiting.cancelled:
+            raise Refused(f"called off by {waiting.cancelled}, before anything had begun")
+
+    async def _begin(self, waiting: Waiting, outlook: Outlook) -> Begun:
         """From a look that was taken with nobody else deciding.
 
         :param outlook: nothing was wrong with the host of who takes over
         """
-        leader, to = self._leader, outlook.to
+        leader, order, to = self._leader, waiting.order, outlook.to
         async with leader.deciding:
             actor, record = leader.leading()
+            await self._refuse_unwanted(waiting)
+            self._refuse_second(waiting)
             view = leader.view()
             against = objections(leader.cluster, record, view, replace(order, to=to))
             if against or record is None:
                 raise Refused("; ".join(each.text for each in against))
             event = leader.events.last
-            leader.events.add(EventKind.ORDERED, f"{order.text}, by a person{_passed(outlook)}", to)
+            leader.events.add(
+                EventKind.ORDERED, f"{order.text}, by {waiting.who}{_passed(outlook)}", to
+            )
             actor.forgive(record.primary, Freeze)
             begun = switchover.begun(leader.cluster, record, view, to, order.seconds)
             await leader.decided(begun)
         return Begun(to, event)
 
-    async def _end(self, blockers: Sequence[Blocker]) -> bool:
+    async def _end(self, waiting: Waiting, blockers: Sequence[Blocker]) -> bool:
         """End the sessions that hold it up; whether there were any."""
         leader, record = self._leader, self._leader.record
         if record is None or not blockers:
             return False
-        for each in blockers:
-            leader.events.add(EventKind.ORDERED, f"{each}: ended for a switchover", record.primary)
+        text = f"ended for {waiting.what}: {'; '.join(map(str, blockers))}"
+        leader.events.add(EventKind.ORDERED, clipped(text, 400), record.primary)
         sessions = tuple(each.session for each in blockers)
         await leader.carry_out(Send(record.primary, EndSessions(sessions)))
+        waiting.ended += [str(each) for each in blockers]
         return True
 
 

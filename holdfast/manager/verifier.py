@@ -19,6 +19,7 @@ from holdfast.core.record import Record
 from holdfast.core.verified import halted_or_over
 from holdfast.core.view import MemberState, View
 from holdfast.errors import HoldfastError, Refused
+from holdfast.guarding import asker
 from holdfast.manager.events import EventKind
 from holdfast.manager.history import History
 from holdfast.manager.lead import Leader
@@ -70,7 +71,7 @@ class Verifier:
         given = asked.model_dump() | {"tables": tuple(asked.tables), "ordered": True}
         what = "is verified no longer" if asked.stop else f"is verified against {primary.name}"
         await leader.carry_out(Send(name, Verify(primary.name, primary.agent, **given)))
-        leader.events.add(EventKind.ORDERED, f"{name} {what}, by an operator", name)
+        leader.events.add(EventKind.ORDERED, f"{name} {what}, by {asker()}", name)
         return f"{name} {what}"
 
     async def findings(self, name: str) -> dict[str, Any]:

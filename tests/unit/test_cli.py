@@ -119,6 +119,7 @@ def serving(handler: type[_Manager]) -> Iterator[str]:
 @pytest.fixture
 def manager(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
     """The URL of a manager of one cluster, and a token for it in the environment."""
+    (tmp_path / "token").touch(0o600)
     (tmp_path / "token").write_text("s3cret\n")
     monkeypatch.setenv("HOLDFAST_TOKEN_FILE", str(tmp_path / "token"))
     monkeypatch.setattr(_Manager, "asked", [])
@@ -243,10 +244,31 @@ def test_several_clusters_need_a_name(
 def test_a_wrong_token_is_bad_input(
     manager: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
+    (tmp_path / "other").touch(0o600)
     (tmp_path / "other").write_text("guess\n")
     other = str(tmp_path / "other")
     assert exit_code("status", "--manager", manager, "--token-file", other) == 1
-    assert said(capsys).startswith("--token-file: ")
+    assert "does not accept the token" in (told := said(capsys))
+    assert told.startswith("--token-file: ")
+
+
+def test_no_token_at_all_is_told_from_a_wrong_one(
+    manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("HOLDFAST_TOKEN_FILE")
+    assert exit_code("status", "--manager", manager) == 1
+    assert "wants a token, and none was given" in said(capsys)
+
+
+def test_a_token_that_others_can_read_is_warned_of(
+    manager: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "token").chmod(0o640)
+    assert exit_code("status", "--manager", manager, "--json") == 0
+    assert "others than its owner can read this token (0640)" in capsys.readouterr().err
+    (tmp_path / "token").chmod(0o600)
+    assert exit_code("status", "--manager", manager, "--json") == 0
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
@@ -290,6 +312,96 @@ def test_config_set_sends_all_at_once_and_tells_what_is_given_up(
     assert said.err == "note: mode: it gives something up\n"
     sent = {"set": {"mode": "async", "a": "b"}, "unset": [], "expected": None}
     assert _Manager.asked == [(path, sent)]
+
+
+def test_a_value_that_begins_with_a_dash_is_no_option(
+    manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "/v1/clusters/shop/settings"
+    refusal = {"error": "BadInput", "message": "semi_sync_timeout: must be greater than 0"}
+    monkeypatch.setattr(_Manager, "posts", {path: [(400, refusal)]})
+    assert exit_code("config", "set", "semi_sync_timeout", "-1", "--manager", manager) == 1
+    assert said(capsys) == "semi_sync_timeout: must be greater than 0\n"
+    assert _Manager.asked[0][1]["set"] == {"semi_sync_timeout": "-1"}
+
+
+@pytest.mark.parametrize("wrong", [["--jsn", "mode", "async"], ["mode", "--jsn"], ["-x", "1"]])
+def test_a_mistyped_option_is_no_key_and_no_value(
+    wrong: list[str], manager: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code("config", "set", *wrong, "--manager", manager) == 2
+    assert "no such option" in capsys.readouterr().err
+    assert not _Manager.asked
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        (["switchover", "--timeout", "-1s"], "must not be below 0"),
+        (["switchover", "--timeout", "0"], "must be more than 0"),
+        (["switchover", "--kill-long", "soon"], "must be a duration"),
+        (["failover", "--timeout", "5 minutes"], "must be a duration"),
+        (["member", "remove", "m2", "--timeout", "x"], "must be a duration"),
+        (["restart", "--all", "--timeout", "x"], "must be a duration"),
+        (["adopt", "--timeout", "x"], "must be a duration"),
+        (["pause", "--reason", "x", "--for", "0"], "must be more than 0"),
+    ],
+)
+def test_every_duration_takes_units_and_says_what_is_none(
+    wrong: list[str], why: str, manager: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(*wrong, "--manager", manager) == 2
+    assert why in " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert not _Manager.asked
+
+
+def test_durations_reach_the_manager_as_seconds_and_its_errors_name_the_option(
+    manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "/v1/clusters/shop/switchover"
+    refusal = {"error": "BadInput", "message": "seconds: must be less than or equal to 3600"}
+    monkeypatch.setattr(_Manager, "posts", {path: [(400, refusal)]})
+    given = ["--timeout", "2h", "--kill-long", "1.5m", "--old", "500ms", "--manager", manager]
+    assert exit_code("switchover", *given) == 1
+    assert said(capsys) == "--timeout: must be less than or equal to 3600\n"
+    asked = _Manager.asked[0][1]
+    assert (asked["seconds"], asked["kill_after"], asked["old"]) == (7200.0, 90.0, 0.5)
+    assert asked["wait"], "--kill-long waits"
+
+
+def test_a_failover_to_one_that_did_not_take_over_is_no_success(
+    manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, lost = "/v1/clusters/shop/failover", STATUS | {"writable": False, "under_way": ""}
+
+    def begins(self: _Manager) -> None:
+        type(self).status = STATUS | {"primary": "m2", "under_way": ""}
+        _Manager.do_POST(self)
+
+    failing = type("Failing", (_Manager,), {"status": lost, "do_POST": begins})
+    monkeypatch.setattr(_Manager, "posts", {path: [(200, {"done": "it has begun"})]})
+    with serving(failing) as url:
+        assert exit_code("failover", "--to", "m3", "--manager", url) == 1
+    assert "m2 is primary and takes writes, not m3" in capsys.readouterr().err
+
+
+def test_a_pause_says_until_when_and_what_it_replaces(
+    manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "/v1/clusters/shop/pause"
+    replaces = {"reason": "a new switch", "until": 1.0}
+    answers = [
+        {"done": "", "until": 100.0, "replaces": None},
+        {"done": "", "until": None, "replaces": replaces},
+    ]
+    monkeypatch.setattr(_Manager, "posts", {path: [(200, each) for each in answers]})
+    assert exit_code("pause", "--reason", "disks", "--for", "2m", "--manager", manager) == 0
+    assert capsys.readouterr().out.startswith("paused until 1970-01-01 ")
+    assert _Manager.asked[0][1] == {"reason": "disks", "seconds": 120.0}
+    assert exit_code("pause", "--reason", "disks", "--manager", manager) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "paused until it is resumed: disks\n"
+    assert "it replaces the pause until 1970-01-01 " in captured.err
 
 
 @pytest.mark.parametrize(

@@ -317,7 +317,9 @@ def test_orders_pauses_and_restarts_are_listed(tmp_path: Path, pool: ThreadPoolE
                 await orders.resume()
                 entries = await led.entries(lambda all_: len(all_) >= 2)
                 texts = [each.cause for each in entries]
-                assert texts[0] == "paused until it is resumed: a new switch in rack 3, by a person"
+                assert (
+                    texts[0] == "paused until it is resumed: a new switch in rack 3, by an operator"
+                )
                 assert texts[1].startswith("resumed")
                 assert {each.what for each in entries} == {What.ORDER}
                 assert all(each.ordered and not each.live for each in entries)

@@ -121,8 +121,8 @@ def test_a_setting_is_in_force_at_once_and_for_the_next_manager_too(path: Path) 
         ({"set": {"mode": "async", "members.m9.zone": "a"}}, "members.m9.zone: there is no member"),
         ({"set": {"mode": "async", "durability": "zones"}}, "members.m1.zone: is needed"),
         ({"set": {"ack_count": 2}}, "ack_count: MariaDB can wait for one acknowledgement only"),
-        ({"set": {"mode": {"a": 1}}}, "body.set.mode"),
-        ({"sett": {}}, "body.sett: "),
+        ({"set": {"mode": {"a": 1}}}, "set.mode"),
+        ({"sett": {}}, "sett: unknown key"),
     ],
 )
 def test_a_change_that_is_wrong_in_part_changes_nothing(

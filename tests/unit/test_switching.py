@@ -72,7 +72,7 @@ def test_who_is_named_is_asked_and_else_whoever_may_take_over(tmp_path: Path) ->
             begun = await Switching(it.leader).begin(SwitchOver())
             assert begun.to == "m3"
             told = [each.text for each in await it.leader.events.since(begun.event, 0.0)]
-            assert f"a switchover is to begin, by a person; passed over: {BY_STATEMENT}" in told
+            assert f"a switchover is to begin, by an operator; passed over: {BY_STATEMENT}" in told
 
     asyncio.run(run())
 

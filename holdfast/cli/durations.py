@@ -1,0 +1,51 @@
+"""Options that are durations: ``2``, ``2s``, ``500ms``, ``1.5m``, everywhere the same."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Annotated
+
+import typer
+
+METAVAR = "DURATION"
+
+
+def duration(text: str | float) -> float:
+    """Seconds.
+
+    :raises typer.BadParameter: it is none, or below zero
+    """
+    from holdfast.config.values import seconds
+
+    try:
+        found = seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} {error}") from None
+    if not math.isfinite(found) or found < 0:
+        raise typer.BadParameter(f"{text!r} must not be below 0")
+    return found
+
+
+def some_time(text: str | float) -> float:
+    """Seconds, more than none.
+
+    :raises typer.BadParameter: it is no duration, or none at all
+    """
+    if not (found := duration(text)):
+        raise typer.BadParameter(f"{text!r} must be more than 0")
+    return found
+
+
+def moment(at: float) -> str:
+    """A date in the zone of whoever reads it.
+
+    :param at: seconds since 1970
+    """
+    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(at))
+
+
+Timeout = Annotated[
+    float,
+    typer.Option("--timeout", parser=duration, metavar=METAVAR, help="How long to wait at most."),
+]
