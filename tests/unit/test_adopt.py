@@ -12,7 +12,7 @@ from holdfast.core.adopt import Plan, Refusals, first_record, plan
 from holdfast.core.bootstrap import bootstrap
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import EnsureAccount, Equip, Follow, SetAcks
-from holdfast.core.decision import Send
+from holdfast.core.decision import Save, Send
 from holdfast.core.facts import Facts, Upstream
 from holdfast.core.gtid import Flavor
 from holdfast.core.quorum import Configuration
@@ -256,7 +256,11 @@ class MemoryLeader:
         rest = {name: old for name in ("m2", "m3") if name not in self.following}
         return states(m1=source, **rest)
 
-    async def prepare(self, step: Send) -> None:
+    def leading(self) -> tuple[MemoryLeader, Record | None]:
+        """It is its own actor."""
+        return self, self.record
+
+    async def order(self, _term: int, step: Send) -> None:
         assert self.record is None, "nothing is prepared once it is managed"
         self.sent.append(step)
         if self.fails_at == len(self.sent):
@@ -268,9 +272,9 @@ class MemoryLeader:
                 assert not self.semi_sync, "it would wait for replicas that stop acknowledging"
                 self.following.add(step.member)
 
-    async def found(self, record: Record, why: str) -> None:
+    async def decided(self, step: Save) -> None:
         assert self.deciding.locked()
-        self.record = record
+        self.record = step.record
 
 
 async def gathered(_: object) -> tuple[dict[str, Facts], dict[str, str]]:
@@ -347,13 +351,13 @@ def test_a_replica_that_never_attaches_is_told_and_nothing_is_recorded(
     leader = MemoryLeader()
 
     async def scenario() -> None:
-        taken = leader.prepare
+        taken = leader.order
 
-        async def prepare(step: Send) -> None:
+        async def order(term: int, step: Send) -> None:
             if step.member != "m3" or not isinstance(step.command, Follow):
-                await taken(step)
+                await taken(term, step)
 
-        leader.prepare = prepare  # type: ignore[method-assign]
+        leader.order = order  # type: ignore[method-assign]
         with pytest.raises(OutcomeUnknown, match="m3 does not follow h:3306 yet"):
             await adoption(leader).run(False, "", {})
 

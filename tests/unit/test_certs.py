@@ -211,7 +211,7 @@ def test_what_is_wrong_with_ones_certificate_is_said_in_one_line(
         options(Files(mine.ca, theirs.cert, theirs.key)): (1, "--tls-cert: .* was not signed by"),
         options(Files(mine.ca, mine.cert, theirs.key)): (1, "--tls-key: .* is not the key of"),
         options(Files(mine.ca, mine.cert, tmp_path / "x")): (1, "--tls-key: cannot read .*/x"),
-        options(mine): (1, "--token-file: the manager at .* does not accept the token"),
+        options(mine): (1, "--token-file: the manager at .* wants a token, and none was given"),
     }
     for words, (code, message) in tries.items():
         said = holdfast(*words, *asked)
