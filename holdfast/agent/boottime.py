@@ -10,12 +10,17 @@ import ctypes
 import os
 import select
 import time
+from typing import Protocol
 
 _TFD_TIMER_ABSTIME = 1
 _NS = 1_000_000_000
 FLOOR_SECONDS = 0.0005
-"""So long a thread sleeps at least that has just been woken: those that use this may have a real-time priority, and one
-that never slept would take a processor from all others."""
+"""Minimum sleep of a thread whose sleep before ended at once. Such threads may have a real-time priority: one that
+never sleeps takes a processor from all others, for good. (A moment in the past did that once: the agent of a healthy
+primary got no processor for 24 s, and its server was killed.)"""
+MOST_FLOOR_SECONDS = 0.004
+"""The minimum doubles up to here while sleeps keep ending at once: one round of a loop takes some 0.15 ms, so a loop
+that has gone wrong takes 4 % of a processor. It stays below what the end of a lease allows (``FENCE_SECONDS``)."""
 
 
 def now() -> float:
@@ -31,8 +36,37 @@ class _Setting(ctypes.Structure):
     _fields_ = (("interval", _Time), ("value", _Time))
 
 
+class Sleep(Protocol):
+    """What a loop sleeps by."""
+
+    def ring(self) -> None:
+        """Wake whoever sleeps now, or is about to."""
+
+    def sleep(self, until: float | None, *files: int) -> None:
+        """Return at ``until`` (None: never), when somebody rings, or when one of ``files`` becomes readable."""
+
+
+class Floor:
+    """The minimum of the next sleep, from how long the sleeps before took. Pure: time is an argument.
+
+    A single sleep that ends at once costs nothing: what waits for it is done without delay.
+
+    :ivar seconds: the next sleep takes so long at least
+    """
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+
+    def slept(self, seconds: float) -> None:
+        """A sleep has taken so long, its minimum not counted."""
+        if seconds >= FLOOR_SECONDS:
+            self.seconds = 0.0
+        else:
+            self.seconds = min(max(FLOOR_SECONDS, 2 * self.seconds), MOST_FLOOR_SECONDS)
+
+
 class Alarm:
-    """Lets one thread sleep until a moment, and others wake it."""
+    """Lets one thread sleep until a moment, and others wake it; however it is used, the thread sleeps."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)
@@ -41,16 +75,15 @@ class Alarm:
         if self._timer < 0:
             raise OSError(ctypes.get_errno(), "timerfd_create")
         self._bell = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
-        self._woken = 0.0
+        self._floor = Floor()
 
     def ring(self) -> None:
-        """Wake whoever sleeps now, or is about to."""
         os.eventfd_write(self._bell, 1)
 
     def sleep(self, until: float | None, *files: int) -> None:
-        """Return at ``until`` (None: never), when somebody rings, or when one of ``files`` becomes readable."""
-        if now() < self._woken + FLOOR_SECONDS:
-            time.sleep(FLOOR_SECONDS)
+        if self._floor.seconds:
+            time.sleep(self._floor.seconds)
+        begun = now()
         self._set(until)
         poll = select.poll()
         for each in (self._timer, self._bell, *files):
@@ -58,7 +91,7 @@ class Alarm:
         ready = {fd for fd, _ in poll.poll()}
         for own in ready & {self._timer, self._bell}:
             os.read(own, 8)
-        self._woken = now()
+        self._floor.slept(now() - begun)
 
     def close(self) -> None:
         os.close(self._timer)

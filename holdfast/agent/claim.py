@@ -68,7 +68,8 @@ class Claim:
         self._renew_at = math.inf
         return max(1, int(self.until - now))
 
-    def next(self) -> float | None:
-        """When something will be due; None: not by time alone."""
-        found = min(self.until, max(self._renew_at, 0.0))
-        return found if math.isfinite(found) else None
+    def next(self, now: float) -> float | None:
+        """When something will be due; None: not by time alone, as when what held has ended."""
+        if not self.holds(now):
+            return None
+        return min(self.until, max(self._renew_at, now))

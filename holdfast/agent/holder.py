@@ -28,6 +28,7 @@ import select
 import socket
 import struct
 import sys
+from collections.abc import Callable
 
 from holdfast.agent import boottime
 from holdfast.agent.claim import Claim
@@ -52,7 +53,16 @@ MOST_FILES = 2
 
 
 class Holder:
-    def __init__(self, vip: Vip, linger: float, agent: socket.socket) -> None:
+    """:param clock, alarm: the clock of leases, and what the only loop in here sleeps by"""
+
+    def __init__(
+        self,
+        vip: Vip,
+        linger: float,
+        agent: socket.socket,
+        clock: Callable[[], float] = boottime.now,
+        alarm: boottime.Sleep | None = None,
+    ) -> None:
         self._vip = vip
         self._claim = Claim(linger)
         self._agent = agent
@@ -68,16 +78,19 @@ class Holder:
         self._rival = ""
         self._rival_at = 0.0
         self._said: dict[str, str] = {}
-        self._alarm = boottime.Alarm()
+        self._clock = clock
+        self._alarm = alarm or boottime.Alarm()
 
     def run(self) -> None:
         """Until the agent is gone and there is nothing left to hold."""
         self._say("trouble", self._vip.trouble())
-        while self._claim.attended or self._claim.holds(boottime.now()):
-            self._settle()
-            self._alarm.sleep(self._next(), *self._files())
+        while self._claim.attended or self._claim.holds(self._clock()):
+            # one look at the clock for both: what ends between two would be slept over
+            now = self._clock()
+            self._settle(now)
+            self._alarm.sleep(self._next(now), *self._files())
             self._look()
-        self._settle()
+        self._settle(self._clock())
 
     def _files(self) -> list[int]:
         fds = [self._agent.fileno()] if self._claim.attended else []
@@ -96,7 +109,7 @@ class Holder:
         if self._words is not None and self._claim.attended:
             self._claim.upheld(self._words.keeper_until)
         if rival := self._vip.rival():
-            self._rival, self._rival_at = rival, boottime.now()
+            self._rival, self._rival_at = rival, self._clock()
             self._claim.contested()
         if self._seat is not None:
             self._asked_to_yield(self._seat)
@@ -123,7 +136,7 @@ class Holder:
         word, _, rest = text.decode().partition(" ")
         match word:
             case "":
-                self._claim.abandoned(boottime.now())
+                self._claim.abandoned(self._clock())
                 self._announce_at = 0.0
             case "hold" if self._server >= 0:
                 self._claim.held(float(rest))
@@ -141,11 +154,10 @@ class Holder:
         elif fd is not None:
             os.close(fd)
 
-    def _settle(self) -> None:
+    def _settle(self, now: float) -> None:
         """Bring the address to where it belongs."""
         if not self._ordered:
             return
-        now = boottime.now()
         try:
             if self._claim.holds(now):
                 self._hold(now)
@@ -154,6 +166,9 @@ class Holder:
                     self._vip.hang_up()  # its clients can still be told; one that ends tells them itself
                 found = self._vip.remove() and self._on is None and not self._put_at
                 self._put_off(found)
+            elif self._on is False and self._retry_at:  # what failed is not wanted any more
+                self._retry_at = 0.0
+                self._say("trouble", self._vip.trouble())
         except Refused as error:
             self._retry_at = now + RETRY_SECONDS
             self._say("trouble", str(error))
@@ -195,19 +210,22 @@ class Holder:
         self._vip.hush()
         self._say("trouble", self._vip.trouble())
 
-    def _next(self) -> float | None:
+    def _next(self, now: float) -> float | None:
+        """When something will be due. What was due up to now is done: a moment in the past would end every sleep at
+        once, and this process may have a real-time priority.
+        """
         if not self._ordered:
             return None
-        moments = [self._claim.next()]
+        moments = [self._claim.next(now)]
         if self._on:
             moments.append(self._announce_at)
         if self._retry_at:
             moments = [self._claim.until, self._retry_at]
         if not self._claim.attended:
-            moments.append(boottime.now() + UNATTENDED_EVERY)
+            moments.append(now + UNATTENDED_EVERY)
         elif self._words is not None and self._on:
-            moments.append(boottime.now() + READ_EVERY)
-        due = [each for each in moments if each is not None and each > 0]
+            moments.append(now + READ_EVERY)
+        due = [each for each in moments if each is not None and each > now]
         return min(due, default=None)
 
     def _say(self, about: str, text: str) -> None:

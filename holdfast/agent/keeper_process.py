@@ -35,7 +35,8 @@ import select
 import socket
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -107,7 +108,16 @@ logger = logging.getLogger(__name__)
 
 
 class KeeperProcess:
-    def __init__(self, agent: socket.socket, begin: Begin, words: LeaseWords) -> None:
+    """:param clock, alarm: the clock of leases, and what the loop that keeps the lease sleeps by"""
+
+    def __init__(
+        self,
+        agent: socket.socket,
+        begin: Begin,
+        words: LeaseWords,
+        clock: Callable[[], float] = boottime.now,
+        alarm: boottime.Sleep | None = None,
+    ) -> None:
         self._agent = agent
         self._begin = begin
         self._words = words
@@ -118,7 +128,9 @@ class KeeperProcess:
         self._fenced = False
         self._answers: queue.SimpleQueue[tuple[str, Question, Answer]] = queue.SimpleQueue()
         self._refused: dict[str, float] = {}
-        self._alarm = boottime.Alarm()
+        self._clock = clock
+        self._alarm = alarm or boottime.Alarm()
+        self._failed = ""
         self._peers = Peers(shown(begin))
         self._clerk = Clerk()
         self._guards: Sequence[Gate | Watchdog] = tuple(self._made_guards())
@@ -137,8 +149,10 @@ class KeeperProcess:
             try:
                 self._once()
             except Exception as error:  # without this loop nobody ends a server whose agent hangs
-                self._say(f"keeping the lease failed: {error!r}")
-                self._alarm.sleep(boottime.now() + RECOVER_SECONDS)
+                if (failed := repr(error)) != self._failed:
+                    self._failed = failed
+                    self._say(f"keeping the lease failed: {failed}")
+                time.sleep(RECOVER_SECONDS)  # not the alarm: it may be what has failed
         for each in self._guards:
             each.stop()
         for each in self._guards:
@@ -154,7 +168,7 @@ class KeeperProcess:
             running = None
         if running is not None:
             self._renew()
-        now = self._words.looked_at = boottime.now()
+        now = self._words.looked_at = self._clock()
         until = None
         if running is not None and not self._fenced:
             if self._tenure.held(now - BEHIND_SECONDS):
@@ -277,7 +291,7 @@ class KeeperProcess:
     def _arm(self, running: Running) -> None:
         self._running, self._fenced = running, False
         self._tenure.fed(self._words.agent_until)
-        self._tenure.enforce(boottime.now(), grace=False)
+        self._tenure.enforce(self._clock(), grace=False)
         for each in self._guards:
             each.arm(running, self._tenure.until)
         threading.Thread(target=self._tell_ready, name="ready", daemon=True).start()

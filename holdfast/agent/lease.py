@@ -15,6 +15,7 @@ import logging
 import os
 import secrets
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Protocol
@@ -74,6 +75,7 @@ class Second(Protocol):
 class Keeper:
     """:ivar run: names this run of the agent, and so its clock
     :param second: one of ``guards``
+    :param alarm: what the thread that keeps the lease sleeps by
     """
 
     def __init__(
@@ -87,6 +89,7 @@ class Keeper:
         guards: Sequence[Guard] = (),
         clock: Callable[[], float] = boottime.now,
         second: Second | None = None,
+        alarm: boottime.Sleep | None = None,
     ) -> None:
         self._second = second
         self.run = secrets.token_hex(8)
@@ -104,7 +107,8 @@ class Keeper:
         self._fenced = False
         self._told = Lease()
         self._telling = threading.Lock()
-        self._alarm = boottime.Alarm()
+        self._alarm = alarm or boottime.Alarm()
+        self._failed = ""
         self._stopped = False
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
@@ -286,8 +290,14 @@ class Keeper:
             except (
                 Exception
             ) as error:  # without this thread nobody ends a server whose lease is over
-                self._clerk.say(logger, f"keeping the lease failed: {error!r}", logging.ERROR)
-                self._alarm.sleep(self._clock() + RECOVER_SECONDS)
+                self._fails(repr(error))
+                time.sleep(RECOVER_SECONDS)  # not the alarm: it may be what has failed
+
+    def _fails(self, failed: str) -> None:
+        """Said once, not two hundred times a second."""
+        if failed != self._failed:
+            self._failed = failed
+            self._clerk.say(logger, f"keeping the lease failed: {failed}", logging.ERROR)
 
     def _keep_once(self) -> None:
         with self._lock:

@@ -170,7 +170,13 @@ class SecondKeeper:
                 start_new_session=True,  # what ends the agent must not end it
             )
         begin = BEGIN.dump_json(self._begin)
-        socket.send_fds(own, [begin], [self.words.fd])
+        try:
+            socket.send_fds(own, [begin], [self.words.fd])
+        except OSError:  # it has ended already
+            own.close()
+            process.kill()
+            process.wait()
+            raise
         with self._lock:
             self._process, self._channel = process, own
             for tried_anew in ("gate", "watchdog"):

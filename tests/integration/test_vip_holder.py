@@ -103,6 +103,11 @@ class Holding:
             self.hold(lease, first=False)
             time.sleep(0.1)
 
+    def processor_seconds(self) -> float:
+        """What the process has used so far."""
+        words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
+
     def said(self, wanted: str, seconds: float = 15.0) -> str:
         """The next message that begins so."""
         end = time.monotonic() + seconds
@@ -172,6 +177,9 @@ def test_it_is_on_while_the_lease_is_renewed_and_no_longer(
     holding.said("off")
     assert until_ - 0.3 <= boottime.now() <= until_ + 1, "the end of the lease itself ends it"
     assert not a.has(address)
+    used = holding.processor_seconds()
+    time.sleep(1.0)
+    assert holding.processor_seconds() - used < 0.05, "its agent is silent still: it sleeps"
 
 
 @both

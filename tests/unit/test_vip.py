@@ -178,7 +178,7 @@ def test_it_is_held_no_longer_than_the_lease() -> None:
     assert claim.holds(11.199)
     assert not claim.holds(11.2)
     claim.renewal(10.0)
-    assert claim.next() == 10 + LEASE
+    assert claim.next(10.0) == 10 + LEASE
 
 
 def test_the_lifetime_in_the_kernel_follows_the_lease_and_is_given_anew_with_it_only() -> None:
@@ -198,7 +198,7 @@ def test_nothing_is_given_once_the_lease_is_over() -> None:
     claim.held(20.0)
     claim.dropped()
     assert claim.renewal(15.0) is None
-    assert claim.next() is None
+    assert claim.next(15.0) is None
 
 
 def test_without_its_agent_it_stays_for_a_while() -> None:
@@ -207,7 +207,7 @@ def test_without_its_agent_it_stays_for_a_while() -> None:
     claim.abandoned(10.5)
     assert claim.renewal(10.5) == UNATTENDED_SECONDS
     assert claim.renewal(10.6) is None
-    assert claim.next() == 10.5 + RENEW_UNATTENDED_SECONDS
+    assert claim.next(10.6) == 10.5 + RENEW_UNATTENDED_SECONDS
     assert claim.renewal(10.5 + RENEW_UNATTENDED_SECONDS) == UNATTENDED_SECONDS
     assert claim.holds(10.4 + LINGER)
     assert not claim.holds(10.5 + LINGER)
