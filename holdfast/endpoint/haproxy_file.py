@@ -6,6 +6,12 @@ room for one connection each; HAProxy itself holds these two, through its ``ring
 connection that comes while no member takes writes finds only full servers, queues, and is let through in the moment
 in which one is up: no interval is added. There are two of them because HAProxy waits a second before it tries again
 after a refused connection, unless it has more than one server to try.
+
+From 3.0 on HAProxy lets those who have queued through to a server only while that has room by a ``maxconn`` of its own:
+one without was never given any of them, and they waited until ``timeout queue`` ended them. So each member has one,
+which limits nobody. 2.6 does the same with it and without.
+
+No two sections of a file have the same name: 3.2 warns of a frontend and a backend, or a ring, that share one.
 """
 
 from __future__ import annotations
@@ -28,6 +34,8 @@ KEEPALIVE_SECONDS = 5
 """A session to a host that is gone ends within some of these, where no manager has ended it."""
 SESSION = "1d"
 """Longer than the servers' own ``wait_timeout`` of 8 hours: they end idle sessions, not HAProxy."""
+ROOM = 100_000
+"""``maxconn`` of a member: the highest ``max_connections`` that a server takes, so that none but itself refuses."""
 FOREVER = "24d"
 """About the longest that HAProxy can count: for the two connections that keep the holds full."""
 
@@ -48,6 +56,11 @@ class Target:
 def backend(cluster: str, use: str) -> str:
     """:param use: ``write`` or ``read``"""
     return f"{cluster}_{use}"
+
+
+def frontend(name: str) -> str:
+    """The one that leads to what has that name."""
+    return f"{name}_clients"
 
 
 def render(cluster: str, targets: Sequence[Target], config: HaproxyConfig) -> str:
@@ -131,13 +144,14 @@ defaults {cluster}
 def _write(cluster: str, targets: Sequence[Target], bind: str, inside: str) -> str:
     name = backend(cluster, "write")
     use = "\n".join(
-        f"    use-server hold:{n} if {{ fe_name {_hold_name(cluster, n)} }}" for n in HOLDS
+        f"    use-server hold:{n} if {{ fe_name {frontend(_hold_name(cluster, n))} }}"
+        for n in HOLDS
     )
     holds = "\n".join(
         f"    server hold:{n} abns@{inside}-nowhere maxconn 1 observe none" for n in HOLDS
     )
     return f"""\
-frontend {name} from {cluster}
+frontend {frontend(name)} from {cluster}
     bind {bind}
     # never two: after a start of HAProxy, until checks or a manager have said which
     tcp-request connection reject if {{ nbsrv({name}) gt {len(HOLDS) + 1} }}
@@ -156,7 +170,7 @@ backend {name} from {cluster}
 def _read(cluster: str, targets: Sequence[Target], config: HaproxyConfig, bind: str) -> str:
     name = backend(cluster, "read")
     return f"""\
-frontend {name} from {cluster}
+frontend {frontend(name)} from {cluster}
     bind {bind}
     # where no replica can be read, the primary is
     use_backend {backend(cluster, "write")} if {{ nbsrv({name}) eq 0 }}
@@ -171,7 +185,7 @@ backend {name} from {cluster}
 
 def _servers(targets: Sequence[Target]) -> str:
     return "\n".join(
-        f"    server {each.name} {each.host}:{each.port} check addr {host} port {port}"
+        f"    server {each.name} {each.host}:{each.port} maxconn {ROOM} check addr {host} port {port}"
         for each in targets
         for host, port in [split(each.checks)]
     )
@@ -185,7 +199,7 @@ ring {name}
     timeout server {FOREVER}
     server {name} abns@{inside}-hold{number}
 
-frontend {name} from {cluster}
+frontend {frontend(name)} from {cluster}
     bind abns@{inside}-hold{number}
     timeout client {FOREVER}
     default_backend {backend(cluster, "write")}

@@ -20,8 +20,8 @@ from typing import Literal
 from holdfast.errors import BadInput
 
 Flavor = Literal["mariadb", "mysql"]
-Companion = Literal["etcd", "nft", "haproxy"]
-"""What the managers' store, an agent's gate and an endpoint are made with."""
+Companion = Literal["etcd", "nft", "haproxy", "haproxy3"]
+"""What the managers' store, an agent's gate and an endpoint are made with; ``haproxy3`` is a later one, for tests."""
 Version = tuple[int, int, int]
 
 STAMP = ".holdfast-tree"
@@ -37,6 +37,7 @@ COMPANIONS: dict[Companion, str] = {
     "etcd": "bin/etcd",
     "nft": "sbin/nft",
     "haproxy": "sbin/haproxy",
+    "haproxy3": "sbin/haproxy",
 }
 """The program of each, below the tree's ``usr``."""
 ALIASES = {
@@ -155,6 +156,8 @@ def companion(name: Companion) -> tuple[str, ...]:
 
 
 def companion_on_path(name: Companion) -> Path | None:
+    if name == "haproxy3":  # what is there may be the other one
+        return None
     path = shutil.which(Path(COMPANIONS[name]).name, path=_search_path())
     return Path(path) if path else None
 

@@ -1,12 +1,19 @@
-"""Applications through HAProxy: pools and prepared statements across a change of primary, and the agents' checks."""
+"""Applications through HAProxy: pools and prepared statements across a change of primary, and the agents' checks.
+
+HAProxy 2.6 stands before MariaDB, 3.0 before MySQL.
+"""
 
 from __future__ import annotations
 
+import os
+import shlex
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -17,6 +24,8 @@ import sqlalchemy
 from mysql.connector.abstracts import MySQLConnectionAbstract
 from sqlalchemy.pool import QueuePool
 
+from holdfast.core.gtid import Flavor
+from holdfast.sandbox import trees
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.haproxy import HAPROXY
 from holdfast.sandbox.spec import CLUSTER
@@ -26,6 +35,41 @@ PATIENCE = 15
 """Longer than HAProxy has a client wait."""
 INSERT = "INSERT INTO app.through (who) VALUES ({})"
 POOL = 3
+
+
+@pytest.fixture(autouse=True)
+def later_haproxy(
+    cluster: Sandbox, flavor: Flavor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On PATH, where a sandbox looks first."""
+    if flavor is Flavor.MARIADB:
+        return
+    program = tmp_path / "haproxy"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(trees.companion("haproxy3"))} "$@"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    cluster._kill_daemon(HAPROXY)
+    cluster._start_daemon(HAPROXY)
+    end = time.monotonic() + 10
+    while not serves(cluster):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(str(cluster.spec.haproxy_socket))
+        client.sendall(b"show info\n")
+        assert b"\nVersion: 3." in b"\n" + b"".join(iter(lambda: client.recv(65536), b""))
+
+
+def serves(sandbox: Sandbox) -> bool:
+    account, found = sandbox.accounts.app, sandbox.endpoint()
+    assert found is not None
+    try:
+        pymysql.connect(
+            host=found[0], port=found[1], user=account.user, password=account.password
+        ).close()
+    except (pymysql.err.MySQLError, OSError):
+        return False
+    return True
 
 
 def killed(sandbox: Sandbox) -> str:

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -81,10 +81,12 @@ class FakeMember:
 class Rig:
     """Three members and HAProxy before them.
 
+    :ivar program: argv that runs HAProxy, one of its versions
     :ivar file: HAProxy's
     """
 
-    def __init__(self, folder: Path, ports: list[int]) -> None:
+    def __init__(self, folder: Path, ports: list[int], program: Sequence[str]) -> None:
+        self.program = program
         names = ("m1", "m2", "m3")
         self.members = {
             name: FakeMember(name, ports[n], ports[n + 3]) for n, name in enumerate(names)
@@ -114,7 +116,7 @@ class Rig:
         self.clients = ThreadPoolExecutor(32)
 
     def start(self) -> None:
-        argv = [*trees.companion("haproxy"), "-db", "-f", str(self.file)]
+        argv = [*self.program, "-db", "-f", str(self.file)]
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(argv, stdout=log, stderr=log)
         end = time.monotonic() + 10
@@ -226,11 +228,13 @@ def ended(session: socket.socket) -> bool:
         return True
 
 
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+@pytest.fixture(scope="module", params=["haproxy", "haproxy3"])
+def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
+    """Before HAProxy 2.6 and 3.0, which differ in how clients that have queued are let through."""
     with ExitStack() as stack:
         ports = stack.enter_context(free_ports(8))
-        rig = Rig(tmp_path_factory.mktemp("haproxy"), ports)
+        program = trees.companion(request.param)
+        rig = Rig(tmp_path_factory.mktemp("haproxy"), ports, program)
         stack.callback(rig.end)
         rig.start()
         yield rig
@@ -248,7 +252,7 @@ def rig(made: Rig) -> Rig:
 
 
 def test_its_file_gives_no_reason_to_warn(rig: Rig) -> None:
-    argv = [*trees.companion("haproxy"), "-c", "-dW", "-f", str(rig.file)]
+    argv = [*rig.program, "-c", "-dW", "-f", str(rig.file)]
     done = subprocess.run(argv, capture_output=True, timeout=20)
     assert done.returncode == 0, done.stderr.decode()
 
