@@ -303,8 +303,13 @@ class TestFile:
         assert "bind *:3306" in text
         assert "bind 10.0.0.9:3307" in text
         assert "timeout queue 3000ms" in text
-        assert text.count("server m1 127.0.0.1:3301 check addr 127.0.0.1 port 7300") == 2
-        assert text.count("server m3 127.0.0.1:3303 check addr 10.0.0.3 port 99") == 2
+        assert (
+            text.count("server m1 127.0.0.1:3301 maxconn 100000 check addr 127.0.0.1 port 7300")
+            == 2
+        )
+        assert (
+            text.count("server m3 127.0.0.1:3303 maxconn 100000 check addr 10.0.0.3 port 99") == 2
+        )
 
     @pytest.mark.parametrize(
         ("endpoints", "options", "says"),
