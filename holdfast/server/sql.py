@@ -19,14 +19,12 @@ from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refus
 from holdfast.server.base import Account, Crowded, Deadline
 from holdfast.server.hangup import peer
 from holdfast.server.login import SafeLogin
+from holdfast.server.session_settings import NOT_ALLOWED, session_settings, statement
 
 Row = Mapping[str, Any]
 
 POLL_SECONDS = 0.02
 """How often a statement that hangs asks whether it has been called off."""
-
-IDLE_SECONDS = 31536000
-"""How long a session may be idle: the most that both servers take."""
 
 WHAT_LENGTH = 120
 """How much of a statement a message shows."""
@@ -166,6 +164,7 @@ if TYPE_CHECKING:
         """What PyMySQL's type stubs leave out."""
 
         _sock: socket.socket
+        server_version: str
         _read_timeout: float
         _write_timeout: float
 
@@ -184,6 +183,30 @@ class _Wire(_Base):
     def connect(self, sock: socket.socket | None = None) -> None:
         self._secure = True  # a local socket: a password may be sent as it is
         super().connect(sock)
+
+    def settle(self, settings: str) -> None:
+        """Make the session independent of the server's global defaults.
+
+        :param settings: further ones, which must be taken
+        """
+        ours = session_settings(self.server_version)
+        further = (settings,) if settings else ()
+        try:
+            self.query(statement((*ours, *further)))
+        except pymysql.err.MySQLError as error:
+            if _parts(error)[0] not in NOT_ALLOWED:
+                raise
+            for each in ours:
+                self._set_if_possible(each)
+            if settings:
+                self.query(statement(further))
+
+    def _set_if_possible(self, setting: str) -> None:
+        try:
+            self.query(statement((setting,)))
+        except pymysql.err.MySQLError as error:
+            if _parts(error)[0] not in NOT_ALLOWED:
+                raise
 
     def ask(self, what: str, sql: str, args: Sequence[object], deadline: Deadline) -> list[Row]:
         self.what, self.deadline = what, deadline
@@ -235,13 +258,13 @@ def _connect(path: Path, account: Account, settings: str, deadline: Deadline) ->
         charset="utf8mb4",
         autocommit=True,
         cursorclass=DictCursor,
-        init_command=f"SET SESSION wait_timeout = {IDLE_SECONDS}{', ' if settings else ''}{settings}",
         defer_connect=True,
     )
     wire.deadline, wire.what = deadline, f"connecting to {path}"
     wire._read_timeout = wire._write_timeout = max(deadline.left, 0.001)
     try:
         wire.connect(_open(path, deadline))
+        wire.settle(settings)
     except pymysql.err.MySQLError as error:
         wire.drop()
         code, message = _parts(error)

@@ -1,0 +1,127 @@
+"""Global defaults that an operator has tightened are for clients: no session of ours goes by them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+
+import pymysql
+import pytest
+
+from holdfast.core.commands import Bar, Promote, Prove, Unbar
+from holdfast.core.gtid import Flavor
+from holdfast.server.base import Deadline
+from holdfast.server.chunks import ChunkDigester, Key
+from holdfast.server.digest import Place
+from holdfast.server.probe import Probe
+from holdfast.server.session_settings import session_settings
+from tests.integration import servers
+from tests.integration.test_agent_real import Member, hosts
+
+HOSTILE = {
+    "completion_type": "'RELEASE'",
+    "autocommit": "0",
+    "sql_safe_updates": "1",
+    "sql_select_limit": "1",
+    "max_join_size": "1",
+    "sql_big_selects": "0",
+    "lock_wait_timeout": "1",
+    "innodb_lock_wait_timeout": "1",
+    "group_concat_max_len": "4",
+    "max_sort_length": "64",
+    "div_precision_increment": "0",
+    "time_zone": "'+13:00'",
+    "character_set_client": "latin1",
+    "character_set_connection": "latin1",
+    "foreign_key_checks": "0",
+}
+OWN = {
+    Flavor.MARIADB: {
+        "tx_read_only": "1",
+        "tx_isolation": "'READ-UNCOMMITTED'",
+        "max_statement_time": "0.001",
+        "idle_transaction_timeout": "1",
+        "default_storage_engine": "Aria",
+        "sql_mode": "'ORACLE,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH'",
+    },
+    Flavor.MYSQL: {
+        "transaction_read_only": "1",
+        "transaction_isolation": "'READ-UNCOMMITTED'",
+        "max_execution_time": "1",
+        "default_storage_engine": "MyISAM",
+        "sql_require_primary_key": "1",
+        "sql_generate_invisible_primary_key": "1",
+        "show_gipk_in_create_table_and_information_schema": "0",
+        "sql_mode": "'ANSI,NO_BACKSLASH_ESCAPES,PAD_CHAR_TO_FULL_LENGTH'",
+    },
+}
+
+
+@pytest.fixture
+def member(flavor: Flavor) -> Iterator[Member]:
+    with hosts(flavor, 1) as (made,):
+        yield made
+
+
+def run(member: Member, *statements: str) -> list[tuple[object, ...]]:
+    """As the administrator, in one session that goes by the server's defaults but for what a client must."""
+    account = servers.ADMIN
+    with (
+        closing(
+            pymysql.connect(
+                unix_socket=str(member.folder / "s"),
+                user=account.user,
+                password=account.password,
+                init_command="SET SESSION sql_mode = '', sql_select_limit = 999, completion_type = 0",
+            )
+        ) as session,
+        session.cursor() as cursor,
+    ):
+        for statement in statements:
+            cursor.execute(statement)
+        return list(cursor.fetchall())
+
+
+def digest(member: Member) -> str:
+    def begun(place: Place, upto: Key, last: Key) -> None:
+        assert place.gtids
+
+    made = ChunkDigester(member.flavor, member.folder / "s", servers.ADMIN)
+    found, rows = made.take_chunk(("app", "padded"), Key(), 100, Deadline(30), begun, Key())
+    assert rows
+    return found
+
+
+def test_a_server_with_hostile_defaults_is_seen_promoted_and_digested(member: Member) -> None:
+    member.boot(1)
+    member.do(1, Promote(acks=0, serial=1))
+    run(
+        member,
+        "SET autocommit = 1",
+        "CREATE TABLE app.padded (c CHAR(9) PRIMARY KEY, d CHAR(9)) ENGINE=InnoDB",
+        "INSERT INTO app.padded VALUES ('a', 'b'), ('c', 'd\\\\')",
+        "COMMIT",
+    )
+    before = digest(member)
+    hostile = HOSTILE | OWN[member.flavor]
+    for name, value in hostile.items():
+        run(member, f"SET GLOBAL {name} = {value}")
+    member.kill_agent()
+    member.start_agent()
+    member.until(lambda state: state.up)
+    member.do(2, Promote(acks=0, serial=2))
+    state = member.do(2, Prove(serial=3)).state
+    assert state.writable
+    assert state.proved == 3
+    member.do(2, Bar(servers.replication(1).user))
+    member.until(lambda state: state.barred)
+    member.do(2, Unbar(servers.replication(1).user))
+    with closing(Probe(member.flavor, member.folder / "s", servers.ADMIN)) as probe:
+        assert probe.activity(Deadline(5)).attempts > 0
+        assert probe.write(Deadline(5))
+    assert digest(member) == before
+    own = {each.split(" = ")[0] for each in session_settings(state.version)}
+    given = {"div_precision_increment", "time_zone", "foreign_key_checks"}
+    given |= {"character_set_client", "character_set_connection"}
+    left = set(hostile) - own - given - {"sql_require_primary_key"}
+    assert left <= {"sql_generate_invisible_primary_key"}, "what no session of ours sets"
