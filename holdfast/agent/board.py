@@ -33,6 +33,7 @@ class Board:
         self.as_of_now: Callable[[MemberState], MemberState] = lambda state: state
         self._failed = ""
         self._alarms: dict[str, str] = {}
+        self._concerns: dict[str, str] = {}
         self._lock = threading.Lock()
         self._seen = (state, time.time_ns() // 1_000_000)
 
@@ -64,6 +65,15 @@ class Board:
         self._alarms[what] = reason
         if self.state.reason == before:
             self.change(reason=self.lasting)
+
+    def concern(self, what: str, text: str) -> None:
+        """An operator should see to something, or (``text`` is "") no longer; the member is well nevertheless."""
+        with self._lock:
+            if self._concerns.get(what, "") == text:
+                return
+            self._concerns[what] = text
+            found = tuple(each for _, each in sorted(self._concerns.items()) if each)
+        self.change(concerns=found)
 
     def change(self, *, during: str | None = None, **fields: Any) -> bool:
         """Replace fields of the state.

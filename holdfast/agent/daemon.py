@@ -53,7 +53,9 @@ from holdfast.agent.receipts import Receipts
 from holdfast.agent.regained import Regained
 from holdfast.agent.releasing import Releases
 from holdfast.agent.rewinding import Rewinding
+from holdfast.agent.room import room_of
 from holdfast.agent.settling import Settling
+from holdfast.agent.starts import Starts
 from holdfast.agent.state_folder import held
 from holdfast.agent.strangers import Strangers
 from holdfast.agent.term import TermFile
@@ -64,15 +66,13 @@ from holdfast.agent.watch import Watch
 from holdfast.config.load import account, token
 from holdfast.config.schema import AgentConfig
 from holdfast.core.access import Role
-from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState
+from holdfast.server.adapter import adapter
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Observation, Server
 from holdfast.server.chunks import ChunkDigester
 from holdfast.server.forced import command_line
 from holdfast.server.last_words import log_of
-from holdfast.server.mariadb import MariadbServer
-from holdfast.server.mysql import MysqlServer
 from holdfast.server.probe import Probe
 from holdfast.server.process import ServerProcess, kernel_boot_id
 from holdfast.server.rewind import Rewinder
@@ -137,7 +137,9 @@ class Agent:
             account(config.replication, "replication.password_file"),
             tls=config.server.tls.files if config.server.tls else None,
         )
-        self._server = server or _adapter(config)
+        own = config.server
+        admin = account(own.admin, "server.admin.password_file")
+        self._server = server or adapter(own.flavor, own.socket, admin)
         self._boot_id = boot_id
         self._term = TermFile(config.state_dir)
         state = MemberState(
@@ -216,14 +218,18 @@ class Agent:
         inputs = Inputs(own.command, own.option_file, own.datadir)
         boot_check = BootCheck(self._server, watch, self.board, inputs, config.state_dir)
         regained = Regained(self.board, watch, own.binlog_index)
-        watch.on_end = regained.ended
-        watch.before_start += [boot_check.may_start, regained.before_start]
+        starts = Starts(self.board, inputs.fingerprint, self._fitness.declare_unfit)
+        watch.on_end, watch.on_failed = regained.ended, starts.failed
+        watch.before_start += [boot_check.may_start, starts.before_start, regained.before_start]
         observer.on_answer += [boot_check.first_contact, regained.answers]
-        observer.on_down += [boot_check.look_again, cloning.publish]
+        observer.on_down += [boot_check.look_again, starts.look_again, cloning.publish]
         cloning.publish()  # before anybody asks
         prober = Prober(
             Probe(own.flavor, own.socket, admin), self.board, own.binlog_index.absolute().parent
         )
+        room = room_of(own, config.state_dir, self.board)
+        room.on_room = starts.at_once
+        self._on_stop.append(room.stop)
         digester = ChunkDigester(own.flavor, own.socket, admin)
         hold = ApplierHold(self._server, digester, observer.look, config.state_dir)
         comparing = Comparing(jobs, hold, digester, self._fitness, self._shown)
@@ -294,7 +300,7 @@ class Agent:
             *(observer.look, observer.note),
             lambda deadline: take_inventory(own, config.state_dir, deadline),
         )
-        cloning.forget += [self._fitness.forget, verifying.forget, releases.end]
+        cloning.forget += [self._fitness.forget, verifying.forget, releases.end, starts.at_once]
         observer.holds_applier = lambda: hold.held
 
         def compared(found: Observation, _: float) -> None:
@@ -302,6 +308,7 @@ class Agent:
                 receipts.seen(found, self.board.state.incarnation)
 
         # what was let through is noted before the server is killed
+        observer.on_look.append(lambda found, _: starts.came_up())
         observer.on_look += [releases.seen, compared, lambda found, _: regained.looked(found)]
         kept = KeptSettings(self._server, self.board, marker, config.state_dir, opened, unfit)
         observer.on_look.append(lambda found, _: kept.seen(found))
@@ -329,6 +336,7 @@ class Agent:
                 each.start()
             observer.start()
             prober.start()
+            room.start()
             strangers.start()
             lane.start()
             yield
@@ -389,12 +397,3 @@ class Agent:
         """Answer everybody who waits, and end."""
         for each in self._on_stop:
             each()
-
-
-def _adapter(config: AgentConfig) -> Server:
-    admin = account(config.server.admin, "server.admin.password_file")
-    match config.server.flavor:
-        case Flavor.MARIADB:
-            return MariadbServer(config.server.socket, admin)
-        case Flavor.MYSQL:
-            return MysqlServer(config.server.socket, admin)

@@ -5,7 +5,8 @@ prove itself, and whoever comes first and waits is noticed. So it is looked, whe
 whether somebody is at work or has tried to write; if so, a row is written, one at a time. One that does not come back
 is left alone: what it waits for is what everybody waits for.
 
-Commits that wait for voters say nothing of the disk, and neither does a write that waits for somebody's lock.
+Commits that wait for voters say nothing of the disk, and neither does a write that waits for somebody's lock. Where no
+space is left (``room.py``) nobody is asked: nothing comes through, unless commits do.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from typing import Protocol
 from holdfast.agent.board import Board
 from holdfast.core.progress import Position
 from holdfast.core.view import MemberState
-from holdfast.errors import HoldfastError
+from holdfast.errors import HoldfastError, Unreachable
 from holdfast.log import say
 from holdfast.server.base import Deadline
 from holdfast.server.probe import Activity, DiskFailed
@@ -108,7 +109,7 @@ class Prober:
             self._moved_at = now
             if now > self._own_until:
                 self._pause = PAUSES[0]
-        if moved or state.semi_sync.waiting:
+        if moved or (state.semi_sync.waiting and not state.full):
             self._since = now
         self._publish(now)
         if self._write is None and self._is_due(now, state):
@@ -144,25 +145,29 @@ class Prober:
             self._own_until = now + 2 * EVERY_SECONDS + LOOK_SECONDS
 
     def _is_due(self, now: float, state: MemberState) -> bool:
-        if now < self._probe_at or state.semi_sync.waiting or state.silent_seconds:
+        if now < self._probe_at or state.semi_sync.waiting or state.silent_seconds or state.full:
             return False
         if self._failed:
             return True
         if now - self._moved_at < QUIET_SECONDS or now < self._look_at:
             return False
         self._look_at = now + QUIET_SECONDS
-        before, self._before = self._before, self._probe.activity(Deadline(LOOK_SECONDS))
+        try:
+            before, self._before = self._before, self._probe.activity(Deadline(LOOK_SECONDS))
+        except DiskFailed as error:  # for a look it needs room, too
+            say(logger, f"looking whether anybody writes: {error}", logging.WARNING)
+            return True
         return before is not None and (
             self._before.attempts != before.attempts or bool(self._before.at_work & before.at_work)
         )
 
     def _publish(self, now: float) -> None:
-        write = self._write
-        stuck = now - self._since if write is not None or self._failed else 0.0
+        write, before = self._write, self._board.state
+        held_up = write is not None or self._failed or before.full
+        stuck = now - self._since if held_up else 0.0
         least, step = TELL_SECONDS
         told = stuck // step * step if stuck >= least else 0.0
-        cause = (self._failed or (write.cause if write else "")) if told else ""
-        before = self._board.state
+        cause = (before.full or self._failed or (write.cause if write else "")) if told else ""
         if (before.stuck_seconds, before.stuck) == (told, cause):
             return
         if not before.stuck_seconds:
@@ -172,11 +177,17 @@ class Prober:
         self._board.change(during=self._run_of, stuck_seconds=told, stuck=cause)
 
     def _run(self) -> None:
+        complaint = ""
         while not self._stopped.wait(EVERY_SECONDS):
             try:
                 self.step()
-            except HoldfastError:
+                complaint = ""
+            except Unreachable:
                 continue  # whoever observes the server tells that it does not answer
+            except HoldfastError as error:
+                if str(error) != complaint:
+                    say(logger, f"looking whether writes come through: {error}", logging.WARNING)
+                complaint = str(error)
             except Exception:  # the loop must not end: without it nobody looks any more
                 logger.exception("looking whether writes come through failed")
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from holdfast.agent.board import Board
+from holdfast.agent.starts import Failure
 from holdfast.core.view import Replication, SemiSync, ServerStatus, Tail
 from holdfast.errors import DeadlinePassed, Refused
 from holdfast.log import say
@@ -35,6 +36,7 @@ class Watch:
     :ivar on_appeared: called after a run was published as STARTING
     :ivar on_clean_end: called when the server is known to have shut down by itself, and in order
     :ivar on_end: called the moment a run is known to have ended, before that is published
+    :ivar on_failed: called when a run has ended that nobody here has ended, before that is published
     :ivar before_start: called before each start; one raises Refused where it must not be
     """
 
@@ -45,6 +47,7 @@ class Watch:
         self.on_appeared: Callable[[], None] = lambda: None
         self.on_clean_end: list[Callable[[], None]] = []
         self.on_end: Callable[[], None] = lambda: None
+        self.on_failed: Callable[[Failure], None] = lambda failure: None
         self.before_start: list[Callable[[], None]] = []
         self._board = board
         self._loop = loop
@@ -54,6 +57,7 @@ class Watch:
         self._dying: Running | None = None
         self._attended: Running | None = None
         self._since = 0.0
+        self._came_up = False
         self._killed_because = ""
 
     def current(self) -> Running | None:
@@ -176,6 +180,7 @@ class Watch:
     def _appeared(self, running: Running) -> None:
         self._running = running
         self._since = time.monotonic()
+        self._came_up = False
         self._killed_because = ""
         self._board.change(
             server=ServerStatus.STARTING,
@@ -239,7 +244,8 @@ class Watch:
             if self._running is not running:
                 return
             self._running, self._dying = None, running
-            reason = self._killed_because or "the server was killed"
+            self._came_up |= self._board.state.server is ServerStatus.UP
+            reason = self._killed_because or "the server is ending"
             reason += (
                 "; the kernel has not taken it down yet: where that lasts, its disk does not answer"
             )
@@ -253,7 +259,16 @@ class Watch:
             self._running = self._dying = None
             self.on_end()
             ending = running.ending()
-            reason = self._why(ending)
+            lived = time.monotonic() - self._since
+            self._came_up |= self._board.state.server is ServerStatus.UP
+            said = ""
+            if not self._killed_because:
+                said = self._said(ending) if lived < 60 or not self._came_up else ""
+                errors = self.process.errors() if not self._came_up else ()
+                self.on_failed(
+                    Failure(self._came_up, lived, ending.status, str(ending), said, errors)
+                )
+            reason = self._why(ending, said)
             self._gone(ServerStatus.DOWN, reason)
         say(logger, reason, logging.WARNING, pid=running.pid)
         if ending.clean:
@@ -285,11 +300,14 @@ class Watch:
             reason=reason,
         )
 
-    def _why(self, ending: Ending) -> str:
+    def _said(self, ending: Ending) -> str:
+        """The error that explains its end: one that was killed has said nothing of that."""
+        if ending.clean:
+            return ""
+        killed = ending.status is None or ending.status < 0
+        return self.process.last_words(errors_only=killed)
+
+    def _why(self, ending: Ending, said: str) -> str:
         if self._killed_because:
             return self._killed_because
-        lived = time.monotonic() - self._since
-        reason = f"the server ended: {ending}"
-        if not ending.clean and lived < 60 and (said := self.process.last_words()):
-            reason += f"; it said: {said}"
-        return reason
+        return f"the server ended: {ending}" + (f"; it said: {said}" if said else "")

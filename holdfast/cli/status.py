@@ -120,6 +120,8 @@ def _print(answer: dict[str, Any]) -> None:
         console.print(Text(prepared))
     for line in let_through_lines(members):
         console.print(Text(line, style="red"))
+    for line in concern_lines(members):
+        console.print(Text(line, style="yellow"))
     if verified := verification_line(members):
         console.print(Text(verified, style="red"))
     _print_reasons(console, answer)
@@ -163,6 +165,16 @@ def let_through_lines(members: Sequence[dict[str, Any]]) -> list[str]:
         f"({member['let_through']})"
         for member in members
         if member.get("let_through")
+    ]
+
+
+def concern_lines(members: Sequence[dict[str, Any]]) -> list[str]:
+    """What an operator should see to, although the member is well; not once more where it is the reason, too."""
+    return [
+        f"{member['name']}: {each}"
+        for member in members
+        for each in member.get("concerns", ())
+        if each not in member["reason"]
     ]
 
 

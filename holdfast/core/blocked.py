@@ -20,6 +20,8 @@ def blocked(cluster: Cluster, record: Record, view: View) -> str:
     patience = cluster.settings.ack_patience
     if primary.silent_seconds >= patience:
         return f"its server has not answered for {primary.silent_seconds:.0f} s"
+    if primary.full and primary.stuck_seconds >= patience:
+        return f"{primary.full}, for {primary.stuck_seconds:.0f} s"
     if primary.stuck_seconds >= patience:
         cause = f" ({primary.stuck})" if primary.stuck else ""
         return f"a small write has not come through for {primary.stuck_seconds:.0f} s{cause}"

@@ -191,7 +191,7 @@ def _keep(
     wanted = modes.wanted_acks(cluster, record)
     acks_are_set = modes.waits_as(primary, wanted)
     steps, unwell = _others(cluster, record, view, primary, acks_are_set)
-    unwell_itself = diagnosis.primary is not Primary.WELL or primary.reason
+    unwell_itself = diagnosis.primary is not Primary.WELL or primary.reason or primary.full
     reasons = [diagnosis.reason] if unwell_itself else []
     ready = acking(cluster, record, view)
     if record.joint:

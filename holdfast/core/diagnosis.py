@@ -85,6 +85,8 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
     if silent:
         return _silent(cluster, record, view, state)
     if state.writable and state.stuck_seconds >= cluster.settings.write_patience:
+        if state.full:
+            return Diagnosis(Primary.STUCK, f"{state.full} on {name}, the primary")
         why = f"a small write on {name}, the primary, has not come through for {state.stuck_seconds:.0f} s"
         return Diagnosis(Primary.STUCK, f"{why} ({state.stuck})" if state.stuck else why)
     if state.writable and (isolated := _isolated(cluster, record, view)):
@@ -97,8 +99,9 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
         return Diagnosis(
             Primary.CLOSED, f"{name}, the primary, does not wait for {record.acks} acknowledgements"
         )
-    if state.reason:
-        return Diagnosis(Primary.WELL, f"{name} is primary, but {state.reason}")
+    if state.full or state.reason:
+        why = "; ".join(each for each in (state.full, state.reason) if each)
+        return Diagnosis(Primary.WELL, f"{name} is primary, but {why}")
     return Diagnosis(Primary.WELL, f"{name} is primary and takes writes")
 
 

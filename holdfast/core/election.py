@@ -103,6 +103,8 @@ def against(state: MemberState, cluster: Cluster) -> str:
         return "its priority is 0"
     if state.unfit:
         return state.unfit
+    if state.full and setting.priority < WISHED:
+        return state.full
     if state.suspects:
         return "it was rewound, and has not been compared yet"
     if state.differs and setting.priority < WISHED:

@@ -26,7 +26,7 @@ from holdfast.core.modes import promotion
 from holdfast.core.own_writes import settle, without_harmless
 from holdfast.core.quorum import Configuration, Voter, acks_for, settled
 from holdfast.core.record import Instant, Kind, Past, Record, Step, Stray, Transition
-from holdfast.core.returned import OPENING, is_returning
+from holdfast.core.returned import OPENING, is_returning, not_started
 from holdfast.core.seats import Candidate, may_be_alone
 from holdfast.core.seats import chosen as seated
 from holdfast.core.settings import Mode
@@ -119,8 +119,8 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
         return Decision(f"{refusal}; waiting for {', '.join(ahead.silent)}")
     if is_returning(record):
         state = view.state(record.primary)
-        if state and state.unstartable:
-            return Decision(f"{refusal}; {record.primary}: {state.unstartable}")
+        if state and (why := not_started(state)):
+            return Decision(f"{refusal}; {record.primary}: {why}")
         return Decision(
             f"{refusal}; {record.primary} is being restarted in place",
             (Send(record.primary, Start()),),

@@ -107,14 +107,23 @@ def _felt(
     well = replace(fresh, since=at, until=at)
     if not state.up:
         return well  # known to be down: no matter of patience
+    against = _against(state, primary, before.mark)
+    if not against:
+        return well
+    since = min(before.since, at - state.silent_seconds)
+    return replace(before, since=since, until=at, reason=state.full or against)
+
+
+def _against(state: MemberState, primary: MemberState | None, mark: str) -> str:
+    """What is held against a member that is up; the cause may be another: its disk is full."""
     if state.silent_seconds:
-        since = min(before.since, at - state.silent_seconds)
-        return replace(before, since=since, until=at, reason="its server does not answer")
+        return "its server does not answer"
     if state.replication.receiver is not Receiver.ON:
-        return replace(before, until=at, reason="its receiver is not connected")
-    if primary is None or primary.stuck_seconds or not _owes(state, primary, before.mark):
-        return well  # a primary that cannot even write its binlog sends nothing
-    return replace(before, until=at, reason="it does not receive what the primary commits")
+        return "its receiver is not connected"
+    # a primary that cannot even write its binlog sends nothing
+    if primary is None or primary.full or primary.stuck_seconds or not _owes(state, primary, mark):
+        return ""
+    return "it does not receive what the primary commits"
 
 
 def _stalled(before: Pulse, fresh: Pulse, sighting: Sighting) -> Pulse:

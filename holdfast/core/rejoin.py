@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import (
@@ -38,6 +38,13 @@ class Rejoin:
 
 def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejoin:
     """The next step of ``member``. Expects that the recorded primary is named for good (not ELECT)."""
+    step = _next_step(cluster, record, view, member)
+    state = view.state(member.name)
+    full = state.full if state else ""
+    return replace(step, reason=full) if full else step
+
+
+def _next_step(cluster: Cluster, record: Record, view: View, member: Member) -> Rejoin:
     name = member.name
     sighting = view.members.get(name)
     if sighting is None or isinstance(sighting, Unseen):
@@ -49,11 +56,9 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
     if state.progress and state.unfit:
         return Rejoin(reason=state.progress.what)
     if state.server is ServerStatus.DYING:
-        return Rejoin(
-            reason="its server was killed, and hangs in the kernel: its disk does not answer"
-        )
+        return Rejoin(reason=state.start_failed or state.reason or "its server is ending")
     if state.server is ServerStatus.STARTING:
-        return Rejoin(reason="its server is starting")
+        return Rejoin(reason=state.start_failed or "its server is starting")
     if state.server is ServerStatus.UP and state.writable:
         return Rejoin(Fence(), f"it takes writes, and {record.primary} is the primary")
     if primary is None or not primary.up:
@@ -250,11 +255,14 @@ def _start(
     if tail.term < record.elected or tail.verdict is TailVerdict.UNCHECKED:
         present = str(with_everything_of(primary))
         return Rejoin(
-            Cut(record.primary, present), "its server is down; its binlog is being checked"
+            Cut(record.primary, present),
+            state.start_failed or "its server is down; its binlog is being checked",
         )
     if tail.verdict is TailVerdict.UNSAFE:
         return _clone(cluster, record, view, primary, state, tail.reason)
-    return Rejoin(Start(), "its server is down and will be started")
+    if state.resting:
+        return Rejoin(reason=state.start_failed)
+    return Rejoin(Start(), state.start_failed or "its server is down and will be started")
 
 
 def follow(cluster: Cluster, record: Record, state: MemberState) -> Follow:
@@ -278,6 +286,8 @@ def _differs(state: MemberState, primary: str) -> str:
 
 
 def _idle(state: MemberState, primary: str) -> str:
+    if state.ended and state.start_failed:
+        return state.start_failed
     if state.ended:
         return f"its server is down; it is started when {primary} is up, to compare their binlogs"
     return state.reason or f"it waits for {primary}"

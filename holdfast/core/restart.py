@@ -55,6 +55,8 @@ def hung_step(
     state = view.state(name)
     silent = state.silent_seconds if state else 0.0
     patience = PATIENCES * cluster.settings.write_patience
+    if state and state.full:
+        return Decision(refusal)  # nor would it come up
     if lost.primary not in (Primary.FROZEN, Primary.STUCK) or silent < patience:
         return Decision(refusal)
     why = f"{refusal}; {name} is killed, to be restarted in place"

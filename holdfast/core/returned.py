@@ -55,6 +55,11 @@ class Doubt:
 OPENING = Transition(Kind.RESTART, Step.OPEN)
 
 
+def not_started(state: MemberState) -> str:
+    """Why a primary whose server is down is not started in place now, or ""."""
+    return state.unstartable or (state.start_failed if state.resting else "")
+
+
 def is_returning(record: Record) -> bool:
     """Whether the primary is coming back in place."""
     transition = record.transition

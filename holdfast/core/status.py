@@ -54,6 +54,7 @@ class MemberStatus:
     :ivar unacknowledged: how many of its transactions are known to have gone on without a voter, a counter
     :ivar let_through: what let them through, until a row has been acknowledged since; "" then
     :ivar verified: the last verification of its tables, under way or over; None: none since its data came
+    :ivar concerns: what an operator should see to, although the member is well
     :ivar differs: tables in which verifications found it to differ, MOST_DIFFERENCES at most
     """
 
@@ -80,6 +81,7 @@ class MemberStatus:
     let_through: str = ""
     verified: Verification | None = None
     differs: tuple[Difference, ...] = ()
+    concerns: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +185,7 @@ def _placed(
         let_through=known.let_through if known else "",
         verified=known.verified if known else None,
         differs=known.differs[:MOST_DIFFERENCES] if known else (),
+        concerns=state.concerns if state else (),
     )
 
 

@@ -218,6 +218,9 @@ class MemberState:
         issued itself; None: they were not read
     :ivar regained: it was started again with all that it had when its last run as a primary ended; False: not known
     :ivar unstartable: why its agent does not start its server (it boots open), or ""
+    :ivar full: where no space is left that its commits need, or ""
+    :ivar concerns: what an operator should see to, although the member is well
+    :ivar start_failed: why its server did not come up the last time, or ""; :ivar resting: so it is not started now
     """
 
     name: str
@@ -269,6 +272,10 @@ class MemberState:
     clone_refused: str = ""
     prepared: tuple[str, ...] = ()
     unstartable: str = ""
+    start_failed: str = ""
+    resting: bool = False
+    full: str = ""
+    concerns: tuple[str, ...] = ()
     kept: str | None = None
     regained: bool = False
     dumps: tuple[Dump, ...] = ()

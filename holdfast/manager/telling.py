@@ -24,6 +24,7 @@ class Teller:
         self._degraded = False
         self._alarmed = False
         self._unacknowledged: dict[str, tuple[int, str]] = {}
+        self._concerns: dict[str, tuple[str, ...]] = {}
 
     def decided(
         self,
@@ -45,6 +46,7 @@ class Teller:
         self._alarmed = alarming
         self._note_degraded(record, view)
         self._note_unacknowledged(view)
+        self._note_concerns(view)
 
     def saving(self, cluster: Cluster, before: Record | None, record: Record, view: View) -> None:
         """Tell that the primary is gone, when the first step against it is taken."""
@@ -78,6 +80,17 @@ class Teller:
             release = Release(state.let_through, max(0, now[0] - known[0]))
             if state.let_through and (release.count or now[1] != known[1]):
                 self._events.add(EventKind.UNACKNOWLEDGED, describe(release, name), name)
+
+    def _note_concerns(self, view: View) -> None:
+        """What an operator should see to, when it begins."""
+        for name, sighting in view.members.items():
+            if not isinstance(sighting, Seen):
+                continue
+            known = self._concerns.get(name, ())
+            self._concerns[name] = sighting.state.concerns
+            for each in sighting.state.concerns:
+                if each not in known:
+                    self._events.add(EventKind.ALARM, f"{name}: {each}", name)
 
 
 def _unseen(cluster: Cluster, record: Record | None, view: View) -> bool:

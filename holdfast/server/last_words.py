@@ -14,8 +14,11 @@ LONGEST = 300
 
 _ERROR = re.compile(r"\[ERROR\]\s*(?:\[MY-\d+\]\s*)?(?:\[\w+\]\s*)?(.*)")
 _FOLLOWS = re.compile(
-    r"Aborting$|Plugin '?InnoDB'? |Unknown/unsupported storage engine|Data Dictionary initialization failed"
-    r"|Failed to initialize (builtin plugins|DD Storage Engine)|.*: Shutdown complete",
+    r"Aborting$|Plugin '?(InnoDB|Aria)'? |Unknown/unsupported storage engine|Data Dictionary initialization failed"
+    r"|Failed to initialize (builtin plugins|plugins|DD Storage Engine)|.*: Shutdown complete"
+    r"|(InnoDB: )?(Plugin initialization|Database creation) (was )?aborted with error|Can't init tc log$"
+    r"|Cannot continue operation|Could not open mysql\.plugin table|(InnoDB: )?Log scan aborted"
+    r"|Assertion failure: .*::fatal",
     re.IGNORECASE,
 )
 """What both servers write after the error that made them give up."""
@@ -35,15 +38,34 @@ def size(log: Path | None) -> int:
         return 0
 
 
-def last_words(output: Path, log: Path | None = None, since: int = 0) -> str:
-    """The last error that explains why it ended; where there is none, the last line; "": it said nothing.
+def errors(output: Path, log: Path | None = None, since: int = 0) -> tuple[str, ...]:
+    """The errors of one run, the oldest first.
 
     :param output: what it wrote before its log was open
     :param log: its own; :param since: how many bytes were in there when it was started
     """
-    lines = [*_lines(output, 0), *(_lines(log, since) if log else ())]
-    found = next(_explaining(reversed(lines)), "") or (lines[-1] if lines else "")
+    found = (_ERROR.search(line) for line in _said(output, log, since))
+    return tuple(each.group(1).strip() for each in found if each)
+
+
+def last_words(
+    output: Path, log: Path | None = None, since: int = 0, errors_only: bool = False
+) -> str:
+    """The last error that explains why it ended; where there is none, the last line; "": it said nothing.
+
+    Parameters as of :func:`errors`.
+
+    :param errors_only: "" where there is no error
+    """
+    lines = _said(output, log, since)
+    found = next(_explaining(reversed(lines)), "")
+    if not found and not errors_only:
+        found = lines[-1] if lines else ""
     return found[:LONGEST]
+
+
+def _said(output: Path, log: Path | None, since: int) -> list[str]:
+    return [*_lines(output, 0), *(_lines(log, since) if log else ())]
 
 
 def _explaining(lines: Iterable[str]) -> Iterator[str]:

@@ -63,9 +63,17 @@ class Probe:
         self._eye = Connection(socket, admin)
 
     def activity(self, deadline: Deadline) -> Activity:
-        """Of others than these two sessions."""
-        attempts = sum(int(row["Value"]) for row in self._eye.look(ATTEMPTS, deadline))
-        rows = self._eye.look(self._catalog.sessions, deadline)
+        """Of others than these two sessions.
+
+        :raises DiskFailed: a look needs a temporary table, and there is no room for it
+        """
+        try:
+            attempts = sum(int(row["Value"]) for row in self._eye.look(ATTEMPTS, deadline))
+            rows = self._eye.look(self._catalog.sessions, deadline)
+        except StatementRefused as error:
+            if error.code in DISK_ERRORS:
+                raise DiskFailed(str(error)) from error
+            raise
         own = {self._hand.session_id, self._eye.session_id}
         return Activity(
             attempts,

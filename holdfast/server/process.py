@@ -22,7 +22,7 @@ from pathlib import Path
 
 from holdfast.errors import DeadlinePassed, Refused
 from holdfast.server.dying import is_dying
-from holdfast.server.last_words import last_words, size
+from holdfast.server.last_words import errors, last_words, size
 
 _FLAG = b"--defaults-file="
 _SERVERS = frozenset({b"mysqld", b"mariadbd"})
@@ -197,9 +197,16 @@ class ServerProcess:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def last_words(self) -> str:
-        """What the server that was started last said of why it ended, or ""."""
-        return last_words(self.output, self._log, self._log_from)
+    def last_words(self, errors_only: bool = False) -> str:
+        """What the server that was started last said of why it ended, or "".
+
+        :param errors_only: not its last line, where that is no error
+        """
+        return last_words(self.output, self._log, self._log_from, errors_only)
+
+    def errors(self) -> tuple[str, ...]:
+        """All errors that it wrote, the oldest first."""
+        return errors(self.output, self._log, self._log_from)
 
     def _spawn(self) -> Running:
         self._log = self._error_log()

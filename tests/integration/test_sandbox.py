@@ -25,7 +25,7 @@ from tests.integration.ports import free_base_port
 MEMBER_KEYS = {
     "name", "host", "port", "role", "state", "received", "applied", "lag_seconds", "incarnation",
     "reason", "votes", "stage", "bytes_behind", "eta_seconds", "progress", "zone", "priority",
-    "protections", "prepared", "unacknowledged", "let_through", "verified", "differs",
+    "protections", "prepared", "unacknowledged", "let_through", "verified", "differs", "concerns",
 }  # fmt: skip
 
 

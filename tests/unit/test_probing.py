@@ -23,6 +23,7 @@ class Server:
     """What the prober sees of one.
 
     :ivar busy: somebody is at work; :ivar hangs: writes do not end; :ivar error: what they end with
+    :ivar look_error: what a look ends with
     """
 
     def __init__(self) -> None:
@@ -31,6 +32,7 @@ class Server:
         self.attempts = 0
         self.hangs = False
         self.error: Exception | None = None
+        self.look_error: Exception | None = None
         self.looks = 0
         self.writes: list[float] = []
         self.asked = threading.Event()
@@ -39,6 +41,8 @@ class Server:
 
     def activity(self, deadline: Deadline) -> Activity:
         self.looks += 1
+        if self.look_error:
+            raise self.look_error
         return Activity(self.attempts, frozenset({7} if self.busy else ()))
 
     def write(self, deadline: Deadline) -> bool:
@@ -170,6 +174,36 @@ def test_a_disk_that_answers_with_an_error_is_told_until_a_write_comes_through(h
     assert host.board.state.stuck == "error 1026: no space left"
     host.server.error = None
     assert host.run(1)[-1] == 0
+
+
+def test_no_room_is_told_without_a_write_and_though_nobody_tried(host: Host) -> None:
+    host.server.busy = False
+    host.board.change(full="no space is left in /data")
+    told = host.run(7)
+    assert host.server.writes == [], "it would hang, and is known not to come through"
+    assert told[-1] >= 6, "and that is known at once"
+    assert host.board.state.stuck == "no space is left in /data"
+    host.board.change(full="")
+    assert host.run(1)[-1] == 0
+
+
+def test_no_room_and_commits_that_come_through_nevertheless(host: Host) -> None:
+    host.board.change(full="no space is left in /data")
+    for _ in range(40):
+        host.commit()
+        assert host.run(STEP) == [0]
+
+
+def test_commits_that_wait_while_there_is_no_room_wait_for_room(host: Host) -> None:
+    waits = SemiSync(source=True, acks=1, waiting=1)
+    host.board.change(full="no space is left in /data", semi_sync=waits)
+    assert host.run(7)[-1] >= 6
+
+
+def test_a_look_that_needs_room_and_finds_none_is_reason_for_a_write(host: Host) -> None:
+    host.server.look_error = DiskFailed("error 1021: disk full")
+    host.server.hangs = True
+    assert host.run(8)[-1] >= 5
 
 
 def test_an_error_that_is_not_the_disks_says_nothing(host: Host) -> None:
