@@ -21,7 +21,7 @@ from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from http import HTTPStatus
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -50,12 +50,22 @@ _ASKER: ContextVar[str] = ContextVar("asker", default="an operator")
 
 Headers = Mapping[bytes, bytes]
 
+
+class Accepting(Protocol):
+    """Bearer tokens that may be others later."""
+
+    @property
+    def accepted(self) -> tuple[str, ...]: ...
+
+
+Token = str | Accepting
+
 logger = logging.getLogger(__name__)
 
 
 def guard(
     app: FastAPI,
-    token: str | None,
+    token: Token | None,
     table: Table,
     largest: Mapping[str, int] | None = None,
     cluster: str = "",
@@ -91,10 +101,10 @@ class Doorkeeper:
     """Lets requests through that carry the token, that no web page has sent, and whose sender may ask for that."""
 
     def __init__(
-        self, app: ASGIApp, token: str | None, table: Table, cluster: str, hosts: Collection[str]
+        self, app: ASGIApp, token: Token | None, table: Table, cluster: str, hosts: Collection[str]
     ) -> None:
         self._app = app
-        self._wanted = f"Bearer {token}".encode() if token is not None else None
+        self._token = token
         self._routes = Routes(table)
         self._cluster = cluster
         self._hosts = LOOPBACK_NAMES | {each.lower() for each in hosts}
@@ -116,7 +126,7 @@ class Doorkeeper:
         headers: Headers = dict(scope["headers"])
         if not self._is_known(scope, headers):
             self._warn(401, scope, "refused without the right token")
-            sent = self._wanted is not None and b"authorization" in headers
+            sent = self._token is not None and b"authorization" in headers
             response = error_response(401, "Unauthorized", NOT_ACCEPTED if sent else WANTED)
             response.headers["WWW-Authenticate"] = "Bearer"
             return response
@@ -140,11 +150,13 @@ class Doorkeeper:
         return None
 
     def _is_known(self, scope: Scope, headers: Headers) -> bool:
-        if self._wanted is None:
+        if self._token is None:
             return _has_tls(scope)
+        accepted = (self._token,) if isinstance(self._token, str) else self._token.accepted
         given = headers.get(b"authorization", b"")
         count = sum(name == b"authorization" for name, _ in scope["headers"])
-        return count == 1 and hmac.compare_digest(given, self._wanted)
+        good = [hmac.compare_digest(given, f"Bearer {each}".encode()) for each in accepted]
+        return count == 1 and any(good)
 
     def _foreign(self, scope: Scope, headers: Headers) -> str:
         """Why it may be the work of another site's page; "" if it cannot be."""

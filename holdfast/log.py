@@ -8,20 +8,25 @@ import sys
 import time
 from typing import Any, TextIO
 
-from holdfast.config.schema import LogFormat
+from holdfast.config.schema import LogFormat, LogLevel
 
 
-def setup(form: LogFormat, level: int = logging.INFO, stream: TextIO | None = None) -> None:
+def setup(form: LogFormat, level: LogLevel = LogLevel.INFO, stream: TextIO | None = None) -> None:
     """Send every logger of this process to ``stream`` (standard error), one line per record."""
     handler = logging.StreamHandler(stream or sys.stderr)
     handler.setFormatter(_Json() if form is LogFormat.JSON else _Text())
     root = logging.getLogger()
     root.handlers = [handler]
-    root.setLevel(level)
+    set_level(level)
     for noisy in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
     # it warns of every request that is no HTTP: anybody could fill the disk
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
+
+
+def set_level(level: LogLevel) -> None:
+    """From now on nothing less is logged."""
+    logging.getLogger().setLevel(level.number)
 
 
 def say(logger: logging.Logger, message: str, level: int = logging.INFO, **fields: Any) -> None:

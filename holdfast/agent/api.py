@@ -16,7 +16,7 @@ from holdfast.agent.board import Board
 from holdfast.agent.lane import Lane
 from holdfast.core.access import AGENT_API
 from holdfast.errors import BadInput
-from holdfast.guarding import guard, tell
+from holdfast.guarding import Token, guard, tell
 from holdfast.serving import first_complaint, one_line_errors
 from holdfast.wire import CommandReply, CommandRequest, Grant, Identity, StateReply
 
@@ -75,7 +75,7 @@ def make_app(
     board: Board,
     lane: Lane,
     poll: LongPoll,
-    token: str | None,
+    token: Token | None,
     granted: Callable[[Grant], object],
     lifespan: Lifespan | None = None,
     identity: Identity | None = None,

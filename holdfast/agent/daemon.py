@@ -5,19 +5,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import uvloop
 from fastapi import FastAPI
 
 from holdfast import log
 from holdfast.agent import guards
-from holdfast.agent.address import Address
 from holdfast.agent.api import LongPoll, make_app
 from holdfast.agent.applier_hold import ApplierHold
 from holdfast.agent.blockers import add_blockers
@@ -43,7 +42,6 @@ from holdfast.agent.kept_settings import KeptSettings
 from holdfast.agent.lane import Lane
 from holdfast.agent.lease import Keeper
 from holdfast.agent.lease_api import add_lease
-from holdfast.agent.lease_words import LeaseWords
 from holdfast.agent.obeyed import Obeyed, own_identity
 from holdfast.agent.observe import Observer
 from holdfast.agent.peers import Peers
@@ -63,10 +61,12 @@ from holdfast.agent.verify_api import add_verify
 from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
 from holdfast.agent.watch import Watch
-from holdfast.config.load import account, token
+from holdfast.config.load import account, agent_config
 from holdfast.config.schema import AgentConfig
+from holdfast.config.token import TokenFile
 from holdfast.core.access import Role
 from holdfast.core.view import MemberState
+from holdfast.reloading import Reloading, Reloads, heed
 from holdfast.server.adapter import adapter
 from holdfast.server.adopting import Adopter
 from holdfast.server.base import Observation, Server
@@ -89,13 +89,13 @@ STOP_SECONDS = 3.0
 logger = logging.getLogger(__name__)
 
 
-def run(config: AgentConfig) -> None:
-    """Run the agent until SIGTERM or SIGINT.
+def run(config: AgentConfig, path: Path) -> None:
+    """Run the agent until SIGTERM or SIGINT; upon SIGHUP its file ``path`` is read again.
 
     :raises BadInput: when a secret cannot be read
     :raises Fatal: when it cannot start: nothing was done
     """
-    log.setup(config.log_format)
+    log.setup(config.log_format, config.log_level)
     sys.setswitchinterval(SWITCH_SECONDS)
     with contextlib.ExitStack() as stack:
         stack.enter_context(held(config.state_dir))
@@ -103,11 +103,10 @@ def run(config: AgentConfig) -> None:
         listener = stack.enter_context(listening(config.listen))
         checks = stack.enter_context(listening(config.checks, "checks")) if config.checks else None
         log.say(logger, f"agent of {config.name} listens on {config.listen}")
+        tokens = {"token_file": agent.token}
+        reloading = Reloading(path, config, agent_config, tokens, agent.certificates)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            loop = runner.get_loop()
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, agent.stop)
-            runner.run(agent.serve(listener, checks))
+            runner.run(agent.serve(listener, checks, reloading))
     log.say(logger, f"agent of {config.name} ends; its server is left as it is")
 
 
@@ -124,15 +123,15 @@ class Agent:
         boot_id: Callable[[], str] = kernel_boot_id,
     ) -> None:
         self._config = config
-        self._token = token(config.token_file, "token_file") if config.token_file else None
+        self.token = TokenFile.at(config.token_file, "token_file")
         needed = Needed(Role.AGENT, (config.cluster,))
-        self._certificates = (
+        self.certificates = (
             Certificates(config.tls.files, needed=needed, expected=Role.AGENT)
             if config.tls
             else None
         )
-        context = self._certificates.client if self._certificates else None
-        self._shown = Credentials(self._token, context)
+        context = self.certificates.client if self.certificates else None
+        self._shown = Credentials(self.token, context)
         self._replication = replace(
             account(config.replication, "replication.password_file"),
             tls=config.server.tls.files if config.server.tls else None,
@@ -159,13 +158,21 @@ class Agent:
         self._vouching = Vouching(config.state_dir, self.board, self._clerk)
         self._on_stop: list[Callable[[], None]] = []
 
-    async def serve(self, listener: socket.socket, checks: socket.socket | None = None) -> None:
+    async def serve(
+        self,
+        listener: socket.socket,
+        checks: socket.socket | None = None,
+        reloading: Reloads | None = None,
+    ) -> None:
         """Serve until :meth:`stop`.
 
         :param checks: where load balancers ask
+        :param reloading: signals are heeded, and by SIGHUP this is asked
         """
         loop = asyncio.get_running_loop()
-        certificates = self._certificates
+        if reloading is not None:
+            heed(self.stop, reloading)
+        certificates = self.certificates
         server = HttpServer(self.app(loop), certificates.server if certificates else None)
         self._on_stop.append(lambda: setattr(server, "should_exit", True))
         if certificates is not None:
@@ -237,9 +244,9 @@ class Agent:
             self.board, jobs, hold, digester, self._fitness, self._shown, config.state_dir
         )
         peers = Peers(self._shown)
-        second = guards.second_keeper(config, self._token, self._clerk, self.board)
+        second = guards.second_keeper(config, self.token, self._clerk, self.board)
         held_by = (second,) if second else guards.alone(config, self._clerk, self.board)
-        addresses = self._addresses(second.words if second else None)
+        addresses = guards.addresses(config, self._clerk, self.board, second)
         keeper = Keeper(
             self.board,
             watch,
@@ -355,7 +362,7 @@ class Agent:
             self.board,
             lane,
             poll,
-            self._token,
+            self.token,
             keeper.granted,
             lifespan,
             identity(config),
@@ -377,15 +384,6 @@ class Agent:
         donor = Donor(self.board, own, admin, config.state_dir.absolute(), cloning.unfit)
         app.include_router(donor.router())
         return app
-
-    def _addresses(self, words: LeaseWords | None) -> list[Address]:
-        board, clerk = self.board, self._clerk
-
-        def alarm(ip: str) -> Callable[[str], None]:
-            return lambda failed: board.alarm(f"vip {ip}", failed)
-
-        vips = self._config.vip
-        return [Address(each, board, clerk, alarm(each.ip), words) for each in vips]
 
     def _members(self) -> set[str]:
         """Addresses of servers that this one has to do with: the primary's, and its source's."""

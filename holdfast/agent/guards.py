@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import zlib
+from collections.abc import Callable
 
+from holdfast.agent.address import Address
 from holdfast.agent.board import Board
 from holdfast.agent.clerk import Clerk
 from holdfast.agent.gate import Gate
@@ -13,6 +15,7 @@ from holdfast.agent.second_keeper import Helpers, SecondKeeper
 from holdfast.agent.watchdog import Watchdog
 from holdfast.config.schema import AgentConfig
 from holdfast.config.schema import Gate as GateKind
+from holdfast.config.token import TokenFile
 from holdfast.core.lease import Protection
 
 BY_ITSELF = (Protection.AGENT,)
@@ -20,7 +23,7 @@ BY_ITSELF = (Protection.AGENT,)
 
 
 def second_keeper(
-    config: AgentConfig, token: str | None, clerk: Clerk, board: Board
+    config: AgentConfig, token: TokenFile | None, clerk: Clerk, board: Board
 ) -> SecondKeeper | None:
     """The keeper process, in which gate and watchdog run; None where it is not wanted."""
     lease = config.lease
@@ -29,7 +32,7 @@ def second_keeper(
     begin = Begin(
         config.name,
         config.cluster,
-        token,
+        token.sent if token else None,
         config.tls.files if config.tls else None,
         () if lease.gate is GateKind.OFF else lease.nft_command,
         lease.gate is GateKind.NFTABLES,
@@ -42,7 +45,10 @@ def second_keeper(
         board.change(protections=(*BY_ITSELF, *helpers.protections))
 
     wait = lease.gate is GateKind.NFTABLES or lease.watchdog is not None
-    return SecondKeeper(config.state_dir, begin, clerk, board.alarm, wait, helped)
+    second = SecondKeeper(config.state_dir, begin, clerk, board.alarm, wait, helped)
+    if token is not None:
+        token.renewed.append(lambda: second.show(token.sent))
+    return second
 
 
 def alone(config: AgentConfig, clerk: Clerk, board: Board) -> tuple[Gate | Watchdog, ...]:
@@ -63,6 +69,18 @@ def alone(config: AgentConfig, clerk: Clerk, board: Board) -> tuple[Gate | Watch
 
         guards.append(Watchdog(lease.watchdog, clerk, unfed))
     return tuple(guards)
+
+
+def addresses(
+    config: AgentConfig, clerk: Clerk, board: Board, second: SecondKeeper | None
+) -> tuple[Address, ...]:
+    """What has the virtual addresses held, by the same lease."""
+
+    def alarm(ip: str) -> Callable[[str], None]:
+        return lambda failed: board.alarm(f"vip {ip}", failed)
+
+    words = second.words if second else None
+    return tuple(Address(each, board, clerk, alarm(each.ip), words) for each in config.vip)
 
 
 def _table(config: AgentConfig) -> str:

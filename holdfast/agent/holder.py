@@ -25,6 +25,7 @@ import contextlib
 import json
 import os
 import select
+import signal
 import socket
 import struct
 import sys
@@ -288,6 +289,9 @@ def _readable(fd: int) -> bool:
 
 
 def main() -> None:
+    signal.signal(
+        signal.SIGHUP, signal.SIG_IGN
+    )  # it is the agent's: there is nothing to read again
     told = json.loads(sys.argv[1])
     with contextlib.suppress(OSError):  # no right to: on a loaded host it waits for its turn
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))

@@ -8,6 +8,7 @@ It is spoken to by its standard input, a socket that keeps messages apart:
 
     JSON           the first one: what it is to know for good (:class:`Begin`); the memory of ``lease_words.py`` comes
                    with it
+    token TEXT     what is shown to the agents of others from now on
     know JSON      whose vouches the lease depends on from now on, and how long a lease is (:class:`Known`)
     arm PID        that server is held to the lease; a pidfd comes with it
     lift           none is
@@ -32,6 +33,7 @@ import math
 import os
 import queue
 import select
+import signal
 import socket
 import sys
 import threading
@@ -275,6 +277,8 @@ class KeeperProcess:
                 self._tenure.known = known.electorate
                 if known.electorate is not None:
                     self._peers.know(known.electorate.agents)
+            case "token":
+                self._peers.show(rest)
             case "arm" if fds:
                 self._arm(Running(int(rest), fds.pop(0), "", child=False))
             case "lift":
@@ -363,6 +367,8 @@ def received(channel: socket.socket) -> tuple[bytes, list[int]]:
 
 def main() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
+    # its certificates it looks at by itself; the agent tells what else there is
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     agent = socket.socket(fileno=0)
     select.select([agent], [], [])
     data, fds = received(agent)

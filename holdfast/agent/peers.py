@@ -7,7 +7,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from urllib.parse import urlsplit
@@ -48,7 +48,7 @@ class Peers:
     def __init__(self, shown: Credentials) -> None:
         # one that is made for a connection would read files: the disk may be what is stuck
         self._context = shown.context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        self._headers = {"Content-Type": "application/json", **shown.headers}
+        self._shown = shown
         self._addresses: dict[str, str] = {}
         self._work: queue.SimpleQueue[_Round | Mapping[str, str] | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="peers", daemon=True)
@@ -58,6 +58,10 @@ class Peers:
 
     def stop(self) -> None:
         self._work.put(None)
+
+    def show(self, token: str | None) -> None:
+        """Another token from now on."""
+        self._shown = replace(self._shown, token=token)
 
     def know(self, peers: Mapping[str, str]) -> None:
         """They may be asked later on: URL of each. Never blocks."""
@@ -102,7 +106,8 @@ class Peers:
         try:
             connection.sock = self._socket(connection, self._addresses.get(host, host))
             body = work.request.model_dump_json()
-            connection.request("POST", "/v1/vouch", body, self._headers)
+            headers = {"Content-Type": "application/json", **self._shown.headers}
+            connection.request("POST", "/v1/vouch", body, headers)
             response = connection.getresponse()
             return VouchReply.model_validate_json(response.read(LARGEST_ANSWER_BYTES))
         finally:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holdfast.agent import boottime
@@ -123,6 +123,12 @@ class SecondKeeper:
                 self._known = known
                 self._send_known()
 
+    def show(self, token: str) -> None:
+        """Another token is shown to the agents of others from now on."""
+        with self._lock:
+            self._begin = replace(self._begin, token=token)
+            self._send(f"token {token}")
+
     def arm(self, running: Running, until: float) -> None:
         self._settled.clear()
         self.words.agent_until = until
@@ -181,6 +187,8 @@ class SecondKeeper:
             self._process, self._channel = process, own
             for tried_anew in ("gate", "watchdog"):
                 self._faults.pop(tried_anew, None)
+            if self._begin.token:  # it may have been renewed since
+                self._send(f"token {self._begin.token}")
             self._send_known()
             self._send_armed()
             if self._stopped.is_set():

@@ -120,23 +120,29 @@ Config = Annotated[Path, typer.Option("--config", help="The configuration file (
 @app.command()
 def agent(config: Config) -> None:
     """Run the agent of one database host."""
+    from holdfast.reloading import outlive
+
+    outlive()
     from holdfast.config.load import agent_config
 
     settings = agent_config(config)
     from holdfast.agent.daemon import run
 
-    run(settings)
+    run(settings, config)
 
 
 @app.command()
 def manager(config: Config) -> None:
     """Run a manager, of one or more clusters."""
+    from holdfast.reloading import outlive
+
+    outlive()
     from holdfast.config.load import manager_config
 
     settings = manager_config(config)
     from holdfast.manager.daemon import run
 
-    run(settings)
+    run(settings, config)
 
 
 if __name__ == "__main__":

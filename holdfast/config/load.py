@@ -43,13 +43,18 @@ def account(config: AccountConfig, key: str) -> Account:
 
 def secret(path: Path, key: str) -> str:
     """The first line of a file that holds a password or token."""
+    return _lines(path, key)[0]
+
+
+def _lines(path: Path, key: str) -> tuple[str, ...]:
+    """The first line, and those below it that are not empty."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadInput(key, f"cannot read {path}: {error}") from None
     if not lines or not lines[0].strip():
         raise BadInput(key, f"{path} is empty")
-    return lines[0].strip()
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def token(path: Path, key: str) -> str:
@@ -57,7 +62,12 @@ def token(path: Path, key: str) -> str:
 
     :raises BadInput: also when everybody on this host can
     """
-    found = secret(path, key)
+    return private_lines(path, key)[0]
+
+
+def private_lines(path: Path, key: str) -> tuple[str, ...]:
+    """:raises BadInput: it cannot be read, is empty, or can be read by everybody on this host"""
+    found = _lines(path, key)
     mode = stat.S_IMODE(path.stat().st_mode)
     if mode & 0o007:
         raise BadInput(key, f"every user of this host can read {path} ({mode:04o}): chmod 600 it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
@@ -45,6 +46,19 @@ class LogFormat(StrEnum):
     JSON = "json"
 
 
+class LogLevel(StrEnum):
+    """The least of what is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+    @property
+    def number(self) -> int:
+        return logging.getLevelNamesMapping()[self.name]
+
+
 def is_loopback(address: str) -> bool:
     """Whether ``HOST:PORT`` can be reached from this machine alone."""
     host = address.rpartition(":")[0].strip("[]")
@@ -85,6 +99,7 @@ class _Daemon(StrictModel):
     insecure_token: bool = False
     hosts: tuple[str, ...] = ()
     log_format: LogFormat = LogFormat.TEXT
+    log_level: LogLevel = LogLevel.INFO
 
     @model_validator(mode="after")
     def _guarded(self) -> _Daemon:

@@ -37,7 +37,7 @@ from holdfast.core.orders import CloneMember, RestartMember
 from holdfast.core.status import Status
 from holdfast.core.takeover import FailOver
 from holdfast.errors import BadInput
-from holdfast.guarding import guard
+from holdfast.guarding import Token, guard
 from holdfast.manager.events import Event
 from holdfast.manager.lead import Leader
 from holdfast.manager.orders import Orders
@@ -99,7 +99,7 @@ class RestartRequest(StrictModel):
 
 def make_app(
     leaders: dict[str, Leader],
-    token: str | None,
+    token: Token | None,
     lifespan: Any = None,
     hosts: Collection[str] = (),
 ) -> FastAPI:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import ssl
 import time
+from collections.abc import Generator
 from typing import Any, TypeVar
 
 import httpx
@@ -84,6 +85,17 @@ _SECONDS: dict[type[Command], float] = {
 """A little more than the agents' own deadlines; six seconds for what is not listed."""
 
 
+class _Bearer(httpx.Auth):
+    """The token of the moment: it may be changed while connections are open."""
+
+    def __init__(self, shown: tls.Credentials) -> None:
+        self._shown = shown
+
+    def auth_flow(self, request: httpx.Request) -> Generator[httpx.Request, httpx.Response]:
+        request.headers.update(self._shown.headers)
+        yield request
+
+
 class AgentGone(Unreachable):
     """The agent's host has answered that nobody listens there."""
 
@@ -96,7 +108,8 @@ class AgentClient:
         shown = (credentials or tls.Credentials()).to(url)
         self._http = httpx.AsyncClient(
             base_url=url,
-            headers={"Content-Type": "application/json", **shown.headers},
+            headers={"Content-Type": "application/json"},
+            auth=_Bearer(shown),
             verify=shown.verify,
             limits=httpx.Limits(keepalive_expiry=300),
             trust_env=False,

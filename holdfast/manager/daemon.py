@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -20,10 +19,12 @@ from holdfast import log
 from holdfast.config import load
 from holdfast.config.hooks import HooksConfig
 from holdfast.config.schema import ManagerConfig, StoreConfig
+from holdfast.config.token import TokenFile
 from holdfast.core.access import Role
 from holdfast.core.cluster import Member
 from holdfast.endpoint.haproxy import Haproxy
 from holdfast.errors import Fatal
+from holdfast.guarding import Token
 from holdfast.manager.api import make_app
 from holdfast.manager.archive import Archive
 from holdfast.manager.client import AgentClient
@@ -38,6 +39,7 @@ from holdfast.manager.planning import Planner
 from holdfast.manager.repair_api import add_repair
 from holdfast.manager.switching_api import add_switchover
 from holdfast.manager.verifier import Verifier, add_verification
+from holdfast.reloading import Reloading, Reloads, heed
 from holdfast.serving import HttpServer, listening
 from holdfast.store.base import Candidate, Store
 from holdfast.store.etcd import EtcdStore
@@ -46,21 +48,21 @@ from holdfast.store.sqlite import SqliteStore
 from holdfast.tls import Certificates, Credentials, Needed
 
 ANY_ADDRESS = ("0.0.0.0", "::")
+TOKENS = ("token_file", "agent_token_file")
 HISTORY_THREADS = 2
 """For all clusters: one may hang in the store while a person asks."""
 
 logger = logging.getLogger(__name__)
 
 
-def run(config: ManagerConfig) -> None:
-    """Run the manager until SIGTERM or SIGINT.
+def run(config: ManagerConfig, path: Path) -> None:
+    """Run the manager until SIGTERM or SIGINT; upon SIGHUP its file ``path`` is read again.
 
     :raises BadInput: when a secret cannot be read
     :raises Fatal: when it cannot start: nothing was done
     """
-    log.setup(config.log_format)
-    token = _optional(load.token, config.token_file, "token_file")
-    agent_token = _optional(load.token, config.agent_token_file, "agent_token_file")
+    log.setup(config.log_format, config.log_level)
+    tokens = {key: TokenFile.at(getattr(config, key), key) for key in TOKENS}
     needed = Needed(Role.MANAGER, tuple(each.name for each in config.clusters))
     certificates = (
         Certificates(config.tls.files, needed=needed, expected=Role.AGENT) if config.tls else None
@@ -78,8 +80,9 @@ def run(config: ManagerConfig) -> None:
         who = candidate(config)
         log.say(logger, f"manager {who} listens on {config.listen}", store=str(store))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            reloading = Reloading(path, config, load.manager_config, tokens, certificates, _secrets)
             runner.run(
-                _serve(config, who, listener, store, token, agent_token, certificates, outsiders)
+                _serve(config, who, listener, store, tokens, certificates, outsiders, reloading)
             )
     log.say(logger, "manager ends; agents and servers are left as they are")
 
@@ -89,12 +92,13 @@ async def _serve(
     who: Candidate,
     listener: socket.socket,
     store: Store,
-    token: str | None,
-    agent_token: str | None,
+    tokens: Mapping[str, TokenFile | None],
     certificates: Certificates | None,
     outsiders: Mapping[str, Outsiders],
+    reloading: Reloads,
 ) -> None:
-    shown = Credentials(agent_token, certificates.client if certificates else None)
+    context = certificates.client if certificates else None
+    shown = Credentials(tokens["agent_token_file"], context)
 
     def connect(member: Member) -> AgentClient:
         return AgentClient(member.name, member.agent, shown)
@@ -139,10 +143,10 @@ async def _serve(
 
     failures: list[BaseException] = []
     hosts = {*config.hosts, urlsplit(who.url).hostname or ""}
+    token = tokens["token_file"]
     app = application(leaders, planners, verifiers, histories, token, lifespan, hosts)
     server = HttpServer(app, certificates.server if certificates else None)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, end)
+    heed(end, reloading)
 
     def _unexpected(task: asyncio.Task[None]) -> None:
         """A cluster that nobody manages any more is worse than a manager that is started anew."""
@@ -162,7 +166,7 @@ def application(
     planners: Mapping[str, Planner],
     verifiers: Mapping[str, Verifier],
     histories: Mapping[str, History],
-    token: str | None,
+    token: Token | None,
     lifespan: Any = None,
     hosts: Collection[str] = (),
 ) -> FastAPI:
@@ -216,6 +220,18 @@ def candidate(config: ManagerConfig) -> Candidate:
         url,
         config.host or urlsplit(url).hostname or "",
     )
+
+
+def _secrets(config: ManagerConfig) -> dict[str, str]:
+    """Contents of files that are read at the start alone, by the key that names them.
+
+    :raises BadInput: one cannot be read
+    """
+    named = {"store.password_file": config.store.password_file}
+    for each in config.clusters:
+        for number, webhook in enumerate(each.hooks.webhooks):
+            named[f"clusters.{each.name}.hooks.webhooks.{number}.secret_file"] = webhook.secret_file
+    return {key: load.secret(path, key) for key, path in named.items() if path is not None}
 
 
 def _optional(read: Callable[[Path, str], str], path: Path | None, key: str) -> str | None:

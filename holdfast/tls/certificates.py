@@ -6,7 +6,7 @@ import logging
 import ssl
 import threading
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from holdfast.core.access import Role
 from holdfast.errors import HoldfastError
@@ -20,15 +20,23 @@ WARN_AGAIN_SECONDS = 86400.0
 logger = logging.getLogger(__name__)
 
 
+class Token(Protocol):
+    """A bearer token that may be another one later."""
+
+    @property
+    def sent(self) -> str: ...
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """What a client shows: a bearer token, a certificate, both or neither.
 
+    :ivar token: itself, or what knows it at the moment
     :ivar context: for connections that are made; without one a server that speaks TLS is judged by the
         authorities that the system trusts
     """
 
-    token: str | None = field(default=None, repr=False)
+    token: str | Token | None = field(default=None, repr=False)
     context: ssl.SSLContext | None = None
 
     def to(self, url: str) -> Credentials:
@@ -37,7 +45,8 @@ class Credentials:
 
     @property
     def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+        sent = self.token.sent if self.token and not isinstance(self.token, str) else self.token
+        return {"Authorization": f"Bearer {sent}"} if sent else {}
 
     @property
     def verify(self) -> ssl.SSLContext | bool:

@@ -170,6 +170,7 @@ def test_it_is_on_while_the_lease_is_renewed_and_no_longer(
     holding.hold()
     holding.said("on")
     assert a.has(address)
+    holding.process.send_signal(signal.SIGHUP)  # as `systemctl kill` does with all of a unit
     holding.keep(1.5)
     assert a.has(address)
     until_ = boottime.now() + LEASE

@@ -28,15 +28,16 @@ BELOW = {
     "endpoint": {"core", "errors", "config", "log", "client", "tls"},
     "serving": {"errors", "tls"},
     "guarding": {"core", "errors", "log", "serving"},
+    "reloading": {"config", "errors", "log", "tls"},
     "client": {"errors", "tls"},
     "agent": {"core", "errors", "server", "binlog", "config", "wire", "log", "serving", "tls"}
-    | {"guarding", "endpoint"},
+    | {"guarding", "endpoint", "reloading"},
     "manager": {"core", "errors", "store", "config", "wire", "log", "serving", "tls"}
-    | {"guarding", "endpoint"},
+    | {"guarding", "endpoint", "reloading"},
     "sandbox": {"core", "errors", "server", "config", "wire", "log", "client", "agent", "manager"}
     | {"tls", "authority", "endpoint"},
     "cli": {"core", "errors", "config", "log", "client", "agent", "manager", "sandbox"}
-    | {"tls", "authority", "endpoint"},
+    | {"tls", "authority", "endpoint", "reloading"},
 }
 """For each part, what it may import of the others."""
 
