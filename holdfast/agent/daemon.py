@@ -56,6 +56,7 @@ from holdfast.agent.settling import Settling
 from holdfast.agent.starts import Starts
 from holdfast.agent.state_folder import held
 from holdfast.agent.strangers import Strangers
+from holdfast.agent.streams import KnownStreams
 from holdfast.agent.term import TermFile
 from holdfast.agent.verify_api import add_verify
 from holdfast.agent.verifying import Verifying
@@ -284,6 +285,8 @@ class Agent:
         )
         unfit = self._fitness.declare_unfit
         receipts = Receipts(self._server, watch, config.state_dir, unfit, opened, self._term)
+        kept = KeptSettings(self._server, self.board, marker, config.state_dir, opened, unfit)
+        streams = KnownStreams(self.board, config.state_dir, self._clerk.do, unfit, watch.kill)
         duties = Duties(
             self._server,
             watch,
@@ -307,21 +310,21 @@ class Agent:
             *(observer.look, observer.note),
             lambda deadline: take_inventory(own, config.state_dir, deadline),
         )
-        cloning.forget += [self._fitness.forget, verifying.forget, releases.end, starts.at_once]
+        cloning.forget += [self._fitness.forget, verifying.forget, releases.end]
+        cloning.forget += [starts.at_once, streams.forget, kept.ended]
         observer.holds_applier = lambda: hold.held
 
         def compared(found: Observation, _: float) -> None:
             if self.board.state.term:  # before it is adopted nothing is done to it
                 receipts.seen(found, self.board.state.incarnation)
+                streams.seen(found, self.board.state.incarnation)
 
         # what was let through is noted before the server is killed
         observer.on_look.append(lambda found, _: starts.came_up())
         observer.on_look += [releases.seen, compared, lambda found, _: regained.looked(found)]
-        kept = KeptSettings(self._server, self.board, marker, config.state_dir, opened, unfit)
         observer.on_look.append(lambda found, _: kept.seen(found))
         watch.before_start.append(kept.before_start)
         watch.on_clean_end += [releases.ended, marker.clear_in_background, kept.ended]
-        cloning.forget.append(kept.ended)
         observer.on_lost = releases.lost
         lane = Lane(duties, self._term, self._obeyed, watch, observer, self.board, vouching)
         lane.steering = receipts.steering

@@ -1,0 +1,104 @@
+"""Whose transactions a server had when it was last seen: what a returning one has none of any more was taken away.
+
+Somebody has emptied its history while its agent looked away, or while it was down: ``RESET MASTER`` (MySQL:
+``RESET BINARY LOGS AND GTIDS``), or binlog files that were removed together with their index. Such a server would start
+over: fetch what its tables hold already, and pass over what carries its own number. So it is cloned. The transactions
+are the cluster's, so none of its own are given up for that.
+
+What goes rightly is the end of a stream (a Cut), seldom a whole one: of a server that had just begun to write. After a
+Cut of this agent's nothing is compared; after a rewind the next look is noted. Who ends in between is cloned in vain.
+
+The file ``streams`` in the state directory is written when there is another stream, that is after a change of primary.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from holdfast.agent.board import Board
+from holdfast.core.gtid import Flavor, parse
+from holdfast.core.view import TailVerdict
+from holdfast.errors import Refused
+from holdfast.log import say
+from holdfast.server.base import Observation
+
+logger = logging.getLogger(__name__)
+
+
+class KnownStreams:
+    """:param do: has something written without waiting for it
+    :param unfit: told why the data must be replaced, and that its history was reset; :param kill: ends the server
+    """
+
+    def __init__(
+        self,
+        board: Board,
+        state_dir: Path,
+        do: Callable[[Callable[[], object]], None],
+        unfit: Callable[[str, bool], None],
+        kill: Callable[[str], object],
+    ) -> None:
+        self._board = board
+        self._path = state_dir / "streams"
+        self._do = do
+        self._unfit = unfit
+        self._kill = kill
+        self._known = self._read()
+        self._compared = ""
+
+    def seen(self, found: Observation, incarnation: str) -> None:
+        """To be told of each look before it is published, once the server belongs to a cluster.
+
+        :raises Refused: it is a primary, and was killed
+        """
+        state = self._board.state
+        streams = frozenset(parse(state.flavor, found.applied).streams)
+        first = incarnation != self._compared
+        self._compared = incarnation
+        if first and state.tail.verdict is not TailVerdict.CUT and not state.unfit:
+            gone = taken_away(state.flavor, self._known, streams)
+            if gone:
+                why = (
+                    f"all transactions of {', '.join(gone)} are gone from its history: a hand has reset it, or removed "
+                    "its binary logs"
+                )
+                self._unfit(why, True)
+                if found.writable or found.semi_sync.source:  # nobody can follow it any more
+                    self._kill(why)
+                    raise Refused(f"{why}: it was killed, and is cloned")
+                return
+        if streams != self._known:
+            self._known = streams
+            self._do(lambda: self._write(streams))
+
+    def forget(self) -> None:
+        """The data was replaced."""
+        self._known = frozenset()
+        self._path.unlink(missing_ok=True)
+
+    def _write(self, streams: Collection[str]) -> None:
+        part = self._path.with_name(".streams.part")
+        try:
+            part.write_text(json.dumps(sorted(streams)) + "\n")
+            part.replace(self._path)
+        except OSError as error:
+            say(logger, f"cannot write {self._path}: {error.strerror}", logging.WARNING)
+
+    def _read(self) -> frozenset[str]:
+        try:
+            return frozenset(map(str, json.loads(self._path.read_text())))
+        except (OSError, ValueError, TypeError):
+            return frozenset()
+
+
+def taken_away(flavor: Flavor, known: Collection[str], streams: Collection[str]) -> list[str]:
+    """Streams that a hand has taken away. A domain of MariaDB's that is gone as a whole while others are left may have
+    been deleted (``FLUSH BINARY LOGS DELETE_DOMAIN_ID``): its tables keep what it was."""
+    gone = sorted(set(known) - set(streams))
+    if flavor is Flavor.MARIADB:
+        domains = {stream.partition("-")[0] for stream in streams}
+        gone = [each for each in gone if not domains or each.partition("-")[0] in domains]
+    return gone
