@@ -52,6 +52,9 @@ def cut_pending(
         return present.has(gtid.stream, gtid.sequence)
 
     if not index.exists() and not _binlogs_beside(index):
+        if was_primary:
+            why = f"{index} and the binary logs beside it are gone: what was pending on it cannot be told"
+            return Tail(TailVerdict.UNSAFE, term, reason=why)
         return Tail(TailVerdict.CLEAN, term)
     try:
         found = tail.inspect(index, has)

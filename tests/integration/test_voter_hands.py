@@ -203,6 +203,32 @@ def test_a_replica_whose_binary_log_was_reset_is_cloned(
     assert_identical(cluster)
 
 
+def test_one_that_was_emptied_while_its_agent_was_away_is_cloned(
+    cluster: Sandbox, run: int
+) -> None:
+    """Else it fetches what it has, votes, and its applier breaks."""
+    voter = replicas(cluster.wait_whole())[0]
+    mysql = cluster.spec.flavor is Flavor.MYSQL
+    reset = ["RESET BINARY LOGS AND GTIDS"] if mysql else ["RESET MASTER"]
+    reset += [] if mysql else ["SET GLOBAL gtid_slave_pos = ''"]
+    with writing(cluster, run) as writers:
+        writers.wait_for(50)
+        cluster.kill_agent(voter)
+        admin(cluster, voter, "STOP REPLICA", *reset)
+        cluster.kill_server(voter)
+        cluster.start_agent(voter)
+        _told(cluster, voter, "gone from its history")
+        cluster.wait_whole()
+        writers.wait_for(50)
+        writers.check()
+
+
+def _told(cluster: Sandbox, name: str, words: str) -> None:
+    cluster.wait_until(
+        lambda status: words in member_of(status, name)["reason"], SECONDS, f"{name}: {words}"
+    )
+
+
 def test_a_primary_whose_binary_log_was_reset_is_replaced_and_cloned(
     cluster: Sandbox, run: int
 ) -> None:

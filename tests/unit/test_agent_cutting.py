@@ -172,3 +172,15 @@ def test_a_mark_that_cannot_be_read_is_none(crashed: World, text: str) -> None:
     (crashed.state_dir / "primary").write_text(text)
     crashed.restart_agent()
     committed_for(crashed, "it was no primary")
+
+
+def test_a_primary_whose_binary_log_is_gone_may_have_committed_anything(crashed: World) -> None:
+    for each in (crashed.folder / "data").glob("binlog.*"):
+        each.unlink()
+    tail = crashed.done(3, PRESENT).state.tail
+    assert tail.verdict is TailVerdict.UNSAFE
+    assert "are gone" in tail.reason
+
+
+def test_a_new_replica_has_no_binary_log_yet(world: World) -> None:
+    assert world.done(3, PRESENT).state.tail.verdict is TailVerdict.CLEAN
