@@ -22,6 +22,9 @@ from holdfast.server.base import Deadline, Server
 
 ACKER_SECONDS = 1.0
 """How long a promotion waits for replicas, where commits do not wait for ever either."""
+ATTEMPT_SECONDS = 2.0
+"""How long it waits for them in one attempt, where commits wait for ever: meanwhile its manager can tell it nothing else,
+and others may have to be let in, or kept out, first."""
 
 logger = logging.getLogger(__name__)
 
@@ -226,7 +229,8 @@ class Promoting:
     def _ackers_connected(self, command: Promote, deadline: Deadline, done: Done) -> bool:
         """Where commits wait for a time only, so does this."""
         if not command.timeout_seconds:
-            self._server.wait_for_ackers(command.acks, deadline)
+            attempt = min(ATTEMPT_SECONDS, deadline.left)
+            self._server.wait_for_ackers(command.acks, Deadline(attempt, deadline.cancelled))
         else:
             patience = min(command.timeout_seconds, ACKER_SECONDS, deadline.left)
             try:

@@ -144,7 +144,7 @@ class Rewinding:
         repair = self._plan(errant, was, slave_pos, present)
         reason = (
             examination.obstacle
-            or ("" if errant.transactions else f"{unknown} is not in its binlogs any more")
+            or ("" if errant.transactions else "they are not in its binary logs any more")
             or (
                 ""
                 if repair
@@ -154,7 +154,8 @@ class Rewinding:
         )
         done("examined")
         if reason or repair is None:
-            raise self._unfit(f"{errant} that {command.primary} lacks cannot be rewound: {reason}")
+            what = errant if errant.transactions else f"transactions ({unknown})"
+            raise self._unfit(f"{what} that {command.primary} lacks cannot be rewound: {reason}")
         self._undo(errant, examination, repair, deadline, done)
 
     def forget(
