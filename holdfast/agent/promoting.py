@@ -23,8 +23,8 @@ from holdfast.server.base import Deadline, Server
 ACKER_SECONDS = 1.0
 """How long a promotion waits for replicas, where commits do not wait for ever either."""
 ATTEMPT_SECONDS = 2.0
-"""How long it waits for them in one attempt, where commits wait for ever: meanwhile its manager can tell it nothing else,
-and others may have to be let in, or kept out, first."""
+"""How long it waits for them in one attempt, where commits wait for ever: meanwhile its manager can tell it nothing
+else, and others may have to be let in, or kept out, first."""
 
 logger = logging.getLogger(__name__)
 
