@@ -31,7 +31,7 @@ def take_inventory(own: ServerConfig, state_dir: Path, deadline: Deadline) -> Gt
     check()
     files = boot.read(own.option_file, own.flavor, "", own.datadir)
     for index in relay_indexes(own.datadir, files):
-        had = had.union(received(read_index(index), own.flavor, check))
+        had = had.union(received(read_index(index, whole=True), own.flavor, check))
     return had.not_of(_origin(own, files))
 
 

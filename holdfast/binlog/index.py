@@ -11,20 +11,32 @@ from holdfast.errors import Refused
 _NUMBERED = re.compile(r"(?P<base>.+)\.(?P<number>\d+)")
 
 
-def read_index(index: Path) -> tuple[Path, ...]:
+def read_index(index: Path, whole: bool = False) -> tuple[Path, ...]:
     """The binlogs that the index names, oldest first.
+
+    Older ones may have been removed by hand, for want of room: both servers start without them, as if they had been
+    purged. So it is here: only what stands without a gap before the newest one counts.
 
     A relative entry counts from the server's working directory, which is not known here; a server
     keeps its binlogs beside their index unless it is told otherwise, so the entry's name is looked
     for there too.
 
-    :raises Refused: there is no index, or a file that it names is missing
+    :param whole: a file that is missing may have held what nothing else has, as of a relay log
+    :raises Refused: there is no index, or the newest file that it names is missing, or, with ``whole``, any
     """
     try:
         lines = index.read_bytes().splitlines()
     except FileNotFoundError as error:
         raise Refused(f"{index} does not exist: name the index of the server's binlogs") from error
-    return tuple(_resolve(index, os.fsdecode(line)) for line in lines if line)
+    found: list[Path] = []
+    for line in reversed([each for each in lines if each]):
+        try:
+            found.insert(0, _resolve(index, os.fsdecode(line)))
+        except Refused:
+            if whole or not found:
+                raise
+            break
+    return tuple(found)
 
 
 def write_index(index: Path, keep: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from test_binlog_builder import INNODB, STATUS_XID, Builder, gtid, mariadb, mysql
 
 from holdfast.binlog.gtid_event import Gtid, MariadbFlags, MariadbGtid
+from holdfast.binlog.index import read_index
 from holdfast.binlog.save import save
 from holdfast.binlog.tail import Clean, Pending, Remedy, Tail, Unsafe, inspect
 from holdfast.core.gtid import Flavor
@@ -294,6 +295,27 @@ def test_an_index_that_is_missing_or_names_missing_files_is_refused(tmp_path: Pa
     index.write_text("/nowhere/binlog.000001\n")
     with pytest.raises(Refused, match="restore it"):
         inspect(index, has(0))
+
+
+def test_older_files_that_were_removed_by_hand_count_as_purged(binlogs: Folder) -> None:
+    flavor = Flavor.MARIADB
+    files = [with_transactions(flavor, number).rotate() for number in (1, 2)]
+    index = binlogs(*files, with_transactions(flavor, 3, 4))
+    (first, second, third) = read_index(index)
+    first.unlink()
+    assert read_index(index) == (second, third)
+    assert isinstance(inspect(index, has(3)), Pending)
+    assert isinstance(inspect(index, has(2)), Pending)
+    second.unlink()
+    assert read_index(index) == (third,), "a gap: what is before it does not count either"
+    found = inspect(index, has(2))
+    assert isinstance(found, Unsafe)
+    assert "nothing that is in these binlogs" in found.reason
+    with pytest.raises(Refused, match="restore it"):
+        read_index(index, whole=True)
+    third.unlink()
+    with pytest.raises(Refused, match="restore it"):
+        read_index(index)
 
 
 def test_index_entries_may_be_absolute_or_relative_to_the_data_directory(tmp_path: Path) -> None:
