@@ -42,6 +42,7 @@ from holdfast.agent.kept_settings import KeptSettings
 from holdfast.agent.lane import Lane
 from holdfast.agent.lease import Keeper
 from holdfast.agent.lease_api import add_lease
+from holdfast.agent.limits import Limits
 from holdfast.agent.obeyed import Obeyed, own_identity
 from holdfast.agent.observe import Observer
 from holdfast.agent.peers import Peers
@@ -235,9 +236,7 @@ class Agent:
         prober = Prober(
             Probe(own.flavor, own.socket, admin), self.board, own.binlog_index.absolute().parent
         )
-        room = room_of(own, config.state_dir, self.board)
-        room.on_room = starts.at_once
-        self._on_stop.append(room.stop)
+        room = room_of(own, config.state_dir, self.board, starts.at_once)
         digester = ChunkDigester(own.flavor, own.socket, admin)
         hold = ApplierHold(self._server, digester, observer.look, config.state_dir)
         comparing = Comparing(jobs, hold, digester, self._fitness, self._shown)
@@ -320,7 +319,8 @@ class Agent:
                 streams.seen(found, self.board.state.incarnation)
 
         # what was let through is noted before the server is killed
-        observer.on_look.append(lambda found, _: starts.came_up())
+        files = Limits(watch, self.board)
+        observer.on_look += [lambda found, _: starts.came_up(), lambda found, _: files.looked()]
         observer.on_look += [releases.seen, compared, lambda found, _: regained.looked(found)]
         observer.on_look.append(lambda found, _: kept.seen(found))
         watch.before_start.append(kept.before_start)
@@ -331,7 +331,7 @@ class Agent:
         poll = LongPoll(self.board, loop, keeper.run)
         watch.look()
         cloning.publish()
-        self._on_stop += [poll.close, lane.stop, jobs.stop, keeper.stop, peers.stop]
+        self._on_stop += [poll.close, lane.stop, jobs.stop, keeper.stop, peers.stop, room.stop]
         self._on_stop += [guard.stop for guard in (*held_by, *addresses)]
         self.board.heeding += [each.changed for each in addresses]
 

@@ -66,12 +66,14 @@ def folders(files: Boot, datadir: Path, index: Path, state_dir: Path) -> Folders
     return Folders(_each(commits), _each(others))
 
 
-def room_of(own: ServerConfig, state_dir: Path, board: Board) -> Room:
+def room_of(own: ServerConfig, state_dir: Path, board: Board, on_room: Callable[[], None]) -> Room:
     def where() -> Folders:
         files = boot.read(own.option_file, own.flavor, "", own.datadir)
         return folders(files, own.datadir, own.binlog_index, state_dir)
 
-    return Room(where, board)
+    made = Room(where, board)
+    made.on_room = on_room
+    return made
 
 
 class Room:

@@ -108,6 +108,8 @@ class Facts:
     :ivar pid: of the server's process, as the agent found it; 0 if it did not
     :ivar signals: the agent may send it signals
     :ivar supervisor: a wrapper that starts the server again when it ends (mysqld_safe), or ""
+    :ivar open_files: how many files the server may open, and how many one that its agent starts; None: not known
+    :ivar real: where folders and files really are that are named through links, by the names in use
     :ivar plugins: libraries of semi-sync that it could load
     :ivar installed: libraries that it loads at every start, as its own table says (MySQL)
     :ivar foreign, keyless: tables that are not InnoDB's; without a primary key. None: could not be counted
@@ -134,6 +136,8 @@ class Facts:
     pid: int = 0
     signals: bool = True
     supervisor: str = ""
+    open_files: tuple[int, int] | None = None
+    real: Mapping[str, str] = field(default_factory=dict)
     spaces: tuple[Space, ...] = ()
     privileges: frozenset[str] = frozenset()
     account: str = ""

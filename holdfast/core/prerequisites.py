@@ -11,6 +11,7 @@ from holdfast.core.encryption import check_encryption
 from holdfast.core.facts import Facts, Space, Tables, Unit
 from holdfast.core.findings import Finding, Level, names, ok
 from holdfast.core.gtid import Flavor
+from holdfast.core.limits import check_limits
 
 SPACE_WARNING, SPACE_WRONG = 0.20, 0.05
 """Share of a file system that is free."""
@@ -78,6 +79,8 @@ VARIABLES = frozenset(
         "rpl_semi_sync_source_enabled",
         "rpl_semi_sync_replica_enabled",
         "plugin_dir",
+        "max_connections",
+        "require_secure_transport",
     }
 )
 
@@ -100,6 +103,7 @@ def check_member(facts: Facts) -> Iterator[Finding]:
     yield from _filters(facts)
     yield from _service(facts)
     yield from _space(facts.spaces)
+    yield from check_limits(facts)
     if facts.problem:
         return
     yield _process(facts)
@@ -152,7 +156,7 @@ def _same_server(facts: Facts) -> Iterator[Finding]:
     other: list[str] = []
     boot = facts.boot.options
     for name, now in (("datadir", facts.datadir), ("socket", facts.socket)):
-        if name not in boot or PurePath(boot[name]) != PurePath(now):
+        if name not in boot or _real(facts, boot[name]) != _real(facts, now):
             other.append(f"{name} = {now}")
     if not facts.problem:
         for name, default in (("port", "3306"), ("server_id", "1")):
@@ -162,10 +166,12 @@ def _same_server(facts: Facts) -> Iterator[Finding]:
         named = boot.get("log_bin", "")
         if base and named not in ("", "ON", "OFF"):
             whole = PurePath(facts.datadir) / named
-            if whole.with_suffix("") != PurePath(base).with_suffix(""):
+            if _real(facts, str(whole.parent)) != _real(facts, str(PurePath(base).parent)) or (
+                whole.stem != PurePath(base).stem
+            ):
                 other.append(f"log_bin = {base}")
         running = facts.variables.get("datadir", facts.datadir)
-        if PurePath(running) != PurePath(facts.datadir):
+        if _real(facts, running) != _real(facts, facts.datadir):
             yield Finding(
                 "same-server",
                 Level.WRONG,
@@ -211,6 +217,11 @@ def _service(facts: Facts) -> Iterator[Finding]:
         if not unit.masked and not _trouble(unit):
             text = f"{unit.name} could start the server by hand"
             yield Finding("service", Level.NOTE, text, f"systemctl mask {unit.name}")
+
+
+def _real(facts: Facts, path: str) -> PurePath:
+    """Two names of one folder are one."""
+    return PurePath(facts.real.get(path, path))
 
 
 def _trouble(unit: Unit) -> str:

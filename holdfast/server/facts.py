@@ -12,11 +12,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from holdfast.core.facts import Facts, Space, Tables, Upstream
+from holdfast.core.facts import Boot, Facts, Space, Tables, Upstream
 from holdfast.core.gtid import Flavor
 from holdfast.core.prerequisites import wanted_variables
 from holdfast.errors import HoldfastError
-from holdfast.server import boot, booted, units
+from holdfast.server import boot, booted, limits, units
 from holdfast.server.base import Account, Deadline
 from holdfast.server.dumps import DumpSessions
 from holdfast.server.following import filters
@@ -93,6 +93,7 @@ def collect(place: Place, pid: int | None, counting: bool = True) -> Facts:
         units=units.find_units(place.root, pid),
         supervisor=units.supervisor(place.root, pid),
         binlog_index_found=place.binlog_index.exists(),
+        open_files=_open_files(pid),
         spaces=_spaces((place.datadir, place.binlog_index.parent)),
         listen=place.listen,
         guarded=place.api is not None,
@@ -112,7 +113,27 @@ def collect(place: Place, pid: int | None, counting: bool = True) -> Facts:
         connection.close()
         dumps.close()
     read = boot.read(place.option_file, place.flavor, facts.version, place.datadir)
-    return replace(facts, boot=read)
+    return replace(facts, boot=read, real=_real(facts, read))
+
+
+def _open_files(pid: int | None) -> tuple[int, int] | None:
+    server = limits.of_server(pid) if pid else 0
+    return (server, limits.inherited()) if server else None
+
+
+def _real(facts: Facts, files: Boot) -> dict[str, str]:
+    """Of all folders that are compared by their names."""
+    base = facts.variables.get("log_bin_basename", "")
+    named = files.options.get("log_bin", "")
+    paths = {
+        facts.datadir,
+        facts.socket,
+        *(files.options.get(name, "") for name in ("datadir", "socket")),
+        facts.variables.get("datadir", ""),
+        os.path.dirname(base),
+        os.path.dirname(os.path.join(facts.datadir, named)),
+    }
+    return {path: os.path.realpath(path) for path in paths if path}
 
 
 def _asked(facts: Facts, connection: Connection) -> Facts:

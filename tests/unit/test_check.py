@@ -376,3 +376,43 @@ def test_replicas_that_are_no_members_are_named_and_may_not_acknowledge(flavor: 
     [unknown] = found(replace(reader, acks=Acks.UNKNOWN))
     assert unknown.level is Level.WARNING
     assert "replicas" not in {f.key for f in found(replace(reader, acks=Acks.YES), adopting=True)}
+
+
+@BOTH
+def test_a_data_directory_behind_a_link_is_the_same_folder(flavor: Flavor) -> None:
+    facts = running(booting(good(flavor), datadir="/var/lib/mysql/"), datadir="/mnt/disk/")
+    assert found(facts, "same-server")[0].level is Level.WRONG
+    real = dict.fromkeys(("/data", "/var/lib/mysql/", "/mnt/disk/"), "/mnt/disk")
+    assert found(replace(facts, real=real), "same-server") == []
+    link = running(good(flavor), log_bin_basename="/mnt/disk/binlog")
+    assert found(link, "same-server")[0].level is Level.WRONG
+    assert found(replace(link, real={"/data": "/mnt/disk"}), "same-server") == []
+
+
+@BOTH
+def test_fewer_files_for_the_next_start_are_a_warning(flavor: Flavor) -> None:
+    (finding,) = found(replace(good(flavor), open_files=(5000, 1024)), "open-files")
+    assert finding.level is Level.WARNING
+    assert "may open 5000 files, and its agent lets it have 1024" in finding.text
+    assert "LimitNOFILE=5000" in finding.mend
+    assert found(replace(good(flavor), open_files=(5000, 5000)), "open-files") == []
+    assert found(good(flavor), "open-files") == []
+
+
+@BOTH
+def test_a_server_that_takes_fewer_connections_than_it_should_is_a_warning(flavor: Flavor) -> None:
+    facts = replace(good(flavor), open_files=(1024, 1024))
+    facts = running(booting(facts, max_connections="900"), max_connections="214")
+    (finding,) = found(facts, "open-files")
+    assert (finding.level, finding.text) == (
+        Level.WARNING,
+        "it takes 214 connections, and /my.cnf says 900",
+    )
+
+
+@BOTH
+def test_a_server_that_wants_tls_and_members_that_speak_none(flavor: Flavor) -> None:
+    facts = running(good(flavor), require_secure_transport="ON")
+    assert Level.WRONG in {each.level for each in found(facts, "tls")}
+    with_tls = running(replace(facts, encrypting=True), ssl_cert="/c", ssl_ca="/ca")
+    assert Level.WRONG not in {each.level for each in found(with_tls, "tls")}

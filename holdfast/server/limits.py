@@ -1,0 +1,42 @@
+"""How many files a process may open, and how many one that this process starts."""
+
+from __future__ import annotations
+
+import os
+import resource
+from pathlib import Path
+
+_NAME = "Max open files"
+_CAP_SYS_RESOURCE = 24
+
+
+def of_server(pid: int) -> int:
+    """What a running server may open; 0 where that cannot be told."""
+    try:
+        lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
+    except OSError:
+        return 0
+    soft = next(
+        (line.removeprefix(_NAME).split()[0] for line in lines if line.startswith(_NAME)), ""
+    )
+    return int(soft) if soft.isdigit() else 0
+
+
+def inherited() -> int:
+    """The most that a server may have which this process starts: servers raise the limit as far as they may."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or _may_raise():
+        return int(Path("/proc/sys/fs/nr_open").read_text())
+    return hard
+
+
+def _may_raise() -> bool:
+    """Whether it may have more than its own limit says."""
+    if os.geteuid():
+        return False
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return False
+    effective = next((line.split()[1] for line in lines if line.startswith("CapEff:")), "0")
+    return bool(int(effective, 16) >> _CAP_SYS_RESOURCE & 1)
