@@ -14,23 +14,20 @@ A server that dies before the next look (0.25 s) after such a statement is not n
 
 from __future__ import annotations
 
-import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from holdfast.agent.board import Board
 from holdfast.agent.flushing import RelaxedMarker
+from holdfast.agent.hands import Hands
 from holdfast.agent.term import remove_durably, replace_durably
 from holdfast.errors import Refused
-from holdfast.log import say
 from holdfast.server.base import Deadline, Observation, Server
 
 PUT_BACK_SECONDS = 1.0
 PRIMARY = {"sync_binlog": 1, "innodb_flush_log_at_trx_commit": 1}
 REPLICA = {"innodb_flush_log_at_trx_commit": 2}
-
-logger = logging.getLogger(__name__)
 
 
 class KeptSettings:
@@ -55,6 +52,7 @@ class KeptSettings:
         self._unfit = unfit
         self._noted = self._path.exists()
         self._number = ("", 0)
+        self._hands = Hands(board, "settings")
         self._lock = threading.Lock()
 
     def seen(self, found: Observation) -> None:
@@ -75,7 +73,11 @@ class KeptSettings:
                 self._number = (run, found.server_id)
             if wanted:
                 self._put_back(wanted, found, primary)
-            elif self._noted:  # by the agent before this one, which did not come to an end with it
+            else:
+                self._hands.well()
+            if (
+                not wanted and self._noted
+            ):  # by the agent before this one, which did not come to an end with it
                 self._server.put_back({}, Deadline(PUT_BACK_SECONDS))
                 self._forget()
 
@@ -103,10 +105,7 @@ class KeptSettings:
         elif wanted != {"server_id": self._number[1]}:
             self._relaxed.mark()
         self._server.put_back(wanted, Deadline(PUT_BACK_SECONDS))
-        what = ", ".join(f"{name} = {value}" for name, value in wanted.items())
-        say(
-            logger, f"a hand had changed what the promise rests on; put back: {what}", logging.ERROR
-        )
+        self._hands.put_back(_changed(wanted, found))
         if self._noted:
             self._forget()
         if primary:
@@ -123,3 +122,16 @@ class KeptSettings:
     def _forget(self) -> None:
         remove_durably(self._path)
         self._noted = False
+
+
+def _changed(wanted: Mapping[str, int], found: Observation) -> str:
+    """:param wanted: what is put back"""
+    now = {
+        "sync_binlog": found.sync_binlog,
+        "innodb_flush_log_at_trx_commit": found.redo_flush,
+        "server_id": found.server_id,
+    }
+    changed = ", ".join(
+        f"{name} = {now[name]}" for name, value in wanted.items() if now[name] != value
+    )
+    return f"{changed} was set by hand, on which the promise does not hold"

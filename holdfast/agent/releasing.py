@@ -20,6 +20,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast.agent.board import Board
+from holdfast.agent.hands import Hands
 from holdfast.agent.pending_mark import Mark, PendingMark
 from holdfast.binlog.run import Began
 from holdfast.core.gtid import Flavor, issuer_of
@@ -65,6 +66,7 @@ class Releases:
         self._lock = threading.RLock()
         self._turn = threading.Lock()
         self._changed_at = 0.0
+        self._hands = Hands(board, "waiting")
         if (found := mark.mark) is not None:
             board.change(let_through=found.let_through, unacknowledged=found.unacknowledged)
 
@@ -141,8 +143,12 @@ class Releases:
             self._compare(found.semi_sync, incarnation, found.applied)
         finally:
             self._lock.release()
-        if found.writable and lesser(found.semi_sync, mark.acks):
-            self._put_back(mark, found.semi_sync.degraded)
+        if not found.writable:
+            return
+        if why := lesser(found.semi_sync, mark.acks):
+            self._put_back(mark, found.semi_sync.degraded, why)
+        else:
+            self._hands.well()
 
     def _keep_closed(self, found: Observation) -> None:
         incarnation = self._board.state.incarnation
@@ -240,7 +246,7 @@ class Releases:
         if not mark.let_through:
             say(logger, describe(release), logging.WARNING)
 
-    def _put_back(self, mark: Mark, given_up: bool) -> None:
+    def _put_back(self, mark: Mark, given_up: bool, why: str) -> None:
         """Waiting more is safe at any moment; a command may ask for less, so it is done between commands only.
 
         :param given_up: all commits go on since one was let through, and will until a replica acknowledges
@@ -252,7 +258,7 @@ class Releases:
             if now is None or now.incarnation != mark.incarnation:
                 return
             self._server.set_acks(mark.acks, Deadline(MEND_SECONDS), again=given_up)
-            say(logger, "commits wait again as they should: what a hand had changed was put back")
+            self._hands.put_back(f"commits did not wait as they should: {why}")
         except HoldfastError as error:
             say(logger, f"cannot put back how commits wait: {error}", logging.WARNING)
         finally:

@@ -23,6 +23,8 @@ _FOLLOWS = re.compile(
 )
 """What both servers write after the error that made them give up."""
 
+_PROGRAM = re.compile(r"^\S*/?(mariadbd|mysqld): ")
+
 
 def log_of(flavor: Flavor, option_file: Path, datadir: Path) -> Path | None:
     """The server's own log, as its option file has it; None where it writes to its standard error."""
@@ -72,7 +74,7 @@ def _explaining(lines: Iterable[str]) -> Iterator[str]:
     for line in lines:
         error = _ERROR.search(line)
         if error and error.group(1) and not _FOLLOWS.match(error.group(1)):
-            yield error.group(1).strip()
+            yield _PROGRAM.sub("", error.group(1).strip())
 
 
 def _lines(file: Path, since: int) -> list[str]:

@@ -159,6 +159,14 @@ def test_a_disk_that_stalls_is_told_and_the_killed_server_is_dying_until_it_answ
 def test_a_full_disk_is_told_or_ends_the_server(host: tuple[Member, Disk], flavor: Flavor) -> None:
     member, disk = host
     serve_alone(member, 3)
+    full = f"no space is left in {member.datadir}"
+    disk.fill()  # nobody writes: only DDL would fail
+    begun = time.monotonic()
+    state = member.until(lambda state: state.stuck_seconds >= 1, 10)
+    print(f"full for 1 s was told after {time.monotonic() - begun:.2f} s")
+    assert (state.full, state.stuck, state.concerns) == (full, full, (full,))
+    disk.free()
+    member.until(lambda state: not state.full and not state.stuck_seconds, 10)
     with writing(member):
         disk.fill()
         begun = time.monotonic()

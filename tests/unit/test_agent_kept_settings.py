@@ -10,8 +10,11 @@ from typing import Any
 
 import pytest
 
+from holdfast.agent.board import Board
+from holdfast.agent.hands import TOLD_SECONDS, Hands
 from holdfast.core.commands import Fence, Follow, Promote, Start
-from holdfast.core.view import ServerStatus
+from holdfast.core.gtid import Flavor
+from holdfast.core.view import MemberState, ServerStatus
 from tests.unit.agent_world import World, running
 
 FOLLOW = Follow("b", "127.0.0.1", 3306, semi_sync=True)
@@ -103,3 +106,36 @@ def test_before_it_is_adopted_nothing_is_put_back(tmp_path: Path) -> None:
     looked(world)
     assert world.server.put == []
     world.end()
+
+
+def test_what_was_put_back_is_told_with_how_long_it_held(world: World) -> None:
+    (world.folder / "data" / "binlog.index").touch()
+    primary(world)
+    looked(world)
+    by_hand(world, sync_binlog=0)
+    state = world.until(lambda state: state.concerns)
+    (told,) = state.concerns
+    assert told.startswith("sync_binlog = 0 was set by hand")
+    assert "it was put back at" in told
+    assert float(told.rpartition("held for ")[2].removesuffix(" s at most")) < 2
+
+
+def test_after_some_minutes_it_is_told_no_longer() -> None:
+    now = [100.0]
+    board = Board(MemberState("m1", Flavor.MYSQL, incarnation="a"))
+    hands = Hands(board, "settings", lambda: now[0])
+    hands.put_back("x = 0 was set by hand")
+    assert board.state.concerns[0].endswith(", for how long is not known")
+    hands.well()
+    now[0] += 2.0
+    hands.put_back("x = 0 was set by hand")
+    assert board.state.concerns[0].endswith(", that held for 2.0 s at most")
+    now[0] += TOLD_SECONDS - 1
+    hands.well()
+    assert board.state.concerns
+    now[0] += 1
+    hands.well()
+    assert board.state.concerns == ()
+    board.change(incarnation="b")
+    hands.put_back("x = 0 was set by hand")
+    assert board.state.concerns[0].endswith(", for how long is not known"), "another run"

@@ -49,7 +49,7 @@ def test_what_an_earlier_run_said_is_not_told(tmp_path: Path) -> None:
     log.write_text(MARIADB)
     before = size(log)
     out.write_text("[ERROR] mariadbd: unknown variable 'no_such=1'\n")
-    assert last_words(out, log, before) == "mariadbd: unknown variable 'no_such=1'"
+    assert last_words(out, log, before) == "unknown variable 'no_such=1'"
     with log.open("a") as file:
         file.write("[ERROR] Can't start server: Bind on TCP/IP port. Got error: 98\n")
     assert last_words(out, log, before).startswith("Can't start server")

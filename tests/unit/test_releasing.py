@@ -103,6 +103,10 @@ def test_what_a_hand_changes_is_put_back_between_commands(primary: World) -> Non
     primary.server.stuck.clear()
     assert proving.reply().error == ""
     primary.until(lambda state: state.semi_sync.waits_alone)
+    (told,) = primary.until(lambda state: bool(state.concerns)).concerns
+    assert told.startswith(
+        "commits did not wait as they should: commits do not wait while no replica is connected; it was put back at"
+    )
 
 
 def test_a_server_that_has_given_up_waiting_waits_again_at_once(primary: World) -> None:
