@@ -5,11 +5,13 @@ And HAProxy on a host of its own, before hosts that vanish.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from ipaddress import IPv4Address, ip_interface
+from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -218,6 +220,20 @@ def _note(list_: list[str], name: str) -> None:
         list_.append(name)
 
 
+def processor_seconds(lab: Lab, host: str) -> dict[str, float]:
+    """What those processes of an agent that may have a real-time priority have used so far."""
+    found = {}
+    for pid in lab._cells.pids(host):
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        for module in ("holdfast.agent.holder", "holdfast.agent.keeper_process"):
+            if module.encode() in words:
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks = int(fields[11]) + int(fields[12])
+                found[module] = ticks / os.sysconf("SC_CLK_TCK")
+    assert len(found) == 2
+    return found
+
+
 @contextmanager
 def watched(lab: Lab) -> Iterator[tuple[Watch, str]]:
     """With the primary. Whatever happens within, one at a time has the address; the cluster is whole at the end."""
@@ -308,7 +324,10 @@ def test_an_agent_that_hangs_costs_nothing_until_its_host_is_cut_off(lab: Lab) -
             others = [host for host in lab.hosts() if host not in (primary, "client")]
             lab.cut(primary, ",".join(others))
             heir = watch.until_answered(primary)
+            used = processor_seconds(lab, primary)
             time.sleep(KERNEL_SECONDS)
+            for process, seconds in processor_seconds(lab, primary).items():
+                assert seconds - used[process] < 0.05 * KERNEL_SECONDS, f"{process} spins"
         finally:
             lab.cont_agent(primary)
             lab.heal()
