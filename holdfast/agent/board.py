@@ -115,6 +115,7 @@ def _worth_telling(state: MemberState) -> MemberState:
         record=Mark(),
         written=Position(),
         silent_seconds=_steps(state.silent_seconds),
+        unobserved_seconds=0.0,
         progress=progress and replace(progress, done=0, total=0, rate=0.0),
         replication=replace(
             state.replication,

@@ -21,9 +21,13 @@ METHODS = ("GET", "HEAD", "OPTIONS")
 def primary(state: MemberState) -> bool:
     """It takes writes, and may: a lease that is enforced is not over.
 
-    That a server is silent is no reason: it is the primary until its lease is over.
+    That a server is silent, or cannot be looked into, is no reason: it is the primary until its lease is over.
     """
     lease = state.lease
+    if (
+        state.unobserved and not state.up
+    ):  # by an agent that was restarted: it holds the server to its lease
+        return lease.enforced and lease.left > 0
     leased = not (lease.enforced and lease.left <= 0)
     return state.up and state.writable and not state.stopped and leased
 
@@ -45,7 +49,7 @@ def voter(state: MemberState) -> bool:
 
 
 def _answers(state: MemberState) -> bool:
-    return state.up and not state.silent_seconds
+    return state.up and not state.silent_seconds and not state.unobserved
 
 
 def _ready(state: MemberState) -> bool:

@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.agent.board import Board
 from holdfast.agent.term import remove_durably, replace_durably
-from holdfast.core.view import Difference
+from holdfast.core.comparison import Difference
 from holdfast.errors import Refused
 from holdfast.server.rewind import Repair
 

@@ -120,6 +120,7 @@ class Keeper:
             self._enforce(running, grace=True)
         if self._tenure.known is not None:
             self._peers.know(self._tenure.known.agents)
+        self._tell()  # before anybody asks
         self._thread.start()
 
     def stop(self) -> None:

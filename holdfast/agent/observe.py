@@ -18,11 +18,19 @@ from holdfast.agent.board import Board
 from holdfast.agent.hearing import Hearing
 from holdfast.agent.watch import Watch
 from holdfast.agent.written import BinlogEnd
-from holdfast.core.view import MemberState, Replication, ServerStatus
+from holdfast.core.view import SHUTS_DOWN, MemberState, Replication, ServerStatus
 from holdfast.errors import HoldfastError, Unreachable
 from holdfast.log import say
-from holdfast.server.base import Crowded, Deadline, Observation, Server
+from holdfast.server.base import (
+    Crowded,
+    Deadline,
+    NotListening,
+    Observation,
+    Server,
+    SocketGone,
+)
 from holdfast.server.process import Running
+from holdfast.server.sql import keeps_out
 
 EVERY_SECONDS = (0.05, 0.25)
 """The least and the most time between two looks at a server that is up."""
@@ -67,7 +75,7 @@ class Observer:
         self.every_seconds = EVERY_SECONDS[-1]
         self._poked = threading.Event()
         self._looking = threading.Lock()
-        self._answered_at = time.monotonic()
+        self._answered_at = self._looked_at = time.monotonic()
         self._asked_at: float | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="observe", daemon=True)
@@ -111,6 +119,7 @@ class Observer:
                     self.on_lost(error)
                 raise self._unanswered(running.incarnation, error) from error
             self._answered_at, self._asked_at = time.monotonic(), None
+            self._looked_at = self._answered_at
             found = replace(found, replication=self._replication(begun, found))
             for told in self.on_look:
                 told(found, begun)
@@ -118,6 +127,8 @@ class Observer:
                 during=running.incarnation,
                 server=ServerStatus.UP,
                 silent_seconds=0.0,
+                unobserved="",
+                unobserved_seconds=0.0,
                 written=self._binlog.look(),
                 reason=self._board.lasting,
                 **{name: getattr(found, name) for name in _SHARED},
@@ -137,6 +148,7 @@ class Observer:
     def appeared(self) -> None:
         """A run of the server begins; its silence is counted from here."""
         self._answered_at, self._asked_at = time.monotonic(), None
+        self._looked_at = self._answered_at
         self.poke()
 
     def _replication(self, begun: float, found: Observation) -> Replication:
@@ -152,6 +164,10 @@ class Observer:
             return self._crowded(incarnation, error)
         if self._watch.see_dying():
             return Unreachable(f"{self._board.state.reason}: {error}")
+        if isinstance(error, SocketGone) or keeps_out(error):
+            return self._kept_out(incarnation, str(error))
+        if isinstance(error, NotListening) and self._board.state.server is ServerStatus.UP:
+            return self._shuts_down(incarnation, error)
         silent = time.monotonic() - self._answered_at
         starting = self._board.state.server is ServerStatus.STARTING
         if starting:
@@ -170,7 +186,38 @@ class Observer:
         reason = f"the server takes no more connections, not even its agent's: {error}"
         if self._board.state.reason == "":
             say(logger, reason, logging.WARNING)
-        self._board.change(during=incarnation, silent_seconds=0.0, reason=reason)
+        fields: dict[str, object] = {"reason": reason, "silent_seconds": 0.0}
+        if self._board.state.server is not ServerStatus.UP:  # nothing is known of it yet
+            fields["unobserved"] = reason
+        self._board.change(during=incarnation, **fields)
+        return error
+
+    def _kept_out(self, incarnation: str, why: str) -> Unreachable:
+        """It lives, and lets its agent in no more: what is known of it is as old as the last look."""
+        now = time.monotonic()
+        self._answered_at, self._asked_at = now, None
+        if self._board.state.unobserved != why:
+            say(logger, f"the server cannot be looked into: {why}", logging.WARNING)
+        self._board.change(
+            during=incarnation,
+            silent_seconds=0.0,
+            unobserved=why,
+            unobserved_seconds=round(now - self._looked_at, 1),
+            reason=f"its agent cannot look into it: {why}",
+        )
+        return Unreachable(why)
+
+    def _shuts_down(self, incarnation: str, error: NotListening) -> Unreachable:
+        """Its clients have lost their sessions, and find nobody who takes them: it is open no more."""
+        if not self._board.state.unobserved:
+            say(logger, SHUTS_DOWN, logging.WARNING)
+        self._board.change(
+            during=incarnation,
+            writable=False,
+            unobserved=SHUTS_DOWN,
+            unobserved_seconds=round(time.monotonic() - self._looked_at, 1),
+            reason=SHUTS_DOWN,
+        )
         return error
 
     def _listen(self) -> None:
@@ -181,7 +228,8 @@ class Observer:
     def _tell_silence(self) -> None:
         asked, state = self._asked_at, self._board.state
         now = time.monotonic()
-        if asked is None or now - asked < UNDER_WAY_SECONDS or state.server is not ServerStatus.UP:
+        looked_for = state.server is ServerStatus.UP or state.unobserved
+        if asked is None or now - asked < UNDER_WAY_SECONDS or not looked_for:
             return
         silent = round(now - self._answered_at, 2)
         if silent >= SILENT_SECONDS and self._asked_at is not None:

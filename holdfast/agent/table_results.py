@@ -6,7 +6,7 @@ import json
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from holdfast.core.view import Difference, Verification
+from holdfast.core.comparison import Difference, Verification
 from holdfast.server.chunks import Key
 
 NAMED = 3

@@ -13,7 +13,7 @@ from typing import TypeVar
 
 from holdfast.agent.board import Board
 from holdfast.agent.starts import Failure
-from holdfast.core.view import Replication, SemiSync, ServerStatus, Tail
+from holdfast.core.view import NOT_LOOKED_YET, Replication, SemiSync, ServerStatus, Tail
 from holdfast.errors import DeadlinePassed, Refused
 from holdfast.log import say
 from holdfast.server.process import Ending, Running, ServerProcess
@@ -76,7 +76,7 @@ class Watch:
                 running = self.process.find()
                 if running is not None:
                     say(logger, "found the server running", pid=running.pid)
-                    self._appeared(running)
+                    self._appeared(running, NOT_LOOKED_YET)
             return running
 
     def started(self, running: Running) -> bool:
@@ -177,7 +177,7 @@ class Watch:
                 raise DeadlinePassed(f"shutting the server (pid {running.pid}) down", seconds)
             self._ended(running)
 
-    def _appeared(self, running: Running) -> None:
+    def _appeared(self, running: Running, unobserved: str = "") -> None:
         self._running = running
         self._since = time.monotonic()
         self._came_up = False
@@ -194,6 +194,8 @@ class Watch:
             tail=Tail(),
             kept=None,
             reason="",
+            unobserved=unobserved,
+            unobserved_seconds=0.0,
         )
         self._loop.call_soon_threadsafe(self._arm, running)
         self.on_appeared()
@@ -297,6 +299,8 @@ class Watch:
             silent_seconds=0.0,
             stuck_seconds=0.0,
             stuck="",
+            unobserved="",
+            unobserved_seconds=0.0,
             reason=reason,
         )
 

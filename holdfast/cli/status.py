@@ -11,9 +11,16 @@ import typer
 
 from holdfast.cli.columns import print_columns
 from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
+from holdfast.core.wording import agree
 
 NOT_WRITABLE = 4
-STYLES = {"primary": "bold green", "voter": "green", "learner": "yellow", "out": "red"}
+STYLES = {
+    "primary": "bold green",
+    "voter": "green",
+    "learner": "yellow",
+    "standby": "cyan",
+    "out": "red",
+}
 
 
 def status(
@@ -105,8 +112,8 @@ def _print(answer: dict[str, Any]) -> None:
             (member["role"], STYLES.get(member["role"], "")),
             *((cell(member), "") for cell in further.values()),
             (member["state"], ""),
-            (short_gtids(member["received"]), ""),
-            ("-" if member["lag_seconds"] is None else f"{member['lag_seconds']:g} s", ""),
+            (_received(member), ""),
+            (_lag(member), ""),
         ]
         for member in members
     ]
@@ -116,6 +123,8 @@ def _print(answer: dict[str, Any]) -> None:
             console.print(Text(f"{member['name']}: {progress_line(member['progress'])}"))
     if kept := kept_by(members):
         console.print(Text(kept))
+    for line in standby_lines(members):
+        console.print(Text(line))
     if prepared := prepared_line(members):
         console.print(Text(prepared))
     for line in let_through_lines(members):
@@ -125,6 +134,22 @@ def _print(answer: dict[str, Any]) -> None:
     if verified := verification_line(members):
         console.print(Text(verified, style="red"))
     _print_reasons(console, answer)
+
+
+def _received(member: dict[str, Any]) -> str:
+    """With its age, where it is not as of now."""
+    received, age = short_gtids(member["received"]), member.get("age_seconds", 0.0)
+    if age is None:
+        return "?"
+    return f"{received} ({duration(age)} ago)" if age and received else received
+
+
+def _lag(member: dict[str, Any]) -> str:
+    lag = member["lag_seconds"]
+    if lag is not None:
+        return f"{lag:g} s"
+    known = member.get("age_seconds", 0.0) == 0
+    return "-" if known or member["role"] == "primary" else "?"
 
 
 def _head(answer: dict[str, Any]) -> str:
@@ -156,6 +181,17 @@ def prepared_line(members: list[dict[str, Any]]) -> str:
     named = [f"{xid} ({', '.join(where)})" for xid, where in sorted(places.items())]
     more = f" and {len(named) - MOST_PREPARED} more" if len(named) > MOST_PREPARED else ""
     return f"prepared XA transactions: {'; '.join(named[:MOST_PREPARED])}{more}" if named else ""
+
+
+def standby_lines(members: Sequence[dict[str, Any]]) -> list[str]:
+    """Who does not vote although all is well, and why: each cause once."""
+    causes: dict[str, list[str]] = {}
+    for member in members:
+        if why := member.get("standby"):
+            causes.setdefault(why, []).append(member["name"])
+    return [
+        f"{agree(names, 'is a standby', 'are standbys')}: {why}" for why, names in causes.items()
+    ]
 
 
 def let_through_lines(members: Sequence[dict[str, Any]]) -> list[str]:
@@ -278,8 +314,26 @@ def _print_reasons(console: Any, answer: dict[str, Any]) -> None:
 
     if answer.get("whole") and answer["writable"]:
         return
-    takes = "takes writes" if answer["writable"] else "does not take writes"
-    console.print(Text(f"{takes}; {answer['reason']}", style="" if answer["writable"] else "red"))
+    console.print(Text(headline(answer), style="" if answer["writable"] else "red"))
     for member in answer["members"]:
-        if member["reason"]:
+        if member["reason"] and not _is_told(answer["reason"], member):
             console.print(Text(f"{member['name']}: {member['reason']}"))
+
+
+def headline(answer: dict[str, Any]) -> str:
+    """What clients feel, and why; what the reason says itself is not said twice."""
+    reason = str(answer["reason"])
+    if answer["writable"]:
+        return reason if "takes writes" in reason else f"takes writes; {reason}"
+    hidden = any(
+        each["role"] == "primary" and each.get("age_seconds", 0.0) != 0
+        for each in answer["members"]
+    )
+    felt = "not known to take writes" if hidden else "does not take writes"
+    return f"{felt}; {reason}"
+
+
+def _is_told(reason: str, member: dict[str, Any]) -> bool:
+    """Whether the reason for the whole has what is said of that member."""
+    unseen = member["state"] == "unknown" and f"the agent of {member['name']}" in reason
+    return unseen or str(member["reason"]) in reason

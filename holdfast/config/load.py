@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import stat
 from collections.abc import Hashable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,8 @@ def manager_config(path: Path) -> ManagerConfig:
 
 
 def account(config: AccountConfig, key: str) -> Account:
-    return Account(config.user, secret(config.password_file, key))
+    read = partial(secret, config.password_file, key)
+    return Account(config.user, read(), read=read)
 
 
 def secret(path: Path, key: str) -> str:

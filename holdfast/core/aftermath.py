@@ -107,7 +107,7 @@ def _returning(entry: Entry, cluster: Cluster, record: Record, view: View) -> En
 
 
 def _is_back(entry: Entry, cluster: Cluster, record: Record, state: MemberState) -> bool:
-    if not state.up or state.silent_seconds or state.unfit:
+    if not state.observed or state.unfit:
         return False
     if entry.old == record.primary:
         return state.writable

@@ -39,6 +39,8 @@ def _reason(cluster: Cluster, record: Record, view: View, name: str, chosen: str
         return _why_chosen(cluster, record, view, state)
     if not state.up:
         return f"its server is {state.server}"
+    if state.unobserved:
+        return f"its agent cannot look into its server: {state.unobserved}"
     if state.silent_seconds:
         return "its server does not answer its agent"
     if objection := against(state, wished(cluster, record.wish)):

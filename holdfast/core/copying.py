@@ -157,7 +157,7 @@ def closed_for(cluster: Cluster, record: Record, view: View, primary: MemberStat
 def _against(cluster: Cluster, record: Record, view: View, name: str, donor: str) -> str:
     """Why its clone does not begin now, or ""."""
     primary = view.state(record.primary)
-    if primary is None or primary.silent_seconds:
+    if primary is None or primary.silent_seconds or primary.unobserved:
         return f"not while {record.primary} does not answer"
     if other := cloned_now(view, name):
         return f"one member is cloned at a time, and {other} is being cloned"
@@ -194,7 +194,7 @@ def _acking(cluster: Cluster, record: Record, view: View, name: str) -> list[str
         if voter != name
         and (state := view.state(voter))
         and state.incarnation == incarnation
-        and not state.silent_seconds
+        and state.observed
         and attached(cluster, record, state)
         and state.replication.receiver is Receiver.ON
     ]

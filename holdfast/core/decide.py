@@ -29,7 +29,7 @@ from holdfast.core.commands import (
     Unbar,
 )
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.diagnosis import ANSWERS, GONE, Diagnosis, Primary, diagnose
+from holdfast.core.diagnosis import ANSWERS, GONE, Diagnosis, Primary, cannot_look_into, diagnose
 from holdfast.core.hooking import start_step
 from holdfast.core.lease import electorate
 from holdfast.core.quorum import Voter
@@ -38,6 +38,7 @@ from holdfast.core.rejoin import attached, follow
 from holdfast.core.releases import Release, describe
 from holdfast.core.returned import OPENING
 from holdfast.core.view import MemberState, Receiver, View
+from holdfast.core.wording import agree
 
 HELP_SECONDS = 0.5
 """For so long a new primary is opened with the help of those alone that can acknowledge at once: as a rule it takes a
@@ -78,6 +79,9 @@ def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
         why = f"{diagnosis.reason}: it stays closed until its voters hold all that it has"
         return Decision(why, (Save(restarted, why),))
     primary = view.state(record.primary)
+    if primary is not None and primary.unobserved:
+        known = diagnosis.primary in ANSWERS
+        return Decision(diagnosis.reason if known else cannot_look_into(primary))
     if primary is None or not primary.up:
         return Decision(f"the server of {record.primary} is starting")
     if doubted := ackers.noted(record, primary):
@@ -237,9 +241,20 @@ def _keep(
     reasons += _short_of(cluster, record, primary)
     reasons += unwell
     if not reasons and not steps:
-        return Decision(f"{primary.name} is primary and takes writes; all members vote", well=True)
+        return Decision(
+            f"{primary.name} is primary and takes writes; {_who_votes(cluster, record)}", well=True
+        )
     orders = [f"{step.member} has been told to {_name(step.command)}" for step in steps]
     return Decision("; ".join(reasons or orders), steps)
+
+
+def _who_votes(cluster: Cluster, record: Record) -> str:
+    votes = record.target.names() - {record.primary}
+    standby = [m.name for m in cluster.others(record.primary) if m.name not in votes]
+    if not standby:
+        return "all members vote"
+    voting = agree(sorted(votes), "votes", "vote") if votes else "nobody votes beside it"
+    return f"{voting}; {agree(standby, 'is a standby', 'are standbys')}"
 
 
 def _stalled(cluster: Cluster, view: View, primary: MemberState) -> bool:
@@ -254,9 +269,7 @@ def _again(cluster: Cluster, record: Record, view: View) -> tuple[Send, ...]:
     return tuple(
         Send(name, follow(cluster, record, state))
         for name, incarnation in sorted(record.target.without(record.primary))
-        if (state := view.state(name))
-        and state.incarnation == incarnation
-        and not state.silent_seconds
+        if (state := view.state(name)) and state.incarnation == incarnation and state.observed
     )
 
 

@@ -12,7 +12,8 @@ from holdfast.core.lease import electorate, revoked
 from holdfast.core.record import Record
 from holdfast.core.rejoin import attached
 from holdfast.core.returned import is_returning
-from holdfast.core.view import MemberState, Receiver, Seen, Unseen, View
+from holdfast.core.view import SHUTS_DOWN, MemberState, Receiver, Seen, Unseen, View
+from holdfast.core.wording import agree
 
 
 class Primary(Enum):
@@ -21,14 +22,14 @@ class Primary(Enum):
     WELL: runs in the recorded incarnation and takes writes. CLOSED: runs, and does not take writes, or does
     not wait for the acknowledgements it should. DEAD: its agent says that its process is gone. RESTARTED: it
     runs, or is starting, in another incarnation than the recorded one. UNSEEN: its agent does not
-    answer, which says nothing about the server.
+    answer, or cannot look into it, which says nothing about the server.
 
     LOST: its agent does not answer, and so many voters hear nothing from its server that without them it
     could not go on. FROZEN: its agent answers, its server answers neither the agent nor that many voters. STUCK: it
     answers, and a small write on it does not come through; or it does not answer its agent, and its voters hear
-    that it lives, and receive nothing. ISOLATED: agent and server are well, and so many voters
-    have heard nothing from it for so long that no write can be acknowledged. UNOPENED: it was named, and cannot be
-    opened, for a reason that lies with itself.
+    that it lives, and receive nothing; or it is shutting down, which takes MySQL seconds. ISOLATED: agent and server
+    are well, and so many voters have heard nothing from it for so long that no write can be acknowledged. UNOPENED: it
+    was named, and cannot be opened, for a reason that lies with itself.
     """
 
     WELL = auto()
@@ -75,13 +76,19 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
     state = sighting.state
     if state.ended:
         return Diagnosis(Primary.DEAD, f"the server of {name}, the primary, is gone")
-    silent = state.up and state.silent_seconds >= cluster.settings.timing.detection
+    asked = state.up or bool(state.unobserved)
+    silent = asked and state.silent_seconds >= cluster.settings.timing.detection
     if state.incarnation != record.target.incarnation(name):
         if silent and is_returning(record):  # it may hang as well before it was opened
             hangs = _silent(cluster, record, view, state)
             if hangs.primary in GONE:
                 return hangs
         return Diagnosis(Primary.RESTARTED, f"the server of {name}, the primary, was restarted")
+    if (
+        state.unobserved == SHUTS_DOWN
+        and state.unobserved_seconds >= cluster.settings.timing.detection
+    ):
+        return Diagnosis(Primary.STUCK, f"the server of {name}, the primary, is shutting down")
     if silent:
         return _silent(cluster, record, view, state)
     if state.writable and state.stuck_seconds >= cluster.settings.write_patience:
@@ -89,8 +96,10 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
             return Diagnosis(Primary.STUCK, f"{state.full} on {name}, the primary")
         why = f"a small write on {name}, the primary, has not come through for {state.stuck_seconds:.0f} s"
         return Diagnosis(Primary.STUCK, f"{why} ({state.stuck})" if state.stuck else why)
-    if state.writable and (isolated := _isolated(cluster, record, view)):
+    if (state.writable or state.unobserved) and (isolated := _isolated(cluster, record, view)):
         return isolated
+    if state.unobserved:
+        return _unobserved(cluster, record, view, state)
     if not state.writable and (unopened := _unopened(cluster, record, view)):
         return unopened
     if not state.writable:
@@ -113,7 +122,7 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
         return Diagnosis(Primary.DEAD, f"the server of {name}, the primary, was gone; and {agent}")
     hearing, deaf, gone = _heard(cluster, record, view)
     if not revoked(electorate(cluster, record), deaf):
-        heard = f", and {', '.join(hearing)} hears its server" if hearing else ""
+        heard = f", and {agree(hearing, 'hears', 'hear')} its server" if hearing else ""
         whether = "goes on" if hearing else "may live"
         if view.opening and not (sighting.last and sighting.last.writable):
             whether = "was to be opened, which only its agent does: start that"
@@ -123,7 +132,7 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
         )
     if view.now - sighting.since < cluster.settings.timing.detection and not gone:
         return Diagnosis(
-            Primary.UNSEEN, f"{agent}; {', '.join(deaf)} hears nothing from its server"
+            Primary.UNSEEN, f"{agent}; {agree(deaf, 'hears', 'hear')} nothing from its server"
         )
     ended = sighting.agent_gone and view.enforced is not True
     if (ended or unkept(record, view)) and not gone:
@@ -133,7 +142,27 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
             "server, so nobody ends that server when its lease is over, and nobody is promoted: start the agent, or "
             "make sure that the server is down, then: holdfast failover --accept-loss",
         )
-    return Diagnosis(Primary.LOST, f"{agent}, and {', '.join(deaf)} hears nothing from its server")
+    return Diagnosis(
+        Primary.LOST, f"{agent}, and {agree(deaf, 'hears', 'hear')} nothing from its server"
+    )
+
+
+def _unobserved(cluster: Cluster, record: Record, view: View, state: MemberState) -> Diagnosis:
+    """Its process runs, and its agent cannot look into it: what that says of the server is that it lives.
+
+    So it is no reason to replace it, nor to take clients away from it: it has a lease like any other, and its voters
+    tell when they hear nothing more from it.
+    """
+    hearing, _, _ = _heard(cluster, record, view)
+    heard = f"; {agree(hearing, 'hears', 'hear')} it" if hearing else ""
+    return Diagnosis(Primary.UNSEEN, f"{cannot_look_into(state)}{heard}: nobody is promoted")
+
+
+def cannot_look_into(state: MemberState) -> str:
+    return (
+        f"the server of {state.name}, the primary, runs, and its agent cannot look into it: "
+        f"{state.unobserved}"
+    )
 
 
 def _kept(record: Record, view: View) -> str:
@@ -147,13 +176,17 @@ def _silent(cluster: Cluster, record: Record, view: View, state: MemberState) ->
     silence = f"the server of {state.name}, the primary, has not answered its agent for {state.silent_seconds:.1f} s"
     hearing, deaf, _ = _heard(cluster, record, view)
     if revoked(electorate(cluster, record), deaf):
-        return Diagnosis(Primary.FROZEN, f"{silence}, and {', '.join(deaf)} hears nothing from it")
+        return Diagnosis(
+            Primary.FROZEN, f"{silence}, and {agree(deaf, 'hears', 'hear')} nothing from it"
+        )
     patience = cluster.settings.write_patience
     idle = [name for name in hearing if view.quiet.get(name, 0.0) >= patience]
     if state.silent_seconds >= patience and revoked(electorate(cluster, record), [*deaf, *idle]):
         # its disk is full, for instance: its threads that only send heartbeats live on
-        return Diagnosis(Primary.STUCK, f"{silence}, and {', '.join(idle)} receives nothing new")
-    heard = f", and {', '.join(hearing)} hears it" if hearing else ""
+        return Diagnosis(
+            Primary.STUCK, f"{silence}, and {agree(idle, 'receives', 'receive')} nothing new"
+        )
+    heard = f", and {agree(hearing, 'hears', 'hear')} it" if hearing else ""
     return Diagnosis(Primary.WELL, f"{silence}{heard}")
 
 
@@ -162,7 +195,8 @@ def _isolated(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
     _, deaf, _ = _heard(cluster, record, view, max(patience, cluster.settings.timing.detection))
     if not record.acks or not revoked(electorate(cluster, record), deaf):
         return None
-    why = f"{', '.join(deaf)} have heard nothing from {record.primary}, the primary, for {patience:g} s"
+    heard = agree(deaf, "has heard", "have heard")
+    why = f"{heard} nothing from {record.primary}, the primary, for {patience:g} s"
     return Diagnosis(Primary.ISOLATED, f"{why}: no write can be acknowledged")
 
 
@@ -218,7 +252,7 @@ def _heard(
         if not isinstance(sighting, Seen) or not sighting.state.up:
             continue
         state, replication = sighting.state, sighting.state.replication
-        if replication.source != address or state.silent_seconds:
+        if replication.source != address or not state.observed:
             continue
         if replication.receiver is Receiver.OFF and not state.promised:
             continue  # somebody stopped it

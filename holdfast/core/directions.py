@@ -40,7 +40,7 @@ class Directions:
 
 def directions(cluster: Cluster, record: Record | None, view: View) -> Directions:
     """A primary that cannot be seen keeps its clients until another one is to take its place: that its agent does not
-    answer says nothing about its server."""
+    answer, or cannot look into its server, says nothing about its server."""
     if record is None:
         return Directions(cluster.name, 0, None, (), cluster.members)
     return Directions(
@@ -56,6 +56,8 @@ def _primary(cluster: Cluster, record: Record, view: View) -> Member | None:
     state = view.state(record.primary)
     if state is not None:
         known = state.incarnation == record.target.incarnation(record.primary)
+        if known and state.unobserved and not state.up:  # its agent was restarted
+            return cluster.member(record.primary) if step is None else None
         open_now = state.up and state.writable and known
         return cluster.member(record.primary) if open_now else None
     return cluster.member(record.primary) if step is None else None
@@ -66,8 +68,7 @@ def _readers(cluster: Cluster, record: Record, view: View) -> tuple[Reader, ...]
         Reader(member, state.replication.lag_seconds)
         for member in cluster.others(record.primary)
         if (state := view.state(member.name))
-        and state.up
-        and not state.silent_seconds
+        and state.observed
         and not state.unfit
         and (attached(cluster, record, state) or chained(cluster, record, state))
         and state.replication.receiver is Receiver.ON

@@ -26,7 +26,7 @@ from holdfast.core.decision import Save
 from holdfast.core.deposed import surely_revoked
 from holdfast.core.record import Record
 from holdfast.core.timing import relied_on
-from holdfast.core.view import MemberState, Receiver, Seen, Unseen, View
+from holdfast.core.view import Receiver, Seen, Unseen, View
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,12 +146,8 @@ def _followers(cluster: Cluster, record: Record, view: View) -> list[Seen]:
     return [
         each
         for each in _all_seen(cluster, record, view)
-        if _observed(each.state) and each.state.replication.source == address
+        if each.state.observed and each.state.replication.source == address
     ]
-
-
-def _observed(state: MemberState) -> bool:
-    return state.up and not state.silent_seconds
 
 
 def _all_seen(cluster: Cluster, record: Record, view: View) -> list[Seen]:

@@ -66,6 +66,10 @@ def prospects(record: Record, view: View) -> Prospects:
             missing.append(f"the server of {name} is down too")
         elif sighting.state.incarnation != incarnation:
             missing.append(f"{name} was restarted since it last voted")
+        elif why := sighting.state.unobserved:
+            missing.append(f"the agent of {name} cannot look into its server: {why}")
+            if sighting.state.unobserved_seconds < PATIENCE:
+                silent.append(name)
         elif sighting.state.silent_seconds:
             missing.append(f"the server of {name} does not answer")
             if sighting.state.silent_seconds < PATIENCE:
@@ -297,8 +301,7 @@ def could_follow(cluster: Cluster, record: Record, view: View) -> set[str]:
         member.name
         for member in cluster.others(record.primary)
         if (state := view.state(member.name))
-        and state.up
-        and not state.silent_seconds
+        and state.observed
         and not state.unfit
         and state.occupied is None
     }

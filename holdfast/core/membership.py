@@ -206,6 +206,7 @@ def admissible(cluster: Cluster, view: View, primary: MemberState, state: Member
     replication = state.replication
     return (
         state.up
+        and not state.unobserved
         and not state.writable
         and not state.unfit
         and not state.suspects
@@ -239,7 +240,7 @@ def unbarrable(record: Record, view: View, name: str) -> bool:
     make it acknowledge is refused there from now on.
     """
     state = view.state(name)
-    if state is None or state.silent_seconds or state.busy:
+    if state is None or state.silent_seconds or state.unobserved or state.busy:
         return False
     if state.ended:
         return True  # its next run begins without semi-sync

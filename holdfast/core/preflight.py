@@ -152,6 +152,8 @@ def against(
         found.append(Objection(f"{name}: {why}"))
     if state.occupied is not None:
         found.append(Objection(f"{name}: it is busy: {state.occupied.what}", passes=True))
+    if state.unobserved:
+        found.append(Objection(f"{name}: its agent cannot look into it: {state.unobserved}"))
     if state.silent_seconds:
         found.append(Objection(f"{name}: its server does not answer", passes=True))
     replication = state.replication

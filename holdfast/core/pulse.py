@@ -105,6 +105,11 @@ def _felt(
         return replace(before, since=since, until=now, reason="its agent does not answer")
     state, at = sighting.state, sighting.at
     well = replace(fresh, since=at, until=at)
+    if state.unobserved:
+        since = min(before.since, at - state.unobserved_seconds)
+        return replace(
+            before, since=since, until=at, reason="its agent cannot look into its server"
+        )
     if not state.up:
         return well  # known to be down: no matter of patience
     against = _against(state, primary, before.mark)

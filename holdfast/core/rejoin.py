@@ -57,12 +57,16 @@ def _next_step(cluster: Cluster, record: Record, view: View, member: Member) -> 
         return Rejoin(reason=state.progress.what)
     if state.server is ServerStatus.DYING:
         return Rejoin(reason=state.start_failed or state.reason or "its server is ending")
+    if state.unobserved:
+        return Rejoin(
+            reason=f"its server runs, and its agent cannot look into it: {state.unobserved}"
+        )
     if state.server is ServerStatus.STARTING:
         return Rejoin(reason=state.start_failed or "its server is starting")
     if state.server is ServerStatus.UP and state.writable:
         return Rejoin(Fence(), f"it takes writes, and {record.primary} is the primary")
     if primary is None or not primary.up:
-        return Rejoin(reason=_idle(state, record.primary))
+        return Rejoin(reason=_idle(cluster, record, state))
     if (
         state.up
         and record.counts(name, state.incarnation)
@@ -193,11 +197,10 @@ def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
         for member in cluster.others(record.primary)
         if member.name != name
         and (state := view.state(member.name))
-        and state.up
+        and state.observed
         and not state.unfit
         and not state.suspects
         and not state.differs
-        and not state.silent_seconds
         and state.progress is None
         and not state.cloning
         and cluster.account(name) not in state.barred
@@ -285,16 +288,22 @@ def _differs(state: MemberState, primary: str) -> str:
     )
 
 
-def _idle(state: MemberState, primary: str) -> str:
+def _idle(cluster: Cluster, record: Record, state: MemberState) -> str:
+    """What can be said of it while the primary cannot be asked."""
     if state.ended and state.start_failed:
         return state.start_failed
     if state.ended:
-        return f"its server is down; it is started when {primary} is up, to compare their binlogs"
-    return state.reason or f"it waits for {primary}"
+        return f"its server is down; it is started when {record.primary} is up, to compare their binlogs"
+    receives = state.replication.receiver is Receiver.ON
+    if receives and attached(cluster, record, state):
+        return _catching_up(state)  # that primary lives, though its agent may not
+    return state.reason or f"it waits for {record.primary}"
 
 
 def _catching_up(state: MemberState) -> str:
     replication = state.replication
+    if state.silent_seconds:
+        return f"its server has not answered its agent for {state.silent_seconds:.0f} s"
     if replication.error:
         return replication.error
     if replication.receiver is not Receiver.ON:

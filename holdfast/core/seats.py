@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from holdfast.core.cluster import Cluster
+from holdfast.core.gtid import Flavor
 from holdfast.core.quorum import Voter, most_voters
 from holdfast.core.settings import Durability, Mode, Settings, WhenAlone
 from holdfast.core.view import MemberState
@@ -54,6 +55,22 @@ def chosen(
             break
         taken.append(each)
     return frozenset(each.voter for each in taken)
+
+
+def why_standby(cluster: Cluster, primary: MemberState, name: str) -> str:
+    """Why there is no seat for a member that is well, beside those that vote."""
+    settings = cluster.settings
+    if not cluster.setting(name).voter:
+        return f"members.{name}.voter is false"
+    if settings.mode is Mode.ASYNC:
+        return "in mode async commits wait for nobody"
+    seats = most_voters(settings, primary.flavor)
+    if settings.durability is Durability.ZONES and len(cluster.members) <= seats:
+        return "durability zones has as many voters of its zone as it can use"
+    if primary.flavor is Flavor.MARIADB:
+        also = " with durability all" if settings.durability is Durability.ALL else ""
+        return f"MariaDB waits for one acknowledgement only, so{also} {seats} vote at most"
+    return f"{seats} vote at most"
 
 
 def may_be_alone(settings: Settings) -> bool:

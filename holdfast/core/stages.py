@@ -32,8 +32,10 @@ class Standing:
 
 def standing(cluster: Cluster, record: Record, view: View, name: str) -> Standing:
     primary, state = view.state(record.primary), view.state(name)
-    if primary is None or state is None or name == record.primary or not state.up:
+    if primary is None or state is None or name == record.primary:
         return Standing()
+    if not state.observed:
+        return Standing()  # it may be anywhere by now
     if state.replication.source != cluster.member(record.primary).address:
         return Standing()
     left = backlog(primary, state)

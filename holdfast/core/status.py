@@ -7,22 +7,25 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from holdfast.core.ackers import doubtful
-from holdfast.core.blocked import blocked
+from holdfast.core.blocked import blocked, takes_writes
 from holdfast.core.cluster import Cluster, Member
+from holdfast.core.comparison import Difference, Verification
 from holdfast.core.copying import next_step
 from holdfast.core.decision import Decision
 from holdfast.core.enforcement import unkept
 from holdfast.core.lease import Protection
+from holdfast.core.membership import should_vote
 from holdfast.core.progress import Progress
 from holdfast.core.record import Record, Step
+from holdfast.core.seats import why_standby
 from holdfast.core.stages import Stage, standing
 from holdfast.core.view import (
-    Difference,
     MemberState,
     Receiver,
+    Seen,
     ServerStatus,
+    Sighting,
     Unseen,
-    Verification,
     View,
 )
 
@@ -34,17 +37,26 @@ WAITING = "waiting"
 
 
 class Role(StrEnum):
-    """OUT: it does not follow the primary now."""
+    """As the record has it: a member that cannot be seen keeps it. LEARNER: it follows, and is to vote. STANDBY: it
+    follows, and there is no seat for it. OUT: it is neither primary nor voter, and does not follow the primary now, as
+    far as is known."""
 
     PRIMARY = "primary"
     VOTER = "voter"
     LEARNER = "learner"
+    STANDBY = "standby"
     OUT = "out"
 
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """:ivar state: down, starting, or what it does; "unknown" when its agent does not answer
+    """What is not known now is not told as if it were: a lag, how far behind it is.
+
+    :ivar state: down, starting, or what it does; "unknown" when its agent does not answer, "no answer" when its server
+        does not answer that agent, "not observed" when it does not let it in
+    :ivar age_seconds: so old is what is said of positions: 0: it is as of now; None: nothing is known
+    :ivar lag_seconds: None, too, where it is not known now
+    :ivar standby: why there is no seat for it although it is well, or ""
     :ivar votes: the record counts on it, whether it can be seen or not
     :ivar bytes_behind: see ``stages.Standing``; :ivar eta_seconds: until it has caught up, at the speed of late
     :ivar progress: what goes on in its background
@@ -82,6 +94,8 @@ class MemberStatus:
     verified: Verification | None = None
     differs: tuple[Difference, ...] = ()
     concerns: tuple[str, ...] = ()
+    age_seconds: float | None = 0.0
+    standby: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +152,7 @@ def status(
         mode=record.mode if record else "strong",
         acks=record.acks if record else 0,
         primary=record.primary if record else None,
-        writable=bool(primary and primary.up and primary.writable and not why),
+        writable=record is not None and takes_writes(cluster, record, view),
         whole=decision.well and not why,
         reason=said + decision.reason,
         members=tuple(
@@ -170,12 +184,15 @@ def _placed(
     sighting = view.members.get(member.name)
     known = state or (sighting.last if isinstance(sighting, Unseen) else None)
     stands = standing(cluster, record, view, member.name) if record else None
+    standby = _standby(cluster, record, view, member) if record else ""
     return replace(
         member,
+        role=Role.STANDBY if standby else member.role,
+        standby=standby,
         votes=record is not None and record.names(member.name),
         stage=stands.stage if stands else Stage.NONE,
         bytes_behind=stands.bytes_behind if stands else None,
-        eta_seconds=estimates.get(member.name),
+        eta_seconds=None if member.age_seconds else estimates.get(member.name),
         progress=state.progress if state else None,
         zone=setting.zone,
         priority=setting.priority,
@@ -187,6 +204,17 @@ def _placed(
         differs=known.differs[:MOST_DIFFERENCES] if known else (),
         concerns=state.concerns if state else (),
     )
+
+
+def _standby(cluster: Cluster, record: Record, view: View, member: MemberStatus) -> str:
+    primary = view.state(record.primary)
+    if primary is None or member.role is not Role.LEARNER or record.joint:
+        return ""
+    if record.target.incarnation(member.name) is not None:
+        return ""  # it was started anew, and keeps its seat
+    if should_vote(cluster, record, primary, member.name):
+        return ""
+    return why_standby(cluster, primary, member.name)
 
 
 def _protections(record: Record | None, view: View, name: str) -> tuple[Protection, ...] | None:
@@ -202,6 +230,7 @@ def _protections(record: Record | None, view: View, name: str) -> tuple[Protecti
 
 def _member(cluster: Cluster, record: Record | None, view: View, member: Member) -> MemberStatus:
     sighting = view.members.get(member.name)
+    age = _age(view, sighting)
     if sighting is None or isinstance(sighting, Unseen):
         state = sighting.last if sighting else None
         why = sighting.reason if sighting else "not asked yet"
@@ -215,14 +244,28 @@ def _member(cluster: Cluster, record: Record | None, view: View, member: Member)
         name=member.name,
         host=member.host,
         port=member.port,
-        role=_role(cluster, record, member, view.state(member.name)),
+        role=_role(cluster, record, member, view, view.state(member.name)),
         state=known,
         received=state.received if state else "",
         applied=state.applied if state else "",
-        lag_seconds=state.replication.lag_seconds if state else None,
+        lag_seconds=state.replication.lag_seconds if state and age == 0 else None,
         incarnation=state.incarnation if state else "",
         reason=reason,
+        age_seconds=age,
     )
+
+
+def _age(view: View, sighting: Sighting | None) -> float | None:
+    """How old what is said of the server is, in seconds; see :class:`MemberStatus`."""
+    match sighting:
+        case Seen(state=state):
+            if state.unobserved and not state.up:
+                return None
+            return round(max(state.silent_seconds, state.unobserved_seconds), 1)
+        case Unseen(since=since, last=last) if last is not None:
+            return round(view.now - since + last.silent_seconds + last.unobserved_seconds, 1)
+        case _:
+            return None
 
 
 def _electing(record: Record) -> bool:
@@ -230,12 +273,16 @@ def _electing(record: Record) -> bool:
 
 
 def _role(
-    cluster: Cluster, record: Record | None, member: Member, state: MemberState | None
+    cluster: Cluster, record: Record | None, member: Member, view: View, state: MemberState | None
 ) -> Role:
-    if record is None or state is None:
+    if record is None:
         return Role.OUT
+    if state is None:
+        return _recorded(record, view, member)
     if record.primary == member.name:
-        return Role.PRIMARY if state.up else Role.OUT
+        return Role.PRIMARY if state.up or state.unobserved else Role.OUT
+    if state.unobserved and record.counts(member.name, state.incarnation):
+        return Role.VOTER
     if not state.up:
         return Role.OUT
     if record.counts(member.name, state.incarnation):
@@ -244,7 +291,22 @@ def _role(
     return Role.LEARNER if following else Role.OUT
 
 
+def _recorded(record: Record, view: View, member: Member) -> Role:
+    """Of one that cannot be seen: whether it does what the record counts on is not known."""
+    sighting = view.members.get(member.name)
+    last = sighting.last if isinstance(sighting, Unseen) else None
+    if last is not None and last.ended:
+        return Role.OUT
+    if record.primary == member.name:
+        return Role.PRIMARY
+    return Role.VOTER if record.names(member.name) else Role.OUT
+
+
 def _condition(state: MemberState) -> str:
+    if state.unobserved:
+        return "not observed"
+    if state.up and state.silent_seconds:
+        return "no answer"
     if state.server is not ServerStatus.UP:
         return state.server.value
     if state.writable:

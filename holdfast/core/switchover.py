@@ -235,7 +235,7 @@ def _to_be_chained(
         if name != to
         and (state := view.state(name))
         and state.incarnation == incarnation
-        and not state.silent_seconds
+        and state.observed
         and state.replication.source == address
         and state.replication.receiver is Receiver.ON
     ]
@@ -276,6 +276,8 @@ def _unfit(cluster: Cluster, record: Record, candidate: MemberState) -> str:
         return "was restarted, or votes no longer"
     if candidate.silent_seconds >= SILENT_SECONDS:
         return "does not answer its agent"
+    if candidate.unobserved:
+        return f"cannot be looked into by its agent ({candidate.unobserved})"
     if candidate.replication.source != cluster.member(record.primary).address:
         return f"does not follow {record.primary} any more"
     if not candidate.replication.applier:

@@ -150,4 +150,4 @@ def _heirs(cluster: Cluster, record: Record, view: View, order: FailOver) -> Seq
 
 def _could_be(view: View, name: str) -> bool:
     state = view.state(name)
-    return state is not None and state.up and not state.unfit and not state.silent_seconds
+    return state is not None and state.observed and not state.unfit

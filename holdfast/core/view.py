@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from holdfast.core.calls import Called, Phase
+from holdfast.core.comparison import Difference, Verification
 from holdfast.core.dumps import Doubt, Dump
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.lapse import Lapse
@@ -27,6 +28,13 @@ class ServerStatus(StrEnum):
     DYING = "dying"
     STARTING = "starting"
     UP = "up"
+
+
+NOT_LOOKED_YET = "the agent was restarted, and has had no answer yet"
+"""Why a server is not observed that was found running; it may be silent."""
+
+SHUTS_DOWN = "it is shutting down, and takes no connections any more"
+"""Why a server is not observed that was up, and at whose socket nobody listens now."""
 
 
 class Receiver(StrEnum):
@@ -123,47 +131,6 @@ class SemiSync:
 
 
 @dataclass(frozen=True, slots=True)
-class Difference:
-    """A verification found a table to differ from the primary's.
-
-    :ivar ranges: which rows, for people
-    """
-
-    table: str
-    ranges: str
-
-    def __str__(self) -> str:
-        return f"{self.table} ({self.ranges})"
-
-
-@dataclass(frozen=True, slots=True)
-class Verification:
-    """The last comparison of all tables with the primary's.
-
-    :ivar began, ended: by the wall clock of the member's host, in seconds since 1970; ``ended`` 0: it is not over
-    :ivar tables: how many have been compared; :ivar skipped: how many cannot be
-    :ivar rows: how many have been compared; :ivar different: in how many tables something differs
-    :ivar halted: why not all tables are compared, and nobody compares them now; "" while it is under way, and where it
-        was carried through; :ivar failed: nobody wanted that
-    :ivar interrupted: how many times it has gone on after an interruption
-    :ivar ordered: by an operator; :ivar repair: who ordered it wants a clone where something differs
-    """
-
-    began: float
-    ended: float
-    primary: str
-    tables: int
-    skipped: int
-    rows: int
-    different: int
-    halted: str = ""
-    failed: bool = False
-    interrupted: int = 0
-    ordered: bool = False
-    repair: bool = False
-
-
-@dataclass(frozen=True, slots=True)
 class MemberState:
     """What one agent says of its server and itself.
 
@@ -221,6 +188,9 @@ class MemberState:
     :ivar full: where no space is left that its commits need, or ""
     :ivar concerns: what an operator should see to, although the member is well
     :ivar start_failed: why its server did not come up the last time, or ""; :ivar resting: so it is not started now
+    :ivar unobserved: why its agent cannot look into a server that runs, in the server's own words; "" while it can.
+        What is said of the server is then as old as the last look, or, where the server is STARTING, not known at all
+    :ivar unobserved_seconds: for how long
     """
 
     name: str
@@ -276,6 +246,8 @@ class MemberState:
     resting: bool = False
     full: str = ""
     concerns: tuple[str, ...] = ()
+    unobserved: str = ""
+    unobserved_seconds: float = 0.0
     kept: str | None = None
     regained: bool = False
     dumps: tuple[Dump, ...] = ()
@@ -284,6 +256,11 @@ class MemberState:
     @property
     def up(self) -> bool:
         return self.server is ServerStatus.UP
+
+    @property
+    def observed(self) -> bool:
+        """Its server is up, and what is said of it here is as of now."""
+        return self.up and not self.silent_seconds and not self.unobserved
 
     @property
     def verifying(self) -> bool:

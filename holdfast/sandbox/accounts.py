@@ -22,7 +22,7 @@ SCHEMA = "app"
 
 
 class Accounts:
-    """:ivar admin: the agents' account, over the local socket
+    """:ivar admin: the agents' account, over the local socket, or by TCP on its own host
     :ivar app: a client's account: all on schema ``app``, nothing that read_only lets through"""
 
     def __init__(self, secret: bytes) -> None:
@@ -39,7 +39,8 @@ class Accounts:
         made = [f"CREATE DATABASE {SCHEMA}"]
         # made here, it is no DDL in the first primary's pending log: that could not be cut
         made += PROOF_SCHEMA
-        made += _user(self.admin, "localhost", "ALL PRIVILEGES ON *.*", " WITH GRANT OPTION")
+        for host in ("localhost", "127.0.0.1"):  # the second counts once the socket is removed
+            made += _user(self.admin, host, "ALL PRIVILEGES ON *.*", " WITH GRANT OPTION")
         made += _user(self.app, "%", f"ALL PRIVILEGES ON {SCHEMA}.*")
         # with BACKUP_ADMIN a member may be cloned from the others
         rights = "REPLICATION SLAVE" + ", BACKUP_ADMIN" * (flavor == Flavor.MYSQL) + " ON *.*"

@@ -7,9 +7,10 @@ unless it says so.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 from holdfast.core.blockers import Blocker
@@ -19,7 +20,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.settings import WaitPoint
 from holdfast.core.timing import Timing
 from holdfast.core.view import Replication, SemiSync
-from holdfast.errors import DeadlinePassed, Refused, Unreachable
+from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
 from holdfast.tls import Files
 
 
@@ -28,11 +29,19 @@ class Account:
     """A database account; ``repr`` never shows the password.
 
     :ivar tls: of one that logs in over the network: with these files, and only there where their CA has signed
+    :ivar read: reads the password from where it came from
     """
 
     user: str
     password: str = field(repr=False)
     tls: Files | None = None
+    read: Callable[[], str] | None = field(default=None, repr=False, compare=False)
+
+    def fresh(self) -> Account:
+        """With the password as it stands in its file now; as it is, where that cannot be read."""
+        with contextlib.suppress(HoldfastError):
+            return replace(self, password=self.read()) if self.read else self
+        return self
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +59,14 @@ class Source:
 
 class Crowded(Unreachable):
     """The server lives and takes no more connections: all that it may have are in use."""
+
+
+class SocketGone(Unreachable):
+    """The file of the local socket was removed from under a server that listens there, and there is no other way in."""
+
+
+class NotListening(Unreachable):
+    """No process listens at the server's socket: it takes no connections yet, or, shutting down, no more."""
 
 
 class Deadline:

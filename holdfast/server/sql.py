@@ -16,7 +16,8 @@ from pymysql.constants import COMMAND
 from pymysql.cursors import DictCursor
 
 from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused, Unreachable
-from holdfast.server.base import Account, Crowded, Deadline
+from holdfast.server import ways_in
+from holdfast.server.base import Account, Crowded, Deadline, NotListening, SocketGone
 from holdfast.server.hangup import peer
 from holdfast.server.login import SafeLogin
 from holdfast.server.session_settings import NOT_ALLOWED, session_settings, statement
@@ -38,6 +39,11 @@ GOING = frozenset({1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 3169, 4
 CROWDED = frozenset({1040, 1203, 1226})
 """All connections, or all of this account, are in use."""
 
+MUST_SET_PASSWORD = 1820
+
+KEPT_OUT = frozenset({1044, 1045, 1142, 1227, 1820, 1862, 3118, 4151})
+"""The account may not: it lacks a right, is locked, or its password has expired."""
+
 NOT_ACCEPTING = frozenset({1129, 2002, 2003, 3032}) | LOST | GOING
 
 
@@ -52,8 +58,22 @@ class StatementRefused(Refused):
         self.code = code
 
 
+class LoginRefused(StatementRefused):
+    """The server lives, and does not let the account in."""
+
+
+def keeps_out(error: Exception) -> bool:
+    """Whether the server lives, and refuses the account itself, whatever that asks for."""
+    return isinstance(error, LoginRefused) or (
+        isinstance(error, StatementRefused) and error.code in KEPT_OUT
+    )
+
+
 class Connection:
     """One session of an administrative account; statements of several threads take turns.
+
+    Where the account is refused its password is read again: it may have been changed. Where the file of the socket was
+    removed, a server that listens there still is reached by TCP on this host.
 
     Errors are told apart by consequence: :meth:`look` changes nothing, so a lost connection is
     ``Unreachable``; after :meth:`run` it is ``OutcomeUnknown``. Both raise ``StatementRefused`` when the
@@ -138,7 +158,9 @@ class Connection:
                     self._discard()
                     deadline.check(what)
                     raise lost(f"{what}: the connection was lost: {message}") from error
-                if not code:  # not from the server: the session is out of step
+                # not from the server: the session is out of step. Or it began with a password that had expired, and
+                # is good for nothing but to set one, also once another has done that
+                if not code or code == MUST_SET_PASSWORD:
                     self._discard()
                 raise StatementRefused(what, code, message) from error
             except OSError as error:
@@ -154,8 +176,19 @@ class Connection:
             if self._pinned:
                 raise OutcomeUnknown(f"{self._path}: the session was lost")
             deadline.check(f"connecting to {self._path}")
-            self._wire = _connect(self._path, self._account, self._settings, deadline)
+            self._wire = self._opened(deadline)
         return self._wire
+
+    def _opened(self, deadline: Deadline) -> _Wire:
+        try:
+            return _connect(self._path, self._account, self._settings, deadline)
+        except LoginRefused:
+            fresh = self._account.fresh()
+            if fresh == self._account:
+                raise
+            made = _connect(self._path, fresh, self._settings, deadline)
+            self._account = fresh
+            return made
 
 
 if TYPE_CHECKING:
@@ -179,9 +212,10 @@ class _Wire(_Base):
 
     deadline: Deadline
     what = ""
+    local = True
 
     def connect(self, sock: socket.socket | None = None) -> None:
-        self._secure = True  # a local socket: a password may be sent as it is
+        self._secure = self.local  # a local socket: a password may be sent as it is
         super().connect(sock)
 
     def settle(self, settings: str) -> None:
@@ -251,6 +285,45 @@ class _Wire(_Base):
 
 
 def _connect(path: Path, account: Account, settings: str, deadline: Deadline) -> _Wire:
+    """:raises LoginRefused: the server's own error
+    :raises SocketGone, NotListening, Crowded, Unreachable: no session could be had
+    """
+    try:
+        opened = _open(path, deadline)
+    except FileNotFoundError as error:
+        return _by_loopback(path, account, settings, deadline, error)
+    except OSError as error:
+        raise Unreachable(f"{path}: {error}") from error
+    return _log_in(path, opened, account, settings, deadline)
+
+
+def _by_loopback(
+    path: Path, account: Account, settings: str, deadline: Deadline, missing: OSError
+) -> _Wire:
+    """The socket is there no more: the server has closed it, or somebody has removed it."""
+    if not ways_in.listens(path):
+        raise NotListening(f"{path}: {missing.strerror}") from missing
+    said = "it takes no TCP connections of its own host"
+    for host, port in ways_in.loopback(path):
+        try:
+            made = socket.create_connection((host, port), max(deadline.left, 0.001))
+            made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            return _log_in(path, made, account, settings, deadline)
+        except (OSError, HoldfastError) as error:
+            said = f"{host}:{port}: {_own_words(error)}"
+    raise SocketGone(f"error 2002: its socket {path} was removed, and {said}") from missing
+
+
+def _own_words(error: Exception) -> str:
+    if isinstance(error, LoginRefused):
+        return f"error {error.code}: {str(error).partition(f'error {error.code}: ')[2]}"
+    return str(error)
+
+
+def _log_in(
+    path: Path, opened: socket.socket, account: Account, settings: str, deadline: Deadline
+) -> _Wire:
+    local = opened.family == socket.AF_UNIX
     wire = _Wire(
         unix_socket=str(path),
         user=account.user,
@@ -259,11 +332,14 @@ def _connect(path: Path, account: Account, settings: str, deadline: Deadline) ->
         autocommit=True,
         cursorclass=DictCursor,
         defer_connect=True,
+        # the kernel has said whose socket that is
+        asks_for_key=not local,
     )
+    wire.local = local
     wire.deadline, wire.what = deadline, f"connecting to {path}"
     wire._read_timeout = wire._write_timeout = max(deadline.left, 0.001)
     try:
-        wire.connect(_open(path, deadline))
+        wire.connect(opened)
         wire.settle(settings)
     except pymysql.err.MySQLError as error:
         wire.drop()
@@ -272,7 +348,7 @@ def _connect(path: Path, account: Account, settings: str, deadline: Deadline) ->
             raise Crowded(f"{path}: {message}") from error
         if code in NOT_ACCEPTING or not code:
             raise Unreachable(f"{path}: {message}") from error
-        raise StatementRefused(f"logging in to {path} as {account.user}", code, message) from error
+        raise LoginRefused(f"logging in to {path} as {account.user}", code, message) from error
     except (OSError, HoldfastError) as error:
         wire.drop()
         raise Unreachable(f"{path}: {error}") from error

@@ -24,8 +24,9 @@ from holdfast.agent.table_results import Findings, TableResult
 from holdfast.agent.verify_api import add_verify
 from holdfast.agent.verifying import Verifying
 from holdfast.core.commands import Compare, Promise, Verify
+from holdfast.core.comparison import Difference
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import Difference, MemberState
+from holdfast.core.view import MemberState
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
 from holdfast.server.chunks import ChunkDigester

@@ -138,7 +138,7 @@ def test_every_server_is_restarted_one_after_another_and_nothing_is_lost(
 def test_a_cluster_begins_with_the_settings_of_its_file(clusters: Clusters, flavor: Flavor) -> None:
     cluster = clusters.whole(flavor, 3, WITH_A_LEARNER)
     roles = {each["name"]: each["role"] for each in cluster.status()["members"]}
-    assert roles == {"m1": "primary", "m2": "voter", "m3": "learner"}
+    assert roles == {"m1": "primary", "m2": "voter", "m3": "standby"}
     assert settings_of(cluster)["ack_patience"] == (0.7, "file")
 
 

@@ -14,8 +14,9 @@ from holdfast.agent.fitness import Fitness
 from holdfast.agent.job import Job, Jobs
 from holdfast.agent.verifying import UnknownTable, Verifying
 from holdfast.core.commands import Promise, Verify
+from holdfast.core.comparison import Verification
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import MemberState, Verification
+from holdfast.core.view import MemberState
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
 from holdfast.tls import Credentials

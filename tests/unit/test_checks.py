@@ -161,3 +161,16 @@ def test_nothing_but_a_code_and_a_word_is_told(agent: Agent) -> None:
         "content-length",
         "cache-control",
     }
+
+
+def test_an_agent_that_was_restarted_answers_for_the_lease_that_it_found(agent: Agent) -> None:
+    found = replace(DOWN, server=ServerStatus.STARTING, unobserved="error 1045: Access denied")
+    leased = replace(found, lease=Lease(True, Holder.NOBODY, 0.9))
+    assert agent.yes(leased) == {"/primary", "/voter", "/readiness"}
+    assert not agent.yes(replace(leased, lease=Lease(True, Holder.NOBODY, 0.0)))
+    assert not agent.yes(found)
+    assert not agent.yes(replace(leased, unobserved=""))
+
+
+def test_a_replica_that_cannot_be_looked_into_gets_no_readers(agent: Agent) -> None:
+    assert not agent.yes(replace(VOTER, unobserved="error 1045: Access denied"))

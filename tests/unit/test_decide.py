@@ -291,7 +291,7 @@ def test_the_record_survives_the_store() -> None:
 def test_status_tells_roles_and_why_each_is_not_well() -> None:
     seen = view(primary(), replica("m2", incarnation="b"), ("m3", unseen("m3")))
     shown = status(CLUSTER, RECORD, seen, decided(RECORD, seen))
-    assert [member.role for member in shown.members] == [Role.PRIMARY, Role.LEARNER, Role.OUT]
+    assert [member.role for member in shown.members] == [Role.PRIMARY, Role.LEARNER, Role.VOTER]
     assert shown.writable
     assert not shown.whole
     assert shown.members[2].state == "unknown"

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from holdfast.core.commands import Verify
+from holdfast.core.comparison import Difference, Verification
 from holdfast.core.decide import decide
 from holdfast.core.decision import Send
 from holdfast.core.election import Elected, NobodyElected, elect
@@ -18,7 +19,7 @@ from holdfast.core.settings import Settings
 from holdfast.core.takeover import FailOver
 from holdfast.core.takeover import against as against_failover
 from holdfast.core.verification import due, objections, told
-from holdfast.core.view import Difference, MemberState, Verification, View
+from holdfast.core.view import MemberState, View
 from tests.unit.looks import CLUSTER, RECORD, down, primary, replica, unseen, view
 
 DAY = 86_400.0

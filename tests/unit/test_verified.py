@@ -17,6 +17,7 @@ from holdfast.cli.postmortem import told as postmortem
 from holdfast.cli.status import verification_line
 from holdfast.core import chronicle, verification
 from holdfast.core.commands import Verify
+from holdfast.core.comparison import Difference, Verification
 from holdfast.core.gtid import Flavor
 from holdfast.core.history import LARGEST_BYTES, Entry, Outcome, What, from_json, head, to_json
 from holdfast.core.verified import (
@@ -27,7 +28,7 @@ from holdfast.core.verified import (
     halted_or_over,
     merged,
 )
-from holdfast.core.view import Difference, MemberState, Verification
+from holdfast.core.view import MemberState
 from holdfast.errors import Unreachable
 from holdfast.manager.archive import Archive, Put
 from holdfast.manager.configure import Given
