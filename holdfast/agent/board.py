@@ -24,6 +24,7 @@ class Board:
     The version starts at the time of day, so a number that a former agent gave out is not met again.
 
     :ivar on_change: called, in the thread that made the change, after each new version; :ivar heeding: before it
+    :ivar blocked_seconds: for how long commits have waited for acknowledgements, or would wait, and none came through
     :ivar as_of_now: fills in what changes with time alone, whenever the state is given out
     """
 
@@ -31,6 +32,7 @@ class Board:
         self.on_change: Callable[[], None] = lambda: None
         self.heeding: list[Callable[[], None]] = []
         self.as_of_now: Callable[[MemberState], MemberState] = lambda state: state
+        self.blocked_seconds = 0.0
         self._failed = ""
         self._alarms: dict[str, str] = {}
         self._concerns: dict[str, str] = {}
@@ -49,6 +51,9 @@ class Board:
         """State and version that belong together."""
         state, version = self._seen
         return self.as_of_now(state), version
+
+    def blocked(self) -> float:
+        return self.blocked_seconds
 
     @property
     def lasting(self) -> str:

@@ -32,6 +32,13 @@ def primary(state: MemberState) -> bool:
     return state.up and state.writable and not state.stopped and leased
 
 
+def commits(state: MemberState, blocked_seconds: float, most: float) -> bool:
+    """It is the primary, and commits have not been blocked there for longer than ``most`` seconds."""
+    return (
+        primary(state) and max(blocked_seconds, state.silent_seconds, state.stuck_seconds) <= most
+    )
+
+
 def replica(state: MemberState, max_lag: float | None = None) -> bool:
     """It follows another, and what it shows is not older than ``max_lag`` seconds, or (None) of any age."""
     replication = state.replication
@@ -65,13 +72,19 @@ CHECKS: Mapping[str, Callable[[MemberState], bool]] = {
 }
 
 
-def make_checks(now: Callable[[], MemberState]) -> ASGIApp:
-    """:param now: the state at this moment; must not block"""
+def make_checks(
+    now: Callable[[], MemberState], blocked_seconds: Callable[[], float] = lambda: 0.0
+) -> ASGIApp:
+    """:param now: the state at this moment; must not block
+    :param blocked_seconds: for how long commits have waited there for acknowledgements, and none came through
+    """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             raise ValueError(f"no {scope['type']} here")
-        status, word = _answer(scope["method"], scope["path"], scope["query_string"], now)
+        status, word = _answer(
+            scope["method"], scope["path"], scope["query_string"], now, blocked_seconds
+        )
         body = f"{word}\n".encode()
         headers = [
             (b"content-type", b"text/plain"),
@@ -89,7 +102,11 @@ def make_checks(now: Callable[[], MemberState]) -> ASGIApp:
 
 
 def _answer(
-    method: str, path: str, query: bytes, now: Callable[[], MemberState]
+    method: str,
+    path: str,
+    query: bytes,
+    now: Callable[[], MemberState],
+    blocked_seconds: Callable[[], float],
 ) -> tuple[int, str]:
     check = CHECKS.get(path)
     if check is None:
@@ -97,15 +114,19 @@ def _answer(
     if method not in METHODS:
         return 405, "method"
     asked = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
-    max_lag = asked.pop("max_lag", None) if check is replica else None
+    named = {replica: "max_lag", primary: "max_blocked"}.get(check, "")
+    bound = asked.pop(named, None)
     if asked:
         return 400, "parameter"
+    try:
+        most = None if bound is None else seconds(bound)
+    except ValueError:
+        return 400, named
     state = now()
-    if max_lag is None:
+    if most is None:
         good = check(state)
+    elif check is replica:
+        good = replica(state, most)
     else:
-        try:
-            good = replica(state, seconds(max_lag))
-        except ValueError:
-            return 400, "max_lag"
+        good = commits(state, blocked_seconds(), most)
     return (200, "yes") if good else (503, "no")

@@ -182,7 +182,7 @@ class Agent:
             self._on_stop.append(certificates.close)
         both = [server.serve(sockets=[listener])]
         if checks is not None:
-            answering = HttpServer(make_checks(lambda: self.board.seen()[0]))
+            answering = HttpServer(make_checks(lambda: self.board.seen()[0], self.board.blocked))
             self._on_stop.append(lambda: setattr(answering, "should_exit", True))
             both.append(answering.serve(sockets=[checks]))
         await asyncio.gather(*both)

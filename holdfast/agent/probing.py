@@ -21,7 +21,7 @@ from typing import Protocol
 
 from holdfast.agent.board import Board
 from holdfast.core.progress import Position
-from holdfast.core.view import MemberState
+from holdfast.core.view import MemberState, SemiSync
 from holdfast.errors import HoldfastError, Unreachable
 from holdfast.log import say
 from holdfast.server.base import Deadline
@@ -79,6 +79,7 @@ class Prober:
         self._since = self._moved_at = self._own_until = self._probe_at = self._look_at = 0.0
         self._pause = PAUSES[0]
         self._failed = ""
+        self._unblocked_at = 0.0
         self._before: Activity | None = None
 
     def start(self) -> None:
@@ -104,6 +105,7 @@ class Prober:
             self._begin(state.incarnation)
         self._settle(now)
         moved = (state.applied, state.written) != self._progress
+        self._note_blocked(now, moved, state.semi_sync)
         self._progress = (state.applied, state.written)
         if moved:
             self._moved_at = now
@@ -116,12 +118,21 @@ class Prober:
             self._since = self._since if self._failed else now
             self._write = _Write(self._probe, self._folder)
 
+    def _note_blocked(self, now: float, moved: bool, waits: SemiSync) -> None:
+        """MariaDB's binlog has the first commits that wait, so that it moves once more when they begin to."""
+        lacking = waits.source and waits.clients < waits.acks and not waits.degraded
+        if moved or not (waits.waiting or lacking):
+            self._unblocked_at = now
+        self._board.blocked_seconds = now - self._unblocked_at
+
     def _begin(self, incarnation: str) -> None:
         """Nothing is known yet. A write that hangs in a former run of the server ends with it."""
         if self._write is not None:
             self._write.void()
             self._write = None
         self._run_of = incarnation
+        self._unblocked_at = self._clock()
+        self._board.blocked_seconds = 0.0
         self._progress = None
         self._since = self._moved_at = self._own_until = self._probe_at = self._look_at = 0.0
         self._pause = PAUSES[0]

@@ -98,10 +98,10 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
         return Diagnosis(Primary.STUCK, f"{why} ({state.stuck})" if state.stuck else why)
     if (state.writable or state.unobserved) and (isolated := _isolated(cluster, record, view)):
         return isolated
-    if state.unobserved:
-        return _unobserved(cluster, record, view, state)
     if not state.writable and (unopened := _unopened(cluster, record, view)):
         return unopened
+    if state.unobserved:
+        return _unobserved(cluster, record, view, state)
     if not state.writable:
         return Diagnosis(Primary.CLOSED, f"{name}, the primary, is read-only")
     if state.semi_sync.acks < record.acks or (record.acks and not state.semi_sync.source):
@@ -223,7 +223,7 @@ def _unopened(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
         for voter, run in sorted(record.target.without(name))
         if (state := view.state(voter))
         and state.incarnation == run
-        and not state.silent_seconds
+        and state.observed
         and attached(cluster, record, state)
         and state.replication.receiver is Receiver.ON
     ]

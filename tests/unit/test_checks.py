@@ -174,3 +174,24 @@ def test_an_agent_that_was_restarted_answers_for_the_lease_that_it_found(agent: 
 
 def test_a_replica_that_cannot_be_looked_into_gets_no_readers(agent: Agent) -> None:
     assert not agent.yes(replace(VOTER, unobserved="error 1045: Access denied"))
+
+
+@pytest.mark.parametrize(
+    ("blocked", "state", "asked", "code"),
+    [
+        (9.0, PRIMARY, "/primary", 200),
+        (9.0, PRIMARY, "/primary?max_blocked=5s", 503),
+        (4.0, PRIMARY, "/primary?max_blocked=5s", 200),
+        (0.0, replace(PRIMARY, stuck_seconds=5.5), "/primary?max_blocked=5s", 503),
+        (0.0, replace(PRIMARY, silent_seconds=5.5), "/primary?max_blocked=5s", 503),
+        (0.0, VOTER, "/primary?max_blocked=5s", 503),
+        (0.0, PRIMARY, "/primary?max_blocked=soon", 400),
+        (0.0, PRIMARY, "/primary?max_lag=1s", 400),
+        (0.0, VOTER, "/replica?max_blocked=1s", 400),
+    ],
+)
+def test_whether_a_primary_with_blocked_commits_gets_clients_is_for_who_asks_to_say(
+    blocked: float, state: MemberState, asked: str, code: int
+) -> None:
+    with served(make_checks(lambda: state, lambda: blocked)) as port:
+        assert httpx.get(f"http://127.0.0.1:{port}{asked}").status_code == code

@@ -254,3 +254,24 @@ def test_a_full_disk_is_named(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_p
     host.server.hangs = True
     host.run(6)
     assert host.board.state.stuck == f"no space is left in {tmp_path}"
+
+
+def test_it_is_noted_for_how_long_commits_have_waited_for_voters(host: Host) -> None:
+    def waits(**changes: int) -> None:
+        host.board.change(semi_sync=SemiSync(source=True, acks=1, **{"clients": 1, **changes}))
+
+    waits()
+    host.run(3)
+    assert host.board.blocked() == 0.0
+    waits(waiting=2)
+    host.run(3)
+    assert 2.5 <= host.board.blocked() <= 3.0
+    host.board.change(applied="0-1-2")
+    host.run(STEP)
+    assert host.board.blocked() == 0.0
+    waits(clients=0)  # nobody writes, and a commit would wait
+    host.run(2)
+    assert 1.5 <= host.board.blocked() <= 2.0
+    host.board.change(writable=False)
+    host.run(STEP)
+    assert host.board.blocked() == 0.0
