@@ -114,7 +114,7 @@ def _answer(
     if method not in METHODS:
         return 405, "method"
     asked = dict(parse_qsl(query.decode("latin-1"), keep_blank_values=True))
-    named = {replica: "max_lag", primary: "max_blocked"}.get(check, "")
+    named = "max_lag" if check is replica else "max_blocked" if check is primary else ""
     bound = asked.pop(named, None)
     if asked:
         return 400, "parameter"

@@ -41,6 +41,7 @@ from holdfast.agent.term import TermFile
 from holdfast.agent.watch import Watch
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.view import Receiver, Replication, SemiSync
+from holdfast.core.wording import transactions
 from holdfast.errors import Refused
 from holdfast.log import say
 from holdfast.server.base import Deadline, Observation, Server
@@ -199,12 +200,12 @@ class Receipts:
 
     def _lost(self, gone: GtidSet) -> Refused:
         return self._killed(
-            f"it has lost {gone.count()} transactions that it had received ({gone}), by a hand that restarted or reset "
+            f"it has lost {transactions(gone)} that it had received ({gone}), by a hand that restarted or reset "
             "its replication: it was killed, and votes again when it has caught up"
         )
 
     def _reset(self, gone: GtidSet) -> Refused:
-        what = f"its binary log was reset by a hand, and with it {gone.count()} GTIDs are gone ({gone.last()})"
+        what = f"its binary log was reset by a hand, and all that it had up to {gone.last()} is gone from there"
         self._unfit(what, True)
         return self._killed(f"{what}: it was killed, and votes again when it was cloned")
 

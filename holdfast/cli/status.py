@@ -162,7 +162,7 @@ def _head(answer: dict[str, Any]) -> str:
     head += f", {acks} ack" + ("" if acks == 1 else "s")
     if answer.get("paused"):
         until = answer.get("paused_until")
-        head += f", PAUSED{f' until {_moment(until)}' if until else ''} ({answer['paused']})"
+        head += f", PAUSED{f' until {_moment(until)}' if until else ''}"
     if planned := answer.get("planned"):
         head += f", switchover to {planned[1] or 'the best'} planned for {_moment(planned[0])}"
     return head

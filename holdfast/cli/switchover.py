@@ -48,7 +48,11 @@ def switchover(
         bool, typer.Option("--dry-run", help="Say what stands against it, and touch nothing.")
     ] = False,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for what passes by itself, up to --timeout.")
+        bool,
+        typer.Option(
+            "--wait",
+            help="Wait until no transaction or lock is in the way and the candidate has caught up, up to --timeout.",
+        ),
     ] = False,
     detach: Annotated[
         bool,

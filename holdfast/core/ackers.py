@@ -30,6 +30,7 @@ from holdfast.core.gtid import GtidSet, parse
 from holdfast.core.record import Record
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, Seen, Unseen, View
+from holdfast.core.wording import transactions
 
 ASKING_AGAIN = 0x4000_0000
 """What ``server/acknowledge.py`` adds to a member's server id where it must use another one (MariaDB)."""
@@ -165,11 +166,10 @@ def missing(record: Record, view: View, has: GtidSet) -> str:
     lacking = doubt.subtract(has) if doubt is not None else None
     if not lacking or record.mode is not Mode.STRONG:
         return ""
-    number = lacking.count()
-    what = "1 transaction" if number == 1 else f"{number} transactions"
     return (
-        f"{what} of {record.primary} ({lacking}) may have been acknowledged by a replica that is no voter, and nobody "
-        f"else has received them: {record.primary} must come back (or holdfast failover --accept-loss)"
+        f"{transactions(lacking)} of {record.primary} ({lacking}) may have been acknowledged by a replica that "
+        f"is no voter, and nobody else has received them: {record.primary} must come back "
+        "(or holdfast failover --accept-loss)"
     )
 
 

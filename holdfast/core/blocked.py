@@ -7,6 +7,8 @@ from holdfast.core.quorum import Voter
 from holdfast.core.record import Record, Step
 from holdfast.core.view import MemberState, Receiver, Seen, Unseen, View
 
+NONE_CAN = "none of its voters can acknowledge"
+
 
 def takes_writes(cluster: Cluster, record: Record, view: View) -> bool:
     """Whether the primary takes clients and their commits come through, as far as is known.
@@ -46,8 +48,10 @@ def blocked(cluster: Cluster, record: Record, view: View) -> str:
     }
     able = len(record.target.without(record.primary)) - len(missing)
     if able < primary.semi_sync.acks:
-        found = "; ".join(f"{name}: {why}" for name, why in missing.items()) or "there is no voter"
-        return f"{primary.semi_sync.acks} must acknowledge, and {able} can ({found})"
+        found = "; ".join(f"{name}: {why}" for name, why in missing.items()) or "there is none"
+        if not able:
+            return f"{NONE_CAN} ({found})"
+        return f"{primary.semi_sync.acks} of its voters must acknowledge, and only {able} can ({found})"
     lapse = view.lapses.get(record.primary)
     if lapse is not None and lapse.seconds >= patience:
         return f"none has been acknowledged for {lapse.seconds:.0f} s"

@@ -31,5 +31,18 @@ class Blocker:
     statement: str = ""
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, where: str = "") -> str:
+        """:param where: the member, as ``on m3``"""
         said = f": {self.statement}" if self.statement else ""
-        return f"{self.holds} of connection {self.session} ({self.user}@{self.host}), {self.seconds:.0f} s old{said}"
+        who = f"connection {self.session} ({self.user}@{self.host})"
+        does = " ".join(filter(None, (_DOES[self.holds], where)))
+        return f"{who} {does} for {self.seconds:.0f} s{said}"
+
+
+_DOES = {
+    Holds.TRANSACTION: "has had a transaction open",
+    Holds.STATEMENT: "has run a statement",
+    Holds.LOCK: "has held a lock",
+}

@@ -41,8 +41,10 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
             )
     for state in states:
         if state.server is ServerStatus.STARTING:  # once it is seen, it may turn out to be at work
+            hidden = state.unobserved
+            why = f"its agent cannot look into it: {hidden}: see holdfast check" if hidden else ""
             return Decision(
-                f"no record yet: the server of {state.name} is starting, or cannot be observed: see holdfast check"
+                f"no record yet: the server of {state.name} {why and 'runs, and '}{why or 'is starting'}"
             )
     for state in states:
         if state.unstartable:

@@ -9,6 +9,7 @@ from holdfast.core.gtid import parse
 from holdfast.core.history import MOST_CANDIDATES, Candidate, clipped
 from holdfast.core.record import Kind, Record
 from holdfast.core.view import MemberState, Seen, View
+from holdfast.core.wording import transactions
 
 
 def candidates(cluster: Cluster, record: Record, view: View, chosen: str) -> tuple[Candidate, ...]:
@@ -49,7 +50,7 @@ def _reason(cluster: Cluster, record: Record, view: View, name: str, chosen: str
         return "another one was chosen"
     lacks = best.received_set().subtract(state.received_set())
     if lacks and not state.received_set().covers(best.received_set()):
-        return f"it had received {_transactions(lacks.count())} less than {chosen}"
+        return f"it lacked {transactions(lacks)} that {chosen} had received"
     return _why_later(cluster, record, state, best)
 
 
@@ -87,8 +88,8 @@ def _why_later(cluster: Cluster, record: Record, state: MemberState, best: Membe
     if record.target.incarnation(state.name) is None:
         return "a learner: voters go first"
     if not drained(state):
-        left = state.received_set().subtract(state.applied_set()).count()
-        return f"it had as much, and {_transactions(left)} of that to apply"
+        left = transactions(state.received_set().subtract(state.applied_set()))
+        return f"it had as much, and {left} of that to apply"
     return f"as good as {best.name}: it had as much, and its priority is the same"
 
 
@@ -102,11 +103,11 @@ def difference(record: Record, old: MemberState | None, known: str, new: MemberS
     exact = old is not None and old.up and not old.silent_seconds
     moment = "" if exact else ", as far as it was last seen"
     if missing:
-        count, shown = _transactions(missing.count()), clipped(str(missing), 200)
+        count, shown = transactions(missing), clipped(str(missing), 200)
         meaning = _meaning(record, name)
         return f"{new.name} lacked {count} that {name} had{moment} ({shown}): {meaning}"
     if more and not exact:
-        count = _transactions(more.count())
+        count = transactions(more)
         return f"{new.name} had all that {name} had when it was last seen, and {count} since"
     return f"{new.name} had all that {name} had{moment}"
 
@@ -116,7 +117,3 @@ def _meaning(record: Record, name: str) -> str:
     if record.mode == "strong" and not lossy:
         return "no client was told that they are committed"
     return f"they may have been acknowledged; they are lost unless {name} comes back with them"
-
-
-def _transactions(count: int) -> str:
-    return "1 transaction" if count == 1 else f"{count} transactions"

@@ -19,7 +19,6 @@ from holdfast.core import (
 )
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import (
-    Command,
     CommitEmpty,
     Cut,
     Fence,
@@ -29,16 +28,18 @@ from holdfast.core.commands import (
     Unbar,
 )
 from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.described import under_way
 from holdfast.core.diagnosis import ANSWERS, GONE, Diagnosis, Primary, cannot_look_into, diagnose
 from holdfast.core.hooking import start_step
 from holdfast.core.lease import electorate
+from holdfast.core.opening import open_step, voters
 from holdfast.core.quorum import Voter
 from holdfast.core.record import Kind, Pause, Record, Step, Transition
 from holdfast.core.rejoin import attached, follow
 from holdfast.core.releases import Release, describe
 from holdfast.core.returned import OPENING
 from holdfast.core.view import MemberState, Receiver, View
-from holdfast.core.wording import agree
+from holdfast.core.wording import agree, counted, moment
 
 HELP_SECONDS = 0.5
 """For so long a new primary is opened with the help of those alone that can acknowledge at once: as a rule it takes a
@@ -101,12 +102,12 @@ def _paused(record: Record, pause: Pause, view: View, diagnosis: Diagnosis) -> D
     if pause.until is not None and view.date >= pause.until:
         why = f"the pause is over ({pause.reason})"
         return Decision(why, (Save(replace(record, paused=None), why),))
+    until = f" until {moment(pause.until, view.date)}" if pause.until is not None else ""
+    paused = f"PAUSED{until} ({pause.reason}): no automatic failover."
     if diagnosis.primary is Primary.WELL:
-        return Decision(f"PAUSED ({pause.reason}): no automatic failover; {diagnosis.reason}")
-    return Decision(
-        f"{diagnosis.reason}; PAUSED ({pause.reason}): nobody takes over by itself: run holdfast failover, or "
-        "holdfast resume"
-    )
+        said = diagnosis.reason.replace(" is primary and takes writes", " takes writes")
+        return Decision(f"{paused} {said}")
+    return Decision(f"{paused} {diagnosis.reason}: run holdfast failover or holdfast resume")
 
 
 def _kind(record: Record) -> Kind | None:
@@ -135,7 +136,7 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
         return Decision(close.reason, (Send(primary.name, close.command), *attach))
     if closed := copying.closed_for(cluster, record, view, primary):
         return Decision("; ".join([closed, *unwell]), attach)
-    opening = failover.open_step(cluster, record, primary)
+    opening = open_step(cluster, record, primary)
     if opening.steps and isinstance(opening.steps[0], Save):
         return opening
     return replace(opening, steps=(*opening.steps, *attach))
@@ -178,7 +179,7 @@ def _keep(
             return Decision("; ".join([closed, *unwell]), attach)
         return Decision(f"{diagnosis.reason}: opening it again", (again, *attach))
     if found := membership.found_strays(cluster, record, view):
-        why = f"{', '.join(sorted(stray.name for stray in found))} is reached again"
+        why = agree(sorted(stray.name for stray in found), "is reached again", "are reached again")
         return Decision(why, (Save(replace(record, strays=record.strays - found), why),))
     if change := modes.step(cluster, record, primary):
         return change
@@ -200,9 +201,9 @@ def _keep(
     ready = acking(cluster, record, view)
     if record.joint:
         if not record.acks or primary.proved >= record.serial:
-            why = f"{failover.voters(record)} vote beside {primary.name}"
+            why = f"{voters(record)} vote beside {primary.name}"
             return Decision(why, (Save(record.settled(primary.incarnation), why),))
-        reasons.append(f"the voters are changing to {failover.voters(record)}")
+        reasons.append(f"the voters are changing to {voters(record)}")
     if not acks_are_set:
         if not _waits_for_voter(record, ready):
             steps = (Send(primary.name, wanted), *steps)
@@ -216,9 +217,10 @@ def _keep(
             prove = Prove(record.serial, electorate(cluster, record))
             steps = (*steps, Send(primary.name, prove))
     elif ready < record.acks:
+        given = f"only {ready} of its voters can" if ready else "none of its voters can"
         reasons.append(
-            f"commits on {primary.name} wait: it needs {record.acks} acknowledgements, and only "
-            f"{ready} of its voters ({failover.voters(record)}) can give one"
+            f"commits on {primary.name} wait for {counted(record.acks, 'acknowledgement')}, and {given} give one now "
+            f"({voters(record)})"
         )
     elif _stalled(cluster, view, primary):
         steps = (*steps, *_again(cluster, record, view))
@@ -244,7 +246,7 @@ def _keep(
         return Decision(
             f"{primary.name} is primary and takes writes; {_who_votes(cluster, record)}", well=True
         )
-    orders = [f"{step.member} has been told to {_name(step.command)}" for step in steps]
+    orders = [f"{step.member}: {under_way(step.command)}" for step in steps]
     return Decision("; ".join(reasons or orders), steps)
 
 
@@ -357,7 +359,3 @@ def _others(
         if account in primary.barred and membership.unbarrable(record, view, member.name):
             steps.append(Send(primary.name, Unbar(account)))
     return tuple(steps), unwell
-
-
-def _name(command: Command) -> str:
-    return type(command).__name__.lower()

@@ -22,7 +22,6 @@ from holdfast.core.diagnosis import Diagnosis, Primary
 from holdfast.core.election import Elected, NobodyElected, elect, prefer_learner
 from holdfast.core.hooking import hooks_step, owed
 from holdfast.core.loss import missing_from, refused, without_errants
-from holdfast.core.modes import promotion
 from holdfast.core.own_writes import settle, without_harmless
 from holdfast.core.quorum import Configuration, Voter, acks_for, settled
 from holdfast.core.record import Instant, Kind, Past, Record, Step, Stray, Transition
@@ -263,7 +262,7 @@ def _without_quorum(
         waiting = sorted({name for name, _ in ahead.reachable} - {s.name for s in quorum})
         waiting += ahead.silent
         return Decision(f"failover: waiting for the promise of {', '.join(waiting)}", asks)
-    return _give_up(record, f"no recovery quorum: {'; '.join(ahead.missing)}")
+    return _give_up(record, f"too few voters answer: {'; '.join(ahead.missing)}")
 
 
 def _settled_first(reason: str, asked: Mapping[str, Judge | Forget]) -> Decision:
@@ -374,25 +373,6 @@ def _strays(record: Record, view: View) -> frozenset[Stray]:
         )
 
     return frozenset(stray for stray in following | record.strays if not stopped(stray))
-
-
-def open_step(cluster: Cluster, record: Record, primary: MemberState) -> Decision:
-    """OPEN, the primary's part: it is up; have it proven and writable, then settle.
-
-    One that took over in a switchover stops following the former primary last of all. Settled before, and left so by an
-    agent that ended, it would obey nothing that is for a primary: no SetAcks, no Bar.
-    """
-    if primary.writable and primary.proved >= record.serial and not primary.replication.source:
-        why = f"{record.primary} is open; {record.target.acks} of {voters(record)} acknowledge"
-        return Decision(why, (Save(record.settled(primary.incarnation), why),))
-    return Decision(
-        f"{record.primary} is being opened: {record.acks} of {voters(record)} must acknowledge",
-        (Send(record.primary, promotion(cluster, record)),),
-    )
-
-
-def voters(record: Record) -> str:
-    return ", ".join(sorted(record.target.names() - {record.primary})) or "no other voter"
 
 
 def has_promised(record: Record, state: MemberState) -> bool:

@@ -11,12 +11,13 @@ from holdfast.core.record import Record
 from holdfast.core.rejoin import with_everything_of
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, View
+from holdfast.core.wording import transactions
 
 
 def refused(cluster: Cluster, record: Record) -> str:
     """Why nobody may take over although that would lose nothing for certain, or \"\" where a loss is allowed."""
     if record.mode is Mode.STRONG:
-        return "no recovery quorum" if record.acks else f"{record.primary} served alone"
+        return "too few voters answer" if record.acks else f"{record.primary} served alone"
     if cluster.settings.allow_loss:
         return ""
     return (
@@ -35,7 +36,7 @@ def missing_from(record: Record, view: View, chosen: MemberState) -> str:
     missing = parse(chosen.flavor, known).subtract(chosen.applied_set())
     if not missing:
         return f"it has everything that {record.primary} was last seen with; {moment}"
-    return f"it lacks {missing.count()} transactions that {record.primary} was last seen with ({missing}); {moment}"
+    return f"it lacks {transactions(missing)} that {record.primary} was last seen with ({missing}); {moment}"
 
 
 def without_errants(record: Record, view: View, states: Sequence[MemberState]) -> list[MemberState]:

@@ -198,7 +198,7 @@ def lapsed(cluster: Cluster, view: View, primary: MemberState, name: str) -> str
     patience = cluster.settings.ack_patience
     if not isinstance(view.members.get(name), Seen) and not primary.semi_sync.waiting:
         patience = max(patience, UNSEEN_PATIENCE)
-    return f"{lapse.reason} for {patience:g} s" if lapse.seconds >= patience else ""
+    return f"{lapse.reason} (for {patience:g} s)" if lapse.seconds >= patience else ""
 
 
 def admissible(cluster: Cluster, view: View, primary: MemberState, state: MemberState) -> bool:

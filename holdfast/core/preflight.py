@@ -23,7 +23,7 @@ class SwitchOver:
     :ivar seconds: after which it is undone, if it has not passed its commit point
     :ivar old: seconds from which on transactions, statements and locks on the primary stand in the way
     :ivar behind: how many small transactions the candidate may have left to apply
-    :ivar wait: for what passes by itself: lag, long transactions, a change of voters; up to ``seconds``
+    :ivar wait: until transactions and locks have ended, lag is caught up, voters have changed; up to ``seconds``
     :ivar kill_after: seconds of such waiting after which the sessions that hold it up are ended; None: never
     """
 
@@ -80,7 +80,7 @@ def objections(
         return (*found, Objection(f"{diagnosis.reason}: a switchover needs a primary that is well"))
     if primary.silent_seconds or primary.semi_sync.degraded:
         found.append(Objection(diagnosis.reason, passes=True))
-    found += [Objection(str(each), passes=True) for each in blockers]
+    found += [Objection(each.text(f"on {record.primary}"), passes=True) for each in blockers]
     if order.to or not chosen(cluster, record, view, order, wrong):
         candidates = [order.to] if order.to else [m.name for m in cluster.others(record.primary)]
         for name in candidates:

@@ -7,17 +7,17 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 
 from holdfast.core.ackers import doubtful
-from holdfast.core.blocked import blocked, takes_writes
+from holdfast.core.blocked import NONE_CAN, blocked, takes_writes
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.comparison import Difference, Verification
-from holdfast.core.copying import next_step
+from holdfast.core.copying import WAY_OUT, next_step
 from holdfast.core.decision import Decision
 from holdfast.core.enforcement import unkept
 from holdfast.core.lease import Protection
 from holdfast.core.membership import should_vote
 from holdfast.core.progress import Progress
 from holdfast.core.record import Record, Step
-from holdfast.core.seats import why_standby
+from holdfast.core.seats import may_be_alone, why_standby
 from holdfast.core.stages import Stage, standing
 from holdfast.core.view import (
     MemberState,
@@ -145,7 +145,6 @@ def status(
     """
     primary = view.state(record.primary) if record else None
     why = blocked(cluster, record, view) if record else ""
-    said = f"commits on {record.primary} are blocked: {why}; " if record and why else ""
     return Status(
         cluster=cluster.name,
         term=record.term if record else 0,
@@ -154,7 +153,7 @@ def status(
         primary=record.primary if record else None,
         writable=record is not None and takes_writes(cluster, record, view),
         whole=decision.well and not why,
-        reason=said + decision.reason,
+        reason=_told(cluster, record, decision.reason, why) if record and why else decision.reason,
         members=tuple(
             _placed(cluster, record, view, _member(cluster, record, view, member), estimates or {})
             for member in cluster.members
@@ -170,6 +169,20 @@ def status(
         doubt=str(doubtful(record, view) or "") if record else "",
         waiting=waiting,
     )
+
+
+def _told(cluster: Cluster, record: Record, decided: str, why: str) -> str:
+    """What clients feel and why, then what is done about it, then what an operator can do; each cause once."""
+    known = [
+        f"commits on {record.primary} wait",
+        *(f"{m.name}: " for m in cluster.members if f"{m.name}: " in why),
+    ]
+    done = [each for each in decided.split("; ") if not each.startswith(tuple(known))]
+    text = "; ".join([f"commits on {record.primary} are blocked: {why}", *done])
+    if not why.startswith(NONE_CAN) or may_be_alone(cluster.settings):
+        return text
+    way_out = WAY_OUT.format(primary=record.primary)
+    return text if way_out in text else f"{text}; {way_out}"
 
 
 def _placed(

@@ -16,6 +16,7 @@ from holdfast.core.failover import could_follow, prospects
 from holdfast.core.hooking import failed, owed
 from holdfast.core.own_writes import without_harmless
 from holdfast.core.record import Kind, Record, Step, Transition
+from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, View
 
 
@@ -64,8 +65,7 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
         found.append(diagnosis.reason)
     heirs = _heirs(cluster, record, view, order)
     if not heirs:
-        missing = "; ".join(prospects(record, view).missing) or f"{record.primary} served alone"
-        found.append(f"no recovery quorum can be had: {missing}")
+        found.append(_unsure(cluster, record, view))
     elif isinstance(
         nobody := elect(without_harmless(heirs), wished(cluster, order.to)), NobodyElected
     ):
@@ -79,6 +79,18 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
             f"{order.to} does not vote, and cannot take over while voters can ({', '.join(names)})",
         )
     return (*found, *unable)
+
+
+def _unsure(cluster: Cluster, record: Record, view: View) -> str:
+    """Why nobody can take over without a loss; how to accept one."""
+    accept = f"to accept that: holdfast failover --accept-loss {cluster.name}"
+    if record.mode is not Mode.STRONG:
+        return f"mode {record.mode}: replicas may lack commits of {record.primary}; {accept}"
+    if not record.acks:
+        return f"{record.primary} served alone, so replicas may lack its commits; {accept}"
+    missing = "; ".join(prospects(record, view).missing)
+    why = f": {missing}" if missing else ""
+    return f"too few voters can be asked for what they have{why}; what was acknowledged may be lost; {accept}"
 
 
 def _against_opening(record: Record, view: View, order: FailOver) -> tuple[str, ...]:

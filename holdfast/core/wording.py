@@ -1,8 +1,12 @@
-"""How lists and numbers are put into sentences."""
+"""How lists, numbers and moments are put into sentences."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+
+from holdfast.core.gtid import SEQUENCE_STEP, Flavor, GtidSet
+
+DAY_SECONDS = 86_400
 
 
 def agree(names: Collection[str], one: str, several: str) -> str:
@@ -13,3 +17,28 @@ def agree(names: Collection[str], one: str, several: str) -> str:
 def counted(count: int, one: str, several: str = "") -> str:
     """``1 acknowledgement``; ``2 acknowledgements``."""
     return f"{count} {one if count == 1 else several or one + 's'}"
+
+
+def some_of(count: int, names: Collection[str]) -> str:
+    """So many of them: ``m2``; ``m2, m3``; ``1 of m2, m3``."""
+    listed = ", ".join(names)
+    return listed if count >= len(names) else f"{count} of {listed}"
+
+
+def transactions(gtids: GtidSet) -> str:
+    """How many, where that is known: MariaDB's numbers begin anew, far higher, with each primary."""
+    count = gtids.count()
+    if gtids.flavor is Flavor.MARIADB and count >= SEQUENCE_STEP:
+        return "transactions"
+    return counted(count, "transaction")
+
+
+def moment(at: float, now: float) -> str:
+    """``08:12 UTC``, with how many days ahead that is.
+
+    :param at, now: seconds since 1970
+    """
+    days = int(at // DAY_SECONDS) - int(now // DAY_SECONDS)
+    minutes = int(at % DAY_SECONDS) // 60
+    ahead = f" in {counted(days, 'day')}" if days > 0 else ""
+    return f"{minutes // 60:02}:{minutes % 60:02} UTC{ahead}"

@@ -257,7 +257,7 @@ def _still_counts(leader: Leader, name: str) -> str:
     if record is None:
         return ""
     if any(name in each.names() for each in record.configurations):
-        return "it votes still"
+        return "it votes until the change of voters is done, which is under way: ask again"
     if any(stray.name == name for stray in record.strays):
         return "it voted for a former primary, and has not been reached since: its agent must answer once"
     return ""

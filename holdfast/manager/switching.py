@@ -127,7 +127,7 @@ class Switching:
                 continue
             known = {name: lasting(each) for name, each in outlook.wrong.items()}
             if not order.wait or not may_pass(outlook.against):
-                raise Refused("; ".join(each.text for each in outlook.against))
+                raise Refused(_refusal(order, outlook))
             self._enter(waiting, outlook)
             if waiting.seconds >= order.seconds:
                 why = "; ".join(each.text for each in outlook.against)
@@ -200,6 +200,13 @@ class Switching:
         await leader.carry_out(Send(record.primary, EndSessions(sessions)))
         waiting.ended += [str(each) for each in blockers]
         return True
+
+
+def _refusal(order: SwitchOver, outlook: Outlook) -> str:
+    why = "; ".join(each.text for each in outlook.against)
+    if not outlook.blockers or order.wait:
+        return why
+    return f"refused, nothing touched: {why}; use --wait or --kill-long SECONDS"
 
 
 def _passed(outlook: Outlook) -> str:

@@ -72,7 +72,7 @@ def test_while_it_is_paused_nobody_is_promoted_but_by_hand(cluster: Sandbox, run
         seen = cluster.status()
         assert seen["primary"] == old
         assert not seen["writable"]
-        assert "PAUSED (disks are exchanged): nobody takes over by itself" in seen["reason"]
+        assert "PAUSED (disks are exchanged): no automatic failover. " in seen["reason"]
         done = holdfast(cluster, "failover", "--to", wanted)
         assert done.returncode == 0, done.stderr
         assert f"{wanted} is primary and takes writes" in done.stdout

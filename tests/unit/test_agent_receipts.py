@@ -355,7 +355,7 @@ def test_what_would_be_left_out_by_one_that_does_not_follow_makes_it_unfit_and_n
 @pytest.mark.parametrize(
     ("received", "applied", "told"),
     [
-        ("0-1-11", "0-1-10", "it has lost 1 transactions that it had received"),
+        ("0-1-11", "0-1-10", "it has lost 1 transaction that it had received"),
         ("0-1-12", "0-1-9", "its binary log was reset by a hand"),
     ],
 )

@@ -31,7 +31,7 @@ def well(**changes: object) -> View:
     [
         (
             replace(well(), lapses={"m2": SILENT, "m3": SILENT}),
-            "1 must acknowledge, and 0 can (m2: its server does not answer; m3: its server does not answer); ",
+            "none of its voters can acknowledge (m2: its server does not answer; m3: its server does not answer); ",
         ),
         (
             view(primary(), down("m2"), replica("m3", incarnation="b")),
@@ -44,7 +44,7 @@ def well(**changes: object) -> View:
             ),
             "(m2: its agent does not answer; m3: its server is down); ",
         ),
-        (replace(well(), lapses={"m1": Lapse(3.4, "its commits wait")}), "acknowledged for 3 s; "),
+        (replace(well(), lapses={"m1": Lapse(3.4, "its commits wait")}), "acknowledged for 3 s"),
         (well(stuck_seconds=1.5, stuck="no space is left"), "for 2 s (no space is left); "),
         (well(silent_seconds=1.0), "its server has not answered for 1 s; "),
     ],

@@ -290,11 +290,11 @@ class TestPause:
         decision = decided(self.PAUSED, view(down("m1"), hears("m2"), hears("m3")))
         assert not decision.steps
         assert decision.reason == (
-            "the server of m1, the primary, is gone; PAUSED (disks are exchanged): nobody takes over by itself: "
-            "run holdfast failover, or holdfast resume"
+            "PAUSED until 01:40 UTC (disks are exchanged): no automatic failover. the server of m1, the primary, is "
+            "gone: run holdfast failover or holdfast resume"
         )
         assert decided(self.PAUSED, view(primary(), hears("m2"), hears("m3"))).reason.startswith(
-            "PAUSED (disks are exchanged): no automatic failover; "
+            "PAUSED until 01:40 UTC (disks are exchanged): no automatic failover. m1 takes writes"
         )
 
     def test_what_is_under_way_is_finished(self) -> None:
@@ -335,7 +335,10 @@ class TestByHand:
     def test_without_a_quorum_only_with_the_risk_taken(self) -> None:
         seen = view(down("m1"), hears("m2"), Unseen("no answer in time", 0.0, None))
         (why,) = self.against(FailOver(), seen)
-        assert why == "no recovery quorum can be had: the agent of m3 does not answer"
+        assert why == (
+            "too few voters can be asked for what they have: the agent of m3 does not answer; what was acknowledged "
+            "may be lost; to accept that: holdfast failover --accept-loss c"
+        )
         order = FailOver(accept_loss=True)
         assert self.against(order, seen) == ()
         begun = takeover.begun(RECORD, seen, order).record
