@@ -318,6 +318,8 @@ def _print_reasons(console: Any, answer: dict[str, Any]) -> None:
     for member in answer["members"]:
         if member["reason"] and not _is_told(answer["reason"], member):
             console.print(Text(f"{member['name']}: {member['reason']}"))
+        if (failed := member.get("failed")) and not _is_said(failed, answer["reason"], member):
+            console.print(Text(f"{member['name']}: refused or failed: {failed}", style="red"))
 
 
 def headline(answer: dict[str, Any]) -> str:
@@ -331,6 +333,12 @@ def headline(answer: dict[str, Any]) -> str:
     )
     felt = "not known to take writes" if hidden else "does not take writes"
     return f"{felt}; {reason}"
+
+
+def _is_said(failed: str, reason: str, member: dict[str, Any]) -> bool:
+    """Whether the same stands in the reasons already, in the agent's own words."""
+    why = failed.partition(": ")[2]
+    return why in reason or why in str(member["reason"])
 
 
 def _is_told(reason: str, member: dict[str, Any]) -> bool:

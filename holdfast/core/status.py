@@ -13,6 +13,7 @@ from holdfast.core.comparison import Difference, Verification
 from holdfast.core.copying import WAY_OUT, next_step
 from holdfast.core.decision import Decision
 from holdfast.core.enforcement import unkept
+from holdfast.core.gtid import Flavor
 from holdfast.core.lease import Protection
 from holdfast.core.membership import should_vote
 from holdfast.core.progress import Progress
@@ -56,6 +57,7 @@ class MemberStatus:
         does not answer that agent, "not observed" when it does not let it in
     :ivar age_seconds: so old is what is said of positions: 0: it is as of now; None: nothing is known
     :ivar lag_seconds: None, too, where it is not known now
+    :ivar failed: what its agent refuses, or fails, to do: each command, and why; "" where all is done
     :ivar standby: why there is no seat for it although it is well, or ""
     :ivar votes: the record counts on it, whether it can be seen or not
     :ivar bytes_behind: see ``stages.Standing``; :ivar eta_seconds: until it has caught up, at the speed of late
@@ -96,6 +98,7 @@ class MemberStatus:
     concerns: tuple[str, ...] = ()
     age_seconds: float | None = 0.0
     standby: str = ""
+    failed: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,9 +142,11 @@ def status(
     decision: Decision,
     estimates: Mapping[str, float] | None = None,
     waiting: str = "",
+    failures: Mapping[str, str] | None = None,
 ) -> Status:
     """:param estimates: seconds until members have caught up
     :param waiting: an order that waits
+    :param failures: by member, what its agent refused, or failed to do, of what it was told last
     """
     primary = view.state(record.primary) if record else None
     why = blocked(cluster, record, view) if record else ""
@@ -155,7 +160,12 @@ def status(
         whole=decision.well and not why,
         reason=_told(cluster, record, decision.reason, why) if record and why else decision.reason,
         members=tuple(
-            _placed(cluster, record, view, _member(cluster, record, view, member), estimates or {})
+            replace(
+                _placed(
+                    cluster, record, view, _member(cluster, record, view, member), estimates or {}
+                ),
+                failed=(failures or {}).get(member.name, ""),
+            )
             for member in cluster.members
         ),
         degraded=bool(primary and primary.semi_sync.degraded),
@@ -259,13 +269,20 @@ def _member(cluster: Cluster, record: Record | None, view: View, member: Member)
         port=member.port,
         role=_role(cluster, record, member, view, view.state(member.name)),
         state=known,
-        received=state.received if state else "",
+        received=_each_once(state) if state else "",
         applied=state.applied if state else "",
         lag_seconds=state.replication.lag_seconds if state and age == 0 else None,
         incarnation=state.incarnation if state else "",
         reason=reason,
         age_seconds=age,
     )
+
+
+def _each_once(state: MemberState) -> str:
+    """MariaDB tells what was applied and what was received side by side, and so its last GTID twice."""
+    if state.flavor is Flavor.MARIADB and state.received:
+        return str(state.received_set())
+    return state.received
 
 
 def _age(view: View, sighting: Sighting | None) -> float | None:

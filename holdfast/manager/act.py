@@ -24,6 +24,8 @@ AT_ONCE = 3
 LONGEST_PAUSE_OF_ANOTHER = 1.0
 """Another command of a kind is sent at once, as it may be what mends the cluster; unless that many have failed in turn:
 two that are refused alternately would go to and fro without a pause."""
+STILL_ASKED = LONGEST_PAUSE + 2.0
+"""A command that failed so long ago, and was not sent again, is not asked for any more."""
 FORGET = 15.0
 """Seconds before the same command may be sent again: doubled each time it is asked for again within FORGET."""
 
@@ -36,6 +38,7 @@ class _Last:
     times: int = 1
     told: str = ""
     refused: str = ""
+    failed: str = ""
 
 
 class Actor:
@@ -109,6 +112,16 @@ class Actor:
         last = self._last.get((member, kind))
         return last.refused if last else ""
 
+    def failures(self, term: int) -> dict[str, str]:
+        """By member, why its last command of this term was refused, or failed, of each kind that is still asked for."""
+        now = time.monotonic()
+        found: dict[str, list[str]] = {}
+        for (member, kind), last in self._last.items():
+            asked_lately = now - last.ended < STILL_ASKED
+            if last.term == term and last.failed and asked_lately:
+                found.setdefault(member, []).append(f"{kind.__name__.lower()}: {last.failed}")
+        return {member: "; ".join(texts) for member, texts in found.items()}
+
     def forgive(self, member: str, kind: type[Command]) -> None:
         """Forget how commands of that kind went there."""
         self._last.pop((member, kind), None)
@@ -146,6 +159,7 @@ class Actor:
             self._observer.accept(reply.state, reply.version)
             reply.fail(step.member, term)
             self._told(step, "")
+            self._last[step.member, type(step.command)].failed = ""
             self._events.add(
                 EventKind.COMMAND,
                 f"{step.member}: {name}",
@@ -155,6 +169,7 @@ class Actor:
             )
         except HoldfastError as error:
             text = f"{step.member}: {name} failed: {error}"
+            self._last[step.member, type(step.command)].failed = _own(error, step)
             if isinstance(error, Refused):
                 self._last[step.member, type(step.command)].refused = str(error)
             if self._told(step, text):
@@ -189,3 +204,7 @@ def given_up(record: Record | None, actor: Actor) -> Save | None:
     if record.transition.step is Step.FREEZE and (refusal := actor.refusal(record.primary, Freeze)):
         return switchover.undone(record, refusal)
     return None
+
+
+def _own(error: HoldfastError, step: Send) -> str:
+    return str(error).removeprefix(f"{step.member}: ")

@@ -114,7 +114,9 @@ class Leader:
         decides = self._actor and (self._record is None or self._decides)
         decision = decide(self.cluster, self.record, view) if decides else self._decision
         waits = self.waiting.text if self.waiting else ""
-        return status(self.cluster, self.record, view, decision, self._estimated(view), waits)
+        failed = self._actor.failures(self._term) if self._actor else {}
+        known = (self._estimated(view), waits, failed)
+        return status(self.cluster, self.record, view, decision, *known)
 
     async def run(self) -> None:
         """Observe, and lead whenever no other manager does, until cancelled."""

@@ -20,6 +20,7 @@ from holdfast.server import boot, booted, limits, units
 from holdfast.server.base import Account, Deadline
 from holdfast.server.dumps import DumpSessions
 from holdfast.server.following import filters
+from holdfast.server.progress import lasting
 from holdfast.server.sql import Connection, Row, StatementRefused
 from holdfast.tls import Files, days_left
 
@@ -224,7 +225,7 @@ def _mysql_upstream(row: Row) -> Upstream:
         gtid=bool(int(row["Auto_Position"])),
         receiver=row["Replica_IO_Running"] == "Yes",
         applier=row["Replica_SQL_Running"] == "Yes",
-        error=str(row["Last_SQL_Error"] or row["Last_IO_Error"] or ""),
+        error=str(row["Last_SQL_Error"] or lasting(row["Last_IO_Error"] or "")),
         tls=row["Source_SSL_Allowed"] == "Yes",
         delay_seconds=int(row["SQL_Delay"] or 0),
         filters=filters(row),
@@ -241,7 +242,7 @@ def _mariadb_upstream(row: Row) -> Upstream:
         gtid=row["Using_Gtid"] != "No",
         receiver=row["Slave_IO_Running"] == "Yes",
         applier=row["Slave_SQL_Running"] == "Yes",
-        error=str(row["Last_SQL_Error"] or row["Last_IO_Error"] or ""),
+        error=str(row["Last_SQL_Error"] or lasting(row["Last_IO_Error"] or "")),
         tls=row["Master_SSL_Allowed"] == "Yes",
         delay_seconds=int(row["SQL_Delay"] or 0),
         filters=filters(row),

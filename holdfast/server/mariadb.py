@@ -19,7 +19,7 @@ from holdfast.server.following import (
     filters,
 )
 from holdfast.server.procedures import NO_SUCH_TABLE, UNKNOWN_DATABASE
-from holdfast.server.progress import lacks_binlogs, nobody_listens, place
+from holdfast.server.progress import lacks_binlogs, lasting, nobody_listens, place
 from holdfast.server.sql import Row, StatementRefused
 from holdfast.server.switching import SwitchingServer
 
@@ -311,7 +311,7 @@ def _replication(row: Row, variables: Row) -> Replication:
         source=f"{row['Master_Host']}:{row['Master_Port']}",
         receiver=RECEIVER.get(row["Slave_IO_Running"], Receiver.CONNECTING),
         applier=applier,
-        error=row["Last_SQL_Error"] or row["Last_IO_Error"],
+        error=row["Last_SQL_Error"] or lasting(row["Last_IO_Error"]),
         lag_seconds=None if lag is None else float(lag),
         fetched=place(row["Master_Log_File"], row["Read_Master_Log_Pos"]),
         executed=place(row["Relay_Master_Log_File"], row["Exec_Master_Log_Pos"]),

@@ -16,7 +16,7 @@ from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Account, Crowded, Deadline, Observation, Source
 from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following, changed
 from holdfast.server.hangup import FromReplicas, hanging_up
-from holdfast.server.progress import lacks_binlogs, nobody_listens, place
+from holdfast.server.progress import lacks_binlogs, lasting, nobody_listens, place
 from holdfast.server.sql import Connection, Row
 from holdfast.server.switching import SwitchingServer
 
@@ -179,7 +179,7 @@ class MysqlServer(SwitchingServer):
             source=f"{row['host']}:{row['port']}",
             receiver=receiver,
             applier=row["applier"] == "ON",
-            error=row["worker_error"] or row["applier_error"] or trouble,
+            error=row["worker_error"] or row["applier_error"] or lasting(trouble),
             lag_seconds=lag,
             fetched=fetched,
             executed=executed,

@@ -16,10 +16,22 @@ _REFUSED = re.compile(r"\(111(?: \"[^\"]*\")?\)\s*$")
 """``(111 "Connection refused")`` of MariaDB, ``(111)`` of MySQL: Linux' ECONNREFUSED, whatever the language."""
 
 
+_ATTEMPTS = re.compile(
+    r" - retry-time: \d+ +(?:maximum-retries|retries): \d+ +message: "
+    r"|\.? This was attempt \d+/\d+, with a delay of \d+ seconds between attempts\. Message: "
+)
+"""Between what a receiver tried and why it failed: MariaDB's words, and MySQL's."""
+
+
 def place(file: str, offset: int) -> Position:
     """Of a file named like ``binlog.000007``, which is "" before the first connection."""
     number = file.rpartition(".")[2]
     return Position(int(number), int(offset)) if number.isdecimal() else Position()
+
+
+def lasting(message: str) -> str:
+    """A receiver's error without the count of its attempts: the same failure is the same text each time."""
+    return _ATTEMPTS.sub(": ", message)
 
 
 def lacks_binlogs(code: int, message: str) -> bool:

@@ -142,7 +142,7 @@ class Connection:
     def _ask(
         self, sql: str, deadline: Deadline, args: Sequence[object], lost: type[HoldfastError]
     ) -> list[Row]:
-        what = textwrap.shorten(sql, WHAT_LENGTH)
+        what = textwrap.shorten(sql.replace("%s", "…"), WHAT_LENGTH)
         if not self._turn.acquire(timeout=deadline.left):
             raise DeadlinePassed(f"{what}: waiting for an earlier statement", deadline.seconds)
         try:

@@ -12,12 +12,13 @@ from unittest.mock import Mock
 
 import pytest
 
-from holdfast.core.commands import Bar, Command, Promote
+from holdfast.core.commands import Bar, Clone, Command, Promote
 from holdfast.core.decision import Send
 from holdfast.core.gtid import Flavor
 from holdfast.core.lineage import Mark
 from holdfast.core.status import Role
-from holdfast.errors import Refused
+from holdfast.errors import OutcomeUnknown, Refused
+from holdfast.manager import act
 from holdfast.manager.act import Actor
 from holdfast.manager.configure import Given
 from holdfast.manager.events import EventKind
@@ -80,6 +81,44 @@ def test_a_command_goes_with_the_record_by_which_it_was_decided() -> None:
         revision = 7
         await asyncio.sleep(0)
         assert [told.mark.revision for told in sent] == [6]
+        await actor.close()
+
+    asyncio.run(scenario())
+
+
+def test_what_an_agent_refuses_or_fails_to_do_is_known_until_it_is_done_or_wanted_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    raised: list[Exception] = [
+        Refused("m1: its data may be the only copy (holdfast member clone m1 --discard)"),
+        OutcomeUnknown("no answer in time"),
+    ]
+
+    class Agent:
+        async def command(self, *_: object) -> Mock:
+            if raised:
+                raise raised.pop(0)
+            return Mock()
+
+    async def scenario() -> None:
+        observer = Mock(told=lambda _: Told(leader="a", mark=Mark(4, "a", 6)))
+        observer.leases.grant.return_value = None
+        actor = Actor({"m1": Agent()}, observer, Mock())  # type: ignore[dict-item]
+
+        async def sent(command: Command) -> dict[str, str]:
+            actor.send(4, Send("m1", command))
+            while actor._under_way:
+                await asyncio.sleep(0.001)
+            return actor.failures(4)
+
+        clone = Clone("m2", "db2", 3306, "http://m2", "0-1-9")
+        refused = "clone: its data may be the only copy (holdfast member clone m1 --discard)"
+        assert await sent(clone) == {"m1": refused}
+        assert await sent(Bar("repl_m2")) == {"m1": f"{refused}; bar: no answer in time"}
+        assert actor.failures(5) == {}
+        assert await sent(Bar("repl_m3")) == {"m1": refused}
+        monkeypatch.setattr(act, "STILL_ASKED", 0.0)
+        assert actor.failures(4) == {}
         await actor.close()
 
     asyncio.run(scenario())
