@@ -127,6 +127,8 @@ def _print(answer: dict[str, Any]) -> None:
         console.print(Text(line))
     if prepared := prepared_line(members):
         console.print(Text(prepared))
+    if answer.get("brought"):
+        console.print(Text(answer["brought"], style="yellow"))
     for line in let_through_lines(members):
         console.print(Text(line, style="red"))
     for line in concern_lines(members):

@@ -22,7 +22,7 @@ from holdfast.core.diagnosis import Diagnosis, Primary
 from holdfast.core.election import Elected, NobodyElected, elect, prefer_learner
 from holdfast.core.hooking import hooks_step, owed
 from holdfast.core.loss import missing_from, refused, without_errants
-from holdfast.core.own_writes import settle, without_harmless
+from holdfast.core.own_writes import about_brought, brought, settle, without_harmless
 from holdfast.core.quorum import Configuration, Voter, acks_for, settled
 from holdfast.core.record import Instant, Kind, Past, Record, Step, Stray, Transition
 from holdfast.core.returned import OPENING, is_returning, not_started
@@ -252,7 +252,9 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
     why = f"{name} takes over from {record.primary} at {at}"
     if lossy:
         why += f"; {missing_from(record, view, chosen.state)}"
-    return Decision(why, (Save(named, why),))
+    if own := brought(record, view, chosen.state):
+        why += f"; {about_brought(name, own)}"
+    return Decision(why, (Save(replace(named, brought=str(own)), why),))
 
 
 def _without_quorum(
@@ -352,6 +354,7 @@ def name_primary(
         serial=record.serial + 1,
         transition=Transition(Kind.FAILOVER, Step.OPEN, record.primary),
         doubt="",
+        brought="",
         lease=cluster.settings.timing.lease,
         strays=frozenset(s for s in strays if s.source != chosen.name),
         owed=owed(record, view),

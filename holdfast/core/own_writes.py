@@ -23,7 +23,9 @@ from dataclasses import replace
 
 from holdfast.core.commands import Forget, Judge
 from holdfast.core.gtid import Flavor, GtidSet, everything, issuer_of, parse
-from holdfast.core.view import MemberState
+from holdfast.core.record import Record
+from holdfast.core.view import MemberState, Unseen, View
+from holdfast.core.wording import transactions
 
 
 def unjudged(state: MemberState, errant: GtidSet) -> GtidSet:
@@ -100,6 +102,36 @@ def _all_but_own(state: MemberState, others: Sequence[MemberState]) -> GtidSet:
     for other in others:
         present = present.union(other.received_set()).union(other.applied_set())
     return present
+
+
+def brought(record: Record, view: View, chosen: MemberState) -> GtidSet:
+    """What a member that takes over wrote itself, by a hand, and nobody else has: it becomes everybody's.
+
+    An election takes who has received most, and cannot take the rows back: applied where they stand they are part of
+    all that follows. So they are told. What it issued as a primary of before is known to others, or was to the one
+    that is replaced; where neither is known nothing is claimed.
+    """
+    sighting = view.members.get(record.primary)
+    old = sighting.last if isinstance(sighting, Unseen) else view.state(record.primary)
+    known = (old.applied or old.last_applied) if old else ""
+    others = [state for name in view.members if name != chosen.name and (state := view.state(name))]
+    others = [state for state in others if state.applied]
+    if not chosen.origin or not (known or others):
+        return parse(chosen.flavor, "")
+    present = _all_but_own(chosen, others).union(parse(chosen.flavor, known))
+    return chosen.applied_set().subtract(present).subtract(parse(chosen.flavor, chosen.harmless))
+
+
+def about_brought(name: str, gtids: GtidSet) -> str:
+    """Told when it takes over, and as long as it is primary."""
+    if gtids.flavor is Flavor.MYSQL:
+        how = f"mysqlbinlog --verbose --include-gtids='{gtids}'"
+    else:
+        how = "mariadb-binlog --verbose of its last binlog files"
+    return (
+        f"{name} brought {transactions(gtids)} that it had written itself, and nobody else had: {gtids}; they are "
+        f"everybody's now ({how} on {name} shows the rows)"
+    )
 
 
 def to_commit(primary: MemberState, states: Iterable[MemberState], most: int) -> str:

@@ -181,6 +181,7 @@ class Record:
     :ivar forsaken: members of which an operator has said that what they remember shall not count
     :ivar unkept: the run of the primary's server that nobody ends with its lease, as far as is known; see
         ``enforcement.py``
+    :ivar brought: GTIDs that ``primary`` had written itself, and nobody else had, when it took over; "": none
     :ivar doubt: GTIDs of ``primary`` that may have been acknowledged without a voter; see ``ackers.py``
     """
 
@@ -204,6 +205,7 @@ class Record:
     forsaken: frozenset[str] = frozenset()
     unkept: str = ""
     doubt: str = ""
+    brought: str = ""
 
     @property
     def target(self) -> Configuration:
@@ -288,7 +290,7 @@ class Record:
 
 def to_json(record: Record) -> str:
     """As in the store. Keys: term, primary, elected, voters, acks, joint, serial, transition, strays, mode, paused,
-    failovers, lease, owed, planned, leader, revision, lineage, identities, forsaken, unkept, doubt."""
+    failovers, lease, owed, planned, leader, revision, lineage, identities, forsaken, unkept, doubt, brought."""
     base, *further = record.configurations
     transition = record.transition
     return json.dumps(
@@ -314,6 +316,7 @@ def to_json(record: Record) -> str:
             "forsaken": sorted(record.forsaken),
             "unkept": record.unkept,
             "doubt": record.doubt,
+            "brought": record.brought,
         }
     )
 
@@ -354,6 +357,7 @@ def from_json(text: str) -> Record:
         forsaken=frozenset(data.get("forsaken", ())),
         unkept=data.get("unkept", ""),
         doubt=data.get("doubt", ""),
+        brought=data.get("brought", ""),
     )
 
 

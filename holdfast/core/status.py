@@ -13,9 +13,10 @@ from holdfast.core.comparison import Difference, Verification
 from holdfast.core.copying import WAY_OUT, next_step
 from holdfast.core.decision import Decision
 from holdfast.core.enforcement import unkept
-from holdfast.core.gtid import Flavor
+from holdfast.core.gtid import Flavor, parse
 from holdfast.core.lease import Protection
 from holdfast.core.membership import should_vote
+from holdfast.core.own_writes import about_brought
 from holdfast.core.progress import Progress
 from holdfast.core.record import Record, Step
 from holdfast.core.seats import may_be_alone, why_standby
@@ -106,6 +107,7 @@ class Status:
     """:ivar writable: the primary takes clients, and their commits come through, as far as is known (``blocked.py``)
     :ivar whole: every member is as it should be
     :ivar degraded: mode semi-sync: commits do not wait now
+    :ivar brought: what the primary had written itself, and nobody else had, when it took over: one sentence, or ""
     :ivar doubt: GTIDs that may have been acknowledged without a voter: of these strong is not claimed
     :ivar under_way: the kind of transition; "waiting" where nothing was touched yet, and an order waits until it can
         begin; or ""
@@ -132,6 +134,7 @@ class Status:
     lease: str = ""
     planned: tuple[float, str] | None = None
     doubt: str = ""
+    brought: str = ""
     waiting: str = ""
 
 
@@ -177,8 +180,18 @@ def status(
         lease=primary.lease.by if primary and primary.lease.enforced else "",
         planned=(record.planned.at, record.planned.to) if record and record.planned else None,
         doubt=str(doubtful(record, view) or "") if record else "",
+        brought=_brought(record, primary) if record else "",
         waiting=waiting,
     )
+
+
+def _brought(record: Record, primary: MemberState | None) -> str:
+    if not record.brought:
+        return ""
+    flavor = (
+        primary.flavor if primary else Flavor.MYSQL if ":" in record.brought else Flavor.MARIADB
+    )
+    return about_brought(record.primary, parse(flavor, record.brought))
 
 
 def _told(cluster: Cluster, record: Record, decided: str, why: str) -> str:

@@ -26,10 +26,14 @@ def some_of(count: int, names: Collection[str]) -> str:
 
 
 def transactions(gtids: GtidSet) -> str:
-    """How many, where that is known: MariaDB's numbers begin anew, far higher, with each primary."""
+    """How many, where that is known. MariaDB's servers share the numbers of a domain, and begin anew, far higher, with
+    each primary: of a stream that is not known from before nothing can be counted.
+    """
     count = gtids.count()
-    if gtids.flavor is Flavor.MARIADB and count >= SEQUENCE_STEP:
-        return "transactions"
+    if gtids.flavor is Flavor.MARIADB:
+        unknown = any(spans[0][0] == 1 < spans[-1][1] for spans in gtids.streams.values())
+        if unknown or count >= SEQUENCE_STEP:
+            return "transactions"
     return counted(count, "transaction")
 
 

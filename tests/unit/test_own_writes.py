@@ -16,15 +16,16 @@ from holdfast.binlog.statements import changes_nothing, emptied
 from holdfast.binlog.tail import Pending, inspect
 from holdfast.core.commands import CommitEmpty, Forget, Judge, Rewind
 from holdfast.core.decide import decide
-from holdfast.core.decision import Decision, Send
+from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.election import Elected, NobodyElected, elect
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.membership import admissible, next_change
-from holdfast.core.own_writes import as_text, settle, to_commit, without_harmless
+from holdfast.core.own_writes import as_text, brought, settle, to_commit, without_harmless
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Kind, Step, Transition
+from holdfast.core.record import Kind, Step, Transition, from_json, to_json
 from holdfast.core.rejoin import rejoin
-from holdfast.core.view import MemberState, Receiver, Replication
+from holdfast.core.status import status
+from holdfast.core.view import MemberState, Receiver, Replication, View
 from tests.unit.looks import CLUSTER, RECORD, down, primary, replica, view
 
 OTHER = "4e11fa47-71ca-11e1-9e33-c80aa9429562"
@@ -304,3 +305,62 @@ def test_the_last_number_of_a_stream_stands_for_those_before_on_mariadb() -> Non
     assert as_text(lacking) == "0-3-12,7-3-2"
     assert not lacking.subtract(parse(Flavor.MARIADB, as_text(lacking)))
     assert as_text(parse(Flavor.MYSQL, f"{OTHER}:2-3:blue:1")) == f"{OTHER}:2-3,{OTHER}:blue:1"
+
+
+def elected(chosen: MemberState, *others: MemberState, last: str = "0-1-9") -> View:
+    return view(down("m1", last_applied=last), chosen, *others)
+
+
+HAND = "0-1-9,0-2-10"
+"""What a hand wrote on m2, behind all that came from m1."""
+
+
+def test_a_row_of_a_hand_that_wins_an_election_is_told_from_where_it_is() -> None:
+    electing = replace(RECORD, term=5, transition=Transition(Kind.FAILOVER, Step.ELECT, "m1"))
+    off = Replication("127.0.0.1:3301", Receiver.OFF, False)
+    m2 = replica("m2", promised=5, received=HAND, applied=HAND, replication=off)
+    m3 = replica("m3", promised=5, replication=off)
+    seen = elected(m2, m3)
+    (step,) = decide(CLUSTER, electing, seen).steps
+    assert isinstance(step, Save)
+    assert step.record.primary == "m2"
+    assert step.record.brought == "0-2-10"
+    said = "m2 brought transactions that it had written itself, and nobody else had: 0-2-10; they are everybody's"
+    assert said in step.why
+    opened = replace(step.record, transition=None)
+    assert from_json(to_json(opened)) == opened
+    later = view(replace(m2, writable=True, term=5), m3, down("m1"))
+    assert said in status(CLUSTER, opened, later, decide(CLUSTER, opened, later)).brought
+
+
+@pytest.mark.parametrize(
+    ("chosen", "others", "last", "own"),
+    [
+        (HAND, ["0-1-9"], "0-1-9", "0-2-10"),
+        (HAND, [HAND], "0-1-9", ""),
+        (HAND, [], HAND, ""),
+        (HAND, [], "", ""),
+        (HAND, [], "0-1-9", "0-2-10"),
+        ("0-1-9,0-3-10", [], "0-1-9", ""),
+        ("0-1-9", ["0-1-9"], "0-1-9", ""),
+    ],
+    ids=[
+        "nobody else has it", "another has it", "the primary had it", "nothing is known of anybody",
+        "the primary had not", "another one's", "nothing",
+    ],
+)  # fmt: skip
+def test_nothing_is_called_of_its_own_that_others_may_know(
+    chosen: str, others: list[str], last: str, own: str
+) -> None:
+    m2 = replica("m2", received=chosen, applied=chosen)
+    rest = [replica("m3", received=each, applied=each) for each in others]
+    assert str(brought(RECORD, elected(m2, *rest, last=last), m2)) == own
+
+
+def test_what_changes_nothing_is_not_told() -> None:
+    mine, theirs = f"{OTHER}:1-3", f"{THIRD}:1-9"
+    has = f"{mine},{theirs}"
+    m2 = replica("m2", flavor=Flavor.MYSQL, origin=OTHER, applied=has, harmless=f"{OTHER}:1-2")
+    m3 = replica("m3", flavor=Flavor.MYSQL, origin=UUID_A, applied=theirs, received=theirs)
+    first = down("m1", flavor=Flavor.MYSQL, last_applied=theirs)
+    assert str(brought(RECORD, view(first, m2, m3), m2)) == f"{OTHER}:3"

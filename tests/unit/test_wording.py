@@ -1,0 +1,45 @@
+"""Lists, numbers and moments in sentences."""
+
+from __future__ import annotations
+
+import pytest
+
+from holdfast.core.gtid import Flavor, parse
+from holdfast.core.wording import agree, counted, moment, some_of, transactions
+
+UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
+
+
+def test_verbs_and_nouns_agree_with_their_number() -> None:
+    assert agree(["m2"], "hears", "hear") == "m2 hears"
+    assert agree(["m2", "m3"], "hears", "hear") == "m2, m3 hear"
+    assert counted(1, "acknowledgement") == "1 acknowledgement"
+    assert counted(0, "acknowledgement") == "0 acknowledgements"
+    assert counted(2, "entry", "entries") == "2 entries"
+    assert some_of(1, ["m2"]) == "m2"
+    assert some_of(2, ["m2", "m3"]) == "m2, m3"
+    assert some_of(1, ["m2", "m3"]) == "1 of m2, m3"
+
+
+@pytest.mark.parametrize(
+    ("flavor", "had", "has", "said"),
+    [
+        (Flavor.MYSQL, "", f"{UUID}:1-6004528", "6004528 transactions"),
+        (Flavor.MYSQL, "", f"{UUID}:7", "1 transaction"),
+        (Flavor.MARIADB, "0-1-11", "0-1-12", "1 transaction"),
+        (Flavor.MARIADB, "0-1-10", "0-1-12", "2 transactions"),
+        (Flavor.MARIADB, "", "0-1-12", "transactions"),
+        (Flavor.MARIADB, "0-1-12", "0-1-2000003", "transactions"),
+    ],
+)
+def test_numbers_of_mariadb_are_not_called_transactions(
+    flavor: Flavor, had: str, has: str, said: str
+) -> None:
+    assert transactions(parse(flavor, has).subtract(parse(flavor, had))) == said
+
+
+def test_moments_are_told_with_the_days_that_are_left() -> None:
+    day = 86400
+    assert moment(8 * 3600 + 12 * 60, 0) == "08:12 UTC"
+    assert moment(day + 60, day - 60) == "00:01 UTC in 1 day"
+    assert moment(3 * day, 0) == "00:00 UTC in 3 days"
