@@ -3,6 +3,7 @@ never "down"."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -12,7 +13,7 @@ from holdfast.core.lease import electorate, revoked
 from holdfast.core.record import Record
 from holdfast.core.rejoin import attached
 from holdfast.core.returned import is_returning
-from holdfast.core.view import SHUTS_DOWN, MemberState, Receiver, Seen, Unseen, View
+from holdfast.core.view import NOT_LOOKED_YET, SHUTS_DOWN, MemberState, Receiver, Seen, Unseen, View
 from holdfast.core.wording import agree
 
 
@@ -126,10 +127,12 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
         whether = "goes on" if hearing else "may live"
         if view.opening and not (sighting.last and sighting.last.writable):
             whether = "was to be opened, which only its agent does: start that"
-        return Diagnosis(
-            Primary.UNSEEN,
-            f"{agent}{heard}: it {whether}, and nobody is promoted{_kept(record, view)}",
-        )
+        told = f"{agent}{heard}: it {whether}, and nobody is promoted{_kept(record, view)}"
+        if silent := _cannot_tell(cluster, record, view, {*hearing, *deaf}):
+            told += f"; {'; '.join(silent)}"
+            if not hearing:
+                told += f"; once its server is surely down: holdfast failover --accept-loss {cluster.name}"
+        return Diagnosis(Primary.UNSEEN, told)
     if view.now - sighting.since < cluster.settings.timing.detection and not gone:
         return Diagnosis(
             Primary.UNSEEN, f"{agent}; {agree(deaf, 'hears', 'hear')} nothing from its server"
@@ -147,6 +150,24 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
     )
 
 
+def _cannot_tell(cluster: Cluster, record: Record, view: View, can: Collection[str]) -> list[str]:
+    """Each voter that says nothing of the primary's server, and why: until it does, nobody knows who hears that."""
+    address = cluster.member(record.primary).address
+    found = []
+    for name in sorted(record.target.names() - {record.primary} - set(can)):
+        state = view.state(name)
+        if state is None:
+            found.append(f"the agent of {name} does not answer either")
+        elif not state.up and not state.unobserved:
+            found.append(f"the server of {name} is {state.server}")
+        elif state.observed and state.replication.source != address:
+            follows = state.replication.source or "nobody"
+            found.append(f"{name} follows {follows}: a hand has detached it")
+        elif state.observed and state.replication.receiver is Receiver.OFF and not state.promised:
+            found.append(f"the receiver of {name} was stopped by a hand")
+    return found
+
+
 def _unobserved(cluster: Cluster, record: Record, view: View, state: MemberState) -> Diagnosis:
     """Its process runs, and its agent cannot look into it: what that says of the server is that it lives.
 
@@ -159,6 +180,8 @@ def _unobserved(cluster: Cluster, record: Record, view: View, state: MemberState
 
 
 def cannot_look_into(state: MemberState) -> str:
+    if state.unobserved == NOT_LOOKED_YET:  # as a rule for some milliseconds
+        return f"the agent of {state.name}, the primary, was restarted, and looks at its server"
     return (
         f"the server of {state.name}, the primary, runs, and its agent cannot look into it: "
         f"{state.unobserved}"

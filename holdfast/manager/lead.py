@@ -81,7 +81,7 @@ class Leader:
         self._actor: Actor | None = None
         self._record: Record | None = None
         self._version = self._highest = 0
-        self._decision = Decision(f"this manager does not lead {given.name} yet")
+        self._decision = Decision(f"this manager is starting: it does not lead {given.name} yet")
         self._looks = Looks(self._observer)
         self._estimates = Estimates()
 

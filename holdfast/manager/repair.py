@@ -60,10 +60,13 @@ class Repair:
                 if found.doubts and not accept_loss:
                     raise Refused(_asked(leader.cluster.name, found))
                 await self._restore(found)
+            # in which it goes on: the one that is remembered was another leadership's
+            kept = leader.record
+            term = kept.term if kept and not dry_run else found.memory.record.term + 1
         record = found.memory.record
         return RepairReply(
             leader.cluster.name,
-            record.term,
+            term,
             record.primary,
             found.source,
             found.doubts,

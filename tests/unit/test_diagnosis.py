@@ -350,3 +350,26 @@ class TestByHand:
         reasons = self.against(FailOver(to="m2"), seen)
         assert len(reasons) == 2
         assert "m2 cannot take over: its server is not seen to be up and well" in reasons
+
+
+def test_a_voter_that_cannot_tell_whether_the_primary_lives_is_named() -> None:
+    def said(*others: MemberState | Unseen) -> str:
+        return diagnose(CLUSTER, RECORD, view(lost(60), *others)).reason
+
+    way_out = "; once its server is surely down: holdfast failover --accept-loss c"
+    stopped = hears("m2", Replication(SOURCE, Receiver.OFF, True))
+    assert said(stopped, hears("m3", SILENT)).endswith(
+        f"nobody is promoted; the receiver of m2 was stopped by a hand{way_out}"
+    )
+    away = hears("m2", Replication("db9:3306", Receiver.ON, True))
+    assert f"m2 follows db9:3306: a hand has detached it{way_out}" in said(
+        away, hears("m3", SILENT)
+    )
+    assert f"m2 follows nobody: a hand has detached it{way_out}" in said(
+        hears("m2", Replication()), hears("m3", SILENT)
+    )
+    assert f"the server of m2 is down{way_out}" in said(down("m2"), hears("m3", SILENT))
+    gone = said(Unseen("no route to host", NOW - 60), hears("m3", SILENT))
+    assert f"the agent of m2 does not answer either{way_out}" in gone
+    assert "failover" not in said(stopped, hears("m3"))
+    assert "detached" not in said(hears("m2"), hears("m3"))

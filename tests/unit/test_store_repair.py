@@ -166,6 +166,7 @@ def test_a_store_that_was_put_back_decides_nothing_until_it_is_repaired(managers
             assert two.store.load("c") == stood
             done = (await two.repair()).json()
             assert (done["primary"], done["done"]) == (primary, True)
+            assert done["term"] == looked["term"] == two.leader.status().term
             await two.whole(primary=primary)
             again = await two.repair()
             assert again.status_code == 409
