@@ -304,7 +304,10 @@ def test_a_lost_store_is_rebuilt_with_the_settings_that_it_held(managers: Manage
             assert "the store has no record of c" in await two.refuses()
             assert managers.asked == []
             refused = await two.http.post("/v1/clusters/c/settings", json=change)
-            assert (refused.status_code, "the store has no record" in refused.text) == (409, True), refused.text
+            assert (refused.status_code, "the store has no record" in refused.text) == (
+                409,
+                True,
+            ), refused.text
             assert (await two.repair()).json()["primary"] == "m1"
             await two.whole(primary="m1")
             assert two.leader.cluster.setting("m3").priority == 7
