@@ -73,7 +73,7 @@ def test_what_waits_is_shown_and_ends_with_its_client(tmp_path: Path) -> None:
                 assert status.under_way == "waiting"
                 assert status.waiting == (
                     "the switchover to m2 that was ordered by an owner of the token at 127.0.0.1 waits, 30 s at most "
-                    f"(after 600 s it ends the connections that hold it up): {HELD}"
+                    f"(after 600 s it ends the connections that hold it up): {HELD.text('on m1')}"
                 )
                 asking.cancel()  # the client is interrupted: its connection is closed
                 await until(lambda: it.leader.waiting is None)
