@@ -66,6 +66,14 @@ def test_a_primary_that_cannot_be_opened_counts_as_lost(
     assert diagnose(CLUSTER, FAILED_OVER, seen).primary is found
 
 
+def test_one_that_its_agent_cannot_look_into_is_not_opened_either() -> None:
+    """Its password is another one there, for instance."""
+    locked = replace(CLOSED, unobserved="Access denied (1045)", unobserved_seconds=10.0)
+    seen = view(locked, replica("m2"), replica("m3"), opening=10.0)
+    assert diagnose(CLUSTER, FAILED_OVER, seen).primary is Primary.UNOPENED
+    assert diagnose(CLUSTER, RECORD, replace(seen, opening=0.0)).primary is Primary.UNSEEN
+
+
 def test_it_is_no_new_failover_for_the_limits() -> None:
     limited = replace(CLUSTER, settings=Settings(failover_interval=600.0, failovers_per_hour=1))
     lately = (Past(Instant("", NOW - 12.0), 0.0),)
