@@ -76,7 +76,7 @@ def _wanted(record: Record, name: str, called: str) -> str:
     if transition is None or transition.wish != name:
         return ""
     of_switchover = transition.kind is Kind.SWITCHOVER
-    return f"the switchover was to {called}" if of_switchover else f"a person wanted {called}"
+    return f"the switchover was to {called}" if of_switchover else f"an operator wanted {called}"
 
 
 def _why_later(cluster: Cluster, record: Record, state: MemberState, best: MemberState) -> str:

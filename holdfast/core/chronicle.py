@@ -73,7 +73,7 @@ def begun(
         at,
         before.primary,
         record.term,
-        ordered=clipped(ordered or ("a person has ordered it" if transition.ordered else "")),
+        ordered=clipped(ordered or ("an operator has ordered it" if transition.ordered else "")),
         managers=(manager,) if manager else (),
         before=setup(before),
         positions=Positions(clipped(known, LONGEST_GTIDS)),
@@ -103,7 +103,7 @@ def continued(record: Record, view: View, cause: str, manager: str) -> Entry:
         (transition.deposed if past else "") or record.primary,
         record.term,
         new=record.primary if past else "",
-        ordered="a person has ordered it" if transition.ordered else "",
+        ordered="an operator has ordered it" if transition.ordered else "",
     )
     if not past:
         known = shown(view, record.primary)[1]

@@ -201,7 +201,12 @@ def _keep(
     ready = acking(cluster, record, view)
     if record.joint:
         if not record.acks or primary.proved >= record.serial:
-            why = f"{voters(record)} vote beside {primary.name}"
+            names = sorted(record.target.names() - {record.primary})
+            why = (
+                f"{agree(names, 'votes', 'vote')} beside {primary.name}"
+                if names
+                else "nobody else votes"
+            )
             return Decision(why, (Save(record.settled(primary.incarnation), why),))
         reasons.append(f"the voters are changing to {voters(record)}")
     if not acks_are_set:

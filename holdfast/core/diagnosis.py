@@ -240,7 +240,9 @@ def _unopened(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
     named = f"{name} was named primary {view.opening:.0f} s ago, and is not open"
     _, deaf, _ = _heard(cluster, record, view, patience)
     if len(deaf) > record.acks:
-        return Diagnosis(Primary.UNOPENED, f"{named}: {', '.join(deaf)} hear nothing from it")
+        return Diagnosis(
+            Primary.UNOPENED, f"{named}: {agree(deaf, 'hears', 'hear')} nothing from it"
+        )
     ready = [
         voter
         for voter, run in sorted(record.target.without(name))

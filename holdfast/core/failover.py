@@ -30,6 +30,7 @@ from holdfast.core.seats import Candidate, may_be_alone
 from holdfast.core.seats import chosen as seated
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, Receiver, Unseen, View
+from holdfast.core.wording import agree
 
 HOUR = 3600.0
 PATIENCE = 3.0
@@ -268,7 +269,9 @@ def _without_quorum(
 
 
 def _settled_first(reason: str, asked: Mapping[str, Judge | Forget]) -> Decision:
-    why = f"{reason}; what {', '.join(asked)} wrote itself is settled first"
+    why = (
+        f"{reason}; what {agree(list(asked), 'wrote itself', 'wrote themselves')} is settled first"
+    )
     return Decision(why, tuple(Send(name, command) for name, command in asked.items()))
 
 

@@ -21,6 +21,7 @@ from holdfast.core.record import Record, Stray
 from holdfast.core.rejoin import attached, errant_transactions, spoiled
 from holdfast.core.seats import Candidate, chosen, may_be_alone
 from holdfast.core.view import MemberState, Receiver, Seen, View
+from holdfast.core.wording import agree
 
 CAUGHT_UP = 2000
 """Transactions that a learner may have left to receive when it is admitted: a fraction of a second."""
@@ -282,7 +283,8 @@ def _why(
     if joined - left:
         parts.append(f"{_names(joined - left)} caught up and will vote")
     if joined & left:
-        parts.append(f"{_names(joined & left)} was restarted and will vote again")
+        again = agree(sorted(joined & left), "was restarted", "were restarted")
+        parts.append(f"{again} and will vote again")
     for name in sorted(left - joined):
         parts.append(f"{name} votes no longer: {leaving.get(name, 'there is no seat for it')}")
     if not voters:

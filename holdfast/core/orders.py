@@ -13,6 +13,7 @@ from holdfast.core.rejoin import attached, best_donor, with_everything_of
 from holdfast.core.restart import CLOSING
 from holdfast.core.seats import Candidate, chosen, may_be_alone
 from holdfast.core.view import MemberState, Receiver, View
+from holdfast.core.wording import agree
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,9 @@ def _unfit_donor(cluster: Cluster, record: Record, view: View, donor: str) -> st
     if not state.up:
         return "its server is not up"
     if state.unfit or state.suspects:
-        return state.unfit or f"{', '.join(state.suspects)} is being compared with the primary's"
+        return (
+            state.unfit or f"{agree(state.suspects, 'is', 'are')} being compared with the primary's"
+        )
     if state.differs:
         return f"it differs from the primary in {', '.join(map(str, state.differs))}"
     if donor != record.primary and not attached(cluster, record, state):

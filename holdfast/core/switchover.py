@@ -78,7 +78,7 @@ def begun(cluster: Cluster, record: Record, view: View, to: str, seconds: float)
         transition=transition,
         strays=record.strays | chained,
     )
-    return Save(saved, f"{to} is to take over from {record.primary}: a person has ordered it")
+    return Save(saved, f"{to} is to take over from {record.primary}: an operator has ordered it")
 
 
 def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> Decision:

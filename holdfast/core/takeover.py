@@ -128,7 +128,7 @@ def begun(record: Record, view: View, order: FailOver) -> Save:
         ordered=True,
         skip_stop=order.skip_stop,
     )
-    why = f"{order.text}: a person has ordered it"
+    why = f"{order.text}: an operator has ordered it"
     begun = replace(
         record,
         term=record.term + 1,
@@ -142,9 +142,9 @@ def _again(record: Record, under_way: Transition, order: FailOver) -> Save:
     """Go on without the hook, or have it called once more, which another term does."""
     transition = replace(under_way, skip_stop=order.skip_stop, wish=order.to or under_way.wish)
     if order.skip_stop:
-        why = "the failover goes on without the stop hook: a person has ordered it"
+        why = "the failover goes on without the stop hook: an operator has ordered it"
         return Save(replace(record, transition=transition), why)
-    why = "the stop hook is called once more: a person has ordered it"
+    why = "the stop hook is called once more: an operator has ordered it"
     return Save(replace(record, term=record.term + 1, transition=transition), why)
 
 

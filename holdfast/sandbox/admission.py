@@ -298,7 +298,7 @@ def _admission(
         for event in events
         if event.at >= begin
         and (
-            _is_decided(event, victim, "vote beside")
+            _is_decided(event, victim, " beside ")
             or (event.name == "follow" and event.member == victim)
         )
     ]

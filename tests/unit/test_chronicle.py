@@ -190,7 +190,7 @@ def test_a_switchover_counts_from_when_writes_stop() -> None:
     opening = replace(frozen, primary="m2", transition=replace(chain, step=Step.OPEN))
     members = (server("m1", "0-1-9"), server("m2", "0-1-9", **PROMISED), server("m3", "0-1-9"))
     entry = chronicle.begun(CALM, chained, view(*members, at=1000.0), 1000.0, "w", "w", "", "a")
-    assert entry.ordered == "a person has ordered it"
+    assert entry.ordered == "an operator has ordered it"
     entry = chronicle.saved(entry, chained, frozen, "freeze", view(*members, at=1002.0))
     look = view(*members, at=1002.006)
     entry = chronicle.saved(entry, frozen, opening, "named", look)
