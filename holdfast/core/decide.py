@@ -107,7 +107,9 @@ def _paused(record: Record, pause: Pause, view: View, diagnosis: Diagnosis) -> D
     if diagnosis.primary is Primary.WELL:
         said = diagnosis.reason.replace(" is primary and takes writes", " takes writes")
         return Decision(f"{paused} {said}")
-    return Decision(f"{paused} {diagnosis.reason}: run holdfast failover or holdfast resume")
+    why = diagnosis.reason
+    why = why[0].upper() + why[1:] if why.startswith(("the ", "a ")) else why
+    return Decision(f"{paused} {why}: run holdfast failover or holdfast resume")
 
 
 def _kind(record: Record) -> Kind | None:

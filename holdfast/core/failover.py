@@ -68,7 +68,7 @@ def prospects(record: Record, view: View) -> Prospects:
             missing.append(f"{name} was restarted since it last voted")
         elif why := sighting.state.unobserved:
             missing.append(f"the agent of {name} cannot look into its server: {why}")
-            if sighting.state.unobserved_seconds < PATIENCE:
+            if max(sighting.state.unobserved_seconds, sighting.state.silent_seconds) < PATIENCE:
                 silent.append(name)
         elif sighting.state.silent_seconds:
             missing.append(f"the server of {name} does not answer")

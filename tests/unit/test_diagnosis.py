@@ -290,7 +290,7 @@ class TestPause:
         decision = decided(self.PAUSED, view(down("m1"), hears("m2"), hears("m3")))
         assert not decision.steps
         assert decision.reason == (
-            "PAUSED until 01:40 UTC (disks are exchanged): no automatic failover. the server of m1, the primary, is "
+            "PAUSED until 01:40 UTC (disks are exchanged): no automatic failover. The server of m1, the primary, is "
             "gone: run holdfast failover or holdfast resume"
         )
         assert decided(self.PAUSED, view(primary(), hears("m2"), hears("m3"))).reason.startswith(

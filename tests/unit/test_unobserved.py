@@ -147,6 +147,8 @@ def test_a_voter_that_cannot_be_looked_into_cannot_promise_and_leaves_after_pati
     assert not found.silent
     just = replace(blind, unobserved=NOT_LOOKED_YET, unobserved_seconds=0.0)
     assert prospects(RECORD, hidden(down("m1"), just, replica("m3"))).silent == ("m2",)
+    hangs = replace(just, silent_seconds=4.0)
+    assert not prospects(RECORD, hidden(down("m1"), hangs, replica("m3"))).silent
     owes = hidden(primary(), blind, replica("m3"))
     owed = lapses(felt(felt({}, "m1", owes), "m1", owes))
     assert owed["m2"].seconds >= 4.0
