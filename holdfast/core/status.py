@@ -356,4 +356,6 @@ def _condition(state: MemberState) -> str:
         return "open"
     if state.replication.receiver is Receiver.OFF:
         return "read-only"
-    return "replicating" if state.replication.applier else "applier stopped"
+    if not state.replication.applier:
+        return "applier stopped"
+    return "replicating" if state.replication.receiver is Receiver.ON else "connecting"

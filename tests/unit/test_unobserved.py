@@ -172,6 +172,22 @@ def test_a_silent_member_does_not_look_healthy() -> None:
     assert (well.age_seconds, well.stage) == (0.0, Stage.VOTER)
 
 
+@pytest.mark.parametrize(
+    ("receiver", "applier", "state"),
+    [
+        (Receiver.ON, True, "replicating"),
+        (Receiver.CONNECTING, True, "connecting"),
+        (Receiver.CONNECTING, False, "applier stopped"),
+        (Receiver.OFF, True, "read-only"),
+    ],
+)
+def test_a_replica_replicates_only_while_it_is_connected(
+    receiver: Receiver, applier: bool, state: str
+) -> None:
+    m2 = replica("m2", replication=Replication("127.0.0.1:3301", receiver, applier))
+    assert shown(hidden(primary(), m2, replica("m3"))).members[1].state == state
+
+
 def test_a_member_without_a_seat_is_a_standby_and_the_cause_is_told() -> None:
     settings = Settings(durability=Durability.ALL)
     cluster = replace(CLUSTER, settings=settings)
