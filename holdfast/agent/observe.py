@@ -186,7 +186,12 @@ class Observer:
         reason = f"the server takes no more connections, not even its agent's: {error}"
         if self._board.state.reason == "":
             say(logger, reason, logging.WARNING)
-        fields: dict[str, object] = {"reason": reason, "silent_seconds": 0.0}
+        since = round(time.monotonic() - self._looked_at, 1)
+        fields: dict[str, object] = {
+            "reason": reason,
+            "silent_seconds": 0.0,
+            "unobserved_seconds": since,
+        }
         if self._board.state.server is not ServerStatus.UP:  # nothing is known of it yet
             fields["unobserved"] = reason
         self._board.change(during=incarnation, **fields)

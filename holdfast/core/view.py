@@ -190,7 +190,8 @@ class MemberState:
     :ivar start_failed: why its server did not come up the last time, or ""; :ivar resting: so it is not started now
     :ivar unobserved: why its agent cannot look into a server that runs, in the server's own words; "" while it can.
         What is said of the server is then as old as the last look, or, where the server is STARTING, not known at all
-    :ivar unobserved_seconds: for how long
+    :ivar unobserved_seconds: for how long it has not been looked into although it answers; also for want of a
+        connection
     """
 
     name: str

@@ -10,13 +10,14 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import pytest
 
 from holdfast.core.commands import Drain, Fence, Promise, Promote, Start
-from holdfast.core.view import ServerStatus
-from holdfast.server.base import Crowded, Deadline, Observation
+from holdfast.core.view import NOT_LOOKED_YET, SHUTS_DOWN, ServerStatus
+from holdfast.server.base import Crowded, Deadline, NotListening, Observation, SocketGone
+from holdfast.server.sql import LoginRefused, StatementRefused
 from tests.unit.agent_world import World
 
 
@@ -274,5 +275,67 @@ def test_a_server_that_takes_no_more_connections_is_not_silent(
         assert state.silent_seconds == 0
         time.sleep(0.02)
     assert state.received == "0-1-10", "what was known of it stays"
+    assert state.unobserved_seconds >= 1, "and how old that is"
     monkeypatch.undo()
     world.until(lambda state: state.reason == "")
+    assert not world.state().state.unobserved_seconds
+
+
+DENIED = LoginRefused("logging in to sock as holdfast", 1045, "Access denied")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (DENIED, "error 1045: Access denied"),
+        (StatementRefused("SELECT 1", 1820, "You must SET PASSWORD"), "error 1820: "),
+        (SocketGone("error 2002: its socket was removed"), "error 2002: "),
+    ],
+)
+def test_a_server_that_does_not_let_its_agent_in_is_neither_silent_nor_starting(
+    world: World, monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+) -> None:
+    started(world)
+
+    def refuse(*_: object) -> NoReturn:
+        raise error
+
+    monkeypatch.setattr(world.server, "observe", refuse)
+    monkeypatch.setattr(world.server, "ping", refuse)
+    seen = world.until(lambda state: said in state.unobserved)
+    assert (seen.up, seen.silent_seconds) == (True, 0.0)
+    assert not seen.observed
+    world.until(lambda state: state.unobserved_seconds >= 0.3)
+    world.restart_agent()
+    world.until(lambda state: said in state.unobserved)
+    monkeypatch.undo()
+    again = world.until(lambda state: state.up)
+    assert (again.unobserved, again.unobserved_seconds, again.reason) == ("", 0.0, "")
+
+
+def test_an_agent_that_was_restarted_says_that_it_has_not_looked_yet(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(world)
+    hung = threading.Event()
+    monkeypatch.setattr(world.server, "ping", lambda _: hung.wait(3))
+    world.restart_agent()
+    seen = world.until(lambda state: state.unobserved == NOT_LOOKED_YET)
+    assert seen.server is ServerStatus.STARTING
+    world.until(lambda state: state.silent_seconds >= 0.5)
+    hung.set()
+    assert not world.until(lambda state: state.up).unobserved
+
+
+def test_a_server_at_whose_socket_nobody_listens_any_more_shuts_down(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started(world)
+
+    def refuse(*_: object) -> NoReturn:
+        raise NotListening("sock: No such file")
+
+    monkeypatch.setattr(world.server, "observe", refuse)
+    seen = world.until(lambda state: state.unobserved == SHUTS_DOWN)
+    assert not seen.writable
+    world.until(lambda state: state.silent_seconds >= 0.3 and state.unobserved_seconds >= 0.3)
