@@ -12,6 +12,7 @@ from holdfast import tls
 from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, Unreachable
 
 TIMEOUT_SECONDS = 5.0
+DESTROYED_SECONDS = 20.0
 CLONE_SECONDS = 45.0
 RESTART_SECONDS = 140.0
 CHECK_SECONDS = 25.0
@@ -94,9 +95,14 @@ class ManagerClient:
         body = {"name": name, "agent": agent, "host": host, "port": port}
         return self._post(f"/v1/clusters/{cluster}/members", body)
 
-    def remove_member(self, cluster: str, name: str) -> dict[str, Any]:
-        """To be called until the answer's ``removed`` is true; ``waiting`` says what for."""
-        return self._post(f"/v1/clusters/{cluster}/members/{name}/remove", {})
+    def remove_member(self, cluster: str, name: str, destroyed: bool = False) -> dict[str, Any]:
+        """To be called until the answer's ``removed`` is true; ``waiting`` says what for.
+
+        :param destroyed: its host will never answer again
+        """
+        body = {"destroyed": True} if destroyed else {}
+        seconds = DESTROYED_SECONDS if destroyed else TIMEOUT_SECONDS
+        return self._post(f"/v1/clusters/{cluster}/members/{name}/remove", body, seconds)
 
     def clone_member(
         self, cluster: str, name: str, donor: str = "", discard: bool = False

@@ -75,6 +75,14 @@ def add(
 @app.command()
 def remove(
     member: Name,
+    destroyed: Annotated[
+        bool,
+        typer.Option(
+            "--destroyed",
+            help="Its host will never answer again. If it does after all, as it was: what its server acknowledges in "
+            "the moment until it is ended may be lost with the primary. Refused while anything shows that it lives.",
+        ),
+    ] = False,
     timeout: Timeout = 60.0,
     manager: Manager = None,
     cluster: ClusterName = None,
@@ -85,7 +93,7 @@ def remove(
     client, name = connect(manager, token_file, cluster)
     end = time.monotonic() + timeout
     said = ""
-    while not (answer := client.remove_member(name, member))["removed"]:
+    while not (answer := client.remove_member(name, member, destroyed))["removed"]:
         if answer["waiting"] != said:
             said = answer["waiting"]
             _progress(f"{member}: {said}")

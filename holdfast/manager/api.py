@@ -9,7 +9,8 @@ GET    /v1/clusters/{name}/settings                      -> {"version": N, "sett
 POST   /v1/clusters/{name}/settings      SettingsChange  -> {"version": N, "notes": [sentence, …]}
 GET    /v1/clusters/{name}/members                       -> {"members": [core.cluster.Member, …]}
 POST   /v1/clusters/{name}/members       people.Newcomer -> core.cluster.Member
-POST   /v1/clusters/{name}/members/{member}/remove       -> {"removed": bool, "waiting": why, "notes": […]}
+POST   /v1/clusters/{name}/members/{member}/remove       RemoveRequest  -> {"removed": bool, "waiting": why,
+                                                                            "notes": […]}
 POST   /v1/clusters/{name}/members/{member}/clone        CloneRequest   -> {"done": sentence}
 POST   /v1/clusters/{name}/members/{member}/restart      RestartRequest -> {"done": sentence}
 POST   /v1/clusters/{name}/failover      FailoverRequest -> {"done": sentence}
@@ -69,6 +70,12 @@ class NewcomerRequest(StrictModel):
     agent: Url
     host: str = ""
     port: Annotated[int, Field(ge=0, le=65535)] = 0
+
+
+class RemoveRequest(StrictModel):
+    """:ivar destroyed: its host will never answer again"""
+
+    destroyed: bool = False
 
 
 class CloneRequest(StrictModel):
@@ -169,9 +176,9 @@ def make_app(
         return await People(_leader(name)).add(Newcomer(**newcomer.model_dump()))
 
     @app.post("/v1/clusters/{name}/members/{member}/remove")
-    async def remove_member(name: str, member: str, _: NoArguments) -> dict[str, Any]:
+    async def remove_member(name: str, member: str, asked: RemoveRequest) -> dict[str, Any]:
         """Take it out, or begin to; to be asked again until ``removed``."""
-        return await People(_of(name, member)).remove(member)
+        return await People(_of(name, member)).remove(member, asked.destroyed)
 
     @app.post("/v1/clusters/{name}/members/{member}/clone")
     async def clone_member(name: str, member: str, asked: CloneRequest) -> dict[str, str]:

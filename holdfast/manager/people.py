@@ -8,9 +8,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from holdfast.core import destroyed
 from holdfast.core.cluster import Member
-from holdfast.core.commands import EnsureAccount, Promise
-from holdfast.core.decision import Send
+from holdfast.core.commands import Bar, EnsureAccount, Promise
+from holdfast.core.decision import Save, Send
 from holdfast.core.gtid import Flavor
 from holdfast.core.identity import identity_of
 from holdfast.core.rollback import fits
@@ -25,6 +26,7 @@ from holdfast.manager.lead import Leader
 from holdfast.wire import AccountReply, Identity, Told
 
 DEFAULT_PORT = 3306
+CONNECT_SECONDS = 2.0
 WAITS_SECONDS = 1.0
 """Commits that have waited for so long wait for more than the next acknowledgement."""
 
@@ -108,34 +110,39 @@ class People:
             await self._save(changed, f"{member.name} ({member.address}) is a member from now on")
         return asdict(member)
 
-    async def remove(self, name: str) -> dict[str, Any]:
-        """Take it out, or begin to: a voter is told to vote no longer first. To be asked again until it is removed.
+    async def remove(self, name: str, is_destroyed: bool = False) -> dict[str, Any]:
+        """Take it out, or begin to: a voter loses its vote first. To be asked again until it is removed.
 
-        :raises Refused: it is the primary, or cannot be done without
+        :param is_destroyed: its host will never answer again (``core/destroyed.py``)
+        :raises Refused: it is the primary, or cannot be done without; or it is said to be destroyed, and lives
         """
         leader = self._leader
+        if is_destroyed:
+            await _lock_out(leader, name)
         async with leader.deciding:
             leader.leading()  # by a record that cannot be trusted, nobody knows who votes
-            against = _against_leaving(leader, name)
-            if against:
-                raise Refused(f"{name} cannot be removed: {'; '.join(against)}")
+            _refuse_leaving(leader, name, is_destroyed)
             configured = leader.configured
             if leader.cluster.setting(name).voter:
                 changed = configured.with_settings({f"members.{name}.voter": False}, [], None)
-                await self._save(changed, f"{name} is to be removed: it shall vote no longer")
-            waiting = _still_counts(leader, name)
+                await self._save(changed, f"{name} is to be removed, and its vote first")
+            waiting = _still_counts(leader, name, is_destroyed)
             if waiting:
                 return {"removed": False, "waiting": waiting}
+            record = leader.record
+            if is_destroyed and record and (after := destroyed.forgotten(record, name)) != record:
+                await leader.decided(Save(after, f"{name} is destroyed, says {asker()}: forgotten"))
             member = leader.cluster.member(name)
             changed = configured.changed.without_member(configured.given, name)
-            await self._save(changed, f"{name} is no member any more")
+            how = ", its host is destroyed" if is_destroyed else ""
+            await self._save(changed, f"{name} is no member any more{how}")
             term = leader.record.term if leader.record else 0
             told = leader.told(name)
-        return {
-            "removed": True,
-            "waiting": "",
-            "notes": await _parting(leader.connect(member), name, term, told),
-        }
+        if is_destroyed:
+            back = f"should the host of {name} come back: end its agent and server at once, and remove their data"
+            return {"removed": True, "waiting": "", "notes": [back]}
+        notes = await _parting(leader.connect(member), name, term, told)
+        return {"removed": True, "waiting": "", "notes": notes}
 
     async def _save(self, changed: Changed, event: str) -> None:
         leader = self._leader
@@ -236,30 +243,63 @@ def _against(leader: Leader, member: Member, identity: Identity, state: MemberSt
     return found
 
 
-def _against_leaving(leader: Leader, name: str) -> list[str]:
+def _refuse_leaving(leader: Leader, name: str, is_destroyed: bool) -> None:
     cluster, record = leader.cluster, leader.record
     found = []
     if record and record.primary == name:
-        found.append("it is the primary")
+        instead = f"holdfast failover --accept-loss {cluster.name}"
+        found.append(f"it is the primary{f': first {instead}' if is_destroyed else ''}")
+    elif is_destroyed:
+        found += destroyed.signs_of_life(cluster, leader.view(), name)
     voters = {voter for voter, _ in record.target.voters} if record else set()
     alone = may_be_alone(cluster.settings)
     if record and not alone and voters == {record.primary, name}:
         found.append(
-            f"it is the last voter beside {record.primary}, which commits nothing without it: add "
-            "another member first, or set when_alone serve"
+            f"it is the last voter beside {record.primary}, which commits nothing without it: add another member "
+            "first, or holdfast config set when_alone serve"
         )
-    return found
+    if found:
+        raise Refused(f"{name} cannot be removed: {'; '.join(found)}")
 
 
-def _still_counts(leader: Leader, name: str) -> str:
+async def _lock_out(leader: Leader, name: str) -> None:
+    """Have the primary let the server of a destroyed host in no more, before it is forgotten."""
+    record = leader.record
+    _refuse_leaving(leader, name, True)
+    member = leader.cluster.member(name)
+    if await _connects(member.host, member.port):
+        raise Refused(f"{name} cannot be removed: something takes connections at {member.address}")
+    if record is None or record.transition or record.names(name):
+        return
+    if destroyed.lacks_lock(leader.cluster, record, leader.view(), name):
+        await leader.carry_out(Send(record.primary, Bar(leader.cluster.account(name))))
+
+
+async def _connects(host: str, port: int) -> bool:
+    """Whether somebody listens there; nothing is said to him."""
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return True
+
+
+def _still_counts(leader: Leader, name: str, is_destroyed: bool) -> str:
     """Why it cannot be forgotten yet, or \"\"."""
     record = leader.record
     if record is None:
         return ""
+    if is_destroyed:
+        return destroyed.waits(leader.cluster, record, leader.view(), name)
     if any(name in each.names() for each in record.configurations):
         return "it votes until the change of voters is done, which is under way: ask again"
     if any(stray.name == name for stray in record.strays):
-        return "it voted for a former primary, and has not been reached since: its agent must answer once"
+        return (
+            "it voted for a former primary, and has not been reached since: its agent must answer once; if its host is "
+            f"gone for good: holdfast member remove {name} --destroyed"
+        )
     return ""
 
 

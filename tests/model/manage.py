@@ -203,6 +203,8 @@ class Run:
         mind = self.mind
         over = mind.leases.over(list(self.world.hosts))
         date = self.world.now + self.clock_off
+        for name in self.world.forgotten:
+            mind.known.pop(name, None)
         view = View(dict(mind.known), self.world.now, leases=over, boot=mind.boot, date=date)
         if not self._stands(view):
             mind.leases.stop()
@@ -235,7 +237,7 @@ class Run:
         mind = self.mind
         if mind.record is None:
             return True
-        if not mind.begun and len(mind.known) < len(self.world.hosts):
+        if not mind.begun and len(mind.known) < len(self.world.cluster.members):
             return False
         first = mind.record.taken_over(Instant(mind.boot, self.world.now))
         mine = mind.record if mind.begun else stamped(first, mind.record, mind.leader)
@@ -467,7 +469,7 @@ class Run:
         world.pass_time(rng.choice(PACES))
         self.mishap()
         for each in world.hosts.values():
-            if rng.random() < 0.03:
+            if rng.random() < 0.03 and each.name not in world.destroyed:
                 each.halted = each.hung = False
                 if not each.agent_up:
                     each.begin_agent(world.now)
@@ -556,6 +558,8 @@ class Run:
         assert not primary.source, f"{primary.name} follows {primary.source}"
         mine = {t.gtid: t for t in (*primary.binlog, *primary.orphans)}
         for host in self.world.hosts.values():
+            if host.name in {*self.world.destroyed, *self.world.forgotten}:
+                continue
             assert all(mine.get(t.gtid) == t for t in host.binlog), (
                 f"{host.name} has diverged unseen"
             )
@@ -567,6 +571,8 @@ class Run:
         """Nothing is frozen or cut off any more."""
         self.world.cut.clear()
         for host in self.world.hosts.values():
+            if host.name in self.world.destroyed:
+                continue
             host.frozen = host.halted = host.hung = False
             host.stranger = host.stranger and host.source_on
 
@@ -576,7 +582,7 @@ class Run:
         for host in self.world.hosts.values():
             while host.under_way:
                 self.world.go_on(host.name)
-            if not host.agent_up:
+            if not host.agent_up and host.name not in self.world.destroyed:
                 host.begin_agent(self.world.now)
         for _ in range(400):
             self.manage()

@@ -385,6 +385,8 @@ class World:
     """:ivar acknowledged: every transaction that a client was told is committed
     :ivar let_through: but for these, which a hand has let through without a voter: of them nothing is promised but that
         no member keeps them alone
+    :ivar destroyed: hosts that never come back; :ivar hidden: that no manager reaches, though they live
+    :ivar forgotten: members of which an operator has said that they are destroyed
     :ivar engines_tell: what they have committed; :ivar agents_see: what is let through, and whether another run of the
         server wrote its binlog. Each alone keeps members from diverging
     """
@@ -395,6 +397,9 @@ class World:
         self.rng = rng
         self.settings = settings or Settings()
         self.cut: set[frozenset[str]] = set()
+        self.destroyed: set[str] = set()
+        self.hidden: set[str] = set()
+        self.forgotten: set[str] = set()
         self.hosts = {
             f"m{i}": Host(f"m{i}", i, flavor, identity=f"agent-{i}") for i in range(1, members + 1)
         }
@@ -402,13 +407,18 @@ class World:
         self.let_through: list[Transaction] = []
         self.engines_tell = self.agents_see = True
         self.written = 0
+        self.back = 0
         self.now = 0.0
         self.timing = rng.choice(TIMINGS)
 
     @property
     def cluster(self) -> Cluster:
         """As a person has configured it now."""
-        members = tuple(Member(name, name, 3306, account=f"repl_{name}") for name in self.hosts)
+        members = tuple(
+            Member(name, name, 3306, account=f"repl_{name}")
+            for name in self.hosts
+            if name not in self.forgotten
+        )
         return Cluster("c", members, replace(self.settings, timing=self.timing))
 
     def connected(self, host: Host, source: Host) -> bool:
@@ -461,6 +471,7 @@ class World:
         host.doubtful += host.released
         host.doubt = Doubt(host.state(self.now).applied, len(host.released), "a stranger")
         host.stranger, host.released = False, []
+        host.barred |= {f"repl_{name}" for name in self.forgotten}
         if host.held:
             host.held = replace(host.held, let_through="a stranger")
 
@@ -500,7 +511,9 @@ class World:
     def reachable(self, name: str) -> bool:
         """Whether a manager can talk to its agent."""
         host = self.hosts[name]
-        return host.attended and not host.halted and frozenset({name, MANAGER}) not in self.cut
+        away = {*self.hidden, *self.forgotten}
+        cut = frozenset({name, MANAGER}) in self.cut or name in away
+        return host.attended and not host.halted and not cut
 
     def watch(self, name: str, grant: Grant | None, told: Told | None = None) -> None:
         """A manager's poll, or what comes with its command: its grant takes effect, its record is remembered."""
@@ -547,6 +560,11 @@ class World:
                 for r in self.replicas(host)
                 if r.replica and (transaction in r.relay or transaction in r.binlog)
             ]
+            if host.source_on and any(r.name in self.forgotten for r in holders):
+                # one that was said to be destroyed is back: the server counts it as it counts any stranger
+                holders = [r for r in holders if r.name not in self.forgotten]
+                host.stranger = True
+                self.back += 1
             timed_out = host.timeout and self.rng.random() < 0.2
             short = host.source_on and len(holders) < host.acks
             if short and host.weakened:

@@ -7,15 +7,17 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 
+from holdfast.core import destroyed
 from holdfast.core.commands import Clone, Command, EnsureAccount, Promise, Restart
 from holdfast.core.gtid import Flavor
+from holdfast.core.record import Stray
 from holdfast.core.settings import Mode, WhenAlone
 from holdfast.manager.api import make_app
 from holdfast.manager.configure import Changed, Given
@@ -285,6 +287,108 @@ def test_the_primary_and_the_last_voter_are_not_removed(path: Path) -> None:
                 while not (await one.post("members/m2/remove")).json()["removed"]:
                     await asyncio.sleep(0.01)
             await until(one.leader, lambda status: len(status.members) == 1)
+
+    scenario(run)
+
+
+async def lost(one: Managed, name: str) -> None:
+    """Its host is destroyed, and its vote is gone."""
+    host = one.world.hosts[name]
+    host.crash()
+    host.agent_up = False
+    await until(one.leader, lambda status: not one.leader.record.names(name))  # type: ignore[union-attr]
+
+
+def test_a_host_that_is_destroyed_is_forgotten_and_one_that_lives_is_not(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(destroyed, "SILENT_SECONDS", 0.5)
+
+    async def run() -> None:
+        async with managed(path) as one:
+            gone = {"destroyed": True}
+            answer = await one.post("members/m3/remove", gone)
+            assert answer.status_code == 409
+            assert "its agent answers: remove m3 without --destroyed" in answer.json()["message"]
+            answer = await one.post("members/m1/remove", gone)
+            assert "first holdfast failover --accept-loss c" in answer.json()["message"]
+            await lost(one, "m3")
+            record = one.leader.record
+            assert record
+            stray = Stray(
+                "m3", "3.9", "m2"
+            )  # a run that followed another primary, and was never told
+            async with one.leader.deciding:
+                await one.leader.save(replace(record, strays=record.strays | {stray}), "a stray")
+            answer = await one.post("members/m3/remove")
+            assert answer.json()["removed"] is False
+            assert "holdfast member remove m3 --destroyed" in answer.json()["waiting"]
+            async with asyncio.timeout(10):
+                while (
+                    not (answer := await one.post("members/m3/remove", gone)).json().get("removed")
+                ):
+                    assert answer.status_code == 200 or "ask again in" in answer.text, answer.text
+                    await asyncio.sleep(0.05)
+            assert "should the host of m3 come back" in answer.json()["notes"][0]
+            assert one.leader.record
+            assert not one.leader.record.strays
+            assert "repl_m3" in one.world.hosts["m1"].barred, (
+                "should it come back, nobody lets it in"
+            )
+            status = await until(one.leader, lambda status: status.whole)
+            assert [member.name for member in status.members] == ["m1", "m2"]
+            told = [event.text for event in await one.leader.events.since(0, 0)]
+            assert (
+                "m3 is no member any more, its host is destroyed, by an owner of the token"
+                in "".join(told)
+            )
+
+    scenario(run)
+
+
+def test_the_last_voter_that_is_destroyed_is_not_removed_before_the_primary_may_serve_alone(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(destroyed, "SILENT_SECONDS", 0.1)
+
+    async def run() -> None:
+        async with managed(path, 2) as one:
+            one.world.hosts["m2"].crash()
+            one.world.hosts["m2"].agent_up = False
+            await asyncio.sleep(0.3)
+            answer = await one.post("members/m2/remove", {"destroyed": True})
+            assert "holdfast config set when_alone serve" in answer.json()["message"]
+            await one.set(when_alone="serve")
+            await until(one.leader, lambda status: status.writable and status.acks == 0)
+            async with asyncio.timeout(10):
+                while (
+                    not (answer := await one.post("members/m2/remove", {"destroyed": True}))
+                    .json()
+                    .get("removed")
+                ):
+                    await asyncio.sleep(0.05)
+            await until(one.leader, lambda status: status.whole and len(status.members) == 1)
+
+    scenario(run)
+
+
+def test_an_address_at_which_somebody_listens_is_no_destroyed_host(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(destroyed, "SILENT_SECONDS", 0.1)
+
+    async def run() -> None:
+        async with managed(path) as one:
+            await lost(one, "m3")
+            await asyncio.sleep(0.2)
+
+            async def connects(host: str, port: int) -> bool:
+                assert (host, port) == ("m3", 3306)
+                return True
+
+            monkeypatch.setattr("holdfast.manager.people._connects", connects)
+            answer = await one.post("members/m3/remove", {"destroyed": True})
+            assert "something takes connections at m3:3306" in answer.json()["message"]
 
     scenario(run)
 
