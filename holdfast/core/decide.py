@@ -16,6 +16,7 @@ from holdfast.core import (
     restart,
     returned,
     switchover,
+    way_out,
 )
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import (
@@ -53,7 +54,8 @@ def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
     """What to do next. Asked again after every step, and whenever anything that was observed changes."""
     if record is None:
         return bootstrap.bootstrap(cluster, view)
-    return start_step(record, view, _decide(cluster, record, view))
+    decision = start_step(record, view, _decide(cluster, record, view))
+    return way_out.told(cluster, record, view, decision)
 
 
 def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
