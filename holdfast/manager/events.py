@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 class EventKind(StrEnum):
     """LED: this manager leads from now on. DETECTED: the primary is gone. ALARM: somebody should look, nothing is
     done by itself. DECIDED: a record was saved. COMMAND: an agent has done what it was asked; FAILED: it has not.
-    DEGRADED: commits stop waiting for acknowledgements, or wait again. UNACKNOWLEDGED: commits that should have waited
-    went on without a voter. WHOLE: every member is well again.
-    CONFIGURED: a person has changed settings or members; ORDERED: a person wants something done.
+    BLOCKED: no commit comes through, or they do again. DEGRADED: commits stop waiting for acknowledgements, or wait
+    again. UNACKNOWLEDGED: commits that should have waited went on without a voter. WHOLE: every member is well again.
+    CONFIGURED: an operator has changed settings or members; ORDERED: an operator wants something done.
     ENDPOINT: it shows clients to another server. HOOK: an executable of the user's, or a webhook, was called.
     VERIFIED: a member holds the same as the primary."""
 
@@ -32,6 +32,7 @@ class EventKind(StrEnum):
     DECIDED = "decided"
     COMMAND = "command"
     FAILED = "failed"
+    BLOCKED = "blocked"
     DEGRADED = "degraded"
     UNACKNOWLEDGED = "unacknowledged"
     WHOLE = "whole"
@@ -46,6 +47,7 @@ LEVELS = {
     EventKind.DETECTED: logging.ERROR,
     EventKind.ALARM: logging.ERROR,
     EventKind.UNACKNOWLEDGED: logging.ERROR,
+    EventKind.BLOCKED: logging.ERROR,
     EventKind.FAILED: logging.WARNING,
     EventKind.DEGRADED: logging.WARNING,
 }
@@ -96,13 +98,15 @@ class EventLog:
         member: str = "",
         ms: float = 0.0,
         steps: dict[str, float] | None = None,
+        level: int | None = None,
     ) -> None:
+        """:param level: at which it is logged; None: that of its kind"""
         self._last += 1
         event = Event(self._last, time.time(), kind, text, member, round(ms, 2), steps or {})
         self._events.append(event)
         self._changed.set()
         self._changed = asyncio.Event()
-        level = LEVELS.get(kind, logging.INFO)
+        level = LEVELS.get(kind, logging.INFO) if level is None else level
         took = {"ms": event.ms} if ms else {}
         say(logger, text, level, cluster=self._cluster, event=kind.value, **took)
         for hear in self.hearers:

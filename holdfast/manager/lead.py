@@ -31,7 +31,7 @@ from holdfast.manager.looking import Looks
 from holdfast.manager.observe import Observer
 from holdfast.manager.place import Place
 from holdfast.manager.standing import Standing
-from holdfast.manager.telling import Teller
+from holdfast.manager.telling import Teller, level
 from holdfast.manager.waiting import Waiting
 from holdfast.store.base import Candidate, Leadership, Store
 from holdfast.wire import Told
@@ -355,7 +355,8 @@ class Leader:
         """Replace the record, and tell; call it with ``deciding`` held."""
         before = self._record
         await self._replace(record)
-        self.events.add(EventKind.DECIDED, f"{why} (term {record.term})", record.primary)
+        text, how = f"{why} (term {record.term})", level(before, record)
+        self.events.add(EventKind.DECIDED, text, record.primary, level=how)
         for listener in self.listeners:
             listener.saved(self.cluster, before, record, why, self.view())
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import re
 
+from holdfast.core.blocked import blocked
 from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Decision
 from holdfast.core.diagnosis import GONE, diagnose
-from holdfast.core.record import Record
+from holdfast.core.record import Kind, Record
 from holdfast.core.releases import Release, describe
 from holdfast.core.restart import CLOSING
 from holdfast.core.view import Seen, Unseen, View
@@ -18,11 +19,19 @@ from holdfast.manager.events import EventKind, EventLog
 logger = logging.getLogger(__name__)
 
 
+BLOCKED_SECONDS = 1.0
+"""For so long commits must not come through to be told so: a voter that has died is passed over sooner."""
+BEGINNING = frozenset({Kind.FAILOVER, Kind.RESTART})
+"""What begins because the primary is lost."""
+
+
 class Teller:
     def __init__(self, events: EventLog) -> None:
         self._events = events
         self._degraded = False
         self._alarmed = False
+        self._blocked_since: float | None = None
+        self._blocked = ""
         self._unacknowledged: dict[str, tuple[int, str]] = {}
         self._concerns: dict[str, tuple[str, ...]] = {}
 
@@ -42,8 +51,9 @@ class Teller:
             if alarming and not self._alarmed:
                 self._events.add(EventKind.ALARM, decision.reason)
             else:
-                say(logger, decision.reason, cluster=cluster.name)
+                say(logger, decision.reason, _level(record, view), cluster=cluster.name)
         self._alarmed = alarming
+        self._note_blocked(cluster, record, view)
         self._note_degraded(record, view)
         self._note_unacknowledged(view)
         self._note_concerns(view)
@@ -55,6 +65,23 @@ class Teller:
         diagnosis = diagnose(cluster, before, view)
         if diagnosis.primary in GONE and record.transition != CLOSING:
             self._events.add(EventKind.DETECTED, diagnosis.reason, before.primary)
+
+    def _note_blocked(self, cluster: Cluster, record: Record | None, view: View) -> None:
+        why = blocked(cluster, record, view) if record else ""
+        if not why:
+            self._blocked_since = None
+            if record and self._blocked:
+                text = f"commits on {self._blocked} come through again"
+                if self._blocked != record.primary:
+                    text = f"{self._blocked}, on which commits were blocked, is primary no longer"
+                self._events.add(EventKind.BLOCKED, text, self._blocked, level=logging.INFO)
+            self._blocked = ""
+        elif self._blocked_since is None:
+            self._blocked_since = view.now
+        elif record and not self._blocked and view.now - self._blocked_since >= BLOCKED_SECONDS:
+            self._blocked = record.primary
+            text = f"commits on {record.primary} are blocked: {why}"
+            self._events.add(EventKind.BLOCKED, text, record.primary)
 
     def _note_degraded(self, record: Record | None, view: View) -> None:
         """Mode semi-sync: tell when commits stop waiting, and when they wait again."""
@@ -91,6 +118,20 @@ class Teller:
             for each in sighting.state.concerns:
                 if each not in known:
                     self._events.add(EventKind.ALARM, f"{name}: {each}", name)
+
+
+def level(before: Record | None, record: Record) -> int:
+    """At which the change of a record is logged: somebody who is woken at night filters by it."""
+    was = before.transition.kind if before and before.transition else None
+    now = record.transition.kind if record.transition else None
+    return logging.WARNING if now in BEGINNING and was is not now else logging.INFO
+
+
+def _level(record: Record | None, view: View) -> int:
+    """Of a reason: that nobody takes writes is no mere information."""
+    primary = view.state(record.primary) if record else None
+    takes = record is None or (primary is not None and primary.up and primary.writable)
+    return logging.INFO if takes else logging.WARNING
 
 
 def _unseen(cluster: Cluster, record: Record | None, view: View) -> bool:

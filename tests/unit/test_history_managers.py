@@ -33,6 +33,7 @@ from holdfast.manager.events import EventKind, EventLog
 from holdfast.manager.history import History
 from holdfast.manager.lead import Leader
 from holdfast.manager.orders import Orders
+from holdfast.manager.people import People
 from holdfast.store.sqlite import SqliteStore
 from tests.model.world import World
 from tests.unit.memory_agent import MemoryAgent, managing, until
@@ -323,6 +324,46 @@ def test_orders_pauses_and_restarts_are_listed(tmp_path: Path, pool: ThreadPoolE
                 assert texts[1].startswith("resumed")
                 assert {each.what for each in entries} == {What.ORDER}
                 assert all(each.ordered and not each.live for each in entries)
+
+    asyncio.run(scenario())
+
+
+def test_changes_of_settings_and_members_are_listed_with_who_asked(
+    tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    async def scenario() -> None:
+        world = new_world()
+        with closing(SqliteStore(tmp_path / "s.db")) as store:
+            led = manager(world, store, pool)
+            async with leading(led):
+                people = People(led.leader)
+                await people.set({"ack_patience": "2s"}, [], None)
+                async with asyncio.timeout(10):
+                    while not (await people.remove("m3"))["removed"]:
+                        await asyncio.sleep(0.01)
+                entries = await led.entries(lambda all_: len(all_) >= 3)
+                assert [each.cause for each in entries] == [
+                    "set: ack_patience = 2s, by an operator",
+                    "m3 is to be removed, and its vote first, by an operator",
+                    "m3 is no member any more, by an operator",
+                ]
+                assert all(each.ordered == each.cause and not each.live for each in entries)
+
+    asyncio.run(scenario())
+
+
+def test_two_orders_between_two_looks_are_both_listed(
+    tmp_path: Path, pool: ThreadPoolExecutor
+) -> None:
+    async def scenario() -> None:
+        world = new_world()
+        with closing(SqliteStore(tmp_path / "s.db")) as store:
+            led = manager(world, store, pool)
+            async with leading(led):
+                led.leader.events.add(EventKind.ORDERED, "one")
+                led.leader.events.add(EventKind.ORDERED, "another")
+                entries = await led.entries(lambda all_: len(all_) >= 2)
+                assert sorted(each.cause for each in entries) == ["another", "one"]
 
     asyncio.run(scenario())
 
