@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.errors import BadInput
+from holdfast.errors import BadInput, Unreachable
 
 if TYPE_CHECKING:
     import ssl
@@ -73,6 +73,10 @@ def _named(url: str | None, token_file: Path | None) -> tuple[list[str], str | N
                 "--manager",
                 f"not given, {URL_VARIABLE} is not set, and there is no sandbox in {default_dir()}",
             )
+        from holdfast.sandbox.crew import stopped
+
+        if why := stopped(default_dir()):
+            raise Unreachable(why)
         spec = read_saved(default_dir())[0]
         url = spec.manager_url
         token_path = token_path or (spec.token_file if spec.token_file.exists() else None)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+import shutil
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -17,6 +19,7 @@ from holdfast.errors import BadInput
 if TYPE_CHECKING:
     from holdfast.sandbox.cluster import Sandbox
     from holdfast.sandbox.lab.lab import Lab
+    from holdfast.sandbox.spec import Spec
 
 app = typer.Typer(
     help="A local cluster of real servers, on loopback or on hosts of its own.",
@@ -33,6 +36,7 @@ class Server(StrEnum):
 
 Who = Annotated[str, typer.Argument(help="A member's name, or: primary", metavar="MEMBER")]
 MemberName = Annotated[str, typer.Argument(metavar="MEMBER")]
+Started = Annotated[str, typer.Argument(metavar="MEMBER|manager")]
 
 
 @app.command()
@@ -43,7 +47,8 @@ def up(
     members: Annotated[int | None, typer.Option(min=1, max=7, help="[default: 3]")] = None,
     folder: Folder = None,
     base_port: Annotated[
-        int | None, typer.Option(help="The manager's; agents and servers follow [default: 7400]")
+        int | None,
+        typer.Option(help="The manager's; agents and servers follow [default: 7400]; 0: any"),
     ] = None,
     server_binary: Annotated[
         Path | None, typer.Option(help="Use this server instead of the one that is found.")
@@ -87,19 +92,19 @@ def up(
         raise BadInput("--managers", "needs --hosts: a sandbox on loopback has one manager")
     from holdfast.core.gtid import Flavor
     from holdfast.sandbox.cluster import Sandbox
-    from holdfast.sandbox.spec import BASE_PORT, read_saved, saved_path
+    from holdfast.sandbox.spec import read_saved, saved_path
 
     kept = read_saved(where)[0] if saved_path(where).exists() else None
     sandbox = Sandbox.create(
         where,
         Flavor(server.value) if server else (kept.flavor if kept else Flavor.MARIADB),
         members or (kept.size if kept else 3),
-        (kept.base_port if kept else BASE_PORT) if base_port is None else base_port,
+        _base_port(base_port, kept.base_port if kept else None),
         server_binary,
         _on_stderr,
         _settings(settings),
     )
-    answer = sandbox.up()
+    answer = _started(sandbox, is_new=kept is None)
     description = describe(sandbox)
     if as_json:
         print(json.dumps(description))
@@ -164,8 +169,8 @@ def cont(member: MemberName, folder: Folder = None, as_json: AsJson = False) -> 
 
 
 @app.command()
-def start(member: MemberName, folder: Folder = None, as_json: AsJson = False) -> None:
-    """Start a member's agent again, which starts its server; in a lab of hosts, any host's daemon."""
+def start(member: Started, folder: Folder = None, as_json: AsJson = False) -> None:
+    """Start a member's agent again, which starts its server, or the manager; in a lab of hosts, any host's daemon."""
     if found := _lab(folder):
         found.start_host(member)
     else:
@@ -220,12 +225,39 @@ def _up_lab(
         lab.print_description(made, str(answer["primary"]))
 
 
+def _base_port(asked: int | None, kept: int | None) -> int:
+    from holdfast.sandbox.spec import BASE_PORT, free_base_port
+
+    if asked == 0:
+        return free_base_port() if kept is None else kept
+    if asked is None:
+        return BASE_PORT if kept is None else kept
+    return asked
+
+
+def _started(sandbox: Sandbox, is_new: bool) -> dict[str, Any]:
+    """Interrupted, it leaves nothing behind that was not there before: no process, and of a new one no file."""
+    from holdfast.sandbox.cluster import remove_quietly
+
+    try:
+        return sandbox.up()
+    except KeyboardInterrupt:
+        print("holdfast: interrupted: it is stopped again", file=sys.stderr, flush=True)
+        if is_new:
+            remove_quietly(sandbox)
+        else:
+            sandbox.down()
+        raise
+
+
 def describe(sandbox: Sandbox) -> dict[str, Any]:
     """What a person or program needs to use the cluster."""
     spec = sandbox.spec
     return {
         "dir": str(spec.dir),
         "manager_url": spec.manager_url,
+        "token_file": str(spec.token_file),
+        "client": client_program(spec),
         "members": [
             {"name": member.name, "host": "127.0.0.1", "port": member.port}
             for member in spec.members
@@ -234,6 +266,20 @@ def describe(sandbox: Sandbox) -> dict[str, Any]:
         "user": sandbox.accounts.app.user,
         "password": sandbox.accounts.app.password,
     }
+
+
+def client_program(spec: Spec) -> list[str]:
+    """What runs a command-line client: one on PATH, else that of the server's own tree; [] where there is none."""
+    from holdfast.sandbox import trees
+
+    own: trees.Flavor = spec.flavor.value
+    for name in (own, *({"mysql", "mariadb"} - {own})):
+        if shutil.which(name):
+            return [name]
+    try:
+        return list(trees.find(own, spec.binary).tool("mysql"))
+    except BadInput:
+        return []
 
 
 def _settings(pairs: list[str] | None) -> dict[str, str] | None:
@@ -289,10 +335,17 @@ def _print_description(description: dict[str, Any], primary: str) -> None:
         print(f"  haproxy   {addresses['write']}   write: always the primary")
         print(f"            {addresses['read']}   read: the replicas")
         host, _, port = addresses["write"].rpartition(":")
-    print(
-        f"  connect   mysql -h {host} -P {port} "
-        f"-u {description['user']} -p{description['password']} app"
-    )
+    who = f"-h {host} -P {port} -u {description['user']} -p{description['password']} app"
+    if client := description["client"]:
+        print(f"  connect   {shlex.join(client)} {who}")
+    else:
+        print(f"  connect   with any client of MySQL or MariaDB (none is on this machine): {who}")
+    from holdfast.sandbox.spec import default_dir
+
+    if Path(description["dir"]) != default_dir().absolute():
+        print("  commands  find it by")
+        print(f"            export HOLDFAST_MANAGER={description['manager_url']}")
+        print(f"            export HOLDFAST_TOKEN_FILE={shlex.quote(description['token_file'])}")
 
 
 def _on_stderr(line: str) -> None:

@@ -58,6 +58,9 @@ def repair(
     if as_json:
         print(json.dumps(answer))
         return
+    if answer.get("needless"):
+        print(answer["needless"])
+        return
     by = f"what {answer['source']} remembers" if answer["source"] else "what the store holds"
     verb = "is rebuilt" if answer["done"] else "would be rebuilt"
     print(f"{name} {verb} from {by}: {answer['primary']} is primary, term {answer['term']}")

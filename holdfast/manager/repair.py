@@ -23,6 +23,7 @@ class RepairReply:
     """:ivar source: the member whose memory it is; "" where the store's own record is the newest
     :ivar doubts: what is not known; empty: it is proved that this is the newest record that had an effect
     :ivar done: it is in the store from now on
+    :ivar needless: why nothing is to be repaired, or ""
     """
 
     cluster: str
@@ -31,6 +32,7 @@ class RepairReply:
     source: str
     doubts: tuple[str, ...] = ()
     done: bool = False
+    needless: str = ""
 
 
 class Repair:
@@ -50,9 +52,7 @@ class Repair:
         leader.refuse_elsewhere()
         async with leader.deciding:
             if not leader.mistaken:
-                raise Refused(
-                    f"the record of {leader.cluster.name} agrees with what its agents obeyed: nothing is to be repaired"
-                )
+                return _needless(leader, dry_run)
             found = await self._rebuilt(source)
             if isinstance(found, str):
                 raise Refused(f"{leader.cluster.name} cannot be repaired: {found}")
@@ -97,6 +97,15 @@ class Repair:
         if found.doubts:
             why += f"; an operator takes the risk: {'; '.join(found.doubts)}"
         await leader.restore(best.record, f"{why}, by {asker()}")
+
+
+def _needless(leader: Leader, dry_run: bool) -> RepairReply:
+    """:raises Refused: it was to be repaired"""
+    name, record = leader.cluster.name, leader.record
+    why = f"the record of {name} agrees with what its agents obeyed: nothing is to be repaired"
+    if not dry_run or record is None:
+        raise Refused(why)
+    return RepairReply(name, record.term, record.primary, "", needless=why)
 
 
 async def _asked_all(

@@ -13,6 +13,7 @@ import secrets
 from pathlib import Path
 
 from holdfast.core.gtid import Flavor
+from holdfast.errors import BadInput
 from holdfast.sandbox.spec import MOST_MEMBERS
 from holdfast.sandbox.trees import cache_dir
 from holdfast.server.base import Account
@@ -55,8 +56,19 @@ class Accounts:
 
 
 def cached_accounts(cache: Path | None = None) -> Accounts:
-    """The accounts of all sandboxes whose templates are kept in this cache folder."""
+    """The accounts of all sandboxes whose templates are kept in this cache folder.
+
+    :raises BadInput: it cannot be read, or not be made
+    """
     folder = cache or cache_dir()
+    try:
+        return Accounts(_secret(folder))
+    except OSError as error:
+        raise BadInput("HOLDFAST_CACHE", f"{folder} cannot be used: {error.strerror}") from None
+
+
+def _secret(folder: Path) -> bytes:
+    """Drawn once."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     path = folder / "sandbox-secret"
     if not path.exists():
@@ -69,7 +81,7 @@ def cached_accounts(cache: Path | None = None) -> Accounts:
             pass
         finally:
             new.unlink()
-    return Accounts(path.read_bytes())
+    return path.read_bytes()
 
 
 def _user(account: Account, host: str, rights: str, options: str = "") -> list[str]:

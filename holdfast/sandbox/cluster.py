@@ -17,7 +17,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused, Unreachable
 from holdfast.sandbox import trees
 from holdfast.sandbox.accounts import cached_accounts
-from holdfast.sandbox.crew import MANAGER, Crew, whose
+from holdfast.sandbox.crew import MANAGER, Crew, stopped, whose
 from holdfast.sandbox.daemons import Daemon, tail
 from holdfast.sandbox.files import write_files, write_member
 from holdfast.sandbox.haproxy import HAPROXY
@@ -128,17 +128,23 @@ class Sandbox(Harm):
                     "stop it with holdfast sandbox down"
                 )
             refuse_taken_ports(self.spec.ports)
+            if self.spec.removed:
+                names = ", ".join(self.spec.removed)
+                self._say(f"{names}: removed from the cluster before, and left down")
             self._say(f"preparing {len(self.spec.members)} {self.spec.flavor.value} members")
             tree = trees.find(self.spec.flavor.value, self.spec.binary)
             write_files(self.spec, tree, self.accounts)
             self._say("starting agents and manager")
-            self._crew.spawn_all()
-            self._crew.save()
+            try:
+                self._crew.spawn_all()
+            finally:
+                self._crew.save()
         return self.wait_whole(seconds)
 
     def down(self, remove: bool = False) -> None:
         """End every process of the sandbox, and forget its data if told so."""
         with self._crew.locked():
+            self._note_removed()
             self._say("stopping the manager and the agents")
             self._crew.end_all(gently=not remove)
             self._crew.save()
@@ -157,6 +163,17 @@ class Sandbox(Harm):
         if remove:
             shutil.rmtree(self.spec.dir)
 
+    def _note_removed(self) -> None:
+        """So that who is no member any more is not started with the rest; as known before, where nobody tells."""
+        if MANAGER not in self._crew.running():
+            return
+        try:
+            names = {each["name"] for each in self.manager.members(CLUSTER)}
+        except HoldfastError:
+            return
+        removed = tuple(each.name for each in self.spec.members if each.name not in names)
+        self._crew.spec = replace(self.spec, removed=removed)
+
     def running(self) -> list[str]:
         """What of it runs now: names of daemons and servers."""
         found = [whose(name) for name in self._crew.running()]
@@ -174,8 +191,13 @@ class Sandbox(Harm):
     # -- looking --------------------------------------------------------------------------------
 
     def status(self) -> Status:
-        """:raises Unreachable: the manager does not answer"""
-        return self.manager.status(CLUSTER)
+        """:raises Unreachable: the manager does not answer, or was stopped: says which"""
+        try:
+            return self.manager.status(CLUSTER)
+        except Unreachable:
+            if why := stopped(self.spec.dir):
+                raise Unreachable(why) from None
+            raise
 
     def primary(self) -> str:
         """:raises Refused: there is none yet"""

@@ -11,9 +11,11 @@ from holdfast.errors import Refused
 from holdfast.sandbox import haproxy
 from holdfast.sandbox.daemons import Daemon, Spawner, tail
 from holdfast.sandbox.haproxy import HAPROXY
-from holdfast.sandbox.spec import Spec, read_saved, write_saved
+from holdfast.sandbox.spec import Spec, default_dir, read_saved, write_saved
 
 MANAGER = "manager"
+FORMER = "former haproxy "
+"""And its process id: one that takes no new clients, and is there for those that it has."""
 
 
 class Crew:
@@ -29,7 +31,7 @@ class Crew:
 
     def spawn_all(self) -> None:
         """HAProxy as well, if it has a file."""
-        for member in self.spec.members:
+        for member in self.spec.present:
             self.spawn(member.name)
         self.spawn(MANAGER)
         if self.spec.haproxy_config.exists():
@@ -47,18 +49,27 @@ class Crew:
         self._daemons[name] = self._spawner.start(kind, config, self.log(name))
 
     def respawn_haproxy(self) -> None:
-        """With its file as it is now; nothing if it does not run."""
-        daemon = self._daemons.get(HAPROXY)
-        if daemon is not None and daemon.alive:
-            haproxy.prepare(self.spec)
-            self.end(HAPROXY, gently=False)
-            self.spawn(HAPROXY)
+        """With its file as it is now; nothing if it does not run. Clients that are connected keep the one before."""
+        before = self._daemons.get(HAPROXY)
+        if before is None or not before.alive:
+            return
+        haproxy.prepare(self.spec)
+        for name in self._former():
+            if not self._daemons[name].alive:
+                del self._daemons[name]
+        argv = [*haproxy.command(self.spec), "-sf", str(before.pid)]
+        self._daemons[f"{FORMER}{before.pid}"] = before
+        self._daemons[HAPROXY] = self._spawner.run(HAPROXY, argv, self.spec.dir, self.log(HAPROXY))
+
+    def _former(self) -> list[str]:
+        return [name for name in self._daemons if name.startswith(FORMER)]
 
     def end_all(self, gently: bool) -> None:
         """HAProxy, which answers to nobody then, goes last, and at once."""
         for name in (MANAGER, *(member.name for member in self.spec.members)):
             self.end(name, gently)
-        self.end(HAPROXY, gently=False)
+        for name in (HAPROXY, *self._former()):
+            self.end(name, gently=False)
 
     def start(self, name: str) -> None:
         """:raises Refused: it runs"""
@@ -93,7 +104,7 @@ class Crew:
     def refuse_if_ended(self) -> None:
         """:raises Refused: one that was started ended; holds the end of its log"""
         for name, daemon in self._daemons.items():
-            if not daemon.alive:
+            if not daemon.alive and not name.startswith(FORMER):
                 kind = f"the {whose(name)}"
                 log = self.log(name)
                 raise Refused(f"{kind} ended; the end of {log}:\n{tail(log)}")
@@ -127,4 +138,20 @@ class Crew:
 
 def whose(name: str) -> str:
     """A daemon, for a person."""
-    return name if name in (MANAGER, HAPROXY) else f"agent of {name}"
+    return name if name in (MANAGER, HAPROXY) or name.startswith(FORMER) else f"agent of {name}"
+
+
+def stopped(folder: Path) -> str:
+    """Why nobody answers for the sandbox in this folder, and what to do; "" where its manager runs."""
+    _, saved = read_saved(folder)
+    alive = [name for name, each in saved.items() if Daemon.of(each).alive]
+    if MANAGER in alive:
+        return ""
+    if not alive:
+        return f"the sandbox in {folder} is stopped: holdfast sandbox up{_dir(folder)}"
+    return f"the manager of the sandbox in {folder} has ended: holdfast sandbox start manager{_dir(folder)}"
+
+
+def _dir(folder: Path) -> str:
+    """The option that names it, where it is not the default one."""
+    return "" if folder.absolute() == default_dir().absolute() else f" --dir {folder}"

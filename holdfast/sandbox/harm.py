@@ -45,7 +45,15 @@ class Harm:
         """:raises Refused: it runs"""
         self._start_daemon(self.spec.member(member).name)
 
-    start = start_agent
+    def start(self, name: str) -> None:
+        """A member's agent, or the manager.
+
+        :raises Refused: it runs
+        """
+        if name == MANAGER:
+            self.start_manager()
+        else:
+            self.start_agent(name)
 
     def kill_manager(self) -> None:
         self._kill_daemon(MANAGER)

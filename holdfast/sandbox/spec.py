@@ -85,6 +85,7 @@ class Spec:
     :ivar size: members that the manager's file begins with; :ivar further: those that were made later
     :ivar binary: the server binary that was asked for; None for the one that is found
     :ivar settings: of the manager's file, by dotted key
+    :ivar removed: members that the manager had taken out when it was stopped
     """
 
     dir: Path
@@ -95,6 +96,7 @@ class Spec:
     binary: Path | None = None
     further: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
+    removed: tuple[str, ...] = ()
 
     @property
     def members(self) -> tuple[MemberSpec, ...]:
@@ -110,6 +112,11 @@ class Spec:
             )
             for number in range(1, self.size + self.further + 1)
         )
+
+    @property
+    def present(self) -> tuple[MemberSpec, ...]:
+        """Those that are started with the rest."""
+        return tuple(member for member in self.members if member.name not in self.removed)
 
     @property
     def first_members(self) -> tuple[MemberSpec, ...]:
@@ -248,6 +255,7 @@ def read_saved(folder: Path) -> tuple[Spec, dict[str, dict[str, Any]]]:
             binary=Path(saved["binary"]) if saved["binary"] else None,
             further=int(saved.get("further", 0)),
             settings=dict(saved.get("settings", {})),
+            removed=tuple(saved.get("removed", ())),
         )
         daemons = dict(saved["daemons"])
     except FileNotFoundError:

@@ -124,7 +124,11 @@ def find(flavor: Flavor, binary: Path | None = None) -> ServerTree:
     if found is not None:
         return found
     root = cache_dir() / "servers" / flavor
-    if not (root / STAMP).is_file():
+    try:
+        is_there = (root / STAMP).is_file()
+    except OSError as error:
+        raise BadInput("HOLDFAST_CACHE", f"cannot read {root}: {error.strerror}") from None
+    if not is_there:
         raise BadInput(
             "server.binary",
             f"no usable {flavor} server on PATH and none in {root}: run scripts/get-servers "

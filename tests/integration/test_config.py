@@ -14,6 +14,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, Refused
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.spec import CLUSTER
+from holdfast.server.login import SafeLogin
 from tests.integration.cluster import Clusters, member_of, replicas, writing
 
 WITH_A_LEARNER = {"members.m3.voter": "false", "ack_patience": "700ms"}
@@ -157,6 +158,7 @@ def test_a_new_member_is_brought_in_under_load(
     cluster = clusters.whole(flavor, 3, WITH_A_LEARNER)
     with writing(cluster, run) as writers:
         writers.wait_for(100)
+        session, before = through_haproxy(cluster)
         name = cluster.add_member()
         cluster.wait_until(
             lambda status: (
@@ -169,3 +171,19 @@ def test_a_new_member_is_brought_in_under_load(
         writers.wait_for(50)
         found = writers.check()
     assert [member.name for member in found.members] == ["m1", "m2", "m3", "m4"]
+    with session, session.cursor() as cursor:
+        cursor.execute("SELECT CONNECTION_ID()")
+        assert cursor.fetchone() == before, "HAProxy has a new file, and its clients stay connected"
+
+
+def through_haproxy(cluster: Sandbox) -> tuple[Any, Any]:
+    """A client's session, and its number."""
+    place = cluster.endpoint()
+    assert place is not None
+    app = cluster.accounts.app
+    session = SafeLogin(
+        asks_for_key=True, host=place[0], port=place[1], user=app.user, password=app.password
+    )
+    with session.cursor() as cursor:
+        cursor.execute("SELECT CONNECTION_ID()")
+        return session, cursor.fetchone()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -15,10 +16,11 @@ import pymysql
 import pytest
 
 from holdfast.core.gtid import Flavor
-from holdfast.errors import BadInput, Refused
+from holdfast.errors import BadInput, Refused, Unreachable
 from holdfast.sandbox.accounts import SCHEMA
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.crash import Load, crash_primary
+from holdfast.sandbox.spec import is_free
 from tests.integration.cluster import Clusters, explain, replicas, writing
 from tests.integration.ports import free_base_port
 
@@ -103,7 +105,9 @@ def test_the_primary_is_killed_under_load_and_nothing_is_lost(cluster: Sandbox, 
 def test_the_manager_comes_back_in_a_new_term(cluster: Sandbox) -> None:
     term = cluster.status()["term"]
     cluster.kill_manager()
-    cluster.start_manager()
+    with pytest.raises(Unreachable, match=r"the manager of .* has ended: .* start manager --dir"):
+        cluster.status()
+    cluster.start("manager")
     assert cluster.wait_whole()["term"] == term + 1
 
 
@@ -114,13 +118,19 @@ def test_a_stopped_sandbox_goes_on_with_its_data(
         writers.wait_for(20)
         writers.check()
     rows = writers.stop().acknowledged
+    cluster.remove_member(next(m.name for m in cluster.members() if m.name != cluster.primary()))
+    left = {member.name for member in cluster.members()}
     cluster.down()
     assert cluster.running() == []
+    with pytest.raises(Unreachable, match=r"is stopped: holdfast sandbox up --dir"):
+        cluster.status()
     with pytest.raises(Refused, match="not running"):
         cluster.kill_agent("m1")
     reopened = Sandbox.open(cluster.spec.dir)
     try:
         reopened.up()
+        running = {name.removeprefix("agent of ") for name in reopened.running() if "agent" in name}
+        assert running == left, "one that was removed is not started with the rest"
         with (
             reopened.connect(reopened.primary()) as connection,
             connection.cursor() as cursor,
@@ -135,10 +145,28 @@ def test_a_stopped_sandbox_goes_on_with_its_data(
     assert not cluster.spec.sockets.exists()
 
 
+def interrupted(folder: str, base: str) -> None:
+    """Ctrl-C while it is being started leaves nothing."""
+    command = ("sandbox", "up", "--dir", folder, "--base-port", base)
+    up = subprocess.Popen(
+        [sys.executable, "-m", "holdfast.cli.main", *command], stderr=subprocess.PIPE, text=True
+    )
+    assert up.stderr is not None
+    for line in up.stderr:
+        if "starting agents" in line:
+            break
+    up.send_signal(signal.SIGINT)
+    assert up.wait(60) == 130, up.stderr.read()
+    up.stderr.close()
+    assert not Path(folder).exists()
+    assert all(is_free(port) for port in range(int(base), int(base) + 24))
+
+
 def test_the_command_line_from_up_to_down(tmp_path: Path) -> None:
     """With one server: what the command line makes of the other is what the tests above run on."""
     folder = str(tmp_path / "cluster")
     base = str(free_base_port())
+    interrupted(folder, base)
     try:
         up = holdfast(
             "sandbox",
@@ -153,7 +181,22 @@ def test_the_command_line_from_up_to_down(tmp_path: Path) -> None:
         )
         assert up.returncode == 0, up.stderr
         made = json.loads(up.stdout)
-        assert set(made) == {"dir", "haproxy", "manager_url", "members", "user", "password"}
+        assert set(made) == {
+            *(
+                "dir",
+                "haproxy",
+                "manager_url",
+                "token_file",
+                "members",
+                "user",
+                "password",
+                "client",
+            )
+        }
+        who = ["-h", "127.0.0.1", "-P", str(made["members"][0]["port"])]
+        who += ["-u", made["user"], f"-p{made['password']}", "-N", "-e", "SELECT 'it is me'", "app"]
+        client = subprocess.run([*made["client"], *who], capture_output=True, text=True, check=True)
+        assert client.stdout.strip() == "it is me"
         assert set(made["haproxy"]) == {"write", "read"}
         token = ("--token-file", f"{folder}/token")
         status = holdfast("status", "--manager", made["manager_url"], *token, "--json")

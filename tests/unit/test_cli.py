@@ -708,6 +708,24 @@ def test_a_repair_of_the_store_tells_what_is_not_known(
     ]
 
 
+def test_a_store_that_needs_no_repair_is_no_failure_of_a_dry_run(
+    manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = "/v1/clusters/shop/store/repair"
+    found = {
+        "cluster": "shop",
+        "term": 7,
+        "primary": "m1",
+        "source": "",
+        "doubts": [],
+        "done": False,
+    }
+    needless = found | {"needless": "the record of shop agrees: nothing is to be repaired"}
+    monkeypatch.setattr(_Manager, "posts", {path: [(200, needless)]})
+    assert exit_code("store", "repair", "shop", "--dry-run", "--manager", manager) == 0
+    assert capsys.readouterr().out == needless["needless"] + "\n"
+
+
 def test_an_agent_is_confirmed(
     manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

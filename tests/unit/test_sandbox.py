@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -23,6 +23,7 @@ from holdfast.sandbox import demo, files, trees
 from holdfast.sandbox.accounts import Accounts, cached_accounts
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.crash import Crash
+from holdfast.sandbox.crew import stopped
 from holdfast.sandbox.daemons import Daemon
 from holdfast.sandbox.events import Event
 from holdfast.sandbox.journal import Gap, Journal, Report
@@ -167,6 +168,42 @@ def test_passwords_stay_the_same_for_a_cache_and_differ_between_caches(tmp_path:
     assert first.app.password != other.app.password
     assert first.app.password != first.admin.password
     assert stat.S_IMODE((tmp_path / "a" / "sandbox-secret").stat().st_mode) == 0o600
+
+
+def test_a_cache_that_cannot_be_used_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        BadInput, match=r"HOLDFAST_CACHE: .*/file/a cannot be used: Not a directory"
+    ):
+        cached_accounts(tmp_path / "file" / "a")
+    monkeypatch.setenv("HOLDFAST_CACHE", str(tmp_path / ("x" * 300)))
+    monkeypatch.setattr(trees, "on_path", lambda flavor: None)
+    with pytest.raises(BadInput, match=r"HOLDFAST_CACHE: cannot read .*: File name too long"):
+        trees.find("mariadb")
+
+
+def test_a_sandbox_that_was_stopped_says_so(
+    spec: Spec, monkeypatch: pytest.MonkeyPatch, sleeper: subprocess.Popen[bytes]
+) -> None:
+    write_saved(spec, {})
+    text = f"the sandbox in {spec.dir} is stopped: holdfast sandbox up"
+    assert stopped(spec.dir) == f"{text} --dir {spec.dir}"
+    monkeypatch.setattr("holdfast.sandbox.crew.default_dir", lambda: spec.dir)
+    assert stopped(spec.dir) == text
+    alive = asdict(Daemon(sleeper.pid, started(sleeper.pid), kernel_boot_id()))
+    write_saved(spec, {"m1": alive})
+    assert stopped(spec.dir).endswith("has ended: holdfast sandbox start manager")
+    write_saved(spec, {"m1": alive, "manager": alive})
+    assert stopped(spec.dir) == ""
+
+
+def test_members_that_were_removed_are_kept_in_mind(spec: Spec) -> None:
+    write_saved(replace(spec, removed=("m2",)), {})
+    found = read_saved(spec.dir)[0]
+    assert [each.name for each in found.present] == ["m1", "m3"]
+    assert len(found.members) == 3
 
 
 @pytest.fixture

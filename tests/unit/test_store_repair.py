@@ -171,6 +171,9 @@ def test_a_store_that_was_put_back_decides_nothing_until_it_is_repaired(managers
             again = await two.repair()
             assert again.status_code == 409
             assert "nothing is to be repaired" in again.json()["message"]
+            looked = (await two.repair(dry_run=True)).json()
+            assert "nothing is to be repaired" in looked["needless"]
+            assert not looked["done"]
         async with managers.managing() as three:
             await three.whole(primary=primary)
             assert managers.world.hosts[primary].run == 1, "its server was left alone"
