@@ -13,6 +13,7 @@ from holdfast.core.commands import Fence
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.diagnosis import Primary, diagnose
+from holdfast.core.quorum import Configuration
 from holdfast.core.record import (
     Instant,
     Kind,
@@ -325,6 +326,15 @@ class TestByHand:
         named = saved(decided(begun, view(down("m1"), *promised)))
         assert named.primary == "m3"
         assert named.failovers == (), "a person's is not counted against the limit"
+
+    def test_a_learner_cannot_be_ordered_to_take_over_while_voters_can(self) -> None:
+        two = Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1)
+        record = replace(RECORD, configurations=(two,))
+        seen = view(down("m1"), hears("m2"), hears("m3"))
+        assert self.against(FailOver("m2"), seen, record) == ()
+        for order in (FailOver("m3"), FailOver("m3", accept_loss=True)):
+            (why,) = self.against(order, seen, record)
+            assert why == "m3 does not vote, and cannot take over while voters can (m2)"
 
     def test_an_unseen_one_only_with_the_risk_taken(self) -> None:
         seen = view(lost(60, agent_gone=True), hears("m2", SILENT), hears("m3", SILENT))
