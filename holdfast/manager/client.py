@@ -258,6 +258,10 @@ class AgentClient:
 
     def _understood(self, response: httpx.Response) -> None:
         if response.status_code == httpx.codes.UNAUTHORIZED:
+            if "Authorization" not in self._http.headers:
+                raise Unreachable(
+                    "it wants a token, and the manager has none: set agent_token_file"
+                )
             raise Unreachable("it does not accept the token: see agent_token_file")
         if response.status_code == httpx.codes.FORBIDDEN:
             raise Unreachable(f"it refuses: {_said(response)}")

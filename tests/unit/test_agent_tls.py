@@ -80,7 +80,7 @@ def test_certificate_and_token_are_both_needed(world: World, ca: Authority) -> N
         await agent.close()
         for each, message in (
             (Credentials("wrong", context), "does not accept the token"),
-            (Credentials(None, context), "does not accept the token"),
+            (Credentials(None, context), "wants a token, and the manager has none"),
             (Credentials(TOKEN), "was not signed by the CA that we trust"),
         ):
             agent = AgentClient("m1", url(world), each)
