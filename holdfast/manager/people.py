@@ -297,7 +297,7 @@ def _still_counts(leader: Leader, name: str, is_destroyed: bool) -> str:
         return "it votes until the change of voters is done, which is under way: ask again"
     if any(stray.name == name for stray in record.strays):
         return (
-            "it voted for a former primary, and has not been reached since: its agent must answer once; if its host is "
+            "it had a vote, and was not told that it has none any more: its agent must answer once; if its host is "
             f"gone for good: holdfast member remove {name} --destroyed"
         )
     return ""

@@ -51,7 +51,7 @@ class Teller:
             if alarming and not self._alarmed:
                 self._events.add(EventKind.ALARM, decision.reason)
             else:
-                say(logger, decision.reason, _level(record, view), cluster=cluster.name)
+                say(logger, decision.reason, _level(cluster, record, view), cluster=cluster.name)
         self._alarmed = alarming
         self._note_blocked(cluster, record, view)
         self._note_degraded(record, view)
@@ -127,11 +127,12 @@ def level(before: Record | None, record: Record) -> int:
     return logging.WARNING if now in BEGINNING and was is not now else logging.INFO
 
 
-def _level(record: Record | None, view: View) -> int:
-    """Of a reason: that nobody takes writes is no mere information."""
+def _level(cluster: Cluster, record: Record | None, view: View) -> int:
+    """Of a reason: that nobody takes writes, or that none comes through, is no mere information."""
     primary = view.state(record.primary) if record else None
     takes = record is None or (primary is not None and primary.up and primary.writable)
-    return logging.INFO if takes else logging.WARNING
+    stand = record is not None and blocked(cluster, record, view)
+    return logging.WARNING if stand or not takes else logging.INFO
 
 
 def _unseen(cluster: Cluster, record: Record | None, view: View) -> bool:

@@ -303,7 +303,6 @@ class Sandbox(Harm):
                 copy_template(template, member.datadir)
             self._say(f"starting the agent of {member.name}")
             self._crew.spawn(member.name)
-            self._crew.respawn_haproxy()
             self._crew.save()
         return member
 

@@ -14,8 +14,6 @@ from holdfast.sandbox.haproxy import HAPROXY
 from holdfast.sandbox.spec import Spec, default_dir, read_saved, write_saved
 
 MANAGER = "manager"
-FORMER = "former haproxy "
-"""And its process id: one that takes no new clients, and is there for those that it has."""
 
 
 class Crew:
@@ -48,28 +46,11 @@ class Crew:
         kind = MANAGER if name == MANAGER else "agent"
         self._daemons[name] = self._spawner.start(kind, config, self.log(name))
 
-    def respawn_haproxy(self) -> None:
-        """With its file as it is now; nothing if it does not run. Clients that are connected keep the one before."""
-        before = self._daemons.get(HAPROXY)
-        if before is None or not before.alive:
-            return
-        haproxy.prepare(self.spec)
-        for name in self._former():
-            if not self._daemons[name].alive:
-                del self._daemons[name]
-        argv = [*haproxy.command(self.spec), "-sf", str(before.pid)]
-        self._daemons[f"{FORMER}{before.pid}"] = before
-        self._daemons[HAPROXY] = self._spawner.run(HAPROXY, argv, self.spec.dir, self.log(HAPROXY))
-
-    def _former(self) -> list[str]:
-        return [name for name in self._daemons if name.startswith(FORMER)]
-
     def end_all(self, gently: bool) -> None:
         """HAProxy, which answers to nobody then, goes last, and at once."""
         for name in (MANAGER, *(member.name for member in self.spec.members)):
             self.end(name, gently)
-        for name in (HAPROXY, *self._former()):
-            self.end(name, gently=False)
+        self.end(HAPROXY, gently=False)
 
     def start(self, name: str) -> None:
         """:raises Refused: it runs"""
@@ -104,7 +85,7 @@ class Crew:
     def refuse_if_ended(self) -> None:
         """:raises Refused: one that was started ended; holds the end of its log"""
         for name, daemon in self._daemons.items():
-            if not daemon.alive and not name.startswith(FORMER):
+            if not daemon.alive:
                 kind = f"the {whose(name)}"
                 log = self.log(name)
                 raise Refused(f"{kind} ended; the end of {log}:\n{tail(log)}")
@@ -138,7 +119,7 @@ class Crew:
 
 def whose(name: str) -> str:
     """A daemon, for a person."""
-    return name if name in (MANAGER, HAPROXY) or name.startswith(FORMER) else f"agent of {name}"
+    return name if name in (MANAGER, HAPROXY) else f"agent of {name}"
 
 
 def stopped(folder: Path) -> str:

@@ -31,13 +31,17 @@ def targets(members: Sequence[MemberSpec]) -> list[Target]:
 
 
 def prepare(spec: Spec) -> dict[str, Any]:
-    """Write its file, and return what the manager's file says of it; nothing where it is not there."""
+    """Write its file, and return what the manager's file says of it; nothing where it is not there.
+
+    The file has all members that there can be, those that are not made yet are down: one more needs no other file, and
+    so no restart, which would end all sessions.
+    """
     try:
         command(spec)
     except BadInput:
         spec.haproxy_config.unlink(missing_ok=True)
         return {}
-    found = targets(spec.members)
+    found = targets(spec.places)
     said = {
         "name": HAPROXY,
         "socket": str(spec.haproxy_socket),

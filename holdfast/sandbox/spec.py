@@ -100,6 +100,11 @@ class Spec:
 
     @property
     def members(self) -> tuple[MemberSpec, ...]:
+        return self.places[: self.size + self.further]
+
+    @property
+    def places(self) -> tuple[MemberSpec, ...]:
+        """All members that there can be."""
         return tuple(
             MemberSpec(
                 name=f"m{number}",
@@ -110,7 +115,7 @@ class Spec:
                 agent_port=self.base_port + number,
                 checks_port=self.base_port + CHECKS_FROM + number - 1,
             )
-            for number in range(1, self.size + self.further + 1)
+            for number in range(1, MOST_MEMBERS + 1)
         )
 
     @property
