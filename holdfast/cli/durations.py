@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from typing import Annotated
 
@@ -11,18 +10,25 @@ import typer
 METAVAR = "DURATION"
 
 
+def span(text: str | float) -> float:
+    """Seconds, perhaps below zero.
+
+    :raises typer.BadParameter: it is no duration
+    """
+    from holdfast.config.values import seconds
+
+    try:
+        return seconds(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"{text!r} {error}") from None
+
+
 def duration(text: str | float) -> float:
     """Seconds.
 
     :raises typer.BadParameter: it is none, or below zero
     """
-    from holdfast.config.values import seconds
-
-    try:
-        found = seconds(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"{text!r} {error}") from None
-    if not math.isfinite(found) or found < 0:
+    if (found := span(text)) < 0:
         raise typer.BadParameter(f"{text!r} must not be below 0")
     return found
 

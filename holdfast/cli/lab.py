@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli.durations import METAVAR, span
 from holdfast.errors import BadInput, Refused
 
 if TYPE_CHECKING:
@@ -177,7 +178,14 @@ def cut_power(host: Host, folder: Folder = None, as_json: AsJson = False) -> Non
 @app.command("set-clock", rich_help_panel=PANEL)
 def set_clock(
     host: Host,
-    seconds: Annotated[float, typer.Argument(help="ahead of the machine's; negative: behind")],
+    seconds: Annotated[
+        float,
+        typer.Argument(
+            parser=span,
+            metavar=METAVAR,
+            help="Ahead of the machine's, such as 1h; negative: behind.",
+        ),
+    ],
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:

@@ -135,6 +135,8 @@ def _print(answer: dict[str, Any]) -> None:
         console.print(Text(line, style="yellow"))
     if verified := verification_line(members):
         console.print(Text(verified, style="red"))
+    if waiting := answer.get("waiting"):
+        console.print(Text(f"{waiting} (holdfast switchover --cancel calls it off)"))
     _print_reasons(console, answer)
 
 

@@ -735,6 +735,15 @@ def test_an_agent_is_confirmed(
     assert capsys.readouterr().out == "it is m2's from now on\n"
 
 
+def test_status_shows_an_order_that_waits_also_where_all_is_well(
+    manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = "the switchover to m2 that was ordered by alice at 192.0.2.7 waits, 30 s at most: lag"
+    monkeypatch.setattr(_Manager, "status", STATUS | {"whole": True, "waiting": text})
+    assert exit_code("status", "--manager", manager) == 0
+    assert f"{text} (holdfast switchover --cancel calls it off)" in capsys.readouterr().out
+
+
 def test_a_pause_says_until_when() -> None:
     answer = {
         "cluster": "c",
