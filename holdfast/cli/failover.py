@@ -61,7 +61,11 @@ def failover(
     before = client.status(name)
     with naming({"accept_loss": "--accept-loss"}):
         client.fail_over(name, to, accept_loss, skip_stop_hook)
-    answer = _opened(client, name, before, timeout)
+    try:
+        answer = _opened(client, name, before, timeout)
+    except KeyboardInterrupt:
+        print("holdfast: the failover has begun, and goes on: see holdfast status", file=sys.stderr)
+        raise
     if to and answer["primary"] != to:
         raise Refused(
             f"{answer['primary']} is primary and takes writes, not {to}, which could not take over: see holdfast "

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -12,7 +14,7 @@ from contextlib import closing, contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any, ClassVar
 
 import pytest
@@ -383,6 +385,47 @@ def test_a_failover_to_one_that_did_not_take_over_is_no_success(
     with serving(failing) as url:
         assert exit_code("failover", "--to", "m3", "--manager", url) == 1
     assert "m2 is primary and takes writes, not m3" in capsys.readouterr().err
+
+
+def test_an_interrupted_order_says_what_becomes_of_it(
+    manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, done = "/v1/clusters/shop/failover", (200, {"done": "it has begun"})
+    monkeypatch.setattr(_Manager, "posts", {path: [done]})
+    monkeypatch.setattr(_Manager, "status", STATUS | {"writable": False, "under_way": ""})
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("holdfast.cli.failover.until_open", interrupted)
+    assert exit_code("failover", "--manager", manager) == 130
+    assert "the failover has begun, and goes on" in capsys.readouterr().err
+
+
+def test_a_switchover_that_is_interrupted_while_it_waits_is_called_off(
+    manager: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked, left = Event(), Event()
+
+    def waits(self: _Manager) -> None:
+        asked.set()
+        left.wait(10)
+
+    def calls_off(self: _Manager) -> None:
+        left.set()
+        self._answer(200, {"done": f"{self.path} is called off before it began"})
+
+    def shown(self: _Manager) -> None:
+        if asked.is_set() and self.path.endswith("/status"):
+            os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C does, to the main thread
+        _Manager.do_GET(self)
+
+    methods = {"do_POST": waits, "do_DELETE": calls_off, "do_GET": shown}
+    with serving(type("Waiting", (_Manager,), methods)) as url:
+        assert exit_code("switchover", "--wait", "--manager", url) == 130
+    assert left.is_set()
+    told = capsys.readouterr().err
+    assert "/v1/clusters/shop/switchover?waiting=true is called off before it began" in told
 
 
 def test_a_pause_says_until_when_and_what_it_replaces(
