@@ -258,7 +258,7 @@ class AgentClient:
 
     def _understood(self, response: httpx.Response) -> None:
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            if "Authorization" not in self._http.headers:
+            if "Authorization" not in response.request.headers:
                 raise Unreachable(
                     "it wants a token, and the manager has none: set agent_token_file"
                 )

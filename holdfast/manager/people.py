@@ -173,7 +173,9 @@ def _refuse_mistaken(leader: Leader) -> None:
     """Beside a record that cannot be trusted: its repair puts back the settings and members that agents remember."""
     leader.leading()
     if leader.mistaken:
-        raise Refused(leader.decision.reason)
+        raise Refused(
+            leader.status().reason
+        )  # the last decision may be older than what agents said
 
 
 def _refuse_misfit(leader: Leader, member: Member, identity: Identity, state: MemberState) -> None:

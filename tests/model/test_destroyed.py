@@ -90,8 +90,8 @@ def test_nothing_acknowledged_is_lost_when_members_are_forgotten(
         assert run.well, f"seed {seed}: {run.reason}"
         failovers += run.failovers
     if SEEDS > FEW_SEEDS:
-        assert forgotten > SEEDS // 8, "too few were forgotten"
-        assert members < 3 or failovers, "no failover, no loss could show"
+        assert forgotten > SEEDS // 12, "too few were forgotten"
+        assert members < 5 or failovers, "no failover, no loss could show"
 
 
 def test_one_that_was_forgotten_by_mistake_and_comes_back_is_a_stranger() -> None:
