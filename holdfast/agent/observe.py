@@ -18,7 +18,13 @@ from holdfast.agent.board import Board
 from holdfast.agent.hearing import Hearing
 from holdfast.agent.watch import Watch
 from holdfast.agent.written import BinlogEnd
-from holdfast.core.view import SHUTS_DOWN, MemberState, Replication, ServerStatus
+from holdfast.core.view import (
+    SHUTS_DOWN,
+    MemberState,
+    Receiver,
+    Replication,
+    ServerStatus,
+)
 from holdfast.errors import HoldfastError, Unreachable
 from holdfast.log import say
 from holdfast.server.base import (
@@ -269,12 +275,17 @@ class Observer:
         return str(error)
 
     def _pause(self) -> float:
-        match self._board.state.server:
+        """Until the next look. A receiver that was just told to follow connects within milliseconds, and a switchover
+        waits until that is seen; where it goes on connecting, its source is silent.
+        """
+        state = self._board.state
+        match state.server:
             case ServerStatus.STARTING:
                 return STARTING_EVERY_SECONDS
             case ServerStatus.UP:
                 least, most = EVERY_SECONDS
                 every = min(max(self.every_seconds, least), most)
-                return least if self._hearing.unheard >= every else every
+                connects = state.replication.receiver is Receiver.CONNECTING
+                return least if connects or self._hearing.unheard >= every else every
             case _:
                 return DOWN_EVERY_SECONDS
