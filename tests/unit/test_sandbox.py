@@ -19,7 +19,7 @@ import yaml
 from holdfast.config.load import agent_config, manager_config
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, Refused
-from holdfast.sandbox import demo, files, trees
+from holdfast.sandbox import demo, files, haproxy, trees
 from holdfast.sandbox.accounts import Accounts, cached_accounts
 from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.crash import Crash
@@ -197,6 +197,19 @@ def test_a_sandbox_that_was_stopped_says_so(
     assert stopped(spec.dir).endswith("has ended: holdfast sandbox start manager")
     write_saved(spec, {"m1": alive, "manager": alive})
     assert stopped(spec.dir) == ""
+
+
+def test_haproxys_file_needs_no_other_one_when_members_come(
+    spec: Spec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A restart would end all sessions."""
+    monkeypatch.setattr(haproxy, "command", lambda spec: ["haproxy"])
+    said = haproxy.prepare(spec)
+    before = spec.haproxy_config.read_text()
+    assert all(f"server m{number} 127.0.0.1:" in before for number in range(1, 8))
+    assert set(said["endpoints"]["checks"]) == {"m1", "m2", "m3"}, "the manager's members"
+    haproxy.prepare(replace(spec, further=4))
+    assert spec.haproxy_config.read_text() == before
 
 
 def test_members_that_were_removed_are_kept_in_mind(spec: Spec) -> None:
