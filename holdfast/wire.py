@@ -3,7 +3,7 @@
 GET  /v1/state?since=VERSION&wait=SECONDS   -> StateReply, at once when VERSION is not the present one
 GET  /v1/identity                           -> Identity
 GET  /v1/facts?counting=true                -> FactsReply: what a check looks at; false: at once, no tables counted
-GET  /v1/account                            -> AccountReply
+GET  /v1/account?nonce=NONCE                -> AccountReply
 GET  /v1/blockers?seconds=SECONDS           -> BlockersReply: what is older than that
 GET  /v1/record                             -> RecordReply: what the agent remembers of the record
 POST /v1/watch                              WatchRequest -> StateReply; as GET state, and renews a primary's lease
@@ -216,12 +216,15 @@ class FactsReply(BaseModel):
 class AccountReply(BaseModel):
     """A member's replication account; ``authentication`` is what a server keeps instead of the password.
 
+    :ivar admin: a mark of the agent's administrative account, made with the nonce that was given, to be compared with
+        those of other members; "" without one
     :ivar public_key: of the member's own server, in PEM: with which MySQL has passwords encrypted; "" where it has none
     """
 
     user: str
     authentication: str = Field(repr=False)
     public_key: str = ""
+    admin: str = Field(default="", repr=False)
 
 
 class BlockersReply(BaseModel):
@@ -231,11 +234,15 @@ class BlockersReply(BaseModel):
 
 
 class ReachRequest(BaseModel):
-    """:ivar public_key: of the server that should be there, as its agent says"""
+    """:ivar public_key: of the server that should be there, as its agent says
+    :ivar term, told: of the manager that leads, which may have the server follow any address, and so try any
+    """
 
     host: str
     port: int = Field(ge=1, le=65535)
     public_key: str = ""
+    term: int = 0
+    told: Told = Told()
 
 
 class ReachReply(BaseModel):

@@ -102,6 +102,11 @@ class Cloning:
     def running(self) -> bool:
         return self._now is not None
 
+    @property
+    def half(self) -> bool:
+        """Whether a clone has begun, and is not whole."""
+        return self.running or bool(self._marker.unfit())
+
     def unfit(self) -> str:
         """Why there is nothing here that may be started, or ""."""
         empty = files.is_empty(self._own.datadir)
@@ -115,6 +120,11 @@ class Cloning:
         if unfit:
             self._board.change(unfit=unfit)
         elif said == EMPTY:  # somebody has put data there
+            self._board.change(unfit="")
+
+    def came_up(self) -> None:
+        """A server that runs has data: that there were none before it was started is no reason any more."""
+        if self._board.state.unfit == EMPTY and self._now is None:
             self._board.change(unfit="")
 
     def admit(self, command: Command, deadline: Deadline) -> None:
@@ -322,7 +332,7 @@ class Cloning:
         if files.make_room(own.datadir, own.binlog_index, wanted):
             job.what = f"{job.what} ({NO_ROOM})"
             say(logger, f"{job.what}", logging.WARNING)
-        source = Source(command.host, command.port, self._replication)
+        source = Source(command.host, command.port, self._replication.fresh())
         incoming = own.datadir / files.INCOMING
         with scratch_server(job, own, self._admin, self._state_dir, self._lock_fd) as recipient:
             copy_from(job, recipient, source, donor, incoming)

@@ -59,6 +59,7 @@ from holdfast.agent.state_folder import held
 from holdfast.agent.strangers import Strangers
 from holdfast.agent.streams import KnownStreams
 from holdfast.agent.term import TermFile
+from holdfast.agent.upkeep import upkeep
 from holdfast.agent.verify_api import add_verify
 from holdfast.agent.verifying import Verifying
 from holdfast.agent.vouching import Vouching
@@ -70,7 +71,6 @@ from holdfast.core.access import Role
 from holdfast.core.view import MemberState
 from holdfast.reloading import Reloading, Reloads, heed
 from holdfast.server.adapter import adapter
-from holdfast.server.adopting import Adopter
 from holdfast.server.base import Observation, Server
 from holdfast.server.chunks import ChunkDigester
 from holdfast.server.forced import command_line
@@ -208,21 +208,16 @@ class Agent:
         watch.on_appeared = observer.appeared
 
         admin = account(own.admin, "server.admin.password_file")
-        adopter = Adopter(own.flavor, own.socket, admin, encrypted=own.tls is not None)
         jobs = Jobs(self.board)
         cloning = Cloning(
-            self.board,
-            jobs,
-            watch,
-            self._server,
-            own,
-            admin,
-            self._replication,
-            config.state_dir.absolute(),
-            self._shown,
-            marker,
+            *(self.board, jobs, watch, self._server, own, admin, self._replication),
+            *(config.state_dir.absolute(), self._shown, marker),
             lambda: self._fitness.was_reset,
             observer.look,
+        )
+        kept_up = upkeep(
+            *(config, self._server, watch, self.board, marker, self._shown),
+            *(admin, self._replication, lambda: self._obeyed.anybody or cloning.half),
         )
         inputs = Inputs(own.command, own.option_file, own.datadir)
         boot_check = BootCheck(self._server, watch, self.board, inputs, config.state_dir)
@@ -231,8 +226,10 @@ class Agent:
         watch.on_end, watch.on_failed = regained.ended, starts.failed
         watch.before_start += [boot_check.may_start, starts.before_start, regained.before_start]
         observer.on_answer += [boot_check.first_contact, regained.answers]
-        observer.on_down += [boot_check.look_again, starts.look_again, cloning.publish]
-        cloning.publish()  # before anybody asks
+        observer.on_down += [boot_check.look_again, starts.look_again]
+        for each in (cloning, kept_up.founding):
+            observer.on_down.append(each.publish)
+            each.publish()  # before anybody asks
         prober = Prober(
             Probe(own.flavor, own.socket, admin), self.board, own.binlog_index.absolute().parent
         )
@@ -293,7 +290,7 @@ class Agent:
             marker,
             self._replication,
             *(config.state_dir, own.datadir, own.binlog_index),
-            adopter,
+            kept_up.accounts,
             cloning,
             rewinding,
             Judging(
@@ -322,6 +319,7 @@ class Agent:
         files = Limits(watch, self.board)
         observer.on_look += [lambda found, _: starts.came_up(), lambda found, _: files.looked()]
         observer.on_look += [releases.seen, compared, lambda found, _: regained.looked(found)]
+        observer.on_look.append(lambda found, _: cloning.came_up())
         observer.on_look.append(lambda found, _: kept.seen(found))
         watch.before_start.append(kept.before_start)
         watch.on_clean_end += [releases.ended, marker.clear_in_background, kept.ended]
@@ -346,20 +344,20 @@ class Agent:
                 each.start()
             observer.start()
             prober.start()
-            room.start()
-            strangers.start()
-            lane.start()
+            for thread in (room, strangers, kept_up.logins, lane):
+                thread.start()
             yield
             self.stop()
             await asyncio.to_thread(jobs.wait, STOP_SECONDS)
             await asyncio.to_thread(observer.stop)
             await asyncio.to_thread(prober.stop, 1.0)
-            await asyncio.to_thread(strangers.stop, 1.0)
+            for watched in (strangers, kept_up.logins):
+                await asyncio.to_thread(watched.stop, 1.0)
             for part in (keeper, *held_by, *addresses):
                 await asyncio.to_thread(part.join, 1.0)
             await asyncio.to_thread(self._clerk.stop, 1.0)
             self._server.close()
-            adopter.close()
+            kept_up.accounts.close()
 
         app = make_app(
             self.board,
@@ -380,7 +378,8 @@ class Agent:
             self._obeyed,
             lambda every: setattr(observer, "every_seconds", every),
         )
-        add_inspection(app, Inspector(config, self._replication, watch.look, self._members))
+        inspected = watch.look, self._members, self._obeyed.obeys
+        add_inspection(app, Inspector(config, self._replication, *inspected))
         add_digests(app, digester)
         add_verify(app, digester, verifying)
         add_blockers(app, self._server)

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import assert_never
 
+from holdfast.agent.accounts import Accounts
 from holdfast.agent.board import Board
 from holdfast.agent.cloning import Cloning
 from holdfast.agent.comparing import Comparing
@@ -43,8 +44,10 @@ from holdfast.core.commands import (
     Follow,
     Forget,
     Freeze,
+    Initialise,
     Inventory,
     Judge,
+    MendAccount,
     Promise,
     Promote,
     Prove,
@@ -59,7 +62,6 @@ from holdfast.core.gtid import GtidSet
 from holdfast.core.releases import Release
 from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
 from holdfast.errors import HoldfastError, Refused
-from holdfast.server.adopting import Adopter
 from holdfast.server.base import Account, Deadline, Server, Source
 
 STRANGER = Release("a replica that is no voter acknowledged")
@@ -78,7 +80,7 @@ class Duties:
         state_dir: Path,
         datadir: Path,
         binlog_index: Path,
-        adopter: Adopter,
+        accounts: Accounts,
         cloning: Cloning,
         rewinding: Rewinding,
         judging: Judging,
@@ -93,7 +95,7 @@ class Duties:
         inventory: Callable[[Deadline], GtidSet],
     ) -> None:
         self._server = server
-        self._adopter = adopter
+        self._accounts = accounts
         self._cloning = cloning
         self._rewinding = rewinding
         self._judging = judging
@@ -193,12 +195,8 @@ class Duties:
                 self._verifying.begin(command)
             case Inventory():
                 self._take_inventory(deadline, steps)
-            case Equip():
-                self._equip(deadline, steps)
-            case EnsureAccount(user=user, authentication=authentication):
-                self._primary("make an account")
-                self._adopter.ensure_account(user, authentication, deadline)
-                steps.done("account made")
+            case Equip() | EnsureAccount() | MendAccount() | Initialise():
+                self._accounts.perform(command, deadline, steps.done)
             case Freeze():
                 self._freeze(term, command, deadline, steps)
             case Close():
@@ -233,7 +231,7 @@ class Duties:
         self._rewinding.settle(deadline, steps.done)
         self._marker.mark()
         steps.done("marked as relaxed")
-        source = Source(command.host, command.port, self._replication, command.heartbeat)
+        source = Source(command.host, command.port, self._replication.fresh(), command.heartbeat)
         self._board.change(proved=0, promised=0, frozen=0, stopped=0)
         self._releases.end()
         self._strangers.forget()
@@ -260,7 +258,7 @@ class Duties:
         self._rewinding.settle(deadline, steps.done)
         self._marker.mark()
         self._releases.end()
-        source = Source(command.host, command.port, self._replication)
+        source = Source(command.host, command.port, self._replication.fresh())
         self._server.follow(source, False, deadline)
         self._keeper.stand_down()
         steps.done("fetching")
@@ -301,7 +299,13 @@ class Duties:
         state = self._up("restart")
         self._trusted()
         end_in_order(
-            self._server, self._watch, state, self._replication, term, deadline, steps.done
+            self._server,
+            self._watch,
+            state,
+            self._replication.fresh(),
+            term,
+            deadline,
+            steps.done,
         )
         self._start(steps)
 
@@ -359,15 +363,6 @@ class Duties:
             self._recovery.mark()
         self._watch.start()
         steps.done("started")
-
-    def _equip(self, deadline: Deadline, steps: Steps) -> None:
-        """A server without semi-sync cannot be observed yet: so it need not be seen as up."""
-        if self._watch.current() is None:
-            raise Refused("cannot equip: the server is not running")
-        if self._adopter.relaxed(deadline):
-            self._marker.mark()  # until its first proof
-        self._adopter.equip(deadline)
-        steps.done("equipped")
 
     def _trusted(self) -> None:
         """Tables and binlog that a host's crash tore apart are neither followed on with nor served from."""

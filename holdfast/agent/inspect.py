@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import Annotated
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Query, Response
 
 from holdfast.config.load import account
 from holdfast.config.schema import AgentConfig
@@ -22,16 +24,18 @@ from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.facts import Place, collect
 from holdfast.server.process import Running
 from holdfast.server.sql import Connection
-from holdfast.wire import AccountReply, FactsReply, ReachReply, ReachRequest
+from holdfast.wire import AccountReply, FactsReply, ReachReply, ReachRequest, Told
 
 REACH_SECONDS = 5.0
 KEY_SECONDS = 1.0
+MARK_ROUNDS = 100_000
 
 
 class Inspector:
     """Looks at the host anew each time.
 
     :param running: the present run of the server; may take a while, and raise :class:`HoldfastError`
+    :param obeys: whether a manager's command would be obeyed
     :param members: ``host:port`` of those servers that this one has to do with: the primary's, and its source's
     """
 
@@ -41,6 +45,7 @@ class Inspector:
         replication: Account,
         running: Callable[[], Running | None],
         members: Callable[[], Collection[str]],
+        obeys: Callable[[int, Told], bool] = lambda term, told: False,
         root: Path = Path("/"),
     ) -> None:
         own = config.server
@@ -61,6 +66,7 @@ class Inspector:
         self._replication = replication
         self._running = running
         self._members = members
+        self._obeys = obeys
 
     def facts(self, counting: bool) -> Facts:
         try:
@@ -69,22 +75,27 @@ class Inspector:
             running = None
         return collect(self._place, running.pid if running else None, counting)
 
-    def account(self) -> AccountReply:
+    def account(self, nonce: str = "") -> AccountReply:
         flavor = self._place.flavor
-        text = authentication_string(flavor, self._replication.password)
+        text = authentication_string(flavor, self._replication.fresh().password)
         key = self._public_key() if flavor is Flavor.MYSQL else ""
-        return AccountReply(user=self._replication.user, authentication=text, public_key=key)
+        mark = _mark(self._place.admin.fresh(), nonce) if nonce else ""
+        return AccountReply(
+            user=self._replication.user, authentication=text, public_key=key, admin=mark
+        )
 
     def reach(self, asked: ReachRequest) -> ReachReply:
-        """Whether the member could follow there, and whom. Not at an address with which it has nothing to do."""
+        """Whether the member could follow there, and whom. Not at an address with which it has nothing to do, unless
+        the manager that leads asks, which may have it follow there."""
         members = self._members()
-        if not _is_among(asked.host, asked.port, members):
+        led = asked.term > 0 and self._obeys(asked.term, asked.told)
+        if not led and not _is_among(asked.host, asked.port, members):
             known = ", ".join(sorted(members)) or "nobody"
             return ReachReply(
                 error=f"{self._place.member} does not try its password at {asked.host}:{asked.port}: "
                 f"its server has to do with {known}"
             )
-        source = Source(asked.host, asked.port, self._replication)
+        source = Source(asked.host, asked.port, self._replication.fresh())
         try:
             server_id, uuid = reached(self._place.flavor, source, REACH_SECONDS, asked.public_key)
         except HoldfastError as error:
@@ -99,6 +110,12 @@ class Inspector:
             return ""
         finally:
             connection.close()
+
+
+def _mark(account: Account, nonce: str) -> str:
+    """Slow to guess a password by, and of no use for another comparison."""
+    secret = f"{account.user}\0{account.password}".encode()
+    return hashlib.pbkdf2_hmac("sha256", secret, nonce.encode(), MARK_ROUNDS).hex()
 
 
 def _is_among(host: str, port: int, addresses: Collection[str]) -> bool:
@@ -135,7 +152,7 @@ def add_inspection(app: FastAPI, inspector: Inspector) -> None:
         return await asyncio.to_thread(inspector.reach, asked)
 
     @app.get("/v1/account", response_model=AccountReply)
-    async def account() -> Response:
+    async def account(nonce: Annotated[str, Query(max_length=64)] = "") -> Response:
         """The member's replication account, with what a server keeps instead of its password."""
-        reply = await asyncio.to_thread(inspector.account)
+        reply = await asyncio.to_thread(inspector.account, nonce)
         return Response(reply.model_dump_json().encode(), media_type="application/json")

@@ -75,6 +75,15 @@ class Obeyed:
             return Refused(stranger)
         return self._other_line(told)
 
+    @property
+    def anybody(self) -> bool:
+        """Whether it has ever obeyed a manager that had a record."""
+        return bool(self._term.promised or self.record or self._mark.revision)
+
+    def obeys(self, term: int, told: Told) -> bool:
+        """Whether it would."""
+        return self.refusal(term, told) is None
+
     def stranger(self, told: Told) -> str:
         """Why that manager means another agent than this, or "". What it does not say is not looked at."""
         state = self._board.state

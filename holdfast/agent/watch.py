@@ -13,6 +13,7 @@ from typing import TypeVar
 
 from holdfast.agent.board import Board
 from holdfast.agent.starts import Failure
+from holdfast.core.logins import Logins
 from holdfast.core.view import NOT_LOOKED_YET, Replication, SemiSync, ServerStatus, Tail
 from holdfast.errors import DeadlinePassed, Refused
 from holdfast.log import say
@@ -295,6 +296,8 @@ class Watch:
             replication=Replication(),
             semi_sync=SemiSync(),
             barred=(),
+            replicators=None,
+            logins=Logins(),
             dumps=(),
             silent_seconds=0.0,
             stuck_seconds=0.0,

@@ -63,12 +63,12 @@ AGENT_API: Table = {
     # what a manager does with its agents
     ("POST", "/v1/command"): MANAGERS,
     ("POST", "/v1/watch"): MANAGERS,
-    ("GET", "/v1/account"): MANAGERS,
     ("GET", "/v1/record"): MANAGERS,
     ("POST", "/v1/reach"): MANAGERS,
     ("GET", "/v1/blockers"): MANAGERS,
     ("GET", "/v1/verification"): MANAGERS,
     # what members do with each other
+    ("GET", "/v1/account"): MANAGERS | AGENTS,
     ("POST", "/v1/vouch"): AGENTS,
     ("GET", "/v1/data"): AGENTS,
     ("GET", "/v1/backup"): AGENTS,

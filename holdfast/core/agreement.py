@@ -14,16 +14,21 @@ CLOCK_SECONDS = 1.0
 
 
 def check(
-    cluster: str, found: Sequence[Facts], unanswered: Mapping[str, str], adopting: bool
+    cluster: str,
+    found: Sequence[Facts],
+    unanswered: Mapping[str, str],
+    adopting: bool,
+    further: Sequence[Finding] = (),
 ) -> CheckReport:
     """Judge all members.
 
     :param unanswered: members of which nothing is known, and why
     :param adopting: their accounts for replication are still to be made
+    :param further: what else was found of them together
     """
     members = [MemberFindings(facts.member, tuple(check_member(facts))) for facts in found]
     members += [MemberFindings(name, (), why) for name, why in unanswered.items()]
-    together = MemberFindings("", tuple(check_together(found, adopting)))
+    together = MemberFindings("", (*check_together(found, adopting), *further))
     return CheckReport(cluster, (*members, together))
 
 
@@ -107,7 +112,10 @@ def _accounts(
         text = f"{facts.member} has no account {names(lacking)} that may replicate ({rights})"
         exists = lacking <= facts.replicators  # it is BACKUP_ADMIN alone that is missing
         level = Level.WARNING if exists else Level.WRONG
-        mend = f"on the primary: CREATE USER …; GRANT {rights} ON *.* TO …"
+        mend = (
+            "where the cluster is managed Holdfast makes it within seconds; by hand, here: SET sql_log_bin = 0; "
+            f"CREATE USER …; GRANT {rights} ON *.* TO …"
+        )
         yield Finding(key, level, text, mend)
     if not shared and not troubles and running:
         yield ok(key, "each member has its own replication account, and all know it")

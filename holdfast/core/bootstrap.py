@@ -1,10 +1,17 @@
-"""How a cluster begins: all members fresh, the same (usually no) data, and no record yet."""
+"""How a cluster begins: all members fresh, the same (usually no) data, and no record yet.
+
+Empty data directories are initialised first (``founding.py``). Accounts that are missing on the first primary are made
+before anybody waits for those who log in by them (``accounts.py``).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from holdfast.core.cluster import Cluster
-from holdfast.core.commands import Start
+from holdfast.core.commands import Initialise, Start
 from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.founding import Data
 from holdfast.core.quorum import Configuration, acks_for
 from holdfast.core.record import Kind, Record, Step, Transition
 from holdfast.core.seats import Candidate, chosen
@@ -46,6 +53,8 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
             return Decision(
                 f"no record yet: the server of {state.name} {why and 'runs, and '}{why or 'is starting'}"
             )
+    if (made := _initialised(cluster, states)) is not None:
+        return made
     for state in states:
         if state.unstartable:
             return Decision(f"no record yet: {state.name}: {state.unstartable}")
@@ -65,6 +74,38 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
                 f"({state.applied or 'none'}; {first.applied or 'none'}): give all the same data"
             )
     return _named(cluster, states)
+
+
+def _initialised(cluster: Cluster, states: Sequence[MemberState]) -> Decision | None:
+    """Where some data directories are empty: how they are initialised, or why not. None where none is.
+
+    :param states: of all configured members, whose agents have obeyed nobody; see ``founding.py`` for all conditions
+    """
+    empty = [state for state in states if state.data is Data.EMPTY]
+    if not empty:
+        return None
+    names = ", ".join(state.name for state in empty)
+    used = [state.name for state in states if state.data is Data.USED]
+    if used:
+        have, them = ("has", "it") if len(used) == 1 else ("have", "them")
+        return Decision(
+            f"no record yet, and nothing is initialised: the data directory of {names} is empty, and {', '.join(used)} "
+            f"{have} data, which may be the cluster's. To begin with that data: leave only one that has it in the "
+            "managers' files, start its server, holdfast adopt, then holdfast member add for each other (it is "
+            f"cloned). To begin anew: empty the data directory of {them}"
+        )
+    if running := [state.name for state in states if not state.ended]:
+        return Decision(
+            f"no record yet: the data directory of {names} is empty, and the server of {', '.join(running)} runs: "
+            "stop it"
+        )
+    if len({state.flavor for state in states}) > 1:
+        said = ", ".join(f"{state.name} runs {state.flavor}" for state in states)
+        return Decision(f"no record yet: {said}: give all agents the same server.flavor")
+    agents = tuple((member.name, member.agent) for member in cluster.members)
+    troubles = [f"{state.name}: {state.reason}" for state in empty if state.reason]
+    why = "; ".join([f"no record yet: initialising the empty data directory of {names}", *troubles])
+    return Decision(why, tuple(Send(state.name, Initialise(agents)) for state in empty))
 
 
 def _named(cluster: Cluster, states: list[MemberState]) -> Decision:

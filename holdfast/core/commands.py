@@ -312,6 +312,31 @@ class EnsureAccount:
     authentication: str = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class MendAccount:
+    """On the primary: have the replication account ``user`` let its member in, with the password that the member's
+    agent knows. It opens no account that is locked or missing: see ``accounts.py``.
+
+    :ivar agent: URL of the member's agent, which gives what the server keeps instead of the password
+    :ivar logged: through the binlog, so that replicas have it, too; expects the account to be there
+    """
+
+    user: str
+    member: str
+    agent: str
+    logged: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Initialise:
+    """Make a data directory in the empty one, with the accounts of all members: see ``founding.py``.
+
+    :ivar agents: URLs of the members' agents, by member: each tells its replication account
+    """
+
+    agents: tuple[tuple[str, str], ...]
+
+
 Command = (
     Promise
     | Drain
@@ -340,4 +365,6 @@ Command = (
     | Inventory
     | Equip
     | EnsureAccount
+    | MendAccount
+    | Initialise
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from holdfast.core import (
+    accounts,
     ackers,
     bootstrap,
     copying,
@@ -132,6 +133,10 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
         record, primary, acking(cluster, record, view)
     ):
         attach = tuple(s for s in attach if not isinstance(s.command, Follow))
+    if mended := accounts.needed(cluster, record, view, primary):
+        # its voters could not connect
+        why = "; ".join(each.why for each in mended)
+        return Decision(why, (*(each.step for each in mended), *attach))
     if locked := [s.command.user for s in attach if isinstance(s.command, Unbar)]:
         # from when it was primary before: it would wait in vain for those to connect, and obey nothing meanwhile
         return Decision(f"{primary.name} lets {', '.join(locked)} connect again", attach)
@@ -246,6 +251,9 @@ def _keep(
     if end := ackers.pretenders(cluster, record, view, primary):
         steps = (Send(primary.name, end), *steps)
         reasons.append(end.why)
+    for mend in accounts.mends(cluster, record, view, primary, ready):
+        steps = (mend.step, *steps)
+        reasons.append(mend.why)
     states = [s for m in cluster.others(record.primary) if (s := view.state(m.name))]
     if ready >= record.acks and (gtids := own_writes.to_commit(primary, states, EMPTY_ONES)):
         steps = (*steps, Send(primary.name, CommitEmpty(gtids)))

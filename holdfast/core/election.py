@@ -118,7 +118,8 @@ def against(state: MemberState, cluster: Cluster) -> str:
 def _preferred(
     quorum: Sequence[MemberState], able: Sequence[MemberState], cluster: Cluster
 ) -> MemberState | None:
-    """The highest priority. One that must fetch first is passed over where that could take long."""
+    """The highest priority, of those whose agents can log in, if any. One that must fetch first is passed over
+    where that could take long."""
     ready = [state for state in able if not against(state, cluster)]
     front = able[0].received_set()
 
@@ -131,6 +132,7 @@ def _preferred(
     return min(
         (state for state in eligible if state in ready or (state not in able and soon(state))),
         key=lambda state: (
+            bool(state.logins.shut_out),  # its agent may not be able to open it
             -cluster.setting(state.name).priority,
             state not in ready,
             not drained(state),
@@ -153,7 +155,11 @@ def prefer_learner(
         return elected
     for learner in learners:
         further = learner.received_set()
-        if against(learner, cluster) or not further.covers(elected.state.received_set()):
+        if (
+            learner.logins.shut_out
+            or against(learner, cluster)
+            or not further.covers(elected.state.received_set())
+        ):
             continue
         if elected.state.received_set().covers(further):
             continue

@@ -150,6 +150,13 @@ def against(
         found.append(Objection(f"{name}: {why}", passes))
     elif why := spoiled(cluster, primary, state):
         found.append(Objection(f"{name}: {why}"))
+    if state.logins.shut_out:
+        found.append(
+            Objection(f"{name}: its server does not let its agent in ({state.logins.shut_out})")
+        )
+    if state.logins.denied:
+        text = f"{name}: {primary.name} does not let it in anew ({state.logins.denied})"
+        found.append(Objection(text, passes=True))
     if state.occupied is not None:
         found.append(Objection(f"{name}: it is busy: {state.occupied.what}", passes=True))
     if state.unobserved:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from holdfast.core.agreement import check_together
 from holdfast.core.facts import Facts
-from holdfast.core.findings import Finding, Level, in_one_line
+from holdfast.core.findings import Finding, Level, in_one_line, names
 from holdfast.core.preflight import Objection
 from holdfast.core.prerequisites import check_member
 
@@ -20,9 +20,14 @@ OF_ALL = frozenset({"replicas"})
 
 
 def wrong(
-    primary: str, found: Mapping[str, Facts], unanswered: Mapping[str, str]
+    primary: str,
+    found: Mapping[str, Facts],
+    unanswered: Mapping[str, str],
+    shut: Mapping[tuple[str, str], str] | None = None,
 ) -> dict[str, tuple[Objection, ...]]:
     """For each member but the primary, what is wrong with it, or with it and the primary together.
+
+    :param shut: whom it would not let in, and why: who, where -> why
 
     :param found: facts by member; of the primary where it answers
     :param unanswered: members of which nothing is known, and why
@@ -35,11 +40,21 @@ def wrong(
         if name != primary:
             text = f"{name}: whether it may take over is not known: {why}"
             objections[name] = (Objection(text, passes=True, candidate=name),)
+    for (name, to), why in (shut or {}).items():
+        if to != primary:
+            text = f"{to}: it could not be followed from the host of {name}: {why}"
+            objections[to] = (*objections.get(to, ()), Objection(text, candidate=to))
     return objections
 
 
 def _against(facts: Facts, present: Facts | None) -> Iterator[Objection]:
     own = {each.key for each in check_member(present) if _is_wrong(each)} if present else set()
+    if present and (left_out := [f for f in present.boot.filters if f.startswith("binlog_")]):
+        text = (
+            f"{present.member} leaves something out of its binary log ({names(left_out)}): {facts.member} lacks it; "
+            f"remove it from {present.boot.file}, restart {present.member}, and compare: holdfast member verify"
+        )
+        yield Objection(text, candidate=facts.member)
     for each in check_member(facts):
         if _is_wrong(each) and not (each.key in NO_WORSE and each.key in own):
             asked_again = each.key == "server"

@@ -9,10 +9,12 @@ from enum import StrEnum
 from holdfast.core.calls import Called, Phase
 from holdfast.core.comparison import Difference, Verification
 from holdfast.core.dumps import Doubt, Dump
+from holdfast.core.founding import Data
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.lapse import Lapse
 from holdfast.core.lease import Asked, Lease, Protection
 from holdfast.core.lineage import Mark
+from holdfast.core.logins import Logins
 from holdfast.core.progress import Position, Progress
 from holdfast.core.settings import WaitPoint
 from holdfast.core.tally import Tally
@@ -85,6 +87,7 @@ class Replication:
     :ivar fetched: up to where in the source's binlog it has received; :ivar executed: up to where applied
     :ivar purged: the source no longer has what this server needs next
     :ivar unheard: for how long nothing has come from the source, neither event nor heartbeat; 0 while something does
+    :ivar denied: the source does not let its account in, or not replicate
     :ivar refused: the source's host answers that nobody listens there: the source's process is gone
     :ivar filters: what it receives and leaves out, as ``name=value``; :ivar delay: seconds by which it applies later
     """
@@ -102,6 +105,7 @@ class Replication:
     user: str = ""
     filters: tuple[str, ...] = ()
     delay: int = 0
+    denied: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,7 +148,9 @@ class MemberState:
     :ivar last_applied: the same, at the last look before the server ended; only for telling
     :ivar proved: highest serial of a configuration in which this incarnation has committed a row of its own
     :ivar account: its own replication account
-    :ivar barred: accounts that are locked here
+    :ivar barred: accounts that may replicate and are locked here; :ivar replicators: all that may; None: not known
+    :ivar data: what is in its data directory, where that may be founded from
+    :ivar logins: whether its own two accounts are let in
     :ivar dumps: the replicas' sessions here, while commits wait for acknowledgements
     :ivar doubt: until a row of its own has been acknowledged since
     :ivar written: the end of its own binlog
@@ -213,6 +219,9 @@ class MemberState:
     tail: Tail = field(default_factory=Tail)
     account: str = ""
     barred: tuple[str, ...] = ()
+    replicators: tuple[str, ...] | None = None
+    data: Data = Data.USED
+    logins: Logins = field(default_factory=Logins)
     written: Position = field(default_factory=Position)
     silent_seconds: float = 0.0
     stuck_seconds: float = 0.0

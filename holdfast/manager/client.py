@@ -23,6 +23,7 @@ from holdfast.core.commands import (
     Fetch,
     Follow,
     Forget,
+    Initialise,
     Judge,
     Promote,
     Prove,
@@ -81,6 +82,7 @@ _SECONDS: dict[type[Command], float] = {
     Clone: 40,
     Verify: 10,
     Close: 12,
+    Initialise: 310,
 }
 """A little more than the agents' own deadlines; six seconds for what is not listed."""
 
@@ -198,17 +200,24 @@ class AgentClient:
         """
         return await self._inspected("/v1/record", RecordReply, 3.0)
 
-    async def account(self) -> AccountReply:
-        """:raises Unreachable: no answer, or none that can be understood"""
-        return await self._inspected("/v1/account", AccountReply, 3.0)
+    async def account(self, nonce: str = "") -> AccountReply:
+        """:param nonce: for the mark of its administrative account
+        :raises Unreachable: no answer, or none that can be understood
+        """
+        return await self._inspected(f"/v1/account?nonce={nonce}", AccountReply, 3.0)
 
-    async def reach(self, host: str, port: int, public_key: str = "") -> ReachReply:
+    async def reach(
+        self, host: str, port: int, public_key: str = "", term: int = 0, told: Told | None = None
+    ) -> ReachReply:
         """Who answers the member's replication account at that address.
 
         :param public_key: of the server that should be there, as its agent says
+        :param term, told: of this manager, where it leads
         :raises Unreachable: the agent gives no answer, or none that can be understood
         """
-        asked = ReachRequest(host=host, port=port, public_key=public_key)
+        asked = ReachRequest(
+            host=host, port=port, public_key=public_key, term=term, told=told or Told()
+        )
         return await self._inspected("/v1/reach", ReachReply, 8.0, asked)
 
     async def blockers(self, seconds: float) -> tuple[Blocker, ...]:

@@ -18,10 +18,12 @@ from holdfast.config.values import Name, StrictModel
 from holdfast.core.agreement import check
 from holdfast.core.facts import Facts
 from holdfast.core.findings import CheckReport
+from holdfast.core.reaching import barred_pairs, check_logins
 from holdfast.errors import HoldfastError
 from holdfast.manager.adopt import Adoption, AdoptReply
 from holdfast.manager.client import AgentClient
 from holdfast.manager.lead import Leader
+from holdfast.manager.reaching import Tried, tried
 
 _REPORT = TypeAdapter(CheckReport)
 _ADOPTED = TypeAdapter(AdoptReply)
@@ -64,9 +66,18 @@ async def gather(
 
 async def examine(leader: Leader) -> CheckReport:
     """A check of one cluster. Where there is no record yet, accounts may still be missing."""
-    found, silent = await gather(leader.agents)
-    adopting = leader.record is None and any(facts.writable for facts in found.values())
-    return check(leader.cluster.name, tuple(found.values()), silent, adopting)
+    record, cluster = leader.record, leader.cluster
+    if record is None:
+        (found, silent), logins = await gather(leader.agents), Tried()
+    else:
+        names = [member.name for member in cluster.members]
+        (found, silent), logins = await asyncio.gather(
+            gather(leader.agents), tried(leader, names, admins=True)
+        )
+    adopting = record is None and any(facts.writable for facts in found.values())
+    barred = barred_pairs(cluster, leader.view())
+    together = check_logins(logins.reached, barred, logins.admins)
+    return check(cluster.name, tuple(found.values()), silent, adopting, tuple(together))
 
 
 def add_inspection(app: FastAPI, leaders: Mapping[str, Leader]) -> None:

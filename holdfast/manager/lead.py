@@ -114,7 +114,7 @@ class Leader:
         decides = self._actor and (self._record is None or self._decides)
         decision = decide(self.cluster, self.record, view) if decides else self._decision
         waits = self.waiting.text if self.waiting else ""
-        failed = self._actor.failures(self._term) if self._actor else {}
+        failed = self._actor.failures(self.term) if self._actor else {}
         known = (self._estimated(view), waits, failed)
         return status(self.cluster, self.record, view, decision, *known)
 
@@ -192,7 +192,7 @@ class Leader:
         if self._standing:
             self._standing.put_back = self._standing.refused = ""
         self._begin_leases(record)
-        self.events.add(EventKind.ORDERED, f"{why} (term {self._term})", record.primary)
+        self.events.add(EventKind.ORDERED, f"{why} (term {self.term})", record.primary)
         self._observer.changed.set()
 
     async def decided(self, step: Save) -> None:
@@ -207,7 +207,7 @@ class Leader:
         :raises HoldfastError: by consequence
         """
         actor, _ = self.leading()
-        await actor.order(self._term, step)
+        await actor.order(self.term, step)
 
     @property
     def _leadership(self) -> Leadership | None:
@@ -305,7 +305,7 @@ class Leader:
             return False
         if not standing.begun:
             await self._replace(record.taken_over(Instant(kernel_boot(), time.monotonic())))
-            self.events.add(EventKind.LED, f"leading {self.cluster.name} in term {self._term}")
+            self.events.add(EventKind.LED, f"leading {self.cluster.name} in term {self.term}")
         return True
 
     async def _step(self, actor: Actor) -> bool:
@@ -342,13 +342,13 @@ class Leader:
                     await self.save(record, why)
                     return True
                 case Send():
-                    actor.send(self._term, step)
+                    actor.send(self.term, step)
                 case Call(phase=phase) if self._record is not None:
                     self.hooks.call(phase, self.cluster, self._record, view)
         return False
 
     @property
-    def _term(self) -> int:
+    def term(self) -> int:
         return self._record.term if self._record else bootstrap.TERM
 
     async def save(self, record: Record, why: str) -> None:

@@ -20,6 +20,7 @@ from holdfast.core.preflight import (
     may_pass,
     objections,
 )
+from holdfast.core.reaching import barred_pairs, refusals
 from holdfast.core.record import Record
 from holdfast.core.view import View
 from holdfast.errors import HoldfastError, Refused
@@ -27,6 +28,7 @@ from holdfast.guarding import asker
 from holdfast.manager.events import EventKind
 from holdfast.manager.inspect import gather
 from holdfast.manager.lead import Leader
+from holdfast.manager.reaching import tried
 from holdfast.manager.waiting import Gone, Waiting, never
 
 LOOK_AGAIN_SECONDS = 0.2
@@ -97,8 +99,11 @@ class Switching:
         asked = (others & {order.to} if order.to else others) | {record.primary}
         agents = self._leader.agents
         there = {name: agents[name] for name in asked & set(agents) if view.state(name)}
-        found, silent = await gather(there, counting=False)
-        return readiness.wrong(record.primary, found, silent)
+        (found, silent), logins = await asyncio.gather(
+            gather(there, counting=False), tried(self._leader, asked - {record.primary})
+        )
+        shut = refusals(logins.reached, barred_pairs(self._leader.cluster, view))
+        return readiness.wrong(record.primary, found, silent, shut)
 
     async def begin(self, order: SwitchOver, gone: Gone = never) -> Begun:
         """Begin it; answers then.

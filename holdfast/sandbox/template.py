@@ -18,31 +18,13 @@ from pathlib import Path
 
 from holdfast.errors import BadInput, Refused
 from holdfast.sandbox.trees import ServerTree, cache_dir
+from holdfast.server.initialise import MARIADB_CLOSING, MARIADB_FILES, MARIADB_OPENING
 
 INITIALISE_SECONDS = 120.0
 COPY_SECONDS = 120.0
 RECIPE = "2"
 """Part of a template's name: raise it when what is written here would make another image."""
 
-MARIADB_OPENING = """\
-create database if not exists mysql;
-use mysql;
-set @auth_root_socket=NULL;
-set @skip_auth_anonymous=1;
-"""
-MARIADB_FILES = (
-    "{}_system_tables.sql",
-    "{}_performance_tables.sql",
-    "{}_system_tables_data.sql",
-    "{}_sys_schema.sql",
-    "maria_add_gis_sp_bootstrap.sql",
-)
-# bootstrap starts without privileges, and CREATE USER is refused until they are loaded. The deleted
-# accounts are root's, without a password, for this machine's name and its loopback addresses
-MARIADB_CLOSING = """\
-DELETE FROM mysql.global_priv WHERE User = 'root' AND Host <> 'localhost';
-FLUSH PRIVILEGES;
-"""
 NOT_COPIED = ("auto.cnf", "#ib_16384_0.dblwr", "#ib_16384_1.dblwr")
 """A server makes its own: two members with one server_uuid cannot replicate from each other."""
 

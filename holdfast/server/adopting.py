@@ -10,7 +10,8 @@ import pymysql
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused, Unreachable
 from holdfast.server import encryption
-from holdfast.server.authentication import check_authentication
+from holdfast.server.authentication import identified
+from holdfast.server.barring import RIGHTS
 from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.login import SafeLogin
 from holdfast.server.optionfile import NET_TIMEOUT_SECONDS
@@ -21,10 +22,6 @@ PLUGINS = {
     "rpl_semi_sync_replica": "semisync_replica.so",
 }
 ALREADY_THERE = 1125
-RIGHTS = {
-    Flavor.MARIADB: "REPLICATION SLAVE",
-    Flavor.MYSQL: "REPLICATION SLAVE, BACKUP_ADMIN",  # to be cloned from
-}
 
 
 class Adopter:
@@ -75,19 +72,31 @@ class Adopter:
 
         Where it exists for other hosts as well, one of those may be the one that counts: all get the password.
         """
-        check_authentication(self._flavor, authentication)
-        if self._flavor is Flavor.MARIADB:
-            identified = f"IDENTIFIED VIA mysql_native_password USING '{authentication}'"
-        else:
-            identified = f"IDENTIFIED WITH caching_sha2_password AS '{authentication}'"
+        clause = identified(self._flavor, authentication) + self._required
+        self._make(user, self._hosts(user, deadline) | {"%"}, clause, deadline)
+
+    def mend_logged(self, user: str, authentication: str, deadline: Deadline) -> None:
+        """The same for the hosts for which it is there already; expects that no commit waits in vain.
+
+        :raises Refused: it is not there
+        """
+        clause = identified(self._flavor, authentication) + self._required
+        hosts = self._hosts(user, deadline)
+        if not hosts:
+            raise Refused(f"there is no account {user} on this server")
+        self._make(user, hosts, clause, deadline)
+
+    def _hosts(self, user: str, deadline: Deadline) -> set[str]:
         look = "SELECT Host AS host FROM mysql.user WHERE User = %s"
-        hosts = {str(row["host"]) for row in self._connection.look(look, deadline, (_named(user),))}
+        return {str(row["host"]) for row in self._connection.look(look, deadline, (_named(user),))}
+
+    def _make(self, user: str, hosts: set[str], clause: str, deadline: Deadline) -> None:
         statements: list[str] = []
-        for host in sorted(hosts | {"%"}):
+        for host in sorted(hosts):
             name = f"'{_named(user)}'@'{_named(host)}'"
             statements += [
-                f"CREATE USER IF NOT EXISTS {name} {identified}{self._required}",
-                f"ALTER USER {name} {identified}{self._required}",
+                f"CREATE USER IF NOT EXISTS {name} {clause}",
+                f"ALTER USER {name} {clause}",
                 f"GRANT {RIGHTS[self._flavor]} ON *.* TO {name}",
             ]
         for statement in statements:

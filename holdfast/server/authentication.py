@@ -36,6 +36,17 @@ def authentication_string(flavor: Flavor, password: str) -> str:
     return f"$A$005${salt}{sha256_crypt(password.encode(), salt.encode())}"
 
 
+def identified(flavor: Flavor, authentication: str) -> str:
+    """The clause of CREATE USER and ALTER USER for an account whose password that is.
+
+    :raises BadInput: it is no authentication string
+    """
+    check_authentication(flavor, authentication)
+    if flavor is Flavor.MARIADB:
+        return f"IDENTIFIED VIA mysql_native_password USING '{authentication}'"
+    return f"IDENTIFIED WITH caching_sha2_password AS '{authentication}'"
+
+
 def check_authentication(flavor: Flavor, text: str) -> None:
     """It becomes part of a statement.
 

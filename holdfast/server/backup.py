@@ -88,7 +88,7 @@ def option_copy_for_backup(option_file: Path, socket: Path, admin: Account, targ
 
     (Its working folder is the data directory: called with the server's own option file it would be taken for it.)
     """
-    login = {"socket": str(socket), "user": admin.user, "password": admin.password}
+    login = {"socket": str(socket), "user": admin.user, "password": admin.fresh().password}
     copy_options(option_file, target, group=GROUP, more=login)
 
 

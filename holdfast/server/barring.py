@@ -1,16 +1,22 @@
 """Keep a member from acknowledging: its replication account is locked, and its connections are ended.
 
 Nothing of it is written to the binlog, and none of it waits behind commits that wait for an acknowledgement.
+
+An account that is missing is made, locked: made later, by a hand or a restored dump, it would let in a member that is
+barred. Only :func:`unbar` opens an account: a manager asks for that, who knows who votes.
 """
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
-from holdfast.server.base import Deadline
+from holdfast.server.authentication import authentication_string
+from holdfast.server.base import Deadline, Login
 from holdfast.server.hangup import FromReplicas, hang_up
 from holdfast.server.sql import Connection, Row, StatementRefused
 
@@ -22,40 +28,49 @@ HUNG_UP_SECONDS = 0.02
 """In this time a connection that was shut down has been read to its end."""
 KILL_AGAIN_SECONDS = 0.1
 NO_SUCH_THREAD = 1094
+REPLICATION = "REPLICATION SLAVE"
+RIGHTS = {
+    Flavor.MARIADB: REPLICATION,
+    Flavor.MYSQL: f"{REPLICATION}, BACKUP_ADMIN",  # to be cloned from
+}
+"""What a member's replication account must be allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
     """Where one flavor has it.
 
-    :ivar locked: names of the accounts that may replicate and are locked
-    :ivar hosts: host parts of a user's accounts
+    :ivar replicators: names of the accounts that may replicate, and whether one of that name is locked
+    :ivar hosts: host parts of a user's accounts, and whether each may replicate
     :ivar sessions: all sessions, with columns id, user, command, state, port (of the other end)
     :ivar mute: state of a killed session that has nothing left but to leave the thread that receives acknowledgements:
         MySQL's looks for that once a second. Its socket was shut down by the KILL: what arrives then is rejected by
         the kernel (tested)
     """
 
-    locked: str
+    flavor: Flavor
+    replicators: str
     hosts: str
     sessions: str
     mute: str
 
 
 MARIADB = Catalog(
-    locked="SELECT DISTINCT u.User AS user FROM mysql.user u "
-    "JOIN mysql.global_priv p ON (p.User, p.Host) = (u.User, u.Host) "
-    "WHERE u.Repl_slave_priv = 'Y' AND JSON_VALUE(p.Priv, '$.account_locked') IN ('1', 'true') ORDER BY 1",
-    hosts="SELECT Host AS host FROM mysql.user WHERE User = %s AND is_role = 'N'",
+    flavor=Flavor.MARIADB,
+    replicators="SELECT u.User AS user, MAX(JSON_VALUE(p.Priv, '$.account_locked') IN ('1', 'true')) AS locked "
+    "FROM mysql.user u JOIN mysql.global_priv p ON (p.User, p.Host) = (u.User, u.Host) "
+    "WHERE u.Repl_slave_priv = 'Y' GROUP BY 1 ORDER BY 1",
+    hosts="SELECT Host AS host, Repl_slave_priv AS may FROM mysql.user WHERE User = %s AND is_role = 'N'",
     sessions="SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state, "
     "SUBSTRING_INDEX(HOST, ':', -1) AS port FROM information_schema.PROCESSLIST",
     mute="",
 )
 
 MYSQL = Catalog(
-    locked="SELECT DISTINCT User AS user FROM mysql.user WHERE Repl_slave_priv = 'Y' AND account_locked = 'Y' "
-    "AND User <> 'root' AND User NOT LIKE 'mysql.%' ORDER BY 1",
-    hosts="SELECT Host AS host FROM mysql.user WHERE User = %s",
+    flavor=Flavor.MYSQL,
+    replicators="SELECT User AS user, MAX(account_locked = 'Y') AS locked FROM mysql.user "
+    "WHERE Repl_slave_priv = 'Y' AND User <> 'root' AND User NOT LIKE 'mysql.%' GROUP BY 1 ORDER BY 1",
+    hosts="SELECT Host AS host, Repl_slave_priv AS may FROM mysql.user WHERE User = %s",
     sessions="SELECT ID AS id, USER AS user, COMMAND AS command, STATE AS state, "
     "SUBSTRING_INDEX(HOST, ':', -1) AS port FROM performance_schema.processlist",
     mute="Waiting to finalize termination",
@@ -98,8 +113,36 @@ def unbar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> 
     _alter(side, catalog, user, "UNLOCK", deadline)
 
 
-def barred(eyes: Connection, catalog: Catalog, deadline: Deadline) -> tuple[str, ...]:
-    return tuple(str(row["user"]) for row in eyes.look(catalog.locked, deadline))
+@dataclass(frozen=True, slots=True)
+class Replicators:
+    """:ivar names: of the accounts that may replicate; :ivar barred: those of them that are locked"""
+
+    names: tuple[str, ...]
+    barred: tuple[str, ...]
+
+
+def replicators(eyes: Connection, catalog: Catalog, deadline: Deadline) -> Replicators:
+    rows = eyes.look(catalog.replicators, deadline)
+    names = tuple(str(row["user"]) for row in rows)
+    return Replicators(names, tuple(str(row["user"]) for row in rows if row["locked"]))
+
+
+def mend(
+    side: Connection, catalog: Catalog, user: str, login: Login, rights: str, deadline: Deadline
+) -> None:
+    """Have the replication account ``user`` log in that way, and let it replicate. One that is locked stays locked, and
+    one that is missing is made locked: see the head of this file.
+
+    :param side: a session that writes no binlog
+    """
+    clause = login.clause(catalog.flavor)
+    hosts = [str(row["host"]) for row in side.look(catalog.hosts, deadline, (user,))]
+    for host in hosts:
+        side.run(f"ALTER USER %s@%s {clause}", deadline, (user, host))
+    if not hosts:
+        side.run(f"CREATE USER %s@'%%' {clause} ACCOUNT LOCK", deadline, (user,))
+    for host in hosts or ["%"]:
+        side.run(f"GRANT {rights} ON *.* TO %s@%s", deadline, (user, host))
 
 
 def lock(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> None:
@@ -155,9 +198,16 @@ def kill(side: Connection, session_id: int, deadline: Deadline) -> None:
 
 
 def _alter(side: Connection, catalog: Catalog, user: str, what: str, deadline: Deadline) -> None:
-    hosts = [str(row["host"]) for row in side.look(catalog.hosts, deadline, (user,))]
-    if not hosts:
+    rows = side.look(catalog.hosts, deadline, (user,))
+    if not rows and what == "LOCK":
+        nobody_knows = Login(authentication_string(catalog.flavor, secrets.token_hex(24)))
+        mend(side, catalog, user, nobody_knows, REPLICATION, deadline)
+        return
+    if not rows:
         raise Refused(f"no account {user} on this server: create the member's replication account")
+    hosts = [str(row["host"]) for row in rows]
     names = ", ".join("%s@%s" for _ in hosts)
     accounts = [part for host in hosts for part in (user, host)]
     side.run(f"ALTER USER {names} ACCOUNT {what}", deadline, accounts)
+    if all(row["may"] != "Y" for row in rows):  # else it would not be known to be barred
+        side.run(f"GRANT {REPLICATION} ON *.* TO {names}", deadline, accounts)

@@ -21,6 +21,7 @@ from holdfast.core.settings import WaitPoint
 from holdfast.core.timing import Timing
 from holdfast.core.view import Replication, SemiSync
 from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
+from holdfast.server.authentication import identified
 from holdfast.tls import Files
 
 
@@ -42,6 +43,18 @@ class Account:
         with contextlib.suppress(HoldfastError):
             return replace(self, password=self.read()) if self.read else self
         return self
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How a replication account logs in: what the server keeps instead of its password, and whether it wants a
+    certificate as well."""
+
+    authentication: str
+    encrypted: bool = False
+
+    def clause(self, flavor: Flavor) -> str:
+        return identified(flavor, self.authentication) + " REQUIRE X509" * self.encrypted
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +134,7 @@ class Observation:
     replication: Replication
     semi_sync: SemiSync
     barred: tuple[str, ...] = ()
+    replicators: tuple[str, ...] | None = None
     prepared: tuple[str, ...] = ()
     traces: tuple[object, ...] = ()
     sync_binlog: int = 1
@@ -298,6 +312,12 @@ class Server(Protocol):
         """
 
     def unbar(self, user: str, deadline: Deadline) -> None: ...
+
+    def mend_account(self, user: str, login: Login, deadline: Deadline) -> None:
+        """Have the replication account ``user`` log in that way here, also while commits wait; not in the binlog.
+
+        It stays locked where it is, and is made locked where it is missing: see ``barring.py``.
+        """
 
     def quiesce(self, deadline: Deadline) -> None:
         """Bring a primary to where it can be shut down: it refuses writes, and no commit waits.

@@ -10,8 +10,8 @@ What was found on MariaDB 10.11 and MySQL 9.7, by trying:
 * ``ALTER EVENT … ENABLE`` on the new primary is replicated, and disables the event on the former one.
 * It makes whoever says it the definer, unless it names one. Time zone, SQL mode and body stay.
 
-So the primary writes the names of those that are DISABLED into a table of ours before it is frozen: who takes over from
-it disables these, and enables the rest. Whoever takes over from a primary that is dead goes by what was written last.
+So the primary writes the names of those that are DISABLED into a table of ours, every few seconds where that has
+changed (``agent/disabled_events.py``), and before it is frozen: who takes over disables these, and enables the rest.
 """
 
 from __future__ import annotations

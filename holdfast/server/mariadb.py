@@ -19,7 +19,7 @@ from holdfast.server.following import (
     filters,
 )
 from holdfast.server.procedures import NO_SUCH_TABLE, UNKNOWN_DATABASE
-from holdfast.server.progress import lacks_binlogs, lasting, nobody_listens, place
+from holdfast.server.progress import NOT_LET_IN, lacks_binlogs, lasting, nobody_listens, place
 from holdfast.server.sql import Row, StatementRefused
 from holdfast.server.switching import SwitchingServer
 
@@ -75,6 +75,7 @@ class MariadbServer(SwitchingServer):
             waiting.look_at_status(self._eyes, self.names, deadline) if row["source_side"] else {}
         )
         received = status[0]["Gtid_IO_Pos"] if status else ""
+        accounts = self._replicators(deadline)
         return Observation(
             version=row["version"],
             server_id=row["server_id"],
@@ -84,7 +85,8 @@ class MariadbServer(SwitchingServer):
             applied=row["applied"],
             replication=_replication(status[0], row) if status else Replication(),
             semi_sync=waiting.semi_sync(self.names, row, waits, bool(row["replica_side"])),
-            barred=self._barred_accounts(deadline),
+            barred=accounts.barred,
+            replicators=accounts.names,
             prepared=self._xa.look(deadline),
             traces=_traces(status[0]) if status else (),
             sync_binlog=row["sync_binlog"],
@@ -316,6 +318,7 @@ def _replication(row: Row, variables: Row) -> Replication:
         fetched=place(row["Master_Log_File"], row["Read_Master_Log_Pos"]),
         executed=place(row["Relay_Master_Log_File"], row["Exec_Master_Log_Pos"]),
         purged=lacks_binlogs(row["Last_IO_Errno"], row["Last_IO_Error"]),
+        denied=row["Last_IO_Errno"] in NOT_LET_IN,
         refused=nobody_listens(row["Last_IO_Errno"], row["Last_IO_Error"]),
         user=row["Master_User"],
         # a rewind passes things over, while nothing is applied

@@ -16,7 +16,7 @@ from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Account, Crowded, Deadline, Observation, Source
 from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following, changed
 from holdfast.server.hangup import FromReplicas, hanging_up
-from holdfast.server.progress import lacks_binlogs, lasting, nobody_listens, place
+from holdfast.server.progress import NOT_LET_IN, lacks_binlogs, lasting, nobody_listens, place
 from holdfast.server.sql import Connection, Row
 from holdfast.server.switching import SwitchingServer
 
@@ -145,6 +145,7 @@ class MysqlServer(SwitchingServer):
         waits = (
             waiting.look_at_status(self._eyes, self.names, deadline) if row["source_side"] else {}
         )
+        accounts = self._replicators(deadline)
         return Observation(
             version=row["version"],
             server_id=row["server_id"],
@@ -154,7 +155,8 @@ class MysqlServer(SwitchingServer):
             applied=applied,
             replication=self._replication(row, deadline),
             semi_sync=waiting.semi_sync(self.names, row, waits, bool(row["replica_side"])),
-            barred=self._barred_accounts(deadline),
+            barred=accounts.barred,
+            replicators=accounts.names,
             prepared=self._xa.look(deadline),
             # a transaction that is long under way is counted as received at its end, but written as it comes
             traces=(row["heartbeats"], received, row["relay_writes"]) if row["host"] else (),
@@ -184,6 +186,7 @@ class MysqlServer(SwitchingServer):
             fetched=fetched,
             executed=executed,
             purged=lacks_binlogs(row["receiver_code"] or 0, trouble),
+            denied=row["receiver_code"] in NOT_LET_IN,
             refused=nobody_listens(row["receiver_code"] or 0, trouble),
             user=row["user"] or "",
             filters=(

@@ -36,8 +36,8 @@ PROVE_AGAIN_SECONDS = 0.02
 SLICE_SECONDS = 0.2
 """How long one wait in the server lasts, before the applier is looked at again."""
 
-BARRED_SECONDS = 5.0
-"""How often it is looked up which accounts are locked, by whomever."""
+REPLICATORS_SECONDS = 5.0
+"""How often it is looked up which accounts may replicate, and which of them are locked, by whomever."""
 
 SIDE_SETTINGS = "sql_log_bin = 0, lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"
 
@@ -72,8 +72,8 @@ class SqlServer(ABC):
             self._proof,
             self._side,
         )
-        self._barred: tuple[str, ...] = ()
-        self._barred_until = 0.0
+        self._known = barring.Replicators((), ())
+        self._known_until = 0.0
         self._xa = PreparedWatch(self.flavor, self._eyes)
 
     # what differs
@@ -110,7 +110,7 @@ class SqlServer(ABC):
         """Opens every session: a failover should not have to wait for a log-in."""
         for connection in self._sessions:
             connection.look("SELECT 1", deadline)
-        self._barred_until = 0.0
+        self._known_until = 0.0
         self._xa.begin()
 
     def part(self, deadline: Deadline) -> None:
@@ -294,15 +294,15 @@ class SqlServer(ABC):
             self._let_administrator_write(deadline)
             alter(self._side, self.catalog, user, deadline)
         finally:
-            self._barred_until = 0.0
+            self._known_until = 0.0
 
-    def _barred_accounts(self, deadline: Deadline) -> tuple[str, ...]:
+    def _replicators(self, deadline: Deadline) -> barring.Replicators:
         """Looked up now and then."""
         now = time.monotonic()
-        if now >= self._barred_until:
-            self._barred = barring.barred(self._eyes, self.catalog, deadline)
-            self._barred_until = now + BARRED_SECONDS
-        return self._barred
+        if now >= self._known_until:
+            self._known = barring.replicators(self._eyes, self.catalog, deadline)
+            self._known_until = now + REPLICATORS_SECONDS
+        return self._known
 
     def _drain(self, now: Following, deadline: Deadline) -> None:
         if not now.received:

@@ -11,6 +11,10 @@ SOURCE_FAILED = (1236, 13114)
 
 _PURGED = ("purged", "could not find")
 
+NOT_LET_IN = frozenset({1045, 1130, 1142, 1227, 1698, 1862, 3118, 3159, 3955, 4151})
+"""What a server says to an account that it does not let in, or not replicate: a wrong password or none of that name,
+another host, a right that is missing, an expired password, a locked account, TLS that is required."""
+
 CANNOT_CONNECT = 2003
 _REFUSED = re.compile(r"\(111(?: \"[^\"]*\")?\)\s*$")
 """``(111 "Connection refused")`` of MariaDB, ``(111)`` of MySQL: Linux' ECONNREFUSED, whatever the language."""

@@ -10,7 +10,7 @@ from holdfast.core.blockers import Blocker
 from holdfast.core.facts import Boot
 from holdfast.core.gtid import GtidSet, parse
 from holdfast.errors import OutcomeUnknown, Refused
-from holdfast.server import booted, events
+from holdfast.server import barring, booted, events
 from holdfast.server.base import (
     RECEIVER_CONNECTING,
     RECEIVER_FAILED,
@@ -18,6 +18,7 @@ from holdfast.server.base import (
     Account,
     Booted,
     Deadline,
+    Login,
     Source,
 )
 from holdfast.server.blockers import blockers
@@ -103,6 +104,12 @@ class SwitchingServer(SqlServer):
 
     def let_clients_in(self, files: Boot, deadline: Deadline) -> None:
         booted.let_in(self._eyes, self.flavor, files, deadline)
+
+    def mend_account(self, user: str, login: Login, deadline: Deadline) -> None:
+        def mend(side: Connection, catalog: barring.Catalog, user: str, deadline: Deadline) -> None:
+            barring.mend(side, catalog, user, login, barring.RIGHTS[self.flavor], deadline)
+
+        self._alter_account(mend, user, deadline)
 
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         self._freezing.clients.end_these(sessions, deadline)

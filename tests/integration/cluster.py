@@ -70,17 +70,25 @@ class Clusters:
         return self.fresh(flavor, members, settings)
 
     def fresh(
-        self, flavor: Flavor, members: int = 3, settings: Mapping[str, Any] | None = None
+        self,
+        flavor: Flavor,
+        members: int = 3,
+        settings: Mapping[str, Any] | None = None,
+        empty: bool = False,
     ) -> Sandbox:
         """A cluster in which nothing has happened yet.
 
         :param settings: with which it begins, by dotted key
+        :param empty: from empty data directories: with no other accounts than Holdfast's own
         """
         self.remove()
         self._made += 1
         folder = self._folder / f"{flavor.value}{self._made}"
         base = free_base_port()
         self._sandbox = PatientSandbox.create(folder, flavor, members, base, settings=settings)
+        if empty:
+            for member in self._sandbox.spec.members:
+                member.datadir.mkdir(parents=True)
         self._sandbox.up()
         return self._sandbox
 

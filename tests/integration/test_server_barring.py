@@ -6,15 +6,22 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
+from pathlib import Path
 
 import pymysql
 import pytest
 
-from holdfast.core.gtid import Flavor
+from holdfast.config.load import secret
+from holdfast.core.gtid import Flavor, parse
 from holdfast.core.view import Receiver
 from holdfast.errors import DeadlinePassed, Refused
 from holdfast.server import barring
-from holdfast.server.base import Deadline
+from holdfast.server.adopting import Adopter
+from holdfast.server.authentication import authentication_string
+from holdfast.server.base import Account, Deadline, Login
+from holdfast.server.logins import let_in, own_login
+from holdfast.server.sql import Connection
 from tests.integration.servers import (
     ADMIN,
     CLIENT,
@@ -249,8 +256,103 @@ def test_what_cannot_be_barred(trio: list[BareServer]) -> None:
     with pytest.raises(Refused, match="the agent's own"):
         primary.adapter.bar(ADMIN.user, soon())
     with pytest.raises(Refused, match="no account nobody"):
-        primary.adapter.bar("nobody", soon())
+        primary.adapter.unbar("nobody", soon())
     assert told_barred(primary) == ()
+
+
+def test_a_missing_account_is_barred_and_mending_opens_none(trio: list[BareServer]) -> None:
+    """Its sessions go on when an account is dropped: an eviction must end them, and must keep it out."""
+    primary, one, other = trio
+    account = replication(one.number)
+    login = Login(authentication_string(primary.flavor, account.password))
+    primary.sql("SET sql_log_bin = 0", f"DROP USER '{account.user}'@'%'")
+    before = primary.adapter.observe(soon())
+    assert connections(primary, one)
+    primary.adapter.bar(account.user, soon())
+    assert connections(primary, one) == 0
+    assert told_barred(primary) == (account.user,)
+
+    primary.adapter.mend_account(account.user, login, soon())
+    assert told_barred(primary) == (account.user,)
+    with pytest.raises(pymysql.err.MySQLError, match="locked"):
+        log_in(primary, account)
+    primary.sql("SET sql_log_bin = 0", f"DROP USER '{account.user}'@'%'")
+    primary.adapter.mend_account(account.user, login, soon())
+    assert told_barred(primary) == (account.user,)
+    primary.adapter.unbar(account.user, soon())
+    log_in(primary, account)
+
+    primary.sql(
+        "SET sql_log_bin = 0",
+        f"ALTER USER '{account.user}'@'%' IDENTIFIED BY 'wrong'",
+        f"REVOKE REPLICATION SLAVE ON *.* FROM '{account.user}'@'%'",
+    )
+    source = primary.source(one)
+    assert "1045" in let_in(primary.flavor, source, 2.0)
+    primary.adapter.bar(account.user, soon())  # known to be, though it may not replicate
+    assert told_barred(primary) == (account.user,)
+    primary.adapter.unbar(account.user, soon())
+    for replica in (one, other):
+        replica.freeze()
+    with writers(primary, 2):  # commits wait: it is mended all the same
+        wait_until(lambda: waiting(primary) > 0, 5, "commits wait")
+        primary.adapter.mend_account(account.user, login, Deadline(2))
+        for replica in (one, other):
+            replica.thaw()
+    after = primary.adapter.observe(soon())
+    assert account.user in (after.replicators or ())
+    assert let_in(primary.flavor, source, 2.0) == ""
+    issued = parse(primary.flavor, after.applied).subtract(parse(primary.flavor, before.applied))
+    rows = primary.value("SELECT COUNT(*) FROM app.t")
+    assert issued.count() <= rows + 10, "accounts are not in the binlog"
+
+
+def log_in(server: BareServer, account: Account) -> None:
+    pymysql.connect(
+        host="127.0.0.1", port=server.port, user=account.user, password=account.password
+    ).close()
+
+
+def test_an_account_that_is_made_through_the_binlog_stays_locked_where_it_is(
+    trio: list[BareServer],
+) -> None:
+    """On the primary: replicas that lack it get it open."""
+    primary, one, other = trio
+    account = replication(one.number)
+    primary.sql("SET sql_log_bin = 0", f"DROP USER '{account.user}'@'%'")
+    if other.flavor is Flavor.MYSQL:
+        other.sql("SET GLOBAL super_read_only = 0")
+    other.sql("SET sql_log_bin = 0", f"DROP USER '{account.user}'@'%'")
+    primary.adapter.bar(account.user, soon())
+    adopter = Adopter(primary.flavor, primary.socket, ADMIN)
+    adopter.mend_logged(
+        account.user, authentication_string(primary.flavor, account.password), soon()
+    )
+    adopter.close()
+    other.adapter.drain(soon(), primary.adapter.observe(soon()).applied)
+    assert told_barred(primary) == (account.user,)
+    log_in(other, account)
+    primary.adapter.unbar(account.user, soon())
+    log_in(primary, account)
+
+
+def test_an_administrator_s_password_is_read_again_from_its_file(
+    servers: list[BareServer], tmp_path: Path
+) -> None:
+    server = servers[0]
+    name = "'second'@'localhost'"
+    server.sql("SET sql_log_bin = 0", f"CREATE USER {name} IDENTIFIED BY 'first'")
+    path = tmp_path / "password"
+    path.write_text("first\n")
+    connection = Connection(
+        server.socket, Account("second", "first", read=partial(secret, path, "pw"))
+    )
+    assert own_login(connection, soon()) == ""
+    server.sql("SET sql_log_bin = 0", f"ALTER USER {name} IDENTIFIED BY 'second'")
+    assert "1045" in own_login(connection, soon())
+    path.write_text("second\n")
+    assert own_login(connection, soon()) == ""
+    server.sql("SET sql_log_bin = 0", f"DROP USER {name}")
 
 
 def test_who_is_barred_is_told_again_after_a_restart(

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
+from holdfast.agent.board import Board
+from holdfast.agent.disabled_events import DisabledEvents
 from holdfast.core.gtid import Flavor
+from holdfast.core.view import MemberState, ServerStatus
 from holdfast.server.base import Deadline
-from tests.integration.servers import BareServer, bare_servers, wait_until
+from holdfast.server.events import write_down
+from holdfast.server.sql import Connection
+from tests.integration.servers import ADMIN, BareServer, bare_servers, wait_until
 
 ON_REPLICAS = {Flavor.MARIADB: "SLAVESIDE_DISABLED", Flavor.MYSQL: "REPLICA_SIDE_DISABLED"}
 UNCHANGED = ("DEFINER", "TIME_ZONE", "SQL_MODE", "EVENT_DEFINITION", "INTERVAL_VALUE")
@@ -133,3 +139,29 @@ def test_no_replication_broke_on_the_way(servers: list[BareServer]) -> None:
     found = replica.adapter.observe(Deadline(5))
     assert found.replication.error == ""
     assert not found.writable
+
+
+def test_what_was_disabled_stays_so_after_a_crash_as_well(servers: list[BareServer]) -> None:
+    """The last of this file: the primary dies."""
+    primary, replica = servers
+    primary.sql("SET GLOBAL event_scheduler = OFF", "ALTER EVENT app.never DISABLE")
+    before = statuses(primary)
+    assert before["never"] == "DISABLED"
+    session = Connection(primary.socket, ADMIN)
+    board = Board(MemberState("m1", primary.flavor, server=ServerStatus.UP, writable=True))
+    keep = DisabledEvents(board, partial(write_down, session))
+    keep.step()
+    written = applied(primary)
+    keep.step()
+    assert applied(primary) == written, "nothing has changed: nothing is written"
+    session.close()
+    deadline = Deadline(20)
+    replica.adapter.drain(deadline, written)
+    primary.kill()
+    replica.adapter.stop_receiver(deadline)
+    replica.adapter.drain(deadline)
+    replica.adapter.prepare_primary(0, deadline)
+    replica.adapter.open(deadline)
+    failed: list[str] = []
+    replica.adapter.start_events(deadline, failed.append)
+    assert (statuses(replica), failed) == (before, [])

@@ -28,7 +28,7 @@ from holdfast.core.gtid import Flavor, parse
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync
 from holdfast.errors import Unreachable
-from holdfast.server.base import Booted, Deadline, DumpLook, Observation, Source
+from holdfast.server.base import Booted, Deadline, DumpLook, Login, Observation, Source
 from holdfast.server.process import Running, ServerProcess, kernel_boot_id
 from holdfast.wire import CommandReply, CommandRequest, StateReply, Told
 
@@ -206,6 +206,13 @@ class MemoryServer:
     def unbar(self, user: str, deadline: Deadline) -> None:
         self._called("unbar", deadline)
         self.now = replace(self.now, barred=tuple(set(self.now.barred) - {user}))
+
+    def mend_account(self, user: str, login: Login, deadline: Deadline) -> None:
+        self._called("mend_account", deadline)
+        known = set(self.now.replicators or ())
+        if user not in known:
+            self.now = replace(self.now, barred=tuple(sorted({*self.now.barred, user})))
+        self.now = replace(self.now, replicators=tuple(sorted(known | {user})))
 
     def quiesce(self, deadline: Deadline) -> None:
         self._called("quiesce", deadline)

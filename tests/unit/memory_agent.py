@@ -12,7 +12,16 @@ from holdfast.core.commands import Command
 from holdfast.core.status import Status
 from holdfast.errors import Unreachable
 from holdfast.manager.lead import Leader
-from holdfast.wire import AccountReply, CommandReply, Grant, Identity, RecordReply, StateReply, Told
+from holdfast.wire import (
+    AccountReply,
+    CommandReply,
+    Grant,
+    Identity,
+    ReachReply,
+    RecordReply,
+    StateReply,
+    Told,
+)
 from tests.model.world import World
 
 SECONDS = 10.0
@@ -22,14 +31,17 @@ class MemoryAgent:
     """What ``AgentClient`` is to a real agent.
 
     :ivar asked: every command, of all members, in order
+    :ivar not_let_in: why the servers of these hosts do not let it in
     """
 
     asked: list[tuple[str, Command]]
+    not_let_in: dict[str, str]
 
     def __init__(self, world: World, name: str, asked: list[tuple[str, Command]]) -> None:
         self._world = world
         self._name = name
         self.asked = asked
+        self.not_let_in = {}
 
     async def watch(
         self,
@@ -66,9 +78,15 @@ class MemoryAgent:
             term=host.term, identity=host.identity, mark=host.mark, record=host.record
         )
 
-    async def account(self) -> AccountReply:
+    async def account(self, nonce: str = "") -> AccountReply:
         self._there()
-        return AccountReply(user=f"repl_{self._name}", authentication="*" + "0" * 40)
+        return AccountReply(user=f"repl_{self._name}", authentication="*" + "0" * 40, admin=nonce)
+
+    async def reach(
+        self, host: str, port: int, public_key: str = "", term: int = 0, told: Told | None = None
+    ) -> ReachReply:
+        self._there()
+        return ReachReply(error=self.not_let_in.get(host, ""))
 
     async def command(
         self,

@@ -137,3 +137,17 @@ def test_a_host_that_does_not_answer_stands_against_it_and_is_waited_for(tmp_pat
             assert (await begun).to == "m2"
 
     asyncio.run(run())
+
+
+def test_a_candidate_that_would_not_let_the_others_in_is_refused_beforehand(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with managed(tmp_path / "store") as it:
+            Hosts(it.leader)
+            m3 = it.leader.agents["m3"]
+            m3.not_let_in["m2"] = "m2:3306 does not let repl_m3 in: Access denied"  # type: ignore[attr-defined]
+            switching = Switching(it.leader)
+            with pytest.raises(Refused, match="m2: it could not be followed from the host of m3"):
+                await switching.begin(SwitchOver("m2"))
+            assert (await switching.look(SwitchOver())).to == "m3"
+
+    asyncio.run(run())
