@@ -107,7 +107,7 @@ def _worth_telling(state: MemberState) -> MemberState:
     What a command alone changes is left out as well (``busy``, what was promised, proven and remembered): its manager
     has that with the answer, and a failover is no quicker for a look in between. ``progress`` but for its kind.
     """
-    progress = state.progress
+    progress, applying = state.progress, state.applying
     return replace(
         state,
         received="",
@@ -121,6 +121,7 @@ def _worth_telling(state: MemberState) -> MemberState:
         written=Position(),
         silent_seconds=_steps(state.silent_seconds),
         unobserved_seconds=0.0,
+        applying=replace(applying, seconds=0.0, stalled=float(int(applying.stalled))),
         progress=progress and replace(progress, done=0, total=0, rate=0.0),
         replication=replace(
             state.replication,

@@ -307,7 +307,7 @@ class Agent:
             lambda deadline: take_inventory(own, config.state_dir, deadline),
         )
         cloning.forget += [self._fitness.forget, verifying.forget, releases.end]
-        cloning.forget += [starts.at_once, streams.forget, kept.ended]
+        cloning.forget += [starts.at_once, streams.forget, kept.ended, observer.appliers.replaced]
         observer.holds_applier = lambda: hold.held
 
         def compared(found: Observation, _: float) -> None:

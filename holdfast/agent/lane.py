@@ -138,7 +138,7 @@ class Lane:
         with self._busy(command_name(job.command)):
             try:
                 self._promise(job, steps)
-                with self.steering():
+                with self.steering(), self._freeing(job, steps):
                     self._duties.perform(job.term, job.command, lambda: job.cancelled, steps)
             except HoldfastError as raised:
                 error = raised
@@ -152,6 +152,9 @@ class Lane:
                 self._board.change(promised=job.term)
         self._tell(job, error, steps, (time.monotonic() - begun) * 1000)
         return self._reply(steps, error)
+
+    def _freeing(self, job: _Job, steps: Steps) -> AbstractContextManager[None]:
+        return self._observer.freeing.during(job.term, job.command, steps)
 
     def _promise(self, job: _Job, steps: Steps) -> None:
         if refusal := self._obeyed.refusal(job.term, job.told):

@@ -14,7 +14,9 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+from holdfast.agent.applying import ApplierWatch
 from holdfast.agent.board import Board
+from holdfast.agent.freeing import Freeing
 from holdfast.agent.hearing import Hearing
 from holdfast.agent.watch import Watch
 from holdfast.agent.written import BinlogEnd
@@ -62,6 +64,8 @@ class Observer:
     :ivar every_seconds: between two looks; kept within bounds, and less while the source of a replica is silent
     :ivar on_look: called with each look, and when it began, before it is published; :ivar on_lost: with the error of
         one that failed, while the server runs
+    :ivar appliers: how the applier gets on, from look to look
+    :ivar freeing: ends who holds a promotion up
     :ivar on_down: called now and then while no server runs
     :ivar on_answer: called while a server is starting, when it has answered; one raises where it must not be seen as up
     :ivar holds_applier: whether the applier was stopped on purpose, and will run on by itself: then it is told to run
@@ -78,6 +82,8 @@ class Observer:
         self._board = board
         self._binlog = BinlogEnd(binlog_index)
         self._hearing = Hearing()
+        self.appliers = ApplierWatch(board.state.flavor)
+        self.freeing = Freeing(server)
         self.every_seconds = EVERY_SECONDS[-1]
         self._poked = threading.Event()
         self._looking = threading.Lock()
@@ -136,6 +142,7 @@ class Observer:
                 unobserved="",
                 unobserved_seconds=0.0,
                 written=self._binlog.look(),
+                applying=self.appliers.seen(found),
                 reason=self._board.lasting,
                 **{name: getattr(found, name) for name in _SHARED},
             )
@@ -252,6 +259,7 @@ class Observer:
             try:
                 if self._watch.look() is not None:
                     self.look()
+                    self.freeing.looked()
                 else:
                     for each in self.on_down:
                         each()

@@ -53,7 +53,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """:ivar run: the incarnation; :ivar votes: it has acknowledged in this run
+    """:ivar run: the incarnation; :ivar votes: it has acknowledged in this run; :ivar acks: it does so now
     :ivar works: how often the agent had begun or ended work on its replication
     :ivar texts: what the server said, received and applied
     """
@@ -64,6 +64,7 @@ class _Look:
     texts: tuple[str, str]
     received: GtidSet
     applied: GtidSet
+    acks: bool = True
 
     def without(self, gtids: GtidSet) -> _Look:
         received, applied = self.received.subtract(gtids), self.applied.subtract(gtids)
@@ -165,7 +166,9 @@ class Receipts:
         open_or_opening = found.writable or found.semi_sync.source
         primary = open_or_opening and self._has_opened(incarnation)
         votes = found.semi_sync.replica or (last is not None and last.votes)
-        may_begin_anew = not votes and not primary  # by its agent
+        # by its agent: a rewind, or what a learner cannot apply and fetches anew. The agent asks the server itself
+        # whether it acknowledges before it drops that
+        may_begin_anew = not primary and (not votes or (last is not None and not last.acks))
         if last is not None and may_begin_anew and last.works != works:
             last = None
         if votes and not primary:
@@ -179,7 +182,7 @@ class Receipts:
         if (
             last is not None
             and last.texts == (found.received, found.applied)
-            and last.votes == votes
+            and (last.votes, last.acks) == (votes, found.semi_sync.replica)
         ):
             return
         now = self._look(found, incarnation, votes, works)
@@ -196,7 +199,8 @@ class Receipts:
     def _look(self, found: Observation, incarnation: str, votes: bool, works: int) -> _Look:
         texts = (found.received, found.applied)
         received, applied = (parse(self._server.flavor, text) for text in texts)
-        return _Look(incarnation, votes, works, texts, received, applied)
+        acks = found.semi_sync.replica
+        return _Look(incarnation, votes, works, texts, received, applied, acks)
 
     def _lost(self, gone: GtidSet) -> Refused:
         return self._killed(

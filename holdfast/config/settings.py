@@ -42,12 +42,20 @@ Layer = Mapping[str, Value]
 
 HIGHEST_PRIORITY = 1000
 MOST_ACKS = 6
+NEVER = "never"
 _DAY = 86400.0
 
 
 def _lag(value: Any) -> float | None:
     """``none`` is no limit: said, not left out."""
     if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
+        return None
+    return seconds(value)
+
+
+def _patience(value: Any) -> float | None:
+    """``never`` is no duration: said, not left out."""
+    if value is None or (isinstance(value, str) and value.strip().lower() == NEVER):
         return None
     return seconds(value)
 
@@ -77,6 +85,9 @@ class SettingsDocument(StrictModel):
     failovers_per_hour: Annotated[Count, Field(ge=0, le=1000)] = 12
     failover_interval: Annotated[Duration, Field(ge=0, le=_DAY)] = 0.0
     write_patience: Annotated[Duration, Field(gt=0, le=_DAY)] = 5.0
+    repair_after: Annotated[
+        Annotated[float, Field(ge=0, le=366 * _DAY)] | None, BeforeValidator(_patience)
+    ] = 60.0
     events: bool = True
     verify_every: Annotated[Duration, Field(ge=0, le=366 * _DAY)] = 0.0
     profile: Profile = Profile.DEFAULT
@@ -101,6 +112,8 @@ MEANINGS = {
     "failover_interval": "the least time between two automatic ones; 0: none",
     "write_patience": "after how long a primary that answers, but on which no write comes through, is replaced; four "
     "times as long for one that answers nothing and that nobody can replace: it is restarted in place",
+    "repair_after": "after how long a member whose applier is broken is replaced by a copy of another; each time that "
+    "has not helped doubles it; never: only when it is ordered",
     "events": "the event scheduler runs on the primary and there only; false: it is left as it is",
     "verify_every": "how often each member's tables are compared with the primary's; 0: only when it is ordered",
     "profile": "heartbeat, lease and detection together: default, or fast for quiet machines and networks",
@@ -145,6 +158,7 @@ _AS_SECONDS = {
     "max_lag",
     "failover_interval",
     "write_patience",
+    "repair_after",
     "verify_every",
     *_TIMES,
 }
@@ -227,7 +241,7 @@ def shown(key: str, value: Value) -> str:
     """A value as a person would write it."""
     part = key.rpartition(".")[2]
     if value is None:
-        return "none"
+        return NEVER if part == "repair_after" else "none"
     if isinstance(value, bool):
         return "true" if value else "false"
     if part in _AS_SECONDS:

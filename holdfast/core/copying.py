@@ -24,6 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from holdfast.core import appliers
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import Clone, Close, Fence
 from holdfast.core.record import Record
@@ -110,8 +111,10 @@ def closing(cluster: Cluster, record: Record, view: View, primary: MemberState) 
     if found is None or cloned_now(view, ""):
         return None
     name, clone = found
-    refused = (state := view.state(name)) and state.clone_refused
-    if refused or ends(cluster, record, view, primary, clone.donor, name):
+    state = view.state(name)
+    if state is None or state.clone_refused or not _spent(state):
+        return None  # nobody is closed for one that can be waited for
+    if ends(cluster, record, view, primary, clone.donor, name):
         return None
     lapse = view.lapses.get(primary.name)
     stalled = lapse.seconds if lapse and primary.semi_sync.waiting else 0.0
@@ -171,13 +174,19 @@ def _against(cluster: Cluster, record: Record, view: View, name: str, donor: str
 def _next(cluster: Cluster, record: Record, view: View) -> tuple[str, Clone] | None:
     """Who is cloned first of those that must be, and how: not one whose agent refuses, then by priority."""
     must = [
-        (bool(state.clone_refused), -cluster.setting(member.name).priority, member.name, command)
+        (
+            bool(state.clone_refused),
+            not _spent(state),
+            -cluster.setting(member.name).priority,
+            member.name,
+            command,
+        )
         for member in cluster.others(record.primary)
         if (state := view.state(member.name))
-        and _spent(state)
+        and (_spent(state) or appliers.due(cluster, state))
         and isinstance(command := rejoin(cluster, record, view, member).command, Clone)
     ]
-    return min(must, key=lambda each: each[:3])[2:] if must else None
+    return min(must, key=lambda each: each[:4])[3:] if must else None
 
 
 def _spent(state: MemberState) -> bool:

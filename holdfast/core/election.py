@@ -14,6 +14,9 @@ SOON_APPLIED = 2000
 SOON_FETCHED = 2000
 """Transactions that a member of higher priority may lack when it is preferred to one that lacks none."""
 
+HELD_UP_SECONDS = 1.0
+"""An applier that has finished nothing for so long may go on like that: a lock, or a long transaction."""
+
 WISHED = 1_000_000
 """A priority above all that can be set: an operator wants this member and no other."""
 
@@ -119,7 +122,8 @@ def _preferred(
     quorum: Sequence[MemberState], able: Sequence[MemberState], cluster: Cluster
 ) -> MemberState | None:
     """The highest priority, of those whose agents can log in, if any. One that must fetch first is passed over
-    where that could take long."""
+    where that could take long, and one whose applier does not come on, for sessions there or a long transaction, for
+    any that does."""
     ready = [state for state in able if not against(state, cluster)]
     front = able[0].received_set()
 
@@ -133,6 +137,7 @@ def _preferred(
         (state for state in eligible if state in ready or (state not in able and soon(state))),
         key=lambda state: (
             bool(state.logins.shut_out),  # its agent may not be able to open it
+            held_up(state) and cluster.setting(state.name).priority < WISHED,
             -cluster.setting(state.name).priority,
             state not in ready,
             not drained(state),
@@ -171,6 +176,11 @@ def prefer_learner(
         if all(learner.applied_set().contains(state.received_set()) for state in quorum):
             return Elected(learner, drained=True)
     return elected
+
+
+def held_up(state: MemberState) -> bool:
+    """Whether its applier, which is not broken, has finished nothing for a while although something is left."""
+    return state.applying.stalled >= HELD_UP_SECONDS and not drained(state)
 
 
 def drained(state: MemberState) -> bool:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 
 from holdfast.core import restart
 from holdfast.core.ackers import missing, nobody_has
+from holdfast.core.appliers import acknowledger, broken
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Drain, Fetch, Forget, Judge, Promise, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
@@ -338,12 +339,14 @@ def name_primary(
         if state.received_set().contains(chosen.applied_set())
     }
     strays = _strays(record, view)
-    candidates = [Candidate(s.name, s.incarnation, True) for s in quorum if s.name != chosen.name]
+    sound = [state for state in quorum if not broken(state)]
+    candidates = [Candidate(s.name, s.incarnation, True) for s in sound if s.name != chosen.name]
     everyone = {own} | seated(cluster, chosen, candidates)
     everyone |= {(s.name, s.incarnation) for s in strays if s.source == chosen.name}
     if len(everyone) == 1 and not may_be_alone(cluster.settings):
         # alone it blocks: the last other voter stays, until one is back
-        everyone.add((record.primary, record.target.incarnation(record.primary) or ""))
+        before = (record.primary, record.target.incarnation(record.primary) or "")
+        everyone.add(acknowledger(cluster, record, view, chosen) or before)
     level = {own} | (everyone & holders)
     base, target = (
         Configuration(frozenset(voters), acks_for(len(voters), cluster.settings, chosen.flavor))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from holdfast.core import ackers
+from holdfast.core import ackers, appliers
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Bar
 from holdfast.core.decision import Decision, Save, Send
@@ -79,11 +79,15 @@ def next_change(
         Candidate(state.name, state.incarnation, (state.name, state.incarnation) in seated)
         for member in cluster.others(record.primary)
         if (state := view.state(member.name))
+        and not appliers.broken(state)
         and ((state.name, state.incarnation) in seated or admissible(cluster, view, primary, state))
     ]
-    known = {candidate.name for candidate in candidates}
-    candidates += [Candidate(n, run, True) for n, run in seated if n not in known]
-    voters = chosen(cluster, primary, candidates)
+    lame = _lame(cluster, record, view, primary, seated)
+    unseen = [Candidate(n, run, True) for n, run in seated if view.state(n) is None]
+    voters = chosen(cluster, primary, [*candidates, *unseen]) or chosen(cluster, primary, lame)
+    for name, _ in seated - voters:
+        if (state := view.state(name)) and appliers.broken(state):
+            leaving[name] = f"its applier is broken ({state.applying.error})"
     if not voters and not may_be_alone(cluster.settings):
         voters = _last_one(cluster, view, primary, present - dead)
         if not voters:
@@ -102,6 +106,25 @@ def next_change(
     bar = () if extendable(target, record.primary, acking) else tuple(sorted(outside))
     why = _why(voters, present, leaving, acks)
     return Change(target, bar, present - voters - dead, why)
+
+
+def _lame(
+    cluster: Cluster, record: Record, view: View, primary: MemberState, seated: set[Voter]
+) -> list[Candidate]:
+    """Those whose applier is broken, as far as they may vote where nobody else does."""
+    states = [
+        state
+        for member in cluster.others(record.primary)
+        if (state := view.state(member.name))
+        and appliers.broken(state)
+        and ((state.name, state.incarnation) in seated or admissible(cluster, view, primary, state))
+    ]
+    may = {state.name for state in appliers.stands_in(cluster, states)}
+    return [
+        Candidate(s.name, s.incarnation, (s.name, s.incarnation) in seated)
+        for s in states
+        if s.name in may
+    ]
 
 
 def _can_acknowledge(
@@ -203,8 +226,12 @@ def lapsed(cluster: Cluster, view: View, primary: MemberState, name: str) -> str
 
 
 def admissible(cluster: Cluster, view: View, primary: MemberState, state: MemberState) -> bool:
-    """Whether a learner is near enough to the head of the primary's binlog to vote."""
+    """Whether a learner is near enough to the head of the primary's binlog to vote.
+
+    One whose applier is broken has only to have received that: see ``appliers.py`` for when it may vote.
+    """
     replication = state.replication
+    lame = appliers.broken(state)
     return (
         state.up
         and not state.unobserved
@@ -217,10 +244,10 @@ def admissible(cluster: Cluster, view: View, primary: MemberState, state: Member
         and state.name not in view.lapses
         and replication.source == cluster.member(primary.name).address
         and replication.receiver is Receiver.ON
-        and replication.applier
+        and (replication.applier or lame)
         and not in_the_way(state, errant_transactions(primary, state))
         and behind(primary, state) <= CAUGHT_UP
-        and (backlog(primary, state) or 0) < cluster.settings.strong_sync_threshold
+        and (lame or (backlog(primary, state) or 0) < cluster.settings.strong_sync_threshold)
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from holdfast.core import appliers
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import (
     Clone,
@@ -84,8 +85,13 @@ def _next_step(cluster: Cluster, record: Record, view: View, member: Member) -> 
             return mended
     if _purged(cluster, primary, state):
         return _clone(cluster, record, view, primary, state, spoiled(cluster, primary, state))
+    if appliers.must_restart(cluster, record, primary, state):
+        why = appliers.told(cluster, record, state)
+        return Rejoin(Fence(), f"{why}; it is restarted, to fetch anew what it cannot apply")
     if not attached(cluster, record, state) or _told_too_little(cluster, record, primary, state):
-        return Rejoin(follow(cluster, record, state), _catching_up(state))
+        return Rejoin(follow(cluster, record, state), _catching_up(cluster, record, state))
+    if appliers.broken(state):
+        return _broken(cluster, record, view, primary, state)
     if state.suspects:
         compare = Compare(record.primary, cluster.member(record.primary).agent)
         suspects = ", ".join(state.suspects)
@@ -95,7 +101,20 @@ def _next_step(cluster: Cluster, record: Record, view: View, member: Member) -> 
     if errant:
         why = f"it has transactions of its own that change nothing ({errant}): {record.primary} commits empty ones"
         return Rejoin(reason=why)
-    return Rejoin(reason=_catching_up(state) or _differs(state, record.primary))
+    return Rejoin(reason=_catching_up(cluster, record, state) or _differs(state, record.primary))
+
+
+def _broken(
+    cluster: Cluster, record: Record, view: View, primary: MemberState, state: MemberState
+) -> Rejoin:
+    """It receives, and its applier has stopped by an error: that is tried again, in case a hand has mended it, and in
+    the end its data is replaced."""
+    why = appliers.told(cluster, record, state)
+    voted_out = not record.counts(state.name, state.incarnation)
+    if appliers.due(cluster, state) and voted_out and primary.writable:
+        return _clone(cluster, record, view, primary, state, why)
+    again = not state.replication.applier and state.replication.receiver is Receiver.ON
+    return Rejoin(follow(cluster, record, state) if again else None, why)
 
 
 def _mend_own_writes(
@@ -200,6 +219,7 @@ def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
         and state.observed
         and not state.unfit
         and not state.suspects
+        and not appliers.broken(state)
         and not state.differs
         and state.progress is None
         and not state.cloning
@@ -213,13 +233,13 @@ def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
 
 def attached(cluster: Cluster, record: Record, state: MemberState) -> bool:
     """Whether it follows the recorded primary in the way that the record asks: acknowledging or not, and by its own
-    account, for by another one it cannot be barred."""
+    account, for by another one it cannot be barred. One whose applier is broken receives like any other."""
     replication = state.replication
     return (
         replication.source == cluster.member(record.primary).address
         and replication.user in ("", cluster.account(state.name))
         and replication.receiver is not Receiver.OFF
-        and replication.applier
+        and (replication.applier or appliers.broken(state))
         and state.semi_sync.replica == record.votes(state.name, state.incarnation)
         and not state.semi_sync.source
     )
@@ -296,14 +316,16 @@ def _idle(cluster: Cluster, record: Record, state: MemberState) -> str:
         return f"its server is down; it is started when {record.primary} is up, to compare their binlogs"
     receives = state.replication.receiver is Receiver.ON
     if receives and attached(cluster, record, state):
-        return _catching_up(state)  # that primary lives, though its agent may not
+        return _catching_up(cluster, record, state)  # that primary lives, though its agent may not
     return state.reason or f"it waits for {record.primary}"
 
 
-def _catching_up(state: MemberState) -> str:
+def _catching_up(cluster: Cluster, record: Record, state: MemberState) -> str:
     replication = state.replication
     if state.silent_seconds:
         return f"its server has not answered its agent for {state.silent_seconds:.0f} s"
+    if appliers.broken(state):
+        return appliers.told(cluster, record, state)
     if replication.error:
         return replication.error
     if replication.receiver is not Receiver.ON:

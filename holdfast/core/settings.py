@@ -86,6 +86,7 @@ class Settings:
     :ivar failovers_per_hour: how many automatic ones there may be; 0: any number
     :ivar failover_interval: seconds between two automatic ones; 0: none
     :ivar write_patience: seconds after which a primary on which no write comes through is replaced
+    :ivar repair_after: seconds after which a member whose applier is broken is replaced by a copy; None: never
     :ivar events: the event scheduler runs on the primary, and there only; False: it is left as it is
     :ivar verify_every: seconds after which a member's tables are compared with the primary's again; 0: never by itself
     :ivar timing: heartbeat, lease and detection
@@ -104,6 +105,7 @@ class Settings:
     failovers_per_hour: int = 12
     failover_interval: float = 0.0
     write_patience: float = 5.0
+    repair_after: float | None = 60.0
     events: bool = True
     verify_every: float = 0.0
     profile: Profile = Profile.DEFAULT

@@ -356,6 +356,8 @@ def _condition(state: MemberState) -> str:
         return "open"
     if state.replication.receiver is Receiver.OFF:
         return "read-only"
+    if state.applying.error:
+        return "applier broken"
     if not state.replication.applier:
         return "applier stopped"
     return "replicating" if state.replication.receiver is Receiver.ON else "connecting"

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from holdfast.core.applying import Applying
 from holdfast.core.calls import Called, Phase
 from holdfast.core.comparison import Difference, Verification
 from holdfast.core.dumps import Doubt, Dump
@@ -82,7 +83,7 @@ class Replication:
 
     :ivar source: ``host:port`` or "" when it follows nobody
     :ivar user: the account by which it does so; "": not told
-    :ivar error: the last error of receiver or applier, or ""
+    :ivar error: the last error of receiver or applier, or ""; :ivar applier_error: the applier's last, or ""
     :ivar lag_seconds: how old what it applies is; None when unknown
     :ivar fetched: up to where in the source's binlog it has received; :ivar executed: up to where applied
     :ivar purged: the source no longer has what this server needs next
@@ -106,6 +107,7 @@ class Replication:
     filters: tuple[str, ...] = ()
     delay: int = 0
     denied: bool = False
+    applier_error: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,6 +192,7 @@ class MemberState:
     :ivar kept: of a server that is down: the GTIDs that its files hold, received or applied, but for those that it has
         issued itself; None: they were not read
     :ivar regained: it was started again with all that it had when its last run as a primary ended; False: not known
+    :ivar applying: how it gets on with what it has received
     :ivar unstartable: why its agent does not start its server (it boots open), or ""
     :ivar full: where no space is left that its commits need, or ""
     :ivar concerns: what an operator should see to, although the member is well
@@ -262,6 +265,7 @@ class MemberState:
     regained: bool = False
     dumps: tuple[Dump, ...] = ()
     doubt: Doubt | None = None
+    applying: Applying = field(default_factory=Applying)
 
     @property
     def up(self) -> bool:

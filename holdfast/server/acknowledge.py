@@ -26,6 +26,7 @@ import pymysql
 from pymysql.constants import COMMAND
 
 from holdfast.core.gtid import Flavor
+from holdfast.core.view import Receiver
 from holdfast.errors import OutcomeUnknown
 from holdfast.server import encryption
 from holdfast.server.base import Deadline, Source
@@ -36,6 +37,9 @@ PATIENCE_SECONDS = 0.5
 
 ANSWER_SECONDS = 2.0
 """How long a source may take for one answer."""
+
+CONNECT_SECONDS = 0.5
+"""How long a receiver that was just started may take to be worth waiting for."""
 
 AGAIN_SECONDS = 0.02
 POLL_SECONDS = 0.02
@@ -62,6 +66,32 @@ SETTINGS = {
 
 FilePosition = tuple[str, int]
 """File and offset in the source's binlog."""
+
+
+def acknowledge_received(
+    flavor: Flavor,
+    source: Source,
+    server_id: int,
+    look: Callable[[], tuple[Receiver, FilePosition]],
+    deadline: Deadline,
+) -> None:
+    """As :func:`acknowledge`. With a source that cannot be reached there is nobody to tell.
+
+    :param look: the receiver's state, and up to where it has read
+    """
+    patience = Deadline(min(CONNECT_SECONDS, deadline.left))
+
+    def position() -> FilePosition | None:
+        while True:
+            receiver, reached = look()
+            if receiver is Receiver.ON:
+                return reached
+            if receiver is Receiver.OFF or not patience.left:
+                return None
+            deadline.check("connecting the receiver")
+            time.sleep(0.002)
+
+    acknowledge(flavor, source, server_id, position, deadline)
 
 
 def acknowledge(

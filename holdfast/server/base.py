@@ -363,6 +363,10 @@ class Server(Protocol):
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         """End these clients' connections; what is none, or not a client's, is left alone."""
 
+    def free(self, deadline: Deadline, last_time: bool) -> Sequence[Blocker] | None:
+        """End the clients whose sessions hold up the applier or a promotion now, and say who they were; see
+        ``freeing.py``. None: nothing waits for a lock. From any thread."""
+
     def blockers(self, seconds: float, deadline: Deadline) -> Sequence[Blocker]:
         """What is open or runs for so long, and would be in the way of :meth:`freeze`. From any thread."""
 

@@ -165,11 +165,15 @@ class MariadbServer(SwitchingServer):
             filtered=bool(filters(row, FILTERS_KEPT)) or _waits_on_purpose(row),
         )
 
-    def _start(self, deadline: Deadline, *, receiver: bool, applier: bool) -> None:
+    def _start(
+        self, deadline: Deadline, *, receiver: bool, applier: bool, anew: bool = False
+    ) -> None:
         """The first thread to start while both are stopped drops the relay log, to fetch anew what was not applied
-        (MDEV-4698): but its source may be gone, and what was acknowledged must not be. So it is applied first."""
+        (MDEV-4698): but its source may be gone, and what was acknowledged must not be. So it is applied first, but for
+        what cannot be applied and was not acknowledged (``anew``)."""
         if receiver and applier:
-            self._apply_relay_log(deadline)
+            if not anew:
+                self._apply_relay_log(deadline)
             self._open_memory_tables(deadline)
         super()._start(deadline, receiver=receiver, applier=applier)
 
@@ -237,7 +241,9 @@ class MariadbServer(SwitchingServer):
     def _stop_applier(self, deadline: Deadline) -> None:
         self._commands.run("STOP REPLICA SQL_THREAD", deadline)
 
-    def _change_source(self, source: Source, now: Following, deadline: Deadline) -> None:
+    def _change_source(
+        self, source: Source, now: Following, deadline: Deadline, anew: bool = False
+    ) -> None:
         """Both threads must be stopped, and the relay log goes: so all of it is applied first."""
         if now.receiver:
             self.stop_receiver(deadline)
@@ -245,7 +251,7 @@ class MariadbServer(SwitchingServer):
         if now.applier:
             self._drain(now, deadline)
             self._stop_applier(deadline)
-        else:
+        elif not anew:
             self._apply_relay_log(deadline)
         self._mend_position(deadline)
         self._commands.run(
@@ -324,4 +330,5 @@ def _replication(row: Row, variables: Row) -> Replication:
         # a rewind passes things over, while nothing is applied
         filters=(*filters(row), *(changed(variables, PASSES_NOTHING_OVER) if applier else ())),
         delay=row["SQL_Delay"] or 0,
+        applier_error=row["Last_SQL_Error"] or "",
     )

@@ -194,6 +194,7 @@ class MysqlServer(SwitchingServer):
                 *changed(row, {"replica_exec_mode": "STRICT"}),
             ),
             delay=row["delay"] or 0,
+            applier_error=row["worker_error"] or row["applier_error"] or "",
         )
 
     def _look_at_places(self, deadline: Deadline) -> tuple[Position, Position]:
@@ -263,7 +264,9 @@ class MysqlServer(SwitchingServer):
             self._proof.close()
             raise
 
-    def _change_source(self, source: Source, now: Following, deadline: Deadline) -> None:
+    def _change_source(
+        self, source: Source, now: Following, deadline: Deadline, anew: bool = False
+    ) -> None:
         """The applier runs on meanwhile, so what was received stays in the relay log.
 
         A stopped one is started for it, unless this run of the server has received nothing: then the relay log is
@@ -271,7 +274,7 @@ class MysqlServer(SwitchingServer):
         """
         if now.receiver:
             self.stop_receiver(deadline)
-        if not now.applier and self._commands.look(QUEUED, deadline):
+        if not now.applier and not anew and self._commands.look(QUEUED, deadline):
             self._start(deadline, receiver=False, applier=True)
             self._drain(now, deadline)
             now = replace(now, applier=True)

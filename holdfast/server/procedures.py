@@ -10,6 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -19,16 +20,13 @@ from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Receiver, SemiSync
 from holdfast.errors import Refused
 from holdfast.server import barring, quiescing, sending, waiting
-from holdfast.server.acknowledge import FilePosition, acknowledge
+from holdfast.server.acknowledge import FilePosition, acknowledge_received
 from holdfast.server.base import Account, Deadline, Observation, Source
 from holdfast.server.following import Following
 from holdfast.server.hangup import ToSource, hanging_up
 from holdfast.server.proof import PROOF_SCHEMA
 from holdfast.server.sql import Connection, StatementRefused
 from holdfast.server.xa import PreparedWatch
-
-CONNECT_SECONDS = 0.5
-"""How long a receiver that was just started may take to be worth waiting for."""
 
 PROVE_AGAIN_SECONDS = 0.02
 """The first pause between two rows, while semi-sync is degraded."""
@@ -89,8 +87,10 @@ class SqlServer(ABC):
         """Wait at most a slice until ``received`` is applied, and say whether it is."""
 
     @abstractmethod
-    def _change_source(self, source: Source, now: Following, deadline: Deadline) -> None:
-        """Point at another source; on return the receiver is stopped. Drains where it must."""
+    def _change_source(
+        self, source: Source, now: Following, deadline: Deadline, anew: bool = False
+    ) -> None:
+        """Point at another source; on return the receiver is stopped. Drains where it must: not with ``anew``."""
 
     @abstractmethod
     def _stop_applier(self, deadline: Deadline) -> None:
@@ -143,24 +143,30 @@ class SqlServer(ABC):
         # MySQL may take a second to switch the source side off, so a former primary receives before: that is what
         # makes it a voter. Its applier starts after, or it would wait for acknowledgements
         late = self._become_replica(deadline, later=not now.host)
+        # nothing was counted on what it received without acknowledging it: what cannot be applied is fetched anew
+        broken = bool(now.applier_error) and not now.applier
+        anew = broken and self._acknowledges(deadline) is False
         known = now.is_from(source) and not (now.by_file and now.receiver)  # as by a hand
         if not known:
-            if now.applier_error:  # what it received is lost with the relay log
+            if now.applier_error and not anew:  # what it received is lost with the relay log
                 self._drain(now, deadline)
-            self._change_source(source, now, deadline)
+            self._change_source(source, now, deadline, anew)
             now = self._following(deadline)
         if self._acknowledges(deadline) is not semi_sync or now.connecting:
             if now.receiver:
                 self.stop_receiver(deadline)
             self._set(deadline, {f"rpl_semi_sync_{self.replica_side}_enabled": int(semi_sync)})
-            self._start(deadline, receiver=True, applier=not (now.applier or late))
+            self._start(deadline, receiver=True, applier=not (now.applier or late), anew=anew)
         else:
-            self._start(deadline, receiver=not now.receiver, applier=not (now.applier or late))
+            applier = not (now.applier or late)
+            self._start(deadline, receiver=not now.receiver, applier=applier, anew=anew)
         if late:
             self._switch_off(deadline)
             self._start(deadline, receiver=False, applier=True)
         if known and semi_sync:
-            self._acknowledge_received(source, deadline)
+            row = self._commands.look("SELECT @@server_id AS id", deadline)[0]
+            own, look = row["id"], partial(self._position, deadline)
+            acknowledge_received(self.flavor, source, own, look, deadline)
 
     def prepare_primary(
         self,
@@ -316,23 +322,6 @@ class SqlServer(ABC):
                     f"{look.applier_error or 'it was stopped'}"
                 )
 
-    def _acknowledge_received(self, source: Source, deadline: Deadline) -> None:
-        """See ``acknowledge.py``. With a source that cannot be reached there is nobody to tell."""
-        patience = Deadline(min(CONNECT_SECONDS, deadline.left))
-
-        def position() -> FilePosition | None:
-            while True:
-                receiver, reached = self._position(deadline)
-                if receiver is Receiver.ON:
-                    return reached
-                if receiver is Receiver.OFF or not patience.left:
-                    return None
-                deadline.check("connecting the receiver")
-                time.sleep(0.002)
-
-        server_id = self._commands.look("SELECT @@server_id AS id", deadline)[0]["id"]
-        acknowledge(self.flavor, source, server_id, position, deadline)
-
     def _become_replica(self, deadline: Deadline, later: bool) -> bool:
         """Read-only, source side off, relaxed flushing; a primary is never turned into that.
 
@@ -372,7 +361,9 @@ class SqlServer(ABC):
             return None
         return enabled
 
-    def _start(self, deadline: Deadline, *, receiver: bool, applier: bool) -> None:
+    def _start(
+        self, deadline: Deadline, *, receiver: bool, applier: bool, anew: bool = False
+    ) -> None:
         match receiver, applier:
             case True, True:
                 self._commands.run("START REPLICA", deadline)

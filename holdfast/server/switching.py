@@ -24,6 +24,7 @@ from holdfast.server.base import (
 from holdfast.server.blockers import blockers
 from holdfast.server.dumps import DumpSessions
 from holdfast.server.following import RECEIVER_ERROR, RECEIVER_THREAD
+from holdfast.server.freeing import Freeing
 from holdfast.server.freezing import Freezing
 from holdfast.server.procedures import SLICE_SECONDS, SqlServer
 from holdfast.server.sql import Connection
@@ -113,6 +114,9 @@ class SwitchingServer(SqlServer):
 
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         self._freezing.clients.end_these(sessions, deadline)
+
+    def free(self, deadline: Deadline, last_time: bool) -> Sequence[Blocker] | None:
+        return Freeing(self.flavor, self._blocking, self._ours).free(deadline, last_time)
 
     def blockers(self, seconds: float, deadline: Deadline) -> Sequence[Blocker]:
         return self._blockers(self._blocking, seconds, deadline)

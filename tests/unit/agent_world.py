@@ -258,6 +258,10 @@ class MemoryServer:
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         self._called("end_sessions", deadline)
 
+    def free(self, deadline: Deadline, last_time: bool) -> Sequence[Blocker] | None:
+        self._called("free", deadline)
+        return None
+
     def blockers(self, seconds: float, deadline: Deadline) -> Sequence[Blocker]:
         self._called("blockers", deadline)
         return ()

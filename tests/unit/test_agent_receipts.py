@@ -69,6 +69,29 @@ def test_until_it_is_gone_no_look_at_it_passes(tmp_path: Path) -> None:
     receipts.seen(server.now, "b")  # another run is another voter
 
 
+def test_its_own_agent_may_drop_what_a_learner_cannot_apply_though_it_has_voted_in_this_run(
+    tmp_path: Path,
+) -> None:
+    server, killed = MemoryServer(), []
+    receipts = of(server, killed, tmp_path)
+    voter = replace(server.now, semi_sync=SemiSync(replica=True), received="0-1-12")
+    receipts.seen(voter, "a")
+    learner = replace(voter, semi_sync=SemiSync(replica=False))
+    receipts.seen(learner, "a")
+    dropped = replace(learner, received="0-1-11")
+    server.now = dropped
+    with receipts.steering():
+        pass
+    receipts.seen(dropped, "a")
+    assert killed == []
+    receipts.seen(voter, "a")
+    server.now = replace(voter, received="0-1-11")
+    with receipts.steering():
+        pass
+    with pytest.raises(Refused, match="0-1-12"):
+        receipts.seen(server.now, "a")  # it acknowledges: that counts whoever has dropped it
+
+
 def test_what_is_forgotten_on_purpose_is_not_lost_and_all_else_is(tmp_path: Path) -> None:
     server, killed = MemoryServer(), []
     receipts = of(server, killed, tmp_path)

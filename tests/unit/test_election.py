@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
+from holdfast.core.applying import Applying
 from holdfast.core.cluster import Cluster, Member
-from holdfast.core.election import Elected, NobodyElected, elect, prefer_learner
+from holdfast.core.election import WISHED, Elected, NobodyElected, elect, prefer_learner
 from holdfast.core.gtid import Flavor
 from holdfast.core.settings import MemberSettings, Settings
 from holdfast.core.view import MemberState, Replication, ServerStatus
@@ -51,6 +54,25 @@ def test_the_one_that_received_everything() -> None:
 def test_between_equals_the_one_that_has_applied_it_all() -> None:
     slow, quick = member("a", "0-1-7", "0-1-3"), member("b", "0-1-7")
     assert choose([slow, quick]) == Elected(quick, drained=True)
+
+
+@pytest.mark.parametrize(("seconds", "wanted"), [(0.9, "a"), (1.0, "b")])
+def test_one_whose_applier_is_held_up_is_passed_over_whatever_its_priority(
+    seconds: float, wanted: str
+) -> None:
+    held = replace(member("a", "0-1-7", "0-1-3"), applying=Applying(stalled=seconds))
+    free = member("b", "0-1-7", "0-1-5")
+    first = {"a": MemberSettings(priority=200)}
+    outcome = choose([held, free], **first)
+    assert isinstance(outcome, Elected)
+    assert outcome.state.name == wanted
+    drained = replace(held, applied="0-1-7")
+    outcome = choose([drained, free], **first)
+    assert isinstance(outcome, Elected)
+    assert outcome.state.name == "a", "nothing is left to apply"
+    outcome = choose([held, free], a=MemberSettings(priority=WISHED))
+    assert isinstance(outcome, Elected)
+    assert outcome.state.name == "a", "an operator wants it"
 
 
 def test_between_equals_that_are_drained_the_first() -> None:
