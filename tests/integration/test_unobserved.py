@@ -21,7 +21,8 @@ OTHER = "another-1-Password"
 
 
 def restart_agent(cluster: Sandbox, name: str) -> None:
-    cluster.kill_agent(name)
+    """In order, as for an upgrade: it has just begun, and its keeper process with it."""
+    cluster._crew.end(name, gently=True)
     cluster.start_agent(name)
 
 
