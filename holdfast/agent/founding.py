@@ -25,7 +25,7 @@ from holdfast.errors import HoldfastError, Refused
 from holdfast.log import say
 from holdfast.server import boot
 from holdfast.server.authentication import authentication_string
-from holdfast.server.barring import RIGHTS
+from holdfast.server.barring import GRANTED
 from holdfast.server.base import Account, Deadline, Login
 from holdfast.server.initialise import administrator, initialise
 from holdfast.server.proof import PROOF_SCHEMA
@@ -153,7 +153,7 @@ class Founding:
                 raise Refused(f"{user!r} cannot be the name of a replication account")
             clause = Login(text, encrypted).clause(flavor)
             made.append(f"CREATE USER '{user}'@'%' {clause}")
-            made.append(f"GRANT {RIGHTS[flavor]} ON *.* TO '{user}'@'%'")
+            made.append(f"GRANT {GRANTED[flavor]} ON *.* TO '{user}'@'%'")
         return made
 
     def _unmounted(self) -> str:

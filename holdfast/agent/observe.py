@@ -18,6 +18,7 @@ from holdfast.agent.applying import ApplierWatch
 from holdfast.agent.board import Board
 from holdfast.agent.freeing import Freeing
 from holdfast.agent.hearing import Hearing
+from holdfast.agent.slots import Slots
 from holdfast.agent.watch import Watch
 from holdfast.agent.written import BinlogEnd
 from holdfast.core.view import (
@@ -84,6 +85,7 @@ class Observer:
         self._hearing = Hearing()
         self.appliers = ApplierWatch(board.state.flavor)
         self.freeing = Freeing(server)
+        self._slots = Slots(server, board)
         self.every_seconds = EVERY_SECONDS[-1]
         self._poked = threading.Event()
         self._looking = threading.Lock()
@@ -260,6 +262,7 @@ class Observer:
                 if self._watch.look() is not None:
                     self.look()
                     self.freeing.looked()
+                    self._slots.looked()
                 else:
                     for each in self.on_down:
                         each()

@@ -16,6 +16,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput
 from holdfast.sandbox.spec import MOST_MEMBERS
 from holdfast.sandbox.trees import cache_dir
+from holdfast.server.barring import GRANTED
 from holdfast.server.base import Account
 from holdfast.server.proof import PROOF_SCHEMA
 
@@ -43,8 +44,7 @@ class Accounts:
         for host in ("localhost", "127.0.0.1"):  # the second counts once the socket is removed
             made += _user(self.admin, host, "ALL PRIVILEGES ON *.*", " WITH GRANT OPTION")
         made += _user(self.app, "%", f"ALL PRIVILEGES ON {SCHEMA}.*")
-        # with BACKUP_ADMIN a member may be cloned from the others
-        rights = "REPLICATION SLAVE" + ", BACKUP_ADMIN" * (flavor == Flavor.MYSQL) + " ON *.*"
+        rights = f"{GRANTED[Flavor(flavor)]} ON *.*"
         for number in range(1, MOST_MEMBERS + 1):
             made += _user(self.replication(f"m{number}"), "%", rights)
         made.append("ALTER USER 'root'@'localhost' ACCOUNT LOCK")

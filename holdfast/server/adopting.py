@@ -11,7 +11,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused, Unreachable
 from holdfast.server import encryption
 from holdfast.server.authentication import identified
-from holdfast.server.barring import RIGHTS
+from holdfast.server.barring import GRANTED
 from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.login import SafeLogin
 from holdfast.server.optionfile import NET_TIMEOUT_SECONDS
@@ -97,7 +97,7 @@ class Adopter:
             statements += [
                 f"CREATE USER IF NOT EXISTS {name} {clause}",
                 f"ALTER USER {name} {clause}",
-                f"GRANT {RIGHTS[self._flavor]} ON *.* TO {name}",
+                f"GRANT {GRANTED[self._flavor]} ON *.* TO {name}",
             ]
         for statement in statements:
             try:

@@ -34,6 +34,11 @@ RIGHTS = {
     Flavor.MYSQL: f"{REPLICATION}, BACKUP_ADMIN",  # to be cloned from
 }
 """What a member's replication account must be allowed."""
+GRANTED = {
+    Flavor.MARIADB: f"CONNECTION ADMIN, {RIGHTS[Flavor.MARIADB]}",
+    Flavor.MYSQL: f"CONNECTION_ADMIN, {RIGHTS[Flavor.MYSQL]}",
+}
+"""What it is given: it gets in where clients hold all connections, too (``slots.py``)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,6 +154,18 @@ class Booted:
 
 
 @dataclass(frozen=True, slots=True)
+class Crowd:
+    """How many are connected.
+
+    :ivar used: sessions; :ivar limit: ``max_connections`` now; :ivar was: before
+    """
+
+    used: int
+    limit: int
+    was: int
+
+
+@dataclass(frozen=True, slots=True)
 class DumpLook:
     """The replicas' sessions on a server.
 
@@ -366,6 +378,9 @@ class Server(Protocol):
     def free(self, deadline: Deadline, last_time: bool) -> Sequence[Blocker] | None:
         """End the clients whose sessions hold up the applier or a promotion now, and say who they were; see
         ``freeing.py``. None: nothing waits for a lock. From any thread."""
+
+    def keep_slot(self, given: int, promoting: bool, deadline: Deadline) -> Crowd:
+        """See that a connection is left for a replica or the agent; see ``slots.py``. From any thread."""
 
     def blockers(self, seconds: float, deadline: Deadline) -> Sequence[Blocker]:
         """What is open or runs for so long, and would be in the way of :meth:`freeze`. From any thread."""

@@ -19,9 +19,9 @@ from holdfast.core.releases import acknowledged
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Receiver, SemiSync
 from holdfast.errors import Refused
-from holdfast.server import barring, quiescing, sending, waiting
+from holdfast.server import barring, quiescing, sending, slots, waiting
 from holdfast.server.acknowledge import FilePosition, acknowledge_received
-from holdfast.server.base import Account, Deadline, Observation, Source
+from holdfast.server.base import Account, Crowded, Deadline, Observation, Source
 from holdfast.server.following import Following
 from holdfast.server.hangup import ToSource, hanging_up
 from holdfast.server.proof import PROOF_SCHEMA
@@ -109,7 +109,15 @@ class SqlServer(ABC):
     def ping(self, deadline: Deadline) -> None:
         """Opens every session: a failover should not have to wait for a log-in."""
         for connection in self._sessions:
-            connection.look("SELECT 1", deadline)
+            try:
+                connection.look("SELECT 1", deadline)
+            except Crowded:
+                if connection is self._eyes:
+                    raise
+                slots.keep_one(
+                    self._eyes, 0, False, deadline
+                )  # the first has taken the reserved one
+                connection.look("SELECT 1", deadline)
         self._known_until = 0.0
         self._xa.begin()
 

@@ -10,13 +10,14 @@ from holdfast.core.blockers import Blocker
 from holdfast.core.facts import Boot
 from holdfast.core.gtid import GtidSet, parse
 from holdfast.errors import OutcomeUnknown, Refused
-from holdfast.server import barring, booted, events
+from holdfast.server import barring, booted, events, slots
 from holdfast.server.base import (
     RECEIVER_CONNECTING,
     RECEIVER_FAILED,
     RECEIVER_OFF,
     Account,
     Booted,
+    Crowd,
     Deadline,
     Login,
     Source,
@@ -108,7 +109,7 @@ class SwitchingServer(SqlServer):
 
     def mend_account(self, user: str, login: Login, deadline: Deadline) -> None:
         def mend(side: Connection, catalog: barring.Catalog, user: str, deadline: Deadline) -> None:
-            barring.mend(side, catalog, user, login, barring.RIGHTS[self.flavor], deadline)
+            barring.mend(side, catalog, user, login, barring.GRANTED[self.flavor], deadline)
 
         self._alter_account(mend, user, deadline)
 
@@ -117,6 +118,9 @@ class SwitchingServer(SqlServer):
 
     def free(self, deadline: Deadline, last_time: bool) -> Sequence[Blocker] | None:
         return Freeing(self.flavor, self._blocking, self._ours).free(deadline, last_time)
+
+    def keep_slot(self, given: int, promoting: bool, deadline: Deadline) -> Crowd:
+        return slots.keep_one(self._eyes, given, promoting, deadline)
 
     def blockers(self, seconds: float, deadline: Deadline) -> Sequence[Blocker]:
         return self._blockers(self._blocking, seconds, deadline)

@@ -18,7 +18,7 @@ HOLDS = {
     "locked tables": (("LOCK TABLES app.t READ",), "UPDATE app.t SET n = n + 1"),
     "a long read before DDL": (("BEGIN", "SELECT * FROM app.t"), "ALTER TABLE app.t ADD z INT"),
     "locked rows": (
-        ("BEGIN", "SELECT * FROM app.t LOCK IN SHARE MODE"),
+        ("BEGIN", "SELECT * FROM app.t FOR UPDATE"),
         "UPDATE app.t SET n = n + 1",
     ),
 }
@@ -47,6 +47,8 @@ def servers(flavor: Flavor) -> Iterator[list[BareServer]]:
 def test_who_holds_the_applier_up_is_ended_and_named(servers: list[BareServer], how: str) -> None:
     primary, replica = servers
     statements, write = HOLDS[how]
+    if replica.flavor is Flavor.MYSQL:  # which refuses that under super_read_only
+        statements = tuple(each.replace("FOR UPDATE", "LOCK IN SHARE MODE") for each in statements)
     replica.adapter.drain(soon())
     assert replica.adapter.free(soon(), True) is None, "nothing waits"
     with closing(replica.connect(BACKUP)) as holder, closing(replica.connect(BACKUP)) as other:

@@ -28,7 +28,7 @@ from holdfast.core.gtid import Flavor, parse
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync
 from holdfast.errors import Unreachable
-from holdfast.server.base import Booted, Deadline, DumpLook, Login, Observation, Source
+from holdfast.server.base import Booted, Crowd, Deadline, DumpLook, Login, Observation, Source
 from holdfast.server.process import Running, ServerProcess, kernel_boot_id
 from holdfast.wire import CommandReply, CommandRequest, StateReply, Told
 
@@ -257,6 +257,9 @@ class MemoryServer:
 
     def end_sessions(self, sessions: Sequence[int], deadline: Deadline) -> None:
         self._called("end_sessions", deadline)
+
+    def keep_slot(self, given: int, promoting: bool, deadline: Deadline) -> Crowd:
+        return Crowd(7, 151, 151)
 
     def free(self, deadline: Deadline, last_time: bool) -> Sequence[Blocker] | None:
         self._called("free", deadline)
