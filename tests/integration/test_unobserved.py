@@ -103,7 +103,9 @@ def test_a_primary_that_its_agent_cannot_look_into_keeps_its_clients(cluster: Sa
         with hand.cursor() as cursor:
             cursor.execute("ALTER USER 'holdfast'@'localhost' PASSWORD EXPIRE")
         restart_agent(cluster, name)
-        expired = cluster.wait_until(dark, SECONDS, "the expired password is told")
+        expired = cluster.wait_until(
+            lambda s: dark(s) and EXPIRED[flavor] in s["reason"], SECONDS, "the expired password"
+        )
         keeps_its_clients(cluster, expired, name, EXPIRED[flavor])
         with another_password(cluster, hand):
             refused = cluster.wait_until(
