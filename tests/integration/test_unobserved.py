@@ -55,7 +55,9 @@ def keeps_its_clients(cluster: Sandbox, status: Status, name: str, said: str) ->
     write(cluster, name)
     told = holdfast(cluster, "status")
     assert told.returncode == 0
-    assert told.stdout.count(said) == 1, told.stdout
+    others = tuple(f"{each.name}: " for each in cluster.members() if each.name != name)
+    lines = [each for each in told.stdout.splitlines() if said in each]
+    assert len([each for each in lines if not each.startswith(others)]) == 1, told.stdout
 
 
 @contextmanager
