@@ -14,6 +14,7 @@ from holdfast.server.base import Deadline
 from holdfast.server.chunks import ChunkDigester, Key
 from holdfast.server.digest import Place
 from holdfast.server.probe import Probe
+from holdfast.server.rewind import Rewinder
 from holdfast.server.session_settings import session_settings
 from tests.integration import servers
 from tests.integration.test_agent_real import Member, hosts
@@ -120,6 +121,15 @@ def test_a_server_with_hostile_defaults_is_seen_promoted_and_digested(member: Me
         assert probe.activity(Deadline(5)).attempts > 0
         assert probe.write(Deadline(5))
     assert digest(member) == before
+    if member.flavor is Flavor.MYSQL:
+        run(
+            member,
+            "SET transaction_read_only = 0, max_execution_time = 0",
+            "CREATE TABLE app.hidden (v INT) ENGINE=InnoDB",
+        )
+        rewinder = Rewinder(member.flavor, member.folder / "s", servers.ADMIN)
+        columns = [name for name, _ in rewinder.columns("app", "hidden", Deadline(5))]
+        assert columns == ["my_row_id", "v"], "as its rows are in the binlog"
     own = {each.split(" = ")[0] for each in session_settings(state.version)}
     given = {"div_precision_increment", "time_zone", "foreign_key_checks"}
     given |= {"character_set_client", "character_set_connection"}
