@@ -21,7 +21,8 @@ class EventKind(StrEnum):
     """LED: this manager leads from now on. DETECTED: the primary is gone. ALARM: somebody should look, nothing is
     done by itself. DECIDED: a record was saved. COMMAND: an agent has done what it was asked; FAILED: it has not.
     BLOCKED: no commit comes through, or they do again. DEGRADED: commits stop waiting for acknowledgements, or wait
-    again. UNACKNOWLEDGED: commits that should have waited went on without a voter. WHOLE: every member is well again.
+    again. UNACKNOWLEDGED: commits that should have waited went on without a voter. CONCERN: an operator should see to
+    something, although the member is well. WHOLE: every member is well again.
     CONFIGURED: an operator has changed settings or members; ORDERED: an operator wants something done.
     ENDPOINT: it shows clients to another server. HOOK: an executable of the user's, or a webhook, was called.
     VERIFIED: a member holds the same as the primary."""
@@ -35,6 +36,7 @@ class EventKind(StrEnum):
     BLOCKED = "blocked"
     DEGRADED = "degraded"
     UNACKNOWLEDGED = "unacknowledged"
+    CONCERN = "concern"
     WHOLE = "whole"
     CONFIGURED = "configured"
     ORDERED = "ordered"
@@ -48,6 +50,7 @@ LEVELS = {
     EventKind.ALARM: logging.ERROR,
     EventKind.UNACKNOWLEDGED: logging.ERROR,
     EventKind.BLOCKED: logging.ERROR,
+    EventKind.CONCERN: logging.WARNING,
     EventKind.FAILED: logging.WARNING,
     EventKind.DEGRADED: logging.WARNING,
 }

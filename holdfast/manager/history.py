@@ -71,7 +71,7 @@ class History:
         self._found: tuple[Record, float] | None = None
         self._ordered: Event | None = None
         self._detected: Event | None = None
-        self._unacknowledged: list[Event] = []
+        self._alarms: list[Event] = []
         self._told: list[Event] = []
         self._due = self._not_before = 0.0
         self._changed = asyncio.Event()
@@ -149,10 +149,10 @@ class History:
             return
         if record.term != self._term:
             self._take_over(cluster, record, view)
-        for event in self._unacknowledged:
+        for event in self._alarms:
             entry = chronicle.alarm(event.text, event.at, record, self._who)
             self._begin(entry, LATER_SECONDS)
-        self._unacknowledged.clear()
+        self._alarms.clear()
         if self._ordered is not None:  # it was begun without a change of the record
             self._told.append(self._ordered)
             self._ordered = None
@@ -232,8 +232,8 @@ class History:
             self._told.append(event)
         elif event.kind is EventKind.DETECTED:
             self._detected = event
-        elif event.kind is EventKind.UNACKNOWLEDGED:
-            self._unacknowledged.append(event)
+        elif event.kind in (EventKind.UNACKNOWLEDGED, EventKind.CONCERN):
+            self._alarms.append(event)
         present = self._present
         for page in self._pages:
             entry = page.entry

@@ -51,7 +51,7 @@ def heard(entry: Entry, event: Event) -> Entry:
             return aftermath.did(noted, what.split(",")[0]) if is_old else noted
         case EventKind.HOOK:
             return chronicle.noted(entry, event.at, Sort.HOOK, event.text, "", event.ms)
-        case EventKind.ALARM | EventKind.DEGRADED | EventKind.ENDPOINT:
+        case EventKind.ALARM | EventKind.CONCERN | EventKind.DEGRADED | EventKind.ENDPOINT:
             return chronicle.noted(entry, event.at, Sort.NOTE, event.text, event.member)
         case _:
             return entry

@@ -117,7 +117,7 @@ class Teller:
             self._concerns[name] = sighting.state.concerns
             for each in sighting.state.concerns:
                 if each not in known:
-                    self._events.add(EventKind.ALARM, f"{name}: {each}", name)
+                    self._events.add(EventKind.CONCERN, f"{name}: {each}", name)
 
 
 def level(before: Record | None, record: Record) -> int:

@@ -23,6 +23,7 @@ from tests.unit.looks import CLUSTER, NOW, RECORD, primary, replica, view
         (EventKind.ALARM, logging.ERROR),
         (EventKind.UNACKNOWLEDGED, logging.ERROR),
         (EventKind.BLOCKED, logging.ERROR),
+        (EventKind.CONCERN, logging.WARNING),
         (EventKind.FAILED, logging.WARNING),
         (EventKind.DEGRADED, logging.WARNING),
         (EventKind.DECIDED, logging.INFO),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from holdfast.cli.status import concern_lines
 from holdfast.core.commands import Cut, Start
 from holdfast.core.decide import decide
 from holdfast.core.diagnosis import Primary, diagnose
@@ -15,6 +16,8 @@ from holdfast.core.rejoin import rejoin
 from holdfast.core.returned import OPENING
 from holdfast.core.status import status
 from holdfast.core.view import Receiver, Replication, Seen, Tail, TailVerdict, View
+from holdfast.manager.events import EventKind, EventLog
+from holdfast.manager.telling import Teller
 from tests.unit.looks import CLUSTER, NOW, RECORD, down, primary, replica, saved, view
 
 FULL = "no space is left in /data"
@@ -114,3 +117,17 @@ def test_what_an_operator_should_see_to_stands_beside_a_member_that_is_well() ->
     shown = status(CLUSTER, RECORD, seen, decide(CLUSTER, RECORD, seen))
     assert shown.whole
     assert shown.members[0].concerns == ("less than 5% is free in /data",)
+
+
+def test_it_is_an_event_when_it_begins_and_a_line_of_the_status_while_it_lasts() -> None:
+    events = EventLog("c")
+    heard: list[str] = []
+    events.hearers.append(lambda e: heard.append(e.text) if e.kind is EventKind.CONCERN else None)
+    teller = Teller(events)
+    for concerns in (("low",), ("low",), ("low", FULL), (), ("low",)):
+        seen = view(primary(concerns=concerns), replica("m2"), replica("m3"))
+        decision = decide(CLUSTER, RECORD, seen)
+        teller.decided(CLUSTER, RECORD, seen, decision, decision)
+    assert heard == ["m1: low", f"m1: {FULL}", "m1: low"]
+    members = [{"name": "m1", "concerns": ["low", FULL], "reason": FULL}]
+    assert concern_lines(members) == ["m1: low"], "the reason stands elsewhere"
