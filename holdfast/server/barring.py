@@ -15,6 +15,7 @@ from dataclasses import dataclass
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
+from holdfast.server import processes
 from holdfast.server.authentication import authentication_string
 from holdfast.server.base import Deadline, Login
 from holdfast.server.hangup import FromReplicas, hang_up
@@ -90,11 +91,13 @@ def bar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> No
     :param side: a session that writes no binlog
     """
     _alter(side, catalog, user, "LOCK", deadline)
+    both = (user, LOGGING_IN)
+    asked = f"{catalog.sessions} WHERE USER IN (%s, %s)"
     begun = time.monotonic()
     suspects: set[int] | None = None
     killed: dict[int, float] = {}
     while True:
-        rows = side.look(f"{catalog.sessions} WHERE USER IN (%s, %s)", deadline, (user, LOGGING_IN))
+        rows = processes.look(side, asked, deadline, lambda row: row["user"] in both, both)
         logging_in = {int(row["id"]) for row in rows if row["user"] == LOGGING_IN}
         mute = {int(row["id"]) for row in rows if catalog.mute and row["state"] == catalog.mute}
         mute &= set(killed)
@@ -161,17 +164,21 @@ def end(side: Connection, catalog: Catalog, sessions: Collection[int], deadline:
     while left:
         if not told:
             if catalog.mute:
-                there = side.look(catalog.sessions, deadline)
+                there = processes.look(side, catalog.sessions, deadline, _each)
                 _hang_up(side, [row for row in there if row["id"] in left], deadline)
             for each in left:
                 kill(side, each, deadline)
             told = True
-        rows = side.look(catalog.sessions, deadline)
+        rows = processes.look(side, catalog.sessions, deadline, _each)
         left &= {int(row["id"]) for row in rows if not catalog.mute or row["state"] != catalog.mute}
         if not left:
             return
         deadline.check("ending the sessions of replicas")
         time.sleep(0.002)
+
+
+def _each(_: Row) -> bool:
+    return True
 
 
 def _hang_up(side: Connection, rows: Iterable[Row], deadline: Deadline) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 from holdfast.core.dumps import Acks, Dump
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
-from holdfast.server import barring
+from holdfast.server import barring, processes
 from holdfast.server.base import Account, Deadline, DumpLook
 from holdfast.server.error_log import ErrorLog
 from holdfast.server.procedures import READ_ONLY, SIDE_SETTINGS
@@ -73,7 +73,7 @@ class DumpSessions:
         news = self._log.read_on(self._connection.server_pid())
         if not news and not fresh and time.monotonic() < self._due and self._as_before(deadline):
             return self._last
-        rows = self._connection.look(MARIADB, deadline)
+        rows = self._replicas(deadline)
         if not self._log.whole:
             self._log.read_on(self._connection.server_pid())  # the session was new
         dumps = tuple(map(self._mariadb, rows))
@@ -81,10 +81,18 @@ class DumpSessions:
         if any(dump.acks is Acks.UNKNOWN for dump in dumps):
             clients = self._clients(deadline)
             # one that came meanwhile is counted: it must be in the list, too
-            rows += self._connection.look(MARIADB, deadline)
+            rows += self._replicas(deadline)
             dumps = tuple({dump.session: dump for dump in map(self._mariadb, rows)}.values())
         self._last, self._due = DumpLook(dumps, clients), time.monotonic() + FRESH_SECONDS
         return self._last
+
+    def _replicas(self, deadline: Deadline) -> list[Row]:
+        return processes.look(
+            self._connection,
+            MARIADB,
+            deadline,
+            lambda row: str(row["command"]).startswith("Binlog Dump"),
+        )
 
     def _as_before(self, deadline: Deadline) -> bool:
         return self._log.whole or self._clients(deadline) == self._last.clients

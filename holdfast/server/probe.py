@@ -7,7 +7,7 @@ from pathlib import Path
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
-from holdfast.server import barring
+from holdfast.server import barring, processes
 from holdfast.server.base import Account, Deadline
 from holdfast.server.proof import PROBE_TABLE
 from holdfast.server.sql import Connection, StatementRefused
@@ -69,7 +69,7 @@ class Probe:
         """
         try:
             attempts = sum(int(row["Value"]) for row in self._eye.look(ATTEMPTS, deadline))
-            rows = self._eye.look(self._catalog.sessions, deadline)
+            rows = processes.look(self._eye, self._catalog.sessions, deadline, lambda _: True)
         except StatementRefused as error:
             if error.code in DISK_ERRORS:
                 raise DiskFailed(str(error)) from error

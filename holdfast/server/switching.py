@@ -10,7 +10,7 @@ from holdfast.core.blockers import Blocker
 from holdfast.core.facts import Boot
 from holdfast.core.gtid import GtidSet, parse
 from holdfast.errors import OutcomeUnknown, Refused
-from holdfast.server import barring, booted, events, slots
+from holdfast.server import barring, booted, events, processes, slots
 from holdfast.server.base import (
     RECEIVER_CONNECTING,
     RECEIVER_FAILED,
@@ -58,7 +58,12 @@ class SwitchingServer(SqlServer):
         )
 
     def receiver_thread(self, deadline: Deadline) -> int:
-        rows = self._eyes.look(RECEIVER_THREAD[self.flavor], deadline)
+        rows = processes.look(
+            self._eyes,
+            RECEIVER_THREAD[self.flavor],
+            deadline,
+            lambda row: row["command"] == "Slave_IO",
+        )
         if rows:
             return int(rows[0]["id"])
         for row in self._eyes.look(RECEIVER_ERROR[self.flavor], deadline):

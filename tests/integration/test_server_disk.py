@@ -17,7 +17,10 @@ import pytest
 
 from holdfast.core.commands import Cut, Fence, Promise, Promote, Start
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import ServerStatus
+from holdfast.core.view import Receiver, ServerStatus
+from holdfast.server.base import Deadline
+from holdfast.server.probe import Probe
+from tests.integration import servers
 from tests.integration.test_agent_real import Member
 
 IMAGE_MB = 600
@@ -46,11 +49,7 @@ class Disk:
             self.frozen = False
 
     def fill(self) -> None:
-        with (self.folder / FILLER).open("wb", buffering=0) as file:
-            for block in (1 << 20, 1 << 12, 1):
-                with suppress(OSError):
-                    while file.write(bytes(block)):
-                        pass
+        fill(self.folder)
 
     def free(self) -> None:
         (self.folder / FILLER).unlink(missing_ok=True)
@@ -64,6 +63,14 @@ class Disk:
             except subprocess.CalledProcessError:
                 assert time.monotonic() < end
                 time.sleep(0.1)
+
+
+def fill(folder: Path) -> None:
+    with (folder / FILLER).open("wb", buffering=0) as file:
+        for block in (1 << 20, 1 << 12, 1):
+            with suppress(OSError):
+                while file.write(bytes(block)):
+                    pass
 
 
 def run(*argv: str) -> None:
@@ -182,3 +189,31 @@ def test_a_full_disk_is_told_or_ends_the_server(host: tuple[Member, Disk], flavo
         assert time.monotonic() - begun < 1
     member.until(lambda state: state.server is ServerStatus.DOWN, 10)
     disk.free()
+
+
+def test_a_full_folder_for_temporary_tables_stops_no_look(flavor: Flavor) -> None:
+    with servers.bare_servers(flavor, 2) as (server, other):
+        folder = server.option_file.with_name("tmp")
+        server.kill()
+        run("mount", "-t", "tmpfs", "-o", "size=64k", "none", str(folder))
+        try:
+            server.start()
+            deadline = Deadline(20)
+            for one, source in ((server, other), (other, server)):
+                one.adapter.follow(source.source(one), False, deadline)
+                deadline.wait_until("connected", lambda one=one: _connected(one, deadline))
+            fill(folder)
+            server.adapter.observe(deadline)
+            assert server.adapter.receiver_thread(deadline) > 0
+            assert server.adapter.dumps.look(deadline).dumps
+            with closing(Probe(flavor, server.socket, servers.ADMIN)) as probe:
+                assert probe.activity(deadline).attempts >= 0
+            server.adapter.bar(servers.replication(other.number).user, deadline)
+            assert not server.adapter.dumps.look(deadline).dumps
+        finally:
+            server.kill()
+            run("umount", str(folder))
+
+
+def _connected(server: servers.BareServer, deadline: Deadline) -> bool:
+    return server.adapter.observe(deadline).replication.receiver is Receiver.ON
