@@ -200,7 +200,12 @@ def _told(cluster: Cluster, record: Record, decided: str, why: str) -> str:
         f"commits on {record.primary} wait",
         *(f"{m.name}: " for m in cluster.members if f"{m.name}: " in why),
     ]
-    done = [each for each in decided.split("; ") if not each.startswith(tuple(known))]
+    but = f"{record.primary} is primary, but "
+    done = [
+        each
+        for each in decided.split("; ")
+        if not each.startswith(tuple(known)) and each.removeprefix(but) not in why
+    ]
     text = "; ".join([f"commits on {record.primary} are blocked: {why}", *done])
     if not why.startswith(NONE_CAN) or may_be_alone(cluster.settings):
         return text

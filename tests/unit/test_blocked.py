@@ -92,3 +92,9 @@ def test_one_that_is_not_open_is_not_blocked_but_closed() -> None:
     assert not found.writable
     assert "blocked" not in found.reason
     assert shown(view(primary(semi_sync=SemiSync()), down("m2"), down("m3")), ALONE).writable
+
+
+def test_a_full_disk_is_told_once() -> None:
+    full = "no space is left in /data"
+    found = shown(well(stuck_seconds=1.5, stuck=full, full=full))
+    assert found.reason.count(full) == 1
