@@ -21,6 +21,8 @@ ANSWER_SECONDS = 0.3
 """After which an nft that has not answered is given up."""
 MARGIN_SECONDS = 0.008
 """The kernel counts in jiffies: so much earlier an element times out, that it does not so later than the lease."""
+HEARD_SECONDS = 0.01
+"""And so much earlier again: the time counts from when the kernel hears of it. What took longer is done once more."""
 _REFUSAL = r"(?:^|: )Error: (.+)$"
 PRIORITY = -200
 """Before what else may let a packet through for good."""
@@ -112,11 +114,19 @@ class Table:
         :raises Expired: it came too late
         :raises Unreachable: nft has ended, or does not answer
         """
+        asked = self._clock()
         self._ask(f"delete element {self._where} leased {{ {self._list()} }}; {self._add(until)}")
+        self._again_if_late(asked, until)
 
     def reopen(self, until: float) -> None:
         """After :class:`Expired`, for a lease that is held nevertheless; raises as :meth:`renew`."""
         self._ask(f"flush set {self._where} leased; {self._add(until)}")
+
+    def _again_if_late(self, asked: float, until: float) -> None:
+        """What is not heard in time lets clients through for longer than the lease."""
+        if self._clock() - asked > HEARD_SECONDS:
+            with contextlib.suppress(Expired):  # it may have timed out meanwhile
+                self.reopen(until)
 
     def close(self) -> None:
         """The table is gone when this returns."""
@@ -125,6 +135,7 @@ class Table:
     def _make(self, until: float) -> None:
         where, ports = self._where, f"{{ {self._list()} }}"
         hook = f"priority {PRIORITY}; policy accept;"
+        asked = self._clock()
         self._ask(
             f"add table {where} {{ flags owner; }}; "
             f"add set {where} leased {{ type inet_service; flags timeout; }}; "
@@ -135,13 +146,14 @@ class Table:
             f"add rule {where} going tcp sport {ports} tcp sport != @leased tcp flags & rst == 0 "
             "reject with tcp reset"
         )
+        self._again_if_late(asked, until)
 
     def _list(self) -> str:
         return ", ".join(map(str, self.ports))
 
     def _add(self, until: float) -> str:
         """:raises Expired: there is nothing left to add"""
-        milliseconds = int((until - self._clock() - MARGIN_SECONDS) * 1000)
+        milliseconds = int((until - self._clock() - MARGIN_SECONDS - HEARD_SECONDS) * 1000)
         if milliseconds <= 0:
             raise Expired
         elements = ", ".join(f"{port} timeout {milliseconds}ms" for port in self.ports)

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from holdfast.core.dumps import Acks, Dump
 from holdfast.core.gtid import Flavor
-from holdfast.errors import Refused
 from holdfast.server import barring, processes
 from holdfast.server.base import Account, Deadline, DumpLook
 from holdfast.server.error_log import ErrorLog
@@ -109,14 +108,14 @@ class DumpSessions:
         others = self._connection.look(OTHERS, deadline, (account,))[0]["others"]
         if others or account == self._admin:
             return False
+        if not self._connection.look(self._catalog.hosts, deadline, (account,)):
+            return False  # there is no account of that name: an anonymous one, or one by proxy
         try:
             barring.lock(self._connection, self._catalog, account, deadline)
         except StatementRefused as error:
             if error.code != READ_ONLY:
                 raise
             return False  # it is not open yet
-        except Refused:
-            return False  # there is no account of that name: an anonymous one, or one by proxy
         return True
 
     def applied(self, deadline: Deadline) -> str:

@@ -220,7 +220,7 @@ def test_a_server_without_free_connections_is_alive(pair: Pair) -> None:
 
 def assert_well(state: MemberState) -> None:
     assert state.up
-    assert state.reason == ""
+    assert state.reason == "" or state.reason.startswith("clients hold all connections")
     assert state.silent_seconds == 0
 
 
