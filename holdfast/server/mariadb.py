@@ -38,6 +38,9 @@ LOOK = f"""
 
 PASSES_NOTHING_OVER = {"slave_exec_mode": "STRICT", "replicate_events_marked_for_skip": "REPLICATE"}
 
+GTID_OUT_OF_ORDER = 1950
+"""ER_GTID_STRICT_OUT_OF_ORDER: the replica has logged a transaction of its own meanwhile."""
+
 MEMORY_SECONDS = 2.0
 """For how long a replica that begins to follow may look for MEMORY tables."""
 
@@ -158,7 +161,7 @@ class MariadbServer(SwitchingServer):
             connecting=row.get("Slave_IO_Running") == "Connecting",
             applier=row.get("Slave_SQL_Running", "No") != "No",
             receiver_code=row.get("Last_IO_Errno", 0),
-            applier_error=row.get("Last_SQL_Error", ""),
+            applier_error=_applier_error(row),
             received=row.get("Gtid_IO_Pos", ""),
             tls=encryption.set_up(row, TLS_COLUMNS),
             by_file=row.get("Using_Gtid") == "No",
@@ -330,5 +333,12 @@ def _replication(row: Row, variables: Row) -> Replication:
         # a rewind passes things over, while nothing is applied
         filters=(*filters(row), *(changed(variables, PASSES_NOTHING_OVER) if applier else ())),
         delay=row["SQL_Delay"] or 0,
-        applier_error=row["Last_SQL_Error"] or "",
+        applier_error=_applier_error(row),
     )
+
+
+def _applier_error(row: Row) -> str:
+    """What its data make the applier stop at. That it has logged something itself says nothing of its data, and has a
+    remedy of its own (``core/own_writes.py``)."""
+    out_of_order = row.get("Last_SQL_Errno") == GTID_OUT_OF_ORDER
+    return "" if out_of_order else row.get("Last_SQL_Error") or ""

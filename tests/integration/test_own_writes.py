@@ -81,7 +81,7 @@ def test_maintenance_on_all_hosts_at_once_costs_nothing(cluster: Sandbox, run: i
         writers.wait_for(200)
         writers.check()
     wait_equal(cluster)
-    assert runs(cluster) == before
+    assert runs(cluster) == before, cluster.logs(40)
     assert drastic(cluster, said, "restart", "fence", "votes no longer") == []
 
     everywhere(cluster, *EVERY_NIGHT)
