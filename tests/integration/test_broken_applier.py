@@ -19,6 +19,8 @@ from tests.integration.cluster import (
 
 def break_applier(sandbox: Sandbox, member: str, row: int) -> None:
     """It lacks a row that the primary then changes."""
+    look = f"SELECT n FROM app.t WHERE n = {row}"
+    sandbox.wait_until(lambda _: admin(sandbox, member, look) != [], 20, "it has applied the row")
     by_hand(sandbox, member, "SET sql_log_bin = 0", f"DELETE FROM app.t WHERE n = {row}")
     admin(sandbox, sandbox.primary(), f"UPDATE app.t SET v = v + 1 WHERE n = {row}")
 
