@@ -40,7 +40,7 @@ class Sleep(Protocol):
     """What a loop sleeps by."""
 
     def ring(self) -> None:
-        """Wake whoever sleeps now, or is about to."""
+        """Wake the thread that sleeps now, or is about to."""
 
     def sleep(self, until: float | None, *files: int) -> None:
         """Return at ``until`` (None: never), when somebody rings, or when one of ``files`` becomes readable."""

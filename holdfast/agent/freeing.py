@@ -1,6 +1,6 @@
 """A promotion that clients' sessions on this server hold up: they are ended after a bound, and named.
 
-It costs a promotion that is not held up nothing: whoever looks at the server anyway sees how long one is under way.
+A promotion that is not held up pays nothing for it: the thread that observes the server sees how long one takes.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def some_time(text: str | float) -> float:
 
 
 def moment(at: float) -> str:
-    """A date in the zone of whoever reads it.
+    """A date in the reader's time zone.
 
     :param at: seconds since 1970
     """

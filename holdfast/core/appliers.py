@@ -9,8 +9,8 @@ applied everything. So, where another voter is sound:
    and the death of that primary would leave the transaction to one that cannot apply it: nothing lost, and nobody to
    take over. Without its vote each commit is on a sound voter. It loses its vote like any other live voter: barred
    first, so that it acknowledges nothing more (``quorum.extendable``).
-   Until that is done it counts: an election asks it for its promise, what it has received stands against whoever has
-   less, and nobody who has less is named (``election.py``).
+   Until that is done it counts: an election asks it for its promise, what it has received stands against a
+   member that has less, and no member that has less is named (``election.py``).
 2. *It is not among the voters of a new primary* (``failover.name_primary``), unless no sound one is: it cannot follow
    without dropping what it cannot apply. Nothing is given up with it: the one that is named has everything that the
    recovery quorum has.

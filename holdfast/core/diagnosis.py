@@ -226,8 +226,8 @@ def _isolated(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
 def _unopened(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
     """A primary that was named, answers, and is not opened: would another be?
 
-    It would where as many voters follow this one as must acknowledge, and it is not opened all the same: its disk, a
-    lock, what it lacks stands in the way. And where so many others, of which one is to take over, hear nothing from it
+    It would where as many voters follow this one as must acknowledge, and it is still not opened: its disk, a lock,
+    or what it lacks stands in the way. And where so many others, of which one is to take over, hear nothing from it
     that the rest is enough to acknowledge to that one: a cut between hosts. Where acknowledgements are missing for
     another reason, another primary would miss them as well.
 

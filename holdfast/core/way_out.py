@@ -1,4 +1,4 @@
-"""What an operator can do where hosts are gone and nothing goes on by itself: said beside the reason, after a while."""
+"""What an operator can do where hosts are gone and nothing heals without help: added to the reason after a while."""
 
 from __future__ import annotations
 

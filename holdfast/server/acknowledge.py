@@ -133,20 +133,8 @@ def acknowledge(
 @contextmanager
 def _connected(flavor: Flavor, source: Source, deadline: Deadline) -> Iterator[SafeLogin]:
     seconds = max(min(deadline.left, ANSWER_SECONDS), 0.001)
-    wire = SafeLogin(
-        flavor=flavor,
-        # the receiver does, which is connected there with the same password
-        asks_for_key=True,
-        host=source.host,
-        port=source.port,
-        user=source.account.user,
-        password=source.account.password,
-        connect_timeout=seconds,
-        read_timeout=seconds,
-        write_timeout=seconds,
-        defer_connect=True,
-        ssl=encryption.context(source.account),
-    )
+    # the receiver asks for the key, too, which is connected there with the same password
+    wire = encryption.log_in(flavor, source, seconds, asks_for_key=True, defer_connect=True)
     with _ended_when_called_off(_open(source, deadline), deadline) as made:
         try:
             wire.connect(made)

@@ -13,7 +13,6 @@ from holdfast.server import encryption
 from holdfast.server.authentication import identified
 from holdfast.server.barring import GRANTED
 from holdfast.server.base import Account, Deadline, Source
-from holdfast.server.login import SafeLogin
 from holdfast.server.optionfile import NET_TIMEOUT_SECONDS
 from holdfast.server.sql import Connection, StatementRefused
 
@@ -124,17 +123,8 @@ def reached(
     try:
         with (
             contextlib.closing(
-                SafeLogin(
-                    flavor=flavor,
-                    server_public_key=public_key.encode() or None,
-                    host=source.host,
-                    port=source.port,
-                    user=source.account.user,
-                    password=source.account.password,
-                    connect_timeout=seconds,
-                    read_timeout=seconds,
-                    write_timeout=seconds,
-                    ssl=encryption.context(source.account),
+                encryption.log_in(
+                    flavor, source, seconds, server_public_key=public_key.encode() or None
                 )
             ) as connection,
             connection.cursor() as cursor,

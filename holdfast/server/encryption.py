@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import ssl
 from collections.abc import Mapping
+from typing import Any
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
-from holdfast.server.base import Account
+from holdfast.server.base import Account, Source
+from holdfast.server.login import SafeLogin
 from holdfast.server.sql import Row
 from holdfast.tls import Files
 
@@ -65,3 +67,22 @@ def context(account: Account) -> ssl.SSLContext | None:
 def option_file(files: Files | None) -> Mapping[str, str]:
     """With which the server itself shows its certificate."""
     return dict(zip(("ssl_ca", "ssl_cert", "ssl_key"), named(files), strict=False))
+
+
+def log_in(flavor: Flavor, source: Source, seconds: float, **options: Any) -> SafeLogin:
+    """Where a receiver would, by its account; ``seconds`` for each answer.
+
+    :param options: further ones of :class:`SafeLogin`
+    """
+    return SafeLogin(
+        flavor=flavor,
+        host=source.host,
+        port=source.port,
+        user=source.account.user,
+        password=source.account.password,
+        connect_timeout=seconds,
+        read_timeout=seconds,
+        write_timeout=seconds,
+        ssl=context(source.account),
+        **options,
+    )

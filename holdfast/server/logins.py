@@ -12,7 +12,6 @@ from holdfast.errors import Unreachable
 from holdfast.server import encryption
 from holdfast.server.barring import RIGHTS
 from holdfast.server.base import Deadline, Source
-from holdfast.server.login import SafeLogin
 from holdfast.server.progress import NOT_LET_IN
 from holdfast.server.sql import Connection, StatementRefused
 
@@ -43,18 +42,7 @@ def let_in(flavor: Flavor, source: Source, seconds: float) -> str:
     try:
         with (
             contextlib.closing(
-                SafeLogin(
-                    flavor=flavor,
-                    asks_for_key=True,
-                    host=source.host,
-                    port=source.port,
-                    user=source.account.user,
-                    password=source.account.password,
-                    connect_timeout=seconds,
-                    read_timeout=seconds,
-                    write_timeout=seconds,
-                    ssl=encryption.context(source.account),
-                )
+                encryption.log_in(flavor, source, seconds, asks_for_key=True)
             ) as connection,
             connection.cursor() as cursor,
         ):
