@@ -41,7 +41,7 @@ from holdfast.core.rejoin import attached, follow
 from holdfast.core.releases import Release, describe
 from holdfast.core.returned import OPENING
 from holdfast.core.view import MemberState, Receiver, View
-from holdfast.core.wording import agree, counted, moment
+from holdfast.core.wording import agree, counted, moment, once
 
 HELP_SECONDS = 0.5
 """For so long a new primary is opened with the help of those alone that can acknowledge at once: as a rule it takes a
@@ -144,7 +144,7 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
     if close and close.command:
         return Decision(close.reason, (Send(primary.name, close.command), *attach))
     if closed := copying.closed_for(cluster, record, view, primary):
-        return Decision("; ".join([closed, *unwell]), attach)
+        return Decision(once([closed, *unwell]), attach)
     opening = open_step(cluster, record, primary)
     if opening.steps and isinstance(opening.steps[0], Save):
         return opening
@@ -185,7 +185,7 @@ def _keep(
         waits = modes.waits_as(primary, modes.wanted_acks(cluster, record))
         attach, unwell = _others(cluster, record, view, primary, waits)
         if closed := copying.closed_for(cluster, record, view, primary):
-            return Decision("; ".join([closed, *unwell]), attach)
+            return Decision(once([closed, *unwell]), attach)
         return Decision(f"{diagnosis.reason}: opening it again", (again, *attach))
     if found := membership.found_strays(cluster, record, view):
         why = agree(sorted(stray.name for stray in found), "is reached again", "are reached again")
@@ -264,7 +264,7 @@ def _keep(
             f"{primary.name} is primary and takes writes; {_who_votes(cluster, record)}", well=True
         )
     orders = [f"{step.member}: {under_way(step.command)}" for step in steps]
-    return Decision("; ".join(reasons or orders), steps)
+    return Decision(once(reasons or orders), steps)
 
 
 def _who_votes(cluster: Cluster, record: Record) -> str:

@@ -71,7 +71,7 @@ def elect(
             f"{state.name}: {against(state, cluster) or 'it cannot fetch what it lacks'}"
             for state in quorum
         )
-        return NobodyElected(f"nobody may take over ({reasons}); see holdfast config")
+        return NobodyElected(reasons)
     if chosen not in able and not drained(front):
         return Elected(front, drained=False)  # only what is applied can be fetched from it
     first = chosen if chosen in able else front

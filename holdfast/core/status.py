@@ -30,6 +30,7 @@ from holdfast.core.view import (
     Unseen,
     View,
 )
+from holdfast.core.wording import once
 
 MOST_DIFFERENCES = 20
 """So many tables that differ are named of each member; ``Verification.different`` counts them."""
@@ -206,7 +207,7 @@ def _told(cluster: Cluster, record: Record, decided: str, why: str) -> str:
         for each in decided.split("; ")
         if not each.startswith(tuple(known)) and each.removeprefix(but) not in why
     ]
-    text = "; ".join([f"commits on {record.primary} are blocked: {why}", *done])
+    text = once([f"commits on {record.primary} are blocked: {why}", *done])
     if not why.startswith(NONE_CAN) or may_be_alone(cluster.settings):
         return text
     way_out = WAY_OUT.format(primary=record.primary)

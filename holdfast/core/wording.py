@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 from holdfast.core.gtid import SEQUENCE_STEP, Flavor, GtidSet
 
@@ -12,6 +12,15 @@ DAY_SECONDS = 86_400
 def agree(names: Collection[str], one: str, several: str) -> str:
     """``m2 hears``; ``m2, m3 hear``."""
     return f"{', '.join(names)} {one if len(names) == 1 else several}"
+
+
+def once(parts: Iterable[str]) -> str:
+    """All of them in one sentence; what one of them says already is left out."""
+    text = ""
+    for part in parts:
+        if part not in text:
+            text = f"{text}; {part}" if text else part
+    return text
 
 
 def counted(count: int, one: str, several: str = "") -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.wording import agree, counted, moment, some_of, transactions
+from holdfast.core.wording import agree, counted, moment, once, some_of, transactions
 
 UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 
@@ -43,3 +43,10 @@ def test_moments_are_told_with_the_days_that_are_left() -> None:
     assert moment(8 * 3600 + 12 * 60, 0) == "08:12 UTC"
     assert moment(day + 60, day - 60) == "00:01 UTC in 1 day"
     assert moment(3 * day, 0) == "00:00 UTC in 3 days"
+
+
+def test_what_is_said_already_is_not_said_again() -> None:
+    assert once(["no space on m1, and m2: full; m3: full", "m2: full", "m3: slow"]) == (
+        "no space on m1, and m2: full; m3: full; m3: slow"
+    )
+    assert once([]) == ""
