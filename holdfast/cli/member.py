@@ -98,7 +98,8 @@ def remove(
             said = answer["waiting"]
             _progress(f"{member}: {said}")
         if time.monotonic() > end:
-            raise DeadlinePassed(f"removing {member}: {said}; ask again to go on waiting", timeout)
+            back = f"or holdfast config unset members.{member}.voter to keep it"
+            raise DeadlinePassed(f"removing {member}: {said}; ask again to go on, {back}", timeout)
         time.sleep(POLL_SECONDS)
     _done(as_json, f"{member} is no member any more", answer.get("notes", []))
 

@@ -7,15 +7,18 @@ from dataclasses import dataclass, replace
 
 from holdfast.core import returned
 from holdfast.core.ackers import nobody_has
+from holdfast.core.blocked import blocked
 from holdfast.core.cluster import Cluster
+from holdfast.core.copying import WAY_OUT
 from holdfast.core.decision import Save
 from holdfast.core.deposed import wished
-from holdfast.core.diagnosis import GONE, Primary, diagnose
+from holdfast.core.diagnosis import GONE, Diagnosis, Primary, diagnose
 from holdfast.core.election import NobodyElected, elect
 from holdfast.core.failover import could_follow, prospects
 from holdfast.core.hooking import failed, owed
 from holdfast.core.own_writes import without_harmless
 from holdfast.core.record import Kind, Record, Step, Transition
+from holdfast.core.seats import may_be_alone
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, View
 
@@ -59,7 +62,7 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
         return _against_opening(record, view, order)
     diagnosis = diagnose(cluster, record, view)
     if diagnosis.primary not in GONE and diagnosis.primary is not Primary.UNSEEN:
-        return (f"{diagnosis.reason}: a failover is for a primary that is lost",)
+        return (_lives(cluster, record, view, diagnosis),)
     found = []
     if diagnosis.primary is Primary.UNSEEN and not order.accept_loss:
         found.append(diagnosis.reason)
@@ -79,6 +82,18 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
             f"{order.to} does not vote, and cannot take over while voters can ({', '.join(names)})",
         )
     return (*found, *unable)
+
+
+def _lives(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> str:
+    """Why a failover is refused for a primary that is not lost, and what helps instead where it takes no writes."""
+    why = blocked(cluster, record, view)
+    reason = f"commits on {record.primary} are blocked ({why}), and it lives" if why else ""
+    text = f"{reason or diagnosis.reason}: a failover is for a primary that is lost"
+    if diagnosis.primary is Primary.WELL and not why:
+        return text
+    if not record.acks or may_be_alone(cluster.settings):
+        return text
+    return f"{text}; {WAY_OUT.format(primary=record.primary)}"
 
 
 def _unsure(cluster: Cluster, record: Record, view: View) -> str:

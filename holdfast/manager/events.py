@@ -23,7 +23,8 @@ class EventKind(StrEnum):
     BLOCKED: no commit comes through, or they do again. DEGRADED: commits stop waiting for acknowledgements, or wait
     again. UNACKNOWLEDGED: commits that should have waited went on without a voter. CONCERN: an operator should see to
     something, although the member is well. WHOLE: every member is well again.
-    CONFIGURED: an operator has changed settings or members; ORDERED: an operator wants something done.
+    CONFIGURED: an operator has changed settings or members; ORDERED: an operator wants something done; NOT_BEGUN: that
+    did not begin, and perhaps nobody waits for it.
     ENDPOINT: it shows clients to another server. HOOK: an executable of the user's, or a webhook, was called.
     VERIFIED: a member holds the same as the primary."""
 
@@ -40,6 +41,7 @@ class EventKind(StrEnum):
     WHOLE = "whole"
     CONFIGURED = "configured"
     ORDERED = "ordered"
+    NOT_BEGUN = "not begun"
     ENDPOINT = "endpoint"
     HOOK = "hook"
     VERIFIED = "verified"
@@ -52,6 +54,7 @@ LEVELS = {
     EventKind.BLOCKED: logging.ERROR,
     EventKind.CONCERN: logging.WARNING,
     EventKind.FAILED: logging.WARNING,
+    EventKind.NOT_BEGUN: logging.WARNING,
     EventKind.DEGRADED: logging.WARNING,
 }
 """At which they are logged; all others as INFO."""

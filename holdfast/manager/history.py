@@ -228,7 +228,7 @@ class History:
             ):  # an order of its own, of which nothing came that is kept otherwise
                 self._told.append(self._ordered)
             self._ordered = event
-        elif event.kind is EventKind.CONFIGURED:
+        elif event.kind in (EventKind.CONFIGURED, EventKind.NOT_BEGUN):
             self._told.append(event)
         elif event.kind is EventKind.DETECTED:
             self._detected = event

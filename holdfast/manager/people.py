@@ -253,6 +253,8 @@ def _refuse_leaving(leader: Leader, name: str, is_destroyed: bool) -> None:
         found.append(f"it is the primary{f': first {instead}' if is_destroyed else ''}")
     elif is_destroyed:
         found += destroyed.signs_of_life(cluster, leader.view(), name)
+    if record and record.planned and record.planned.to == name:
+        found.append(f"{record.planned} is planned: holdfast switchover --cancel takes it back")
     voters = {voter for voter, _ in record.target.voters} if record else set()
     alone = may_be_alone(cluster.settings)
     if record and not alone and voters == {record.primary, name}:
@@ -296,7 +298,7 @@ def _still_counts(leader: Leader, name: str, is_destroyed: bool) -> str:
     if is_destroyed:
         return destroyed.waits(leader.cluster, record, leader.view(), name)
     if any(name in each.names() for each in record.configurations):
-        return "it votes until the change of voters is done, which is under way: ask again"
+        return "it votes until the change of voters that is under way is done"
     if any(stray.name == name for stray in record.strays):
         return (
             "it had a vote, and was not told that it has none any more: its agent must answer once; if its host is "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from dataclasses import replace
 
@@ -39,7 +40,8 @@ class Planner:
 
         :param at: seconds since 1970
         :raises BadInput: that is in the past
-        :raises Refused: there is no such member, or no primary, or one is planned: nobody's plan is replaced unasked
+        :raises Refused: there is no such member, or it is the primary, or there is none, or one is planned: nobody's
+            plan is replaced unasked
         """
         leader = self.leader
         if at < time.time():
@@ -49,20 +51,25 @@ class Planner:
             names = [each.name for each in leader.cluster.members]
             if order.to and order.to not in names:
                 raise Refused(f"there is no member {order.to}; there are {', '.join(names)}")
+            if order.to and order.to == record.primary:
+                raise Refused(f"{order.to} is the primary already")
             if record.planned is not None:
                 raise Refused(
                     f"{record.planned} ({_moment(record.planned.at)}) is planned already: take it back first by "
                     "holdfast switchover --cancel"
                 )
             planned = Planned(at, order.to, order.seconds, order.old, order.wait, order.kill_after)
-            return await self._save(replace(record, planned=planned), f"{planned} is planned")
+            return await self._save(
+                replace(record, planned=planned), f"{planned} is planned for {_moment(at)}"
+            )
 
     async def detach(self, order: SwitchOver) -> str:
         """Have it begin though nobody waits for it; what became of it within a moment, in one sentence.
 
         :raises Refused: it was refused within that moment, or another one waits
         """
-        task = asyncio.create_task(Switching(self.leader).begin(order))
+        what = f"the switchover{f' to {order.to}' if order.to else ''} that was detached"
+        task = asyncio.create_task(Switching(self.leader).begin(order, what=what))
         await asyncio.wait([task], timeout=DETACHED_SECONDS)
         if task.done():
             return f"the switchover to {task.result().to} has begun"
@@ -72,10 +79,10 @@ class Planner:
         return waiting.text if waiting else "the switchover is about to begin"
 
     def _ended(self, task: asyncio.Task[Begun]) -> None:
-        """Nobody is there to hear why it did not begin, but the events."""
+        """Why it did not begin stands among the events."""
         self._detached.discard(task)
-        if not task.cancelled() and isinstance(error := task.exception(), HoldfastError):
-            self.leader.events.add(EventKind.FAILED, f"the switchover did not begin: {error}")
+        if not task.cancelled():
+            task.exception()
 
     async def cancel(self, only_waiting: bool = False) -> str:
         """Take back what waits, else what is under way and can be undone, else what is planned.
@@ -137,18 +144,21 @@ class Planner:
                 now = f"the time of {planned} has come"
                 why = over if late > LATE_SECONDS else now
                 await leader.save(replace(record, planned=None), why)
-            if late <= LATE_SECONDS:
-                await Switching(leader).begin(
-                    SwitchOver(
-                        planned.to,
-                        planned.seconds,
-                        planned.old,
-                        wait=planned.wait,
-                        kill_after=planned.kill_after,
-                    )
-                )
         except HoldfastError as error:
-            leader.events.add(EventKind.FAILED, f"{planned} did not begin: {error}", planned.to)
+            leader.events.add(EventKind.NOT_BEGUN, f"{planned} did not begin: {error}", planned.to)
+            return
+        if late > LATE_SECONDS:
+            leader.events.add(EventKind.NOT_BEGUN, over, planned.to)
+            return
+        order = SwitchOver(
+            planned.to,
+            planned.seconds,
+            planned.old,
+            wait=planned.wait,
+            kill_after=planned.kill_after,
+        )
+        with contextlib.suppress(HoldfastError):  # told among the events
+            await Switching(leader).begin(order, what=str(planned))
 
     async def _save(self, record: Record, what: str) -> str:
         self.leader.events.add(EventKind.ORDERED, f"{what}, by {asker()}")

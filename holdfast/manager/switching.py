@@ -32,6 +32,8 @@ from holdfast.manager.reaching import tried
 from holdfast.manager.waiting import Gone, Waiting, never
 
 LOOK_AGAIN_SECONDS = 0.2
+LONGEST = 400
+"""Characters of what an event tells of an order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,16 +107,23 @@ class Switching:
         shut = refusals(logins.reached, barred_pairs(self._leader.cluster, view))
         return readiness.wrong(record.primary, found, silent, shut)
 
-    async def begin(self, order: SwitchOver, gone: Gone = never) -> Begun:
+    async def begin(self, order: SwitchOver, gone: Gone = never, what: str = "") -> Begun:
         """Begin it; answers then.
 
         :param gone: whether the client that ordered it has left: what has not begun by then is called off
+        :param what: names an order whose client does not wait for its end, so that events tell it
         :raises Refused: with all that stands against it, also where that has not passed in time; nothing was touched,
             but for the sessions that were to be ended
         """
         waiting = Waiting(order, asker(), gone)
         try:
             return await self._waited(waiting)
+        except HoldfastError as error:
+            was_shown = self._leader.waiting is waiting
+            if (what or was_shown) and not waiting.cancelled:
+                text = f"{what or waiting.what} did not begin: {error}"
+                self._leader.events.add(EventKind.NOT_BEGUN, clipped(text, LONGEST), order.to)
+            raise
         finally:
             if self._leader.waiting is waiting:
                 self._leader.waiting = None
@@ -200,7 +209,7 @@ class Switching:
         if record is None or not blockers:
             return False
         text = f"ended for {waiting.what}: {'; '.join(map(str, blockers))}"
-        leader.events.add(EventKind.ORDERED, clipped(text, 400), record.primary)
+        leader.events.add(EventKind.ORDERED, clipped(text, LONGEST), record.primary)
         sessions = tuple(each.session for each in blockers)
         await leader.carry_out(Send(record.primary, EndSessions(sessions)))
         waiting.ended += [str(each) for each in blockers]

@@ -25,6 +25,7 @@ from tests.unit.looks import CLUSTER, NOW, RECORD, primary, replica, view
         (EventKind.BLOCKED, logging.ERROR),
         (EventKind.CONCERN, logging.WARNING),
         (EventKind.FAILED, logging.WARNING),
+        (EventKind.NOT_BEGUN, logging.WARNING),
         (EventKind.DEGRADED, logging.WARNING),
         (EventKind.DECIDED, logging.INFO),
         (EventKind.WHOLE, logging.INFO),

@@ -362,8 +362,10 @@ def test_two_orders_between_two_looks_are_both_listed(
             async with leading(led):
                 led.leader.events.add(EventKind.ORDERED, "one")
                 led.leader.events.add(EventKind.ORDERED, "another")
-                entries = await led.entries(lambda all_: len(all_) >= 2)
-                assert sorted(each.cause for each in entries) == ["another", "one"]
+                led.leader.events.add(EventKind.NOT_BEGUN, "neither began")
+                entries = await led.entries(lambda all_: len(all_) >= 3)
+                causes = sorted(each.cause for each in entries)
+                assert causes == ["another", "neither began", "one"]
 
     asyncio.run(scenario())
 

@@ -91,6 +91,16 @@ def test_an_operator_may_order_another() -> None:
     assert against(CLUSTER, FAILED_OVER, seen, FailOver(to="m3")) == ()
 
 
+def test_what_helps_a_primary_that_lives_and_takes_no_writes_is_said_beside_the_refusal() -> None:
+    owes = Lapse(9.0, "its server does not answer")
+    stuck = view(primary(), replica("m2"), replica("m3"), lapses={"m2": owes, "m3": owes})
+    (refused,) = against(CLUSTER, RECORD, stuck, FailOver())
+    assert refused.startswith("commits on m1 are blocked (none of its voters can acknowledge")
+    assert "when_alone serve" in refused
+    (well,) = against(CLUSTER, RECORD, view(primary(), replica("m2"), replica("m3")), FailOver())
+    assert well == "m1 is primary and takes writes: a failover is for a primary that is lost"
+
+
 def test_who_does_not_follow_a_primary_that_is_not_seen_is_pointed_at_it() -> None:
     """Else nobody would ever tell that its server is gone, too."""
     elsewhere = replica("m2", promised=4, replication=Replication("127.0.0.1:3309", Receiver.OFF))

@@ -207,9 +207,7 @@ def test_a_voter_is_removed_once_it_votes_no_longer_and_can_come_again(path: Pat
             await one.set(**{"members.m3.priority": 7})
             answer = await one.post("members/m3/remove")
             assert answer.json()["removed"] is False
-            assert answer.json()["waiting"].startswith(
-                "it votes until the change of voters is done"
-            )
+            assert answer.json()["waiting"].startswith("it votes until the change of voters")
             async with asyncio.timeout(10):
                 while not (answer := await one.post("members/m3/remove")).json()["removed"]:
                     await asyncio.sleep(0.01)

@@ -226,3 +226,24 @@ def test_a_second_plan_is_refused_and_replaces_nothing(tmp_path: Path) -> None:
             assert it.leader.status().planned == (at, "m3")
 
     asyncio.run(run())
+
+
+def test_a_plan_that_cannot_begin_is_told_and_one_for_the_primary_is_refused(
+    tmp_path: Path,
+) -> None:
+    async def run() -> None:
+        async with held(tmp_path / "store") as (it, _, planner):
+            with pytest.raises(Refused, match="m1 is the primary already"):
+                await planner.plan(SwitchOver("m1"), time.time() + 3600)
+            await planner.plan(SwitchOver("m2"), time.time() + 0.1)
+            await asyncio.sleep(0.15)
+            planner.looked(it.leader.cluster, it.leader.record, it.leader.view())
+            await until(
+                lambda: any(
+                    "to m2 for later did not begin: " in e and "connection 17" in e
+                    for e in events(it)
+                )
+            )
+            assert it.leader.status().planned is None
+
+    asyncio.run(run())
