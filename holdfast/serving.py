@@ -10,6 +10,7 @@ import socket
 import ssl
 from asyncio import BaseTransport, TimerHandle
 from collections.abc import Iterator
+from http import HTTPStatus
 from typing import Any
 
 import uvicorn
@@ -184,8 +185,13 @@ def one_line_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
+        unsaid = (
+            error.detail == HTTPStatus(error.status_code).phrase
+        )  # of what there is no route for
         response = error_response(
-            error.status_code, "Refused", f"{request.url.path}: {error.detail}"
+            error.status_code,
+            "Refused",
+            f"{request.url.path}: {error.detail}" if unsaid else error.detail,
         )
         response.headers.update(error.headers or {})
         return response

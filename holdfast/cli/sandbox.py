@@ -260,7 +260,7 @@ def describe(sandbox: Sandbox) -> dict[str, Any]:
         "client": client_program(spec),
         "members": [
             {"name": member.name, "host": "127.0.0.1", "port": member.port}
-            for member in spec.members
+            for member in spec.present
         ],
         "haproxy": lab.addresses(sandbox),
         "user": sandbox.accounts.app.user,

@@ -131,7 +131,7 @@ class Sandbox(Harm):
             if self.spec.removed:
                 names = ", ".join(self.spec.removed)
                 self._say(f"{names}: removed from the cluster before, and left down")
-            self._say(f"preparing {len(self.spec.members)} {self.spec.flavor.value} members")
+            self._say(f"preparing {len(self.spec.present)} {self.spec.flavor.value} members")
             tree = trees.find(self.spec.flavor.value, self.spec.binary)
             write_files(self.spec, tree, self.accounts)
             self._say("starting agents and manager")
