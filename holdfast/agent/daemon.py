@@ -193,6 +193,7 @@ class Agent:
         A server that runs is known from here on: the agent must not answer "down" first and then find it.
         """
         config, own = self._config, self._config.server
+        folder = config.state_dir
         process = ServerProcess(
             *(own.command, own.option_file, own.datadir),
             config.state_dir.absolute() / "server.out",
@@ -204,7 +205,7 @@ class Agent:
         watch = Watch(process, self.board, loop)
         observer = Observer(self._server, watch, self.board, own.binlog_index)
         data = partial(mark_of, own.datadir, own.flavor)
-        marker = RelaxedMarker(config.state_dir, own.binlog_index, self._boot_id, data)
+        marker = RelaxedMarker(folder, own.binlog_index, self._boot_id, data)
         watch.on_appeared = observer.appeared
 
         admin = account(own.admin, "server.admin.password_file")
@@ -220,7 +221,7 @@ class Agent:
             *(admin, self._replication, lambda: self._obeyed.anybody or cloning.half),
         )
         inputs = Inputs(own.command, own.option_file, own.datadir)
-        boot_check = BootCheck(self._server, watch, self.board, inputs, config.state_dir)
+        boot_check = BootCheck(self._server, watch, self.board, inputs, folder)
         regained = Regained(self.board, watch, own.binlog_index)
         starts = Starts(self.board, inputs.fingerprint, self._fitness.declare_unfit)
         watch.on_end, watch.on_failed = regained.ended, starts.failed
@@ -233,13 +234,11 @@ class Agent:
         prober = Prober(
             Probe(own.flavor, own.socket, admin), self.board, own.binlog_index.absolute().parent
         )
-        room = room_of(own, config.state_dir, self.board, starts.at_once)
+        room = room_of(own, folder, self.board, starts.at_once)
         digester = ChunkDigester(own.flavor, own.socket, admin)
-        hold = ApplierHold(self._server, digester, observer.look, config.state_dir)
+        hold = ApplierHold(self._server, digester, observer.look, folder)
         comparing = Comparing(jobs, hold, digester, self._fitness, self._shown)
-        verifying = Verifying(
-            self.board, jobs, hold, digester, self._fitness, self._shown, config.state_dir
-        )
+        verifying = Verifying(self.board, jobs, hold, digester, self._fitness, self._shown, folder)
         peers = Peers(self._shown)
         second = guards.second_keeper(config, self.token, self._clerk, self.board)
         held_by = (second,) if second else guards.alone(config, self._clerk, self.board)
@@ -254,12 +253,10 @@ class Agent:
             (*held_by, *addresses),
             second=second,
         )
-        strangers = Strangers(
-            self._server.dumps, self.board, lambda: keeper.accounts, config.state_dir
-        )
+        strangers = Strangers(self._server.dumps, self.board, lambda: keeper.accounts, folder)
         vouching = self._vouching
         self.board.as_of_now = lambda state: vouching.seen(keeper.seen(state))
-        mark = PendingMark(config.state_dir / "primary", own.binlog_index, self._clerk.do)
+        mark = PendingMark(folder / "primary", own.binlog_index, self._clerk.do)
         opened = self._electorate.has_opened
         releases = Releases(self._server, self.board, mark, own.socket, opened, watch.kill)
         rewinder = Rewinder(own.flavor, own.socket, admin)
@@ -277,19 +274,19 @@ class Agent:
             ),
             own.binlog_index,
             own.datadir,
-            config.state_dir / "pending",
+            folder / "pending",
         )
         unfit = self._fitness.declare_unfit
-        receipts = Receipts(self._server, watch, config.state_dir, unfit, opened, self._term)
-        kept = KeptSettings(self._server, self.board, marker, config.state_dir, opened, unfit)
-        streams = KnownStreams(self.board, config.state_dir, self._clerk.do, unfit, watch.kill)
+        streams = KnownStreams(self.board, folder, self._clerk.do, unfit, watch.kill, data)
+        receipts = Receipts(self._server, watch, folder, streams.unfit, opened, self._term)
+        kept = KeptSettings(self._server, self.board, marker, folder, opened, unfit)
         duties = Duties(
             self._server,
             watch,
             self.board,
             marker,
             self._replication,
-            *(config.state_dir, own.datadir, own.binlog_index),
+            *(folder, own.datadir, own.binlog_index),
             kept_up.accounts,
             cloning,
             rewinding,
@@ -304,7 +301,7 @@ class Agent:
             *(comparing, verifying, releases),
             *(keeper, vouching, strangers),
             *(observer.look, observer.note),
-            lambda deadline: take_inventory(own, config.state_dir, deadline),
+            lambda deadline: take_inventory(own, folder, deadline),
         )
         cloning.forget += [self._fitness.forget, verifying.forget, releases.end]
         cloning.forget += [starts.at_once, streams.forget, kept.ended, observer.appliers.replaced]

@@ -1,6 +1,6 @@
 """What a server holds that nobody else has: judged before its data directory is given up.
 
-The rule: what goes is on the primary too, or was saved first, or a person ordered it to go.
+The rule: what goes is on the primary too, or was saved first, or an operator ordered it to go.
 """
 
 from __future__ import annotations

@@ -376,7 +376,9 @@ def foreign(member: Member) -> None:
     ).start()
     member.until(lambda state: state.up)
     off = "SET GLOBAL super_read_only = 0" if member.flavor is Flavor.MYSQL else "SELECT 1"
+    was = member.seen().state.applied
     sql(member, off, "CREATE DATABASE stranger", "CREATE TABLE stranger.t (n INT)")
+    member.until(lambda state: state.applied != was)  # the agent has seen it before it goes
     running.kill_and_wait(10)
     member.until(lambda state: state.server is ServerStatus.DOWN)
 

@@ -11,7 +11,8 @@ import pytest
 from holdfast.agent.board import Board
 from holdfast.agent.streams import KnownStreams, taken_away
 from holdfast.core.gtid import Flavor
-from holdfast.core.view import MemberState, SemiSync, Tail, TailVerdict
+from holdfast.core.progress import Position
+from holdfast.core.view import MemberState, Receiver, Replication, SemiSync, Tail, TailVerdict
 from holdfast.errors import Refused
 
 OWN = "11111111-1111-1111-1111-111111111111"
@@ -26,6 +27,7 @@ class Look:
     applied: str
     writable: bool = False
     semi_sync: SemiSync = field(default_factory=SemiSync)
+    replication: Replication = field(default_factory=lambda: Replication(receiver=Receiver.ON))
 
 
 @dataclass
@@ -34,6 +36,7 @@ class Agent:
 
     flavor: Flavor
     folder: Path
+    data: str = "these"
 
     def __post_init__(self) -> None:
         self.unfit: list[tuple[str, bool]] = []
@@ -45,6 +48,7 @@ class Agent:
             lambda work: work(),
             lambda why, reset: self.unfit.append((why, reset)),
             self.killed.append,
+            lambda: self.data,
         )
 
     def look(self, applied: str, run: str = "a", **more: object) -> bool:
@@ -65,6 +69,39 @@ def test_who_has_nothing_of_another_any_more_is_cloned(flavor: Flavor, tmp_path:
         assert again.look(left), left
         assert again.unfit[0][1], "its own transactions are given up by nobody for that"
         assert not again.killed
+
+
+@pytest.mark.parametrize(("before", "after"), [("these", "those"), ("these", ""), ("", "")])
+def test_other_data_in_its_place_may_be_the_only_copy(
+    flavor: Flavor, tmp_path: Path, before: str, after: str
+) -> None:
+    """Looks of a run that goes on, of one after it, and of another agent's."""
+    assert not Agent(flavor, tmp_path, before).look(HAD[flavor])
+    again = Agent(flavor, tmp_path, after)
+    assert again.look("")
+    assert not again.unfit[0][1], "an operator decides"
+    again.part.unfit("its binary log was reset", True)
+    assert not again.unfit[1][1]
+
+
+def test_data_that_was_put_there_is_not_the_clusters_before_it_has_replicated(
+    flavor: Flavor, tmp_path: Path
+) -> None:
+    alone = Replication()
+    first = Agent(flavor, tmp_path)
+    first.look(HAD[flavor], replication=alone)
+    again = Agent(flavor, tmp_path)
+    assert again.look("", replication=alone)
+    assert not again.unfit[0][1]
+
+
+def test_which_data_it_was_is_not_forgotten_for_other_data(flavor: Flavor, tmp_path: Path) -> None:
+    agent = Agent(flavor, tmp_path)
+    agent.look(HAD[flavor])
+    agent.data = "those"
+    assert not agent.look(HAD[flavor], "b")
+    agent.part.unfit("its binary log was reset", True)
+    assert not agent.unfit[0][1]
 
 
 def test_the_end_of_a_stream_may_go(flavor: Flavor, tmp_path: Path) -> None:
@@ -116,3 +153,30 @@ def test_a_domain_may_be_deleted_as_a_whole() -> None:
     assert taken_away(Flavor.MARIADB, known, ["0-1", "0-2"]) == []
     assert taken_away(Flavor.MARIADB, known, ["0-2", "7-1"]) == ["0-1"]
     assert taken_away(Flavor.MARIADB, known, []) == known
+
+
+@pytest.mark.parametrize("primary", [False, True])
+def test_files_that_are_removed_under_a_server_that_runs_cost_a_clone(
+    flavor: Flavor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, primary: bool
+) -> None:
+    """Of a primary, which has nobody's copy to go on from, an operator is told."""
+    now = 100.0
+    monkeypatch.setattr("holdfast.agent.streams.time.monotonic", lambda: now)
+    agent = Agent(flavor, tmp_path)
+
+    def look(file: int) -> bool:
+        agent.board.change(written=Position(file, 9))
+        return agent.look(HAD[flavor], writable=primary)
+
+    assert not look(0), "who may not read the index sees none, ever"
+    now += 60.0
+    assert not look(0)
+    assert not look(4)
+    now += 1.0
+    assert not look(0), "a new index is being put in place"
+    now += 1.5
+    assert look(0) is not primary
+    assert bool(agent.board.state.concerns) is primary
+    if primary:
+        assert not look(4)
+        assert not agent.board.state.concerns
