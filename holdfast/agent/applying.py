@@ -2,12 +2,15 @@
 
 A broken applier is started again now and then (what it lacked may have been mended by hand). Then it runs for a moment
 before it stops at the same place; so it counts as broken until it has come past that place, or nothing is left.
+
+And whether the files of its own binary log are still there: see ``core/appliers.py`` for what that is like.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 
 from holdfast.core.applying import Applying
 from holdfast.core.gtid import Flavor, parse
@@ -17,6 +20,9 @@ from holdfast.server.base import Observation
 STEADY_SECONDS = 2.0
 """An applier that has come on, and has run for so long, is broken no longer: with several threads it may come on a
 little before it stops."""
+
+GONE_SECONDS = 2.0
+"""For so long the index, or the last file, must be missing: a server that purges puts a new index in place."""
 
 FORGIVEN_SECONDS = 3600.0
 """A repair so long ago counts no longer."""
@@ -37,19 +43,32 @@ class ApplierWatch:
         self._repairs: list[float] = []
         self._texts = ("", "")
         self._left = False
+        self._files_at: float | None = None
+        self._removed = False
 
-    def seen(self, found: Observation, now: float | None = None) -> Applying:
-        """:param now: seconds, by a clock that nobody sets"""
+    def seen(self, found: Observation, now: float | None = None, files: bool = False) -> Applying:
+        """:param now: seconds, by a clock that nobody sets
+        :param files: whether the index of its binary log, and the last file, can be read; where they never could,
+            nothing is told of them
+        """
         now = time.monotonic() if now is None else now
         with self._lock:
-            return self._seen(found, now)
+            told = self._seen(found, now)
+            if files:
+                self._files_at = now
+            gone = 0.0 if self._files_at is None else now - self._files_at
+            self._removed = gone >= GONE_SECONDS
+            if not self._removed:
+                return told
+            return replace(told, removed=True, seconds=max(told.seconds, round(gone, 1)))
 
     def replaced(self) -> None:
         """All its data was replaced by a copy."""
         with self._lock:
-            if self._error:
+            if self._error or self._removed:
                 self._repairs.append(time.monotonic())
             self._error, self._place = "", ""
+            self._removed, self._files_at = False, None
 
     def _seen(self, found: Observation, now: float) -> Applying:
         replication = found.replication
@@ -73,9 +92,9 @@ class ApplierWatch:
         self._repairs = [each for each in self._repairs if now - each < FORGIVEN_SECONDS]
         return Applying(
             self._error,
-            round(now - self._since, 1) if self._error else 0.0,
-            len(self._repairs),
-            round(now - self._moved_at, 1),
+            seconds=round(now - self._since, 1) if self._error else 0.0,
+            repairs=len(self._repairs),
+            stalled=round(now - self._moved_at, 1),
         )
 
     def _has_passed(self, found: Observation, left: bool, now: float) -> bool:

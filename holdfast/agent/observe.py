@@ -21,6 +21,7 @@ from holdfast.agent.hearing import Hearing
 from holdfast.agent.slots import Slots
 from holdfast.agent.watch import Watch
 from holdfast.agent.written import BinlogEnd
+from holdfast.core.applying import REMOVED
 from holdfast.core.view import (
     SHUTS_DOWN,
     MemberState,
@@ -54,6 +55,9 @@ UNDER_WAY_SECONDS = 0.2
 LISTEN_EVERY_SECONDS = 0.05
 """How often it is looked whether a look is under way for too long."""
 
+_REMOVED = (
+    f"{REMOVED}: let another take over (holdfast switchover), then its data is replaced by a copy"
+)
 _SHARED = {f.name for f in fields(Observation)} & {f.name for f in fields(MemberState)}
 
 logger = logging.getLogger(__name__)
@@ -137,14 +141,18 @@ class Observer:
             found = replace(found, replication=self._replication(begun, found))
             for told in self.on_look:
                 told(found, begun)
+            written = self._binlog.look()
+            applying = self.appliers.seen(found, files=bool(written.file))
+            serves = found.writable or found.semi_sync.source
+            self._board.concern("binlog", _REMOVED if applying.removed and serves else "")
             self._board.change(
                 during=running.incarnation,
                 server=ServerStatus.UP,
                 silent_seconds=0.0,
                 unobserved="",
                 unobserved_seconds=0.0,
-                written=self._binlog.look(),
-                applying=self.appliers.seen(found),
+                written=written,
+                applying=applying,
                 reason=self._board.lasting,
                 **{name: getattr(found, name) for name in _SHARED},
             )

@@ -8,10 +8,6 @@ What it holds may be given up for that where it is the cluster's for certain, th
 it is the data that replicated in this cluster when its agent saw it (:func:`~holdfast.agent.datadir.mark_of`). Another
 cluster's data that was put in its place begins anew, too, and may be the only copy: an operator decides.
 
-Files may be removed under a server that runs, too. It goes on writing to what nobody else can open any more: no replica
-that connects anew finds its place there. A replica is cloned before it can be named primary; a primary cannot be
-replaced by a copy of its own, so an operator is told to have another take over.
-
 What goes rightly is the end of a stream (a Cut), seldom a whole one: of a server that had just begun to write. After a
 Cut of this agent's nothing is compared; after a rewind the next look is noted. Who ends in between is cloned in vain.
 
@@ -23,7 +19,6 @@ from __future__ import annotations
 
 import json
 import logging
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
@@ -33,9 +28,6 @@ from holdfast.core.view import Receiver, TailVerdict
 from holdfast.errors import Refused
 from holdfast.log import say
 from holdfast.server.base import Observation
-
-GONE_SECONDS = 2.0
-"""For so long the index, or the last file, must be missing: a server that purges puts a new index in place."""
 
 logger = logging.getLogger(__name__)
 
@@ -63,14 +55,12 @@ class KnownStreams:
         self._data = data
         self._known, self._ours = self._read()
         self._compared = ""
-        self._there_at: float | None = None
 
     def seen(self, found: Observation, incarnation: str) -> None:
         """To be told of each look before it is published, once the server belongs to a cluster.
 
         :raises Refused: it is a primary, and was killed
         """
-        self._files_there(found, incarnation, time.monotonic())
         state = self._board.state
         streams = frozenset(parse(state.flavor, found.applied).streams)
         first = incarnation != self._compared
@@ -96,21 +86,6 @@ class KnownStreams:
     def unfit(self, why: str, reset: bool) -> None:
         """:param reset: its history was reset: whose data this is must be known from before"""
         self._unfit(why, reset and bool(self._ours) and self._data() == self._ours)
-
-    def _files_there(self, found: Observation, incarnation: str, now: float) -> None:
-        """Whether the binary log is where it was at a look before, in this run of the server."""
-        if incarnation != self._compared:
-            self._there_at = None
-        if self._board.state.written.file:
-            self._there_at = now
-            self._board.concern("binlog", "")
-        if self._there_at is None or now - self._there_at < GONE_SECONDS:
-            return
-        why = "the files of its binary log were removed under it: no replica that connects anew finds its place there"
-        if found.writable or found.semi_sync.source:
-            self._board.concern("binlog", f"{why}: holdfast switchover, then it is cloned")
-        elif not self._board.state.unfit:
-            self.unfit(why, True)
 
     def forget(self) -> None:
         """The data was replaced."""

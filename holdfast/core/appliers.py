@@ -30,12 +30,16 @@ After ``repair_after`` its data is replaced by a copy of another's (:func:`due`)
 in no quorum. One at a time (``copying.py``), from a sound replica or from the primary; never while commits wait for it.
 Each repair that has not helped doubles the time to the next: what a copy does not carry (MySQL: tables of other
 engines; both: rows of MEMORY tables) breaks it again.
+
+All this holds, too, of a replica the files of whose binary log were removed while its server runs: it goes on writing
+to what nobody else can open any more. It receives, applies and acknowledges; as a primary, nobody could follow it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+from holdfast.core.applying import REMOVED
 from holdfast.core.cluster import Cluster
 from holdfast.core.election import drained
 from holdfast.core.gtid import Flavor
@@ -48,7 +52,14 @@ MOST_DOUBLINGS = 12
 
 
 def broken(state: MemberState) -> bool:
-    return bool(state.applying.error)
+    return bool(state.applying.error or state.applying.removed)
+
+
+def reason(state: MemberState) -> str:
+    """Why it cannot take over, of one that is broken."""
+    if state.applying.error:
+        return f"its applier is broken ({state.applying.error})"
+    return REMOVED
 
 
 def due(cluster: Cluster, state: MemberState) -> bool:
@@ -90,7 +101,7 @@ def must_restart(
 
     MariaDB drops it when its receiver is restarted, MySQL only when it is to follow another.
     """
-    if not broken(state) or drained(state) or not state.semi_sync.replica:
+    if not state.applying.error or drained(state) or not state.semi_sync.replica:
         return False
     replication = state.replication
     if replication.source != cluster.member(primary.name).address:
@@ -103,13 +114,14 @@ def must_restart(
 
 def told(cluster: Cluster, record: Record, state: MemberState) -> str:
     """What is said of one whose applier is broken."""
-    what = f"its applier is broken, so it cannot take over ({state.applying.error})"
+    what = f"it cannot take over: {reason(state)}"
+    mend = "mend it, or " if state.applying.error else ""
     if cluster.settings.repair_after is None:
-        return f"{what}; repair_after is never: mend it, or holdfast member clone {state.name}"
+        return f"{what}; repair_after is never: {mend}holdfast member clone {state.name}"
     if record.counts(state.name, state.incarnation):
         return (
-            f"{what}; it still votes, as no sound member can, so it is not replaced by itself: mend it, or "
-            f"holdfast member clone {state.name}"
+            f"{what}; it still votes, as no sound member can, so it is not replaced by itself: "
+            f"{mend}holdfast member clone {state.name}"
         )
     again = ", later than the last time, which has not helped" if state.applying.repairs else ""
     return f"{what}; its data is replaced by a copy after repair_after{again}"

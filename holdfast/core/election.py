@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from holdfast.core.applying import REMOVED
 from holdfast.core.cluster import Cluster
 from holdfast.core.view import MemberState
 
@@ -55,9 +56,15 @@ def elect(
     ]
     if not foremost:
         return NobodyElected(_diverged(quorum))
-    able = [state for state in foremost if drained(state) or state.replication.applier]
+    able = [
+        state
+        for state in foremost
+        if (drained(state) or state.replication.applier) and not state.applying.removed
+    ]
     if not able:
         names = ", ".join(state.name for state in foremost)
+        if foremost[0].applying.removed:
+            return NobodyElected(f"{names} received everything and cannot take over: {REMOVED}")
         error = foremost[0].replication.error or "it is stopped"
         return NobodyElected(
             f"{names} received everything but cannot apply it ({error}); mend the applier"
@@ -106,6 +113,8 @@ def against(state: MemberState, cluster: Cluster) -> str:
         return "its priority is 0"
     if state.unfit:
         return state.unfit
+    if state.applying.removed:
+        return REMOVED
     if state.full and setting.priority < WISHED:
         return state.full
     if state.suspects:

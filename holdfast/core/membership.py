@@ -87,7 +87,7 @@ def next_change(
     voters = chosen(cluster, primary, [*candidates, *unseen]) or chosen(cluster, primary, lame)
     for name, _ in seated - voters:
         if (state := view.state(name)) and appliers.broken(state):
-            leaving[name] = f"its applier is broken ({state.applying.error})"
+            leaving[name] = appliers.reason(state)
     if not voters and not may_be_alone(cluster.settings):
         voters = _last_one(cluster, view, primary, present - dead)
         if not voters:

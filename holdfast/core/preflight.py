@@ -146,7 +146,8 @@ def against(
         return [Objection(f"{name}: its server is {state.server.value}")]
     found = []
     if why := barred_by_settings(state, cluster):
-        passes = cluster.setting(name).priority > 0 and not state.unfit
+        no_way = state.unfit or state.applying.removed
+        passes = cluster.setting(name).priority > 0 and not no_way
         found.append(Objection(f"{name}: {why}", passes))
     elif why := spoiled(cluster, primary, state):
         found.append(Objection(f"{name}: {why}"))

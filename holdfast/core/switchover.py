@@ -30,6 +30,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from holdfast.core import hooking
+from holdfast.core.applying import REMOVED
 from holdfast.core.backlog import backlog
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Drain, Follow, Freeze, Prove, Unbar
@@ -282,7 +283,7 @@ def _unfit(cluster: Cluster, record: Record, candidate: MemberState) -> str:
         return f"does not follow {record.primary} any more"
     if not candidate.replication.applier:
         return f"cannot apply: {candidate.replication.error or 'its applier is stopped'}"
-    return candidate.unfit
+    return candidate.unfit or (REMOVED if candidate.applying.removed else "")
 
 
 def _frozen(record: Record, view: View) -> Transition:

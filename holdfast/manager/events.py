@@ -25,6 +25,7 @@ class EventKind(StrEnum):
     something, although the member is well. WHOLE: every member is well again.
     CONFIGURED: an operator has changed settings or members; ORDERED: an operator wants something done; NOT_BEGUN: that
     did not begin, and perhaps nobody waits for it.
+    CLONED: a member's data was replaced by a copy of another's.
     ENDPOINT: it shows clients to another server. HOOK: an executable of the user's, or a webhook, was called.
     VERIFIED: a member holds the same as the primary."""
 
@@ -42,6 +43,7 @@ class EventKind(StrEnum):
     CONFIGURED = "configured"
     ORDERED = "ordered"
     NOT_BEGUN = "not begun"
+    CLONED = "cloned"
     ENDPOINT = "endpoint"
     HOOK = "hook"
     VERIFIED = "verified"

@@ -232,7 +232,7 @@ class History:
             self._told.append(event)
         elif event.kind is EventKind.DETECTED:
             self._detected = event
-        elif event.kind in (EventKind.UNACKNOWLEDGED, EventKind.CONCERN):
+        elif event.kind in (EventKind.UNACKNOWLEDGED, EventKind.CONCERN, EventKind.CLONED):
             self._alarms.append(event)
         present = self._present
         for page in self._pages:

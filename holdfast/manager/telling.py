@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 
+from holdfast.core.appliers import broken, reason
 from holdfast.core.blocked import blocked
 from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Decision
@@ -34,6 +35,7 @@ class Teller:
         self._blocked = ""
         self._unacknowledged: dict[str, tuple[int, str]] = {}
         self._concerns: dict[str, tuple[str, ...]] = {}
+        self._clones: dict[str, tuple[str, str]] = {}
 
     def decided(
         self,
@@ -57,6 +59,7 @@ class Teller:
         self._note_degraded(record, view)
         self._note_unacknowledged(view)
         self._note_concerns(view)
+        self._note_clones(view)
 
     def saving(self, cluster: Cluster, before: Record | None, record: Record, view: View) -> None:
         """Tell that the primary is gone, when the first step against it is taken."""
@@ -118,6 +121,21 @@ class Teller:
             for each in sighting.state.concerns:
                 if each not in known:
                     self._events.add(EventKind.CONCERN, f"{name}: {each}", name)
+
+    def _note_clones(self, view: View) -> None:
+        """That a member's data was replaced, and why: nobody may have ordered it."""
+        for name, sighting in view.members.items():
+            if not isinstance(sighting, Seen):
+                continue
+            state = sighting.state
+            donor, why = self._clones.get(name, ("", ""))
+            if state.cloning:
+                self._clones[name] = (state.cloning, why)
+                continue
+            if donor and not state.unfit:
+                text = f"{name} was cloned from {donor}"
+                self._events.add(EventKind.CLONED, f"{text}: {why}" if why else text, name)
+            self._clones[name] = ("", state.unfit or (reason(state) if broken(state) else ""))
 
 
 def level(before: Record | None, record: Record) -> int:

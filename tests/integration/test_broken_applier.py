@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from holdfast.core.gtid import Flavor
 from holdfast.sandbox.cluster import Sandbox, Status
 from holdfast.sandbox.spec import CLUSTER
@@ -74,7 +76,7 @@ def test_they_hold_nobody_up_whether_one_is_broken_or_all(
     status = sandbox.wait_until(lambda status: bool(status["writable"]), 30)
     assert status["primary"] == heir
     write(sandbox, 13)
-    assert not any("cloned" in text for text in events(sandbox))
+    assert not any("was cloned" in text for text in events(sandbox))
 
     sandbox.manager.change_settings(CLUSTER, {"repair_after": "1s"}, [])
     sandbox.wait_whole()
@@ -82,4 +84,59 @@ def test_they_hold_nobody_up_whether_one_is_broken_or_all(
     assert admin(sandbox, broken, "SELECT n FROM app.t ORDER BY n") == [
         (n,) for n in (1, 2, 10, 11, 12, 13)
     ]
+    assert_identical(sandbox)
+
+
+def remove_binlogs(sandbox: Sandbox, member: str) -> None:
+    """What somebody does whose disk is full, while the server runs."""
+    ((base,),) = admin(sandbox, member, "SELECT @@log_bin_basename")
+    for path in Path(base).parent.glob(f"{Path(base).name}.*"):
+        path.unlink()
+
+
+def test_replicas_whose_binlog_files_are_removed_are_replaced_one_by_one(
+    clusters: Clusters, flavor: Flavor
+) -> None:
+    """The primary's host is lost meanwhile, too: nobody is named whom nobody could follow."""
+    sandbox = clusters.fresh(flavor, settings={"repair_after": "5s"})
+    primary = str(sandbox.wait_whole()["primary"])
+    admin(sandbox, primary, "CREATE TABLE app.t (n INT PRIMARY KEY, v INT)")
+    write(sandbox, 1)
+    others = replicas(sandbox.status())
+    for name in others:
+        remove_binlogs(sandbox, name)
+    sandbox.wait_until(
+        lambda status: all("cannot take over" in member_of(status, n)["reason"] for n in others), 10
+    )
+    write(sandbox, 2)
+    sandbox.kill_server(primary)
+    sandbox.wait_until(lambda status: not status["writable"], 10)
+    status = sandbox.wait_until(lambda status: bool(status["writable"]), 30)
+    assert status["primary"] == primary
+    write(sandbox, 3)
+    sandbox.wait_whole()
+    assert sandbox.primary() == primary
+    told = " ".join(events(sandbox))
+    assert all(f"{name} was cloned from" in told for name in others)
+    assert_identical(sandbox)
+
+
+def test_a_primary_whose_binlog_files_are_removed_is_told_of_and_replaced_after_a_switchover(
+    clusters: Clusters, flavor: Flavor
+) -> None:
+    sandbox = clusters.fresh(flavor, settings={"repair_after": "1s"})
+    old = str(sandbox.wait_whole()["primary"])
+    admin(sandbox, old, "CREATE TABLE app.t (n INT PRIMARY KEY, v INT)")
+    remove_binlogs(sandbox, old)
+    sandbox.wait_until(
+        lambda status: any(
+            "holdfast switchover" in text for text in member_of(status, old)["concerns"]
+        ),
+        10,
+    )
+    write(sandbox, 1)
+    sandbox.manager.switch_over(CLUSTER, wait=True)
+    sandbox.wait_whole()
+    assert sandbox.primary() != old
+    write(sandbox, 2)
     assert_identical(sandbox)

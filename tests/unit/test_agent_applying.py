@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.agent.applying import FORGIVEN_SECONDS, STEADY_SECONDS, ApplierWatch
+from holdfast.agent.applying import FORGIVEN_SECONDS, GONE_SECONDS, STEADY_SECONDS, ApplierWatch
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import Receiver, Replication
 from holdfast.server.base import Observation
@@ -100,3 +100,23 @@ def test_one_that_finishes_nothing_although_something_is_left_is_held_up(
     assert watch.seen(look("0-1-12", "0-1-10"), 53.0).stalled == 3.0
     assert watch.seen(look("0-1-12", "0-1-11"), 54.0).stalled == 0
     assert watch.seen(look("0-1-12", "0-1-11", error=ERROR), 60.0).stalled == 0, "broken is worse"
+
+
+def test_files_that_are_removed_while_it_runs_are_told_once_no_purge_explains_it(
+    watch: ApplierWatch,
+) -> None:
+    assert not watch.seen(look(), 5.0).removed, "who may not read the index sees none, ever"
+    watch.seen(look(), 10.0, files=True)
+    assert not watch.seen(look(), 10.0 + GONE_SECONDS - 0.1).removed
+    gone = watch.seen(look(), 15.0)
+    assert (gone.removed, gone.error, gone.seconds) == (True, "", 5.0)
+    assert not watch.seen(look(), 15.1, files=True).removed
+
+
+def test_a_copy_in_place_of_data_without_binlog_files_is_a_repair(watch: ApplierWatch) -> None:
+    watch.seen(look(), 0.0, files=True)
+    assert watch.seen(look(), 10.0).removed
+    watch.replaced()
+    after = watch.seen(look())
+    assert not after.removed, "its new server has just begun"
+    assert after.repairs == 1

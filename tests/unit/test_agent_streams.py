@@ -11,7 +11,6 @@ import pytest
 from holdfast.agent.board import Board
 from holdfast.agent.streams import KnownStreams, taken_away
 from holdfast.core.gtid import Flavor
-from holdfast.core.progress import Position
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync, Tail, TailVerdict
 from holdfast.errors import Refused
 
@@ -153,30 +152,3 @@ def test_a_domain_may_be_deleted_as_a_whole() -> None:
     assert taken_away(Flavor.MARIADB, known, ["0-1", "0-2"]) == []
     assert taken_away(Flavor.MARIADB, known, ["0-2", "7-1"]) == ["0-1"]
     assert taken_away(Flavor.MARIADB, known, []) == known
-
-
-@pytest.mark.parametrize("primary", [False, True])
-def test_files_that_are_removed_under_a_server_that_runs_cost_a_clone(
-    flavor: Flavor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, primary: bool
-) -> None:
-    """Of a primary, which has nobody's copy to go on from, an operator is told."""
-    now = 100.0
-    monkeypatch.setattr("holdfast.agent.streams.time.monotonic", lambda: now)
-    agent = Agent(flavor, tmp_path)
-
-    def look(file: int) -> bool:
-        agent.board.change(written=Position(file, 9))
-        return agent.look(HAD[flavor], writable=primary)
-
-    assert not look(0), "who may not read the index sees none, ever"
-    now += 60.0
-    assert not look(0)
-    assert not look(4)
-    now += 1.0
-    assert not look(0), "a new index is being put in place"
-    now += 1.5
-    assert look(0) is not primary
-    assert bool(agent.board.state.concerns) is primary
-    if primary:
-        assert not look(4)
-        assert not agent.board.state.concerns

@@ -6,12 +6,13 @@ from dataclasses import replace
 
 import pytest
 
+from holdfast.core.appliers import must_restart
 from holdfast.core.applying import Applying
 from holdfast.core.commands import Clone, Fence, Follow
 from holdfast.core.copying import closing, next_step
 from holdfast.core.decide import decide
 from holdfast.core.decision import Save, Send
-from holdfast.core.election import NobodyElected, elect
+from holdfast.core.election import Elected, NobodyElected, elect
 from holdfast.core.failover import name_primary
 from holdfast.core.gtid import Flavor
 from holdfast.core.membership import next_change
@@ -34,6 +35,10 @@ def lame(name: str, seconds: float = 1.0, repairs: int = 0, **changes: object) -
     return replica(
         name, **{"applied": "0-1-7", "replication": stopped, "applying": applying, **changes}
     )
+
+
+def without_binlogs(name: str, seconds: float = 1.0, **changes: object) -> MemberState:
+    return replica(name, **{"applying": Applying(seconds=seconds, removed=True), **changes})
 
 
 def learner(name: str, seconds: float = 1.0, repairs: int = 0, **changes: object) -> MemberState:
@@ -262,3 +267,41 @@ def test_with_all_of_them_broken_the_primary_goes_on_and_comes_back_in_place() -
     assert isinstance(decision.steps[0], Save)
     assert decision.steps[0].record.transition == Transition(Kind.RESTART, Step.OPEN)
     assert "cannot apply" in decision.reason
+
+
+def test_one_whose_binlog_files_were_removed_gives_its_vote_to_a_sound_one() -> None:
+    seen = view(primary(), replica("m2"), without_binlogs("m3"))
+    change = next_change(CLUSTER, RECORD, seen, primary())
+    assert change is not None
+    assert change.target.names() == {"m1", "m2"}
+    assert "binary log were removed" in change.why
+    both = view(primary(), without_binlogs("m2"), without_binlogs("m3"))
+    assert votes_next(RECORD, both) is None, "an acknowledgement from it is a copy like any other"
+
+
+def test_one_whose_binlog_files_were_removed_is_replaced_by_a_copy_in_time() -> None:
+    member, record, learns = CLUSTER.member("m3"), voting("m2"), SemiSync(replica=False)
+    seen = view(primary(), replica("m2"), without_binlogs("m3", 61.0, semi_sync=learns))
+    assert isinstance(next_step(CLUSTER, record, seen, member).command, Clone)
+    seen = view(primary(), replica("m2"), without_binlogs("m3", 59.0, semi_sync=learns))
+    early = rejoin(CLUSTER, record, seen, member)
+    assert early.command is None
+    assert "cannot take over" in early.reason
+
+
+@pytest.mark.parametrize("received", ["0-1-10", "0-1-11"])
+def test_one_whose_binlog_files_were_removed_is_not_named(received: str) -> None:
+    """Nobody could follow it; so who has less, and would have to fetch from it, is not named either."""
+    spoiled = without_binlogs("m3", received=received, applied=received)
+    found = elect([replica("m2"), spoiled], CLUSTER)
+    if received == replica("m2").received:
+        assert isinstance(found, Elected)
+        assert found.state.name == "m2"
+    else:
+        assert isinstance(found, NobodyElected)
+        assert "binary log were removed" in found.reason
+
+
+def test_one_whose_binlog_files_were_removed_is_not_restarted_for_that() -> None:
+    behind = without_binlogs("m3", applied="0-1-7", replication=Replication("elsewhere:1"))
+    assert not must_restart(CLUSTER, RECORD, primary(), behind)
