@@ -58,6 +58,12 @@ LISTEN_EVERY_SECONDS = 0.05
 _REMOVED = (
     f"{REMOVED}: let another take over (holdfast switchover), then its data is replaced by a copy"
 )
+HELD_UP_SECONDS = 10.0
+"""So long an applier must have finished nothing, with something left, to be told of: longer transactions are rare."""
+_HELD_UP = (
+    "its applier has finished nothing for a while, and something is left: a lock is held there, or it applies a long "
+    "transaction; until it goes on, reads there are behind, and taking over would wait for it"
+)
 _SHARED = {f.name for f in fields(Observation)} & {f.name for f in fields(MemberState)}
 
 logger = logging.getLogger(__name__)
@@ -145,6 +151,8 @@ class Observer:
             applying = self.appliers.seen(found, files=bool(written.file))
             serves = found.writable or found.semi_sync.source
             self._board.concern("binlog", _REMOVED if applying.removed and serves else "")
+            held_up = applying.stalled >= HELD_UP_SECONDS
+            self._board.concern("applier", _HELD_UP if held_up else "")
             self._board.change(
                 during=running.incarnation,
                 server=ServerStatus.UP,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -24,6 +25,8 @@ app = typer.Typer(
 )
 
 Pairs = Annotated[list[str], typer.Argument(metavar="KEY VALUE [KEY VALUE]…", show_default=False)]
+KEY_IS_VALUE = re.compile(r"[a-z][\w.]*=")
+"""As ``sandbox up --set`` takes it."""
 Keys = Annotated[list[str], typer.Argument(metavar="KEY…", show_default=False)]
 
 EDIT_HEAD = """\
@@ -58,7 +61,9 @@ def set_values(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Change settings, all or none."""
+    """Change settings, all or none: KEY VALUE, or KEY=VALUE."""
+    if all(KEY_IS_VALUE.match(each) for each in pairs):
+        pairs = [part for each in pairs for part in each.split("=", 1)]
     # a value may begin with a dash (-1), a key cannot
     if wrong := next((each for each in pairs if each.startswith("--")), None) or next(
         (each for each in pairs[::2] if each.startswith("-")), None

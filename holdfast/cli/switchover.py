@@ -221,8 +221,10 @@ def moment(text: str) -> datetime:
             found = now.replace(microsecond=0, second=second, minute=minute, hour=hour)
             return found if found > now else found + timedelta(days=1)
         return datetime.fromisoformat(text).astimezone()
-    except ValueError as error:
-        raise BadInput("--at", f"{text!r} is no time ({error}); such as 03:00 or +90m") from None
+    except ValueError:
+        raise BadInput(
+            "--at", f"{text!r} is no time: write it like 03:00, +90m or 2026-01-31T03:00"
+        ) from None
 
 
 def _tell_outlook(outlook: dict[str, Any], as_json: bool) -> None:

@@ -123,5 +123,11 @@ def told(cluster: Cluster, record: Record, state: MemberState) -> str:
             f"{what}; it still votes, as no sound member can, so it is not replaced by itself: "
             f"{mend}holdfast member clone {state.name}"
         )
-    again = ", later than the last time, which has not helped" if state.applying.repairs else ""
+    done = state.applying.repairs
+    again = (
+        f", doubled for each of {done} in the last hour"
+        if done > 1
+        else ", doubled for one in the last hour"
+    )
+    again = again if done else ""
     return f"{what}; its data is replaced by a copy after repair_after{again}"

@@ -40,6 +40,7 @@ from holdfast.core.record import Kind, Pause, Record, Step, Transition
 from holdfast.core.rejoin import attached, follow
 from holdfast.core.releases import Release, describe
 from holdfast.core.returned import OPENING
+from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, Receiver, View
 from holdfast.core.wording import agree, counted, moment, once
 
@@ -106,7 +107,7 @@ def _paused(record: Record, pause: Pause, view: View, diagnosis: Diagnosis) -> D
         why = f"the pause is over ({pause.reason})"
         return Decision(why, (Save(replace(record, paused=None), why),))
     until = f" until {moment(pause.until, view.date)}" if pause.until is not None else ""
-    paused = f"PAUSED{until} ({pause.reason}): no automatic failover."
+    paused = f"PAUSED{until} ({pause.reason}): nothing is begun by itself (failover, repair, change of voters)."
     if diagnosis.primary is Primary.WELL:
         said = diagnosis.reason.replace(" is primary and takes writes", " takes writes")
         return Decision(f"{paused} {said}")
@@ -188,7 +189,8 @@ def _keep(
             return Decision(once([closed, *unwell]), attach)
         return Decision(f"{diagnosis.reason}: opening it again", (again, *attach))
     if found := membership.found_strays(cluster, record, view):
-        why = agree(sorted(stray.name for stray in found), "is reached again", "are reached again")
+        names = sorted(stray.name for stray in found)
+        why = f"what {' and '.join(names)} acknowledged before is known"
         return Decision(why, (Save(replace(record, strays=record.strays - found), why),))
     if change := modes.step(cluster, record, primary):
         return change
@@ -304,6 +306,11 @@ def _short_of(cluster: Cluster, record: Record, primary: MemberState) -> list[st
             primary.doubt.why
             if primary.doubt
             else f"what {primary.name} may have acknowledged without a voter is being proven"
+        )
+    if record.mode is Mode.STRONG and not record.acks and cluster.others(primary.name):
+        reasons.append(
+            f"nobody votes beside {primary.name}: its commits have no second copy (when_alone serve), and are lost "
+            f"if {primary.name} is lost"
         )
     if primary.semi_sync.degraded:
         reasons.append(

@@ -26,6 +26,7 @@ it up.)
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from holdfast.core.cluster import Cluster
@@ -45,7 +46,7 @@ def signs_of_life(cluster: Cluster, view: View, name: str) -> list[str]:
     elif sighting is None:
         found.append("its agent was not asked yet: ask again in a moment")
     elif (left := SILENT_SECONDS - (view.now - sighting.since)) > 0:
-        found.append(f"its agent fell silent a moment ago: ask again in {left:.0f} s")
+        found.append(f"its agent fell silent a moment ago: ask again in {math.ceil(left)} s")
     address = cluster.member(name).address
     for member in cluster.others(name):
         state = view.state(member.name)

@@ -6,9 +6,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from holdfast.core.backlog import backlog
+from holdfast.core.blocked import blocked
 from holdfast.core.blockers import Blocker
 from holdfast.core.cluster import Cluster
-from holdfast.core.diagnosis import Primary, diagnose
+from holdfast.core.diagnosis import GONE, Primary, diagnose
 from holdfast.core.election import against as barred_by_settings
 from holdfast.core.record import Record
 from holdfast.core.rejoin import attached, spoiled
@@ -77,7 +78,12 @@ def objections(
     diagnosis = diagnose(cluster, record, view)
     primary = view.state(record.primary)
     if diagnosis.primary is not Primary.WELL or primary is None:
-        return (*found, Objection(f"{diagnosis.reason}: a switchover needs a primary that is well"))
+        text = f"{diagnosis.reason}: a switchover needs a primary that is well"
+        if diagnosis.primary in GONE and record.paused:
+            text += "; PAUSED, so nobody takes over by itself: holdfast failover"
+        return (*found, Objection(text))
+    if why := blocked(cluster, record, view):
+        found.append(Objection(f"commits on {record.primary} are blocked: {why}", passes=True))
     if primary.silent_seconds or primary.semi_sync.degraded:
         found.append(Objection(diagnosis.reason, passes=True))
     found += [Objection(each.text(f"on {record.primary}"), passes=True) for each in blockers]
@@ -137,13 +143,18 @@ def against(
     if name == record.primary:
         return [Objection(f"{name} is the primary already")]
     if name not in {member.name for member in cluster.members}:
-        names = ", ".join(member.name for member in cluster.others(record.primary))
+        names = ", ".join(member.name for member in cluster.members)
         return [Objection(f"there is no member {name}; there are {names}")]
     state = view.state(name)
     if state is None:
         return [Objection(f"{name}: its agent does not answer")]
     if not state.up:
         return [Objection(f"{name}: its server is {state.server.value}")]
+    # of both no more is known
+    if state.unobserved:
+        return [Objection(f"{name}: its agent cannot look into it: {state.unobserved}")]
+    if state.silent_seconds:
+        return [Objection(f"{name}: its server does not answer", passes=True)]
     found = []
     if why := barred_by_settings(state, cluster):
         no_way = state.unfit or state.applying.removed
@@ -160,10 +171,6 @@ def against(
         found.append(Objection(text, passes=True))
     if state.occupied is not None:
         found.append(Objection(f"{name}: it is busy: {state.occupied.what}", passes=True))
-    if state.unobserved:
-        found.append(Objection(f"{name}: its agent cannot look into it: {state.unobserved}"))
-    if state.silent_seconds:
-        found.append(Objection(f"{name}: its server does not answer", passes=True))
     replication = state.replication
     if not replication.applier:
         error = f" ({replication.error})" if replication.error else ""

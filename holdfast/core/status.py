@@ -281,7 +281,10 @@ def _member(cluster: Cluster, record: Record | None, view: View, member: Member)
         state = sighting.state
         known, reason = _condition(state), state.reason
         if record and record.primary != member.name and not _electing(record):
-            reason = next_step(cluster, record, view, member).reason
+            step = next_step(cluster, record, view, member)
+            reason = step.reason
+            if record.paused and step.command and reason:
+                reason += " (PAUSED: not before it is resumed)"
     return MemberStatus(
         name=member.name,
         host=member.host,

@@ -74,7 +74,14 @@ class People:
                 what = [f"{key} = {value}" for key, value in pairs.items()]
                 what += [f"{key} as before" for key in unset if key not in pairs]
                 await self._save(changed, f"set: {', '.join(what)}")
-        return {"version": configured.version, "notes": prices(pairs)}
+        notes = prices(pairs)
+        record = leader.record
+        if record and pairs and not configured.cluster.setting(record.primary).voter:
+            notes.append(
+                f"members.{record.primary}.voter: {record.primary} is the primary, which always votes; it holds once "
+                "another has taken over (holdfast switchover)"
+            )
+        return {"version": configured.version, "notes": notes}
 
     def members(self) -> dict[str, Any]:
         return {"members": [asdict(member) for member in self._leader.cluster.members]}

@@ -134,6 +134,7 @@ class Switching:
         while True:
             outlook = await self.look(order, known)
             await self._refuse_unwanted(waiting)
+            self._refuse_second(waiting)
             if not outlook.against:
                 if known is None:
                     return await self._begin(waiting, outlook)

@@ -452,6 +452,8 @@ def test_a_pause_says_until_when_and_what_it_replaces(
     [
         (("mode",), "mode: needs a value"),
         (("mode", "async", "mode", "strong"), "config set: a key is given twice"),
+        (("mode=async", "mode=strong"), "config set: a key is given twice"),
+        (("mode=async", "mode", "x"), "x: needs a value"),
     ],
 )
 def test_config_set_without_pairs_is_refused_here(

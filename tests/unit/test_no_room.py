@@ -131,3 +131,23 @@ def test_it_is_an_event_when_it_begins_and_a_line_of_the_status_while_it_lasts()
     assert heard == ["m1: low", f"m1: {FULL}", "m1: low"]
     members = [{"name": "m1", "concerns": ["low", FULL], "reason": FULL}]
     assert concern_lines(members) == ["m1: low"], "the reason stands elsewhere"
+
+
+def test_a_copy_that_replaced_a_members_data_is_told_with_its_reason() -> None:
+    events = EventLog("c")
+    heard: list[str] = []
+    events.hearers.append(lambda e: heard.append(e.text) if e.kind is EventKind.CLONED else None)
+    teller = Teller(events)
+    fails = {"unfit": "its clone from m2 failed: no space"}
+    for state in (
+        {"unfit": "its history was reset"},
+        {"cloning": "m2", "unfit": "it is being cloned from m2"},
+        fails,
+        {"cloning": "m1"},
+        {},
+        {},
+    ):
+        seen = view(primary(), replica("m2"), replica("m3", **state))
+        decision = decide(CLUSTER, RECORD, seen)
+        teller.decided(CLUSTER, RECORD, seen, decision, decision)
+    assert heard == [f"m3 was cloned from m1: {fails['unfit']}"]

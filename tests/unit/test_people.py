@@ -141,6 +141,20 @@ def test_a_change_that_is_wrong_in_part_changes_nothing(
     scenario(run)
 
 
+def test_a_vote_taken_from_the_primary_is_told_to_hold_later(path: Path) -> None:
+    async def run() -> None:
+        async with managed(path) as one:
+            await until(one.leader, lambda status: status.whole)
+            assert one.leader.record is not None
+            key = f"members.{one.leader.record.primary}.voter"
+            answer = await one.post("settings", {"set": {key: False}})
+            (note,) = answer.json()["notes"]
+            assert "always votes" in note
+            assert (await one.post("settings", {"unset": [key]})).json()["notes"] == []
+
+    scenario(run)
+
+
 def test_a_change_that_is_based_on_an_older_version_is_refused(path: Path) -> None:
     async def run() -> None:
         async with managed(path) as one:
