@@ -107,7 +107,7 @@ def _paused(record: Record, pause: Pause, view: View, diagnosis: Diagnosis) -> D
         why = f"the pause is over ({pause.reason})"
         return Decision(why, (Save(replace(record, paused=None), why),))
     until = f" until {moment(pause.until, view.date)}" if pause.until is not None else ""
-    paused = f"PAUSED{until} ({pause.reason}): nothing is begun by itself (failover, repair, change of voters)."
+    paused = f"PAUSED{until} ({pause.reason}): no automatic failover, repair or change of voters."
     if diagnosis.primary is Primary.WELL:
         said = diagnosis.reason.replace(" is primary and takes writes", " takes writes")
         return Decision(f"{paused} {said}")

@@ -291,13 +291,13 @@ class TestPause:
         decision = decided(self.PAUSED, view(down("m1"), hears("m2"), hears("m3")))
         assert not decision.steps
         assert decision.reason == (
-            "PAUSED until 01:40 UTC (disks are exchanged): nothing is begun by itself (failover, repair, change of "
-            "voters). The server of m1, the primary, is "
+            "PAUSED until 01:40 UTC (disks are exchanged): no automatic failover, repair or change of "
+            "voters. The server of m1, the primary, is "
             "gone: run holdfast failover or holdfast resume"
         )
         assert decided(self.PAUSED, view(primary(), hears("m2"), hears("m3"))).reason.startswith(
-            "PAUSED until 01:40 UTC (disks are exchanged): nothing is begun by itself (failover, repair, change of "
-            "voters). m1 takes writes"
+            "PAUSED until 01:40 UTC (disks are exchanged): no automatic failover, repair or change of "
+            "voters. m1 takes writes"
         )
 
     def test_what_is_under_way_is_finished(self) -> None:
