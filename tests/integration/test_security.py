@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,9 +96,22 @@ def named(files: Files) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def encrypted(flavor: Flavor) -> Iterator[Encrypted]:
+    with begun(flavor) as made:
+        for number in range(1, MOST_MEMBERS + 1):
+            user = made.sandbox.accounts.replication(f"m{number}").user
+            statement = f"ALTER USER '{user}'@'%' REQUIRE X509"
+            admin(made.sandbox, made.sandbox.primary(), statement)
+        yield made
+
+
+@contextmanager
+def begun(flavor: Flavor, empty: bool = False) -> Iterator[Encrypted]:
+    """:param empty: from empty data directories"""
     write_files = sandboxes.write_files
     with tempfile.TemporaryDirectory(prefix="holdfast-test-") as folder:
         made = Encrypted(Path(folder), flavor)
+        for member in made.sandbox.spec.members if empty else ():
+            member.datadir.mkdir(parents=True)
 
         def with_certificates(*arguments: Any) -> None:
             write_files(*arguments)
@@ -107,14 +120,22 @@ def encrypted(flavor: Flavor) -> Iterator[Encrypted]:
         sandboxes.write_files = with_certificates
         try:
             made.sandbox.up()
-            for number in range(1, MOST_MEMBERS + 1):
-                user = made.sandbox.accounts.replication(f"m{number}").user
-                statement = f"ALTER USER '{user}'@'%' REQUIRE X509"
-                admin(made.sandbox, made.sandbox.primary(), statement)
             yield made
         finally:
             sandboxes.write_files = write_files
             remove_quietly(made.sandbox)
+
+
+def test_empty_data_directories_become_a_cluster_with_certificates(flavor: Flavor) -> None:
+    with begun(flavor, empty=True) as made:
+        sandbox = made.sandbox
+        assert sandbox.wait_whole()["writable"]
+        lost = sandbox.kill_server("primary")
+        wait_failed_over(sandbox, lost)
+        sandbox.wait_whole()
+        report = sandbox.manager.check(CLUSTER)
+        found = [each for member in report["members"] for each in member["findings"]]
+        assert [each for each in found if each["level"] == "wrong"] == []
 
 
 def test_replication_is_encrypted_and_a_check_finds_nothing_against_it(
