@@ -10,7 +10,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from holdfast.agent.cutting import Marker
+from holdfast.agent.marker import Marker
 from holdfast.errors import HoldfastError, Unreachable
 from holdfast.server.base import Deadline, Server
 from holdfast.server.digest import Digester

@@ -27,11 +27,11 @@ from pathlib import Path
 from holdfast.agent import datadir as files
 from holdfast.agent.board import Board
 from holdfast.agent.copies import CloneMarker, copied, remember, save_unique
-from holdfast.agent.cutting import Marker
 from holdfast.agent.fetching import NO_ROOM, Donor, fetch
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.holdings import Holdings, judge
 from holdfast.agent.job import Job, Jobs
+from holdfast.agent.marker import Marker
 from holdfast.agent.scratch_server import copy_from, end_former, scratch_server
 from holdfast.agent.watch import Watch
 from holdfast.config.schema import ServerConfig

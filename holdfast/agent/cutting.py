@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-from holdfast.agent.term import make_folder, remove_durably, replace_durably, sync_folder
+from holdfast.agent.datadir import forget_uuid
+from holdfast.agent.term import make_folder
 from holdfast.binlog import cut, save, tail
 from holdfast.binlog.gtid_event import Gtid
 from holdfast.binlog.run import Began, started_since
@@ -111,34 +111,6 @@ def _not_pending(index: Path, mark: Began | None) -> str:
     return ""
 
 
-class Marker:
-    """A file whose being there is what is remembered, across the ends of agent and server.
-
-    ``recovering`` is there from a start in place until the server is up: crash recovery commits the pending tail
-    first and marks the binlog afterwards, so that, killed in between, the binlog alone looks as if nothing had been
-    committed.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-
-    def mark(self) -> None:
-        """On disk when this returns. :raises Refused: when it cannot be written"""
-        if self.marked():
-            return
-        try:
-            replace_durably(self._path, "")
-        except OSError as error:
-            raise Refused(f"cannot write {self._path}: {error.strerror}") from error
-
-    def clear(self) -> None:
-        """Gone for good when this returns: a loss of power must not bring it back."""
-        remove_durably(self._path)
-
-    def marked(self) -> bool:
-        return self._path.exists()
-
-
 def _save(found: tail.Pending, pending: Path, term: int) -> Path:
     make_folder(pending)
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
@@ -149,15 +121,6 @@ def _save(found: tail.Pending, pending: Path, term: int) -> Path:
             save.save(found, target)
             return target
         number += 1
-
-
-def forget_uuid(datadir: Path) -> None:
-    """MySQL makes itself a new ``server_uuid``."""
-    try:
-        os.unlink(datadir / "auto.cnf")
-    except FileNotFoundError:
-        return
-    sync_folder(datadir)
 
 
 def _binlogs_beside(index: Path) -> bool:

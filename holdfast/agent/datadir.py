@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from holdfast.agent.term import sync_folder
 from holdfast.binlog.index import read_index
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
@@ -209,3 +210,12 @@ def _binlogs(index: Path) -> tuple[Path, ...]:
 
 def _mb(count: int) -> str:
     return f"{count / 1e6:,.0f} MB"
+
+
+def forget_uuid(datadir: Path) -> None:
+    """MySQL makes itself a new ``server_uuid``."""
+    try:
+        os.unlink(datadir / "auto.cnf")
+    except FileNotFoundError:
+        return
+    sync_folder(datadir)

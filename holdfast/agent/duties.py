@@ -11,12 +11,13 @@ from holdfast.agent.accounts import Accounts
 from holdfast.agent.board import Board
 from holdfast.agent.cloning import Cloning
 from holdfast.agent.comparing import Comparing
-from holdfast.agent.cutting import Marker, cut_pending
+from holdfast.agent.cutting import cut_pending
 from holdfast.agent.domains import Domains
 from holdfast.agent.engine import Engine
 from holdfast.agent.flushing import RelaxedMarker
 from holdfast.agent.judging import Judging
 from holdfast.agent.lease import Keeper
+from holdfast.agent.marker import Marker
 from holdfast.agent.promoting import Promoting
 from holdfast.agent.releasing import Releases
 from holdfast.agent.restarting import close, end_in_order

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from holdfast.agent.board import Board
-from holdfast.agent.cutting import forget_uuid
+from holdfast.agent.datadir import forget_uuid
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.saving import save_errant
 from holdfast.agent.settling import Settling

@@ -83,8 +83,8 @@ def pretenders(
     """What ends the sessions by which a member's account acknowledges and no voter does: a learner whose semi-sync was
     switched on by hand, and servers that use a member's account and are not it. None where there are none.
 
-    The member's own receiver comes back; the manager has it follow as it should (``rejoin.attached``). The account is
-    not locked, for its member needs it.
+    The member's own receiver comes back; the manager has it follow as it should (``attachment.attached``). The account
+    is not locked, for its member needs it.
 
     A session may be on the primary's list for a moment after its server has ended, or was barred, which says nothing of
     who acknowledges now. And nothing is wrong where commits wait for nobody: then the primary is not deposed

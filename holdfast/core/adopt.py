@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from holdfast.core.attachment import errant_transactions
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.facts import Facts
 from holdfast.core.gtid import Flavor
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record
-from holdfast.core.rejoin import errant_transactions
 from holdfast.core.view import MemberState, Receiver, View
 
 SERIAL = 1

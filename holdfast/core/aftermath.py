@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from holdfast.core.attachment import attached
 from holdfast.core.calls import Called, Outcome, Phase
 from holdfast.core.chronicle import PAST, noted, since, told
 from holdfast.core.cluster import Cluster
@@ -20,7 +21,6 @@ from holdfast.core.history import (
     clipped,
 )
 from holdfast.core.record import Record
-from holdfast.core.rejoin import attached
 from holdfast.core.view import MemberState, TailVerdict, View
 
 

@@ -25,10 +25,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from holdfast.core import appliers
+from holdfast.core.attachment import attached
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import Clone, Close, Fence
 from holdfast.core.record import Record
-from holdfast.core.rejoin import Rejoin, attached, rejoin
+from holdfast.core.rejoin import Rejoin, rejoin
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, Receiver, Seen, TailVerdict, Unseen, View
 

@@ -19,6 +19,7 @@ from holdfast.core import (
     switchover,
     way_out,
 )
+from holdfast.core.attachment import attached
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import (
     CommitEmpty,
@@ -37,7 +38,7 @@ from holdfast.core.lease import electorate
 from holdfast.core.opening import open_step, voters
 from holdfast.core.quorum import Voter
 from holdfast.core.record import Kind, Pause, Record, Step, Transition
-from holdfast.core.rejoin import attached, follow
+from holdfast.core.rejoin import follow
 from holdfast.core.releases import Release, describe
 from holdfast.core.returned import OPENING
 from holdfast.core.settings import Mode

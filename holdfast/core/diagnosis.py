@@ -7,11 +7,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from enum import Enum, auto
 
+from holdfast.core.attachment import attached
 from holdfast.core.cluster import Cluster
 from holdfast.core.enforcement import unkept
 from holdfast.core.lease import electorate, revoked
 from holdfast.core.record import Record
-from holdfast.core.rejoin import attached
 from holdfast.core.returned import is_returning
 from holdfast.core.view import NOT_LOOKED_YET, SHUTS_DOWN, MemberState, Receiver, Seen, Unseen, View
 from holdfast.core.wording import agree

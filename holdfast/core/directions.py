@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from holdfast.core.attachment import attached
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.record import Record, Step
-from holdfast.core.rejoin import attached
 from holdfast.core.switchover import chained
 from holdfast.core.view import Receiver, View
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from holdfast.core.attachment import with_everything_of
 from holdfast.core.cluster import Cluster
 from holdfast.core.gtid import parse
 from holdfast.core.record import Record
-from holdfast.core.rejoin import with_everything_of
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, View
 from holdfast.core.wording import transactions

@@ -12,13 +12,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from holdfast.core import ackers, appliers
+from holdfast.core.attachment import attached, errant_transactions
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Bar
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.own_writes import in_the_way
 from holdfast.core.quorum import Configuration, Voter, acks_for, extendable
 from holdfast.core.record import Record, Stray
-from holdfast.core.rejoin import attached, errant_transactions, spoiled
+from holdfast.core.rejoin import spoiled
 from holdfast.core.seats import Candidate, chosen, may_be_alone
 from holdfast.core.view import MemberState, Receiver, Seen, View
 from holdfast.core.wording import agree

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from holdfast.core.attachment import attached, with_everything_of
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Clone, Restart
 from holdfast.core.copying import cloned_now, ends
 from holdfast.core.decision import Save, Send
 from holdfast.core.record import Record
-from holdfast.core.rejoin import attached, best_donor, with_everything_of
+from holdfast.core.rejoin import best_donor
 from holdfast.core.restart import CLOSING
 from holdfast.core.seats import Candidate, chosen, may_be_alone
 from holdfast.core.view import MemberState, Receiver, View

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from holdfast.core.attachment import attached
 from holdfast.core.backlog import backlog
 from holdfast.core.blocked import blocked
 from holdfast.core.blockers import Blocker
@@ -12,7 +13,7 @@ from holdfast.core.cluster import Cluster
 from holdfast.core.diagnosis import GONE, Primary, diagnose
 from holdfast.core.election import against as barred_by_settings
 from holdfast.core.record import Record
-from holdfast.core.rejoin import attached, spoiled
+from holdfast.core.rejoin import spoiled
 from holdfast.core.view import MemberState, Receiver, View
 
 

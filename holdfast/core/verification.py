@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from holdfast.core.attachment import attached
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Verify
 from holdfast.core.decision import Send
 from holdfast.core.record import Record
-from holdfast.core.rejoin import attached
 from holdfast.core.view import MemberState, Receiver, View
 
 MOST_NAMED = 20

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from holdfast.config.hooks import HooksConfig, environment
+from holdfast.core.attachment import attached
 from holdfast.core.calls import Called, Outcome, Phase, Ran
 from holdfast.core.cluster import Cluster
 from holdfast.core.record import Kind, Record
-from holdfast.core.rejoin import attached
 from holdfast.core.view import Seen, View
 from holdfast.endpoint import contract
 from holdfast.endpoint.contract import Change, Login

@@ -20,6 +20,7 @@ import pymysql
 import pytest
 import yaml
 
+from holdfast.core.attachment import with_everything_of
 from holdfast.core.commands import (
     Clone,
     Command,
@@ -31,7 +32,6 @@ from holdfast.core.commands import (
     Start,
 )
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.rejoin import with_everything_of
 from holdfast.core.view import MemberState, ServerStatus
 from holdfast.sandbox import template, trees
 from holdfast.server.backup import find_tools

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from holdfast.core import ackers, takeover
+from holdfast.core.attachment import attached
 from holdfast.core.commands import Bar, EndReplicas, Prove
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
@@ -16,7 +17,6 @@ from holdfast.core.lease import electorate
 from holdfast.core.membership import acking_voters
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Kind, Record, Step, Transition, from_json, to_json
-from holdfast.core.rejoin import attached
 from holdfast.core.status import status
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync, Unseen, View
 from tests.unit.looks import CLUSTER, NOW, RECORD, down, primary, replica, saved, unseen, view

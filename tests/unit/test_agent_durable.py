@@ -11,7 +11,7 @@ import pytest
 from holdfast.agent import datadir
 from holdfast.agent.board import Board
 from holdfast.agent.copies import CloneMarker
-from holdfast.agent.cutting import Marker
+from holdfast.agent.marker import Marker
 from holdfast.agent.datadir import mark_of
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.flushing import RelaxedMarker

@@ -8,6 +8,7 @@ import pytest
 
 from holdfast.core.appliers import must_restart
 from holdfast.core.applying import Applying
+from holdfast.core.attachment import attached
 from holdfast.core.commands import Clone, Fence, Follow
 from holdfast.core.copying import closing, next_step
 from holdfast.core.decide import decide
@@ -18,7 +19,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.membership import next_change
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Kind, Record, Step, Transition
-from holdfast.core.rejoin import attached, best_donor, rejoin
+from holdfast.core.rejoin import best_donor, rejoin
 from holdfast.core.settings import Settings, WhenAlone
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync, View
 from tests.unit.looks import CLUSTER, RECORD, down, primary, replica, view

@@ -16,6 +16,7 @@ from holdfast.binlog import errant
 from holdfast.binlog.cut import cut
 from holdfast.binlog.gtid_event import Gtid, MariadbGtid, MysqlGtid
 from holdfast.binlog.tail import Clean, Pending, inspect
+from holdfast.core.attachment import errant_transactions, with_everything_of
 from holdfast.core.backlog import backlog
 from holdfast.core.commands import Cut, Rewind
 from holdfast.core.decide import decide
@@ -24,7 +25,6 @@ from holdfast.core.election import Elected, NobodyElected, elect
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.loss import without_errants
 from holdfast.core.quorum import Configuration
-from holdfast.core.rejoin import errant_transactions, with_everything_of
 from holdfast.core.view import MemberState, Replication, TailVerdict
 from holdfast.errors import Refused
 from tests.unit.agent_world import World
