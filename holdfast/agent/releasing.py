@@ -19,6 +19,8 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from pymysql.constants import ER
+
 from holdfast.agent.board import Board
 from holdfast.agent.hands import Hands
 from holdfast.agent.pending_mark import Mark, PendingMark
@@ -34,7 +36,6 @@ from holdfast.server.sql import StatementRefused
 
 MEND_SECONDS = 0.5
 """So long a look may be held up by putting variables back."""
-UNKNOWN_VARIABLE = 1193
 OURS = frozenset({"restart", "rewind", "clone", "fence"})
 """Commands during which the agent itself ends its server."""
 
@@ -182,7 +183,7 @@ class Releases:
             mark, state = self._mark.mark, self._board.state
             if mark is None or mark.let_through or mark.incarnation != state.incarnation:
                 return
-            if isinstance(error, StatementRefused) and error.code == UNKNOWN_VARIABLE:
+            if isinstance(error, StatementRefused) and error.code == ER.UNKNOWN_SYSTEM_VARIABLE:
                 self._tell(mark, Release("the server's semi-sync plugin is gone"))
             elif state.up and not self._socket.exists():
                 self._shut_down(mark, state)

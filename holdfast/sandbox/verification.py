@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pymysql
+from pymysql.constants import ER
 
 from holdfast.core.gtid import parse
 from holdfast.errors import DeadlinePassed
@@ -18,7 +19,6 @@ from holdfast.sandbox.written import Written
 
 SETTLE_SECONDS = 30.0
 QUERY_SECONDS = 120.0
-NO_SUCH_TABLE = 1146
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def _rows(connection: pymysql.Connection[Any], run: int) -> set[Row]:
         try:
             cursor.execute("SELECT writer, n FROM app.writes WHERE run = %s", (run,))
         except pymysql.err.ProgrammingError as error:
-            if error.args[0] != NO_SUCH_TABLE:
+            if error.args[0] != ER.NO_SUCH_TABLE:
                 raise
             return set()  # nobody has written here yet
         return set(cursor.fetchall())

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pymysql
-from pymysql.constants import COMMAND
+from pymysql.constants import COMMAND, ER
 
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import Receiver
@@ -52,7 +52,6 @@ STRANGER = 0x4000_0000
 """MariaDB ends the dump of a replica whose id comes again, and counts no replicas: another id is used.
 MySQL counts acknowledgements by id: there it must be the replica's own, or one would count as two."""
 
-NO_SUCH_THREAD = 1094
 
 SETTINGS = {
     Flavor.MARIADB: (
@@ -221,5 +220,5 @@ def _end(wire: SafeLogin, thread_id: int) -> None:
         with wire.cursor() as cursor:
             cursor.execute(f"KILL {thread_id}")
     except pymysql.err.MySQLError as error:
-        if error.args[0] != NO_SUCH_THREAD:
+        if error.args[0] != ER.NO_SUCH_THREAD:
             raise

@@ -6,6 +6,7 @@ import contextlib
 from pathlib import Path
 
 import pymysql
+from pymysql.constants import ER
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused, Unreachable
@@ -20,7 +21,6 @@ PLUGINS = {
     "rpl_semi_sync_source": "semisync_source.so",
     "rpl_semi_sync_replica": "semisync_replica.so",
 }
-ALREADY_THERE = 1125
 
 
 class Adopter:
@@ -169,7 +169,7 @@ def _load_plugins(connection: Connection, deadline: Deadline) -> None:
             try:
                 connection.run(f"INSTALL PLUGIN {name} SONAME '{file}'", deadline)
             except StatementRefused as error:
-                if error.code != ALREADY_THERE:
+                if error.code != ER.UDF_EXISTS:
                     raise
     finally:
         if closed:

@@ -13,6 +13,8 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from pymysql.constants import ER
+
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
 from holdfast.server import processes
@@ -28,7 +30,6 @@ LOGIN_SECONDS = 0.1
 HUNG_UP_SECONDS = 0.02
 """In this time a connection that was shut down has been read to its end."""
 KILL_AGAIN_SECONDS = 0.1
-NO_SUCH_THREAD = 1094
 REPLICATION = "REPLICATION SLAVE"
 RIGHTS = {
     Flavor.MARIADB: REPLICATION,
@@ -205,7 +206,7 @@ def kill(side: Connection, session_id: int, deadline: Deadline) -> None:
     try:
         side.run(f"KILL {session_id}", deadline)
     except StatementRefused as error:
-        if error.code != NO_SUCH_THREAD:
+        if error.code != ER.NO_SUCH_THREAD:
             raise
 
 

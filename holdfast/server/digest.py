@@ -14,6 +14,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pymysql.constants import ER
+
 from holdfast.core.gtid import Flavor, parse
 from holdfast.errors import Refused
 from holdfast.server.base import Account, Deadline
@@ -32,7 +34,7 @@ STALLED_SECONDS = 0.5
 LOOK_SECONDS = 0.02
 """How often it is looked whether the applier has come to its place."""
 
-_NO_SUCH_TABLE = frozenset({1146, 1049, 1051})
+_NO_SUCH_TABLE = frozenset({ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR, ER.BAD_TABLE_ERROR})
 _BLOBS = ("tiny", "", "medium", "long")
 _HASHED = frozenset({"char", "varchar", "binary", "varbinary"}) | {
     f"{size}{kind}" for size in _BLOBS for kind in ("text", "blob")

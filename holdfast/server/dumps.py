@@ -11,12 +11,14 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from pymysql.constants import ER
+
 from holdfast.core.dumps import Acks, Dump
 from holdfast.core.gtid import Flavor
 from holdfast.server import barring, processes
 from holdfast.server.base import Account, Deadline, DumpLook
 from holdfast.server.error_log import ErrorLog
-from holdfast.server.procedures import READ_ONLY, SIDE_SETTINGS
+from holdfast.server.session_settings import SIDE_SETTINGS
 from holdfast.server.sql import Connection, Row, StatementRefused
 
 MYSQL = """
@@ -113,7 +115,7 @@ class DumpSessions:
         try:
             barring.lock(self._connection, self._catalog, account, deadline)
         except StatementRefused as error:
-            if error.code != READ_ONLY:
+            if error.code != ER.OPTION_PREVENTS_STATEMENT:
                 raise
             return False  # it is not open yet
         return True

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from pymysql.constants import ER
+
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import Receiver
 from holdfast.server import encryption
@@ -17,7 +19,6 @@ CONNECT_RETRY_SECONDS = 1
 RECEIVER = {"Yes": Receiver.ON, "No": Receiver.OFF}
 """As SHOW REPLICA STATUS has it; all else (Connecting, Preparing) is on its way."""
 
-ACCESS_DENIED = 1045
 
 FILTERS_KEPT = ("Ignore_Server_Ids", "Do_Domain_Ids", "Ignore_Domain_Ids")
 """By MariaDB's CHANGE MASTER: a restart keeps them. MySQL refuses the first with GTIDs, and has no domains."""
@@ -92,4 +93,4 @@ class Following:
             source.host,
             source.port,
             source.account.user,
-        ) and self.receiver_code != ACCESS_DENIED
+        ) and self.receiver_code != ER.ACCESS_DENIED_ERROR

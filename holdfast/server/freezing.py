@@ -33,6 +33,8 @@ import time
 from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
+from pymysql.constants import ER
+
 from holdfast.core.blockers import Blocker
 from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused
 from holdfast.server import waiting
@@ -189,7 +191,7 @@ class Freezing:
         try:
             self._session.run(statement, patience)
         except StatementRefused as error:
-            if error.code != waiting.LOCK_WAIT_TIMEOUT:
+            if error.code != ER.LOCK_WAIT_TIMEOUT:
                 raise
             raise DeadlinePassed(statement, deadline.seconds) from error
         except HoldfastError:

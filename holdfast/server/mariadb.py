@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 
+from pymysql.constants import ER
+
 from holdfast.core.gtid import SEQUENCE_STEP, Flavor, GtidSet, parse
 from holdfast.core.view import Receiver, Replication
 from holdfast.errors import DeadlinePassed, Refused
@@ -18,7 +20,6 @@ from holdfast.server.following import (
     changed,
     filters,
 )
-from holdfast.server.procedures import NO_SUCH_TABLE, UNKNOWN_DATABASE
 from holdfast.server.progress import NOT_LET_IN, lacks_binlogs, lasting, nobody_listens, place
 from holdfast.server.sql import Row, StatementRefused
 from holdfast.server.switching import SwitchingServer
@@ -131,7 +132,7 @@ class MariadbServer(SwitchingServer):
                     (term, serial),
                 )
         except StatementRefused as error:
-            if error.code not in (UNKNOWN_DATABASE, NO_SUCH_TABLE):
+            if error.code not in (ER.BAD_DB_ERROR, ER.NO_SUCH_TABLE):
                 raise
         self._leave_gap(own, heads, deadline)
         super()._commit_row(term, serial, deadline)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from pymysql.constants import ER
+
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
 from holdfast.server import barring, processes
@@ -17,10 +19,6 @@ SETTINGS = "lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"
 ROWS = 64
 """Each session has one of these, so that none waits for another's that hangs."""
 
-LOCK_WAIT_TIMEOUT = 1205
-NO_SUCH_TABLE = 1146
-UNKNOWN_DATABASE = 1049
-READ_ONLY = 1290
 DISK_ERRORS = frozenset({3, 20, 1021, 1026, 1030, 1036, 1114, 1180, 1598, 1874, 1877})
 """Writing failed, disk full, error from the engine, table full or read-only, error during commit, no binlog, InnoDB
 read-only. Any other error says something of our table or our rights, for which no primary is replaced."""
@@ -94,11 +92,11 @@ class Probe:
             try:
                 self._hand.run(statement, deadline)
             except StatementRefused as error:
-                if error.code in (LOCK_WAIT_TIMEOUT, READ_ONLY):
+                if error.code in (ER.LOCK_WAIT_TIMEOUT, ER.OPTION_PREVENTS_STATEMENT):
                     return False
                 if error.code in DISK_ERRORS:
                     raise DiskFailed(str(error)) from error
-                if error.code not in (NO_SUCH_TABLE, UNKNOWN_DATABASE):
+                if error.code not in (ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR):
                     raise
             else:
                 if statement is WRITE:

@@ -14,6 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import ClassVar, Literal
 
+from pymysql.constants import ER
+
 from holdfast.core.gtid import Flavor
 from holdfast.core.releases import acknowledged
 from holdfast.core.settings import WaitPoint
@@ -25,6 +27,7 @@ from holdfast.server.base import Account, Crowded, Deadline, Observation, Source
 from holdfast.server.following import Following
 from holdfast.server.hangup import ToSource, hanging_up
 from holdfast.server.proof import PROOF_SCHEMA
+from holdfast.server.session_settings import SIDE_SETTINGS
 from holdfast.server.sql import Connection, StatementRefused
 from holdfast.server.xa import PreparedWatch
 
@@ -37,11 +40,6 @@ SLICE_SECONDS = 0.2
 REPLICATORS_SECONDS = 5.0
 """How often it is looked up which accounts may replicate, and which of them are locked, by whomever."""
 
-SIDE_SETTINGS = "sql_log_bin = 0, lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"
-
-UNKNOWN_DATABASE = 1049
-NO_SUCH_TABLE = 1146
-READ_ONLY = 1290
 
 _Alter = Callable[[Connection, barring.Catalog, str, Deadline], None]
 
@@ -259,9 +257,9 @@ class SqlServer(ABC):
             try:
                 return self._proof.run(row, deadline, (term, serial))
             except StatementRefused as error:
-                if error.code == READ_ONLY:
+                if error.code == ER.OPTION_PREVENTS_STATEMENT:
                     self._let_administrator_write(deadline)
-                elif error.code in (UNKNOWN_DATABASE, NO_SUCH_TABLE):
+                elif error.code in (ER.BAD_DB_ERROR, ER.NO_SUCH_TABLE):
                     self._make_proof_table(deadline)
                 else:
                     raise
@@ -303,7 +301,7 @@ class SqlServer(ABC):
         try:
             alter(self._side, self.catalog, user, deadline)
         except StatementRefused as error:
-            if error.code != READ_ONLY:
+            if error.code != ER.OPTION_PREVENTS_STATEMENT:
                 raise
             self._let_administrator_write(deadline)
             alter(self._side, self.catalog, user, deadline)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection
 
+from pymysql.constants import ER
+
 from holdfast.errors import HoldfastError, Refused
 from holdfast.server.barring import Catalog, kill
 from holdfast.server.base import Deadline
 from holdfast.server.sql import Connection, StatementRefused
-from holdfast.server.waiting import LOCK_WAIT_TIMEOUT, Names, look_at
+from holdfast.server.waiting import Names, look_at
 
 REFUSING_SECONDS = 3.0
 """How long commits that are under way may take, before the server goes on as before."""
@@ -40,7 +42,7 @@ def refuse_writes(
             side.run(f"SET GLOBAL {variable} = 1", deadline)
             return
         except StatementRefused as error:
-            if error.code != LOCK_WAIT_TIMEOUT:
+            if error.code != ER.LOCK_WAIT_TIMEOUT:
                 raise
         except HoldfastError:
             end_statement(other, catalog, session)

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from pymysql.constants import ER
+
 from holdfast.core.gtid import Flavor, parse
 from holdfast.errors import HoldfastError, Refused
 from holdfast.server.base import Account, Deadline
-from holdfast.server.procedures import NO_SUCH_TABLE, UNKNOWN_DATABASE
 from holdfast.server.session import Session
 from holdfast.server.sql import Row, StatementRefused
 
@@ -38,7 +39,6 @@ NOTE_SCHEMA = (
 NOTE = "SELECT name FROM holdfast.rewind WHERE id = 1 LOCK IN SHARE MODE"
 """Waits for a COMMIT that is under way."""
 
-DUPLICATE = 1062
 LOCKED_OUT = frozenset({1205, 1213, 3572})
 """Somebody else holds a lock."""
 
@@ -329,7 +329,7 @@ class Rewinder:
         try:
             session.run("INSERT INTO holdfast.rewind VALUES (1, %s)", deadline, (repair.name,))
         except StatementRefused as error:
-            if error.code == DUPLICATE:
+            if error.code == ER.DUP_ENTRY:
                 return  # that attempt has undone it
             raise
         for statement in undo.statements(one_by_one):
@@ -342,7 +342,7 @@ class Rewinder:
         try:
             rows = session.look(NOTE, deadline)
         except StatementRefused as error:
-            if error.code in (NO_SUCH_TABLE, UNKNOWN_DATABASE):
+            if error.code in (ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR):
                 return False
             raise
         return bool(rows) and rows[0]["name"] == repair.name

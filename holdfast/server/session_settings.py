@@ -13,11 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from pymysql.constants import ER
+
 IDLE_SECONDS = 31536000
 """How long a session may be idle: the most that both servers take."""
 
-UNKNOWN_VARIABLE = 1193
-NOT_ALLOWED = frozenset({UNKNOWN_VARIABLE, 1227, 1238, 3566})
+SIDE_SETTINGS = "sql_log_bin = 0, lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"
+"""Of a session beside the one for commands: it writes nothing that is replicated, and waits for nobody's locks."""
+
+NOT_ALLOWED = frozenset({ER.UNKNOWN_SYSTEM_VARIABLE, 1227, 1238, 3566})
 """Unknown, a right is missing, a read-only variable."""
 
 _MOST = 18446744073709551615

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pymysql
-from pymysql.constants import COMMAND
+from pymysql.constants import COMMAND, ER
 from pymysql.cursors import DictCursor
 
 from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused, Unreachable
@@ -39,7 +39,6 @@ GOING = frozenset({1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 3169, 4
 CROWDED = frozenset({1040, 1203, 1226})
 """All connections, or all of this account, are in use."""
 
-MUST_SET_PASSWORD = 1820
 
 KEPT_OUT = frozenset({1044, 1045, 1142, 1227, 1820, 1862, 3118, 4151})
 """The account may not: it lacks a right, is locked, or its password has expired."""
@@ -160,7 +159,7 @@ class Connection:
                     raise lost(f"{what}: the connection was lost: {message}") from error
                 # not from the server: the session is out of step. Or it began with a password that had expired, and
                 # is good for nothing but to set one, also once another has done that
-                if not code or code == MUST_SET_PASSWORD:
+                if not code or code == ER.MUST_CHANGE_PASSWORD:
                     self._discard()
                 raise StatementRefused(what, code, message) from error
             except OSError as error:

@@ -17,14 +17,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from pymysql.constants import ER
+
 from holdfast.core.settings import WaitPoint
 from holdfast.core.tally import Tally
 from holdfast.core.view import SemiSync
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
 from holdfast.server.sql import Connection, Row, StatementRefused
-
-LOCK_WAIT_TIMEOUT = 1205
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +174,7 @@ def _move_to_after_sync(
         try:
             barrier.run("FLUSH TABLES WITH READ LOCK", deadline)
         except StatementRefused as error:
-            if error.code != LOCK_WAIT_TIMEOUT:
+            if error.code != ER.LOCK_WAIT_TIMEOUT:
                 raise
             raise Refused(
                 "commits wait for an acknowledgement, or a statement runs for long: the wait point is changed "

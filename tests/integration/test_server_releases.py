@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pymysql
 import pytest
+from pymysql.constants import ER
 from pymysql.cursors import DictCursor
 
-from holdfast.agent.releasing import UNKNOWN_VARIABLE
 from holdfast.binlog import run, tail
 from holdfast.binlog.cut import cut
 from holdfast.binlog.tail import Pending, inspect
@@ -330,4 +330,4 @@ def test_without_its_plugin_nothing_can_be_asked_of_mysql(servers: list[BareServ
     )
     with pytest.raises(StatementRefused) as refused:
         server.adapter.observe(soon())
-    assert refused.value.code == UNKNOWN_VARIABLE
+    assert refused.value.code == ER.UNKNOWN_SYSTEM_VARIABLE

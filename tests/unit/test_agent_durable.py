@@ -11,10 +11,10 @@ import pytest
 from holdfast.agent import datadir
 from holdfast.agent.board import Board
 from holdfast.agent.copies import CloneMarker
-from holdfast.agent.marker import Marker
 from holdfast.agent.datadir import mark_of
 from holdfast.agent.fitness import Fitness
 from holdfast.agent.flushing import RelaxedMarker
+from holdfast.agent.marker import Marker
 from holdfast.agent.state_folder import held
 from holdfast.agent.term import make_folder, remove_durably
 from holdfast.core.gtid import Flavor
