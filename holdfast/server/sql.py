@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pymysql
-from pymysql.constants import COMMAND, ER
+from pymysql.constants import COMMAND
 from pymysql.cursors import DictCursor
 
 from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused, Unreachable
@@ -23,6 +23,8 @@ from holdfast.server.login import SafeLogin
 from holdfast.server.session_settings import NOT_ALLOWED, session_settings, statement
 
 Row = Mapping[str, Any]
+
+MUST_CHANGE_PASSWORD = 1820
 
 POLL_SECONDS = 0.02
 """How often a statement that hangs asks whether it has been called off."""
@@ -159,7 +161,7 @@ class Connection:
                     raise lost(f"{what}: the connection was lost: {message}") from error
                 # not from the server: the session is out of step. Or it began with a password that had expired, and
                 # is good for nothing but to set one, also once another has done that
-                if not code or code == ER.MUST_CHANGE_PASSWORD:
+                if not code or code == MUST_CHANGE_PASSWORD:
                     self._discard()
                 raise StatementRefused(what, code, message) from error
             except OSError as error:
