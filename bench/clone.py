@@ -25,7 +25,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from holdfast.agent.datadir import size
+from holdfast.agent.disk.datadir import size
 from holdfast.core.commands import Fence
 from holdfast.core.gtid import Flavor
 from tests.integration.test_agent_real import Member

@@ -24,11 +24,11 @@ import figures
 import measuring
 from hosts import Fault, Hosts, strike, temporary_hosts
 
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.crash import Crash, Load, crash_primary
 from holdfast.sandbox.demo import temporary_sandbox
-from holdfast.sandbox.journal import Report
-from holdfast.sandbox.verification import Verification, settle, verify
+from holdfast.sandbox.load.crash import Crash, Load, crash_primary
+from holdfast.sandbox.load.journal import WriteReport
+from holdfast.sandbox.load.verification import WriteVerification, settle, verify
+from holdfast.sandbox.local.cluster import Sandbox
 
 MEASURES = ("outage_ms", "first_write_ms", "stall_ms", "whole_ms")
 
@@ -49,7 +49,7 @@ def _bench(sandbox: Sandbox | Hosts, options: argparse.Namespace) -> int:
     load = Load(options.writers, options.rate, options.seconds)
     conditions = measuring.conditions(sandbox, options)
     rounds: list[dict[str, Any]] = []
-    reports: list[Report] = []
+    reports: list[WriteReport] = []
     for number in range(1, options.rounds + 1):
         more: dict[str, Any] = {}
         if isinstance(sandbox, Hosts):
@@ -128,7 +128,7 @@ def _round_line(found: dict[str, Any]) -> str:
     )
 
 
-def _verify_all(sandbox: Sandbox | Hosts, reports: Sequence[Report]) -> dict[str, Any]:
+def _verify_all(sandbox: Sandbox | Hosts, reports: Sequence[WriteReport]) -> dict[str, Any]:
     """Every acknowledged write of all rounds, on every server; checksums once."""
     settle(sandbox)
     checks = [verify(sandbox, report, checksums=report is reports[-1]) for report in reports]
@@ -139,7 +139,7 @@ def _verify_all(sandbox: Sandbox | Hosts, reports: Sequence[Report]) -> dict[str
     }
 
 
-def _lost(verification: Verification | None) -> str:
+def _lost(verification: WriteVerification | None) -> str:
     if verification is None:
         return "unknown"
     return ", ".join(

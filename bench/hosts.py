@@ -26,17 +26,17 @@ import pymysql
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import DeadlinePassed, HoldfastError
-from holdfast.sandbox.crash import EVENTS_SECONDS, WHOLE_SECONDS, Crash, Load
 from holdfast.sandbox.demo import SIGNALS, on_stderr
-from holdfast.sandbox.events import Event
-from holdfast.sandbox.journal import Gap, Journal, Report
 from holdfast.sandbox.lab.lab import Lab, remove_quietly
-from holdfast.sandbox.lab.plan import CLIENT, Plan
-from holdfast.sandbox.locator import READ_ONLY_ERRORS, error_code, insert
-from holdfast.sandbox.spec import CLUSTER
-from holdfast.sandbox.verification import settle, verify
-from holdfast.sandbox.workload import Workload
-from holdfast.server.login import SafeLogin
+from holdfast.sandbox.lab.plan import CLIENT, LabPlan
+from holdfast.sandbox.load.crash import EVENTS_SECONDS, WHOLE_SECONDS, Crash, Load
+from holdfast.sandbox.load.events import SeenEvent
+from holdfast.sandbox.load.journal import Gap, Journal, WriteReport
+from holdfast.sandbox.load.locator import READ_ONLY_ERRORS, error_code, insert
+from holdfast.sandbox.load.verification import settle, verify
+from holdfast.sandbox.load.workload import Workload
+from holdfast.sandbox.local.spec import CLUSTER
+from holdfast.server.connection.login import SafeLogin
 
 CALL_SECONDS = 0.005
 IDLE_SECONDS = 0.2
@@ -61,7 +61,7 @@ class Hosts(Lab):
     """A lab, where a sandbox on loopback is expected."""
 
     @property
-    def spec(self) -> Plan:
+    def spec(self) -> LabPlan:
         return self.plan
 
 
@@ -257,7 +257,7 @@ def strike(
     finally:
         clients.stop()
         report = workload.stop()
-    report = Report(run, (*report.journals, *clients.journals))
+    report = WriteReport(run, (*report.journals, *clients.journals))
     gaps = report.gaps_after(struck)
     outage = _outage(gaps, struck, taken_over)
     crash = Crash(
@@ -347,17 +347,19 @@ def _whole(hosts: Hosts, healed: float, victim: str) -> tuple[float | None, str]
     return (time.time() - healed) * 1000, ""
 
 
-def _events(hosts: Hosts, since: float) -> list[Event]:
+def _events(hosts: Hosts, since: float) -> list[SeenEvent]:
     """What all managers have to tell since then."""
     time.sleep(EVENTS_SECONDS)
     found = []
     with hosts.inside():
         for manager in hosts.plan.managers:
             with suppress(HoldfastError):
-                found += [Event.of(each) for each in hosts.manager(manager).events(CLUSTER, 0, 0.0)]
+                found += [
+                    SeenEvent.of(each) for each in hosts.manager(manager).events(CLUSTER, 0, 0.0)
+                ]
     return sorted((each for each in found if each.at >= since), key=lambda each: each.at)
 
 
-def _verified(hosts: Hosts, report: Report) -> Any:
+def _verified(hosts: Hosts, report: WriteReport) -> Any:
     settle(hosts)
     return verify(hosts, report, checksums=False)

@@ -26,11 +26,11 @@ import figures
 import measuring
 
 from holdfast.errors import HoldfastError
-from holdfast.sandbox.admission import Admission, Window, admit_again
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.crash import Load
 from holdfast.sandbox.demo import temporary_sandbox
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.load.admission import Admission, Window, admit_again
+from holdfast.sandbox.load.crash import Load
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import CLUSTER
 
 
 class Scenario(StrEnum):

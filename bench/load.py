@@ -27,9 +27,9 @@ from hosts import Hosts, temporary_hosts
 
 from holdfast.errors import HoldfastError
 from holdfast.sandbox.lab.plan import CLIENT
-from holdfast.sandbox.spec import CLUSTER
-from holdfast.sandbox.verification import settle, verify
-from holdfast.sandbox.workload import Workload
+from holdfast.sandbox.load.verification import settle, verify
+from holdfast.sandbox.load.workload import Workload
+from holdfast.sandbox.local.spec import CLUSTER
 
 LOOK_SECONDS = 0.25
 WHOLE_SECONDS = 60.0

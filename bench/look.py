@@ -18,9 +18,9 @@ import figures
 import measuring
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.demo import temporary_sandbox
-from holdfast.sandbox.workload import Workload
+from holdfast.sandbox.load.workload import Workload
+from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.server.base import Deadline, Server
 from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer

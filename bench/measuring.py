@@ -15,9 +15,9 @@ from typing import Any
 from hosts import Hosts
 
 from holdfast.errors import HoldfastError
-from holdfast.sandbox import trees
-from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.demo import Interrupted, catch_signals
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.servers import trees
 
 
 def options(purpose: str, rounds: int, seconds: float, before: str) -> argparse.ArgumentParser:

@@ -23,14 +23,14 @@ from typing import Any
 import figures
 import measuring
 
-from holdfast.client import ManagerClient
-from holdfast.sandbox.cluster import Sandbox
+from holdfast.http.manager_client import ManagerClient
 from holdfast.sandbox.demo import temporary_sandbox
-from holdfast.sandbox.events import Event, Follower
-from holdfast.sandbox.journal import Gap, Report
-from holdfast.sandbox.spec import CLUSTER
-from holdfast.sandbox.verification import settle, verify
-from holdfast.sandbox.workload import Workload
+from holdfast.sandbox.load.events import Follower, SeenEvent
+from holdfast.sandbox.load.journal import Gap, WriteReport
+from holdfast.sandbox.load.verification import settle, verify
+from holdfast.sandbox.load.workload import Workload
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import CLUSTER
 
 PROBE_SECONDS = 0.002
 AFTER_SECONDS = 1.0
@@ -129,12 +129,12 @@ def _round(sandbox: Sandbox, workload: Workload, follower: Follower, number: int
     }
 
 
-def _errors(report: Report) -> dict[int, int]:
+def _errors(report: WriteReport) -> dict[int, int]:
     """Of each writer that does not search: how many errors it has met."""
     return {each.writer: sum(each.errors.values()) for each in report.journals if not each.searches}
 
 
-def _steps(events: Sequence[Event], old: str, to: str) -> dict[str, float]:
+def _steps(events: Sequence[SeenEvent], old: str, to: str) -> dict[str, float]:
     """Milliseconds of the commands that writes wait for, and of their parts."""
     found: dict[str, float] = {}
     for event in events:
@@ -147,7 +147,7 @@ def _steps(events: Sequence[Event], old: str, to: str) -> dict[str, float]:
     return found
 
 
-def _phases(events: Sequence[Event], old: str, to: str, gap: Gap) -> dict[str, float]:
+def _phases(events: Sequence[SeenEvent], old: str, to: str, gap: Gap) -> dict[str, float]:
     """What the gap is made of, as the manager saw it; half of a command's way is taken for its answer's.
 
     Nothing where the longest gap is another one than that in which writes were stopped.

@@ -18,10 +18,10 @@ import figures
 import measuring
 
 from holdfast.errors import HoldfastError
-from holdfast.sandbox.cluster import Sandbox
 from holdfast.sandbox.demo import temporary_sandbox
-from holdfast.sandbox.spec import CLUSTER
-from holdfast.sandbox.workload import Workload
+from holdfast.sandbox.load.workload import Workload
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import CLUSTER
 
 ROWS_A_STATEMENT = 10_000
 

@@ -17,69 +17,69 @@ from fastapi import FastAPI
 
 from holdfast import log
 from holdfast.agent import guards
-from holdfast.agent.api import LongPoll, make_app
-from holdfast.agent.applier_hold import ApplierHold
-from holdfast.agent.blockers import add_blockers
-from holdfast.agent.board import Board
-from holdfast.agent.boot_check import BootCheck, Inputs
-from holdfast.agent.checks import make_checks
-from holdfast.agent.clerk import Clerk
-from holdfast.agent.cloning import Cloning
-from holdfast.agent.comparing import Comparing
-from holdfast.agent.datadir import mark_of
-from holdfast.agent.digesting import add_digests
-from holdfast.agent.donor import Donor
-from holdfast.agent.duties import Duties
-from holdfast.agent.electorate import ElectorateFile
-from holdfast.agent.fitness import Fitness
-from holdfast.agent.flushing import RelaxedMarker
-from holdfast.agent.identity import identity
-from holdfast.agent.inspect import Inspector, add_inspection
-from holdfast.agent.inventory import take_inventory
-from holdfast.agent.job import Jobs
-from holdfast.agent.judging import Judging
-from holdfast.agent.kept_settings import KeptSettings
-from holdfast.agent.lane import Lane
-from holdfast.agent.lease import Keeper
-from holdfast.agent.lease_api import add_lease
-from holdfast.agent.limits import Limits
-from holdfast.agent.obeyed import Obeyed, own_identity
-from holdfast.agent.observe import Observer
-from holdfast.agent.peers import Peers
-from holdfast.agent.pending_mark import PendingMark
-from holdfast.agent.probing import Prober
-from holdfast.agent.receipts import Receipts
-from holdfast.agent.regained import Regained
-from holdfast.agent.releasing import Releases
-from holdfast.agent.rewinding import Rewinding
-from holdfast.agent.room import room_of
-from holdfast.agent.settling import Settling
-from holdfast.agent.starts import Starts
-from holdfast.agent.state_folder import held
-from holdfast.agent.strangers import Strangers
-from holdfast.agent.streams import KnownStreams
-from holdfast.agent.term import TermFile
+from holdfast.agent.api.app import LongPoll, make_app
+from holdfast.agent.api.blockers import add_blockers
+from holdfast.agent.api.digests import add_digests
+from holdfast.agent.api.facts import Inspector, add_inspection
+from holdfast.agent.api.health_checks import make_checks
+from holdfast.agent.api.identity import identity
+from holdfast.agent.api.lease_api import add_lease
+from holdfast.agent.api.verify_api import add_verify
+from holdfast.agent.clone.clone import Cloning
+from holdfast.agent.clone.donor import CopyGiver
+from holdfast.agent.commands.execute import CommandExecutor
+from holdfast.agent.commands.inventory import take_inventory
+from holdfast.agent.commands.judge import Judging
+from holdfast.agent.commands.queue import CommandQueue
+from holdfast.agent.disk.datadir import mark_of
+from holdfast.agent.disk.obeyed import Obeyed, own_identity
+from holdfast.agent.disk.relaxed import RelaxedMarker
+from holdfast.agent.disk.state_folder import held
+from holdfast.agent.disk.term import TermFile
+from holdfast.agent.lease.electorate import ElectorateFile
+from holdfast.agent.lease.keeper import Keeper
+from holdfast.agent.lease.peers import Peers
+from holdfast.agent.lease.vouch import Vouch
+from holdfast.agent.observe.observer import ServerObserver
+from holdfast.agent.observe.room import room_of
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.observe.starts import Starts
+from holdfast.agent.observe.write_probe import Prober
+from holdfast.agent.promise.kept_settings import KeptSettings
+from holdfast.agent.promise.pending_mark import PendingMark
+from holdfast.agent.promise.receipts import Receipts
+from holdfast.agent.promise.regained import Regained
+from holdfast.agent.promise.releasing import Releases
+from holdfast.agent.promise.strangers import Strangers
+from holdfast.agent.promise.streams import KnownStreams
+from holdfast.agent.rewind.applier_hold import ApplierHold
+from holdfast.agent.rewind.compare import Comparing
+from holdfast.agent.rewind.fitness import Fitness
+from holdfast.agent.rewind.rewind import Rewinding
+from holdfast.agent.rewind.settling import Settling
+from holdfast.agent.rewind.verify import Verifying
+from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.agent.runtime.job import Jobs
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.agent.start.boot_check import BootCheck, Inputs
+from holdfast.agent.start.limits import Limits
 from holdfast.agent.upkeep import upkeep
-from holdfast.agent.verify_api import add_verify
-from holdfast.agent.verifying import Verifying
-from holdfast.agent.vouching import Vouching
-from holdfast.agent.watch import Watch
 from holdfast.config.load import account, agent_config
 from holdfast.config.schema import AgentConfig
 from holdfast.config.token import TokenFile
-from holdfast.core.access import Role
+from holdfast.core.answers.access import AccessRole
 from holdfast.core.view import MemberState
+from holdfast.http.serving import HttpServer, listening
 from holdfast.reloading import Reloading, Reloads, heed
 from holdfast.server.adapter import adapter
 from holdfast.server.base import Observation, Server
-from holdfast.server.chunks import ChunkDigester
-from holdfast.server.forced import command_line
-from holdfast.server.last_words import log_of
-from holdfast.server.probe import Probe
-from holdfast.server.process import ServerProcess, kernel_boot_id
-from holdfast.server.rewind import Rewinder
-from holdfast.server.xa import PreparedTransactions
-from holdfast.serving import HttpServer, listening
+from holdfast.server.data.chunks import ChunkDigester
+from holdfast.server.data.rewind import Rewinder
+from holdfast.server.data.xa import PreparedTransactions
+from holdfast.server.primary.probe import Probe
+from holdfast.server.process.forced import command_line
+from holdfast.server.process.last_words import log_of
+from holdfast.server.process.process import ServerProcess, kernel_boot_id
 from holdfast.tls import Certificates, Credentials, Needed
 
 SWITCH_SECONDS = 0.0005
@@ -126,9 +126,9 @@ class Agent:
     ) -> None:
         self._config = config
         self.token = TokenFile.at(config.token_file, "token_file")
-        needed = Needed(Role.AGENT, (config.cluster,))
+        needed = Needed(AccessRole.AGENT, (config.cluster,))
         self.certificates = (
-            Certificates(config.tls.files, needed=needed, expected=Role.AGENT)
+            Certificates(config.tls.files, needed=needed, expected=AccessRole.AGENT)
             if config.tls
             else None
         )
@@ -152,12 +152,12 @@ class Agent:
             protections=guards.BY_ITSELF,
             identity=own_identity(config.state_dir),
         )
-        self.board = Board(state)
+        self.board = PublishedState(state)
         self._fitness = Fitness(config.state_dir, self.board)
-        self._clerk = Clerk()
+        self._clerk = BackgroundWriter()
         self._obeyed = Obeyed(config.state_dir, self._term, self.board, self._clerk, config.cluster)
         self._electorate = ElectorateFile(config.state_dir)
-        self._vouching = Vouching(config.state_dir, self.board, self._clerk)
+        self._vouching = Vouch(config.state_dir, self.board, self._clerk)
         self._on_stop: list[Callable[[], None]] = []
 
     async def serve(
@@ -202,8 +202,8 @@ class Agent:
             lambda: command_line(own.flavor, own.option_file, own.datadir),
             lambda: log_of(own.flavor, own.option_file, own.datadir),
         )
-        watch = Watch(process, self.board, loop)
-        observer = Observer(self._server, watch, self.board, own.binlog_index)
+        watch = ServerRun(process, self.board, loop)
+        observer = ServerObserver(self._server, watch, self.board, own.binlog_index)
         data = partial(mark_of, own.datadir, own.flavor)
         marker = RelaxedMarker(folder, own.binlog_index, self._boot_id, data)
         watch.on_appeared = observer.appeared
@@ -280,7 +280,7 @@ class Agent:
         streams = KnownStreams(self.board, folder, self._clerk.do, unfit, watch.kill, data)
         receipts = Receipts(self._server, watch, folder, streams.unfit, opened, self._term)
         kept = KeptSettings(self._server, self.board, marker, folder, opened, unfit)
-        duties = Duties(
+        duties = CommandExecutor(
             self._server,
             watch,
             self.board,
@@ -321,7 +321,7 @@ class Agent:
         watch.before_start.append(kept.before_start)
         watch.on_clean_end += [releases.ended, marker.clear_in_background, kept.ended]
         observer.on_lost = releases.lost
-        lane = Lane(duties, self._term, self._obeyed, watch, observer, self.board, vouching)
+        lane = CommandQueue(duties, self._term, self._obeyed, watch, observer, self.board, vouching)
         lane.steering = receipts.steering
         poll = LongPoll(self.board, loop, keeper.run)
         watch.look()
@@ -380,7 +380,7 @@ class Agent:
         add_digests(app, digester)
         add_verify(app, digester, verifying)
         add_blockers(app, self._server)
-        donor = Donor(self.board, own, admin, config.state_dir.absolute(), cloning.unfit)
+        donor = CopyGiver(self.board, own, admin, config.state_dir.absolute(), cloning.unfit)
         app.include_router(donor.router())
         return app
 

@@ -6,15 +6,15 @@ import os
 import zlib
 from collections.abc import Callable
 
-from holdfast.agent.address import Address
-from holdfast.agent.board import Board
-from holdfast.agent.clerk import Clerk
-from holdfast.agent.gate import Gate
-from holdfast.agent.keeper_process import Begin
-from holdfast.agent.second_keeper import Helpers, SecondKeeper
-from holdfast.agent.watchdog import Watchdog
+from holdfast.agent.lease.gate import Gate
+from holdfast.agent.lease.keeper_process import Begin
+from holdfast.agent.lease.second_keeper import Helpers, SecondKeeper
+from holdfast.agent.lease.watchdog import Watchdog
+from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.agent.vip.supervisor import Address
 from holdfast.config.schema import AgentConfig
-from holdfast.config.schema import Gate as GateKind
+from holdfast.config.schema import GateMode as GateKind
 from holdfast.config.token import TokenFile
 from holdfast.core.lease import Protection
 
@@ -23,7 +23,7 @@ BY_ITSELF = (Protection.AGENT,)
 
 
 def second_keeper(
-    config: AgentConfig, token: TokenFile | None, clerk: Clerk, board: Board
+    config: AgentConfig, token: TokenFile | None, clerk: BackgroundWriter, board: PublishedState
 ) -> SecondKeeper | None:
     """The keeper process, in which gate and watchdog run; None where it is not wanted."""
     lease = config.lease
@@ -51,7 +51,9 @@ def second_keeper(
     return second
 
 
-def alone(config: AgentConfig, clerk: Clerk, board: Board) -> tuple[Gate | Watchdog, ...]:
+def alone(
+    config: AgentConfig, clerk: BackgroundWriter, board: PublishedState
+) -> tuple[Gate | Watchdog, ...]:
     """Gate and watchdog without a keeper process. A gate that nobody has asked for is not raised then: it would shut
     the server of an agent that hangs."""
     lease = config.lease
@@ -72,7 +74,7 @@ def alone(config: AgentConfig, clerk: Clerk, board: Board) -> tuple[Gate | Watch
 
 
 def addresses(
-    config: AgentConfig, clerk: Clerk, board: Board, second: SecondKeeper | None
+    config: AgentConfig, clerk: BackgroundWriter, board: PublishedState, second: SecondKeeper | None
 ) -> tuple[Address, ...]:
     """What has the virtual addresses held, by the same lease."""
 

@@ -6,24 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from holdfast.agent.accounts import Accounts
-from holdfast.agent.board import Board
-from holdfast.agent.disabled_events import DisabledEvents
-from holdfast.agent.flushing import RelaxedMarker
-from holdfast.agent.founding import Founding
-from holdfast.agent.login_watch import KeptLogins, LoginWatch, watching
-from holdfast.agent.watch import Watch
+from holdfast.agent.disk.relaxed import RelaxedMarker
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.promise.disabled_events import DisabledEvents
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.agent.start.accounts import ReplicationAccounts
+from holdfast.agent.start.founding import Founding
+from holdfast.agent.start.login_watch import KeptLogins, LoginWatch, watching
 from holdfast.config.schema import AgentConfig
-from holdfast.server import events
-from holdfast.server.adopting import Adopter
 from holdfast.server.base import Account, Server
-from holdfast.server.sql import Connection
+from holdfast.server.connection.sql import Connection
+from holdfast.server.inspect.adopting import Adopter
+from holdfast.server.primary import events
 from holdfast.tls import Credentials
 
 
 @dataclass(frozen=True, slots=True)
 class Upkeep:
-    accounts: Accounts
+    accounts: ReplicationAccounts
     logins: LoginWatch
     founding: Founding
 
@@ -31,8 +31,8 @@ class Upkeep:
 def upkeep(
     config: AgentConfig,
     server: Server,
-    watch: Watch,
-    board: Board,
+    watch: ServerRun,
+    board: PublishedState,
     marker: RelaxedMarker,
     shown: Credentials,
     admin: Account,
@@ -47,7 +47,7 @@ def upkeep(
     founding = Founding(
         board, watch, own, admin, replication, config.state_dir.absolute(), shown, obeyed
     )
-    accounts = Accounts(
+    accounts = ReplicationAccounts(
         server, watch, board, adopter, marker, shown, logins, founding, encrypted=encrypted
     )
     watch_logins = watching(board, logins, own, admin, replication)

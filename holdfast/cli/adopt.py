@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
-from holdfast.cli.durations import METAVAR, duration
+from holdfast.cli.kit.connection import AsJson, ClusterName, Manager, TokenFile, connect
+from holdfast.cli.kit.durations import METAVAR, duration
 from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused
 
 if TYPE_CHECKING:
-    from holdfast.client import ManagerClient
+    from holdfast.http.manager_client import ManagerClient
 
 POLL_SECONDS = 0.2
 

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.connection import AsJson
+from holdfast.cli.kit.connection import AsJson
 from holdfast.errors import BadInput
 
 if TYPE_CHECKING:
-    from holdfast.authority import Described
-    from holdfast.core.access import Role
+    from holdfast.core.answers.access import AccessRole
+    from holdfast.tls.authority import CertificateFacts
 
 app = typer.Typer(help="Make certificates for agents, managers and people.", no_args_is_help=True)
 
@@ -34,7 +34,7 @@ def init(
     force: Force = False,
 ) -> None:
     """Make a CA: ca.pem, which every host gets, and ca.key, which none does."""
-    from holdfast.authority import ca_key, make_ca
+    from holdfast.tls.authority import ca_key, make_ca
 
     made = make_ca(folder, cluster, force)
     print(f"{made.name}, until {made.ends:%Y-%m-%d}: {made.path}")
@@ -68,7 +68,7 @@ def issue(
     force: Force = False,
 ) -> None:
     """Make a certificate, good as a server's and as a client's: NAME.pem and NAME.key."""
-    from holdfast.authority import issue as make
+    from holdfast.tls.authority import issue as make
 
     made = make(folder, name, host or (), days, force, _roles(role), cluster or ())
     print(f"{made.path} and {made.path.with_suffix('.key')}, until {made.ends:%Y-%m-%d}")
@@ -84,7 +84,7 @@ def show(
     as_json: AsJson = False,
 ) -> None:
     """Say whose each certificate is, for which hosts, and until when. Exits with 1 if one has expired."""
-    from holdfast.authority import describe
+    from holdfast.tls.authority import describe
 
     found = [describe(path) for path in paths or sorted(folder.glob("*.pem"))]
     if not found:
@@ -103,34 +103,34 @@ def show(
         raise typer.Exit(1)
 
 
-def _roles(given: list[str] | None) -> list[Role]:
+def _roles(given: list[str] | None) -> list[AccessRole]:
     """:raises BadInput: none, or one that there is not"""
-    from holdfast.core.access import Role
+    from holdfast.core.answers.access import AccessRole
 
-    known = ", ".join(Role)
+    known = ", ".join(AccessRole)
     if not given:
         raise BadInput("--role", f"is needed: {known}")
     for each in given:
-        if each not in set(Role):
+        if each not in set(AccessRole):
             raise BadInput("--role", f"{each!r} is none of {known}")
-    return [Role(each) for each in given]
+    return [AccessRole(each) for each in given]
 
 
-def _rights(each: Described) -> str:
+def _rights(each: CertificateFacts) -> str:
     if not each.roles:
         return "no role: it has no right here"
     clusters = "every cluster" if "*" in each.clusters else ", ".join(each.clusters) or "no cluster"
     return f"{', '.join(each.roles)} of {clusters}"
 
 
-def _lasting(each: Described) -> str:
+def _lasting(each: CertificateFacts) -> str:
     if each.days_left < 0:
         return f"EXPIRED on {each.ends:%Y-%m-%d}"
     soon = " (renew it)" if each.days_left < SOON_DAYS else ""
     return f"until {each.ends:%Y-%m-%d}, {each.days_left} days{soon}"
 
 
-def _as_json(each: Described) -> dict[str, Any]:
+def _as_json(each: CertificateFacts) -> dict[str, Any]:
     return {
         **asdict(each),
         "path": str(each.path),

@@ -14,8 +14,8 @@ from typing import Annotated, Any
 
 import typer
 
-from holdfast.cli.columns import print_columns
-from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
+from holdfast.cli.kit.columns import print_columns
+from holdfast.cli.kit.connection import AsJson, ClusterName, Manager, TokenFile, connect
 from holdfast.errors import BadInput, HoldfastError, Refused
 
 app = typer.Typer(

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect, naming
-from holdfast.cli.durations import METAVAR, duration, moment, some_time
-from holdfast.cli.opening import until_open
+from holdfast.cli.kit.connection import AsJson, ClusterName, Manager, TokenFile, connect, naming
+from holdfast.cli.kit.durations import METAVAR, duration, moment, some_time
+from holdfast.cli.kit.opening import until_open
 from holdfast.errors import Refused
 
 if TYPE_CHECKING:
-    from holdfast.client import ManagerClient
+    from holdfast.http.manager_client import ManagerClient
 
 WAIT_SECONDS = 60.0
 

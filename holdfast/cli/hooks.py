@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
+from holdfast.cli.kit.connection import AsJson, ClusterName, Manager, TokenFile, connect
 from holdfast.errors import BadInput, HoldfastError
 
 if TYPE_CHECKING:
     from holdfast.config.schema import ClusterConfig
     from holdfast.core.calls import Ran
-    from holdfast.endpoint.contract import Change
-    from holdfast.manager.outsiders import Outsiders
+    from holdfast.endpoint.contract import PrimaryChange
+    from holdfast.manager.listeners.hooks_setup import Outsiders
 
 CALLED = ("failover", "switchover", "shutdown")
 
@@ -51,7 +51,7 @@ def check(
     Run it where the manager runs, and as its user. Exits with 1 if a hook is missing, or fails.
     """
     from holdfast.config.load import manager_config
-    from holdfast.manager.outsiders import Outsiders
+    from holdfast.manager.listeners.hooks_setup import Outsiders
 
     chosen, where = _cluster(manager_config(config).clusters, cluster)
     outsiders = Outsiders.by(chosen.hooks, f"{where}.hooks")
@@ -94,11 +94,11 @@ def _primary(manager: str | None, token_file: Path | None, cluster: str) -> str:
     return str(answer)
 
 
-def _change(cluster: ClusterConfig, primary: str) -> Change:
+def _change(cluster: ClusterConfig, primary: str) -> PrimaryChange:
     from holdfast.core.cluster import Member
-    from holdfast.core.record import Kind
-    from holdfast.endpoint.contract import Change
-    from holdfast.manager.addresses import Addresses
+    from holdfast.core.record import TransitionKind
+    from holdfast.endpoint.contract import PrimaryChange
+    from holdfast.manager.listeners.addresses import Addresses
 
     members = {each.name: each for each in cluster.members}
     if primary not in members:
@@ -107,10 +107,12 @@ def _change(cluster: ClusterConfig, primary: str) -> Change:
     addresses.look_up([members[primary].host])
     found = members[primary]
     place = addresses.place(Member(found.name, found.host, found.port))
-    return Change(cluster.name, Kind.FAILOVER, 0, old=place, new=place, reason="this is a test")
+    return PrimaryChange(
+        cluster.name, TransitionKind.FAILOVER, 0, old=place, new=place, reason="this is a test"
+    )
 
 
-def _called(outsiders: Outsiders, change: Change) -> list[Ran]:
+def _called(outsiders: Outsiders, change: PrimaryChange) -> list[Ran]:
     from holdfast.endpoint import contract
     from holdfast.endpoint.hooks import Execution
 
@@ -124,11 +126,11 @@ def _called(outsiders: Outsiders, change: Change) -> list[Ran]:
     ]
 
 
-def _told(outsiders: Outsiders, change: Change) -> dict[str, str]:
+def _told(outsiders: Outsiders, change: PrimaryChange) -> dict[str, str]:
     """By whom was told: why it has not worked, or \"\"."""
     from holdfast.endpoint import contract
     from holdfast.endpoint.hooks import Execution
-    from holdfast.manager.hooks import verdict
+    from holdfast.manager.listeners.hooks import verdict
 
     subject = f"{change.cluster}: this is a test of holdfast hooks check"
     number = f"{change.cluster}-test-{int(time.time())}"
@@ -155,7 +157,7 @@ def _notes(outsiders: Outsiders) -> list[str]:
 
 
 def _print(found: list[Ran], told: dict[str, str], notes: list[str]) -> None:
-    from holdfast.manager.hooks import verdict
+    from holdfast.manager.listeners.hooks import verdict
 
     for ran in found:
         _, text = verdict(ran)

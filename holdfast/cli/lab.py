@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.durations import METAVAR, span
+from holdfast.cli.kit.durations import METAVAR, span
 from holdfast.errors import BadInput, Refused
 
 if TYPE_CHECKING:
-    from holdfast.sandbox.cluster import Sandbox
     from holdfast.sandbox.lab.lab import Lab
+    from holdfast.sandbox.local.cluster import Sandbox
 
 PANEL = "A lab of hosts (up --hosts)"
 
@@ -41,7 +41,7 @@ def hosts(folder: Folder = None, as_json: AsJson = False) -> None:
     if as_json:
         print(json.dumps(found))
         return
-    from holdfast.cli.columns import print_columns
+    from holdfast.cli.kit.columns import print_columns
 
     head = ("HOST", "ADDRESS", "RUNS", "FAULTS")
     print_columns(
@@ -295,7 +295,7 @@ def print_description(lab: Lab, primary: str) -> None:
 
 def _open(folder: Path | None) -> Lab:
     from holdfast.sandbox.lab.lab import Lab
-    from holdfast.sandbox.spec import default_dir
+    from holdfast.sandbox.local.spec import default_dir
 
     where = folder or default_dir()
     if not is_lab(where) and (where / "sandbox.json").exists():

@@ -21,20 +21,17 @@ import typer
 from holdfast.cli import (
     adopt,
     certs,
-    check,
     config,
     endpoint,
     failover,
-    history,
     hooks,
     member,
     sandbox,
-    status,
     store,
     switchover,
-    verify,
 )
-from holdfast.cli.connection import TLS_VARIABLES
+from holdfast.cli.kit.connection import TLS_VARIABLES
+from holdfast.cli.show import check, history, status, verify
 from holdfast.errors import HoldfastError, OutcomeUnknown, Unreachable
 
 EXIT_CODES = (

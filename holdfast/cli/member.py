@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from holdfast.cli.columns import print_columns
-from holdfast.cli.connection import AsJson, ClusterName, Manager, TokenFile, connect
-from holdfast.cli.durations import METAVAR, Timeout, duration
+from holdfast.cli.kit.columns import print_columns
+from holdfast.cli.kit.connection import AsJson, ClusterName, Manager, TokenFile, connect
+from holdfast.cli.kit.durations import METAVAR, Timeout, duration
 from holdfast.errors import BadInput, DeadlinePassed, Refused, Unreachable
 
 if TYPE_CHECKING:
-    from holdfast.client import ManagerClient
+    from holdfast.http.manager_client import ManagerClient
 
 app = typer.Typer(
     help="The members of a cluster: who they are, adding, removing, cloning, restarting.",

@@ -17,9 +17,9 @@ from holdfast.cli.lab import AsJson, Folder
 from holdfast.errors import BadInput
 
 if TYPE_CHECKING:
-    from holdfast.sandbox.cluster import Sandbox
     from holdfast.sandbox.lab.lab import Lab
-    from holdfast.sandbox.spec import Spec
+    from holdfast.sandbox.local.cluster import Sandbox
+    from holdfast.sandbox.local.spec import Spec
 
 app = typer.Typer(
     help="A local cluster of real servers, on loopback or on hosts of its own.",
@@ -29,7 +29,7 @@ app = typer.Typer(
 app.registered_commands += lab.app.registered_commands
 
 
-class Server(StrEnum):
+class ServerChoice(StrEnum):
     MARIADB = "mariadb"
     MYSQL = "mysql"
 
@@ -42,7 +42,7 @@ Started = Annotated[str, typer.Argument(metavar="MEMBER|manager")]
 @app.command()
 def up(
     server: Annotated[
-        Server | None, typer.Option("--server", help="[default: mariadb]", show_default=False)
+        ServerChoice | None, typer.Option("--server", help="[default: mariadb]", show_default=False)
     ] = None,
     members: Annotated[int | None, typer.Option(min=1, max=7, help="[default: 3]")] = None,
     folder: Folder = None,
@@ -74,7 +74,7 @@ def up(
     as_json: AsJson = False,
 ) -> None:
     """Start a cluster, or one that was stopped, and return when it is whole."""
-    from holdfast.sandbox.spec import default_dir
+    from holdfast.sandbox.local.spec import default_dir
 
     where = folder or default_dir()
     if hosts or lab.is_lab(where):
@@ -91,8 +91,8 @@ def up(
     if managers is not None:
         raise BadInput("--managers", "needs --hosts: a sandbox on loopback has one manager")
     from holdfast.core.gtid import Flavor
-    from holdfast.sandbox.cluster import Sandbox
-    from holdfast.sandbox.spec import read_saved, saved_path
+    from holdfast.sandbox.local.cluster import Sandbox
+    from holdfast.sandbox.local.spec import read_saved, saved_path
 
     kept = read_saved(where)[0] if saved_path(where).exists() else None
     sandbox = Sandbox.create(
@@ -119,7 +119,7 @@ def down(
     as_json: AsJson = False,
 ) -> None:
     """Stop every process of the cluster; its data stays, unless told otherwise."""
-    from holdfast.sandbox.spec import default_dir
+    from holdfast.sandbox.local.spec import default_dir
 
     say = None if as_json else _on_stderr
     (_lab(folder, say) or _open(folder, say)).down(remove)
@@ -130,7 +130,7 @@ def down(
 @app.command()
 def status(folder: Folder = None, as_json: AsJson = False) -> None:
     """Show the cluster; exits with 4 if it does not take writes."""
-    from holdfast.cli.status import show
+    from holdfast.cli.show.status import show
 
     if found := _lab(folder):
         show(found.status(), as_json)
@@ -193,7 +193,7 @@ def add(
 
 def _up_lab(
     where: Path,
-    server: Server | None,
+    server: ServerChoice | None,
     members: int | None,
     managers: int | None,
     binary: Path | None,
@@ -226,7 +226,7 @@ def _up_lab(
 
 
 def _base_port(asked: int | None, kept: int | None) -> int:
-    from holdfast.sandbox.spec import BASE_PORT, free_base_port
+    from holdfast.sandbox.local.spec import BASE_PORT, free_base_port
 
     if asked == 0:
         return free_base_port() if kept is None else kept
@@ -237,7 +237,7 @@ def _base_port(asked: int | None, kept: int | None) -> int:
 
 def _started(sandbox: Sandbox, is_new: bool) -> dict[str, Any]:
     """Interrupted, it leaves nothing behind that was not there before: no process, and of a new one no file."""
-    from holdfast.sandbox.cluster import remove_quietly
+    from holdfast.sandbox.local.cluster import remove_quietly
 
     try:
         return sandbox.up()
@@ -270,7 +270,7 @@ def describe(sandbox: Sandbox) -> dict[str, Any]:
 
 def client_program(spec: Spec) -> list[str]:
     """What runs a command-line client: one on PATH, else that of the server's own tree; [] where there is none."""
-    from holdfast.sandbox import trees
+    from holdfast.sandbox.servers import trees
 
     own: trees.Flavor = spec.flavor.value
     for name in (own, *({"mysql", "mariadb"} - {own})):
@@ -297,20 +297,20 @@ def _settings(pairs: list[str] | None) -> dict[str, str] | None:
 
 def _lab(folder: Path | None, say: Any = None) -> Lab | None:
     """The lab of hosts in that folder, if that is what there is."""
-    from holdfast.sandbox.spec import default_dir
+    from holdfast.sandbox.local.spec import default_dir
 
     where = folder or default_dir()
     if not lab.is_lab(where):
         return None
-    from holdfast.sandbox.cluster import quiet
     from holdfast.sandbox.lab.lab import Lab
+    from holdfast.sandbox.local.cluster import quiet
 
     return Lab.open(where, say or quiet)
 
 
 def _open(folder: Path | None, say: Any = None) -> Sandbox:
-    from holdfast.sandbox.cluster import Sandbox, quiet
-    from holdfast.sandbox.spec import default_dir
+    from holdfast.sandbox.local.cluster import Sandbox, quiet
+    from holdfast.sandbox.local.spec import default_dir
 
     return Sandbox.open(folder or default_dir(), say or quiet)
 
@@ -340,7 +340,7 @@ def _print_description(description: dict[str, Any], primary: str) -> None:
         print(f"  connect   {shlex.join(client)} {who}")
     else:
         print(f"  connect   with any client of MySQL or MariaDB (none is on this machine): {who}")
-    from holdfast.sandbox.spec import default_dir
+    from holdfast.sandbox.local.spec import default_dir
 
     if Path(description["dir"]) != default_dir().absolute():
         print("  commands  find it by")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from holdfast.cli.connection import AsJson, Manager, TokenFile, connect
+from holdfast.cli.kit.connection import AsJson, Manager, TokenFile, connect
 
 app = typer.Typer(
     help="The managers' store: repairing it when it was lost, or put back from a backup.",

@@ -146,7 +146,7 @@ class ServerConfig(StrictModel):
     backup_command: tuple[str, ...] = ()
 
 
-class Gate(StrEnum):
+class GateMode(StrEnum):
     """What refuses a primary's port in the kernel once its lease is over. AUTO: nftables, where that can be used."""
 
     AUTO = "auto"
@@ -163,7 +163,7 @@ class LeaseConfig(StrictModel):
     """
 
     keeper: bool = True
-    gate: Gate = Gate.AUTO
+    gate: GateMode = GateMode.AUTO
     nft_command: Annotated[tuple[str, ...], Field(min_length=1)] = ("nft",)
     watchdog: Path | None = None
 

@@ -17,7 +17,7 @@ class Phase(StrEnum):
     START = "start"
 
 
-class Outcome(StrEnum):
+class HookOutcome(StrEnum):
     """RUNNING: no answer yet. GOOD: go on (also where the hook only warned). BAD: not before the commit point."""
 
     RUNNING = "running"
@@ -52,6 +52,6 @@ class Called:
     """
 
     term: int
-    outcome: Outcome
+    outcome: HookOutcome
     text: str = ""
     ran: tuple[Ran, ...] = ()

@@ -315,7 +315,7 @@ class EnsureAccount:
 @dataclass(frozen=True, slots=True)
 class MendAccount:
     """On the primary: have the replication account ``user`` let its member in, with the password that the member's
-    agent knows. It opens no account that is locked or missing: see ``accounts.py``.
+    agent knows. It opens no account that is locked or missing: see ``core/members/accounts.py``.
 
     :ivar agent: URL of the member's agent, which gives what the server keeps instead of the password
     :ivar logged: through the binlog, so that replicas have it, too; expects the account to be there
@@ -329,7 +329,7 @@ class MendAccount:
 
 @dataclass(frozen=True, slots=True)
 class Initialise:
-    """Make a data directory in the empty one, with the accounts of all members: see ``founding.py``.
+    """Make a data directory in the empty one, with the accounts of all members: see ``core/observed/data_state.py``.
 
     :ivar agents: URLs of the members' agents, by member: each tells its replication account
     """

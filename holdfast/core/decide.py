@@ -4,22 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.core import (
-    accounts,
-    ackers,
-    bootstrap,
-    copying,
-    enforcement,
-    failover,
-    membership,
-    modes,
-    own_writes,
-    restart,
-    returned,
-    switchover,
-    way_out,
-)
-from holdfast.core.attachment import attached
+from holdfast.core.answers.described import under_way
+from holdfast.core.change import bootstrap, failover, restart, switchover, way_out
+from holdfast.core.change.hooking import start_step
+from holdfast.core.change.opening import open_step, voters
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import (
     CommitEmpty,
@@ -31,16 +19,23 @@ from holdfast.core.commands import (
     Unbar,
 )
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.described import under_way
-from holdfast.core.diagnosis import ANSWERS, GONE, Diagnosis, Primary, cannot_look_into, diagnose
-from holdfast.core.hooking import start_step
 from holdfast.core.lease import electorate
-from holdfast.core.opening import open_step, voters
+from holdfast.core.members import accounts, copying, membership, modes, own_writes
+from holdfast.core.members.rejoin import follow
 from holdfast.core.quorum import Voter
-from holdfast.core.record import Kind, Pause, Record, Step, Transition
-from holdfast.core.rejoin import follow
-from holdfast.core.releases import Release, describe
-from holdfast.core.returned import OPENING
+from holdfast.core.record import Pause, Record, Step, Transition, TransitionKind
+from holdfast.core.rules import ackers, enforcement, returned
+from holdfast.core.rules.attachment import attached
+from holdfast.core.rules.diagnosis import (
+    ANSWERS,
+    GONE,
+    Diagnosis,
+    Primary,
+    cannot_look_into,
+    diagnose,
+)
+from holdfast.core.rules.releases import Release, describe
+from holdfast.core.rules.returned import OPENING
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, Receiver, View
 from holdfast.core.wording import agree, counted, moment, once
@@ -80,8 +75,8 @@ def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
         diagnosis = replace(diagnosis, reason=begun.reason)
     if diagnosis.primary is Primary.UNSEEN:
         return Decision(diagnosis.reason, _witnesses(cluster, record, view))
-    if diagnosis.primary is Primary.RESTARTED and _kind(record) is not Kind.RESTART:
-        restarted = replace(record, transition=Transition(Kind.RESTART, Step.OPEN))
+    if diagnosis.primary is Primary.RESTARTED and _kind(record) is not TransitionKind.RESTART:
+        restarted = replace(record, transition=Transition(TransitionKind.RESTART, Step.OPEN))
         why = f"{diagnosis.reason}: it stays closed until its voters hold all that it has"
         return Decision(why, (Save(restarted, why),))
     primary = view.state(record.primary)
@@ -117,7 +112,7 @@ def _paused(record: Record, pause: Pause, view: View, diagnosis: Diagnosis) -> D
     return Decision(f"{paused} {why}: run holdfast failover or holdfast resume")
 
 
-def _kind(record: Record) -> Kind | None:
+def _kind(record: Record) -> TransitionKind | None:
     return record.transition.kind if record.transition else None
 
 
@@ -155,7 +150,7 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
 
 def _witnesses(cluster: Cluster, record: Record, view: View) -> tuple[Send, ...]:
     """Voters of a primary that nobody sees, and that follow another: chained below a candidate, or not told yet whom
-    to follow. Once they follow it, they tell whether its server lives (``diagnosis.py``).
+    to follow. Once they follow it, they tell whether its server lives (``core/rules/diagnosis.py``).
 
     They are no nearer to being elected for it, and acknowledge to nobody who may not count on them.
     """
@@ -286,7 +281,8 @@ def _stalled(cluster: Cluster, view: View, primary: MemberState) -> bool:
 
 def _again(cluster: Cluster, record: Record, view: View) -> tuple[Send, ...]:
     """An acknowledgement that was lost with its connection is not sent again, and what waits for it keeps others
-    out of the binlog. Told to follow as it does, a voter acknowledges what it has received (``server/acknowledge.py``).
+    out of the binlog. Told to follow as it does, a voter acknowledges what it has received
+    (``server/replication/acknowledge.py``).
     """
     return tuple(
         Send(name, follow(cluster, record, state))
@@ -324,7 +320,7 @@ def _short_of(cluster: Cluster, record: Record, primary: MemberState) -> list[st
 
 def _unproved(record: Record, primary: MemberState, ready: int) -> bool:
     """Whether commits went on without a voter, and a row can be acknowledged now: from it on, what the primary issues
-    is pending again until voters have it (``agent/pending_mark.py``)."""
+    is pending again until voters have it (``agent/promise/pending_mark.py``)."""
     return bool(primary.let_through) and 0 < record.acks <= ready
 
 

@@ -46,7 +46,7 @@ class Protection(StrEnum):
     WATCHDOG = "watchdog"
 
 
-class Holder(StrEnum):
+class LeaseHolder(StrEnum):
     """Who upholds a primary's lease. NOBODY: it has none, or it is over."""
 
     NOBODY = "nobody"
@@ -64,7 +64,7 @@ class Lease:
     """
 
     enforced: bool = False
-    by: Holder = Holder.NOBODY
+    by: LeaseHolder = LeaseHolder.NOBODY
     left: float = 0.0
     quorums: tuple[Quorum, ...] | None = None
 

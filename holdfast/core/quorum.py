@@ -3,7 +3,7 @@
 A *voter* is a member in one incarnation: ``(name, incarnation)``. A configuration (V, k) has the primary p among its
 voters V, and a transaction is acknowledged when k other voters of V have received it.
 
-Two facts carry everything (``tests/unit/test_quorum.py`` exhausts them for up to seven voters):
+Two facts carry everything (``tests/unit/core/test_quorum.py`` exhausts them for up to seven voters):
 
 1. *Intersection.* Any k voters and any |V| - k voters among the |V| - 1 that are not p have one in common.
 2. *Barrier.* Binlog order is receive order. When a row that p commits is acknowledged by k voters, these k

@@ -15,12 +15,12 @@ RESUMED_SECONDS = 3.0
 """For so long a switchover goes on that a manager of another host had begun: writes may be stopped meanwhile."""
 
 
-class Kind(StrEnum):
+class TransitionKind(StrEnum):
     """What is under way.
 
     BOOTSTRAP: the first primary is being opened. FAILOVER: another primary takes over.
     RESTART: the primary comes back in place; nobody else was promoted. STRENGTHEN: the mode becomes strong.
-    SWITCHOVER: a person wants another primary; see ``switchover.py``.
+    SWITCHOVER: a person wants another primary; see ``core/change/switchover.py``.
     """
 
     BOOTSTRAP = "bootstrap"
@@ -81,7 +81,7 @@ class Transition:
     :ivar skip_stop: a person goes on without the stop hook
     """
 
-    kind: Kind
+    kind: TransitionKind
     step: Step
     deposed: str = ""
     lossy: bool = False
@@ -94,13 +94,13 @@ class Transition:
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """The start hook is still to be called for the primary; see ``hooking.py``.
+    """The start hook is still to be called for the primary; see ``core/change/hooking.py``.
 
     :ivar kind: of the change, or of the attempt
     :ivar before: who was primary before it: the same one, where nobody else was named
     """
 
-    kind: Kind
+    kind: TransitionKind
     before: str
 
 
@@ -149,7 +149,7 @@ class Stray:
 
 @dataclass(frozen=True, slots=True)
 class Reign:
-    """A leadership that has ended; see ``lineage.py``.
+    """A leadership that has ended; see ``core/observed/lineage.py``.
 
     :ivar leader: names it
     :ivar term, revision: of the last record that it saved
@@ -180,9 +180,9 @@ class Record:
     :ivar identities: of each member's agent, as far as it was seen: (name, identity)
     :ivar forsaken: members of which an operator has said that what they remember shall not count
     :ivar unkept: the run of the primary's server that nobody ends with its lease, as far as is known; see
-        ``enforcement.py``
+        ``core/rules/enforcement.py``
     :ivar brought: GTIDs that ``primary`` had written itself, and nobody else had, when it took over; "": none
-    :ivar doubt: GTIDs of ``primary`` that may have been acknowledged without a voter; see ``ackers.py``
+    :ivar doubt: GTIDs of ``primary`` that may have been acknowledged without a voter; see ``core/rules/ackers.py``
     """
 
     term: int
@@ -333,7 +333,7 @@ def from_json(text: str) -> Record:
         serial=data["serial"],
         transition=transition
         and Transition(
-            Kind(transition["kind"]),
+            TransitionKind(transition["kind"]),
             Step(transition["step"]),
             transition["deposed"],
             transition.get("lossy", False),
@@ -348,7 +348,9 @@ def from_json(text: str) -> Record:
         paused=Pause(**paused) if (paused := data.get("paused")) else None,
         failovers=tuple(_past(each) for each in data.get("failovers", ())),
         lease=data.get("lease", 0.0),
-        owed=Owed(Kind(owed["kind"]), owed["before"]) if (owed := data.get("owed")) else None,
+        owed=Owed(TransitionKind(owed["kind"]), owed["before"])
+        if (owed := data.get("owed"))
+        else None,
         planned=Planned(**planned) if (planned := data.get("planned")) else None,
         leader=data.get("leader", ""),
         revision=data.get("revision", 0),

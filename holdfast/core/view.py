@@ -6,19 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from holdfast.core.applying import Applying
 from holdfast.core.calls import Called, Phase
-from holdfast.core.comparison import Difference, Verification
-from holdfast.core.dumps import Doubt, Dump
-from holdfast.core.founding import Data
 from holdfast.core.gtid import Flavor, GtidSet, parse
-from holdfast.core.lapse import Lapse
 from holdfast.core.lease import Asked, Lease, Protection
-from holdfast.core.lineage import Mark
-from holdfast.core.logins import Logins
-from holdfast.core.progress import Position, Progress
+from holdfast.core.observed.applying import Applying
+from holdfast.core.observed.comparison import Difference, Verification
+from holdfast.core.observed.data_state import Data
+from holdfast.core.observed.dumps import Doubt, Dump
+from holdfast.core.observed.lapse import Lapse
+from holdfast.core.observed.lineage import RecordMark
+from holdfast.core.observed.logins import Logins
+from holdfast.core.observed.progress import Position, Progress
+from holdfast.core.observed.tally import Tally
 from holdfast.core.settings import WaitPoint
-from holdfast.core.tally import Tally
 
 
 class ServerStatus(StrEnum):
@@ -49,7 +49,7 @@ class Receiver(StrEnum):
 
 
 class TailVerdict(StrEnum):
-    """What the end of a stopped server's binlog was found to be; see ``binlog/tail.py``.
+    """What the end of a stopped server's binlog was found to be; see ``binlog/pending/tail.py``.
 
     COMMITTED: it has what the primary lacks, and may have committed it: to be started, and rewound.
     UNSAFE: to be cloned.
@@ -246,7 +246,7 @@ class MemberState:
     frozen: int = 0
     stopped: int = 0
     leader: str = ""
-    record: Mark = field(default_factory=Mark)
+    record: RecordMark = field(default_factory=RecordMark)
     identity: str = ""
     let_through: str = ""
     unacknowledged: int = 0
@@ -331,7 +331,7 @@ class View:
     :ivar quiet: for how many seconds each member has received nothing new
     :ivar leases: the moment at which each member's lease, if ever it was granted one, is surely over
     :ivar enforced: somebody ends the server of a primary whose agent does not answer, once its lease is over; False:
-        surely nobody does; None: not known. See ``enforcement.py``
+        surely nobody does; None: not known. See ``core/rules/enforcement.py``
     :ivar opening: for how many seconds the primary that was named has not been seen open; 0: it is, or need not be
     :ivar boot: names the run of the kernel whose clock ``now`` is of
     :ivar date: seconds since 1970, by a clock that may be stepped: for what people schedule, and for telling

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from holdfast.core.directions import Directions
+from holdfast.core.answers.routing import Directions
 
 
 class Endpoint(Protocol):

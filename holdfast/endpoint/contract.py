@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from holdfast.core.calls import Phase, Ran
-from holdfast.core.record import Kind
+from holdfast.core.record import TransitionKind
 
 VERSION = 1
 """Of the document. Keys are only added to it; what takes one away gets another version."""
@@ -23,7 +23,7 @@ LONGEST_ARGUMENT = 30_000
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class MemberPlace:
     """A server. :ivar ip: of ``host``, or ``host`` itself while that is not known"""
 
     name: str
@@ -33,7 +33,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class PrimaryChange:
     """:ivar kind: FAILOVER or SWITCHOVER
     :ivar old, new: primaries; the same one, where it takes writes again because nobody else was named
     :ivar reachable: the old one's agent answers
@@ -41,38 +41,38 @@ class Change:
     """
 
     cluster: str
-    kind: Kind
+    kind: TransitionKind
     term: int
-    old: Place
-    new: Place | None = None
+    old: MemberPlace
+    new: MemberPlace | None = None
     reachable: bool = False
-    replicas: tuple[Place, ...] = ()
+    replicas: tuple[MemberPlace, ...] = ()
     reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class HookLogin:
     """What MHA's configuration calls ``ssh_user`` and ``user``."""
 
     ssh_user: str
     user: str
 
 
-def command(phase: Phase, change: Change) -> str:
+def command(phase: Phase, change: PrimaryChange) -> str:
     """As MHA calls it: ``stopssh`` for a failover where something can still be done on the old primary's host."""
-    if phase is Phase.STOP and change.kind is Kind.FAILOVER and change.reachable:
+    if phase is Phase.STOP and change.kind is TransitionKind.FAILOVER and change.reachable:
         return "stopssh"
     return phase.value
 
 
-def hooks_of(phase: Phase, change: Change) -> tuple[str, ...]:
+def hooks_of(phase: Phase, change: PrimaryChange) -> tuple[str, ...]:
     """Which are called, one after the other."""
-    if change.kind is Kind.SWITCHOVER:
+    if change.kind is TransitionKind.SWITCHOVER:
         return ("switchover",)
     return ("failover", "shutdown") if phase is Phase.STOP else ("failover",)
 
 
-def arguments(hook: str, asked: str, change: Change, login: Login) -> list[str]:
+def arguments(hook: str, asked: str, change: PrimaryChange, login: HookLogin) -> list[str]:
     match hook:
         case "failover":
             return _failover(asked, change, login)
@@ -83,7 +83,7 @@ def arguments(hook: str, asked: str, change: Change, login: Login) -> list[str]:
     raise ValueError(hook)
 
 
-def report_arguments(change: Change, subject: str, body: str) -> list[str]:
+def report_arguments(change: PrimaryChange, subject: str, body: str) -> list[str]:
     found = [f"--orig_master_host={change.old.host}"]
     if change.new and change.new != change.old:
         slaves = ",".join(place.host for place in change.replicas)
@@ -93,7 +93,7 @@ def report_arguments(change: Change, subject: str, body: str) -> list[str]:
 
 
 def document(
-    asked: str, change: Change, at: float, ran: Sequence[Ran] = (), **further: Any
+    asked: str, change: PrimaryChange, at: float, ran: Sequence[Ran] = (), **further: Any
 ) -> bytes:
     """What a hook finds on its standard input, and a webhook is sent.
 
@@ -122,7 +122,7 @@ def without_output(ran: Sequence[Ran]) -> tuple[Ran, ...]:
     return tuple(replace(each, output="") for each in ran)
 
 
-def _failover(asked: str, change: Change, login: Login) -> list[str]:
+def _failover(asked: str, change: PrimaryChange, login: HookLogin) -> list[str]:
     ssh_user = f"--ssh_user={login.ssh_user}"
     old = _place("orig", change.old)
     match asked:
@@ -142,7 +142,7 @@ def _failover(asked: str, change: Change, login: Login) -> list[str]:
     ]
 
 
-def _switchover(asked: str, change: Change, login: Login) -> list[str]:
+def _switchover(asked: str, change: PrimaryChange, login: HookLogin) -> list[str]:
     new = change.new or change.old
     users = (
         f"--orig_master_ssh_user={login.ssh_user}",
@@ -159,7 +159,7 @@ def _switchover(asked: str, change: Change, login: Login) -> list[str]:
     ]
 
 
-def _shutdown(asked: str, change: Change, login: Login) -> list[str]:
+def _shutdown(asked: str, change: PrimaryChange, login: HookLogin) -> list[str]:
     old = change.old
     ssh_user = [] if asked == "stop" else [f"--ssh_user={login.ssh_user}"]
     return [
@@ -171,7 +171,7 @@ def _shutdown(asked: str, change: Change, login: Login) -> list[str]:
     ]
 
 
-def _place(which: str, place: Place) -> list[str]:
+def _place(which: str, place: MemberPlace) -> list[str]:
     return [
         f"--{which}_master_host={place.host}",
         f"--{which}_master_ip={place.ip}",

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from holdfast.config.endpoints import HaproxyConfig
-from holdfast.core.directions import Directions
+from holdfast.core.answers.routing import Directions
 from holdfast.endpoint.haproxy_file import backend
 from holdfast.endpoint.runtime import RuntimeApi
 from holdfast.errors import Refused

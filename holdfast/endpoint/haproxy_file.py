@@ -41,7 +41,7 @@ FOREVER = "24d"
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class HaproxyTarget:
     """A member as HAProxy reaches it.
 
     :ivar checks: ``HOST:PORT`` at which its agent answers checks
@@ -63,7 +63,7 @@ def frontend(name: str) -> str:
     return f"{name}_clients"
 
 
-def render(cluster: str, targets: Sequence[Target], config: HaproxyConfig) -> str:
+def render(cluster: str, targets: Sequence[HaproxyTarget], config: HaproxyConfig) -> str:
     """The text of a file that HAProxy (2.6 or later) takes as it is, or beside others.
 
     :raises BadInput: naming the key that is missing
@@ -84,7 +84,7 @@ def render(cluster: str, targets: Sequence[Target], config: HaproxyConfig) -> st
     return "\n".join(sections)
 
 
-def targets(cluster: ClusterConfig) -> list[Target]:
+def targets(cluster: ClusterConfig) -> list[HaproxyTarget]:
     """:raises BadInput: it is not said where an agent answers checks"""
     found = []
     said = cluster.endpoints
@@ -97,7 +97,7 @@ def targets(cluster: ClusterConfig) -> list[Target]:
                 f"endpoints.checks.{member.name}: HAProxy must learn by itself who is primary when no manager is left",
             )
         found.append(
-            Target(
+            HaproxyTarget(
                 member.name, member.host, member.port, checks or f"{member.host}:{said.checks_port}"
             )
         )
@@ -141,7 +141,7 @@ defaults {cluster}
 """
 
 
-def _write(cluster: str, targets: Sequence[Target], bind: str, inside: str) -> str:
+def _write(cluster: str, targets: Sequence[HaproxyTarget], bind: str, inside: str) -> str:
     name = backend(cluster, "write")
     use = "\n".join(
         f"    use-server hold:{n} if {{ fe_name {frontend(_hold_name(cluster, n))} }}"
@@ -167,7 +167,7 @@ backend {name} from {cluster}
 """
 
 
-def _read(cluster: str, targets: Sequence[Target], config: HaproxyConfig, bind: str) -> str:
+def _read(cluster: str, targets: Sequence[HaproxyTarget], config: HaproxyConfig, bind: str) -> str:
     name = backend(cluster, "read")
     return f"""\
 frontend {frontend(name)} from {cluster}
@@ -183,7 +183,7 @@ backend {name} from {cluster}
 """
 
 
-def _servers(targets: Sequence[Target]) -> str:
+def _servers(targets: Sequence[HaproxyTarget]) -> str:
     return "\n".join(
         f"    server {each.name} {each.host}:{each.port} maxconn {ROOM} check addr {host} port {port}"
         for each in targets

@@ -75,7 +75,7 @@ def signature(secret: bytes, number: str, timestamp: int, body: bytes) -> str:
     return "v1," + base64.b64encode(signed.digest()).decode()
 
 
-class Sender:
+class WebhookSender:
     """Delivers to one address. Blocks, so it wants a thread of its own.
 
     :ivar lasting: seconds for which an event is tried

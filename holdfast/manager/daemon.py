@@ -20,28 +20,28 @@ from holdfast.config import load
 from holdfast.config.hooks import HooksConfig
 from holdfast.config.schema import ManagerConfig, StoreConfig
 from holdfast.config.token import TokenFile
-from holdfast.core.access import Role
+from holdfast.core.answers.access import AccessRole
 from holdfast.core.cluster import Member
 from holdfast.endpoint.haproxy import Haproxy
 from holdfast.errors import Fatal
-from holdfast.guarding import Token
-from holdfast.manager.api import make_app
-from holdfast.manager.archive import Archive
-from holdfast.manager.client import AgentClient
-from holdfast.manager.configure import Given
-from holdfast.manager.endpoints import Endpoints
-from holdfast.manager.history import History
-from holdfast.manager.history_api import add_history
-from holdfast.manager.inspect import add_inspection
-from holdfast.manager.lead import Leader
-from holdfast.manager.outsiders import Outsiders
-from holdfast.manager.planning import Planner
-from holdfast.manager.repair_api import add_repair
-from holdfast.manager.switching_api import add_switchover
-from holdfast.manager.verifier import Verifier, add_verification
+from holdfast.http.guarding import Token
+from holdfast.http.serving import HttpServer, listening
+from holdfast.manager.agents.agent_client import AgentClient
+from holdfast.manager.api.app import make_app
+from holdfast.manager.api.history import add_history
+from holdfast.manager.api.repair import add_repair
+from holdfast.manager.api.switchover import add_switchover
+from holdfast.manager.leader.desired import Given
+from holdfast.manager.leader.lead import Leader
+from holdfast.manager.listeners.archive import Archive
+from holdfast.manager.listeners.endpoints import Endpoints
+from holdfast.manager.listeners.history import History
+from holdfast.manager.listeners.hooks_setup import Outsiders
+from holdfast.manager.people.check import add_inspection
+from holdfast.manager.people.scheduled import Planner
+from holdfast.manager.people.verifier import Verifier, add_verification
 from holdfast.reloading import Reloading, Reloads, heed
-from holdfast.serving import HttpServer, listening
-from holdfast.store.base import Candidate, Store
+from holdfast.store.base import LeadershipCandidate, Store
 from holdfast.store.etcd import EtcdStore
 from holdfast.store.gateway import Etcd
 from holdfast.store.sqlite import SqliteStore
@@ -63,9 +63,11 @@ def run(config: ManagerConfig, path: Path) -> None:
     """
     log.setup(config.log_format, config.log_level)
     tokens = {key: TokenFile.at(getattr(config, key), key) for key in TOKENS}
-    needed = Needed(Role.MANAGER, tuple(each.name for each in config.clusters))
+    needed = Needed(AccessRole.MANAGER, tuple(each.name for each in config.clusters))
     certificates = (
-        Certificates(config.tls.files, needed=needed, expected=Role.AGENT) if config.tls else None
+        Certificates(config.tls.files, needed=needed, expected=AccessRole.AGENT)
+        if config.tls
+        else None
     )
     if certificates is not None:
         certificates.keep_fresh()
@@ -89,7 +91,7 @@ def run(config: ManagerConfig, path: Path) -> None:
 
 async def _serve(
     config: ManagerConfig,
-    who: Candidate,
+    who: LeadershipCandidate,
     listener: socket.socket,
     store: Store,
     tokens: Mapping[str, TokenFile | None],
@@ -180,7 +182,9 @@ def application(
     return app
 
 
-def _history(leader: Leader, store: Store, who: Candidate, pool: ThreadPoolExecutor) -> History:
+def _history(
+    leader: Leader, store: Store, who: LeadershipCandidate, pool: ThreadPoolExecutor
+) -> History:
     archive = Archive(store, leader.cluster.name)
     history = History(archive, who.name, leader.events, lambda: leader.decision, pool)
     leader.listeners = (*leader.listeners, history)
@@ -208,14 +212,14 @@ def open_store(config: StoreConfig) -> Store:
     )
 
 
-def candidate(config: ManagerConfig) -> Candidate:
+def candidate(config: ManagerConfig) -> LeadershipCandidate:
     """This manager, as people and the other managers shall know it."""
     host, _, port = config.listen.rpartition(":")
     if host.strip("[]") in ANY_ADDRESS:
         host = socket.gethostname()
     scheme = "https" if config.tls else "http"
     url = config.url or f"{scheme}://{host}:{port}"
-    return Candidate(
+    return LeadershipCandidate(
         config.name or f"{socket.gethostname()}:{port}",
         url,
         config.host or urlsplit(url).hostname or "",

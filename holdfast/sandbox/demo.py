@@ -20,11 +20,11 @@ from typing import Any
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError
-from holdfast.sandbox import trees
-from holdfast.sandbox.cluster import Sandbox, quiet, remove_quietly
-from holdfast.sandbox.crash import Crash, Load, crash_primary
-from holdfast.sandbox.spec import free_base_port
-from holdfast.sandbox.timeline import Timeline
+from holdfast.sandbox.load.crash import Crash, Load, crash_primary
+from holdfast.sandbox.load.timeline import Timeline
+from holdfast.sandbox.local.cluster import Sandbox, quiet, remove_quietly
+from holdfast.sandbox.local.spec import free_base_port
+from holdfast.sandbox.servers import trees
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import ClassVar, Protocol
 
 from holdfast.core.blockers import Blocker
-from holdfast.core.dumps import Dump
-from holdfast.core.facts import Boot
+from holdfast.core.check.facts import Boot
 from holdfast.core.gtid import Flavor
+from holdfast.core.observed.dumps import Dump
 from holdfast.core.settings import WaitPoint
 from holdfast.core.timing import Timing
 from holdfast.core.view import Replication, SemiSync
@@ -177,7 +177,7 @@ class DumpLook:
 
 
 class Dumps(Protocol):
-    """See ``dumps.py``. For one thread at a time, beside any method of :class:`Server`."""
+    """See ``server/replication/dumps.py``. For one thread at a time, beside any method of :class:`Server`."""
 
     def look(self, deadline: Deadline, fresh: bool = True) -> DumpLook:
         """:param fresh: do not go by what was seen a moment ago"""
@@ -210,7 +210,7 @@ class Server(Protocol):
         """Log in. :raises Unreachable: while it does not accept connections"""
 
     def booted(self, files: Boot, deadline: Deadline) -> Booted:
-        """How it came up, compared with what its agent's start forces; see ``forced.py``.
+        """How it came up, compared with what its agent's start forces; see ``server/process/forced.py``.
 
         :param files: what it would boot with, were nothing forced
         """
@@ -328,7 +328,7 @@ class Server(Protocol):
     def mend_account(self, user: str, login: Login, deadline: Deadline) -> None:
         """Have the replication account ``user`` log in that way here, also while commits wait; not in the binlog.
 
-        It stays locked where it is, and is made locked where it is missing: see ``barring.py``.
+        It stays locked where it is, and is made locked where it is missing: see ``server/replication/barring.py``.
         """
 
     def quiesce(self, deadline: Deadline) -> None:
@@ -352,15 +352,15 @@ class Server(Protocol):
     def freeze(
         self, deadline: Deadline, done: Callable[[str], None], stopped: Callable[[str], None]
     ) -> str:
-        """Take no more writes from anybody, and end the clients' sessions: see ``freezing.py``. No commit is under way
-        or waits when it returns what it has applied. :meth:`open` and :meth:`follow` end it.
+        """Take no more writes from anybody, and end the clients' sessions: see ``server/primary/freezing.py``. No
+        commit is under way or waits when it returns what it has applied. :meth:`open` and :meth:`follow` end it.
 
         :param stopped: told what it has applied as soon as that is all, before the clients' sessions are ended
         :raises Refused: not within the deadline; the server goes on as before
         """
 
     def start_events(self, deadline: Deadline, failed: Callable[[str], None]) -> None:
-        """The scheduler is on, and the events as they were on the former primary: see ``events.py``.
+        """The scheduler is on, and the events as they were on the former primary: see ``server/primary/events.py``.
 
         :param failed: told of each that cannot be altered
         """
@@ -377,10 +377,11 @@ class Server(Protocol):
 
     def free(self, deadline: Deadline, last_time: bool) -> Sequence[Blocker] | None:
         """End the clients whose sessions hold up the applier or a promotion now, and say who they were; see
-        ``freeing.py``. None: nothing waits for a lock. From any thread."""
+        ``server/primary/freeing.py``. None: nothing waits for a lock. From any thread."""
 
     def keep_slot(self, given: int, promoting: bool, deadline: Deadline) -> Crowd:
-        """See that a connection is left for a replica or the agent; see ``slots.py``. From any thread."""
+        """See that a connection is left for a replica or the agent; see ``server/replication/slots.py``. From any
+        thread."""
 
     def blockers(self, seconds: float, deadline: Deadline) -> Sequence[Blocker]:
         """What is open or runs for so long, and would be in the way of :meth:`freeze`. From any thread."""

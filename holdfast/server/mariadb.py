@@ -9,10 +9,13 @@ from pymysql.constants import ER
 from holdfast.core.gtid import SEQUENCE_STEP, Flavor, GtidSet, parse
 from holdfast.core.view import Receiver, Replication
 from holdfast.errors import DeadlinePassed, Refused
-from holdfast.server import barring, encryption, waiting
-from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Deadline, Observation, Source
-from holdfast.server.following import (
+from holdfast.server.connection import encryption
+from holdfast.server.connection.sql import Row, StatementRefused
+from holdfast.server.primary.switching import SwitchingServer
+from holdfast.server.replication import barring, waiting
+from holdfast.server.replication.acknowledge import FilePosition
+from holdfast.server.replication.following import (
     CONNECT_RETRY_SECONDS,
     FILTERS_KEPT,
     RECEIVER,
@@ -20,9 +23,13 @@ from holdfast.server.following import (
     changed,
     filters,
 )
-from holdfast.server.progress import NOT_LET_IN, lacks_binlogs, lasting, nobody_listens, place
-from holdfast.server.sql import Row, StatementRefused
-from holdfast.server.switching import SwitchingServer
+from holdfast.server.replication.progress import (
+    NOT_LET_IN,
+    lacks_binlogs,
+    lasting,
+    nobody_listens,
+    place,
+)
 
 # not SHOW MASTER STATUS: it hangs while commits wait for an acknowledgement
 LOOK = f"""
@@ -186,7 +193,7 @@ class MariadbServer(SwitchingServer):
         own, at which its applier would stop; a session that logs nothing empties them without that.
 
         Once in a run of the server: to list them it opens every table there is, and a failover waits for it. Best
-        effort, for some time at most: what was logged is made good, see ``core/own_writes.py``.
+        effort, for some time at most: what was logged is made good, see ``core/members/own_writes.py``.
         """
         if self._memory_tables_open:
             return
@@ -340,6 +347,6 @@ def _replication(row: Row, variables: Row) -> Replication:
 
 def _applier_error(row: Row) -> str:
     """What its data make the applier stop at. That it has logged something itself says nothing of its data, and has a
-    remedy of its own (``core/own_writes.py``)."""
+    remedy of its own (``core/members/own_writes.py``)."""
     out_of_order = row.get("Last_SQL_Errno") == GTID_OUT_OF_ORDER
     return "" if out_of_order else row.get("Last_SQL_Error") or ""

@@ -8,17 +8,29 @@ from dataclasses import replace
 from pathlib import Path
 
 from holdfast.core.gtid import Flavor
-from holdfast.core.progress import Position
+from holdfast.core.observed.progress import Position
 from holdfast.core.view import Receiver, Replication
 from holdfast.errors import DeadlinePassed
-from holdfast.server import barring, encryption, waiting
-from holdfast.server.acknowledge import FilePosition
 from holdfast.server.base import Account, Crowded, Deadline, Observation, Source
-from holdfast.server.following import CONNECT_RETRY_SECONDS, RECEIVER, Following, changed
-from holdfast.server.hangup import FromReplicas, hanging_up
-from holdfast.server.progress import NOT_LET_IN, lacks_binlogs, lasting, nobody_listens, place
-from holdfast.server.sql import Connection, Row
-from holdfast.server.switching import SwitchingServer
+from holdfast.server.connection import encryption
+from holdfast.server.connection.hangup import FromReplicas, hanging_up
+from holdfast.server.connection.sql import Connection, Row
+from holdfast.server.primary.switching import SwitchingServer
+from holdfast.server.replication import barring, waiting
+from holdfast.server.replication.acknowledge import FilePosition
+from holdfast.server.replication.following import (
+    CONNECT_RETRY_SECONDS,
+    RECEIVER,
+    Following,
+    changed,
+)
+from holdfast.server.replication.progress import (
+    NOT_LET_IN,
+    lacks_binlogs,
+    lasting,
+    nobody_listens,
+    place,
+)
 
 # performance_schema, because SHOW REPLICA STATUS may wait for a STOP REPLICA
 LOOK = f"""

@@ -17,19 +17,19 @@ from typing import ClassVar, Literal
 from pymysql.constants import ER
 
 from holdfast.core.gtid import Flavor
-from holdfast.core.releases import acknowledged
+from holdfast.core.rules.releases import acknowledged
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import Receiver, SemiSync
 from holdfast.errors import Refused
-from holdfast.server import barring, quiescing, sending, slots, waiting
-from holdfast.server.acknowledge import FilePosition, acknowledge_received
 from holdfast.server.base import Account, Crowded, Deadline, Observation, Source
-from holdfast.server.following import Following
-from holdfast.server.hangup import ToSource, hanging_up
-from holdfast.server.proof import PROOF_SCHEMA
-from holdfast.server.session_settings import SIDE_SETTINGS
-from holdfast.server.sql import Connection, StatementRefused
-from holdfast.server.xa import PreparedWatch
+from holdfast.server.connection.hangup import ToSource, hanging_up
+from holdfast.server.connection.session_settings import SIDE_SETTINGS
+from holdfast.server.connection.sql import Connection, StatementRefused
+from holdfast.server.data.xa import PreparedWatch
+from holdfast.server.replication import barring, quiescing, sending, slots, waiting
+from holdfast.server.replication.acknowledge import FilePosition, acknowledge_received
+from holdfast.server.replication.following import Following
+from holdfast.server.replication.proof import PROOF_SCHEMA
 
 PROVE_AGAIN_SECONDS = 0.02
 """The first pause between two rows, while semi-sync is degraded."""
@@ -127,7 +127,7 @@ class SqlServer(ABC):
             connection.close()
 
     def stop_receiver(self, deadline: Deadline) -> None:
-        """Within some 30 ms, whatever its source does; see ``hangup.py``.
+        """Within some 30 ms, whatever its source does; see ``server/connection/hangup.py``.
 
         Where it may not hang up, a source that is frozen, or cut off without a reset, holds it up for a second: MySQL
         waits for its connection (``replica_net_timeout``), MariaDB connects to end the dump thread there

@@ -37,7 +37,7 @@ class StoredSettings:
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """Of the history; see ``core/history.py``.
+    """Of the history; see ``core/history/entry.py``.
 
     :ivar body: may be that of a later version, which cannot be read
     """
@@ -52,7 +52,7 @@ ENTRIES_KEPT = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Candidate:
+class LeadershipCandidate:
     """A manager, as the others see it.
 
     :ivar url: where people and other managers reach its API
@@ -127,7 +127,7 @@ class Store(Protocol):
         all but the ENTRIES_KEPT up to it go. A write of the record never waits for one of these."""
 
     def lead(
-        self, cluster: str, who: Candidate, lost: Callable[[], None] = lambda: None
+        self, cluster: str, who: LeadershipCandidate, lost: Callable[[], None] = lambda: None
     ) -> AbstractContextManager[Leadership | None]:
         """Try to become the one manager that leads; None when another does. Held until left, lost or killed; whoever
         leaves it hands it on at once.
@@ -136,13 +136,13 @@ class Store(Protocol):
         :raises HoldfastError: by consequence, on entering; leaving never fails
         """
 
-    def leader(self, cluster: str) -> Candidate | None:
+    def leader(self, cluster: str) -> LeadershipCandidate | None:
         """Who leads now.
 
         :raises HoldfastError: by consequence
         """
 
-    def candidates(self, cluster: str) -> tuple[Candidate, ...]:
+    def candidates(self, cluster: str) -> tuple[LeadershipCandidate, ...]:
         """Who lives and would lead, or does: those that tried within the last seconds, where the store can tell.
 
         :raises HoldfastError: by consequence

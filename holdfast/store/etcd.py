@@ -13,15 +13,15 @@ from holdfast.core.record import Record, from_json, to_json
 from holdfast.errors import Conflict, OutcomeUnknown, Refused, Unreachable
 from holdfast.store.base import (
     ENTRIES_KEPT,
-    Candidate,
     Deposed,
     Leadership,
+    LeadershipCandidate,
     Stored,
     StoredEntry,
     StoredSettings,
 )
 from holdfast.store.gateway import Etcd, Gateway
-from holdfast.store.session import Keys, Session
+from holdfast.store.session import EtcdSession, Keys
 from holdfast.store.watching import Watcher
 from holdfast.store.wording import (
     Body,
@@ -55,7 +55,7 @@ class EtcdStore:
         self._etcd = etcd
         self._keys = Keys(etcd.prefix)
         self._gateway = Gateway(etcd)
-        self._session = Session(self._gateway, self._keys)
+        self._session = EtcdSession(self._gateway, self._keys)
         self._watcher = Watcher(self._gateway, etcd.prefix, self._told)
         self._listeners: list[tuple[str, Callable[[], None]]] = []
         self._listening = threading.Lock()
@@ -120,7 +120,7 @@ class EtcdStore:
 
     @contextmanager
     def lead(
-        self, cluster: str, who: Candidate, lost: Callable[[], None] = lambda: None
+        self, cluster: str, who: LeadershipCandidate, lost: Callable[[], None] = lambda: None
     ) -> Iterator[Leadership | None]:
         held = self._session.campaign(cluster, who, lost)
         try:
@@ -129,11 +129,11 @@ class EtcdStore:
             if held:
                 self._session.leave(held)
 
-    def leader(self, cluster: str) -> Candidate | None:
+    def leader(self, cluster: str) -> LeadershipCandidate | None:
         found = self._read(cluster, "leader")
         return self._candidate(found) if found else None
 
-    def candidates(self, cluster: str) -> tuple[Candidate, ...]:
+    def candidates(self, cluster: str) -> tuple[LeadershipCandidate, ...]:
         return tuple(self._candidate(each) for each in self._session.candidates(cluster))
 
     @contextmanager
@@ -219,11 +219,11 @@ class EtcdStore:
         except Unreachable:
             raise _unknown(cluster, what, lost) from None
 
-    def _candidate(self, found: KeyValue) -> Candidate:
+    def _candidate(self, found: KeyValue) -> LeadershipCandidate:
         try:
-            return Candidate(**json.loads(found.value))
+            return LeadershipCandidate(**json.loads(found.value))
         except (ValueError, TypeError):  # another program's, or a later version's
-            return Candidate(found.key.rpartition("/")[2])
+            return LeadershipCandidate(found.key.rpartition("/")[2])
 
     def _unreadable(self, cluster: str, what: str, error: Exception) -> Refused:
         return Refused(

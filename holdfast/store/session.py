@@ -24,7 +24,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
 from holdfast.errors import HoldfastError, Refused, Unreachable
-from holdfast.store.base import Candidate
+from holdfast.store.base import LeadershipCandidate
 from holdfast.store.gateway import Gateway
 from holdfast.store.wording import (
     Body,
@@ -95,7 +95,7 @@ class Keys:
         return key.removeprefix(self.prefix).partition("/")[0]
 
 
-class Session:
+class EtcdSession:
     """One lease, renewed by a thread that begins with the first campaign."""
 
     def __init__(self, gateway: Gateway, keys: Keys) -> None:
@@ -113,7 +113,9 @@ class Session:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def campaign(self, cluster: str, who: Candidate, lost: Callable[[], None]) -> Held | None:
+    def campaign(
+        self, cluster: str, who: LeadershipCandidate, lost: Callable[[], None]
+    ) -> Held | None:
         """:raises HoldfastError: by consequence; if it led all the same, it will not for long"""
         key = self._keys.of(cluster, "leader")
         lease = self._ensured(cluster, who)
@@ -178,7 +180,7 @@ class Session:
             except HoldfastError:
                 return  # it ends by itself
 
-    def _ensured(self, cluster: str, who: Candidate) -> int:
+    def _ensured(self, cluster: str, who: LeadershipCandidate) -> int:
         """A lease that lives, and the others know that this manager does."""
         with self._granting:
             if not self._lease:
@@ -192,7 +194,7 @@ class Session:
                 self._announced.add(cluster)
         return lease
 
-    def _refuse_namesake(self, key: str, who: Candidate, lease: int) -> None:
+    def _refuse_namesake(self, key: str, who: LeadershipCandidate, lease: int) -> None:
         """Two of one name would each take the other for itself. (One that was started anew has the same URL.)"""
         for found in kvs(self._gateway.ask("kv/range", get(key))):
             if found.lease != lease and json.dumps(who.url) not in found.value:

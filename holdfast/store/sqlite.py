@@ -18,7 +18,7 @@ from typing import Any
 
 from holdfast.core.record import Record, from_json, to_json
 from holdfast.errors import Conflict, Fatal, OutcomeUnknown, Refused
-from holdfast.store.base import Candidate, Leadership, Stored, StoredEntry, StoredSettings
+from holdfast.store.base import Leadership, LeadershipCandidate, Stored, StoredEntry, StoredSettings
 from holdfast.store.entries import Entries
 
 SCHEMA = [
@@ -167,7 +167,7 @@ class SqliteStore:
 
     @contextmanager
     def lead(
-        self, cluster: str, who: Candidate, lost: Callable[[], None] = lambda: None
+        self, cluster: str, who: LeadershipCandidate, lost: Callable[[], None] = lambda: None
     ) -> Iterator[Leadership | None]:
         """A lock on a file beside the store; the kernel lets go of it when the process ends."""
         with closing(_LockFile(self._lock_path(cluster))) as lock:
@@ -177,7 +177,7 @@ class SqliteStore:
             lock.write(json.dumps(asdict(who)))
             yield _WhileLocked()
 
-    def leader(self, cluster: str) -> Candidate | None:
+    def leader(self, cluster: str) -> LeadershipCandidate | None:
         path = self._lock_path(cluster)
         if not path.exists():
             return None
@@ -186,11 +186,11 @@ class SqliteStore:
         if text is None:
             return None
         try:
-            return Candidate(**json.loads(text))
+            return LeadershipCandidate(**json.loads(text))
         except (ValueError, TypeError):  # it has the lock, and has not written who it is yet
-            return Candidate("another process on this host")
+            return LeadershipCandidate("another process on this host")
 
-    def candidates(self, cluster: str) -> tuple[Candidate, ...]:
+    def candidates(self, cluster: str) -> tuple[LeadershipCandidate, ...]:
         leads = self.leader(cluster)
         return (leads,) if leads else ()
 

@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from holdfast.core.access import Role
+from holdfast.core.answers.access import AccessRole
 from holdfast.errors import HoldfastError
 from holdfast.tls.contexts import Files, Needed, contexts, days_left
 
@@ -80,7 +80,7 @@ class Certificates:
         files: Files,
         key: str = "tls.",
         needed: Needed | None = None,
-        expected: Role | None = None,
+        expected: AccessRole | None = None,
     ) -> None:
         """:raises BadInput: naming the file, and what is wrong with it"""
         self.files = files

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
-from holdfast.core.access import EVERY_CLUSTER, Holder, Role, refusal
+from holdfast.core.answers.access import EVERY_CLUSTER, AccessRole, CertificateHolder, refusal
 from holdfast.errors import BadInput
 from holdfast.tls.peer import peer
 from holdfast.tls.trouble import EXPIRED, NOT_YET, OTHER_CA, PURPOSE, plain
@@ -33,12 +33,15 @@ class Files:
 class Needed:
     """What one's own certificate must say for others to listen."""
 
-    role: Role
+    role: AccessRole
     clusters: tuple[str, ...]
 
 
 def contexts(
-    files: Files, key: str = "tls.", needed: Needed | None = None, expected: Role | None = None
+    files: Files,
+    key: str = "tls.",
+    needed: Needed | None = None,
+    expected: AccessRole | None = None,
 ) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """For the server's side, and for the client's.
 
@@ -91,7 +94,7 @@ class NotTheRole(ssl.SSLCertVerificationError):
         self.verify_message = why
 
 
-def _expect(client: ssl.SSLContext, role: Role, own: Holder) -> None:
+def _expect(client: ssl.SSLContext, role: AccessRole, own: CertificateHolder) -> None:
     """Have each handshake end with a look at what the other side is.
 
     A database server has a certificate for the same host as its agent: somebody who has broken into it, and takes the
@@ -188,7 +191,9 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _try(files: Files, key: str, server: ssl.SSLContext, client: ssl.SSLContext) -> Holder:
+def _try(
+    files: Files, key: str, server: ssl.SSLContext, client: ssl.SSLContext
+) -> CertificateHolder:
     """Speak to ourselves, in memory: what the others would find wrong is found here. As whom they would know us."""
     client.check_hostname = False
     try:

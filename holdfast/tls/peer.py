@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from holdfast.core.access import Holder, holder
+from holdfast.core.answers.access import CertificateHolder, holder
 
 
 def peer_name(certificate: Any) -> str:
@@ -16,10 +16,10 @@ def peer_name(certificate: Any) -> str:
     return next((str(value) for _, value in certificate.get("subjectAltName", ())), "")
 
 
-def peer(certificate: Any) -> Holder:
+def peer(certificate: Any) -> CertificateHolder:
     """Its name, roles and clusters; read once for each connection. Without a certificate, nobody's."""
     if not certificate:
-        return Holder("")
+        return CertificateHolder("")
     uris = [str(value) for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]
     units = _subject(certificate, "organizationalUnitName")
     return holder(peer_name(certificate), (*uris, *units))

@@ -14,7 +14,7 @@ from typing import Any
 from holdfast.errors import HoldfastError, Refused
 from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.plan import CLIENT
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.spec import CLUSTER
 from tests.chaos import store
 from tests.chaos.faults import STEPS_SECONDS, Fault, Harm, Lane, Role
 from tests.chaos.hands import Hands

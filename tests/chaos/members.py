@@ -10,7 +10,7 @@ from typing import Any
 
 from holdfast.errors import HoldfastError, Refused
 from holdfast.sandbox.lab.lab import Lab
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.spec import CLUSTER
 
 ASK_AGAIN_SECONDS = 0.3
 BACK_SECONDS = 30.0

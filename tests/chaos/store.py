@@ -16,7 +16,7 @@ from typing import Any
 from holdfast.errors import HoldfastError, Refused
 from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.plan import ETCD_PORT
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.spec import CLUSTER
 
 REPAIR_SECONDS = 60.0
 ASK_AGAIN_SECONDS = 0.5

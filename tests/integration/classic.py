@@ -15,18 +15,18 @@ from typing import Any
 
 import yaml
 
-from holdfast.client import ManagerClient
 from holdfast.core.gtid import Flavor, parse
 from holdfast.errors import HoldfastError
-from holdfast.sandbox.daemons import Daemon, Spawner, tail
-from holdfast.sandbox.files import write_secret
-from holdfast.sandbox.journal import Report
-from holdfast.sandbox.locator import Target
-from holdfast.sandbox.spec import HOST
-from holdfast.sandbox.workload import TABLE, Workload
-from holdfast.server import optionfile
+from holdfast.http.manager_client import ManagerClient
+from holdfast.sandbox.load.journal import WriteReport
+from holdfast.sandbox.load.locator import WriteTarget
+from holdfast.sandbox.load.workload import TABLE, Workload
+from holdfast.sandbox.local.files import write_secret
+from holdfast.sandbox.local.spec import HOST
+from holdfast.sandbox.servers.daemons import Daemon, Spawner, tail
 from holdfast.server.base import Account
-from holdfast.server.process import ServerProcess
+from holdfast.server.process import optionfile
+from holdfast.server.process.process import ServerProcess
 from tests.integration.cluster import RATE
 from tests.integration.ports import free_base_port
 from tests.integration.servers import (
@@ -206,7 +206,7 @@ class Classic:
     @contextmanager
     def writing(self, writers: int = 4, rate: float | None = RATE) -> Iterator[Workload]:
         """Writers at work, which find the primary by themselves."""
-        targets = tuple(Target(s.name, HOST, s.bare.port) for s in self.servers)
+        targets = tuple(WriteTarget(s.name, HOST, s.bare.port) for s in self.servers)
         workload = Workload(targets, CLIENT, writers, rate)
         workload.start()
         try:
@@ -242,7 +242,7 @@ class Classic:
 
         wait_until(level, 30, "all servers have applied the same")
 
-    def check(self, report: Report) -> None:
+    def check(self, report: WriteReport) -> None:
         """Every acknowledged write is on every server, and their tables are the same. Nobody may be writing."""
         self.wait_level()
         told = set(report.acknowledged_rows())

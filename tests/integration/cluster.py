@@ -12,11 +12,11 @@ from typing import Any
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError, Refused
-from holdfast.sandbox.cluster import Sandbox, Status, remove_quietly
-from holdfast.sandbox.journal import Report
-from holdfast.sandbox.spec import CLUSTER, checked
-from holdfast.sandbox.verification import Verification, settle, verify
-from holdfast.sandbox.workload import Workload
+from holdfast.sandbox.load.journal import WriteReport
+from holdfast.sandbox.load.verification import WriteVerification, settle, verify
+from holdfast.sandbox.load.workload import Workload
+from holdfast.sandbox.local.cluster import Sandbox, Status, remove_quietly
+from holdfast.sandbox.local.spec import CLUSTER, checked
 from tests.integration.ports import free_base_port
 
 REPAIR_SECONDS = 15.0
@@ -127,7 +127,7 @@ class Writers:
     def __init__(self, sandbox: Sandbox, workload: Workload) -> None:
         self.sandbox = sandbox
         self.workload = workload
-        self._report: Report | None = None
+        self._report: WriteReport | None = None
 
     def wait_for(self, more: int, seconds: float = 30.0) -> None:
         """Wait until that many more writes were acknowledged."""
@@ -139,12 +139,12 @@ class Writers:
             )
             time.sleep(0.01)
 
-    def stop(self) -> Report:
+    def stop(self) -> WriteReport:
         if self._report is None:
             self._report = self.workload.stop()
         return self._report
 
-    def check(self) -> Verification:
+    def check(self) -> WriteVerification:
         """Every acknowledged write is on every member, and all tables are the same."""
         report = self.stop()
         self.sandbox.wait_whole()
@@ -173,7 +173,7 @@ def writing(
 def assert_identical(sandbox: Sandbox) -> None:
     """All members hold the same, by the checksums of their tables; nobody may be writing."""
     settle(sandbox)
-    found = verify(sandbox, Report(0, ()))
+    found = verify(sandbox, WriteReport(0, ()))
     assert found.identical, {member.name: member.checksums for member in found.members}
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.cluster import Sandbox
+from holdfast.sandbox.local.cluster import Sandbox
 from tests.integration.cluster import Clusters
 
 SHARED = pytest.StashKey[Clusters]()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from holdfast.sandbox import trees
+from holdfast.sandbox.servers import trees
 from holdfast.store.gateway import Etcd, Gateway
 from tests.integration.ports import keep_ports
 

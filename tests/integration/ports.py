@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
-from holdfast.sandbox import spec
+from holdfast.sandbox.local import spec
 
 PORTS = range(18000, 19000)
 """Neither those of sandboxes nor those of outgoing connections, which would take them while a server is down."""

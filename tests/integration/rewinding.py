@@ -7,18 +7,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
-from holdfast.agent.board import Board
-from holdfast.agent.fitness import Fitness
-from holdfast.agent.rewinding import Rewinding
-from holdfast.agent.settling import Settling
-from holdfast.agent.watch import Watch
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.rewind.fitness import Fitness
+from holdfast.agent.rewind.rewind import Rewinding
+from holdfast.agent.rewind.settling import Settling
+from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.commands import Rewind
 from holdfast.core.gtid import Flavor, everything, parse
 from holdfast.core.view import MemberState
 from holdfast.server.base import Deadline
-from holdfast.server.rewind import Rewinder
-from holdfast.server.session import Session
-from holdfast.server.xa import PreparedTransactions
+from holdfast.server.connection.session import Session
+from holdfast.server.data.rewind import Rewinder
+from holdfast.server.data.xa import PreparedTransactions
 from tests.integration.servers import ADMIN, BareServer, wait_until
 
 SECONDS = 30.0
@@ -70,13 +70,13 @@ class Patient:
         self.start_agent()
 
     def start_agent(self) -> None:
-        self.board = Board(MemberState(f"m{self.server.number}", self.server.flavor))
+        self.board = PublishedState(MemberState(f"m{self.server.number}", self.server.flavor))
         self.fitness = Fitness(self.folder, self.board)
         index = self.server.datadir / "binlog.index"
         # the watch is asked only for servers that follow somebody
         self.rewinding = Rewinding(
             self.board,
-            cast(Watch, None),
+            cast(ServerRun, None),
             self.rewinder,
             self.fitness,
             Settling(

@@ -20,13 +20,13 @@ from pymysql.cursors import DictCursor
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import DeadlinePassed, Unreachable
-from holdfast.sandbox import template, trees
-from holdfast.sandbox.frugal import frugal
-from holdfast.server import optionfile
+from holdfast.sandbox.servers import template, trees
+from holdfast.sandbox.servers.frugal import frugal
 from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer
-from holdfast.server.switching import SwitchingServer
+from holdfast.server.primary.switching import SwitchingServer
+from holdfast.server.process import optionfile
 from tests.integration.ports import free_ports
 
 ADMIN = Account("holdfast", "adm'in %s")

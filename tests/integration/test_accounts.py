@@ -6,7 +6,7 @@ import pymysql
 import pytest
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.cluster import Sandbox
+from holdfast.sandbox.local.cluster import Sandbox
 from tests.integration.cluster import Clusters, admin, replicas
 from tests.integration.test_config import holdfast
 

@@ -35,12 +35,12 @@ from holdfast.core.commands import (
 from holdfast.core.gtid import Flavor
 from holdfast.core.lease import Protection
 from holdfast.core.view import MemberState, Receiver, ServerStatus, TailVerdict
-from holdfast.sandbox import template, trees
-from holdfast.sandbox.files import write_secret
-from holdfast.sandbox.frugal import frugal
-from holdfast.server import optionfile
-from holdfast.server.process import ServerProcess
-from holdfast.wire import CommandReply, CommandRequest, StateReply
+from holdfast.http.wire import CommandReply, CommandRequest, StateReply
+from holdfast.sandbox.local.files import write_secret
+from holdfast.sandbox.servers import template, trees
+from holdfast.sandbox.servers.frugal import frugal
+from holdfast.server.process import optionfile
+from holdfast.server.process.process import ServerProcess
 from tests.integration import servers
 from tests.integration.ports import free_ports
 

@@ -19,12 +19,12 @@ import pymysql
 import pymysql.cursors
 import pytest
 
-from holdfast.binlog.cut import STEPS, cut
-from holdfast.binlog.gtid_event import Gtid
-from holdfast.binlog.save import save
-from holdfast.binlog.tail import Clean, Pending, Unsafe, inspect
+from holdfast.binlog.events.gtid_event import Gtid
+from holdfast.binlog.pending.cut import STEPS, cut
+from holdfast.binlog.pending.save import save
+from holdfast.binlog.pending.tail import Clean, Pending, Unsafe, inspect
 from holdfast.core.gtid import Flavor, parse
-from holdfast.sandbox import template, trees
+from holdfast.sandbox.servers import template, trees
 
 DEADLINE = 15.0
 SEMI_SYNC = {

@@ -5,11 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from test_binlog_crash import Make, Server, crash_with_pending, flavor, insert, known, new_server
 
-from holdfast.binlog.gtid_event import Gtid
-from holdfast.binlog.tail import Clean, Remedy, Unsafe, inspect
-from holdfast.sandbox import trees
+from holdfast.binlog.events.gtid_event import Gtid
+from holdfast.binlog.pending.tail import Clean, Remedy, Unsafe, inspect
+from holdfast.sandbox.servers import trees
+from tests.integration.test_binlog_crash import (
+    Make,
+    Server,
+    crash_with_pending,
+    flavor,
+    insert,
+    known,
+    new_server,
+)
 
 __all__ = ["flavor", "new_server"]
 """Fixtures that pytest looks up here by name."""

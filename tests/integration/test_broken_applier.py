@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.cluster import Sandbox, Status
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.spec import CLUSTER
 from tests.integration.cluster import (
     Clusters,
     admin,

@@ -15,12 +15,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from holdfast.cli.main import app
-from holdfast.core.facts import Facts
-from holdfast.core.findings import Level
+from holdfast.core.check.facts import Facts
+from holdfast.core.check.findings import Level
+from holdfast.core.check.member import check_member
 from holdfast.core.gtid import Flavor
-from holdfast.core.prerequisites import check_member
 from holdfast.server.base import Account
-from holdfast.server.facts import Place, collect
+from holdfast.server.inspect.facts import ServerPlace, collect
 from tests.integration.classic import CLUSTER, Classic, classic
 from tests.integration.servers import ADMIN, BareServer, bare_servers, wait_until
 
@@ -113,8 +113,8 @@ def test_what_was_broken_is_found_and_mended_it_is_right_again(running: Classic)
     assert ask(running).exit_code == 0
 
 
-def place(server: BareServer, admin: Account = ADMIN) -> Place:
-    return Place(
+def place(server: BareServer, admin: Account = ADMIN) -> ServerPlace:
+    return ServerPlace(
         member="m1",
         flavor=server.flavor,
         option_file=server.option_file,

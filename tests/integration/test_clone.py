@@ -20,7 +20,6 @@ import pymysql
 import pytest
 import yaml
 
-from holdfast.core.attachment import with_everything_of
 from holdfast.core.commands import (
     Clone,
     Command,
@@ -32,11 +31,12 @@ from holdfast.core.commands import (
     Start,
 )
 from holdfast.core.gtid import Flavor, parse
+from holdfast.core.rules.attachment import with_everything_of
 from holdfast.core.view import MemberState, ServerStatus
-from holdfast.sandbox import template, trees
-from holdfast.server.backup import find_tools
-from holdfast.server.process import ServerProcess
-from holdfast.wire import CommandReply
+from holdfast.http.wire import CommandReply
+from holdfast.sandbox.servers import template, trees
+from holdfast.server.data.backup import find_tools
+from holdfast.server.process.process import ServerProcess
 from tests.integration import servers
 from tests.integration.slow_road import SlowRoad
 from tests.integration.test_agent_real import Member, rows, write

@@ -14,25 +14,25 @@ import httpx
 import pytest
 from fastapi import FastAPI
 
-from holdfast.agent.applier_hold import ApplierHold
-from holdfast.agent.board import Board
-from holdfast.agent.comparing import Comparing
-from holdfast.agent.digesting import add_digests
-from holdfast.agent.fitness import Fitness
-from holdfast.agent.job import Jobs
-from holdfast.agent.table_results import Findings, TableResult
-from holdfast.agent.verify_api import add_verify
-from holdfast.agent.verifying import Verifying
+from holdfast.agent.api.digests import add_digests
+from holdfast.agent.api.verify_api import add_verify
+from holdfast.agent.rewind.applier_hold import ApplierHold
+from holdfast.agent.rewind.compare import Comparing
+from holdfast.agent.rewind.fitness import Fitness
+from holdfast.agent.rewind.table_results import Findings, TableResult
+from holdfast.agent.rewind.verify import Verifying
+from holdfast.agent.runtime.job import Jobs
+from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.commands import Compare, Promise, Verify
-from holdfast.core.comparison import Difference
 from holdfast.core.gtid import Flavor
+from holdfast.core.observed.comparison import Difference
 from holdfast.core.view import MemberState
 from holdfast.errors import Refused
+from holdfast.http.serving import HttpServer, listening
 from holdfast.server.base import Deadline
-from holdfast.server.chunks import ChunkDigester
-from holdfast.server.digest import ABSENT, Digester, Place
-from holdfast.server.rewind import Repair
-from holdfast.serving import HttpServer, listening
+from holdfast.server.data.chunks import ChunkDigester
+from holdfast.server.data.digest import ABSENT, Digester, HistoryPlace
+from holdfast.server.data.rewind import RewindRepair
 from holdfast.tls import Credentials
 from tests.integration.rewinding import gtids
 from tests.integration.servers import ADMIN, BareServer, bare_servers, wait_until
@@ -51,7 +51,7 @@ class Pair:
 
     def __init__(self, primary: BareServer, replica: BareServer, folder: Path, url: str) -> None:
         self.primary, self.replica = primary, replica
-        self.board = Board(MemberState("m1", replica.flavor))
+        self.board = PublishedState(MemberState("m1", replica.flavor))
         self.fitness = Fitness(folder, self.board)
         self.jobs = Jobs(self.board)
         digester = ChunkDigester(replica.flavor, replica.socket, ADMIN)
@@ -72,7 +72,7 @@ class Pair:
         return self.verifying.findings
 
     def suspect(self, *tables: str) -> None:
-        self.fitness.begin_rewind(Repair("x", "", ""), tables)
+        self.fitness.begin_rewind(RewindRepair("x", "", ""), tables)
         self.fitness.end_rewind()
 
     def compare(self) -> None:
@@ -175,7 +175,7 @@ def test_tables_that_differ_make_the_member_unfit(pair: Pair, change: str, table
     assert table in pair.board.state.unfit
     assert not any(other in pair.board.state.unfit for other in SUSPECTS if other != table)
     assert pair.board.state.suspects == tuple(sorted(SUSPECTS))
-    again = Board(MemberState("m1", pair.replica.flavor))
+    again = PublishedState(MemberState("m1", pair.replica.flavor))
     Fitness(pair.fitness.path.parent, again)
     assert again.state.unfit == pair.board.state.unfit
     rows = ", ".join(
@@ -234,14 +234,16 @@ def test_with_the_receiver_stopped_the_applier_is_not_started_where_that_drops_t
     if not mysql:
         server_id = int(pair.primary.value("SELECT @@server_id"))
         with pytest.raises(Refused, match="receiver"):
-            digester.apply_until(Place(server_id, "0-9-999999", "binlog.000001", 4), deadline)
+            digester.apply_until(
+                HistoryPlace(server_id, "0-9-999999", "binlog.000001", 4), deadline
+            )
     pair.replica.adapter.follow(pair.primary.source(pair.replica), True, deadline)
     wait_until(pair.applier_runs, 5, "the applier runs")
 
 
 def test_an_unknown_table_and_a_wrong_name(pair: Pair) -> None:
     digester = Digester(pair.primary.flavor, pair.primary.socket, ADMIN)
-    places: list[Place] = []
+    places: list[HistoryPlace] = []
     found = digester.take([("app", "nothing"), ("no", "where")], Deadline(10), places.append)
     assert set(found.values()) == {ABSENT}
     answer = httpx.post(f"{pair.command.agent}/v1/digest", json={"tables": ["nodot"]})
@@ -261,8 +263,8 @@ NUMBERS = (
 @pytest.fixture
 def numbers(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
     """900 rows in pieces of 100 at first."""
-    monkeypatch.setattr("holdfast.agent.verifying.FIRST_ROWS", 100)
-    monkeypatch.setattr("holdfast.agent.verifying.MOST_ROWS", 100)
+    monkeypatch.setattr("holdfast.agent.rewind.verify.FIRST_ROWS", 100)
+    monkeypatch.setattr("holdfast.agent.rewind.verify.MOST_ROWS", 100)
     pair.primary.sql("DELETE FROM app.t WHERE id > 1", "DROP TABLE IF EXISTS app.numbers", *NUMBERS)
     wait_until(lambda: gtids(pair.replica).contains(gtids(pair.primary)), 20, "the replica has it")
     yield pair
@@ -302,7 +304,7 @@ def test_a_row_that_differs_is_found_in_its_range_and_stays_known_until_it_is_me
         Difference("app.only_here", "somewhere in the whole table"),
     )
     assert numbers.board.state.differs == known
-    again = Board(MemberState("m1", numbers.replica.flavor))
+    again = PublishedState(MemberState("m1", numbers.replica.flavor))
     Fitness(numbers.fitness.path.parent, again)
     assert again.state.differs == known
     numbers.replica.sql(*lax(numbers), "UPDATE app.numbers SET v = 'row 250' WHERE id = 500")
@@ -358,7 +360,7 @@ def test_it_waits_while_a_server_has_too_much_to_do_and_refuses_a_table_that_is_
 ) -> None:
     load = iter([9, 9])
     monkeypatch.setattr(ChunkDigester, "running", lambda *_: next(load, 1))
-    monkeypatch.setattr("holdfast.agent.verifying.BUSY_SECONDS", 0.01)
+    monkeypatch.setattr("holdfast.agent.rewind.verify.BUSY_SECONDS", 0.01)
     found = numbers.verify(tables=("app.numbers",), max_load=4, anew=True)
     assert found.results == {"app.numbers": TableResult(rows=900, pieces=10)}
     assert next(load, None) is None

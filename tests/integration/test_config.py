@@ -12,9 +12,9 @@ import pytest
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, Refused
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.spec import CLUSTER
-from holdfast.server.login import SafeLogin
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import CLUSTER
+from holdfast.server.connection.login import SafeLogin
 from tests.integration.cluster import Clusters, member_of, replicas, writing
 
 WITH_A_LEARNER = {"members.m3.voter": "false", "ack_patience": "700ms"}

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from holdfast.server.dying import is_dying
+from holdfast.server.process.dying import is_dying
 
 WRITER = """
 import os, sys, threading, time

@@ -14,10 +14,10 @@ import pymysql
 import pytest
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox import trees
-from holdfast.sandbox.cluster import Sandbox, Status
-from holdfast.sandbox.spec import CLUSTER
-from holdfast.server.process import Running
+from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.spec import CLUSTER
+from holdfast.sandbox.servers import trees
+from holdfast.server.process.process import Running
 from tests.integration.cluster import (
     admin,
     assert_identical,

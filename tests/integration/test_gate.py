@@ -18,13 +18,13 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.agent import boottime
-from holdfast.agent.clerk import Clerk
-from holdfast.agent.gate import Gate, listening_ports
-from holdfast.agent.nft import Expired, Table
+from holdfast.agent.lease.gate import Gate, listening_ports
+from holdfast.agent.lease.nft import Expired, Table
+from holdfast.agent.runtime import boottime
+from holdfast.agent.runtime.background import BackgroundWriter
 from holdfast.errors import Refused, Unreachable
-from holdfast.sandbox import trees
-from holdfast.server.process import Running
+from holdfast.sandbox.servers import trees
+from holdfast.server.process.process import Running
 
 pytestmark = pytest.mark.alone
 
@@ -52,12 +52,12 @@ serve(main)
 
 AGENT = """
 import json, sys, time, os
-from holdfast.agent import boottime
-from holdfast.agent.clerk import Clerk
-from holdfast.agent.gate import Gate
-from holdfast.server.process import Running
+from holdfast.agent.runtime import boottime
+from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.agent.lease.gate import Gate
+from holdfast.server.process.process import Running
 nft, server, lease = json.loads(sys.argv[1])
-clerk = Clerk()
+clerk = BackgroundWriter()
 clerk.start()
 gate = Gate(nft, "holdfast_t", clerk, lambda failed: failed and print("alarm:", failed, flush=True))
 gate.start()
@@ -295,7 +295,7 @@ class Raised:
 
     def __init__(self, host: Host, command: tuple[str, ...], insist: bool = True) -> None:
         self.alarms: list[str] = []
-        clerk = Clerk()
+        clerk = BackgroundWriter()
         self.gate = Gate(command, "holdfast_g", clerk, self.alarms.append, insist=insist)
         self.gate.start()
         self.host = host

@@ -25,10 +25,10 @@ from mysql.connector.abstracts import MySQLConnectionAbstract
 from sqlalchemy.pool import QueuePool
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox import trees
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.haproxy import HAPROXY
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.haproxy import HAPROXY
+from holdfast.sandbox.local.spec import CLUSTER
+from holdfast.sandbox.servers import trees
 from tests.integration.cluster import explain, member_of, replicas, wait_failed_over
 
 PATIENCE = 15

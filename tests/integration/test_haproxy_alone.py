@@ -17,12 +17,12 @@ from pathlib import Path
 import pytest
 
 from holdfast.config.endpoints import HaproxyConfig
+from holdfast.core.answers.routing import Directions, Reader
 from holdfast.core.cluster import Member
-from holdfast.core.directions import Directions, Reader
 from holdfast.endpoint.haproxy import Haproxy
-from holdfast.endpoint.haproxy_file import Target, render
+from holdfast.endpoint.haproxy_file import HaproxyTarget, render
 from holdfast.errors import HoldfastError
-from holdfast.sandbox import trees
+from holdfast.sandbox.servers import trees
 from tests.integration.ports import free_ports
 
 WAIT = 3.0
@@ -99,7 +99,7 @@ class Rig:
             wait=WAIT,
         )
         targets = [
-            Target(each.name, "127.0.0.1", each.port, f"127.0.0.1:{each.checks.server_port}")
+            HaproxyTarget(each.name, "127.0.0.1", each.port, f"127.0.0.1:{each.checks.server_port}")
             for each in self.members.values()
         ]
         self.file = folder / "haproxy.cfg"

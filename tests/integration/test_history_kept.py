@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from holdfast.core.history import Entry, Outcome, Sort, What, from_json
+from holdfast.core.history.entry import Entry, Outcome, Sort, What, from_json
 from holdfast.errors import HoldfastError, Refused
-from holdfast.manager.archive import Archive
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.manager.listeners.archive import Archive
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import CLUSTER
 from holdfast.store.sqlite import SqliteStore
 from tests.integration.cluster import explain, replicas, wait_failed_over, writing
 

@@ -13,7 +13,7 @@ import yaml
 from typer.testing import CliRunner
 
 from holdfast.cli.main import app
-from holdfast.sandbox.cluster import Sandbox
+from holdfast.sandbox.local.cluster import Sandbox
 from tests.integration.cluster import events, wait_failed_over, writing
 
 PASSWORD = "quite-a-secret-77"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pymysql
 
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import CLUSTER
 
 CLIENT_SECONDS = 120
 

@@ -19,13 +19,13 @@ import pytest
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, DeadlinePassed, Refused
-from holdfast.sandbox.cluster import Status
 from holdfast.sandbox.lab.cells import Cells
 from holdfast.sandbox.lab.lab import Lab, remove_quietly
-from holdfast.sandbox.lab.network import Network
-from holdfast.sandbox.lab.plan import AGENT_PORT, MANAGER_PORT, Plan, read_saved, saved_path
+from holdfast.sandbox.lab.links.network import Network
+from holdfast.sandbox.lab.plan import AGENT_PORT, MANAGER_PORT, LabPlan, read_saved, saved_path
 from holdfast.sandbox.lab.table import rows
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Status
+from holdfast.sandbox.local.spec import CLUSTER
 
 PORT = 5000
 SO_RCVBUFFORCE = 33
@@ -524,7 +524,7 @@ def test_the_command_line_harms_and_heals_and_shows_it(lab: Lab) -> None:
 # -- what stays on the machine -------------------------------------------------------------------
 
 
-def left_of(plan: Plan) -> list[str]:
+def left_of(plan: LabPlan) -> list[str]:
     """Everything that names the lab: namespaces, mounts, loop devices, cgroups, processes, files."""
     loops = subprocess.run(["losetup", "--list"], capture_output=True, text=True, check=True).stdout
     mounts = Path("/proc/self/mountinfo").read_text()

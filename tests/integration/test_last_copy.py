@@ -9,8 +9,8 @@ import pymysql
 import pytest
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import CLUSTER
 from tests.integration.cluster import Clusters
 
 ANOTHER_BOOT = "11111111-2222-3333-4444-555555555555\n"

@@ -15,13 +15,13 @@ from contextlib import closing, contextmanager, suppress
 import pymysql
 import pytest
 
-from holdfast.agent import boottime
+from holdfast.agent.runtime import boottime
 from holdfast.core.commands import Promise, Promote
 from holdfast.core.gtid import Flavor
-from holdfast.core.lease import Electorate, Holder, Protection, Quorum
+from holdfast.core.lease import Electorate, LeaseHolder, Protection, Quorum
 from holdfast.core.timing import FENCE_SECONDS
 from holdfast.core.view import ServerStatus
-from holdfast.wire import Grant, StateReply, WatchRequest
+from holdfast.http.wire import Grant, StateReply, WatchRequest
 from tests.integration.test_agent_real import Member, hosts, one_primary, write
 
 pytestmark = pytest.mark.alone
@@ -190,13 +190,13 @@ def test_without_a_manager_voters_uphold_their_primary_until_they_promise(
 ) -> None:
     first, *others = members
     grant(first, electorate(members))
-    first.until(lambda state: state.lease.by is Holder.PEERS)
+    first.until(lambda state: state.lease.by is LeaseHolder.PEERS)
     end = time.monotonic() + 1.5 * LEASE
     number = 0
     while time.monotonic() < end:
         number += 1
         write(first, number)
-        assert first.seen().state.lease.by is Holder.PEERS
+        assert first.seen().state.lease.by is LeaseHolder.PEERS
     over = []
     for each in others:
         promised = each.do(2, Promise()).state

@@ -11,8 +11,8 @@ from typing import Any
 import pymysql
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import CLUSTER
 from tests.integration.cluster import (
     admin,
     assert_identical,

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import yaml
 
-from holdfast.sandbox.files import write_secret
+from holdfast.sandbox.local.files import write_secret
 from holdfast.store.session import LEASE_SECONDS
 from tests.integration import etcd as real
 from tests.integration.ports import keep_ports

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.cluster import Sandbox, Status
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.spec import CLUSTER
 from tests.integration.cluster import (
     Clusters,
     admin,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from holdfast.sandbox.cluster import Sandbox, Status
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.spec import CLUSTER
 from tests.integration.cluster import (
     assert_identical,
     by_hand,

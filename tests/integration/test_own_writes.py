@@ -9,7 +9,7 @@ import time
 import pymysql
 
 from holdfast.core.gtid import Flavor, parse
-from holdfast.sandbox.cluster import Sandbox
+from holdfast.sandbox.local.cluster import Sandbox
 from tests.integration.cluster import (
     admin,
     assert_identical,

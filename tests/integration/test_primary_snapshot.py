@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from pathlib import Path
 
-from holdfast.sandbox.cluster import Sandbox
+from holdfast.sandbox.local.cluster import Sandbox
 from tests.integration.cluster import admin, assert_identical, member_of, replicas
 
 ROWS = 20

@@ -12,7 +12,7 @@ import pytest
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError, Refused
 from holdfast.server.base import Deadline
-from holdfast.server.rewind import Repair
+from holdfast.server.data.rewind import RewindRepair
 from tests.integration.rewinding import Died, Patient, content, gtids
 from tests.integration.servers import ADMIN, BareServer, bare_servers
 
@@ -274,7 +274,7 @@ def test_a_write_behind_the_undoing_is_found_before_its_gtid_would_be_forgotten(
     patient.errant("INSERT INTO uq VALUES (5, 5)")
     repair = patient.rewinder.repair
 
-    def disturbed(plan: Repair, deadline: Deadline) -> None:
+    def disturbed(plan: RewindRepair, deadline: Deadline) -> None:
         patient.errant("INSERT INTO nopk VALUES (9, 'late')")
         repair(plan, deadline)
 

@@ -17,10 +17,10 @@ import pytest
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, Refused, Unreachable
-from holdfast.sandbox.accounts import SCHEMA
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.crash import Load, crash_primary
-from holdfast.sandbox.spec import is_free
+from holdfast.sandbox.load.crash import Load, crash_primary
+from holdfast.sandbox.local.accounts import SCHEMA
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import is_free
 from tests.integration.cluster import Clusters, explain, replicas, writing
 from tests.integration.ports import free_base_port
 

@@ -14,19 +14,18 @@ import httpx
 import pytest
 import yaml
 
-from holdfast import authority
-from holdfast.client import ManagerClient
-from holdfast.core.access import Role
+from holdfast.core.answers.access import AccessRole
 from holdfast.core.commands import Fence
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, HoldfastError, Refused, Unreachable
-from holdfast.sandbox import cluster as sandboxes
-from holdfast.sandbox.cluster import Sandbox, remove_quietly
-from holdfast.sandbox.spec import CLUSTER, MOST_MEMBERS
-from holdfast.server import encryption
+from holdfast.http.manager_client import ManagerClient
+from holdfast.http.wire import CommandRequest
+from holdfast.sandbox.local import cluster as sandboxes
+from holdfast.sandbox.local.cluster import Sandbox, remove_quietly
+from holdfast.sandbox.local.spec import CLUSTER, MOST_MEMBERS
 from holdfast.server.authentication import authentication_string
-from holdfast.tls import Files, contexts
-from holdfast.wire import CommandRequest
+from holdfast.server.connection import encryption
+from holdfast.tls import Files, authority, contexts
 from tests.integration.cluster import admin, wait_failed_over, writing
 from tests.integration.ports import free_base_port
 
@@ -41,7 +40,7 @@ class Encrypted:
         authority.make_ca(self.certs)
         self.sandbox = Sandbox.create(folder / "sandbox", flavor, 3, free_base_port())
         self.url = self.sandbox.spec.manager_url.replace("http://", "https://")
-        self.context = contexts(self.files("alice", Role.ADMIN))[1]
+        self.context = contexts(self.files("alice", AccessRole.ADMIN))[1]
         self.sandbox._client = self.client()
 
     def client(self) -> ManagerClient:
@@ -53,7 +52,7 @@ class Encrypted:
     def token(self) -> str:
         return "t0ken-of-a-sandbox-with-certificates"
 
-    def files(self, name: str, *roles: Role, cluster: str = CLUSTER) -> Files:
+    def files(self, name: str, *roles: AccessRole, cluster: str = CLUSTER) -> Files:
         if not (self.certs / f"{name}.pem").exists():
             authority.issue(self.certs, name, [HOST], roles=roles, clusters=[cluster])
         return Files(self.certs / "ca.pem", self.certs / f"{name}.pem", self.certs / f"{name}.key")
@@ -62,14 +61,14 @@ class Encrypted:
         """What the sandbox has written, with certificates."""
         spec = self.sandbox.spec
         manager: dict[str, Any] = yaml.safe_load(spec.manager_config.read_text())
-        manager["tls"] = named(self.files("manager", Role.MANAGER))
+        manager["tls"] = named(self.files("manager", AccessRole.MANAGER))
         for member in manager["clusters"][0]["members"]:
             member["agent"] = member["agent"].replace("http://", "https://")
         spec.manager_config.write_text(yaml.safe_dump(manager))
         for each in spec.members:
-            server = self.files(f"{each.name}-server", Role.SERVER)
+            server = self.files(f"{each.name}-server", AccessRole.SERVER)
             agent: dict[str, Any] = yaml.safe_load(each.agent_config.read_text())
-            agent["tls"] = named(self.files(each.name, Role.AGENT))
+            agent["tls"] = named(self.files(each.name, AccessRole.AGENT))
             agent["server"]["tls"] = named(server)
             each.agent_config.write_text(yaml.safe_dump(agent))
             options = encryption.option_file(server).items()
@@ -186,7 +185,7 @@ def test_a_certificate_gives_the_rights_of_its_role_and_no_other(encrypted: Encr
         "m2": encrypted.files("m2"),
         "m2-server": encrypted.files("m2-server"),
         "alice": encrypted.files("alice"),
-        "mallory": encrypted.files("mallory", Role.MANAGER, cluster="another"),
+        "mallory": encrypted.files("mallory", AccessRole.MANAGER, cluster="another"),
         "old": encrypted.files("old"),
     }
     for name, files in others.items():
@@ -202,15 +201,15 @@ def test_a_certificate_gives_the_rights_of_its_role_and_no_other(encrypted: Encr
         True,
     ), "nobody was fenced, and nobody has promised a term"
 
-    def manager(name: str, *roles: Role) -> ManagerClient:
+    def manager(name: str, *roles: AccessRole) -> ManagerClient:
         context = contexts(encrypted.files(name, *roles))[1]
         return ManagerClient(encrypted.url, encrypted.token, context)
 
-    with closing(manager("vera", Role.VIEWER)) as viewer:
+    with closing(manager("vera", AccessRole.VIEWER)) as viewer:
         assert viewer.status(CLUSTER)["whole"]
         with pytest.raises(Refused, match="is that of viewer, and this is for operator"):
             viewer.pause(CLUSTER, "no")
-    with closing(manager("oscar", Role.OPERATOR)) as operator:
+    with closing(manager("oscar", AccessRole.OPERATOR)) as operator:
         operator.pause(CLUSTER, "a look")
         operator.resume(CLUSTER)
         with pytest.raises(Refused, match="is that of operator, and this is for admin"):

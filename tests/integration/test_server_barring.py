@@ -16,12 +16,12 @@ from holdfast.config.load import secret
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.view import Receiver
 from holdfast.errors import DeadlinePassed, Refused
-from holdfast.server import barring
-from holdfast.server.adopting import Adopter
 from holdfast.server.authentication import authentication_string
 from holdfast.server.base import Account, Deadline, Login
-from holdfast.server.logins import let_in, own_login
-from holdfast.server.sql import Connection
+from holdfast.server.connection.sql import Connection
+from holdfast.server.inspect.adopting import Adopter
+from holdfast.server.replication import barring
+from holdfast.server.replication.logins import let_in, own_login
 from tests.integration.servers import (
     ADMIN,
     CLIENT,

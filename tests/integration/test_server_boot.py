@@ -13,10 +13,10 @@ import pytest
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError
-from holdfast.server import boot
 from holdfast.server.base import Booted, Deadline
-from holdfast.server.forced import command_line
-from holdfast.server.process import ServerProcess
+from holdfast.server.process import boot
+from holdfast.server.process.forced import command_line
+from holdfast.server.process.process import ServerProcess
 from tests.integration.ports import free_ports
 from tests.integration.servers import BUSY, CLIENT, BareServer
 

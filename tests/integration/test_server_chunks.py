@@ -9,7 +9,7 @@ import pytest
 
 from holdfast.core.gtid import Flavor
 from holdfast.server.base import Deadline
-from holdfast.server.chunks import (
+from holdfast.server.data.chunks import (
     Chunk,
     ChunkDigester,
     Key,
@@ -19,7 +19,7 @@ from holdfast.server.chunks import (
     described,
     rows_of,
 )
-from holdfast.server.digest import Place
+from holdfast.server.data.digest import HistoryPlace
 from tests.integration.servers import ADMIN, BareServer, bare_servers
 
 SECONDS = 30.0
@@ -69,7 +69,9 @@ def in_pieces(server: BareServer, table: str, rows: int) -> list[tuple[Chunk, st
     while True:
         ends: list[tuple[Key, Key]] = []
 
-        def begun(place: Place, upto: Key, last: Key, ends: list[tuple[Key, Key]] = ends) -> None:
+        def begun(
+            place: HistoryPlace, upto: Key, last: Key, ends: list[tuple[Key, Key]] = ends
+        ) -> None:
             assert place.gtids
             ends.append((upto, last))
 
@@ -158,7 +160,7 @@ def test_how_many_threads_are_at_work(server: BareServer) -> None:
 def test_what_is_appended_meanwhile_is_in_the_last_piece(server: BareServer) -> None:
     table, keys = ("pieces", "numbers"), list[Key]()
 
-    def begun(_: Place, upto: Key, last: Key) -> None:
+    def begun(_: HistoryPlace, upto: Key, last: Key) -> None:
         keys[:] = upto, last
 
     own = digester(server)

@@ -19,7 +19,7 @@ from holdfast.core.commands import Cut, Fence, Promise, Promote, Start
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import Receiver, ServerStatus
 from holdfast.server.base import Deadline
-from holdfast.server.probe import Probe
+from holdfast.server.primary.probe import Probe
 from tests.integration import servers
 from tests.integration.test_agent_real import Member
 

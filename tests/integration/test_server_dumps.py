@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import pymysql
 import pytest
 
-from holdfast.core.ackers import strangers
-from holdfast.core.dumps import Acks, Dump
 from holdfast.core.gtid import Flavor
+from holdfast.core.observed.dumps import Acks, Dump
+from holdfast.core.rules.ackers import strangers
 from holdfast.server.base import Deadline
-from holdfast.server.dumps import DumpSessions
+from holdfast.server.replication.dumps import DumpSessions
 from tests.integration.replica_client import ReplicaClient
 from tests.integration.servers import (
     ADMIN,

@@ -13,18 +13,17 @@ from pathlib import Path
 import pymysql
 import pytest
 
-from holdfast import authority
-from holdfast.core.encryption import check_encryption
+from holdfast.core.check.encryption import check_encryption
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import Receiver
 from holdfast.errors import HoldfastError, Unreachable
-from holdfast.server import encryption
-from holdfast.server.adopting import Adopter, reached
 from holdfast.server.authentication import authentication_string
 from holdfast.server.base import Account, Deadline, Source
-from holdfast.server.clone import Recipient
-from holdfast.server.facts import Place, collect
-from holdfast.tls import Files
+from holdfast.server.connection import encryption
+from holdfast.server.data.clone import Recipient
+from holdfast.server.inspect.adopting import Adopter, reached
+from holdfast.server.inspect.facts import ServerPlace, collect
+from holdfast.tls import Files, authority
 from tests.integration.servers import ADMIN, BareServer, bare_servers, replication, wait_until
 
 BOTH = {"bind_address": "127.0.0.1,127.0.0.2"}
@@ -233,7 +232,7 @@ def test_accounts_that_need_no_certificate_are_found(
 ) -> None:
     primary, replica, _ = servers
     replica.adapter.follow(encrypted(primary.source(replica), files), True, soon())
-    place = Place(
+    place = ServerPlace(
         *("m1", flavor, replica.option_file, replica.datadir, replica.socket),
         *(replica.datadir / "binlog.index", ADMIN, replication(1).user, "10.0.0.1:1"),
         api=files,

@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 
-from holdfast.agent.board import Board
-from holdfast.agent.disabled_events import DisabledEvents
+from holdfast.agent.promise.disabled_events import DisabledEvents
+from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, ServerStatus
 from holdfast.server.base import Deadline
-from holdfast.server.events import write_down
-from holdfast.server.sql import Connection
+from holdfast.server.connection.sql import Connection
+from holdfast.server.primary.events import write_down
 from tests.integration.servers import ADMIN, BareServer, bare_servers, wait_until
 
 ON_REPLICAS = {Flavor.MARIADB: "SLAVESIDE_DISABLED", Flavor.MYSQL: "REPLICA_SIDE_DISABLED"}
@@ -148,7 +148,7 @@ def test_what_was_disabled_stays_so_after_a_crash_as_well(servers: list[BareServ
     before = statuses(primary)
     assert before["never"] == "DISABLED"
     session = Connection(primary.socket, ADMIN)
-    board = Board(MemberState("m1", primary.flavor, server=ServerStatus.UP, writable=True))
+    board = PublishedState(MemberState("m1", primary.flavor, server=ServerStatus.UP, writable=True))
     keep = DisabledEvents(board, partial(write_down, session))
     keep.step()
     written = applied(primary)

@@ -18,8 +18,8 @@ from holdfast.core.gtid import Flavor, parse
 from holdfast.core.view import Receiver
 from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused
 from holdfast.server.base import Account, Deadline
-from holdfast.server.session_settings import SIDE_SETTINGS
-from holdfast.server.sql import Connection
+from holdfast.server.connection.session_settings import SIDE_SETTINGS
+from holdfast.server.connection.sql import Connection
 from tests.integration.servers import ADMIN, CLIENT, BareServer, bare_servers, wait_until
 
 if TYPE_CHECKING:

@@ -9,8 +9,8 @@ from contextlib import suppress
 import pymysql
 import pytest
 
-from holdfast.binlog import tail
-from holdfast.binlog.gtid_event import Gtid
+from holdfast.binlog.events.gtid_event import Gtid
+from holdfast.binlog.pending import tail
 from holdfast.core.gtid import SEQUENCE_STEP, Flavor, parse
 from holdfast.server.base import Deadline
 from tests.integration.servers import BareServer, bare_servers, wait_until

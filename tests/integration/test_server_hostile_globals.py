@@ -11,11 +11,11 @@ import pytest
 from holdfast.core.commands import Bar, Promote, Prove, Unbar
 from holdfast.core.gtid import Flavor
 from holdfast.server.base import Deadline
-from holdfast.server.chunks import ChunkDigester, Key
-from holdfast.server.digest import Place
-from holdfast.server.probe import Probe
-from holdfast.server.rewind import Rewinder
-from holdfast.server.session_settings import session_settings
+from holdfast.server.connection.session_settings import session_settings
+from holdfast.server.data.chunks import ChunkDigester, Key
+from holdfast.server.data.digest import HistoryPlace
+from holdfast.server.data.rewind import Rewinder
+from holdfast.server.primary.probe import Probe
 from tests.integration import servers
 from tests.integration.test_agent_real import Member, hosts
 
@@ -84,7 +84,7 @@ def run(member: Member, *statements: str) -> list[tuple[object, ...]]:
 
 
 def digest(member: Member) -> str:
-    def begun(place: Place, upto: Key, last: Key) -> None:
+    def begun(place: HistoryPlace, upto: Key, last: Key) -> None:
         assert place.gtids
 
     made = ChunkDigester(member.flavor, member.folder / "s", servers.ADMIN)

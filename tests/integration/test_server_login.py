@@ -8,9 +8,9 @@ import pytest
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Unreachable
-from holdfast.server.adopting import public_key, reached
 from holdfast.server.base import Account, Deadline, Source
-from holdfast.server.sql import Connection
+from holdfast.server.connection.sql import Connection
+from holdfast.server.inspect.adopting import public_key, reached
 from tests.integration.servers import ADMIN, BareServer, bare_servers, replication
 
 

@@ -11,17 +11,17 @@ from typing import Any, cast
 
 import pytest
 
-from holdfast.agent.judging import Judging
-from holdfast.agent.receipts import Receipts
-from holdfast.agent.term import TermFile
-from holdfast.agent.watch import Watch
+from holdfast.agent.commands.judge import Judging
+from holdfast.agent.disk.term import TermFile
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.promise.receipts import Receipts
 from holdfast.core.commands import Forget, Judge
 from holdfast.core.gtid import Flavor
-from holdfast.core.own_writes import to_commit
+from holdfast.core.members.own_writes import to_commit
 from holdfast.core.view import MemberState, SemiSync, ServerStatus
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
-from holdfast.server.sql import Connection
+from holdfast.server.connection.sql import Connection
 from tests.integration.rewinding import Patient, gtids, present
 from tests.integration.servers import BareServer, bare_servers, wait_until
 
@@ -51,7 +51,7 @@ class Replica(Patient):
     def start_agent(self) -> None:
         super().start_agent()
         self.killed: list[str] = []
-        watch = cast("Watch", SimpleNamespace(kill=self.killed.append))
+        watch = cast("ServerRun", SimpleNamespace(kill=self.killed.append))
         self.receipts = Receipts(
             self.server.adapter,
             watch,

@@ -11,10 +11,10 @@ from typing import cast
 import pymysql
 import pytest
 
-from holdfast.agent.inventory import take_inventory
-from holdfast.agent.receipts import Receipts
-from holdfast.agent.term import TermFile
-from holdfast.agent.watch import Watch
+from holdfast.agent.commands.inventory import take_inventory
+from holdfast.agent.disk.term import TermFile
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.promise.receipts import Receipts
 from holdfast.config.schema import ServerConfig
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.view import Receiver
@@ -126,7 +126,7 @@ def test_the_files_of_one_that_was_killed_tell_all_that_it_has_received(
 
 
 def agent(server: BareServer, killed: list[str], folder: Path) -> Receipts:
-    watch = cast("Watch", SimpleNamespace(kill=killed.append))
+    watch = cast("ServerRun", SimpleNamespace(kill=killed.append))
     return Receipts(
         server.adapter,
         watch,

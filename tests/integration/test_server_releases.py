@@ -15,16 +15,17 @@ import pytest
 from pymysql.constants import ER
 from pymysql.cursors import DictCursor
 
-from holdfast.binlog import run, tail
-from holdfast.binlog.cut import cut
-from holdfast.binlog.tail import Pending, inspect
+from holdfast.binlog.files import run
+from holdfast.binlog.pending import tail
+from holdfast.binlog.pending.cut import cut
+from holdfast.binlog.pending.tail import Pending, inspect
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.releases import Release, holds_back, let_through
+from holdfast.core.rules.releases import Release, holds_back, let_through
 from holdfast.core.view import SemiSync
 from holdfast.errors import DeadlinePassed
 from holdfast.server.base import Deadline
-from holdfast.server.committed import last_commits
-from holdfast.server.sql import StatementRefused
+from holdfast.server.connection.sql import StatementRefused
+from holdfast.server.data.committed import last_commits
 from tests.integration.servers import CLIENT, BareServer, bare_servers, wait_until
 
 

@@ -17,7 +17,7 @@ import pytest
 from holdfast.core.commands import Drain, Promise, Promote, Prove, Restart, SetAcks
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState
-from holdfast.wire import CommandReply
+from holdfast.http.wire import CommandReply
 from tests.integration.test_agent_real import Member
 
 

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from holdfast.core.gtid import Flavor
-from holdfast.server import sending
 from holdfast.server.base import Deadline
+from holdfast.server.replication import sending
 from tests.integration.servers import CLIENT, BareServer, bare_servers
 
 UNSENT_MB = 48

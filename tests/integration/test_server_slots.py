@@ -7,8 +7,8 @@ from contextlib import ExitStack, closing
 import pymysql
 
 from holdfast.core.gtid import Flavor
-from holdfast.server.barring import GRANTED
 from holdfast.server.base import Account, Deadline
+from holdfast.server.replication.barring import GRANTED
 from tests.integration.servers import CLIENT, BareServer, bare_servers, wait_until
 
 REPLICA = Account("rep", "rep")

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from holdfast.core.check.unusable import unusable
 from holdfast.core.gtid import Flavor
-from holdfast.core.unusable import unusable
-from holdfast.server import last_words as words
+from holdfast.server.process import last_words as words
 from tests.integration.servers import BareServer, bare_servers
 
 Damage = Callable[[Path], None]

@@ -11,17 +11,17 @@ from pathlib import Path
 import pymysql
 import pytest
 
-import holdfast.binlog.doubts
-from holdfast.agent.board import Board
-from holdfast.agent.fitness import Fitness
-from holdfast.agent.settling import Settling
-from holdfast.binlog.doubts import Doubts, XaEnd, doubts
+import holdfast.binlog.pending.doubts
+from holdfast.agent.rewind.fitness import Fitness
+from holdfast.agent.rewind.settling import Settling
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.binlog.pending.doubts import Doubts, XaEnd, doubts
 from holdfast.core.gtid import Flavor
+from holdfast.core.observed.xid import sql_form
 from holdfast.core.view import MemberState, ServerStatus
-from holdfast.core.xid import sql_form
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
-from holdfast.server.xa import PreparedTransactions
+from holdfast.server.data.xa import PreparedTransactions
 from tests.integration.servers import (
     ADMIN,
     BareServer,
@@ -104,9 +104,11 @@ def return_to(first: BareServer, second: BareServer, settling: Settling) -> None
     wait_until(lambda: 1000 in rows(first), SECONDS, "it applies what the other wrote since")
 
 
-def settling_of(server: BareServer, folder: Path, was_open: bool = False) -> tuple[Settling, Board]:
+def settling_of(
+    server: BareServer, folder: Path, was_open: bool = False
+) -> tuple[Settling, PublishedState]:
     state = MemberState("m1", server.flavor, server=ServerStatus.UP, incarnation="run 2")
-    board = Board(state)
+    board = PublishedState(state)
     listed = PreparedTransactions(server.flavor, server.socket, ADMIN)
     index = server.datadir / "binlog.index"
     return Settling(board, Fitness(folder, board), listed, index, lambda: was_open), board
@@ -196,7 +198,7 @@ def test_tables_that_know_no_transactions_are_compared_after_a_crash(
     assert board.state.suspects == ("app.m",)
     if first.flavor is Flavor.MYSQL:
         assert rows(first, "m") == [], "it has the GTID, and not the row"
-    assert Fitness(tmp_path, Board(board.state)).suspects == ("app.m",), "it is on disk"
+    assert Fitness(tmp_path, PublishedState(board.state)).suspects == ("app.m",), "it is on disk"
     first.adapter.part(Deadline(SECONDS))
     assert first.process is not None
     first.process.terminate()
@@ -208,7 +210,9 @@ def test_half_a_statement_that_no_binlog_tells_of_has_its_table_compared(
     two: tuple[BareServer, BareServer, Proxy], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is logged when it has ended, and changes its rows one by one."""
-    monkeypatch.setattr(holdfast.binlog.doubts, "IN_FLIGHT", 1)  # its table was changed long ago
+    monkeypatch.setattr(
+        holdfast.binlog.pending.doubts, "IN_FLIGHT", 1
+    )  # its table was changed long ago
     first, second, _ = two
     first.sql("INSERT INTO app.m VALUES " + ", ".join(f"({n})" for n in range(100)))
     first.sql("CREATE TABLE app.`a table` (n INT) ENGINE=MyISAM", "INSERT INTO app.t VALUES (2)")
@@ -219,12 +223,12 @@ def test_half_a_statement_that_no_binlog_tells_of_has_its_table_compared(
     settling, board = settling_of(first, tmp_path, was_open=True)
     assert not doubts(first.datadir / "binlog.index").tables
     settling.doubt(Deadline(SECONDS))
-    assert Fitness(tmp_path, Board(board.state)).unlogged, "it is on disk"
+    assert Fitness(tmp_path, PublishedState(board.state)).unlogged, "it is on disk"
     return_to(first, second, settling)
     assert 0 < sum(n >= 1000 for n in rows(first, "m")) < 100
     assert rows(second, "m") == list(range(100))
     assert board.state.suspects == ("`app`.`a table`", "app.m")
-    assert not Fitness(tmp_path, Board(board.state)).unlogged
+    assert not Fitness(tmp_path, PublishedState(board.state)).unlogged
 
 
 def test_of_a_replica_that_crashed_only_what_its_binlog_tells_of_is_compared(
@@ -234,7 +238,7 @@ def test_of_a_replica_that_crashed_only_what_its_binlog_tells_of_is_compared(
     second.kill()
     settling, board = settling_of(second, tmp_path)
     settling.doubt(Deadline(SECONDS))
-    assert not Fitness(tmp_path, Board(board.state)).unlogged
+    assert not Fitness(tmp_path, PublishedState(board.state)).unlogged
     second.adapter.close()
     second.start()
     settling.settle(Deadline(SECONDS), lambda step: None)

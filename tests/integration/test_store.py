@@ -18,13 +18,13 @@ from threading import Event
 
 import pytest
 
-from holdfast.core.history import LARGEST_BYTES
+from holdfast.core.history.entry import LARGEST_BYTES
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record
 from holdfast.errors import Conflict, Refused
 from holdfast.store.base import (
     ENTRIES_KEPT,
-    Candidate,
+    LeadershipCandidate,
     Store,
     Stored,
     StoredEntry,
@@ -38,7 +38,10 @@ from holdfast.store.wording import put
 from tests.integration import etcd as real
 
 RECORD = Record(1, "m1", 1, (Configuration(frozenset({("m1", "a")}), 0),), 1)
-A, B = Candidate("a", "http://a:7400", "h1"), Candidate("b", "http://b:7400", "h2")
+A, B = (
+    LeadershipCandidate("a", "http://a:7400", "h1"),
+    LeadershipCandidate("b", "http://b:7400", "h2"),
+)
 
 Open = Callable[[], Store]
 Where = Path | Etcd
@@ -373,7 +376,7 @@ def test_a_leader_of_another_version_has_a_name_all_the_same(node: real.EtcdClus
     where = node.fresh()
     put_raw(where, "c/leader", json.dumps({"name": "x", "colour": "red"}))
     with closing(EtcdStore(where)) as store:
-        assert store.leader("c") == Candidate("leader")
+        assert store.leader("c") == LeadershipCandidate("leader")
         with store.lead("c", A) as led:
             assert led is None
 

@@ -15,19 +15,19 @@ from typing import Any
 import httpx
 import pytest
 
-from holdfast.authority import issue, make_ca
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record
 from holdfast.errors import BadInput, Conflict, OutcomeUnknown, Refused, Unreachable
-from holdfast.store.base import Candidate, Deposed, Stored
+from holdfast.store.base import Deposed, LeadershipCandidate, Stored
 from holdfast.store.etcd import EtcdStore
 from holdfast.store.gateway import Etcd, Gateway
 from holdfast.store.session import LEASE_SECONDS
 from holdfast.store.wording import b64
+from holdfast.tls.authority import issue, make_ca
 from tests.integration import etcd as real
 
 RECORD = Record(1, "m1", 1, (Configuration(frozenset({("m1", "a")}), 0),), 1)
-A, B = Candidate("a"), Candidate("b")
+A, B = LeadershipCandidate("a"), LeadershipCandidate("b")
 
 
 @pytest.fixture(scope="module")
@@ -165,7 +165,7 @@ def test_a_thawed_leading_member_of_etcd_lets_no_two_managers_believe_to_lead(
 
 def _lead_on_and_on(
     store: EtcdStore,
-    who: Candidate,
+    who: LeadershipCandidate,
     over: threading.Event,
     believed: list[tuple[float, float, float]],
 ) -> None:

@@ -13,8 +13,8 @@ import yaml
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import CLUSTER
 from tests.integration import etcd as real
 from tests.integration.cluster import Clusters, Writers, wait_failed_over, writing
 

@@ -12,8 +12,8 @@ import pymysql
 import pytest
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import CLUSTER
 from tests.integration.cluster import (
     admin,
     assert_identical,

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 import pymysql
 
 from holdfast.core.gtid import SEQUENCE_STEP, Flavor, parse
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import CLUSTER
 from tests.integration.cluster import (
     admin,
     assert_identical,

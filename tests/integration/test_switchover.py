@@ -13,8 +13,8 @@ import pytest
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
-from holdfast.sandbox.cluster import Sandbox, Status
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.spec import CLUSTER
 from tests.integration.cluster import Clusters, admin, events, replicas, writing
 from tests.integration.test_config import holdfast
 

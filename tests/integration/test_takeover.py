@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.agent.second_keeper import keepers
+from holdfast.agent.lease.second_keeper import keepers
 from holdfast.errors import BadInput, Refused
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.spec import CLUSTER
 from tests.integration.cluster import events, replicas, wait_failed_over, writing
 from tests.integration.test_config import holdfast
 

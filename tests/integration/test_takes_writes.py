@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from holdfast.sandbox.cluster import Sandbox
+from holdfast.sandbox.local.cluster import Sandbox
 from tests.integration.cluster import admin, replicas
 from tests.integration.test_config import holdfast
 

@@ -14,7 +14,7 @@ import pymysql
 import pytest
 
 from holdfast.errors import BadInput, Refused
-from holdfast.sandbox import template, trees
+from holdfast.sandbox.servers import template, trees
 
 ACCOUNTS = [
     "CREATE USER 'holdfast'@'127.0.0.1' IDENTIFIED BY 'a;secret'",

@@ -21,9 +21,9 @@ from holdfast.core.gtid import Flavor
 from holdfast.endpoint.arp import Arp
 from holdfast.endpoint.netlink import where
 from holdfast.sandbox.lab.lab import Lab
-from holdfast.sandbox.lab.network import hardware_address
+from holdfast.sandbox.lab.links.network import hardware_address
 from holdfast.sandbox.lab.plan import PREFIX_BITS, SERVER_PORT
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.sandbox.local.spec import CLUSTER
 
 SECONDS = 60.0
 MOVED_SECONDS = 5.0
@@ -225,7 +225,7 @@ def processor_seconds(lab: Lab, host: str) -> dict[str, float]:
     found = {}
     for pid in lab._cells.pids(host):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        for module in ("holdfast.agent.holder", "holdfast.agent.keeper_process"):
+        for module in ("holdfast.agent.vip.process", "holdfast.agent.lease.keeper_process"):
             if module.encode() in words:
                 fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
                 ticks = int(fields[11]) + int(fields[12])

@@ -18,17 +18,17 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.agent import boottime
-from holdfast.agent.address import Address
-from holdfast.agent.board import Board
-from holdfast.agent.clerk import Clerk
-from holdfast.agent.lease_words import LeaseWords
+from holdfast.agent.lease.words import LeaseWords
+from holdfast.agent.runtime import boottime
+from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.agent.vip.supervisor import Address
 from holdfast.config.vip import VipConfig
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, ServerStatus
 from holdfast.endpoint.arp import Arp
 from holdfast.endpoint.netlink import where
-from holdfast.server.process import Running
+from holdfast.server.process.process import Running
 
 LEASE = 1.2
 LINGER = 4.0
@@ -80,7 +80,7 @@ class Holding:
         own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         told = json.dumps({"address": address, "interface": to, "linger": LINGER})
         with its, host.inside():
-            argv = (*before, sys.executable, "-m", "holdfast.agent.holder", told)
+            argv = (*before, sys.executable, "-m", "holdfast.agent.vip.process", told)
             self.process = subprocess.Popen(argv, stdin=its.fileno())
         self.agent = stack.enter_context(own)
         self.words = LeaseWords()
@@ -418,7 +418,7 @@ def test_a_holder_that_was_killed_is_started_again(
     opened = MemberState(
         "m1", Flavor.MARIADB, server=ServerStatus.UP, incarnation="run", writable=True
     )
-    board, clerk, alarms = Board(opened), Clerk(), list[str]()
+    board, clerk, alarms = PublishedState(opened), BackgroundWriter(), list[str]()
     clerk.start()
     stack.callback(clerk.stop, 5)
     config = VipConfig(address=FOUR, interface="eth0", linger="2s")

@@ -10,8 +10,8 @@ import pytest
 from pymysql.cursors import Cursor
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.cluster import Sandbox
-from holdfast.sandbox.servers import server_of
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.servers import server_of
 from tests.integration.cluster import (
     admin,
     assert_identical,

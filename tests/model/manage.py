@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
-from holdfast.core import switchover
+from holdfast.core.change import switchover
+from holdfast.core.change.preflight import SwitchOver, chosen, objections
 from holdfast.core.commands import (
     Clone,
     Command,
@@ -24,17 +25,16 @@ from holdfast.core.commands import (
 )
 from holdfast.core.decide import decide
 from holdfast.core.decision import Call, Save, Send
-from holdfast.core.enforcement import Evidence, weighed
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.lineage import Memory, mark, stamped
-from holdfast.core.preflight import SwitchOver, chosen, objections
-from holdfast.core.pulse import Opening, Pulse, felt, lapses, opening
-from holdfast.core.record import Instant, Kind, Record, from_json, to_json
-from holdfast.core.rollback import Rebuilt, contradicted, rebuilt
+from holdfast.core.members.rollback import Rebuilt, contradicted, rebuilt
+from holdfast.core.observed.lineage import Memory, mark, stamped
+from holdfast.core.record import Instant, Record, TransitionKind, from_json, to_json
+from holdfast.core.rules.enforcement import Evidence, weighed
+from holdfast.core.rules.pulse import OpeningPulse, Pulse, felt, lapses, opening
 from holdfast.core.settings import Mode, Settings
 from holdfast.core.view import MemberState, Seen, ServerStatus, Sighting, Unseen, View
-from holdfast.manager.leases import Leases
-from holdfast.wire import Told
+from holdfast.http.wire import Told
+from holdfast.manager.agents.leases import Leases
 from tests.model.outsiders import Outsiders
 from tests.model.world import MANAGER, World
 
@@ -105,7 +105,7 @@ class Manager:
     known: dict[str, Sighting] = field(default_factory=dict)
     pulses: dict[str, Pulse] = field(default_factory=dict)
     evidence: Evidence | None = None
-    opening: Opening | None = None
+    opening: OpeningPulse | None = None
 
 
 class Run:
@@ -233,7 +233,8 @@ class Run:
         return decision.steps
 
     def _stands(self, view: View) -> bool:
-        """As ``manager/standing.py``: no term before all were asked, nothing by a record that agents contradict."""
+        """As ``manager/leader/standing.py``: no term before all were asked, nothing by a record that agents
+        contradict."""
         mind = self.mind
         if mind.record is None:
             return True
@@ -319,7 +320,7 @@ class Run:
     def _lose(self, before: Record, after: Record) -> None:
         """A failover that a person allowed to lose something: only where nothing was promised. Or a primary that came
         back was opened with what it has."""
-        if before.transition and before.transition.kind is Kind.RESTART:
+        if before.transition and before.transition.kind is TransitionKind.RESTART:
             assert before.primary == after.primary
             return
         assert before.mode is not Mode.STRONG

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
-from holdfast.core.calls import Called, Outcome, Phase
+from holdfast.core.calls import Called, HookOutcome, Phase
 from holdfast.core.record import Record
 
 
@@ -28,10 +28,10 @@ class Outsiders:
 
     def call(self, phase: Phase, record: Record) -> None:
         last = self.called.get(phase)
-        if last and last.term == record.term and last.outcome is not Outcome.BAD:
+        if last and last.term == record.term and last.outcome is not HookOutcome.BAD:
             return
         before = last.text if last and last.term == record.term else ""
-        self.called[phase] = Called(record.term, Outcome.RUNNING, before)
+        self.called[phase] = Called(record.term, HookOutcome.RUNNING, before)
         self.running[phase] = (self.slow, record.primary)
 
     def look(self) -> Mapping[Phase, Called]:
@@ -59,11 +59,11 @@ class Outsiders:
             self.closing(primary)
         if self.failing.get(phase, 0):
             self.failing[phase] -= 1
-            self.called[phase] = replace(called, outcome=Outcome.BAD, text="exit 1")
+            self.called[phase] = replace(called, outcome=HookOutcome.BAD, text="exit 1")
             return
         self._move(phase, primary)
         self.calls.append((phase, primary))
-        self.called[phase] = replace(called, outcome=Outcome.GOOD)
+        self.called[phase] = replace(called, outcome=HookOutcome.GOOD)
 
     def _move(self, phase: Phase, primary: str) -> None:
         if phase is Phase.START:

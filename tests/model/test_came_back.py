@@ -6,9 +6,9 @@ from collections.abc import Callable
 
 import pytest
 
+from holdfast.core.change.takeover import FailOver, against, begun
 from holdfast.core.gtid import Flavor
-from holdfast.core.returned import awaits
-from holdfast.core.takeover import FailOver, against, begun
+from holdfast.core.rules.returned import awaits
 from holdfast.core.view import View
 from tests.model.interrupting import interrupted, restart_in_place, whole, write
 from tests.model.manage import Run

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.core import destroyed
 from holdfast.core.commands import Bar
 from holdfast.core.gtid import Flavor
+from holdfast.core.members import destroyed
 from holdfast.core.settings import MemberSettings, WhenAlone
 from holdfast.core.view import View
 from tests.model.manage import Run
@@ -29,7 +29,7 @@ def lose(run: Run, name: str, is_destroyed: bool) -> None:
 
 
 def forget(run: Run, name: str) -> bool:
-    """As ``manager/people.py`` does it; whether it is forgotten from now on."""
+    """As ``manager/people/members.py`` does it; whether it is forgotten from now on."""
     world, record, mind = run.world, run.record, run.mind
     view = View(dict(mind.known), world.now)
     if record is None or not mind.begun or mind.refused or record.primary == name:

@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
+from holdfast.core.change.restart import CLOSING
 from holdfast.core.gtid import Flavor
 from holdfast.core.record import to_json
-from holdfast.core.restart import CLOSING
 from holdfast.core.settings import Durability, MemberSettings, Mode, Settings, WhenAlone
 from tests.model.interrupting import (
     failover,

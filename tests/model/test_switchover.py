@@ -6,11 +6,11 @@ from collections.abc import Callable
 
 import pytest
 
+from holdfast.core.change.switchover import FREEZE_SECONDS
 from holdfast.core.commands import Drain, Follow, Freeze, Promote
 from holdfast.core.decision import Send
 from holdfast.core.gtid import Flavor
 from holdfast.core.record import Record, Step
-from holdfast.core.switchover import FREEZE_SECONDS
 from tests.model.interrupting import whole, write
 from tests.model.manage import Run
 

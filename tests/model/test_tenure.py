@@ -1,6 +1,6 @@
 """Whatever is late, lost, restarted or hangs, no other primary is named while the old one's server may still answer.
 
-The agents' own classes keep the lease (``Tenure``) and give their word (``Vouching``); the manager's rule is that of
+The agents' own classes keep the lease (``LeaseState``) and give their word (``Vouch``); the manager's rule is that of
 ``core.lease`` and ``core.timing``. The agent of the primary and its keeper process hold the same lease, and one of them
 may hang for a while. Each host has a clock of its own, which goes faster or slower than the others; every
 message takes as long as chance will have it, or is lost; a killed server answers for as long as it is allowed to.
@@ -18,16 +18,16 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.agent.board import Board
-from holdfast.agent.clerk import Clerk
-from holdfast.agent.keeper_process import ASKS_AT, BEHIND_SECONDS
-from holdfast.agent.tenure import Due, Question, Tenure
-from holdfast.agent.vouching import Vouching
+from holdfast.agent.lease.keeper_process import ASKS_AT, BEHIND_SECONDS
+from holdfast.agent.lease.state import Due, LeaseState, Question
+from holdfast.agent.lease.vouch import Vouch
+from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.gtid import Flavor
 from holdfast.core.lease import Electorate, Quorum, revoked
 from holdfast.core.timing import CLOCK_DRIFT, FENCE_SECONDS, surely_over
 from holdfast.core.view import MemberState, Receiver, Replication, ServerStatus
-from holdfast.wire import VouchRequest
+from holdfast.http.wire import VouchRequest
 
 LEASE = 1.2
 HEARTBEAT = 0.25
@@ -37,7 +37,7 @@ SECONDS = 8.0
 RUNS = 1500
 
 
-class AtOnce(Clerk):
+class AtOnce(BackgroundWriter):
     def do(self, work: Callable[[], object]) -> None:
         work()
 
@@ -48,16 +48,16 @@ class Voter:
         self.folder.mkdir(exist_ok=True)
         following = Replication(source=PRIMARY, receiver=Receiver.ON, applier=True)
         state = MemberState(name, Flavor.MYSQL, server=ServerStatus.UP, replication=following)
-        self.board = Board(state)
+        self.board = PublishedState(state)
         self.name = name
         self.clock = clock
-        self.vouching = Vouching(self.folder, self.board, AtOnce(), clock)
+        self.vouching = Vouch(self.folder, self.board, AtOnce(), clock)
         self.promises = 0
         self.run = 0
 
     def restart(self) -> None:
         """The agent alone: the server goes on as it is."""
-        self.vouching = Vouching(self.folder, self.board, AtOnce(), self.clock)
+        self.vouching = Vouch(self.folder, self.board, AtOnce(), self.clock)
         self.board.change(promised=0)
         self.promises = 0
         self.run += 1
@@ -86,8 +86,8 @@ class Lives:
         names = [f"m{n}" for n in range(2, 2 + voters)]
         self.voters = [Voter(folder, name, self._clock()) for name in names]
         self._known = Electorate("m1", 1, 1, (Quorum(tuple(names), need),), address=PRIMARY)
-        self._tenure = Tenure(self._known, LEASE)
-        self._second = Tenure(self._known, LEASE, ask_at=ASKS_AT)
+        self._tenure = LeaseState(self._known, LEASE)
+        self._second = LeaseState(self._known, LEASE, ask_at=ASKS_AT)
         self._fencing = False
         self._hangs = self.chance.choice(["", "agent", "agent", "keeper"])
         self._hangs_from = self.chance.uniform(0, 4)
@@ -175,17 +175,17 @@ class Lives:
         assert due is not None
         self._at(self.time + max(1e-6, (due - self._primary()) * (1 + CLOCK_DRIFT) / 2), event)
 
-    def _ask(self, tenure: Tenure, who: str) -> None:
+    def _ask(self, tenure: LeaseState, who: str) -> None:
         question = tenure.ask(self._primary())
         for voter in self.voters:
             self._send(lambda voter=voter: self._asked(voter, tenure, question, who))  # type: ignore[misc]
 
-    def _asked(self, voter: Voter, tenure: Tenure, question: Question, who: str) -> None:
+    def _asked(self, voter: Voter, tenure: LeaseState, question: Question, who: str) -> None:
         request = VouchRequest(member="m1", address=PRIMARY, seconds=LEASE)
         if voter.vouching.asked(request).vouched:
             self._send(lambda: self._told(voter.name, tenure, question, who))
 
-    def _told(self, name: str, tenure: Tenure, question: Question, who: str) -> None:
+    def _told(self, name: str, tenure: LeaseState, question: Question, who: str) -> None:
         if self._fencing or self._hanging(who, lambda: self._told(name, tenure, question, who)):
             return
         if tenure.vouched(name, question):

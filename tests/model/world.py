@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
-from holdfast.agent.tenure import Due, Tenure
+from holdfast.agent.lease.state import Due, LeaseState
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.commands import (
     Bar,
@@ -36,15 +36,15 @@ from holdfast.core.commands import (
     Start,
     Unbar,
 )
-from holdfast.core.dumps import Doubt
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.lease import Asked, Lease
-from holdfast.core.lineage import Mark, follows, late, memory
-from holdfast.core.own_writes import as_text
-from holdfast.core.releases import acknowledged, asked, holds_back, let_through
-from holdfast.core.rollback import Remembered, jump_allowed
+from holdfast.core.members.own_writes import as_text
+from holdfast.core.members.rollback import Remembered, jump_allowed
+from holdfast.core.observed.dumps import Doubt
+from holdfast.core.observed.lineage import RecordMark, follows, late, memory
+from holdfast.core.observed.tally import Tally
+from holdfast.core.rules.releases import acknowledged, asked, holds_back, let_through
 from holdfast.core.settings import Settings, WaitPoint
-from holdfast.core.tally import Tally
 from holdfast.core.timing import Timing
 from holdfast.core.view import (
     MemberState,
@@ -55,7 +55,7 @@ from holdfast.core.view import (
     Tail,
     TailVerdict,
 )
-from holdfast.wire import Grant, Told
+from holdfast.http.wire import Grant, Told
 
 GAP = 1000
 HANGS = 40
@@ -80,7 +80,7 @@ class Transaction(NamedTuple):
 
 @dataclass(frozen=True)
 class Held:
-    """As ``agent/pending_mark.py``: what the server issues is pending, unless something was let through.
+    """As ``agent/promise/pending_mark.py``: what the server issues is pending, unless something was let through.
 
     :ivar run: of the server
     """
@@ -110,7 +110,7 @@ class Host:
     :ivar shown: those whose GTIDs MySQL's engine has kept
     :ivar began: the run that wrote the last of its binlog
     :ivar ended_with: its binlog when its agent saw it end as a primary; None: it did not
-    :ivar regained: as in ``agent/regained.py``
+    :ivar regained: as in ``agent/promise/regained.py``
     """
 
     name: str
@@ -120,7 +120,7 @@ class Host:
     identity: str = ""
     term: int = 0
     leader: str = ""
-    mark: Mark = field(default_factory=Mark)
+    mark: RecordMark = field(default_factory=RecordMark)
     record: str = ""
     promised: int = 0
     run: int = 0
@@ -159,7 +159,7 @@ class Host:
     halted: bool = False
     hung: bool = False
     keeper_up: bool = True
-    tenure: Tenure = field(default_factory=Tenure)
+    tenure: LeaseState = field(default_factory=LeaseState)
     agent_run: int = 1
     vouched_until: float = 0.0
     asked: tuple[str, float] | None = None
@@ -187,7 +187,7 @@ class Host:
         self.hung = False
         self.asked = None
         self.promised = 0
-        self.tenure = Tenure(self.tenure.known)
+        self.tenure = LeaseState(self.tenure.known)
         self.vouched_until = now + self.tenure.length
         if self.cloning:
             self.break_off("its clone was interrupted")

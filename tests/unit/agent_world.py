@@ -18,23 +18,23 @@ import httpx
 import uvloop
 
 from holdfast.agent.daemon import Agent
-from holdfast.binlog.run import began
+from holdfast.binlog.files.run import began
 from holdfast.config.schema import AgentConfig
 from holdfast.core.blockers import Blocker
+from holdfast.core.check.facts import Boot
 from holdfast.core.commands import Command, Start
-from holdfast.core.dumps import Dump
-from holdfast.core.facts import Boot
 from holdfast.core.gtid import Flavor, parse
+from holdfast.core.observed.dumps import Dump
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync
 from holdfast.errors import Unreachable
+from holdfast.http.wire import CommandReply, CommandRequest, StateReply, Told
 from holdfast.server.base import Booted, Crowd, Deadline, DumpLook, Login, Observation, Source
-from holdfast.server.process import Running, ServerProcess, kernel_boot_id
-from holdfast.wire import CommandReply, CommandRequest, StateReply, Told
+from holdfast.server.process.process import Running, ServerProcess, kernel_boot_id
 
 SLEEPER = """
 import sys, time
-if "--bootstrap" not in sys.argv:  # asked what its engine has committed: see server/committed.py
+if "--bootstrap" not in sys.argv:  # asked what its engine has committed: see server/data/committed.py
     time.sleep(120)
 """
 TOKEN = "t0ken-of-the-world"

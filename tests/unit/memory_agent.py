@@ -8,11 +8,10 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+from holdfast.core.answers.status import Status
 from holdfast.core.commands import Command
-from holdfast.core.status import Status
 from holdfast.errors import Unreachable
-from holdfast.manager.lead import Leader
-from holdfast.wire import (
+from holdfast.http.wire import (
     AccountReply,
     CommandReply,
     Grant,
@@ -22,6 +21,7 @@ from holdfast.wire import (
     StateReply,
     Told,
 )
+from holdfast.manager.leader.lead import Leader
 from tests.model.world import World
 
 SECONDS = 10.0

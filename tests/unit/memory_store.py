@@ -12,12 +12,12 @@ from typing import Any
 
 from holdfast.core.record import Record
 from holdfast.errors import Conflict, Unreachable
-from holdfast.store.base import Candidate, Stored, StoredSettings
+from holdfast.store.base import LeadershipCandidate, Stored, StoredSettings
 
 
 @dataclass
 class Led:
-    who: Candidate
+    who: LeadershipCandidate
     lost: Callable[[], None]
     until: float = math.inf
     alone_from: float = -math.inf
@@ -37,7 +37,7 @@ class MemoryStore:
     heir: str = ""
     lasts: float = math.inf
     history: list[str] = field(default_factory=list)
-    known: dict[str, Candidate] = field(default_factory=dict)
+    known: dict[str, LeadershipCandidate] = field(default_factory=dict)
     record: Record | None = None
     version: int = 0
     watchers: list[Callable[[], None]] = field(default_factory=list)
@@ -65,7 +65,7 @@ class MemoryStore:
 
     @contextmanager
     def lead(
-        self, cluster: str, who: Candidate, lost: Callable[[], None] = lambda: None
+        self, cluster: str, who: LeadershipCandidate, lost: Callable[[], None] = lambda: None
     ) -> Iterator[Led | None]:
         self._up()
         with self.lock:
@@ -93,11 +93,11 @@ class MemoryStore:
         led.until = -math.inf
         led.lost()
 
-    def leader(self, cluster: str) -> Candidate | None:
+    def leader(self, cluster: str) -> LeadershipCandidate | None:
         self._up()
         return self.led.who if self.led else None
 
-    def candidates(self, cluster: str) -> tuple[Candidate, ...]:
+    def candidates(self, cluster: str) -> tuple[LeadershipCandidate, ...]:
         self._up()
         return tuple(self.known.values())
 

@@ -12,10 +12,9 @@ from typing import Any
 
 import uvloop
 
-from holdfast import authority
-from holdfast.core.access import Role
-from holdfast.serving import HttpServer, listening
-from holdfast.tls import Files
+from holdfast.core.answers.access import AccessRole
+from holdfast.http.serving import HttpServer, listening
+from holdfast.tls import Files, authority
 
 TOKEN = "t0ken-of-those-who-may"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
@@ -56,7 +55,7 @@ class Authority:
         name: str,
         *hosts: str,
         force: bool = False,
-        roles: Collection[Role] = (Role.AGENT, Role.MANAGER, Role.ADMIN),
+        roles: Collection[AccessRole] = (AccessRole.AGENT, AccessRole.MANAGER, AccessRole.ADMIN),
         clusters: Sequence[str] = ("*",),
     ) -> Files:
         """With all rights, unless told otherwise."""

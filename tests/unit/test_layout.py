@@ -1,9 +1,12 @@
-"""The shape of the package: dependencies point one way, modules stay small, there is no junk drawer."""
+"""The shape of the package: dependencies point one way, folders and modules stay small, a name is one thing."""
 
 from __future__ import annotations
 
 import ast
 import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -13,37 +16,56 @@ import holdfast
 ROOT = Path(holdfast.__file__).parent
 MODULES = sorted(ROOT.rglob("*.py"))
 LARGEST = 400
+MOST_FILES = 15
+MOST_PARAMETERS = 8
 
 BELOW = {
     "errors": set(),
     "core": {"errors"},
     "binlog": {"core", "errors"},
-    "server": {"core", "errors", "tls"},
-    "authority": {"core", "errors"},
     "tls": {"core", "errors"},
+    "server": {"core", "errors", "tls"},
     "config": {"core", "errors", "server", "tls"},
-    "wire": {"core", "errors"},
     "log": {"config"},
-    "store": {"core", "errors"},
-    "endpoint": {"core", "errors", "config", "log", "client", "tls"},
-    "serving": {"errors", "tls"},
-    "guarding": {"core", "errors", "log", "serving"},
+    "http": {"core", "errors", "log", "tls"},
     "reloading": {"config", "errors", "log", "tls"},
-    "client": {"errors", "tls"},
-    "agent": {"core", "errors", "server", "binlog", "config", "wire", "log", "serving", "tls"}
-    | {"guarding", "endpoint", "reloading"},
-    "manager": {"core", "errors", "store", "config", "wire", "log", "serving", "tls"}
-    | {"guarding", "endpoint", "reloading"},
-    "sandbox": {"core", "errors", "server", "config", "wire", "log", "client", "agent", "manager"}
-    | {"tls", "authority", "endpoint"},
-    "cli": {"core", "errors", "config", "log", "client", "agent", "manager", "sandbox"}
-    | {"tls", "authority", "endpoint", "reloading"},
+    "store": {"core", "errors"},
+    "endpoint": {"core", "errors", "config", "log", "http", "tls"},
+    "agent": {"core", "errors", "server", "binlog", "config", "log", "http", "tls"}
+    | {"endpoint", "reloading"},
+    "manager": {"core", "errors", "store", "config", "log", "http", "tls"}
+    | {"endpoint", "reloading"},
+    "sandbox": {"core", "errors", "server", "config", "log", "http", "agent", "manager"}
+    | {"tls", "endpoint"},
+    "cli": {"core", "errors", "config", "log", "http", "agent", "manager", "sandbox"}
+    | {"tls", "endpoint", "reloading"},
 }
 """For each part, what it may import of the others."""
 
 
+def named(module: Path) -> str:
+    """As it is imported."""
+    parts = module.relative_to(ROOT.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+NAMES = {named(module): module for module in MODULES}
+
+
 def part(module: Path) -> str:
     return module.relative_to(ROOT).parts[0].removesuffix(".py")
+
+
+def room(name: str) -> str:
+    """The folder of a module; one that stands beside folders is a room of its own."""
+    folder = NAMES[name].parent
+    if NAMES[name].name != "__init__.py" and any(each.is_dir() for each in rooms_in(folder)):
+        return name
+    return named(folder / "__init__.py")
+
+
+def rooms_in(folder: Path) -> Iterator[Path]:
+    return (each.parent for each in folder.glob("*/__init__.py"))
 
 
 def imported(module: Path) -> set[str]:
@@ -73,3 +95,48 @@ def test_module(module: Path) -> None:
         assert not others & {"logging", "random", "time", "socket", "os", "datetime"}, (
             "core is pure"
         )
+
+
+def test_no_folder_needs_another_one_in_a_circle() -> None:
+    needs: dict[str, set[str]] = defaultdict(set)
+    for name, module in NAMES.items():
+        used = imported(module) & set(NAMES)
+        # of ``from package import module`` the module is meant
+        used -= {each for each in used if any(other.startswith(f"{each}.") for other in used)}
+        needs[room(name)] |= {room(each) for each in used} - {room(name)}
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        pytest.fail(f"a circle: {' needs '.join(error.args[1][::-1])}")
+
+
+@pytest.mark.parametrize("folder", sorted({module.parent for module in MODULES}), ids=str)
+def test_a_folder_can_be_looked_over(folder: Path) -> None:
+    assert len(list(folder.glob("*.py"))) <= MOST_FILES
+
+
+def test_public_classes_have_names_of_their_own() -> None:
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, module in NAMES.items():
+        for node in ast.parse(module.read_text()).body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                found[node.name].append(name)
+    assert {name: there for name, there in found.items() if len(there) > 1} == {}
+
+
+def test_no_function_takes_too_many_parameters() -> None:
+    """A command's options are its parameters: Typer asks for that."""
+    found = {}
+    for name, module in NAMES.items():
+        for node in ast.walk(ast.parse(module.read_text())):
+            if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                continue
+            if any(".command" in ast.unparse(each) for each in node.decorator_list):
+                continue
+            taken = node.args
+            names = [each.arg for each in (*taken.posonlyargs, *taken.args, *taken.kwonlyargs)]
+            count = len([each for each in names if each not in ("self", "cls")])
+            count += bool(taken.vararg) + bool(taken.kwarg)
+            if count > MOST_PARAMETERS:
+                found[f"{name}:{node.lineno} {node.name}"] = count
+    assert found == {}

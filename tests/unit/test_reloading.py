@@ -19,9 +19,9 @@ import httpx
 import pytest
 import yaml
 
-from holdfast.agent.keeper_process import Begin, KeeperProcess
-from holdfast.agent.lease_words import LeaseWords
-from holdfast.agent.second_keeper import keepers
+from holdfast.agent.lease.keeper_process import Begin, KeeperProcess
+from holdfast.agent.lease.second_keeper import keepers
+from holdfast.agent.lease.words import LeaseWords
 from holdfast.config.load import agent_config, manager_config
 from holdfast.config.schema import AgentConfig, LogLevel, ManagerConfig
 from holdfast.config.token import TokenFile
@@ -29,8 +29,8 @@ from holdfast.errors import BadInput
 from holdfast.manager.daemon import _secrets
 from holdfast.reloading import Reloading, differences
 from holdfast.tls import Certificates, Credentials
+from tests.unit.agent.test_daemon import Agent
 from tests.unit.served import Authority
-from tests.unit.test_agent_daemon import Agent
 
 
 def until(reached: Callable[[], bool], what: str, seconds: float = 20.0) -> None:

@@ -8,11 +8,11 @@ from typing import Any
 
 import httpx
 
-from holdfast.client import ManagerClient
 from holdfast.errors import Unreachable
-from holdfast.sandbox.lab.network import Network
-from holdfast.sandbox.lab.plan import MANAGER_PORT, Plan
-from holdfast.sandbox.spec import CLUSTER
+from holdfast.http.manager_client import ManagerClient
+from holdfast.sandbox.lab.links.network import Network
+from holdfast.sandbox.lab.plan import MANAGER_PORT, LabPlan
+from holdfast.sandbox.local.spec import CLUSTER
 
 ANSWER_SECONDS = 1.0
 """A frozen manager must not hold up the question to the next one."""
@@ -21,7 +21,7 @@ Status = dict[str, Any]
 
 
 class Asking:
-    def __init__(self, plan: Plan, network: Network) -> None:
+    def __init__(self, plan: LabPlan, network: Network) -> None:
         self._plan = plan
         self._network = network
         self._clients: dict[str, ManagerClient] = {}

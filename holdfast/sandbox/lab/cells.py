@@ -15,8 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from holdfast.errors import DeadlinePassed
-from holdfast.sandbox.lab.network import Network
-from holdfast.sandbox.lab.plan import Plan
+from holdfast.sandbox.lab.links.network import Network
+from holdfast.sandbox.lab.plan import LabPlan
 
 FREEZER = Path("/sys/fs/cgroup/freezer")
 FREEZE_SECONDS = 2.0
@@ -26,7 +26,7 @@ _ENTER = 'echo $$ >"$0" && exec "$@"'
 
 
 class Cells:
-    def __init__(self, plan: Plan, network: Network, freezer: Path = FREEZER) -> None:
+    def __init__(self, plan: LabPlan, network: Network, freezer: Path = FREEZER) -> None:
         self._plan = plan
         self._network = network
         self._root = freezer / plan.cell_root if (freezer / "cgroup.procs").exists() else None

@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.errors import DeadlinePassed, Refused
-from holdfast.sandbox import trees
-from holdfast.sandbox.daemons import ended, tail
 from holdfast.sandbox.lab.cells import Cells
-from holdfast.sandbox.lab.plan import ETCD_PEER_PORT, ETCD_PORT, HAPROXY, Plan
+from holdfast.sandbox.lab.plan import ETCD_PEER_PORT, ETCD_PORT, HAPROXY, LabPlan
+from holdfast.sandbox.servers import trees
+from holdfast.sandbox.servers.daemons import ended, tail
 
 START_SECONDS = 5.0
 TERM_SECONDS = 8.0
@@ -27,7 +27,7 @@ KILL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class HostJob:
     """:ivar mark: the argument that no other process has"""
 
     argv: tuple[str, ...]
@@ -35,8 +35,8 @@ class Job:
     log: Path
 
 
-class Crew:
-    def __init__(self, plan: Plan, cells: Cells) -> None:
+class LabCrew:
+    def __init__(self, plan: LabPlan, cells: Cells) -> None:
         self._plan = plan
         self._cells = cells
         self._children: dict[int, subprocess.Popen[bytes]] = {}
@@ -111,21 +111,21 @@ class Crew:
                 log = self._plan.log(host)
                 raise Refused(f"the daemon of {host} ended; the end of {log}:\n{tail(log)}")
 
-    def _job(self, host: str) -> Job:
+    def _job(self, host: str) -> HostJob:
         plan = self._plan
         log = plan.log(plan.check_host(host, self.hosts))
         if host in plan.etcds:
             data = plan.etcd_data(host)
-            return Job(_etcd(plan, host), f"--data-dir={data}", log)
+            return HostJob(_etcd(plan, host), f"--data-dir={data}", log)
         if host == HAPROXY:
             own = str(plan.haproxy_config)
-            return Job((*trees.companion("haproxy"), "-db", "-f", own), own, log)
+            return HostJob((*trees.companion("haproxy"), "-db", "-f", own), own, log)
         managing = host in plan.managers
         config = plan.manager_config(host) if managing else plan.member(host).agent_config
         kind = "manager" if managing else "agent"
         run = (sys.executable, "-m", "holdfast.sandbox.lab.daemon", str(plan.own(host)))
         argv = (*run, kind, "--config", str(config))
-        return Job(argv, str(config), log)
+        return HostJob(argv, str(config), log)
 
     @contextmanager
     def _held(self, host: str) -> Iterator[int]:
@@ -153,7 +153,7 @@ class Crew:
                 self._children.pop(pid, None)
 
 
-def _etcd(plan: Plan, node: str) -> tuple[str, ...]:
+def _etcd(plan: LabPlan, node: str) -> tuple[str, ...]:
     """Its times are etcd's own defaults (heartbeat 100 ms, election 1 s), which leases of 2 s need."""
     client = f"http://{plan.address(node)}:{ETCD_PORT}"
     peers = {name: f"http://{plan.address(name)}:{ETCD_PEER_PORT}" for name in plan.etcds}

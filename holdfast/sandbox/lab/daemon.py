@@ -16,7 +16,7 @@ import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
-from holdfast.server import process
+from holdfast.server.process import process
 
 _real_time = time.time
 

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from holdfast.errors import DeadlinePassed, Refused
-from holdfast.sandbox.lab.plan import Plan
+from holdfast.sandbox.lab.plan import LabPlan
 from holdfast.sandbox.lab.tools import attempt, run
 
 IMAGE_BYTES = 8 << 30
@@ -24,7 +24,7 @@ _LEAST_BYTES = 4096
 
 
 class Disks:
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: LabPlan) -> None:
         self._plan = plan
 
     def make(self, host: str) -> None:

@@ -11,10 +11,6 @@ import yaml
 from holdfast.config.endpoints import HaproxyConfig
 from holdfast.config.settings import nested
 from holdfast.endpoint.haproxy_file import render
-from holdfast.sandbox import trees
-from holdfast.sandbox.accounts import Accounts
-from holdfast.sandbox.files import BEGINS_WITH, member_settings, write_member, write_secret
-from holdfast.sandbox.haproxy import targets
 from holdfast.sandbox.lab.disks import Disks
 from holdfast.sandbox.lab.plan import (
     ETCD_PORT,
@@ -24,13 +20,17 @@ from holdfast.sandbox.lab.plan import (
     READ_PORT,
     RUNTIME_PORT,
     WRITE_PORT,
-    Plan,
+    LabPlan,
 )
-from holdfast.sandbox.spec import CLUSTER, MemberSpec
-from holdfast.sandbox.template import copy_template, make_template
+from holdfast.sandbox.local.accounts import Accounts
+from holdfast.sandbox.local.files import BEGINS_WITH, member_settings, write_member, write_secret
+from holdfast.sandbox.local.haproxy import targets
+from holdfast.sandbox.local.spec import CLUSTER, MemberSpec
+from holdfast.sandbox.servers import trees
+from holdfast.sandbox.servers.template import copy_template, make_template
 
 
-def write_files(plan: Plan, accounts: Accounts, disks: Disks) -> None:
+def write_files(plan: LabPlan, accounts: Accounts, disks: Disks) -> None:
     """Make all that the daemons need, disks mounted; what exists is written anew, but for data.
 
     :raises BadInput: there is no server of this flavor
@@ -64,7 +64,7 @@ def write_files(plan: Plan, accounts: Accounts, disks: Disks) -> None:
         list(pool.map(furnish, plan.members))
 
 
-def agent_extras(plan: Plan) -> dict[str, Any]:
+def agent_extras(plan: LabPlan) -> dict[str, Any]:
     """What an agent's file says only here."""
     found: dict[str, Any] = {"insecure_token": True}
     if plan.gate:
@@ -74,7 +74,7 @@ def agent_extras(plan: Plan) -> dict[str, Any]:
     return found
 
 
-def manager_settings(plan: Plan, name: str) -> dict[str, Any]:
+def manager_settings(plan: LabPlan, name: str) -> dict[str, Any]:
     """What a manager's ``manager.yaml`` says."""
     listen = f"{plan.address(name)}:{MANAGER_PORT}"
     endpoints = [f"http://{plan.address(node)}:{ETCD_PORT}" for node in plan.etcds]
@@ -96,7 +96,7 @@ def manager_settings(plan: Plan, name: str) -> dict[str, Any]:
     }
 
 
-def haproxy_settings(plan: Plan) -> dict[str, Any]:
+def haproxy_settings(plan: LabPlan) -> dict[str, Any]:
     """What a manager's file says of HAProxy."""
     return {
         "name": HAPROXY,

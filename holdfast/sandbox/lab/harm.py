@@ -14,9 +14,9 @@ from pathlib import Path
 from holdfast.errors import BadInput, Refused
 from holdfast.sandbox.lab import daemon
 from holdfast.sandbox.lab.cells import Cells
-from holdfast.sandbox.lab.crew import Crew
+from holdfast.sandbox.lab.crew import LabCrew
 from holdfast.sandbox.lab.disks import Disks
-from holdfast.sandbox.lab.faults import (
+from holdfast.sandbox.lab.links.faults import (
     Link,
     Pair,
     check_delay,
@@ -25,24 +25,24 @@ from holdfast.sandbox.lab.faults import (
     ruleset,
     write_links,
 )
-from holdfast.sandbox.lab.network import Network
-from holdfast.sandbox.lab.plan import HAPROXY, Plan
-from holdfast.sandbox.lab.relay import Relay
-from holdfast.sandbox.servers import server_of
-from holdfast.server.process import Running
+from holdfast.sandbox.lab.links.network import Network
+from holdfast.sandbox.lab.links.relay import Relay
+from holdfast.sandbox.lab.plan import HAPROXY, LabPlan
+from holdfast.sandbox.local.servers import server_of
+from holdfast.server.process.process import Running
 
 LOCK_SECONDS = 60.0
 
 
-class Harm:
+class LabHarm:
     """Every host is named; ``"m1,m2"`` is a group, ``"all"`` is every host but those on the other side."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: LabPlan) -> None:
         self.plan = plan
         self._network = Network(plan)
         self._cells = Cells(plan, self._network)
         self._disks = Disks(plan)
-        self._crew = Crew(plan, self._cells)
+        self._crew = LabCrew(plan, self._cells)
         self._relay = Relay(plan, self._network)
 
     # -- the network ------------------------------------------------------------------------------

@@ -26,21 +26,17 @@ from typing import Any
 
 import pymysql
 
-from holdfast.client import ManagerClient
 from holdfast.core.gtid import Flavor
 from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
-from holdfast.sandbox import trees
-from holdfast.sandbox.accounts import cached_accounts
-from holdfast.sandbox.cluster import Say, Status, quiet, summary
-from holdfast.sandbox.daemons import tail
+from holdfast.http.manager_client import ManagerClient
 from holdfast.sandbox.lab.asking import Asking
 from holdfast.sandbox.lab.files import write_files
-from holdfast.sandbox.lab.harm import Harm
+from holdfast.sandbox.lab.harm import LabHarm
 from holdfast.sandbox.lab.plan import (
     HAPROXY,
     READ_PORT,
     WRITE_PORT,
-    Plan,
+    LabPlan,
     new_plan,
     read_saved,
     refuse_other,
@@ -48,16 +44,20 @@ from holdfast.sandbox.lab.plan import (
     write_saved,
 )
 from holdfast.sandbox.lab.tools import refuse_without
-from holdfast.sandbox.servers import end_server, server_of
-from holdfast.sandbox.spec import MemberSpec, checked
+from holdfast.sandbox.local.accounts import cached_accounts
+from holdfast.sandbox.local.cluster import Say, Status, quiet, summary
+from holdfast.sandbox.local.servers import end_server, server_of
+from holdfast.sandbox.local.spec import MemberSpec, checked
+from holdfast.sandbox.servers import trees
+from holdfast.sandbox.servers.daemons import tail
 from holdfast.server.base import Account
-from holdfast.server.login import SafeLogin
+from holdfast.server.connection.login import SafeLogin
 
 WHOLE_SECONDS = 60.0
 POLL_SECONDS = 0.05
 
 
-class Lab(Harm):
+class Lab(LabHarm):
     """A lab in a folder; made with `create` or found with `open`. Needs root.
 
     Several threads may use one, and other processes may `open` it at the same time. What does harm stands in `Harm`.
@@ -66,7 +66,7 @@ class Lab(Harm):
     :ivar accounts: ``accounts.app`` is the clients' account
     """
 
-    def __init__(self, plan: Plan, say: Say = quiet) -> None:
+    def __init__(self, plan: LabPlan, say: Say = quiet) -> None:
         super().__init__(plan)
         self.accounts = cached_accounts()
         self._say = say

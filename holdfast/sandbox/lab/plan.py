@@ -14,7 +14,7 @@ from typing import Any
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput
-from holdfast.sandbox.spec import MOST_MEMBERS, MemberSpec, checked
+from holdfast.sandbox.local.spec import MOST_MEMBERS, MemberSpec, checked
 
 NETWORK = "10.86.0"
 PREFIX_BITS = 24
@@ -29,7 +29,7 @@ _CLIENT_AT, _HAPROXY_AT, _VIP_AT, _BRIDGE_AT = 31, 41, 100, 254
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class LabPlan:
     """:ivar id: unique on this machine; part of every name
     :ivar managers: as many etcd nodes too, where it is more than one
     :ivar settings: of the managers' file, by dotted key
@@ -189,7 +189,7 @@ def new_plan(
     gate: bool,
     vip: bool = False,
     haproxy: bool = False,
-) -> Plan:
+) -> LabPlan:
     """:raises BadInput: the folder holds something else, or a number is out of bounds"""
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -200,7 +200,7 @@ def new_plan(
         raise BadInput("--managers", f"must be from 1 to {MOST_MANAGERS}, not {managers}")
     found = checked(settings, size)
     own = binary and binary.absolute()
-    return Plan(
+    return LabPlan(
         folder, secrets.token_hex(3), flavor, size, managers, own, found, gate, vip, haproxy
     )
 
@@ -209,7 +209,7 @@ def saved_path(folder: Path) -> Path:
     return folder / "lab.json"
 
 
-def write_saved(plan: Plan) -> None:
+def write_saved(plan: LabPlan) -> None:
     fields = {key: value for key, value in asdict(plan).items() if key != "dir"}
     path = saved_path(plan.dir)
     new = path.with_name(path.name + ".new")
@@ -217,12 +217,12 @@ def write_saved(plan: Plan) -> None:
     new.replace(path)
 
 
-def read_saved(folder: Path) -> Plan:
+def read_saved(folder: Path) -> LabPlan:
     """:raises BadInput: there is no lab in that folder, or its file is damaged"""
     path = saved_path(folder.absolute())
     try:
         saved = json.loads(path.read_text())
-        plan = Plan(
+        plan = LabPlan(
             dir=folder.absolute(),
             id=str(saved["id"]),
             flavor=Flavor(saved["flavor"]),
@@ -245,7 +245,7 @@ def read_saved(folder: Path) -> Plan:
     return plan
 
 
-def refuse_other(plan: Plan, wanted: Mapping[str, Any]) -> None:
+def refuse_other(plan: LabPlan, wanted: Mapping[str, Any]) -> None:
     """:raises BadInput: the lab was made in another way; names the option"""
     for key, value in wanted.items():
         has = getattr(plan, key)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.sandbox.lab.lab import Lab
-from holdfast.sandbox.servers import server_of
+from holdfast.sandbox.local.servers import server_of
 
 
 def rows(lab: Lab) -> list[dict[str, Any]]:

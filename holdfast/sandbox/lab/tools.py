@@ -8,7 +8,7 @@ import subprocess
 from collections.abc import Sequence
 
 from holdfast.errors import BadInput, DeadlinePassed, Refused
-from holdfast.sandbox import trees
+from holdfast.sandbox.servers import trees
 
 STEP_SECONDS = 20.0
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")

@@ -1,0 +1,152 @@
+"""The agent's HTTP API; ``wire.py`` says what goes over it."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable, Collection
+from contextlib import AbstractAsyncContextManager
+
+from fastapi import FastAPI, Request, Response
+from pydantic import ValidationError
+
+from holdfast.agent.commands.queue import CommandQueue
+from holdfast.agent.runtime import boottime
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.core.answers.access import AGENT_API
+from holdfast.errors import BadInput
+from holdfast.http.guarding import Token, guard, tell
+from holdfast.http.serving import first_complaint, one_line_errors
+from holdfast.http.wire import CommandReply, CommandRequest, Grant, Identity, StateReply
+
+LONGEST_WAIT_SECONDS = 60.0
+LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
+HIGHEST_TERM = 2**53
+
+
+class LongPoll:
+    """Wakes everybody who waits for a new version of the board, on the event loop.
+
+    ``changed`` runs on the loop, so nothing can change between its look at the version and its wait.
+
+    :param run: names this run of the agent
+    """
+
+    def __init__(self, board: PublishedState, loop: asyncio.AbstractEventLoop, run: str) -> None:
+        self._board = board
+        self._run = run
+        self._loop = loop
+        self._event = asyncio.Event()
+        self._closed = False
+        board.on_change = self._changed
+
+    async def changed(self, since: int | None, seconds: float) -> StateReply:
+        """The state, as soon as its version is not ``since``, at the latest after ``seconds``."""
+        end = asyncio.get_running_loop().time() + seconds
+        while self._board.version == since and not self._closed:
+            try:
+                async with asyncio.timeout_at(end):
+                    await self._event.wait()
+            except TimeoutError:
+                break
+        state, version = self._board.seen()
+        return StateReply(state=state, version=version, clock=boottime.now(), run=self._run)
+
+    def close(self) -> None:
+        """Answer everybody now, and from now on at once."""
+        self._closed = True
+        self._wake()
+
+    def _changed(self) -> None:
+        # a thread may still be at work when the loop has ended
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(self._wake)
+
+    def _wake(self) -> None:
+        self._event.set()
+        self._event = asyncio.Event()
+
+
+Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
+
+
+def make_app(
+    board: PublishedState,
+    lane: CommandQueue,
+    poll: LongPoll,
+    token: Token | None,
+    granted: Callable[[Grant], object],
+    lifespan: Lifespan | None = None,
+    identity: Identity | None = None,
+    cluster: str = "",
+    hosts: Collection[str] = (),
+) -> FastAPI:
+    """:param granted: told of a grant that comes with a command, before that is carried out
+    :param cluster: of which everybody must be who asks; :param hosts: as in ``guard``
+    """
+    app = FastAPI(
+        title="Holdfast agent",
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        lifespan=lifespan,
+    )
+    guard(app, token, AGENT_API, {"/v1/command": LARGEST_REQUEST_BYTES}, cluster, hosts)
+
+    @app.get("/v1/health")
+    async def health() -> Response:
+        """Whether the agent itself runs; says nothing of its server."""
+        return Response(b'{"status":"ok"}', media_type="application/json")
+
+    if identity is not None:
+
+        @app.get("/v1/identity", response_model=Identity)
+        async def who() -> Identity:
+            """Who this agent's member is, as its files say."""
+            return identity
+
+    @app.get("/v1/state", response_model=StateReply)
+    async def state(since: int | None = None, wait: float = 0.0) -> Response:
+        """The member's state, as soon as its version is not ``since``, at the latest after ``wait`` seconds."""
+        return _json(await poll.changed(since, bounded_wait(wait)))
+
+    @app.post(
+        "/v1/command",
+        response_model=CommandReply,
+        openapi_extra={
+            "requestBody": {
+                "content": {"application/json": {"schema": CommandRequest.model_json_schema()}},
+                "required": True,
+            }
+        },
+    )
+    async def command(request: Request) -> Response:
+        """Carry out a command; the answer says how it ended, also when it was refused."""
+        try:
+            asked = CommandRequest.model_validate_json(await request.body())
+        except ValidationError as error:
+            raise BadInput("request", first_complaint(error.errors(include_url=False))) from None
+        if not 0 <= asked.term <= HIGHEST_TERM:
+            raise BadInput("term", f"must be from 0 to {HIGHEST_TERM}")
+        tell(request.state, f"{asked.command[:40]} of term {asked.term}")
+        if asked.grant is not None:
+            granted(asked.grant)
+        reply: CommandReply = await asyncio.wrap_future(
+            lane.submit(asked.term, asked.parsed(), asked.told)
+        )
+        return _json(reply)
+
+    one_line_errors(app)
+    return app
+
+
+def bounded_wait(seconds: float) -> float:
+    """For how long a poll may wait that asks for so long."""
+    if not (math.isfinite(seconds) and seconds >= 0):
+        raise BadInput("wait", "must be a number of seconds")
+    return min(seconds, LONGEST_WAIT_SECONDS)
+
+
+def _json(reply: StateReply | CommandReply) -> Response:
+    return Response(reply.model_dump_json().encode(), media_type="application/json")

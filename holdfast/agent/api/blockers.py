@@ -1,0 +1,25 @@
+"""What would hold the primary up if it were to stop taking writes now."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+
+from fastapi import FastAPI, Response
+
+from holdfast.errors import BadInput
+from holdfast.http.wire import BlockersReply
+from holdfast.server.base import Deadline, Server
+
+LOOK_SECONDS = 3.0
+
+
+def add_blockers(app: FastAPI, server: Server) -> None:
+    @app.get("/v1/blockers", response_model=BlockersReply)
+    async def blockers(seconds: float = 1.0) -> Response:
+        """Transactions and statements of clients that are older than so many seconds, and locks of tables."""
+        if not (math.isfinite(seconds) and seconds >= 0):
+            raise BadInput("seconds", "must be a number of seconds")
+        found = await asyncio.to_thread(server.blockers, seconds, Deadline(LOOK_SECONDS))
+        reply = BlockersReply(blockers=tuple(found))
+        return Response(reply.model_dump_json().encode(), media_type="application/json")

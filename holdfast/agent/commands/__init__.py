@@ -1,0 +1,1 @@
+"""The manager's commands on their way: queued, checked, carried out."""

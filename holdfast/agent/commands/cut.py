@@ -1,0 +1,127 @@
+"""The Cut command: what the new primary lacks is saved, then removed from a stopped server's binlog."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from holdfast.agent.disk.datadir import forget_uuid
+from holdfast.agent.disk.term import make_folder
+from holdfast.binlog.events.gtid_event import Gtid
+from holdfast.binlog.files.run import Began, started_since
+from holdfast.binlog.pending import cut, save, tail
+from holdfast.core.commands import Cut
+from holdfast.core.gtid import Flavor, parse
+from holdfast.core.view import Tail, TailVerdict
+from holdfast.errors import BadInput, Refused
+from holdfast.server.base import Deadline
+
+
+def cut_pending(
+    flavor: Flavor,
+    index: Path,
+    datadir: Path,
+    pending: Path,
+    term: int,
+    command: Cut,
+    deadline: Deadline,
+    done: Callable[[str], None],
+    recovering: bool,
+    mark: Began | None,
+    committed: Callable[[tail.Pending], str],
+    note: Callable[[frozenset[str]], None],
+) -> Tail:
+    """Judge the binlog, and cut its pending tail if it has one. Interrupted anywhere, it can be repeated.
+
+    :param pending: the folder that keeps what was cut
+    :param recovering: a start that took the binlog as it was may have got as far as committing its tail
+    :param mark: of the run in which what the server issued was pending, up to the end of that run; None: in none
+    :param committed: why the engine may have committed what is to be cut, by its own word, or ""
+    :param note: told of the streams of what is taken back, before it is: see ``agent/promise/domains.py``
+    :raises BadInput: ``present`` is no GTID set
+    """
+    was_primary = mark is not None
+    try:
+        present = parse(flavor, command.present)
+    except ValueError as error:
+        raise BadInput("present", str(error)) from None
+
+    def has(gtid: Gtid) -> bool:
+        deadline.check("reading the binlog")
+        return present.has(gtid.stream, gtid.sequence)
+
+    if not index.exists() and not _binlogs_beside(index):
+        if was_primary:
+            why = f"{index} and the binary logs beside it are gone: what was pending on it cannot be told"
+            return Tail(TailVerdict.UNSAFE, term, reason=why)
+        return Tail(TailVerdict.CLEAN, term)
+    try:
+        found = tail.inspect(index, has)
+    except Refused as error:
+        deadline.check("reading the binlog")
+        return Tail(TailVerdict.UNSAFE, term, reason=str(error))
+    done("binlog read")
+    if not isinstance(found, tail.Clean) and found.summary is not None:
+        note(found.summary.streams)
+    match found:
+        case tail.Clean():
+            return Tail(TailVerdict.CLEAN, term)
+        case tail.Unsafe(reason=reason, remedy=remedy, summary=known):
+            # nothing was pending on a replica: whatever is in its binlog, a rewind sees what can be done
+            if known is not None and (remedy is tail.Remedy.REWIND or not was_primary):
+                return Tail(TailVerdict.COMMITTED, term, "", known.transactions, reason)
+            return Tail(TailVerdict.UNSAFE, term, reason=reason)
+        case tail.Pending(summary=summary) if recovering:
+            return Tail(
+                TailVerdict.COMMITTED,
+                term,
+                transactions=summary.transactions,
+                reason=f"its server was started in place and died again before it was up: {summary} "
+                f"that {command.primary} lacks may have been committed, and must be rewound",
+            )
+        case tail.Pending(summary=summary) if summary.transactions and (
+            why := _not_pending(index, mark) or committed(found)
+        ):
+            done("found committed")
+            return Tail(
+                TailVerdict.COMMITTED,
+                term,
+                transactions=summary.transactions,
+                reason=f"{why}, so {summary} that it wrote itself are committed, and must be rewound",
+            )
+        case tail.Pending(summary=summary):
+            saved = _save(found, pending, term)
+            done("tail saved")
+            if flavor is Flavor.MYSQL:
+                # before the cut: a server that has lost the tail must never issue its GTIDs again
+                forget_uuid(datadir)
+            deadline.check("cutting the binlog")
+            cut.cut(found)
+            done("binlog cut")
+            return Tail(TailVerdict.CUT, term, str(saved), summary.transactions)
+
+
+def _not_pending(index: Path, mark: Began | None) -> str:
+    """Why what the server wrote itself was not held back until its end, or ""."""
+    if mark is None:
+        return "it was no primary whose commits all waited for an acknowledgement"
+    if later := started_since(index, mark):
+        return f"{later}: another run than that of the primary wrote it"
+    return ""
+
+
+def _save(found: tail.Pending, pending: Path, term: int) -> Path:
+    make_folder(pending)
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    number = 0
+    while True:
+        target = pending / f"{stamp}-term{term}{f'-{number}' if number else ''}.binlog"
+        if not target.exists():
+            save.save(found, target)
+            return target
+        number += 1
+
+
+def _binlogs_beside(index: Path) -> bool:
+    return any(index.parent.glob(f"{index.stem}.[0-9]*"))

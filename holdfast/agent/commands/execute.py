@@ -1,0 +1,396 @@
+"""What each command does to the server. One runs at a time; see ``queue.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import assert_never
+
+from holdfast.agent.clone.clone import Cloning
+from holdfast.agent.commands.cut import cut_pending
+from holdfast.agent.commands.judge import Judging
+from holdfast.agent.commands.promote import Promoting
+from holdfast.agent.commands.restart import close, end_in_order
+from holdfast.agent.disk.marker import Marker
+from holdfast.agent.disk.relaxed import RelaxedMarker
+from holdfast.agent.lease.keeper import Keeper
+from holdfast.agent.lease.vouch import Vouch
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.promise.domains import Domains
+from holdfast.agent.promise.releasing import Releases
+from holdfast.agent.promise.strangers import Strangers
+from holdfast.agent.rewind.compare import Comparing
+from holdfast.agent.rewind.engine import Engine
+from holdfast.agent.rewind.rewind import Rewinding
+from holdfast.agent.rewind.verify import Verifying
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.agent.runtime.steps import SECONDS, Steps
+from holdfast.agent.start.accounts import ReplicationAccounts
+from holdfast.core.commands import (
+    Bar,
+    Clone,
+    Close,
+    Command,
+    CommitEmpty,
+    Compare,
+    Cut,
+    Drain,
+    EndReplicas,
+    EndSessions,
+    EnsureAccount,
+    Equip,
+    Fence,
+    Fetch,
+    Follow,
+    Forget,
+    Freeze,
+    Initialise,
+    Inventory,
+    Judge,
+    MendAccount,
+    Promise,
+    Promote,
+    Prove,
+    Restart,
+    Rewind,
+    SetAcks,
+    Start,
+    Unbar,
+    Verify,
+)
+from holdfast.core.gtid import GtidSet
+from holdfast.core.rules.releases import Release
+from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
+from holdfast.errors import HoldfastError, Refused
+from holdfast.server.base import Account, Deadline, Server, Source
+
+STRANGER = Release("a replica that is no voter acknowledged")
+
+
+class CommandExecutor:
+    """Carries out commands. What one needs to know of the server is the board's last look; each ends with one."""
+
+    def __init__(
+        self,
+        server: Server,
+        watch: ServerRun,
+        board: PublishedState,
+        marker: RelaxedMarker,
+        replication: Account,
+        state_dir: Path,
+        datadir: Path,
+        binlog_index: Path,
+        accounts: ReplicationAccounts,
+        cloning: Cloning,
+        rewinding: Rewinding,
+        judging: Judging,
+        comparing: Comparing,
+        verifying: Verifying,
+        releases: Releases,
+        keeper: Keeper,
+        vouching: Vouch,
+        strangers: Strangers,
+        look: Callable[[], None],
+        note: Callable[..., None],
+        inventory: Callable[[Deadline], GtidSet],
+    ) -> None:
+        self._server = server
+        self._accounts = accounts
+        self._cloning = cloning
+        self._rewinding = rewinding
+        self._judging = judging
+        self._comparing = comparing
+        self._verifying = verifying
+        self._keeper = keeper
+        self._vouching = vouching
+        self._watch = watch
+        self._board = board
+        self._marker = marker
+        self._replication = replication
+        self._recovery = Marker(state_dir / "recovering")
+        self._releases = releases
+        self._engine = Engine(board.state.flavor, watch, datadir, state_dir)
+        self._domains = Domains(state_dir / "domains", board.state.flavor)
+        self._strangers = strangers
+        strangers.let_through = lambda: releases.let_through(STRANGER)
+        self._promoting = Promoting(
+            server, board, marker, releases, keeper, look, self._domains, strangers
+        )
+        self._note = note
+        self._inventory = inventory
+        self._state_dir = state_dir
+        self._datadir = datadir
+        self._index = binlog_index
+
+    def perform(
+        self, term: int, command: Command, cancelled: Callable[[], bool], steps: Steps
+    ) -> None:
+        """Do it; every command can be repeated.
+
+        :raises HoldfastError: by consequence
+        """
+        deadline = Deadline(SECONDS[type(command)], cancelled)
+        with self._releases.command():
+            self._perform(term, command, deadline, steps)
+
+    def _perform(self, term: int, command: Command, deadline: Deadline, steps: Steps) -> None:
+        self._cloning.admit(command, deadline)
+        self._comparing.admit(command, deadline)
+        self._verifying.admit(command, deadline)
+        self._promoting.admit(command, deadline)
+        match command:
+            case Promise():
+                self._promise(deadline, steps)
+            case Drain():
+                self._drain(command, deadline, steps)
+            case Follow():
+                self._follow(command, deadline, steps)
+            case Promote():
+                self._promote(term, command, deadline, steps)
+            case SetAcks():
+                self._open_primary("set acks")
+                self._promoting.set_acks(command, deadline, steps.done)
+            case Prove(serial=serial, electorate=electorate):
+                self._open_primary("prove")
+                self._keeper.entrust(electorate)  # once the row is committed, an older one is void
+                self._promoting.prove(term, serial, deadline, steps.done)
+                self._keeper.proved()
+            case Fence():
+                self._watch.fence(f"fenced by term {term}", deadline.left)
+                steps.done("server killed")
+            case Cut():
+                self._cut(term, command, deadline, steps)
+            case Start():
+                self._start(steps)
+            case Fetch():
+                self._fetch(term, command, deadline, steps)
+            case Bar(user=user):
+                self._primary("bar")
+                self._server.bar(user, deadline)
+                steps.done("barred")
+            case Unbar(user=user):
+                self._up("unbar")  # another may have to fetch from a replica that was primary once
+                self._server.unbar(user, deadline)
+                steps.done("let in")
+            case Restart():
+                self._restart(term, deadline, steps)
+            case Clone():
+                self._domains.note_all(self._board.state)
+                self._cloning.begin(command, deadline, steps.done)
+            case Rewind():
+                self._rewind(command, deadline, steps)
+            case Judge() | Forget():
+                self._up("judge what it has")
+                self._trusted()
+                self._judging.perform(command, deadline, steps.done)
+            case CommitEmpty(gtids=gtids):
+                self._open_primary("commit empty transactions")
+                self._server.commit_empty(gtids.split(","), deadline)
+                steps.done("committed")
+            case Compare():
+                self._up("compare")
+                self._comparing.begin(command)
+            case Verify():
+                self._up("verify")
+                self._verifying.begin(command)
+            case Inventory():
+                self._take_inventory(deadline, steps)
+            case Equip() | EnsureAccount() | MendAccount() | Initialise():
+                self._accounts.perform(command, deadline, steps.done)
+            case Freeze():
+                self._freeze(term, command, deadline, steps)
+            case Close():
+                close(self._server, self._primary("close").writable, deadline, steps.done)
+            case EndSessions(sessions=sessions):
+                self._up("end sessions")
+                self._server.end_sessions(sessions, deadline)
+                steps.done("sessions ended")
+            case EndReplicas(sessions=sessions, why=why):
+                self._primary("end replicas")
+                self._strangers.end(sessions, why, deadline)
+                steps.done("replicas ended")
+            case _:
+                assert_never(command)
+
+    def _promise(self, deadline: Deadline, steps: Steps) -> None:
+        running = self._watch.current()
+        if running is None:
+            return
+        if self._watch.started(running) and self._board.state.server is ServerStatus.STARTING:
+            return  # it boots following nobody, and no command has come since
+        self._server.stop_receiver(deadline)
+        steps.done("receiver stopped")
+
+    def _follow(self, command: Follow, deadline: Deadline, steps: Steps) -> None:
+        state = self._up("follow")
+        if state.writable:
+            raise Refused(
+                f"{state.name} is writable, it may hold what {command.source} lacks: fence it first"
+            )
+        self._trusted()
+        self._rewinding.settle(deadline, steps.done)
+        self._marker.mark()
+        steps.done("marked as relaxed")
+        source = Source(command.host, command.port, self._replication.fresh(), command.heartbeat)
+        self._board.change(proved=0, promised=0, frozen=0, stopped=0)
+        self._releases.end()
+        self._strangers.forget()
+        if command.events:
+            self._server.stop_events(deadline)  # before whoever waits for a lock may go on
+        else:
+            self._server.leave_events(deadline)
+        # it answers nobody, and nobody grants it a lease while it turns, which may last
+        if state.frozen:
+            self._keeper.stand_down()
+        self._server.follow(source, command.semi_sync, deadline)
+        self._keeper.stand_down()
+        self._vouching.follows()
+        steps.done("following")
+
+    def _fetch(self, term: int, command: Fetch, deadline: Deadline, steps: Steps) -> None:
+        """Like :meth:`_follow`, but the promise stands: it is received from another that promised."""
+        state = self._up("fetch")
+        if state.promised != term:
+            raise Refused(f"{state.name} has not promised term {term}: promise, then fetch")
+        if state.writable or state.semi_sync.source:
+            raise Refused(f"{state.name} is a primary, it may hold what {command.source} lacks")
+        self._trusted()
+        self._rewinding.settle(deadline, steps.done)
+        self._marker.mark()
+        self._releases.end()
+        source = Source(command.host, command.port, self._replication.fresh())
+        self._server.follow(source, False, deadline)
+        self._keeper.stand_down()
+        steps.done("fetching")
+
+    def _promote(self, term: int, command: Promote, deadline: Deadline, steps: Steps) -> None:
+        state = self._up("promote")
+        self._board.change(promised=0, frozen=0, stopped=0)
+        self._trusted()
+        self._keeper.entrust(command.electorate)
+        self._rewinding.settle(deadline, steps.done)
+        self._promoting.promote(state, term, command, deadline, steps.done)
+
+    def _drain(self, command: Drain, deadline: Deadline, steps: Steps) -> None:
+        self._up("drain")
+        if command.electorate is not None:
+            self._keeper.entrust(command.electorate)
+            self._marker.flush_last()
+            steps.done("prepared")
+        self._server.drain(deadline, command.upto)
+        steps.done("applied")
+
+    def _freeze(self, term: int, command: Freeze, deadline: Deadline, steps: Steps) -> None:
+        incarnation = self._primary("freeze").incarnation
+        self._board.change(frozen=0, stopped=0)
+
+        def stopped(applied: str) -> None:
+            self._board.change(during=incarnation, applied=applied, stopped=term)
+
+        within = Deadline(min(command.seconds, deadline.left), deadline.cancelled)
+        try:
+            applied = self._server.freeze(within, steps.done, stopped)
+        except HoldfastError:
+            self._board.change(stopped=0)
+            raise
+        self._note(incarnation, writable=False, applied=applied, stopped=term, frozen=term)
+
+    def _restart(self, term: int, deadline: Deadline, steps: Steps) -> None:
+        state = self._up("restart")
+        self._trusted()
+        end_in_order(
+            self._server,
+            self._watch,
+            state,
+            self._replication.fresh(),
+            term,
+            deadline,
+            steps.done,
+        )
+        self._start(steps)
+
+    def _rewind(self, command: Rewind, deadline: Deadline, steps: Steps) -> None:
+        self._up("rewind")
+        self._trusted()
+        self._releases.end()  # what is in its binlog is committed
+        self._domains.note_all(self._board.state)
+        self._board.change(judged="", harmless="")
+        self._rewinding.part(deadline, steps.done)
+        self._rewinding.rewind(command, deadline, steps.done)
+
+    def _cut(self, term: int, command: Cut, deadline: Deadline, steps: Steps) -> None:
+        self._ended("its binlog can be cut")
+        reason = self._marker.verdict()
+        if reason:
+            tail = Tail(TailVerdict.UNSAFE, term, reason=reason)
+        else:
+            tail = cut_pending(
+                self._board.state.flavor,
+                self._index,
+                self._datadir,
+                self._state_dir / "pending",
+                term,
+                command,
+                deadline,
+                steps.done,
+                self._recovery.marked(),
+                self._releases.pending(),
+                lambda tail: self._engine.committed(tail, deadline),
+                self._domains.note,
+            )
+        if tail.verdict in (TailVerdict.CLEAN, TailVerdict.CUT):
+            self._rewinding.doubt(deadline)
+        before = self._board.state.tail
+        if tail.verdict is TailVerdict.CLEAN and before.verdict is TailVerdict.CUT:
+            tail = replace(before, term=term)  # asked again: what was cut is still worth knowing
+        self._board.change(tail=tail)
+
+    def _take_inventory(self, deadline: Deadline, steps: Steps) -> None:
+        self._ended("its files can be read")
+        self._board.change(kept=str(self._inventory(deadline)))
+        steps.done("files read")
+
+    def _ended(self, what: str) -> None:
+        if self._watch.look():
+            raise Refused(f"the server is running: {what} only before it starts")
+        self._watch.refuse_while_dying()
+
+    def _start(self, steps: Steps) -> None:
+        self._trusted()
+        self._marker.forget_former_boot()
+        if self._board.state.tail.verdict in (TailVerdict.UNCHECKED, TailVerdict.COMMITTED):
+            # COMMITTED: should the server die before it is up, that must be found again
+            self._recovery.mark()
+        self._watch.start()
+        steps.done("started")
+
+    def _trusted(self) -> None:
+        """Tables and binlog that a host's crash tore apart are neither followed on with nor served from."""
+        reason = self._marker.verdict()
+        if reason:
+            term = self._board.state.term
+            self._board.change(tail=Tail(TailVerdict.UNSAFE, term, reason=reason))
+            raise Refused(reason)
+
+    def _up(self, what: str) -> MemberState:
+        state = self._board.state
+        if self._watch.current() is None or not state.up:
+            raise Refused(f"cannot {what}: the server of {state.name} is {state.server}")
+        self._recovery.clear()
+        return state
+
+    def _open_primary(self, what: str) -> None:
+        """Told late, a primary that is frozen must stay as it is."""
+        state = self._primary(what)
+        if state.frozen or (what == "prove" and not state.writable):
+            raise Refused(f"cannot {what}: {state.name} is no open primary")
+
+    def _primary(self, what: str) -> MemberState:
+        """A row of its own on a server that follows another one would make it diverge."""
+        state = self._up(what)
+        if state.replication.source:
+            raise Refused(
+                f"cannot {what}: {state.name} follows {state.replication.source}, it is no primary"
+            )
+        return state

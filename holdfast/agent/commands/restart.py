@@ -1,0 +1,81 @@
+"""The Restart command's first half: the server is shut down in order, or goes on as before. And Close, which is half of
+that."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.core.view import MemberState, Receiver
+from holdfast.errors import HoldfastError, OutcomeUnknown, Refused
+from holdfast.server.base import Account, Deadline, Server, Source
+
+PREPARE_SECONDS = 10.0
+"""How long it may take until the server can be shut down; after that it goes on as before."""
+
+UNDO_SECONDS = 3.0
+
+
+def end_in_order(
+    server: Server,
+    watch: ServerRun,
+    state: MemberState,
+    replication: Account,
+    term: int,
+    deadline: Deadline,
+    done: Callable[[str], None],
+) -> None:
+    """A primary without a commit that waits, a replica without anything that was received and not applied.
+
+    :raises Refused: it cannot be brought there; it goes on as before
+    :raises DeadlinePassed: it was told to end, and has not
+    """
+    patience = Deadline(min(PREPARE_SECONDS, deadline.left), deadline.cancelled)
+    follows = state.replication.source
+    try:
+        if follows:
+            server.stop_receiver(patience)
+            done("receiver stopped")
+            server.drain(patience)
+            done("applied")
+            # or MySQL would wait a minute for the rest of a transaction that was half received
+            server.hold_applier(patience)
+            done("applier stopped")
+        elif state.writable or state.semi_sync.source:
+            server.quiesce(patience)
+            done("no commit waits")
+        deadline.check("shutting down")
+        server.part(patience)
+    except HoldfastError as error:
+        try:
+            _undo(server, state, replication)
+        except HoldfastError as trouble:
+            raise OutcomeUnknown(
+                f"it is not shut down ({error}), nor does it go on as before: {trouble}"
+            ) from error
+        raise Refused(f"it goes on as before: {error}") from error
+    watch.end_in_order(f"restarting by term {term}", deadline.left, server.close)
+    done("server ended")
+
+
+def close(server: Server, was_open: bool, deadline: Deadline, done: Callable[[str], None]) -> None:
+    """A primary takes no more writes.
+
+    :raises Refused: a commit waits, or is under way; it goes on as before
+    """
+    try:
+        server.quiesce(deadline)
+    except HoldfastError:
+        if was_open:
+            server.open(Deadline(UNDO_SECONDS))
+        raise
+    done("no commit waits")
+
+
+def _undo(server: Server, state: MemberState, replication: Account) -> None:
+    deadline = Deadline(UNDO_SECONDS)
+    host, _, port = state.replication.source.rpartition(":")
+    if host and state.replication.receiver is not Receiver.OFF:
+        server.follow(Source(host, int(port), replication), state.semi_sync.replica, deadline)
+    if state.writable:
+        server.open(deadline)

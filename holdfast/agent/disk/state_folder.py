@@ -1,0 +1,32 @@
+"""The agent's folder of what it must remember: one agent at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from holdfast.agent.disk.term import make_folder, sync_folder
+from holdfast.errors import Fatal
+
+
+@contextlib.contextmanager
+def held(state_dir: Path) -> Iterator[None]:
+    """Hold the state directory against a second agent."""
+    try:
+        make_folder(state_dir)
+        # what a former agent removed last, and may have been killed before it was on disk
+        sync_folder(state_dir)
+        fd = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
+    except OSError as error:
+        raise Fatal(f"state_dir: cannot write in {state_dir}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Fatal(f"state_dir: another agent runs with {state_dir}") from None
+        yield
+    finally:
+        os.close(fd)

@@ -1,0 +1,376 @@
+"""Keeps a primary's lease, and kills its server when the lease is over.
+
+The keeper has a thread of its own that touches no disk, no SQL, no name server and no log: whatever stalls these, it
+goes on to kill.
+
+The server is killed by SIGKILL at once, on MySQL too. ``offline_mode`` would need a connection to a server that may be
+the very thing that hangs, and takes 30 ms where all is well. A signal takes effect before any thread of the server
+runs on: what is taken down of the process after that, for 10 to 60 ms, answers nobody.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import secrets
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Protocol
+
+from holdfast.agent.lease.electorate import ElectorateFile
+from holdfast.agent.lease.peers import Answer, Peers
+from holdfast.agent.lease.state import Due, LeaseState, Question
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.runtime import boottime
+from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.core.lease import Electorate, Lease, LeaseHolder
+from holdfast.core.view import MemberState
+from holdfast.errors import DeadlinePassed, Refused
+from holdfast.http.wire import Grant, VouchRequest
+from holdfast.server.base import Deadline
+from holdfast.server.process.process import Running
+
+PATIENCE = 0.3
+"""The share of a lease that a peer has to answer."""
+GUARD_SECONDS = 1.0
+"""For how long the opening of a server waits for what guards it besides."""
+RECOVER_SECONDS = 0.005
+
+logger = logging.getLogger(__name__)
+
+
+class Guard(Protocol):
+    """Something besides the keeper that holds the server to its lease. Nothing but :meth:`ready` may block."""
+
+    def arm(self, running: Running, until: float) -> None:
+        """From now on it holds that run of the server: the lease ends at ``until``."""
+
+    def extend(self, until: float) -> None:
+        """The lease ends at ``until`` now."""
+
+    def lift(self) -> None:
+        """The server is gone, or follows another."""
+
+    def ready(self, seconds: float) -> None:
+        """Wait, for so long at most, until it holds. It tells itself where it cannot."""
+
+
+class Second(Protocol):
+    """Another process of this host that holds the same lease, and asks the same voters where this agent does not.
+
+    :ivar until: until when it has had it vouched for
+    """
+
+    @property
+    def until(self) -> float: ...
+
+    def know(self, electorate: Electorate | None, length: float) -> None:
+        """When this returns, no others' word than theirs prolongs the lease any more."""
+
+
+class Keeper:
+    """:ivar run: names this run of the agent, and so its clock
+    :param second: one of ``guards``
+    :param alarm: what the thread that keeps the lease sleeps by
+    """
+
+    def __init__(
+        self,
+        board: PublishedState,
+        watch: ServerRun,
+        refuses: Callable[[int, str], bool],
+        file: ElectorateFile,
+        peers: Peers,
+        clerk: BackgroundWriter,
+        guards: Sequence[Guard] = (),
+        clock: Callable[[], float] = boottime.now,
+        second: Second | None = None,
+        alarm: boottime.Sleep | None = None,
+    ) -> None:
+        self._second = second
+        self.run = secrets.token_hex(8)
+        self._board = board
+        self._watch = watch
+        self._refuses = refuses
+        self._file = file
+        self._peers = peers
+        self._clerk = clerk
+        self._guards = guards
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._tenure = LeaseState(file.kept.electorate, file.kept.lease)
+        self._running: Running | None = None
+        self._fenced = False
+        self._told = Lease()
+        self._telling = threading.Lock()
+        self._alarm = alarm or boottime.Alarm()
+        self._failed = ""
+        self._stopped = False
+        self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
+
+    def start(self) -> None:
+        """A server that must not outlive its lease is found again; it has one lease to be upheld."""
+        self._share()
+        running = self._watch.current()
+        if running is not None and running.incarnation == self._file.kept.incarnation:
+            self._enforce(running, grace=True)
+        if self._tenure.known is not None:
+            self._peers.know(self._tenure.known.agents)
+        self._tell()  # before anybody asks
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The server is left as it is, and answers on: nobody kills it any more."""
+        self._stopped = True
+        self._alarm.ring()
+
+    @property
+    def accounts(self) -> frozenset[str]:
+        """Replication accounts of all members; none as long as nobody has told them to this member as a primary."""
+        known = self._tenure.known
+        return known.accounts if known and known.primary == self._board.state.name else frozenset()
+
+    def join(self, seconds: float) -> None:
+        self._thread.join(seconds)
+
+    def seen(self, state: MemberState) -> MemberState:
+        """With what is left of the lease at this moment."""
+        with self._lock:
+            enforced = self._tenure.enforced
+            left = max(0.0, self._tenure.until - self._clock())
+        return replace(state, lease=replace(state.lease, left=left) if enforced else Lease())
+
+    def granted(self, grant: Grant) -> bool:
+        """A manager renews the lease; whether that was good for anything. Never blocks."""
+        state = self._board.state
+        if grant.run != self.run or grant.electorate.primary != state.name:
+            return False
+        if self._refuses(grant.term, grant.leader) or not grant.lease > 0:
+            return False
+        with self._lock:
+            before = self._tenure.by
+            good = self._tenure.grant(self._clock(), grant.until, grant.lease)
+            news = self._tenure.entrust(grant.electorate)
+            if good:
+                self._extended()
+        if news:
+            self._share()
+            self._note(grant.electorate, grant.lease)
+            self._tell()
+        if good:
+            self._adopt(state)
+        if before is not self._tenure.by:
+            self._alarm.ring()
+        return good
+
+    def entrust(self, electorate: Electorate | None) -> None:
+        """Given with a command: on disk when this returns. None: as before.
+
+        :raises Refused: it cannot be written
+        """
+        if electorate is None:
+            return
+        self._file.keep(electorate, self._tenure.length)
+        with self._lock:
+            self._tenure.entrust(electorate)
+        self._share()
+        self._peers.know(electorate.agents)
+        self._tell()
+
+    def proved(self) -> None:
+        """A server that is open already is held to its lease from now on."""
+        self._adopt(self._board.state)
+
+    def about_to_open(self) -> None:
+        """Does the part of :meth:`before_opening` that waits for the disk.
+
+        :raises Refused: it cannot be written, or the server is gone
+        """
+        self._file.enforcing(self._present().incarnation)
+
+    def before_opening(self, deadline: Deadline) -> None:
+        """Call right before the server is opened: whatever happens from now on, it does not outlive its lease.
+
+        :raises Refused: no manager has granted it one
+        """
+        running = self._present()
+        within = min(self._tenure.length, deadline.left)
+        patience = Deadline(within, deadline.cancelled)
+        try:
+            patience.wait_until("a lease", lambda: self._tenure.held(self._clock()))
+        except DeadlinePassed:
+            raise Refused(
+                f"cannot open: for {within:.1f} s no manager has granted {self._board.state.name} a lease, "
+                "and without one its server may answer nobody"
+            ) from None
+        self._file.enforcing(running.incarnation)
+        self._enforce(running, grace=False)
+        for each in self._guards:
+            each.ready(min(GUARD_SECONDS, deadline.left))
+
+    def opens(self) -> None:
+        """The server is about to be opened by a command. :raises Refused: it is gone"""
+        self._file.opens(self._present().incarnation)
+
+    def _present(self) -> Running:
+        running = self._watch.current()
+        if running is None:
+            raise Refused("cannot open: the server is gone")
+        return running
+
+    def stand_down(self) -> None:
+        """The server follows another. Never blocks."""
+        self._file.opens("")
+        with self._lock:
+            if self._tenure.enforced:
+                self._release()
+        if self._file.kept.incarnation:  # also where it was to be opened, and was not
+            self._clerk.do(self._note_standing_down)
+
+    def _note_standing_down(self) -> None:
+        if not self._tenure.enforced:  # nor opened again meanwhile
+            self._file.enforcing("")
+
+    def _adopt(self, state: MemberState) -> None:
+        """A server that takes clients already. Never blocks."""
+        if not (state.writable and state.up) or state.replication.source:
+            return
+        if self._tenure.known is None or self._tenure.enforced:
+            return
+        running = self._watch.current()
+        if running is not None and running.incarnation == state.incarnation:
+            self._enforce(running, grace=True)
+            self._clerk.do(lambda: self._file.enforcing(running.incarnation))
+
+    def _enforce(self, running: Running, grace: bool) -> None:
+        with self._lock:
+            self._running = running
+            self._fenced = False
+            self._tenure.enforce(self._clock(), grace)
+            for each in self._guards:
+                each.arm(running, self._tenure.until)
+        self._alarm.ring()
+
+    def _share(self) -> None:
+        """The second keeper goes by the same."""
+        if self._second is not None:
+            with self._lock:
+                known, length = self._tenure.known, self._tenure.length
+            self._second.know(known, length)
+
+    def _note(self, electorate: Electorate, lease: float) -> None:
+        self._peers.know(electorate.agents)
+        self._clerk.do(lambda: self._file.keep(electorate, lease))
+
+    def _extended(self) -> None:
+        if self._tenure.enforced:
+            for each in self._guards:
+                each.extend(self._tenure.until)
+
+    def _answered(self, name: str, question: Question, answer: Answer) -> None:
+        if answer is not Answer.VOUCHED:
+            return
+        with self._lock:
+            if self._fenced or not self._tenure.vouched(name, question):
+                return
+            self._extended()
+        self._alarm.ring()
+
+    def _keep(self) -> None:
+        # on a host that is fully loaded it would wait for its turn while the server answers on
+        with contextlib.suppress(OSError):  # no right to
+            policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
+            os.sched_setscheduler(0, policy, os.sched_param(1))
+        while not self._stopped:
+            try:
+                self._keep_once()
+            except (
+                Exception
+            ) as error:  # without this thread nobody ends a server whose lease is over
+                self._fails(repr(error))
+                time.sleep(RECOVER_SECONDS)  # not the alarm: it may be what has failed
+
+    def _fails(self, failed: str) -> None:
+        """Said once, not two hundred times a second."""
+        if failed != self._failed:
+            self._failed = failed
+            self._clerk.say(logger, f"keeping the lease failed: {failed}", logging.ERROR)
+
+    def _keep_once(self) -> None:
+        with self._lock:
+            running, due, question = self._running, Due.NOTHING, None
+            if running is not None and not running.alive:
+                self._release()
+                running = None
+            # this agent may have stood still, while the other one had its lease upheld
+            second = self._second if running is not None else None
+            if second is not None and self._tenure.fed(second.until):
+                self._extended()
+            now = self._clock()
+            if running is not None and not self._fenced:
+                due = self._tenure.due(now)
+            if due is Due.ASK:
+                question = self._tenure.ask(now)
+                self._extended()  # where nobody's word is needed
+            self._fenced |= due is Due.FENCE
+            until = self._tenure.next() if running is not None and not self._fenced else None
+        if due is Due.FENCE:
+            self._fence(now)
+        if question is not None:
+            self._ask(question)
+        self._tell()
+        self._alarm.sleep(until, *([running.fd] if running is not None else []))
+
+    def _fence(self, now: float) -> None:
+        tenure = self._tenure
+        since = now - tenure.renewed_at
+        silence = f"for {since:.1f} s" if since < 1e6 else "since this agent started"
+        self._watch.kill(
+            f"its lease is over: no manager has renewed it {silence}, and {tenure.shortfall()}"
+        )
+        late = (self._clock() - tenure.until) * 1000
+        self._clerk.say(logger, f"killed {late:.1f} ms after the end of the lease", logging.WARNING)
+
+    def _ask(self, question: Question) -> None:
+        tenure, name = self._tenure, self._board.state.name
+        if tenure.known is None:
+            return
+        request = VouchRequest(member=name, address=tenure.known.address, seconds=tenure.length)
+        patience = tenure.length * PATIENCE
+        self._peers.ask(
+            tenure.known.agents,
+            request,
+            patience,
+            lambda peer, answer: self._answered(peer, question, answer),
+        )
+
+    def _release(self) -> None:
+        self._running = None
+        self._tenure.release()
+        for each in self._guards:
+            each.lift()
+
+    def _tell(self) -> None:
+        """The board has what changes rarely; one line is logged when somebody else upholds the lease."""
+        tenure = self._tenure
+        with self._telling:
+            by = LeaseHolder.NOBODY if self._fenced or not tenure.enforced else tenure.by
+            known = tenure.known if tenure.enforced else None
+            told = Lease(tenure.enforced, by, quorums=known.quorums if known else None)
+            if told == self._told:
+                return
+            before, self._told = self._told, told
+            self._board.change(lease=told)
+        if before.by is not told.by and tenure.enforced and not self._fenced:
+            self._clerk.say(logger, _HOLDERS[told.by])
+
+
+_HOLDERS = {
+    LeaseHolder.MANAGER: "the manager upholds this primary's lease",
+    LeaseHolder.PEERS: "no manager renews this primary's lease: its peers uphold it",
+    LeaseHolder.NOBODY: "nobody upholds this primary's lease yet: it has one lease to be upheld",
+}

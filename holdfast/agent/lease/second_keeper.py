@@ -1,0 +1,317 @@
+"""Has the keeper process hold the server to its lease as well, and runs it for as long as the agent lives."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from holdfast.agent.lease.keeper_process import BEGIN, KNOWN, Begin, Known, received
+from holdfast.agent.lease.words import LeaseWords
+from holdfast.agent.runtime import boottime
+from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.core.lease import Electorate, Protection
+from holdfast.core.timing import Timing
+from holdfast.server.process.process import Running
+
+MODULE = "holdfast.agent.lease.keeper_process"
+AGAIN_SECONDS = 1.0
+"""At least so much is between two starts of a process that has ended."""
+LOOK_SECONDS = 1.0
+"""How often it is looked whether the process stands still."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Helpers:
+    """What guards a server beside the agent, and runs in the keeper process.
+
+    :ivar process: that process itself runs
+    :ivar gate, watchdog: they were tried, and work
+    """
+
+    process: bool = False
+    gate: bool = False
+    watchdog: bool = False
+
+    @property
+    def protections(self) -> tuple[Protection, ...]:
+        each = ((self.process, Protection.KEEPER), (self.gate, Protection.GATE))
+        found = (*each, (self.watchdog, Protection.WATCHDOG))
+        return tuple(what for works, what in found if self.process and works)
+
+
+class SecondKeeper:
+    """A guard of the lease keeper's. Nothing in here blocks but `ready` and `join`.
+
+    :ivar words: the memory that both share
+    :param alarm: told of what, and what is wrong with it, or ""
+    :param wait: a server is opened only once gate and watchdog hold it
+    :param changed: called when :attr:`helpers` has changed
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        begin: Begin,
+        clerk: BackgroundWriter,
+        alarm: Callable[[str, str], None],
+        wait: bool,
+        changed: Callable[[Helpers], None] = lambda _: None,
+    ) -> None:
+        self._place = str(state_dir.absolute())
+        self._begin = begin
+        self._clerk = clerk
+        self._alarm = alarm
+        self._wait = wait
+        self._changed = changed
+        self.words = LeaseWords()
+        self._lock = threading.Lock()
+        self._known: Known | None = None
+        self._running: Running | None = None
+        self._channel: socket.socket | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._faults: dict[str, str] = {}
+        """By what is faulty; what works has an empty text, what was not tried yet has none."""
+        self._helpers = Helpers()
+        self._settled = threading.Event()
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="second keeper", daemon=True)
+
+    @property
+    def until(self) -> float:
+        """Until when the process has had the lease vouched for, on the clock of leases."""
+        return self.words.keeper_until
+
+    def start(self) -> None:
+        """The process that an agent before this one has left is ended first: it does not know this agent's lease."""
+        for pid, fd in keepers(self._place):
+            with contextlib.suppress(OSError):
+                signal.pidfd_send_signal(fd, signal.SIGKILL)
+            os.close(fd)
+            self._clerk.say(
+                logger, f"the keeper process of the agent before this one is ended (pid {pid})"
+            )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The agent ends in order: the server goes on, and nobody ends it."""
+        self._stopped.set()
+        with self._lock:
+            self._send("bye")
+            self._hang_up()
+
+    def join(self, seconds: float) -> None:
+        self._thread.join(seconds)
+
+    def know(self, electorate: Electorate | None, length: float) -> None:
+        """From now on no other voters' word prolongs the lease: the process reads this before it counts."""
+        with self._lock:
+            known = Known(electorate, length)
+            if known != self._known:
+                self._known = known
+                self._send_known()
+
+    def show(self, token: str) -> None:
+        """Another token is shown to the agents of others from now on."""
+        with self._lock:
+            self._begin = replace(self._begin, token=token)
+            self._send(f"token {token}")
+
+    def arm(self, running: Running, until: float) -> None:
+        self._settled.clear()
+        self.words.agent_until = until
+        with self._lock:
+            self._running = running
+            self._send_armed()
+
+    def extend(self, until: float) -> None:
+        self.words.agent_until = until
+
+    def lift(self) -> None:
+        with self._lock:
+            self._running = None
+            self._send("lift")
+
+    def ready(self, seconds: float) -> None:
+        if self._wait and self._helpers.process:
+            self._settled.wait(seconds)
+
+    # -- the process ---------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            begun = time.monotonic()
+            try:
+                self._attend()
+            except OSError as error:
+                self._tell("keeper", f"cannot be run: {error.strerror or error}")
+            else:
+                if not self._stopped.is_set():
+                    self._tell("keeper", "has ended, and is started again")
+            self._stopped.wait(max(0.0, begun + AGAIN_SECONDS - time.monotonic()))
+
+    def _attend(self) -> None:
+        """Start the process, and listen to it until it ends.
+
+        :raises OSError: it cannot be started
+        """
+        own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            process = subprocess.Popen(
+                (sys.executable, "-m", MODULE, self._place),
+                stdin=its.fileno(),
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # what ends the agent must not end it
+            )
+        begin = BEGIN.dump_json(self._begin)
+        try:
+            socket.send_fds(own, [begin], [self.words.fd])
+        except OSError:  # it has ended already
+            own.close()
+            process.kill()
+            process.wait()
+            raise
+        with self._lock:
+            self._process, self._channel = process, own
+            for tried_anew in ("gate", "watchdog"):
+                self._faults.pop(tried_anew, None)
+            if self._begin.token:  # it may have been renewed since
+                self._send(f"token {self._begin.token}")
+            self._send_known()
+            self._send_armed()
+            if self._stopped.is_set():
+                self._send("bye")
+                self._hang_up()
+        while self._listens(own):
+            pass
+        with self._lock:
+            self._hang_up()
+        own.close()
+        self._helps(Helpers())
+        if self._stopped.is_set():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(AGAIN_SECONDS)
+                return
+        process.kill()
+        process.wait()
+
+    def _listens(self, channel: socket.socket) -> bool:
+        """Take in its next message; whether there may be more."""
+        poll = select.poll()
+        poll.register(channel, select.POLLIN)
+        if not poll.poll(LOOK_SECONDS * 1000):
+            return not self._hangs()
+        try:
+            data, _ = received(channel)
+        except BlockingIOError:
+            return True
+        word, _, rest = data.decode().partition(" ")
+        match word:
+            case "up":
+                self._tell("keeper", "")
+                self._helps(Helpers(True))
+            case "ready":
+                self._settled.set()
+            case "gate" | "watchdog":
+                self._tell(word, rest)
+            case _:
+                return False
+        return True
+
+    def _hangs(self) -> bool:
+        """Whether it holds a server and has not looked at its clock for longer than a lease."""
+        with self._lock:
+            held, length = self._running, self._known.length if self._known else Timing().lease
+            alive = held is not None and held.alive and self._helpers.process
+        if not alive or boottime.now() < self.words.looked_at + length + LOOK_SECONDS:
+            return False
+        if boottime.now() >= self.words.agent_until:  # this agent stood still as well
+            return False
+        self._tell("keeper", "hangs, and is started again")
+        return True
+
+    # -- what it is told; with the lock held ---------------------------------------------------------
+
+    def _send_known(self) -> None:
+        if self._known is not None:
+            self._send(f"know {KNOWN.dump_json(self._known).decode()}")
+
+    def _send_armed(self) -> None:
+        if self._running is not None:
+            self._send(f"arm {self._running.pid}", self._running.fd)
+
+    def _send(self, text: str, *fds: int) -> None:
+        """A process that cannot be told must not go by what it was told before: it is ended."""
+        if self._channel is None:
+            return
+        try:
+            if fds:
+                socket.send_fds(self._channel, [text.encode()], list(fds), socket.MSG_DONTWAIT)
+            else:
+                self._channel.send(text.encode(), socket.MSG_DONTWAIT)
+        except OSError:
+            if self._process is not None:
+                self._process.kill()
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with contextlib.suppress(OSError):
+                channel.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
+
+    # -- what is told of it --------------------------------------------------------------------------
+
+    def _tell(self, what: str, fault: str) -> None:
+        if self._faults.get(what) == fault:
+            return
+        self._faults[what] = fault
+        if what == "keeper":
+            fault = fault and f"the process that ends its server with the lease, too, {fault}"
+            if fault:
+                self._clerk.say(logger, fault, logging.WARNING)
+        if what != "gate" or self._begin.insist:
+            self._alarm(what, fault)
+        works = {each: self._faults.get(each) == "" for each in ("gate", "watchdog")}
+        self._helps(Helpers(self._helpers.process, **works))
+
+    def _helps(self, helpers: Helpers) -> None:
+        if helpers != self._helpers:
+            self._helpers = helpers
+            self._changed(helpers)
+
+
+def keepers(place: str) -> list[tuple[int, int]]:
+    """Keeper processes for that state directory, by pid and pidfd: agents that were killed leave them."""
+    found = []
+    own = os.getuid()
+    for entry in os.scandir("/proc"):
+        if not entry.name.isdecimal():
+            continue
+        pid = int(entry.name)
+        try:
+            fd = os.pidfd_open(pid)
+        except OSError:
+            continue
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+            ours = words[-2:] == [MODULE.encode(), os.fsencode(place)]
+            if ours and Path(f"/proc/{pid}").stat().st_uid == own:
+                found.append((pid, fd))
+                continue
+        except OSError:
+            pass
+        os.close(fd)
+    return found

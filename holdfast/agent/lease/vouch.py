@@ -1,0 +1,127 @@
+"""Gives this member's word, to the agent of the primary that it follows, that nobody deposes that primary.
+
+From the moment a promise is asked for, no word is given, until the promise has failed or the member was told to follow
+again and does. So where enough have promised, the primary finds nobody any more; and the answer to the promise says for
+how long it may still rely on a word of before.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+from holdfast.agent.disk.term import replace_durably
+from holdfast.agent.runtime import boottime
+from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.core.lease import Asked
+from holdfast.core.timing import Timing, relied_on
+from holdfast.core.view import MemberState, Receiver
+from holdfast.errors import Fatal
+from holdfast.http.wire import VouchReply, VouchRequest
+
+LONGEST_SECONDS = 60.0
+"""For no longer does this member give its word at once."""
+
+
+class Vouch:
+    """Safe for several threads; never waits for a disk.
+
+    Which words were given is not on disk: an agent that starts takes it that one was given just before, for the longest
+    time that was ever asked for. That time is on disk before a word is given for as long.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        board: PublishedState,
+        clerk: BackgroundWriter,
+        clock: Callable[[], float] = boottime.now,
+    ) -> None:
+        self._path = state_dir / "vouched"
+        self._board = board
+        self._clerk = clerk
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._longest = self._read()
+        self._until = clock() + relied_on(self._longest)
+        self._promises = 0
+        self._kept = False
+        self._asked: tuple[str, float] | None = None
+
+    def asked(self, request: VouchRequest) -> VouchReply:
+        """Give it, or say why not."""
+        seconds = request.seconds
+        if not (math.isfinite(seconds) and 0 < seconds <= LONGEST_SECONDS):
+            return VouchReply(vouched=False, reason=f"for {seconds} s nobody vouches")
+        with self._lock:
+            self._asked = (request.address, self._clock())
+            why = self._against(request, self._board.state)
+            if not why:
+                self._until = max(self._until, self._clock() + relied_on(seconds))
+        return VouchReply(vouched=not why, reason=why)
+
+    def seen(self, state: MemberState) -> MemberState:
+        """With what is given, and since when no more, at this moment."""
+        now = self._clock()
+        left, asked = self._until - now, self._asked
+        return replace(
+            state,
+            vouched=max(0.0, left),
+            unvouched=max(0.0, -left),
+            asked=Asked(asked[0], now - asked[1]) if asked else None,
+        )
+
+    @property
+    def left(self) -> float:
+        """Seconds for which a primary, and the killing of its server, may still rely on this member."""
+        return max(0.0, self._until - self._clock())
+
+    def promise_begins(self) -> None:
+        """One was asked for: it need not have been looked at."""
+        with self._lock:
+            self._promises += 1
+
+    def promise_ends(self, kept: bool) -> None:
+        """Call once its answer has been written."""
+        with self._lock:
+            self._promises -= 1
+            self._kept = self._kept or kept
+
+    def follows(self) -> None:
+        """The server follows whom it was told to: a promise that was kept before has been released."""
+        with self._lock:
+            self._kept = False
+
+    def _against(self, request: VouchRequest, state: MemberState) -> str:
+        replication = state.replication
+        if self._promises or self._kept or state.promised:
+            return f"{state.name} has promised to follow nobody until it is told to"
+        if not state.up or replication.source != request.address:
+            return f"{state.name} follows {replication.source or 'nobody'}, not {request.address}"
+        if replication.receiver is Receiver.OFF:
+            return f"{state.name} receives nothing: its receiver is off"
+        if request.seconds > self._longest:
+            self._clerk.do(lambda: self._allow(request.seconds))
+            return f"{state.name} has to note first that leases last {request.seconds:g} s"
+        return ""
+
+    def _allow(self, seconds: float) -> None:
+        if seconds > self._longest:
+            replace_durably(self._path, f"{seconds!r}\n")
+            self._longest = seconds
+
+    def _read(self) -> float:
+        """The longest time for which somebody has ever asked."""
+        try:
+            longest = float(self._path.read_text())
+        except FileNotFoundError:
+            return Timing().lease
+        except (OSError, ValueError) as error:
+            raise Fatal(
+                f"{self._path} cannot be read: write into it how many seconds the cluster's lease lasts ({error})"
+            ) from error
+        return max(longest, Timing().lease)

@@ -1,0 +1,96 @@
+"""A promotion that clients' sessions on this server hold up: they are ended after a bound, and named.
+
+A promotion that is not held up pays nothing for it: the thread that observes the server sees how long one takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterator
+
+from holdfast.agent.runtime.steps import Steps
+from holdfast.core.commands import Command, Drain, Follow, Promise, Promote
+from holdfast.errors import HoldfastError
+from holdfast.log import say
+from holdfast.server.base import Deadline, Server
+
+FREE_SECONDS = 2.0
+"""For so long sessions may hold a promotion up. What came before in the same failover counts: who is to acknowledge
+to the new primary is told to follow it only when that has been named."""
+
+FAILOVER_SECONDS = 10.0
+"""For so long after a promise what follows in its term counts from the promise."""
+
+AGAIN_SECONDS = 0.5
+"""Between two rounds; the last sort of sessions is ended in the second one."""
+
+TOGETHER_SECONDS = 1.0
+"""Commands that follow each other within this belong to one promotion."""
+
+LOOK_SECONDS = 0.5
+
+logger = logging.getLogger(__name__)
+
+
+class PromotionFreeing:
+    """To be told of each command, and asked now and then from a thread that may wait for the server."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self._begun = 0.0
+        self._promised = (0, 0.0)
+        self._ended = 0.0
+        self._steps: Steps | None = None
+        self._tried = 0.0
+        self._rounds = 0
+
+    @contextlib.contextmanager
+    def during(self, term: int, command: Command, steps: Steps) -> Iterator[None]:
+        """Around what a command does."""
+        now = time.monotonic()
+        if isinstance(command, Promise):
+            self._promised = (term, now)
+        in_failover = self._promised[0] == term
+        if not _promotes(command) and not (in_failover and isinstance(command, Follow)):
+            yield
+            return
+        if in_failover and now - self._promised[1] <= FAILOVER_SECONDS:
+            if self._begun != self._promised[1]:
+                self._begun, self._rounds = self._promised[1], 0
+        elif now - self._ended > TOGETHER_SECONDS:
+            self._begun, self._rounds = now, 0
+        self._steps = steps
+        try:
+            yield
+        finally:
+            self._steps = None
+            self._ended = time.monotonic()
+
+    def looked(self) -> None:
+        """End those who hold up what is under way, if it has been so for too long."""
+        steps, now = self._steps, time.monotonic()
+        if steps is None or now - self._begun < FREE_SECONDS or now - self._tried < AGAIN_SECONDS:
+            return
+        self._tried = now
+        try:
+            ended = self._server.free(Deadline(LOOK_SECONDS), self._rounds > 0)
+        except HoldfastError as error:
+            say(logger, f"who holds the promotion up is not known: {error}", logging.WARNING)
+            return
+        self._rounds += ended is not None
+        for each in ended or ():
+            say(logger, f"ended, as it held the promotion up: {each}", logging.WARNING)
+            steps.done(f"ended {each}")
+
+
+def _promotes(command: Command) -> bool:
+    """Of a failover. In a switchover nobody is ended without having been told to: it is undone in time."""
+    match command:
+        case Drain(upto=upto, electorate=electorate):
+            return not upto and electorate is None
+        case Promote(drained=drained):
+            return not drained
+        case _:
+            return False

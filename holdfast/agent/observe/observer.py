@@ -1,0 +1,320 @@
+"""Looks at the server a few times a second, and at once when poked, in a thread of its own.
+
+A look costs the server about a millisecond. While something may be wrong, looks follow each other quickly: that a
+server or a source is silent must be known on time.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+from holdfast.agent.observe.applying import ApplierWatch
+from holdfast.agent.observe.binlog_end import BinlogEnd
+from holdfast.agent.observe.freeing import PromotionFreeing
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.observe.slots import Slots
+from holdfast.agent.observe.source_silence import Hearing
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.core.observed.applying import REMOVED
+from holdfast.core.view import (
+    SHUTS_DOWN,
+    MemberState,
+    Receiver,
+    Replication,
+    ServerStatus,
+)
+from holdfast.errors import HoldfastError, Unreachable
+from holdfast.log import say
+from holdfast.server.base import (
+    Crowded,
+    Deadline,
+    NotListening,
+    Observation,
+    Server,
+    SocketGone,
+)
+from holdfast.server.connection.sql import keeps_out
+from holdfast.server.process.process import Running
+
+EVERY_SECONDS = (0.05, 0.25)
+"""The least and the most time between two looks at a server that is up."""
+STARTING_EVERY_SECONDS = 0.025
+DOWN_EVERY_SECONDS = 1.0
+"""How often a server that somebody else has started is looked for."""
+OBSERVE_SECONDS = 1.0
+SILENT_SECONDS = 0.3
+"""A server that has answered nothing for so long is told to be silent."""
+UNDER_WAY_SECONDS = 0.2
+"""So long a look may take before what it waits for counts as silence: this host may just be busy."""
+LISTEN_EVERY_SECONDS = 0.05
+"""How often it is looked whether a look is under way for too long."""
+
+_REMOVED = (
+    f"{REMOVED}: let another take over (holdfast switchover), then its data is replaced by a copy"
+)
+HELD_UP_SECONDS = 10.0
+"""So long an applier must have finished nothing, with something left, to be told of: longer transactions are rare."""
+_HELD_UP = (
+    "its applier has finished nothing for a while, and something is left: a lock is held there, or it applies a long "
+    "transaction; until it goes on, reads there are behind, and taking over would wait for it"
+)
+_SHARED = {f.name for f in fields(Observation)} & {f.name for f in fields(MemberState)}
+
+logger = logging.getLogger(__name__)
+
+
+class ServerObserver:
+    """Keeps the board true to the server.
+
+    :ivar every_seconds: between two looks; kept within bounds, and less while the source of a replica is silent
+    :ivar on_look: called with each look, and when it began, before it is published; :ivar on_lost: with the error of
+        one that failed, while the server runs
+    :ivar appliers: how the applier gets on, from look to look
+    :ivar freeing: ends who holds a promotion up
+    :ivar on_down: called now and then while no server runs
+    :ivar on_answer: called while a server is starting, when it has answered; one raises where it must not be seen as up
+    :ivar holds_applier: whether the applier was stopped on purpose, and will run on by itself: then it is told to run
+    """
+
+    def __init__(
+        self, server: Server, watch: ServerRun, board: PublishedState, binlog_index: Path
+    ) -> None:
+        self.on_look: list[Callable[[Observation, float], None]] = []
+        self.on_lost: Callable[[HoldfastError], None] = lambda error: None
+        self.holds_applier: Callable[[], bool] = lambda: False
+        self.on_down: list[Callable[[], None]] = []
+        self.on_answer: list[Callable[[Running, Deadline], None]] = []
+        self._server = server
+        self._watch = watch
+        self._board = board
+        self._binlog = BinlogEnd(binlog_index)
+        self._hearing = Hearing()
+        self.appliers = ApplierWatch(board.state.flavor)
+        self.freeing = PromotionFreeing(server)
+        self._slots = Slots(server, board)
+        self.every_seconds = EVERY_SECONDS[-1]
+        self._poked = threading.Event()
+        self._looking = threading.Lock()
+        self._answered_at = self._looked_at = time.monotonic()
+        self._asked_at: float | None = None
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="observe", daemon=True)
+        self._listener = threading.Thread(target=self._listen, name="silence", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+        self._listener.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self._poked.set()
+        self._thread.join(OBSERVE_SECONDS + 0.5)
+        self._listener.join(0.5)
+
+    def poke(self) -> None:
+        """Look now, not when it is time."""
+        self._poked.set()
+
+    def look(self) -> None:
+        """Observe and publish, with nothing in it that was true only before this was called.
+
+        :raises Unreachable: when the server does not answer; what was known of it stays, with the reason
+        """
+        # one at a time: an older look must not overwrite a newer one
+        with self._looking:
+            running = self._watch.current()
+            if running is None:
+                return
+            state = self._board.state
+            begun = time.monotonic()
+            self._asked_at = self._asked_at or begun
+            try:
+                if state.server is not ServerStatus.UP:
+                    self._server.ping(self._deadline(running))
+                    for each in self.on_answer:
+                        each(running, self._deadline(running))
+                found = self._server.observe(self._deadline(running))
+            except HoldfastError as error:
+                if running.alive:
+                    self.on_lost(error)
+                raise self._unanswered(running.incarnation, error) from error
+            self._answered_at, self._asked_at = time.monotonic(), None
+            self._looked_at = self._answered_at
+            found = replace(found, replication=self._replication(begun, found))
+            for told in self.on_look:
+                told(found, begun)
+            written = self._binlog.look()
+            applying = self.appliers.seen(found, files=bool(written.file))
+            serves = found.writable or found.semi_sync.source
+            self._board.concern("binlog", _REMOVED if applying.removed and serves else "")
+            held_up = applying.stalled >= HELD_UP_SECONDS
+            self._board.concern("applier", _HELD_UP if held_up else "")
+            self._board.change(
+                during=running.incarnation,
+                server=ServerStatus.UP,
+                silent_seconds=0.0,
+                unobserved="",
+                unobserved_seconds=0.0,
+                written=written,
+                applying=applying,
+                reason=self._board.lasting,
+                **{name: getattr(found, name) for name in _SHARED},
+            )
+        if state.server is not ServerStatus.UP:
+            say(logger, "the server is up", version=found.version)
+
+    def note(self, during: str, **found: Any) -> None:
+        """What a command has found out itself, in place of a look: no older look overwrites it."""
+        with self._looking:
+            self._board.change(during=during, **found)
+
+    def _deadline(self, running: Running) -> Deadline:
+        """A dying server's connections stay open: nothing but this ends the wait for it."""
+        return Deadline(OBSERVE_SECONDS, lambda: self._watch.current() is not running)
+
+    def appeared(self) -> None:
+        """A run of the server begins; its silence is counted from here."""
+        self._answered_at, self._asked_at = time.monotonic(), None
+        self._looked_at = self._answered_at
+        self.poke()
+
+    def _replication(self, begun: float, found: Observation) -> Replication:
+        seen = found.replication
+        return replace(
+            seen,
+            unheard=self._hearing.heard(begun, self._answered_at, seen, found.traces),
+            applier=seen.applier or self.holds_applier(),
+        )
+
+    def _unanswered(self, incarnation: str, error: Exception) -> Unreachable:
+        if isinstance(error, Crowded):
+            return self._crowded(incarnation, error)
+        if self._watch.see_dying():
+            return Unreachable(f"{self._board.state.reason}: {error}")
+        if isinstance(error, SocketGone) or keeps_out(error):
+            return self._kept_out(incarnation, str(error))
+        if isinstance(error, NotListening) and self._board.state.server is ServerStatus.UP:
+            return self._shuts_down(incarnation, error)
+        silent = time.monotonic() - self._answered_at
+        starting = self._board.state.server is ServerStatus.STARTING
+        if starting:
+            reason = f"starting for {silent:.1f} s" if silent >= 1 else ""
+        else:
+            reason = f"no answer from the server for {silent:.1f} s"
+        ended = self._watch.current() is None
+        if self._board.state.reason == "" and not starting and not ended:
+            say(logger, "no answer from the server", logging.WARNING, error=error)
+        self._board.change(during=incarnation, reason=reason)
+        return Unreachable(f"{reason or 'the server is starting'}: {error}")
+
+    def _crowded(self, incarnation: str, error: Crowded) -> Unreachable:
+        """It lives, it answers those who are connected, and it cannot be looked at: a session of ours was lost."""
+        self._answered_at, self._asked_at = time.monotonic(), None
+        reason = f"the server takes no more connections, not even its agent's: {error}"
+        if self._board.state.reason == "":
+            say(logger, reason, logging.WARNING)
+        since = round(time.monotonic() - self._looked_at, 1)
+        fields: dict[str, object] = {
+            "reason": reason,
+            "silent_seconds": 0.0,
+            "unobserved_seconds": since,
+        }
+        if self._board.state.server is not ServerStatus.UP:  # nothing is known of it yet
+            fields["unobserved"] = reason
+        self._board.change(during=incarnation, **fields)
+        return error
+
+    def _kept_out(self, incarnation: str, why: str) -> Unreachable:
+        """It lives, and lets its agent in no more: what is known of it is as old as the last look."""
+        now = time.monotonic()
+        self._answered_at, self._asked_at = now, None
+        if self._board.state.unobserved != why:
+            say(logger, f"the server cannot be looked into: {why}", logging.WARNING)
+        self._board.change(
+            during=incarnation,
+            silent_seconds=0.0,
+            unobserved=why,
+            unobserved_seconds=round(now - self._looked_at, 1),
+            reason=f"its agent cannot look into it: {why}",
+        )
+        return Unreachable(why)
+
+    def _shuts_down(self, incarnation: str, error: NotListening) -> Unreachable:
+        """Its clients have lost their sessions, and find nobody who takes them: it is open no more."""
+        if not self._board.state.unobserved:
+            say(logger, SHUTS_DOWN, logging.WARNING)
+        self._board.change(
+            during=incarnation,
+            writable=False,
+            unobserved=SHUTS_DOWN,
+            unobserved_seconds=round(time.monotonic() - self._looked_at, 1),
+            reason=SHUTS_DOWN,
+        )
+        return error
+
+    def _listen(self) -> None:
+        """Tells that the server is silent while a look still waits for it; not of a server that is starting."""
+        while not self._stopped.wait(LISTEN_EVERY_SECONDS):
+            self._tell_silence()
+
+    def _tell_silence(self) -> None:
+        asked, state = self._asked_at, self._board.state
+        now = time.monotonic()
+        looked_for = state.server is ServerStatus.UP or state.unobserved
+        if asked is None or now - asked < UNDER_WAY_SECONDS or not looked_for:
+            return
+        silent = round(now - self._answered_at, 2)
+        if silent >= SILENT_SECONDS and self._asked_at is not None:
+            self._board.change(during=state.incarnation, silent_seconds=silent)
+
+    def _run(self) -> None:
+        complaint = ""
+        while not self._stopped.is_set():
+            try:
+                if self._watch.look() is not None:
+                    self.look()
+                    self.freeing.looked()
+                    self._slots.looked()
+                else:
+                    for each in self.on_down:
+                        each()
+                complaint = ""
+            except HoldfastError as error:
+                complaint = self._complain(error, complaint)
+            except Exception as error:  # the loop must not end: without it nobody looks any more
+                if str(error) != complaint:
+                    logger.exception("looking at the server failed")
+                complaint = str(error)
+                self._board.change(reason=f"looking at the server failed: {error!r}")
+            self._poked.wait(self._pause())
+            self._poked.clear()
+
+    def _complain(self, error: HoldfastError, before: str) -> str:
+        """An unanswered look has been published already; whatever else is said once."""
+        if isinstance(error, Unreachable) or str(error) == before:
+            return before
+        say(logger, str(error), logging.WARNING)
+        self._board.change(reason=str(error))
+        return str(error)
+
+    def _pause(self) -> float:
+        """Until the next look. A receiver that was just told to follow connects within milliseconds, and a switchover
+        waits until that is seen; where it goes on connecting, its source is silent.
+        """
+        state = self._board.state
+        match state.server:
+            case ServerStatus.STARTING:
+                return STARTING_EVERY_SECONDS
+            case ServerStatus.UP:
+                least, most = EVERY_SECONDS
+                every = min(max(self.every_seconds, least), most)
+                connects = state.replication.receiver is Receiver.CONNECTING
+                return least if connects or self._hearing.unheard >= every else every
+            case _:
+                return DOWN_EVERY_SECONDS

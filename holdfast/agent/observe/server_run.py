@@ -1,0 +1,320 @@
+"""Which run of the server is the present one: noticed when it appears, and the moment it ends."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+from holdfast.agent.observe.starts import Failure
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.core.observed.logins import Logins
+from holdfast.core.view import NOT_LOOKED_YET, Replication, SemiSync, ServerStatus, Tail
+from holdfast.errors import DeadlinePassed, Refused
+from holdfast.log import say
+from holdfast.server.process.process import ProcessEnding, Running, ServerProcess
+
+ENDING_EVERY_SECONDS = 0.05
+DYING_SECONDS = 0.1
+"""A server that was killed has ended within this time, as a rule; then it is looked whether it hangs."""
+DYING_EVERY_SECONDS = 0.02
+TAKEN_DOWN_SECONDS = 3.0
+"""So long the end of a process that is dying is waited for where another one is to be started."""
+
+T = TypeVar("T")
+
+logger = logging.getLogger(__name__)
+
+
+class ServerRun:
+    """Holds the present run of the server and publishes its coming and going.
+
+    :ivar on_appeared: called after a run was published as STARTING
+    :ivar on_clean_end: called when the server is known to have shut down by itself, and in order
+    :ivar on_end: called the moment a run is known to have ended, before that is published
+    :ivar on_failed: called when a run has ended that nobody here has ended, before that is published
+    :ivar before_start: called before each start; one raises Refused where it must not be
+    """
+
+    def __init__(
+        self, process: ServerProcess, board: PublishedState, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        self.process = process
+        self.on_appeared: Callable[[], None] = lambda: None
+        self.on_clean_end: list[Callable[[], None]] = []
+        self.on_end: Callable[[], None] = lambda: None
+        self.on_failed: Callable[[Failure], None] = lambda failure: None
+        self.before_start: list[Callable[[], None]] = []
+        self._board = board
+        self._loop = loop
+        self._lock = threading.RLock()
+        self._running: Running | None = None
+        self._started: Running | None = None
+        self._dying: Running | None = None
+        self._attended: Running | None = None
+        self._since = 0.0
+        self._came_up = False
+        self._killed_because = ""
+
+    def current(self) -> Running | None:
+        """The present run; None when there is none, also when its end has not come through to us yet."""
+        running = self._running
+        if running is not None and not running.alive:
+            self._ended(running)
+            return None
+        return running
+
+    def look(self) -> Running | None:
+        """The present run, looked for among all processes when none is known. A dying one is none."""
+        with self._lock:
+            running = self.current()
+            if running is None and not self._hanging():
+                running = self.process.find()
+                if running is not None:
+                    say(logger, "found the server running", pid=running.pid)
+                    self._appeared(running, NOT_LOOKED_YET)
+            return running
+
+    def started(self, running: Running) -> bool:
+        """Whether this agent itself started it, so all that was ever asked of it is known."""
+        return self._started is running
+
+    def start(self) -> Running:
+        """:raises Refused: when it is running already, or cannot be started"""
+        self.refuse_while_dying()
+        for each in self.before_start:
+            each()
+        with self._lock:
+            if self.current() is not None:
+                raise Refused("the server is running already")
+            running = self._started = self.process.start()
+            self._appeared(running)
+            return running
+
+    def alone(self, run: Callable[[], T]) -> T:
+        """Have the server's program run for something else than to serve; meanwhile nobody starts it, or looks for it.
+
+        :raises Refused: the server is running
+        """
+        with self._lock, self.process.held():
+            if self.look() is not None:
+                raise Refused("the server is running")
+            return run()
+
+    def refuse_while_dying(self) -> None:
+        """Wait for a moment until a former run is gone: to take a large server down takes the kernel a second.
+
+        :raises Refused: it still holds the data, and the kernel may write what it has begun to write
+        """
+        dying = self._hanging()
+        if dying is not None and not dying.wait(TAKEN_DOWN_SECONDS):
+            raise Refused(
+                f"the server was killed and cannot end (pid {dying.pid}): it waits for a disk that does not "
+                "answer, and holds its data: mend the disk, or restart the host"
+            )
+        if dying is not None:
+            self._ended(dying)
+
+    def kill(self, because: str) -> None:
+        """Try to SIGKILL the present run; does not wait, and raises nothing."""
+        running = self._running
+        if running is not None:
+            self._killed_because = because
+            with contextlib.suppress(OSError):
+                running.kill()
+            self._attend_in_background(running)
+
+    def fence(self, because: str, seconds: float) -> None:
+        """Kill whatever runs with our option file; DOWN or DYING is published when this returns.
+
+        :raises DeadlinePassed: it lives
+        """
+        running = self.look()
+        if running is not None:
+            self._killed_because = because
+            running.kill()
+            if not self._attend(running, seconds):
+                raise DeadlinePassed(f"killing the server (pid {running.pid})", seconds)
+
+    def kill_and_wait(self, because: str, seconds: float) -> None:
+        """Kill whatever runs with our option file; DOWN is published when this returns.
+
+        :raises DeadlinePassed: it is not gone, and may still write what it had begun to
+        """
+        running = self.look() or self._hanging()
+        if running is not None:
+            self._killed_because = because
+            running.kill_and_wait(seconds)
+            self._ended(running)
+
+    def see_dying(self) -> bool:
+        """Look whether the present run is dying, whoever killed it; whether it is."""
+        running = self._running
+        if running is None or not running.dying:
+            return False
+        self._hangs(running)
+        return True
+
+    def end_in_order(self, because: str, seconds: float, meanwhile: Callable[[], None]) -> None:
+        """SIGTERM; DOWN is published when this returns.
+
+        :param meanwhile: called again and again until it has ended
+        :raises DeadlinePassed: it has not ended, and goes on ending
+        """
+        running = self.current()
+        if running is not None:
+            self._killed_because = because
+            running.terminate()
+            end = time.monotonic() + seconds
+            while not running.wait(ENDING_EVERY_SECONDS):
+                meanwhile()
+                if time.monotonic() < end:
+                    continue
+                raise DeadlinePassed(f"shutting the server (pid {running.pid}) down", seconds)
+            self._ended(running)
+
+    def _appeared(self, running: Running, unobserved: str = "") -> None:
+        self._running = running
+        self._since = time.monotonic()
+        self._came_up = False
+        self._killed_because = ""
+        self._board.change(
+            server=ServerStatus.STARTING,
+            incarnation=running.incarnation,
+            promised=0,
+            proved=0,
+            judged="",
+            harmless="",
+            frozen=0,
+            stopped=0,
+            tail=Tail(),
+            kept=None,
+            reason="",
+            unobserved=unobserved,
+            unobserved_seconds=0.0,
+        )
+        self._loop.call_soon_threadsafe(self._arm, running)
+        self.on_appeared()
+
+    def _arm(self, running: Running) -> None:
+        # the reader keeps a reference, so the pidfd stays open as long as it is watched
+        self._loop.add_reader(running.fd, self._readable, running)
+
+    def _readable(self, running: Running) -> None:
+        self._loop.remove_reader(running.fd)
+        self._ended(running)
+
+    def _attend_in_background(self, running: Running) -> None:
+        if self._attended is running:
+            return
+        self._attended = running
+        with contextlib.suppress(
+            RuntimeError
+        ):  # no more threads: the pidfd still tells when it is gone
+            threading.Thread(
+                target=self._attend, args=(running,), name="dying", daemon=True
+            ).start()
+
+    def _attend(self, running: Running, seconds: float = math.inf) -> bool:
+        """Wait until one that was killed is gone, or dying, and publish that."""
+        end = time.monotonic() + seconds
+        pause = min(DYING_SECONDS, seconds)
+        while not running.wait(pause):
+            if running.dying:
+                self._hangs(running)
+                return True
+            if time.monotonic() >= end:
+                return False
+            pause = DYING_EVERY_SECONDS
+        self._ended(running)
+        return True
+
+    def _hanging(self) -> Running | None:
+        """The run that is dying, until it is gone."""
+        dying = self._dying
+        if dying is not None and not dying.alive:
+            self._ended(dying)
+            return None
+        return dying
+
+    def _hangs(self, running: Running) -> None:
+        with self._lock:
+            if self._running is not running:
+                return
+            self._running, self._dying = None, running
+            self._came_up |= self._board.state.server is ServerStatus.UP
+            reason = self._killed_because or "the server is ending"
+            reason += (
+                "; the kernel has not taken it down yet: where that lasts, its disk does not answer"
+            )
+            self._gone(ServerStatus.DYING, reason)
+        say(logger, reason, logging.WARNING, pid=running.pid)
+
+    def _ended(self, running: Running) -> None:
+        with self._lock:
+            if running not in (self._running, self._dying):
+                return
+            self._running = self._dying = None
+            self.on_end()
+            ending = running.ending()
+            lived = time.monotonic() - self._since
+            self._came_up |= self._board.state.server is ServerStatus.UP
+            said = ""
+            if not self._killed_because:
+                said = self._said(ending) if lived < 60 or not self._came_up else ""
+                errors = self.process.errors() if not self._came_up else ()
+                self.on_failed(
+                    Failure(self._came_up, lived, ending.status, str(ending), said, errors)
+                )
+            reason = self._why(ending, said)
+            self._gone(ServerStatus.DOWN, reason)
+        say(logger, reason, logging.WARNING, pid=running.pid)
+        if ending.clean:
+            for each in self.on_clean_end:
+                each()
+
+    def _gone(self, status: ServerStatus, reason: str) -> None:
+        state = self._board.state
+        self._board.change(
+            server=status,
+            last_applied=state.applied or state.last_applied,
+            incarnation="",
+            writable=False,
+            # what it had received may be gone when it comes back: never offered as a position
+            received="",
+            applied="",
+            proved=0,
+            judged="",
+            harmless="",
+            frozen=0,
+            stopped=0,
+            replication=Replication(),
+            semi_sync=SemiSync(),
+            barred=(),
+            replicators=None,
+            logins=Logins(),
+            dumps=(),
+            silent_seconds=0.0,
+            stuck_seconds=0.0,
+            stuck="",
+            unobserved="",
+            unobserved_seconds=0.0,
+            reason=reason,
+        )
+
+    def _said(self, ending: ProcessEnding) -> str:
+        """The error that explains its end: one that was killed has said nothing of that."""
+        if ending.clean:
+            return ""
+        killed = ending.status is None or ending.status < 0
+        return self.process.last_words(errors_only=killed)
+
+    def _why(self, ending: ProcessEnding, said: str) -> str:
+        if self._killed_because:
+            return self._killed_because
+        return f"the server ended: {ending}" + (f"; it said: {said}" if said else "")

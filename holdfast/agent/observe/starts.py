@@ -1,0 +1,144 @@
+"""A server that does not come up is started again ever more rarely, and its own error is kept until it does.
+
+The first time it is started again at once, then after 2, 4, 8 … seconds, once a minute in the end; and at once where
+what it boots with was changed. So it is for one that comes up and crashes soon; not for one that is killed when it is
+up, which says nothing of the next start. Where it says twice that its data files cannot be used it is unfit: see
+``core/check/unusable.py``.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.core.check.unusable import unusable
+from holdfast.errors import HoldfastError, Refused
+from holdfast.log import say
+
+FIRST_PAUSE = 2.0
+LONGEST_PAUSE = 60.0
+SOON_SECONDS = 60.0
+"""One that crashes within this time after its start is started again ever more rarely."""
+KILLED = frozenset({-signal.SIGKILL, -signal.SIGTERM})
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """A run that ended by itself.
+
+    :ivar came_up: it had answered; :ivar lived: seconds; :ivar status: as in ``Ending``; :ivar how: in words
+    :ivar said: the error that explains it, or ""; :ivar errors: all of them
+    """
+
+    came_up: bool
+    lived: float
+    status: int | None
+    how: str
+    said: str
+    errors: tuple[str, ...]
+
+    @property
+    def counts(self) -> bool:
+        """Whether the next start is likely to end in the same way."""
+        if not self.came_up:
+            return True
+        crashed = self.status not in KILLED and self.status not in (None, 0)
+        return crashed and self.lived < SOON_SECONDS
+
+
+class Starts:
+    """To be told of each end, and asked before each start.
+
+    :param booted_with: another text whenever something is changed that the server boots with
+    :param unfit: told why the data must be replaced
+    """
+
+    def __init__(
+        self,
+        board: PublishedState,
+        booted_with: Callable[[], str],
+        unfit: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._board = board
+        self._booted_with = booted_with
+        self._unfit = unfit
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._times = 0
+        self._due = 0.0
+        self._with = ""
+        self._unusable = ""
+
+    def failed(self, failure: Failure) -> None:
+        """A run has ended, and nobody of us ended it."""
+        if self._board.state.cloning:
+            return  # a copy that does not start has a reason of its own
+        with self._lock:
+            if not failure.counts:
+                self._forget()
+                return
+            self._times += 1
+            pause = min(FIRST_PAUSE * 2 ** (self._times - 2), LONGEST_PAUSE)
+            resting = self._times > 1
+            self._due = self._clock() + (pause if resting else 0.0)
+            self._with = self._booted_with() if resting else ""
+            self._board.change(start_failed=_why(failure, resting), resting=resting)
+            self._judge("" if failure.came_up else unusable(failure.errors))
+
+    def before_start(self) -> None:
+        """:raises Refused: it is too early"""
+        self.look_again()
+        state = self._board.state
+        if state.resting and not state.cloning:
+            raise Refused(state.start_failed)
+
+    def look_again(self) -> None:
+        """While it is down: is it time?"""
+        with self._lock:
+            if self._board.state.resting and (
+                self._clock() >= self._due or self._booted_with() != self._with
+            ):
+                self._board.change(resting=False)
+
+    def came_up(self) -> None:
+        """How often it had failed counts until the end of this run."""
+        if self._board.state.start_failed:
+            self._board.change(start_failed="", resting=False)
+
+    def at_once(self) -> None:
+        """What it failed of may be over, or its data was replaced."""
+        with self._lock:
+            self._forget()
+
+    def _forget(self) -> None:
+        self._times, self._unusable = 0, ""
+        if self._board.state.start_failed:
+            self._board.change(start_failed="", resting=False)
+
+    def _judge(self, wrong: str) -> None:
+        before, self._unusable = self._unusable, wrong
+        if not wrong or not before:
+            return
+        reason = f"its server cannot use its data files: {wrong}"
+        say(logger, f"{reason}; it must be cloned", logging.ERROR)
+        try:
+            self._unfit(reason)
+        except HoldfastError as error:  # the next failure tries again
+            say(logger, str(error), logging.WARNING)
+
+
+def _why(failure: Failure, resting: bool) -> str:
+    said = failure.said or failure.how
+    what = "crashes soon after its start" if failure.came_up else "does not start"
+    if not resting:
+        return f"its server {what}: {said}"
+    again = "it is started again when its option files are changed, and else once a minute"
+    return f"its server {what}: {said}; {again}"

@@ -1,0 +1,257 @@
+"""Whether a primary that answers can commit: its disk may be full, or read-only, or not answer.
+
+Nothing is written while commits come through, nor while nobody wants to write: a server that lies idle is not asked to
+prove itself, and whoever comes first and waits is noticed. So it is looked, when nothing was committed for a moment,
+whether somebody is at work or has tried to write; if so, a row is written, one at a time. One that does not come back
+is left alone: what it waits for is what everybody waits for.
+
+Commits that wait for voters say nothing of the disk, and neither does a write that waits for somebody's lock. Where no
+space is left (``room.py``) nobody is asked: nothing comes through, unless commits do.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.core.observed.progress import Position
+from holdfast.core.view import MemberState, SemiSync
+from holdfast.errors import HoldfastError, Unreachable
+from holdfast.log import say
+from holdfast.server.base import Deadline
+from holdfast.server.primary.probe import Activity, DiskFailed
+
+EVERY_SECONDS = 0.25
+QUIET_SECONDS = 0.5
+"""So long nothing was committed before it is looked whether anybody wants to, and then as often."""
+PAUSES = (1.0, 30.0)
+"""Between two writes that came through: the first pause, and what doubling it leads to."""
+AGAIN_SECONDS = 0.5
+"""After a write that failed."""
+TELL_SECONDS = (1.0, 0.5)
+"""From when on, and in which steps, it is told that nothing comes through."""
+LOOK_SECONDS = 0.5
+WRITE_SECONDS = 86400.0
+OTHERWISE_ENGAGED = frozenset({"promote", "restart", "rewind", "clone", "fence", "equip", "freeze"})
+"""Commands during which nothing is written."""
+
+logger = logging.getLogger(__name__)
+
+
+class Probing(Protocol):
+    """See ``server/primary/probe.py``."""
+
+    def activity(self, deadline: Deadline) -> Activity: ...
+
+    def write(self, deadline: Deadline) -> bool: ...
+
+    def close(self) -> None: ...
+
+
+class Prober:
+    """Tells the board for how long no write comes through.
+
+    :param folder: of the binlog
+    """
+
+    def __init__(
+        self,
+        probe: Probing,
+        board: PublishedState,
+        folder: Path,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._probe = probe
+        self._board = board
+        self._folder = folder
+        self._clock = clock
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
+        self._write: _Write | None = None
+        self._run_of = ""
+        self._progress: tuple[str, Position] | None = None
+        self._since = self._moved_at = self._own_until = self._probe_at = self._look_at = 0.0
+        self._pause = PAUSES[0]
+        self._failed = ""
+        self._unblocked_at = 0.0
+        self._before: Activity | None = None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, seconds: float) -> None:
+        """What hangs in the server is left there."""
+        self._stopped.set()
+        self._thread.join(seconds)
+        if self._write is not None:
+            self._write.void()
+        self._probe.close()
+
+    def step(self) -> None:
+        """Look once."""
+        state, now = self._board.state, self._clock()
+        if not _is_open(state):
+            self._begin("")
+            if state.stuck_seconds:
+                self._board.change(stuck_seconds=0.0, stuck="")
+            return
+        if state.incarnation != self._run_of:
+            self._begin(state.incarnation)
+        self._settle(now)
+        moved = (state.applied, state.written) != self._progress
+        self._note_blocked(now, moved, state.semi_sync)
+        self._progress = (state.applied, state.written)
+        if moved:
+            self._moved_at = now
+            if now > self._own_until:
+                self._pause = PAUSES[0]
+        if moved or (state.semi_sync.waiting and not state.full):
+            self._since = now
+        self._publish(now)
+        if self._write is None and self._is_due(now, state):
+            self._since = self._since if self._failed else now
+            self._write = _Write(self._probe, self._folder)
+
+    def _note_blocked(self, now: float, moved: bool, waits: SemiSync) -> None:
+        """MariaDB's binlog has the first commits that wait, so that it moves once more when they begin to."""
+        lacking = waits.source and waits.clients < waits.acks and not waits.degraded
+        if moved or not (waits.waiting or lacking):
+            self._unblocked_at = now
+        self._board.blocked_seconds = now - self._unblocked_at
+
+    def _begin(self, incarnation: str) -> None:
+        """Nothing is known yet. A write that hangs in a former run of the server ends with it."""
+        if self._write is not None:
+            self._write.void()
+            self._write = None
+        self._run_of = incarnation
+        self._unblocked_at = self._clock()
+        self._board.blocked_seconds = 0.0
+        self._progress = None
+        self._since = self._moved_at = self._own_until = self._probe_at = self._look_at = 0.0
+        self._pause = PAUSES[0]
+        self._failed = ""
+        self._before = None
+
+    def _settle(self, now: float) -> None:
+        """Take note of a write that has ended."""
+        write = self._write
+        if write is None or not write.ended:
+            return
+        self._write = None
+        if write.failed and not self._failed:
+            say(logger, f"a small write failed: {write.failed}", logging.WARNING)
+        self._failed = write.failed
+        if write.failed:
+            self._probe_at = now + AGAIN_SECONDS
+        else:
+            self._probe_at = now + self._pause
+            self._pause = min(2 * self._pause, PAUSES[1])
+            self._own_until = now + 2 * EVERY_SECONDS + LOOK_SECONDS
+
+    def _is_due(self, now: float, state: MemberState) -> bool:
+        if now < self._probe_at or state.semi_sync.waiting or state.silent_seconds or state.full:
+            return False
+        if self._failed:
+            return True
+        if now - self._moved_at < QUIET_SECONDS or now < self._look_at:
+            return False
+        self._look_at = now + QUIET_SECONDS
+        try:
+            before, self._before = self._before, self._probe.activity(Deadline(LOOK_SECONDS))
+        except DiskFailed as error:  # for a look it needs room, too
+            say(logger, f"looking whether anybody writes: {error}", logging.WARNING)
+            return True
+        return before is not None and (
+            self._before.attempts != before.attempts or bool(self._before.at_work & before.at_work)
+        )
+
+    def _publish(self, now: float) -> None:
+        write, before = self._write, self._board.state
+        held_up = write is not None or self._failed or before.full
+        stuck = now - self._since if held_up else 0.0
+        least, step = TELL_SECONDS
+        told = stuck // step * step if stuck >= least else 0.0
+        cause = (before.full or self._failed or (write.cause if write else "")) if told else ""
+        if (before.stuck_seconds, before.stuck) == (told, cause):
+            return
+        if not before.stuck_seconds:
+            say(logger, "no write comes through", logging.WARNING, cause=cause)
+        elif not told:
+            say(logger, "writes come through again")
+        self._board.change(during=self._run_of, stuck_seconds=told, stuck=cause)
+
+    def _run(self) -> None:
+        complaint = ""
+        while not self._stopped.wait(EVERY_SECONDS):
+            try:
+                self.step()
+                complaint = ""
+            except Unreachable:
+                continue  # whoever observes the server tells that it does not answer
+            except HoldfastError as error:
+                if str(error) != complaint:
+                    say(logger, f"looking whether writes come through: {error}", logging.WARNING)
+                complaint = str(error)
+            except Exception:  # the loop must not end: without it nobody looks any more
+                logger.exception("looking whether writes come through failed")
+
+
+class _Write:
+    """One write, in a thread of its own.
+
+    :ivar cause: what may hold it up, as far as the file system says; :ivar failed: why it failed, or ""
+    """
+
+    def __init__(self, probe: Probing, folder: Path) -> None:
+        self.cause = "the disk may not answer"
+        self.failed = ""
+        self._probe = probe
+        self._folder = folder
+        self._void = False
+        self._thread = threading.Thread(target=self._do, name="small write", daemon=True)
+        self._thread.start()
+
+    @property
+    def ended(self) -> bool:
+        return not self._thread.is_alive()
+
+    def void(self) -> None:
+        self._void = True
+
+    def _do(self) -> None:
+        try:
+            self.cause = _trouble(self._folder) or self.cause
+            self._probe.write(Deadline(WRITE_SECONDS, lambda: self._void))
+        except DiskFailed as error:
+            self.failed = str(error)
+        except HoldfastError as error:  # it says nothing of the disk
+            if not self._void:
+                say(logger, f"a small write: {error}", logging.WARNING)
+        except OSError as error:
+            self.cause = self.failed = str(error)
+
+
+def _is_open(state: MemberState) -> bool:
+    return (
+        state.up
+        and state.writable
+        and not state.replication.source
+        and state.busy not in OTHERWISE_ENGAGED
+    )
+
+
+def _trouble(folder: Path) -> str:
+    """What is wrong with a file system; it may not answer either."""
+    found = os.statvfs(folder)
+    if found.f_flag & os.ST_RDONLY:
+        return f"the file system of {folder} is read-only"
+    if not found.f_bavail:
+        return f"no space is left in {folder}"
+    return ""

@@ -1,0 +1,32 @@
+"""Keeps written down which events an open primary has disabled: who takes over from one that is dead knows no other way
+(``server/primary/events.py``). Looked at every few seconds; something is written only where that has changed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.errors import HoldfastError
+from holdfast.server.base import Deadline
+
+SECONDS = 3.0
+"""How long a look, or a row, may take: then it is tried again the next time."""
+
+
+class DisabledEvents:
+    """:param write_down: as ``server.events.write_down``, in a session of its own"""
+
+    def __init__(self, board: PublishedState, write_down: Callable[[Deadline], None]) -> None:
+        self._board = board
+        self._write_down = write_down
+
+    def step(self) -> None:
+        state = self._board.state
+        opened = state.up and state.writable and not state.replication.source
+        # a row that waits would only wait with the others, or hold up what is under way
+        if not opened or state.busy or state.silent_seconds or state.semi_sync.waiting:
+            return
+        try:
+            self._write_down(Deadline(SECONDS))
+        except HoldfastError:
+            return  # that the server does not answer, or takes no writes, is told elsewhere

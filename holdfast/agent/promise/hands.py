@@ -1,0 +1,57 @@
+"""What a hand changed on a server, and its agent put back: told for some minutes, with how long it held at most."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.log import say
+
+TOLD_SECONDS = 300.0
+
+logger = logging.getLogger(__name__)
+
+
+class Hands:
+    """One matter that is watched at each look.
+
+    :param what: names the matter among a member's concerns
+    """
+
+    def __init__(
+        self, board: PublishedState, what: str, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._board = board
+        self._what = what
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._run = ""
+        self._well_at: float | None = None
+        self._until: float | None = None
+
+    def well(self) -> None:
+        """A look found it as it should be."""
+        with self._lock:
+            self._run, self._well_at = self._board.state.incarnation, self._clock()
+            if self._until is not None and self._well_at >= self._until:
+                self._until = None
+                self._board.concern(self._what, "")
+
+    def put_back(self, found: str) -> None:
+        """It was otherwise, and is as it should be again.
+
+        :param found: a sentence without its end
+        """
+        with self._lock:
+            now = self._clock()
+            lasted = "for how long is not known"
+            if self._well_at is not None and self._run == self._board.state.incarnation:
+                lasted = f"that held for {now - self._well_at:.1f} s at most"
+            at = time.strftime("%H:%M:%S UTC", time.gmtime())
+            text = f"{found}; it was put back at {at}, {lasted}"
+            self._until = now + TOLD_SECONDS
+        say(logger, text, logging.ERROR)
+        self._board.concern(self._what, text)

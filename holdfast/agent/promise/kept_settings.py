@@ -1,0 +1,137 @@
+"""Settings on which the promise rests are watched at each look: what a hand has changed is put back.
+
+*Flushing.* A primary flushes each commit, in binlog and InnoDB. With ``innodb_flush_log_at_trx_commit = 0`` a server
+that is killed loses a second from InnoDB that its binlog has: it comes back with GTIDs whose rows it lacks, and nothing
+would tell. So that is noted on disk first; then it is put back, and the redo log is flushed; only then the note goes. A
+server that dies in between is not started again before it was cloned. Less lowered (2, or ``sync_binlog``), only the
+host's end would lose something: that is what ``flushing.RelaxedMarker`` is for. Of a replica, 0 alone is too little.
+
+*The server's number.* A replica passes over events that bear its own: one that changes a primary's number to that of a
+voter has the voter acknowledge what it throws away. (A voter's own number: ``receipts.py``.)
+
+A server that dies before the next look (0.25 s) after such a statement is not noticed.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from holdfast.agent.disk.relaxed import RelaxedMarker
+from holdfast.agent.disk.term import remove_durably, replace_durably
+from holdfast.agent.promise.hands import Hands
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.errors import Refused
+from holdfast.server.base import Deadline, Observation, Server
+
+PUT_BACK_SECONDS = 1.0
+PRIMARY = {"sync_binlog": 1, "innodb_flush_log_at_trx_commit": 1}
+REPLICA = {"innodb_flush_log_at_trx_commit": 2}
+
+
+class KeptSettings:
+    """:param has_opened: whether a run of the server is open because its agent had it so
+    :param unfit: told why the data must be replaced
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        board: PublishedState,
+        relaxed: RelaxedMarker,
+        state_dir: Path,
+        has_opened: Callable[[str], bool],
+        unfit: Callable[[str], None],
+    ) -> None:
+        self._server = server
+        self._board = board
+        self._relaxed = relaxed
+        self._path = state_dir / "unflushed"
+        self._has_opened = has_opened
+        self._unfit = unfit
+        self._noted = self._path.exists()
+        self._number = ("", 0)
+        self._hands = Hands(board, "settings")
+        self._lock = threading.Lock()
+
+    def seen(self, found: Observation) -> None:
+        """To be told of each look before it is published.
+
+        :raises HoldfastError: what was changed could not be put back
+        """
+        run = self._board.state.incarnation
+        if not self._board.state.term:
+            return  # it was not adopted yet
+        primary = found.writable and self._has_opened(run)
+        with self._lock:
+            wanted = self._lowered(found, primary)
+            former = self._number
+            if former[0] == run and former[1] != found.server_id and primary:
+                wanted = {**wanted, "server_id": former[1]}
+            else:
+                self._number = (run, found.server_id)
+            if wanted:
+                self._put_back(wanted, found, primary)
+            else:
+                self._hands.well()
+            if (
+                not wanted and self._noted
+            ):  # by the agent before this one, which did not come to an end with it
+                self._server.put_back({}, Deadline(PUT_BACK_SECONDS))
+                self._forget()
+
+    def before_start(self) -> None:
+        """:raises Refused: the data must be replaced"""
+        if self._noted and not self._board.state.cloning:
+            why = "its server died with innodb_flush_log_at_trx_commit = 0: its tables may lack what its binlog has"
+            self._unfit(why)
+            raise Refused(f"cannot start: {why}; to trust it as it is, remove {self._path}")
+
+    def ended(self) -> None:
+        """The server shut down in order, or its data was replaced: all is on disk."""
+        with self._lock:
+            if self._noted:
+                self._forget()
+
+    def _lowered(self, found: Observation, primary: bool) -> dict[str, int]:
+        if primary and (found.sync_binlog, found.redo_flush) != (1, 1):
+            return PRIMARY
+        return REPLICA if found.redo_flush == 0 else {}
+
+    def _put_back(self, wanted: dict[str, int], found: Observation, primary: bool) -> None:
+        if found.redo_flush == 0:
+            self._note()
+        elif wanted != {"server_id": self._number[1]}:
+            self._relaxed.mark()
+        self._server.put_back(wanted, Deadline(PUT_BACK_SECONDS))
+        self._hands.put_back(_changed(wanted, found))
+        if self._noted:
+            self._forget()
+        if primary:
+            self._relaxed.clear_in_background()
+
+    def _note(self) -> None:
+        """:raises Refused: it cannot be written"""
+        try:
+            replace_durably(self._path, f"{self._board.state.incarnation}\n")
+        except OSError as error:
+            raise Refused(f"cannot write {self._path}: {error.strerror}") from error
+        self._noted = True
+
+    def _forget(self) -> None:
+        remove_durably(self._path)
+        self._noted = False
+
+
+def _changed(wanted: Mapping[str, int], found: Observation) -> str:
+    """:param wanted: what is put back"""
+    now = {
+        "sync_binlog": found.sync_binlog,
+        "innodb_flush_log_at_trx_commit": found.redo_flush,
+        "server_id": found.server_id,
+    }
+    changed = ", ".join(
+        f"{name} = {now[name]}" for name, value in wanted.items() if now[name] != value
+    )
+    return f"{changed} was set by hand, on which the promise does not hold"

@@ -1,0 +1,280 @@
+"""Watches that no commit goes on without a voter: says so at once, and puts back what a hand has changed.
+
+What the client of such a commit was told cannot be taken back. What can be done is to know it: the mark by which the
+binlog's end may be cut goes (``pending_mark.py``), so that what was let through is rewound, and never torn out of the
+binlog while the engine keeps it. The rules stand in ``core/rules/releases.py``.
+
+A replica that a hand opens (``SET GLOBAL read_only = 0``) answers clients without any voter, and nobody else's rule
+stops it while no manager leads: its agent closes it at the next look, or kills it. Which runs of its server the agent
+has opened itself is on disk before it opens them (``lease.Keeper.before_opening``).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+
+from pymysql.constants import ER
+
+from holdfast.agent.promise.hands import Hands
+from holdfast.agent.promise.pending_mark import PendingMark, RunMark
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.binlog.files.run import Began
+from holdfast.core.gtid import Flavor, issuer_of
+from holdfast.core.observed.tally import Tally
+from holdfast.core.rules.releases import Release, counted, describe, lesser, let_through, recounted
+from holdfast.core.view import MemberState, SemiSync
+from holdfast.errors import HoldfastError, Refused
+from holdfast.log import say
+from holdfast.server.base import Deadline, Observation, Server
+from holdfast.server.connection.sql import StatementRefused
+
+MEND_SECONDS = 0.5
+"""So long a look may be held up by putting variables back."""
+OURS = frozenset({"restart", "rewind", "clone", "fence"})
+"""Commands during which the agent itself ends its server."""
+
+logger = logging.getLogger(__name__)
+
+
+class Releases:
+    """:param socket: the server's; it goes when a shutdown begins, and stays after a crash
+    :param has_opened: whether a run of the server is open because its agent had it so
+    :param kill: ends the server, with the reason
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        board: PublishedState,
+        mark: PendingMark,
+        socket: Path,
+        has_opened: Callable[[str], bool],
+        kill: Callable[[str], None],
+    ) -> None:
+        self._has_opened = has_opened
+        self._kill = kill
+        self._follows = ""
+        self._server = server
+        self._board = board
+        self._mark = mark
+        self._socket = socket
+        self._lock = threading.RLock()
+        self._turn = threading.Lock()
+        self._changed_at = 0.0
+        self._hands = Hands(board, "waiting")
+        if (found := mark.mark) is not None:
+            board.change(let_through=found.let_through, unacknowledged=found.unacknowledged)
+
+    @contextmanager
+    def command(self) -> Iterator[None]:
+        """While a command is carried out nothing is put back: it may be what changes the waiting."""
+        with self._turn:
+            yield
+
+    def pending(self) -> Began | None:
+        return self._mark.pending()
+
+    def begin(self, acks: int) -> None:
+        """The server is about to be a primary whose commits wait for so many voters. On disk when this returns."""
+        with self._lock:
+            self._mark.hold(self._board.state.incarnation, acks)
+            self._changed()
+
+    def waits_for(self, acks: int) -> None:
+        """It is about to wait, or has begun to wait, for another number of voters."""
+        with self._lock:
+            mark = self._mark.mark
+            if mark is not None and mark.acks != acks:
+                self._mark.change(replace(mark, acks=acks))
+            self._changed()
+
+    @property
+    def known(self) -> Tally | None:
+        """What the server had counted when nothing had been let through."""
+        mark = self._mark.mark
+        return mark.tally if mark is not None else None
+
+    def proved(self, under: SemiSync, known: Tally | None) -> None:
+        """A row was acknowledged while commits waited as in ``under``, which was looked at before it was committed.
+
+        :param known: what was :attr:`known` before that; where it is something else by now, a look amid the row has
+            compared what is later than ``under``
+        """
+        with self._lock:
+            incarnation = self._board.state.incarnation
+            if known == self.known:
+                self._compare(under, incarnation, "")
+            self._mark.hold(incarnation, under.acks, under.tally)
+            self._board.change(let_through="")
+            self._changed()
+
+    def end(self) -> None:
+        """What it issues from now on need not be pending. On disk when this returns."""
+        with self._lock:
+            self._mark.clear()
+            self._board.change(let_through="")
+            self._changed()
+
+    def let_through(self, release: Release) -> None:
+        """Something went on without a voter that counts: known otherwise than by the server's counters."""
+        with self._lock:
+            mark = self._mark.mark
+            if mark is not None:
+                self._tell(mark, release)
+
+    def seen(self, found: Observation, begun: float) -> None:
+        """Told of each look at the server.
+
+        :param begun: when it began: what was changed since then it may have seen in part
+        :raises Refused: it was a replica that took writes, and does so no more
+        """
+        self._keep_closed(found)
+        if not self._lock.acquire(blocking=False):
+            return  # a command writes to the disk, for which no look may wait: the next one compares as well
+        try:
+            mark, incarnation = self._mark.mark, self._board.state.incarnation
+            if mark is None or mark.incarnation != incarnation or begun < self._changed_at:
+                return
+            self._compare(found.semi_sync, incarnation, found.applied)
+        finally:
+            self._lock.release()
+        if not found.writable:
+            return
+        if why := lesser(found.semi_sync, mark.acks):
+            self._put_back(mark, found.semi_sync.degraded, why)
+        else:
+            self._hands.well()
+
+    def _keep_closed(self, found: Observation) -> None:
+        incarnation = self._board.state.incarnation
+        if found.replication.source and not found.writable:
+            self._follows = incarnation
+        follows = found.replication.source or self._follows == incarnation
+        if not found.writable or not follows or self._has_opened(incarnation):
+            return
+        if not self._board.state.term:
+            return  # it was not adopted yet
+        if not self._turn.acquire(blocking=False):
+            return  # a command may be what opens it
+        try:
+            if self._has_opened(incarnation):
+                return
+            self._server.shut(Deadline(MEND_SECONDS))
+        except HoldfastError as error:
+            reason = f"a hand had opened this replica, and it cannot be closed: {error}"
+            self._kill(reason)
+            raise Refused(reason) from error
+        finally:
+            self._turn.release()
+        raise Refused("a hand had opened this replica: it is read-only again")
+
+    def lost(self, error: HoldfastError) -> None:
+        """A look failed: whether the server is being shut down, which lets through what waits, or cannot be asked any
+        more how its commits wait."""
+        if not self._lock.acquire(blocking=False):
+            return
+        try:
+            mark, state = self._mark.mark, self._board.state
+            if mark is None or mark.let_through or mark.incarnation != state.incarnation:
+                return
+            if isinstance(error, StatementRefused) and error.code == ER.UNKNOWN_SYSTEM_VARIABLE:
+                self._tell(mark, Release("the server's semi-sync plugin is gone"))
+            elif state.up and not self._socket.exists():
+                self._shut_down(mark, state)
+        finally:
+            self._lock.release()
+
+    def ended(self) -> None:
+        """The server has shut down in order: nothing is pending any more, whether something waited or not."""
+        mark = self._mark.mark
+        if mark is not None and not mark.let_through:
+            self._mark.change(None)
+
+    def _shut_down(self, mark: RunMark, state: MemberState) -> None:
+        waiting = state.semi_sync.waiting
+        if state.busy in OURS or not waiting:
+            self._mark.change(None)
+        else:
+            told = waiting if state.flavor is Flavor.MYSQL else 0
+            self._tell(mark, Release("it is being shut down, and commits waited", told))
+
+    def _compare(self, now: SemiSync, incarnation: str, applied: str) -> None:
+        """Hold the mark against what the server says of itself.
+
+        :param applied: what it has applied, to count by where it does not count itself; "": not known
+        """
+        mark = self._mark.mark
+        if mark is None or mark.incarnation != incarnation:
+            return
+        if mark.tally is None:
+            if not lesser(now, mark.acks):
+                self._mark.change(replace(mark, tally=now.tally))
+            return
+        count = self._count(mark, now, applied)
+        release = let_through(mark.acks, mark.tally, now)
+        if mark.let_through:
+            release = Release(mark.let_through, count) if count else None
+            if now.source and recounted(mark.tally, now.tally):
+                self._mark.change(replace(mark, tally=now.tally))
+        elif release is not None:
+            release = replace(release, count=count)
+        if release is not None:
+            self._tell(mark, release, now)
+
+    def _count(self, mark: RunMark, now: SemiSync, applied: str) -> int:
+        """Where semi-sync is off nothing is counted: then it is what was issued since the look before this one."""
+        assert mark.tally is not None
+        if now.source or not applied:
+            return counted(mark.tally, now)
+        before = self._board.state
+        after = replace(before, applied=applied)
+        return max(0, _issued(after) - _issued(before)) if before.applied else 0
+
+    def _tell(self, mark: RunMark, release: Release, now: SemiSync | None = None) -> None:
+        total = self._board.state.unacknowledged + release.count
+        tally = now.tally if now is not None and now.source else mark.tally
+        fallen = replace(
+            mark, let_through=release.reason, unacknowledged=total, tally=tally or mark.tally
+        )
+        self._mark.change(fallen)
+        self._board.change(let_through=release.reason, unacknowledged=total)
+        if not mark.let_through:
+            say(logger, describe(release), logging.WARNING)
+
+    def _put_back(self, mark: RunMark, given_up: bool, why: str) -> None:
+        """Waiting more is safe at any moment; a command may ask for less, so it is done between commands only.
+
+        :param given_up: all commits go on since one was let through, and will until a replica acknowledges
+        """
+        if not self._turn.acquire(blocking=False):
+            return
+        try:
+            now = self._mark.mark
+            if now is None or now.incarnation != mark.incarnation:
+                return
+            self._server.set_acks(mark.acks, Deadline(MEND_SECONDS), again=given_up)
+            self._hands.put_back(f"commits did not wait as they should: {why}")
+        except HoldfastError as error:
+            say(logger, f"cannot put back how commits wait: {error}", logging.WARNING)
+        finally:
+            self._turn.release()
+
+    def _changed(self) -> None:
+        self._changed_at = time.monotonic()
+
+
+def _issued(state: MemberState) -> int:
+    """How many transactions that it issued itself a member has; on MariaDB up to the number of the last one."""
+    own = issuer_of(state.flavor, state.origin) if state.origin else ""
+    return sum(
+        last - first + 1
+        for stream, spans in state.applied_set().streams.items()
+        if issuer_of(state.flavor, stream) == own
+        for first, last in spans
+    )

@@ -1,0 +1,1 @@
+"""Transactions undone, and tables compared afterwards."""

@@ -1,0 +1,60 @@
+"""The applier is held on purpose while tables are compared with the primary's at one place in its history.
+
+The receiver is left alone: a voter goes on acknowledging. That it is held is on disk, so that an agent which was killed
+meanwhile lets it run on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from holdfast.agent.disk.marker import Marker
+from holdfast.errors import HoldfastError, Unreachable
+from holdfast.server.base import Deadline, Server
+from holdfast.server.data.digest import Digester
+
+HOLD_SECONDS = 5.0
+
+
+class ApplierHold:
+    """:ivar held: the applier is stopped on purpose, and will run on by itself"""
+
+    def __init__(
+        self, server: Server, digester: Digester, publish: Callable[[], None], state_dir: Path
+    ) -> None:
+        self.held = False
+        self._server = server
+        self._digester = digester
+        self._publish = publish
+        self._holding = Marker(state_dir / "holding")
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Within it the applier is stopped, but for what the digester has it apply; it runs on at the end."""
+        self.held = True
+        try:
+            self._holding.mark()
+            self._server.hold_applier(Deadline(HOLD_SECONDS))
+            yield
+        finally:
+            self._let_run()
+
+    def let_run_what_is_left(self) -> None:
+        """Of an agent that was killed amid a comparison."""
+        if not self.held and self._holding.marked():
+            with contextlib.suppress(HoldfastError):
+                self._let_run()
+
+    def _let_run(self) -> None:
+        try:
+            # it may still be on its way to a place
+            self._server.hold_applier(Deadline(HOLD_SECONDS))
+            self._digester.release(Deadline(HOLD_SECONDS))
+            self._publish()
+        except Unreachable:
+            pass  # a server that ended holds nothing any more
+        finally:
+            self.held = False
+        self._holding.clear()

@@ -1,0 +1,51 @@
+"""Asks the engine of a server that is down what of its binlog's end it has committed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.binlog.pending.tail import Pending, reaches_into
+from holdfast.core.gtid import Flavor
+from holdfast.errors import HoldfastError
+from holdfast.server.base import Deadline
+from holdfast.server.data.committed import last_commits
+
+PATIENCE_SECONDS = 45.0
+"""An engine that needs longer to recover counts as one that has committed everything."""
+
+
+class Engine:
+    """:param state_dir: what the server's program says meanwhile goes there"""
+
+    def __init__(self, flavor: Flavor, watch: ServerRun, datadir: Path, state_dir: Path) -> None:
+        self._flavor = flavor
+        self._watch = watch
+        self._datadir = datadir
+        self._said = state_dir.absolute() / "engine.out"
+
+    def committed(self, tail: Pending, deadline: Deadline) -> str:
+        """Why something of ``tail`` is committed, or may be; "" where nothing is.
+
+        MySQL's engine tells it after the start only (``server/data/committed.py``): the GTID of what it has committed,
+        and what was cut, is in ``gtid_executed`` then, and nowhere in its binlogs, so that the member is cloned.
+
+        :raises Refused: called off
+        """
+        if self._flavor is Flavor.MYSQL:
+            return ""
+        process = self._watch.process
+        patience = Deadline(min(PATIENCE_SECONDS, deadline.left), deadline.cancelled)
+
+        def ask() -> list[tuple[str, int]]:
+            known = last_commits(
+                process.command, process.option_file, self._datadir, self._said, patience
+            )
+            return [(each.file, each.end) for each in known]
+
+        try:
+            return reaches_into(tail, self._watch.alone(ask))
+        except HoldfastError as error:
+            if deadline.cancelled():
+                raise
+            return f"what its engine has committed is not known ({error})"

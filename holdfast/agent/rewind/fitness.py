@@ -1,0 +1,156 @@
+"""What is wrong with the data of this member, on disk: it survives the ends of agent and server."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from holdfast.agent.disk.term import remove_durably, replace_durably
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.core.observed.comparison import Difference
+from holdfast.errors import Refused
+from holdfast.server.data.rewind import RewindRepair
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """:ivar suspects, unfit, differs: as in ``MemberState``; :ivar repair: a rewind that was begun
+    :ivar xa: what the binlog says of XA transactions, and the tables may not: see ``binlog/pending/doubts.py``
+    :ivar unlogged: it crashed while it took writes: tables that know no transactions may have changed unseen
+    :ivar reset: a hand has reset its binary log: that tells no more whose data this is
+    """
+
+    suspects: tuple[str, ...] = ()
+    unfit: str = ""
+    differs: tuple[Difference, ...] = ()
+    repair: RewindRepair | None = None
+    xa: Mapping[str, str] = field(default_factory=dict)
+    unlogged: bool = False
+    reset: bool = False
+
+
+class Fitness:
+    """Tables that a rewind touched, why the member must be cloned, and the rewind that is under way.
+
+    What is said here is on disk before it is published.
+
+    :ivar path: a file that cannot be read makes the member unfit
+    """
+
+    def __init__(self, state_dir: Path, board: PublishedState) -> None:
+        self.path = state_dir / "fitness"
+        self._board = board
+        self._known = self._read()
+        self._publish()
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        return self._known.suspects
+
+    @property
+    def unfit(self) -> str:
+        return self._known.unfit
+
+    @property
+    def repair(self) -> RewindRepair | None:
+        return self._known.repair
+
+    @property
+    def xa(self) -> Mapping[str, str]:
+        return self._known.xa
+
+    @property
+    def unlogged(self) -> bool:
+        return self._known.unlogged
+
+    def doubt(self, tables: Iterable[str], xa: Mapping[str, str], unlogged: bool) -> None:
+        """The server crashed, and these may not be as its binlog says. :raises Refused:"""
+        suspects = tuple(sorted({*self._known.suspects, *tables}))
+        xa, unlogged = {**self._known.xa, **xa}, unlogged or self._known.unlogged
+        known = replace(self._known, suspects=suspects, xa=xa, unlogged=unlogged)
+        if known != self._known:
+            self._write(known)
+
+    def settled(self, unlogged: Collection[str], needless: Collection[str]) -> None:
+        """The XA transactions are as the binlog says, and which tables are to be compared is known.
+
+        :param unlogged: those that may have changed without a word; :param needless: those that need not be compared
+        """
+        suspects = tuple(sorted({*self._known.suspects, *unlogged} - {*needless}))
+        self._write(replace(self._known, suspects=suspects, xa={}, unlogged=False))
+
+    def begin_rewind(self, repair: RewindRepair, touched: tuple[str, ...]) -> None:
+        """:raises Refused: when it cannot be written, as from all that follow"""
+        suspects = tuple(sorted({*self._known.suspects, *touched}))
+        self._write(replace(self._known, repair=repair, suspects=suspects))
+
+    def end_rewind(self) -> None:
+        self._write(replace(self._known, repair=None))
+
+    def compared(self) -> None:
+        """The suspects are as they should be."""
+        self._write(replace(self._known, suspects=()))
+
+    @property
+    def was_reset(self) -> bool:
+        return self._known.reset
+
+    def declare_unfit(self, reason: str, reset: bool = False) -> None:
+        """:param reset: a hand has reset its binary log"""
+        reset |= self._known.reset
+        known = replace(self._known, unfit=" ".join(reason.split()), reset=reset)
+        if known != self._known:
+            self._write(known)
+
+    def verified(self, found: Sequence[Difference], tables: Collection[str] = ()) -> None:
+        """What a verification has found: all differences there are.
+
+        :param tables: only these were compared; (): all
+        """
+        others = [each for each in self._known.differs if tables and each.table not in tables]
+        differs = tuple(sorted([*others, *found], key=lambda each: each.table))
+        if differs != self._known.differs:
+            self._write(replace(self._known, differs=differs))
+
+    def forget(self) -> None:
+        """The data was replaced."""
+        self._write(_Known())
+
+    def _write(self, known: _Known) -> None:
+        try:
+            if known == _Known():
+                remove_durably(self.path)
+            else:
+                replace_durably(self.path, json.dumps(asdict(known), indent=1) + "\n")
+        except OSError as error:
+            raise Refused(f"cannot write {self.path}: {error.strerror}") from error
+        self._known = known
+        self._publish()
+
+    def _publish(self) -> None:
+        # a clone that has to be done anew has its own reason
+        unfit = {"unfit": self._known.unfit} if self._known.unfit else {}
+        self._board.change(suspects=self._known.suspects, differs=self._known.differs, **unfit)
+
+    def _read(self) -> _Known:
+        try:
+            found: dict[str, Any] = json.loads(self.path.read_bytes())
+            repair = found["repair"]
+            return _Known(
+                suspects=tuple(map(str, found["suspects"])),
+                unfit=str(found["unfit"]),
+                differs=tuple(Difference(**each) for each in found.get("differs", ())),
+                repair=None if repair is None else RewindRepair(**repair),
+                xa={str(xid): str(end) for xid, end in found.get("xa", {}).items()},
+                unlogged=bool(found.get("unlogged")),
+                reset=bool(found.get("reset")),
+            )
+        except FileNotFoundError:
+            return _Known()
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            return _Known(
+                unfit=f"{self.path} cannot be read, so a rewind may be half done: {error}"
+            )

@@ -1,0 +1,1 @@
+"""What all of the agent uses: published state, jobs, the background writer, the clock."""

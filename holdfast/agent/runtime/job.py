@@ -1,0 +1,169 @@
+"""What takes longer than a command may: one piece of work at a time, in a thread of its own."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.core.observed.progress import Progress
+from holdfast.errors import HoldfastError, Refused
+from holdfast.log import say
+from holdfast.server.base import Deadline
+
+PUBLISH_SECONDS = 0.5
+"""How often progress is published."""
+RATE_SECONDS = 5.0
+"""Over how long the rate is the average."""
+
+logger = logging.getLogger(__name__)
+
+
+class CalledOff(Refused):
+    """The work was called off, and says by whom."""
+
+
+class Job:
+    """One piece of work, as the work itself sees it.
+
+    :ivar what: for a person, such as "cloning from m2"; may be changed while it goes on
+    :ivar called_off: by whom, or ""
+    """
+
+    def __init__(self, what: str, board: PublishedState) -> None:
+        self.what = what
+        self._board = board
+        self.called_off = ""
+        self._called = threading.Event()
+        self._published = 0.0
+        self._marks: list[tuple[float, int]] = []
+
+    def cancel(self, because: str) -> None:
+        self.called_off = f"called off by {because}"
+        self._called.set()
+
+    @property
+    def cancelled(self) -> bool:
+        return self._called.is_set()
+
+    def check(self) -> None:
+        """:raises CalledOff:"""
+        if self.cancelled:
+            raise CalledOff(f"{self.what}: {self.called_off}")
+
+    def pause(self, seconds: float) -> None:
+        """Wait, unless it is called off. :raises CalledOff:"""
+        self._called.wait(seconds)
+        self.check()
+
+    def deadline(self, seconds: float) -> Deadline:
+        """One that ends when the work is called off."""
+        return Deadline(seconds, lambda: self.cancelled)
+
+    def stage(self, what: str) -> None:
+        """Another part of the work begins, with a count of its own."""
+        self.what = what
+        self._marks.clear()
+        self._published = 0.0
+        self.progress(0, 0)
+
+    def progress(self, done: int, total: int = 0) -> None:
+        """Tell how many bytes are done; published at most twice a second. :raises CalledOff:"""
+        self.check()
+        now = time.monotonic()
+        if self._published and now - self._published < PUBLISH_SECONDS:
+            return
+        self._published = now
+        self._marks = [mark for mark in self._marks if now - mark[0] <= RATE_SECONDS]
+        self._marks.append((now, done))
+        began, first = self._marks[0]
+        rate = (done - first) / (now - began) if now > began else 0.0
+        self._board.change(progress=Progress(self.what, done, total, round(rate)))
+
+
+class Jobs:
+    """The agent's background: at most one job.
+
+    What a job failed of is logged, and stays the member's reason until the next one begins
+    (``PublishedState.lasting``).
+    """
+
+    def __init__(self, board: PublishedState) -> None:
+        self._board = board
+        self._lock = threading.Lock()
+        self._job: Job | None = None
+        self._thread: threading.Thread | None = None
+        self._stopped = False
+
+    @property
+    def running(self) -> str:
+        """What is under way, or ""."""
+        job = self._job
+        return job.what if job else ""
+
+    def start(self, what: str, work: Callable[[Job], None]) -> Job:
+        """Begin ``work`` in a thread of its own.
+
+        :raises Refused: when another job is running, or the agent ends
+        """
+        with self._lock:
+            if self._stopped:
+                raise Refused("the agent is stopping")
+            if self._job is not None:
+                raise Refused(
+                    f"{self._board.state.name} is busy: {self._job.what}; wait for its end"
+                )
+            job = self._job = Job(what, self._board)
+            over = {"reason": ""} if self._board.state.reason == self._board.lasting else {}
+            self._board.lasting = ""
+            self._board.change(progress=Progress(what), **over)
+            self._thread = threading.Thread(
+                target=self._run, args=(job, work), name=what, daemon=True
+            )
+            self._thread.start()
+            return job
+
+    def cancel(self, because: str) -> None:
+        """Call off what is under way, if anything; does not wait."""
+        job = self._job
+        if job is not None:
+            job.cancel(because)
+
+    def wait(self, seconds: float) -> bool:
+        """Whether nothing is under way any more, at the latest after ``seconds``."""
+        thread = self._thread
+        if thread is not None and thread is not threading.current_thread():
+            thread.join(seconds)
+        return self._job is None
+
+    def stop(self) -> None:
+        """Call off what is under way, and begin nothing more; does not wait."""
+        with self._lock:
+            self._stopped = True
+        self.cancel("the end of the agent")
+
+    def _run(self, job: Job, work: Callable[[Job], None]) -> None:
+        begun = time.monotonic()
+        what, failed = job.what, ""
+        try:
+            work(job)
+        except HoldfastError as error:
+            failed = str(error)
+            say(logger, f"{what}: {failed}", logging.WARNING)
+        except OSError as error:
+            failed = f"{job.what}: {error}"
+            say(logger, failed, logging.WARNING)
+        except Exception as error:  # the thread's end must be told, whatever it ran into
+            failed = f"{job.what} failed: {error!r}"
+            logger.exception("%s failed in a way that nobody foresaw", job.what)
+        else:
+            say(logger, f"{what}: done in {time.monotonic() - begun:.1f} s")
+        with self._lock:
+            self._job = None
+            if failed:
+                self._board.lasting = failed
+                self._board.change(progress=None, reason=failed)
+            else:
+                self._board.change(progress=None)

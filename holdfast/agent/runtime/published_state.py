@@ -1,0 +1,141 @@
+"""The state that the agent publishes, and the number by which a long poll sees that it changed."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+from holdfast.core.observed.lineage import RecordMark
+from holdfast.core.observed.progress import Position
+from holdfast.core.observed.tally import Tally
+from holdfast.core.view import MemberState
+
+SILENCE = (0.3, 0.05)
+"""From when on, and in which steps, it is told for how long a server or its source has been silent."""
+
+
+class PublishedState:
+    """One member's present state. Threads of the agent write it, the event loop reads it.
+
+    The version starts at the time of day, so a number that a former agent gave out is not met again.
+
+    :ivar on_change: called, in the thread that made the change, after each new version; :ivar heeding: before it
+    :ivar blocked_seconds: for how long commits have waited for acknowledgements, or would wait, and none came through
+    :ivar as_of_now: fills in what changes with time alone, whenever the state is given out
+    """
+
+    def __init__(self, state: MemberState) -> None:
+        self.on_change: Callable[[], None] = lambda: None
+        self.heeding: list[Callable[[], None]] = []
+        self.as_of_now: Callable[[MemberState], MemberState] = lambda state: state
+        self.blocked_seconds = 0.0
+        self._failed = ""
+        self._alarms: dict[str, str] = {}
+        self._concerns: dict[str, str] = {}
+        self._lock = threading.Lock()
+        self._seen = (state, time.time_ns() // 1_000_000)
+
+    @property
+    def state(self) -> MemberState:
+        return self._seen[0]
+
+    @property
+    def version(self) -> int:
+        return self._seen[1]
+
+    def seen(self) -> tuple[MemberState, int]:
+        """State and version that belong together."""
+        state, version = self._seen
+        return self.as_of_now(state), version
+
+    def blocked(self) -> float:
+        return self.blocked_seconds
+
+    @property
+    def lasting(self) -> str:
+        """The reason to go back to once the server is well: what the last job failed of, and what else is amiss."""
+        return "; ".join(each for each in (self._failed, *self._alarms.values()) if each)
+
+    @lasting.setter
+    def lasting(self, failed: str) -> None:
+        self._failed = failed
+
+    def alarm(self, what: str, reason: str) -> None:
+        """Something besides the server is amiss, or (``reason`` is "") no longer."""
+        before = self.lasting
+        self._alarms[what] = reason
+        if self.state.reason == before:
+            self.change(reason=self.lasting)
+
+    def concern(self, what: str, text: str) -> None:
+        """An operator should see to something, or (``text`` is "") no longer; the member is well nevertheless."""
+        with self._lock:
+            if self._concerns.get(what, "") == text:
+                return
+            self._concerns[what] = text
+            found = tuple(each for _, each in sorted(self._concerns.items()) if each)
+        self.change(concerns=found)
+
+    def change(self, *, during: str | None = None, **fields: Any) -> bool:
+        """Replace fields of the state.
+
+        :param during: change it only while this incarnation is the present one: what was learned of
+            a server that has died meanwhile is void
+        :returns: whether it was changed
+        """
+        with self._lock:
+            before, version = self._seen
+            if during is not None and before.incarnation != during:
+                return False
+            after = replace(before, **fields)
+            changed = _worth_telling(after) != _worth_telling(before)
+            self._seen = (after, version + changed)
+        if changed:
+            for tell in (*self.heeding, self.on_change):
+                tell()
+        return True
+
+
+def _worth_telling(state: MemberState) -> MemberState:
+    """Without what changes all the time: positions, lag, who waits; and how long ago the last answer came, save in
+    steps of silence.
+
+    What a command alone changes is left out as well (``busy``, what was promised, proven and remembered): its manager
+    has that with the answer, and a failover is no quicker for a look in between. ``progress`` but for its kind.
+    """
+    progress, applying = state.progress, state.applying
+    return replace(
+        state,
+        received="",
+        applied="",
+        busy="",
+        term=0,
+        leader="",
+        promised=0,
+        proved=0,
+        record=RecordMark(),
+        written=Position(),
+        silent_seconds=_steps(state.silent_seconds),
+        unobserved_seconds=0.0,
+        applying=replace(applying, seconds=0.0, stalled=float(int(applying.stalled))),
+        progress=progress and replace(progress, done=0, total=0, rate=0.0),
+        replication=replace(
+            state.replication,
+            lag_seconds=None,
+            fetched=Position(),
+            executed=Position(),
+            unheard=_steps(state.replication.unheard),
+        ),
+        semi_sync=replace(state.semi_sync, waiting=0, tally=Tally()),
+        reason=re.sub(r"\d+\.\d s", "", state.reason),
+    )
+
+
+def _steps(silence: float) -> int:
+    """Rounded down: a step is told once it is over."""
+    begin, step = SILENCE
+    return int(silence / step + 1e-6) if silence >= begin else 0

@@ -1,0 +1,103 @@
+"""Equips a server that somebody else has started, makes and mends replication accounts on it, and makes its data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from holdfast.agent.disk.relaxed import RelaxedMarker
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.runtime.asking import fetch_account
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.agent.start.founding import Founding
+from holdfast.agent.start.login_watch import KeptLogins
+from holdfast.core.commands import EnsureAccount, Equip, Initialise, MendAccount
+from holdfast.errors import Refused
+from holdfast.server.base import Deadline, Login, Server
+from holdfast.server.inspect.adopting import Adopter
+from holdfast.tls import Credentials
+
+Done = Callable[[str], None]
+
+
+class ReplicationAccounts:
+    """:param shown: what this agent shows to the agents of other members"""
+
+    def __init__(
+        self,
+        server: Server,
+        watch: ServerRun,
+        board: PublishedState,
+        adopter: Adopter,
+        marker: RelaxedMarker,
+        shown: Credentials,
+        told: KeptLogins,
+        founding: Founding,
+        encrypted: bool,
+    ) -> None:
+        self._server = server
+        self._watch = watch
+        self._board = board
+        self._adopter = adopter
+        self._marker = marker
+        self._shown = shown
+        self._told = told
+        self._founding = founding
+        self._encrypted = encrypted
+
+    def close(self) -> None:
+        self._adopter.close()
+
+    def perform(
+        self,
+        command: Equip | EnsureAccount | MendAccount | Initialise,
+        deadline: Deadline,
+        done: Done,
+    ) -> None:
+        if isinstance(command, Initialise):
+            self._founding.perform(command, deadline, done)
+            return
+        self._admit(command)
+        match command:
+            case Equip():
+                if self._adopter.relaxed(deadline):
+                    self._marker.mark()  # until its first proof
+                self._adopter.equip(deadline)
+                done("equipped")
+            case EnsureAccount(user=user, authentication=authentication):
+                self._adopter.ensure_account(user, authentication, deadline)
+                done("account made")
+            case MendAccount():
+                self._mend(command, deadline, done)
+
+    def _admit(self, command: Equip | EnsureAccount | MendAccount) -> None:
+        """A server without semi-sync cannot be observed yet: to be equipped it need not be seen as up."""
+        state = self._board.state
+        if isinstance(command, Equip):
+            if self._watch.current() is None:
+                raise Refused("cannot equip: the server is not running")
+            return
+        what = f"the account {command.user} is not made: "
+        if self._watch.current() is None or not state.up:
+            raise Refused(f"{what}the server of {state.name} is {state.server}")
+        unlogged = isinstance(command, MendAccount) and not command.logged
+        if state.replication.source and not unlogged:
+            raise Refused(f"{what}{state.name} follows {state.replication.source}")
+
+    def _mend(self, command: MendAccount, deadline: Deadline, done: Done) -> None:
+        state = self._board.state
+        account = fetch_account(command.member, command.agent, self._shown, deadline)
+        done("password asked")
+        if account.user != command.user:
+            raise Refused(
+                f"the agent of {command.member} uses the account {account.user}, and the manager takes it for "
+                f"{command.user}: restart the manager"
+            )
+        if command.logged:
+            if command.user not in (state.replicators or ()):
+                raise Refused(f"{state.name} has no account {command.user}: it is made first")
+            self._adopter.mend_logged(account.user, account.authentication, deadline)
+        else:
+            login = Login(account.authentication, self._encrypted)
+            self._server.mend_account(account.user, login, deadline)
+        self._told.mended(state.incarnation, command.user, command.logged)
+        done("account mended")

@@ -1,0 +1,139 @@
+"""A server that this agent started is looked at before clients come in; one that boots open is not started again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.agent.disk.term import remove_durably, replace_durably
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.errors import Refused
+from holdfast.log import say
+from holdfast.server.base import Deadline, Server
+from holdfast.server.process import boot
+from holdfast.server.process.process import Running
+
+SMALL_BYTES = 1 << 20
+"""A larger word of the command is a program, not a script: it is known by its size and its time."""
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What a server boots with: its command, its option file with what that includes, and persisted variables."""
+
+    command: Sequence[str]
+    option_file: Path
+    datadir: Path
+
+    def fingerprint(self) -> str:
+        """Another text whenever one of them is changed."""
+        digest = hashlib.sha256(boot.fingerprint(self.option_file, self.datadir).encode())
+        for word in self.command:
+            digest.update(f"{word}\n".encode())
+            path = Path(shutil.which(word) or word)
+            if not path.is_file():
+                continue
+            found = path.stat()
+            digest.update(f"{found.st_size} {found.st_mtime_ns}\n".encode())
+            if found.st_size <= SMALL_BYTES:
+                digest.update(path.read_bytes())
+        return digest.hexdigest()
+
+
+class BootCheck:
+    """Judges the first look at each run, and remembers a verdict across the agent's own end.
+
+    The file ``boots_open`` in the state directory holds why the server is not started, and the fingerprint of what it
+    booted with: once that is another one, or the file is removed, it is started again. A verdict that cannot be written
+    is held while the agent lives; one that cannot be read, until it is removed.
+    """
+
+    def __init__(
+        self,
+        server: Server,
+        watch: ServerRun,
+        board: PublishedState,
+        inputs: Inputs,
+        state_dir: Path,
+    ) -> None:
+        self._server = server
+        self._watch = watch
+        self._board = board
+        self._inputs = inputs
+        self._path = state_dir / "boots_open"
+        self._admitted: Running | None = None
+        self._verdict = self._read()
+        self._on_disk = self._verdict is not None
+        board.change(unstartable=self._verdict[0] if self._verdict else "")
+
+    def first_contact(self, running: Running, deadline: Deadline) -> None:
+        """To be called when a run has answered, before it is published as up. Lets clients in where all is well.
+
+        :raises Refused: it boots open, and was killed
+        """
+        if self._admitted is running:
+            return
+        started = self._watch.started(running)
+        flavor, version = self._board.state.flavor, self._board.state.version
+        files = boot.read(self._inputs.option_file, flavor, version, self._inputs.datadir)
+        booted = self._server.booted(files, deadline)
+        # one that somebody else has started has no shut door, and is none of ours to judge
+        if booted.wrong and (started or booted.shut):
+            raise self._refused(running, "; ".join(booted.wrong))
+        if booted.shut:
+            self._server.let_clients_in(files, deadline)
+        self._admitted = running
+
+    def may_start(self) -> None:
+        """:raises Refused: it would boot open again"""
+        self.look_again()
+        if self._verdict is not None:
+            raise Refused(self._verdict[0])
+
+    def look_again(self) -> None:
+        """While it is down: has what it boots with been changed?"""
+        if self._verdict is None:
+            return
+        of = self._verdict[1]
+        removed = self._on_disk and not self._path.exists()
+        if removed or (of and self._inputs.fingerprint() != of):
+            remove_durably(self._path)
+            self._verdict, self._on_disk = None, False
+            self._board.change(unstartable="")
+            say(logger, "what the server boots with was changed: it may be started again")
+
+    def _refused(self, running: Running, wrong: str) -> Refused:
+        reason = (
+            f"its server boots with {wrong}, whatever its agent's command line says: what it answers could be lost, so "
+            f"it was killed, and is not started again before that is changed (or {self._path} removed)"
+        )
+        say(logger, reason, logging.ERROR, pid=running.pid)
+        self._verdict = (reason, self._inputs.fingerprint())
+        self._board.change(unstartable=reason)
+        self._watch.kill(reason)
+        try:
+            replace_durably(self._path, json.dumps({"reason": reason, "of": self._verdict[1]}))
+            self._on_disk = True
+        except OSError as error:
+            say(logger, f"cannot write {self._path}: {error.strerror}", logging.ERROR)
+        return Refused(reason)
+
+    def _read(self) -> tuple[str, str] | None:
+        try:
+            kept = json.loads(self._path.read_text())
+            return str(kept["reason"]), str(kept["of"])
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            return (
+                f"{self._path} cannot be read ({error}): its server is not started before it is removed",
+                "",
+            )

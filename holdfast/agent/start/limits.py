@@ -1,0 +1,25 @@
+"""Warns where a server that this agent starts would have less than the one that runs now; see
+``core/check/limits.py``."""
+
+from __future__ import annotations
+
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.core.check.limits import too_few
+from holdfast.server.process import limits
+
+
+class Limits:
+    def __init__(self, watch: ServerRun, board: PublishedState) -> None:
+        self._watch = watch
+        self._board = board
+        self._looked_at = 0
+
+    def looked(self) -> None:
+        """Called at each look; it asks once for each run."""
+        running = self._watch.current()
+        if running is None or running.pid == self._looked_at:
+            return
+        self._looked_at = running.pid
+        server = limits.of_server(running.pid)
+        self._board.concern("limits", too_few(server, limits.inherited()) if server else "")

@@ -1,0 +1,1 @@
+"""The virtual address that this host may hold."""

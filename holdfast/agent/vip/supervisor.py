@@ -1,0 +1,270 @@
+"""Has a virtual address held where and while this agent's server is the open primary, under a lease that holds.
+
+The agent goes by its own server's state and its own lease alone. What touches the address is a process of its own
+(``process.py``); this tells it what holds, and hears what came of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import select
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+from holdfast.agent.lease.gate import listens_at
+from holdfast.agent.lease.words import LeaseWords
+from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.agent.vip.process import MESSAGE_BYTES
+from holdfast.config.vip import VipConfig
+from holdfast.core.view import MemberState, ServerStatus
+from holdfast.server.process.process import Running
+
+_FOUND = "the virtual address {ip} was on although this server is no primary: taken off"
+CLOSE_SECONDS = 0.05
+"""It takes a millisecond, as a rule."""
+AGAIN_SECONDS = 1.0
+"""At least so much is between two starts of a holder that has ended."""
+
+logger = logging.getLogger(__name__)
+
+
+def belongs(state: MemberState, running: Running | None) -> bool | None:
+    """Whether the address belongs to this server, apart from its lease; None: not known yet, as it was not asked.
+
+    :param running: the run of the server that the lease is kept for
+    """
+    if running is None or state.incarnation != running.incarnation:
+        return False
+    if state.server is ServerStatus.STARTING:
+        return None
+    return state.up and state.writable and not state.stopped
+
+
+class Address:
+    """A guard of the lease keeper's.
+
+    Nothing in here blocks but `join`, `gone` and, for a moment, `changed`.
+
+    :ivar shown: the address is on
+    :param alarm: told what is wrong with it, or ""
+    :param words: until when a keeper process has the lease upheld
+    """
+
+    def __init__(
+        self,
+        config: VipConfig,
+        board: PublishedState,
+        clerk: BackgroundWriter,
+        alarm: Callable[[str], None],
+        words: LeaseWords | None = None,
+    ) -> None:
+        self._words = words
+        self._config = config
+        self._board = board
+        self._clerk = clerk
+        self._alarm = alarm
+        self._lock = threading.Lock()
+        self._running: Running | None = None
+        self._until = 0.0
+        self._sent: tuple[str, Running | None] = ("", None)
+        self._channel: socket.socket | None = None
+        self._off = threading.Event()
+        self.shown = False
+        self._said: dict[str, str] = {}
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="address", daemon=True)
+
+    def start(self) -> None:
+        """Once it is known whether the lease of a server that was found is kept: whatever else is on is taken off."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The server goes on, and so does the address."""
+        self._stopped.set()
+        with self._lock:
+            self._hang_up()
+
+    def join(self, seconds: float) -> None:
+        if self._thread.is_alive():
+            self._thread.join(seconds)
+
+    def arm(self, running: Running, until: float) -> None:
+        with self._lock:
+            self._running, self._until = running, until
+            self._order()
+
+    def extend(self, until: float) -> None:
+        with self._lock:
+            self._until = max(self._until, until)
+            self._order()
+
+    def lift(self) -> None:
+        with self._lock:
+            self._running = None
+            self._order()
+
+    def ready(self, seconds: float) -> None:
+        """A server is not opened any later for it."""
+
+    def changed(self) -> None:
+        """The board did.
+
+        A server that was closed for another one to be opened is told to be so once the address is off. This waits in
+        the thread that has looked at the server, and in no other: of one that has ended it is told at once.
+        """
+        with self._lock:
+            dropped = self._drops()
+        if dropped and self._board.state.up:
+            self.gone(CLOSE_SECONDS)
+
+    def gone(self, seconds: float) -> bool:
+        """Wait, for so long at most, until it is off; whether it is."""
+        return self._off.wait(seconds)
+
+    def _drops(self) -> bool:
+        """Whether it is told so now."""
+        held = self._sent[0].startswith("hold")
+        self._order()
+        return held and self._sent[0] == "drop"
+
+    def _order(self) -> None:
+        running = self._running
+        wanted = belongs(self._board.state, running)
+        if wanted is None or self._channel is None:
+            return
+        order = f"hold {self._until!r}" if wanted else "drop"
+        if not wanted:
+            running = None
+        before, named = self._sent
+        if order == before and running is named:
+            return
+        self._off.clear()
+        self._sent = (order, running)  # before it is answered
+        try:
+            data = order.encode()
+            if running is not None and running is not named:
+                more = [self._words.fd] if self._words else []
+                fds = [running.fd, *more]
+                socket.send_fds(self._channel, [data], fds, socket.MSG_DONTWAIT)
+            else:
+                self._channel.send(data, socket.MSG_DONTWAIT)
+        except OSError:  # it has ended, or does not read: the next order says all the same
+            self._sent = (before, named)
+
+    def _run(self) -> None:
+        while not self._stopped.is_set():
+            begun = time.monotonic()
+            try:
+                self._attend()
+            except OSError as error:
+                self._tell("process", f"cannot run what holds it: {error.strerror or error}")
+            else:
+                if not self._stopped.is_set():
+                    self._tell(
+                        "process", "the process that holds it has ended: it is started again"
+                    )
+            self._stopped.wait(max(0.0, begun + AGAIN_SECONDS - time.monotonic()))
+
+    def _attend(self) -> None:
+        """Start a holder and listen to it until it ends.
+
+        :raises OSError: it cannot be started
+        """
+        own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            process = subprocess.Popen(
+                (sys.executable, "-m", "holdfast.agent.vip.process", self._told_at_start()),
+                stdin=its.fileno(),
+                stdout=subprocess.DEVNULL,
+                start_new_session=True,  # what ends the agent must not end it
+            )
+        with self._lock:
+            self._channel = own
+            self._sent = ("", None)
+            self._order()
+            if self._stopped.is_set():
+                self._hang_up()
+        self._tell("process", "")
+        while text := _received(own):
+            self._heard(*text.partition(" ")[::2])
+        with self._lock:
+            self._hang_up()
+        own.close()
+        self.shown = False
+        if self._stopped.is_set():
+            process.returncode = 0  # it outlives this agent, and Popen need not care
+            return
+        process.kill()
+        process.wait()
+
+    def _told_at_start(self) -> str:
+        config = self._config
+        told = {"address": config.address, "interface": config.interface, "linger": config.linger}
+        return json.dumps(told)
+
+    def _hang_up(self) -> None:
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            with contextlib.suppress(OSError):
+                channel.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
+
+    def _heard(self, word: str, rest: str) -> None:
+        ip, interface = self._config.ip, self._config.interface
+        match word:
+            case "on":
+                self.shown = True
+                self._clerk.say(logger, f"the virtual address {ip} is on, at {interface}")
+                self._clerk.do(self._check_listening)
+            case "off":
+                if rest:
+                    self._clerk.say(logger, _FOUND.format(ip=ip), logging.WARNING)
+                elif self.shown:
+                    self._clerk.say(logger, f"the virtual address {ip} is off")
+                self.shown = False
+                if self._sent[0] == "drop":
+                    self._off.set()
+                self._tell("listening", "")
+            case "rival":
+                self._tell("rival", rest and f"{rest} on the same network says to have it, too")
+            case _:
+                self._tell("trouble", rest)
+
+    def _check_listening(self) -> None:
+        running = self._running
+        if running is not None and not listens_at(running.pid, self._config.ip):
+            self._tell(
+                "listening",
+                "the server does not listen there, so nobody can connect by it: add it to bind_address, or "
+                "set that to *",
+            )
+
+    def _tell(self, about: str, text: str) -> None:
+        if self._said.get(about, "") == text:
+            return
+        self._said[about] = text
+        ip = self._config.ip
+        texts = [each for each in self._said.values() if each]
+        whole = "; ".join(
+            each if ip in each else f"the virtual address {ip}: {each}" for each in texts
+        )
+        self._alarm(whole)
+        if text:
+            self._clerk.say(logger, whole, logging.WARNING)
+
+
+def _received(channel: socket.socket) -> str:
+    """The next message; "" when there will be none."""
+    poll = select.poll()
+    poll.register(channel, select.POLLIN)
+    try:
+        poll.poll()
+        return channel.recv(MESSAGE_BYTES).decode()
+    except OSError:
+        return ""

@@ -1,0 +1,1 @@
+"""Transactions undone, or written as text."""

@@ -1,0 +1,1 @@
+"""What commands share: how they find a manager, options, columns."""

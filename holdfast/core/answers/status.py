@@ -1,0 +1,373 @@
+"""What ``holdfast status`` shows, from record and view."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from holdfast.core.answers.stages import Stage, standing
+from holdfast.core.cluster import Cluster, Member
+from holdfast.core.decision import Decision
+from holdfast.core.gtid import Flavor, parse
+from holdfast.core.lease import Protection
+from holdfast.core.members.copying import WAY_OUT, next_step
+from holdfast.core.members.membership import should_vote
+from holdfast.core.members.own_writes import about_brought
+from holdfast.core.observed.comparison import Difference, Verification
+from holdfast.core.observed.progress import Progress
+from holdfast.core.record import Record, Step
+from holdfast.core.rules.ackers import doubtful
+from holdfast.core.rules.blocked import NONE_CAN, blocked, takes_writes
+from holdfast.core.rules.enforcement import unkept
+from holdfast.core.rules.seats import may_be_alone, why_standby
+from holdfast.core.view import (
+    MemberState,
+    Receiver,
+    Seen,
+    ServerStatus,
+    Sighting,
+    Unseen,
+    View,
+)
+from holdfast.core.wording import once
+
+MOST_DIFFERENCES = 20
+"""So many tables that differ are named of each member; ``Verification.different`` counts them."""
+
+
+WAITING = "waiting"
+
+
+class MemberRole(StrEnum):
+    """As the record has it: a member that cannot be seen keeps it. LEARNER: it follows, and is to vote. STANDBY: it
+    follows, and there is no seat for it. OUT: it is neither primary nor voter, and does not follow the primary now, as
+    far as is known."""
+
+    PRIMARY = "primary"
+    VOTER = "voter"
+    LEARNER = "learner"
+    STANDBY = "standby"
+    OUT = "out"
+
+
+@dataclass(frozen=True, slots=True)
+class MemberStatus:
+    """What is not known now is not told as if it were: a lag, how far behind it is.
+
+    :ivar state: down, starting, or what it does; "unknown" when its agent does not answer, "no answer" when its server
+        does not answer that agent, "not observed" when it does not let it in
+    :ivar age_seconds: so old is what is said of positions: 0: it is as of now; None: nothing is known
+    :ivar lag_seconds: None, too, where it is not known now
+    :ivar failed: what its agent refuses, or fails, to do: each command, and why; "" where all is done
+    :ivar standby: why there is no seat for it although it is well, or ""
+    :ivar votes: the record counts on it, whether it can be seen or not
+    :ivar bytes_behind: see ``stages.Standing``; :ivar eta_seconds: until it has caught up, at the speed of late
+    :ivar progress: what goes on in its background
+    :ivar protections: what ends its server, or shuts its ports, when it is primary and its lease is over; () nothing
+        does; None: not known
+    :ivar prepared: XA transactions that have been prepared there for some seconds
+    :ivar unacknowledged: how many of its transactions are known to have gone on without a voter, a counter
+    :ivar let_through: what let them through, until a row has been acknowledged since; "" then
+    :ivar verified: the last verification of its tables, under way or over; None: none since its data came
+    :ivar concerns: what an operator should see to, although the member is well
+    :ivar differs: tables in which verifications found it to differ, MOST_DIFFERENCES at most
+    """
+
+    name: str
+    host: str
+    port: int
+    role: MemberRole
+    state: str
+    received: str
+    applied: str
+    lag_seconds: float | None
+    incarnation: str
+    reason: str
+    votes: bool = False
+    stage: Stage = Stage.NONE
+    bytes_behind: int | None = None
+    eta_seconds: float | None = None
+    progress: Progress | None = None
+    zone: str = ""
+    priority: int = 100
+    protections: tuple[Protection, ...] | None = None
+    prepared: tuple[str, ...] = ()
+    unacknowledged: int = 0
+    let_through: str = ""
+    verified: Verification | None = None
+    differs: tuple[Difference, ...] = ()
+    concerns: tuple[str, ...] = ()
+    age_seconds: float | None = 0.0
+    standby: str = ""
+    failed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """:ivar writable: the primary takes clients, and their commits come through, as far as is known
+    (``core/rules/blocked.py``)
+    :ivar whole: every member is as it should be
+    :ivar degraded: mode semi-sync: commits do not wait now
+    :ivar brought: what the primary had written itself, and nobody else had, when it took over: one sentence, or ""
+    :ivar doubt: GTIDs that may have been acknowledged without a voter: of these strong is not claimed
+    :ivar under_way: the kind of transition; "waiting" where nothing was touched yet, and an order waits until it can
+        begin; or ""
+    :ivar waiting: that order, and what it waits for, or ""
+    :ivar paused: why nothing is begun by itself, or ""; :ivar paused_until: in seconds since 1970; None: until a person
+        resumes it
+    :ivar planned: when a switchover is to begin, in seconds since 1970, and to whom ("": the best); None: none is
+    :ivar lease: who upholds the primary's lease: manager, peers or nobody; "" where it is not known, or has none
+    """
+
+    cluster: str
+    term: int
+    mode: str
+    acks: int
+    primary: str | None
+    writable: bool
+    whole: bool
+    reason: str
+    members: tuple[MemberStatus, ...]
+    degraded: bool = False
+    under_way: str = ""
+    paused: str = ""
+    paused_until: float | None = None
+    lease: str = ""
+    planned: tuple[float, str] | None = None
+    doubt: str = ""
+    brought: str = ""
+    waiting: str = ""
+
+
+def status(
+    cluster: Cluster,
+    record: Record | None,
+    view: View,
+    decision: Decision,
+    estimates: Mapping[str, float] | None = None,
+    waiting: str = "",
+    failures: Mapping[str, str] | None = None,
+) -> Status:
+    """:param estimates: seconds until members have caught up
+    :param waiting: an order that waits
+    :param failures: by member, what its agent refused, or failed to do, of what it was told last
+    """
+    primary = view.state(record.primary) if record else None
+    why = blocked(cluster, record, view) if record else ""
+    return Status(
+        cluster=cluster.name,
+        term=record.term if record else 0,
+        mode=record.mode if record else "strong",
+        acks=record.acks if record else 0,
+        primary=record.primary if record else None,
+        writable=record is not None and takes_writes(cluster, record, view),
+        whole=decision.well and not why,
+        reason=_told(cluster, record, decision.reason, why) if record and why else decision.reason,
+        members=tuple(
+            replace(
+                _placed(
+                    cluster, record, view, _member(cluster, record, view, member), estimates or {}
+                ),
+                failed=(failures or {}).get(member.name, ""),
+            )
+            for member in cluster.members
+        ),
+        degraded=bool(primary and primary.semi_sync.degraded),
+        under_way=record.transition.kind
+        if record and record.transition
+        else WAITING * bool(waiting),
+        paused=record.paused.reason if record and record.paused else "",
+        paused_until=record.paused.until if record and record.paused else None,
+        lease=primary.lease.by if primary and primary.lease.enforced else "",
+        planned=(record.planned.at, record.planned.to) if record and record.planned else None,
+        doubt=str(doubtful(record, view) or "") if record else "",
+        brought=_brought(record, primary) if record else "",
+        waiting=waiting,
+    )
+
+
+def _brought(record: Record, primary: MemberState | None) -> str:
+    if not record.brought:
+        return ""
+    flavor = (
+        primary.flavor if primary else Flavor.MYSQL if ":" in record.brought else Flavor.MARIADB
+    )
+    return about_brought(record.primary, parse(flavor, record.brought))
+
+
+def _told(cluster: Cluster, record: Record, decided: str, why: str) -> str:
+    """What clients feel and why, then what is done about it, then what an operator can do; each cause once."""
+    known = [
+        f"commits on {record.primary} wait",
+        *(f"{m.name}: " for m in cluster.members if f"{m.name}: " in why),
+    ]
+    but = f"{record.primary} is primary, but "
+    done = [
+        each
+        for each in decided.split("; ")
+        if not each.startswith(tuple(known)) and each.removeprefix(but) not in why
+    ]
+    text = once([f"commits on {record.primary} are blocked: {why}", *done])
+    if not why.startswith(NONE_CAN) or may_be_alone(cluster.settings):
+        return text
+    way_out = WAY_OUT.format(primary=record.primary)
+    return text if way_out in text else f"{text}; {way_out}"
+
+
+def _placed(
+    cluster: Cluster,
+    record: Record | None,
+    view: View,
+    member: MemberStatus,
+    estimates: Mapping[str, float],
+) -> MemberStatus:
+    """With its place in the cluster, and how far it is on its way there."""
+    setting, state = cluster.setting(member.name), view.state(member.name)
+    sighting = view.members.get(member.name)
+    known = state or (sighting.last if isinstance(sighting, Unseen) else None)
+    stands = standing(cluster, record, view, member.name) if record else None
+    standby = _standby(cluster, record, view, member) if record else ""
+    return replace(
+        member,
+        role=MemberRole.STANDBY if standby else member.role,
+        standby=standby,
+        votes=record is not None and record.names(member.name),
+        stage=stands.stage if stands else Stage.NONE,
+        bytes_behind=stands.bytes_behind if stands else None,
+        eta_seconds=None if member.age_seconds else estimates.get(member.name),
+        progress=state.progress if state else None,
+        zone=setting.zone,
+        priority=setting.priority,
+        protections=_protections(record, view, member.name),
+        prepared=state.prepared if state else (),
+        unacknowledged=known.unacknowledged if known else 0,
+        let_through=known.let_through if known else "",
+        verified=known.verified if known else None,
+        differs=known.differs[:MOST_DIFFERENCES] if known else (),
+        concerns=state.concerns if state else (),
+    )
+
+
+def _standby(cluster: Cluster, record: Record, view: View, member: MemberStatus) -> str:
+    primary = view.state(record.primary)
+    if primary is None or member.role is not MemberRole.LEARNER or record.joint:
+        return ""
+    if record.target.incarnation(member.name) is not None:
+        return ""  # it was started anew, and keeps its seat
+    if should_vote(cluster, record, primary, member.name):
+        return ""
+    return why_standby(cluster, primary, member.name)
+
+
+def _protections(record: Record | None, view: View, name: str) -> tuple[Protection, ...] | None:
+    state = view.state(name)
+    if state is not None:
+        return state.protections
+    if record is None or record.primary != name:
+        return None
+    if view.enforced:
+        return (Protection.KEEPER,)
+    return () if unkept(record, view) else None
+
+
+def _member(cluster: Cluster, record: Record | None, view: View, member: Member) -> MemberStatus:
+    sighting = view.members.get(member.name)
+    age = _age(view, sighting)
+    if sighting is None or isinstance(sighting, Unseen):
+        state = sighting.last if sighting else None
+        why = sighting.reason if sighting else "not asked yet"
+        known, reason = "unknown", f"its agent does not answer ({why})"
+    else:
+        state = sighting.state
+        known, reason = _condition(state), state.reason
+        if record and record.primary != member.name and not _electing(record):
+            step = next_step(cluster, record, view, member)
+            reason = step.reason
+            if record.paused and step.command and reason:
+                reason += " (PAUSED: not before it is resumed)"
+    return MemberStatus(
+        name=member.name,
+        host=member.host,
+        port=member.port,
+        role=_role(cluster, record, member, view, view.state(member.name)),
+        state=known,
+        received=_each_once(state) if state else "",
+        applied=state.applied if state else "",
+        lag_seconds=state.replication.lag_seconds if state and age == 0 else None,
+        incarnation=state.incarnation if state else "",
+        reason=reason,
+        age_seconds=age,
+    )
+
+
+def _each_once(state: MemberState) -> str:
+    """MariaDB tells what was applied and what was received side by side, and so its last GTID twice."""
+    if state.flavor is Flavor.MARIADB and state.received:
+        return str(state.received_set())
+    return state.received
+
+
+def _age(view: View, sighting: Sighting | None) -> float | None:
+    """How old what is said of the server is, in seconds; see :class:`MemberStatus`."""
+    match sighting:
+        case Seen(state=state):
+            if state.unobserved and not state.up:
+                return None
+            return round(max(state.silent_seconds, state.unobserved_seconds), 1)
+        case Unseen(since=since, last=last) if last is not None:
+            return round(view.now - since + last.silent_seconds + last.unobserved_seconds, 1)
+        case _:
+            return None
+
+
+def _electing(record: Record) -> bool:
+    return record.transition is not None and record.transition.step is Step.ELECT
+
+
+def _role(
+    cluster: Cluster, record: Record | None, member: Member, view: View, state: MemberState | None
+) -> MemberRole:
+    if record is None:
+        return MemberRole.OUT
+    if state is None:
+        return _recorded(record, view, member)
+    if record.primary == member.name:
+        return MemberRole.PRIMARY if state.up or state.unobserved else MemberRole.OUT
+    if state.unobserved and record.counts(member.name, state.incarnation):
+        return MemberRole.VOTER
+    if not state.up:
+        return MemberRole.OUT
+    if record.counts(member.name, state.incarnation):
+        return MemberRole.VOTER
+    following = state.replication.source == cluster.member(record.primary).address
+    return MemberRole.LEARNER if following else MemberRole.OUT
+
+
+def _recorded(record: Record, view: View, member: Member) -> MemberRole:
+    """Of one that cannot be seen: whether it does what the record counts on is not known."""
+    sighting = view.members.get(member.name)
+    last = sighting.last if isinstance(sighting, Unseen) else None
+    if last is not None and last.ended:
+        return MemberRole.OUT
+    if record.primary == member.name:
+        return MemberRole.PRIMARY
+    return MemberRole.VOTER if record.names(member.name) else MemberRole.OUT
+
+
+def _condition(state: MemberState) -> str:
+    if state.unobserved:
+        return "not observed"
+    if state.up and state.silent_seconds:
+        return "no answer"
+    if state.server is not ServerStatus.UP:
+        return state.server.value
+    if state.writable:
+        return "open"
+    if state.replication.receiver is Receiver.OFF:
+        return "read-only"
+    if state.applying.error:
+        return "applier broken"
+    if not state.replication.applier:
+        return "applier stopped"
+    return "replicating" if state.replication.receiver is Receiver.ON else "connecting"

@@ -1,0 +1,391 @@
+"""The next step of a failover, of a restart in place, and of opening a primary once it is named.
+
+    Save(ELECT, new term) -> Promise to all -> Fetch, where a preferred one lacks something -> Drain
+      -> the old primary answers nobody any more (``core/rules/deposed.py``) -> Call(STOP), where there are hooks
+      -> Save(OPEN: the commit point) -> Promote, and the others Follow -> Save(settled)
+
+Nothing is remembered between two calls but the record: any manager can go on from it and a fresh look.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from holdfast.core.change import restart
+from holdfast.core.change.hooking import hooks_step, owed
+from holdfast.core.cluster import Cluster
+from holdfast.core.commands import Drain, Fetch, Forget, Judge, Promise, Start, Unbar
+from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.members.own_writes import about_brought, brought, settle, without_harmless
+from holdfast.core.quorum import Configuration, Voter, acks_for, settled
+from holdfast.core.record import Instant, Past, Record, Step, Stray, Transition, TransitionKind
+from holdfast.core.rules.ackers import missing, nobody_has
+from holdfast.core.rules.appliers import acknowledger, broken
+from holdfast.core.rules.deposed import fence_step, hold, is_deposed, surely_revoked, wished
+from holdfast.core.rules.diagnosis import Diagnosis, Primary
+from holdfast.core.rules.election import Elected, NobodyElected, elect, prefer_learner
+from holdfast.core.rules.loss import missing_from, refused, without_errants
+from holdfast.core.rules.returned import OPENING, is_returning, not_started
+from holdfast.core.rules.seats import Candidate, may_be_alone
+from holdfast.core.rules.seats import chosen as seated
+from holdfast.core.settings import Mode
+from holdfast.core.view import MemberState, Receiver, Unseen, View
+from holdfast.core.wording import agree
+
+HOUR = 3600.0
+PATIENCE = 3.0
+"""Seconds for which an agent may be silent before its promise is given up."""
+
+
+@dataclass(frozen=True, slots=True)
+class Prospects:
+    """Whether a recovery quorum can be gathered.
+
+    :ivar reachable: voters that could promise now
+    :ivar silent: members that could perhaps, but whose agent does not answer, and not for long
+    :ivar missing: one phrase per voter that cannot: who, and why
+    """
+
+    reachable: frozenset[Voter]
+    silent: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def prospects(record: Record, view: View) -> Prospects:
+    reachable: set[Voter] = set()
+    silent: list[str] = []
+    missing: list[str] = []
+    voters = {voter for each in record.configurations for voter in each.without(record.primary)}
+    for name, incarnation in sorted(voters):
+        sighting = view.members.get(name)
+        if sighting is None or isinstance(sighting, Unseen):
+            missing.append(f"the agent of {name} does not answer")
+            if sighting is None or view.now - sighting.since < PATIENCE:
+                silent.append(name)
+        elif sighting.state.ended:
+            missing.append(f"the server of {name} is down too")
+        elif sighting.state.incarnation != incarnation:
+            missing.append(f"{name} was restarted since it last voted")
+        elif why := sighting.state.unobserved:
+            missing.append(f"the agent of {name} cannot look into its server: {why}")
+            if max(sighting.state.unobserved_seconds, sighting.state.silent_seconds) < PATIENCE:
+                silent.append(name)
+        elif sighting.state.silent_seconds:
+            missing.append(f"the server of {name} does not answer")
+            if sighting.state.silent_seconds < PATIENCE:
+                silent.append(name)
+        else:
+            reachable.add((name, incarnation))
+    return Prospects(frozenset(reachable), tuple(silent), tuple(missing))
+
+
+def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Decision:
+    """The primary is gone: start a failover if a recovery quorum can be had.
+
+    Else it is restarted in place where its process is known to have ended, and waited for where not.
+    """
+    ahead = prospects(record, view)
+    safe = record.recoverable(ahead.reachable)
+    heirs = _heirs(cluster, record, view, ahead, safe)
+    futile = (
+        elect(without_harmless(heirs), cluster, _learners(cluster, record, view, heirs))
+        if heirs
+        else None
+    )
+    if isinstance(futile, NobodyElected) and (asked := settle(heirs)):
+        return _settled_first(lost.reason, asked)
+    held_back = _against(cluster, record, view, lost, heirs)
+    against = held_back or nobody_has(record, view, heirs)
+    if not against and futile and not isinstance(futile, NobodyElected):
+        kept = max(HOUR, cluster.settings.failover_interval)
+        within = [each for each in record.failovers if _ago(view, each) < kept]
+        begun = replace(
+            record,
+            term=record.term + 1,
+            failovers=(*within, Past(Instant(view.boot, view.now), view.date)),
+            transition=Transition(
+                TransitionKind.FAILOVER, Step.ELECT, record.primary, lossy=not safe
+            ),
+            owed=owed(record, view, TransitionKind.FAILOVER),
+        )
+        allowed = "" if safe else " (it may lose something, which allow_loss allows)"
+        return Decision(lost.reason, (Save(begun, f"{lost.reason}: failover begins{allowed}"),))
+    wanted = not against
+    if not against and isinstance(futile, NobodyElected):
+        against = futile.reason
+    elif not against:
+        against = "; ".join(ahead.missing) if record.mode is Mode.STRONG else ""
+        against = against or refused(cluster, record) or "nobody else answers"
+    refusal = f"{lost.reason}, and nobody may take over: {against}"
+    if lost.primary is not Primary.DEAD:
+        if held_back:
+            return Decision(refusal)
+        return restart.hung_step(cluster, record, view, lost, refusal)
+    if ahead.silent and wanted and not safe and record.mode is Mode.STRONG:
+        return Decision(f"{refusal}; waiting for {', '.join(ahead.silent)}")
+    if is_returning(record):
+        state = view.state(record.primary)
+        if state and (why := not_started(state)):
+            return Decision(f"{refusal}; {record.primary}: {why}")
+        return Decision(
+            f"{refusal}; {record.primary} is being restarted in place",
+            (Send(record.primary, Start()),),
+        )
+    why = f"{refusal}; {record.primary} will be restarted in place"
+    return Decision(why, (Save(replace(record, transition=OPENING), why),))
+
+
+def _ago(view: View, past: Past) -> float:
+    """Seconds, at least: of what another kernel's clock says nothing is known (:meth:`Record.taken_over`)."""
+    return max(0.0, view.now - past.instant.at) if past.instant.boot == view.boot else 0.0
+
+
+def forgotten(cluster: Cluster, record: Record, view: View) -> Record | None:
+    """Without the automatic failovers that count no longer; None where there are none.
+
+    A manager of another host would take them for new ones.
+    """
+    kept = max(HOUR, cluster.settings.failover_interval)
+    lately = tuple(each for each in record.failovers if _ago(view, each) < kept)
+    return replace(record, failovers=lately) if lately != record.failovers else None
+
+
+def _against(
+    cluster: Cluster,
+    record: Record,
+    view: View,
+    lost: Diagnosis,
+    heirs: Sequence[MemberState],
+) -> str:
+    """Why none is begun by itself although somebody could take over, or ""."""
+    settings = cluster.settings
+    if not settings.automatic_failover:
+        return "automatic_failover is off"
+    if lost.primary is Primary.UNOPENED:
+        return ""  # the failover before goes on
+    ago = [_ago(view, each) for each in record.failovers]
+    if settings.failovers_per_hour and sum(s < HOUR for s in ago) >= settings.failovers_per_hour:
+        return (
+            f"there were {settings.failovers_per_hour} automatic failovers within an hour, as many as "
+            "failovers_per_hour allows: see why, then holdfast failover"
+        )
+    if ago and min(ago) < settings.failover_interval:
+        return (
+            f"the last automatic failover was {min(ago):.0f} s ago, and failover_interval is "
+            f"{settings.failover_interval:g} s"
+        )
+    names = {state.name for state in heirs}
+    unseen = lost.primary is Primary.LOST and heirs
+    if unseen and not surely_revoked(cluster, record, view, names):
+        return f"{record.primary} may go on by the word of those that do not answer here"
+    return ""
+
+
+def _heirs(
+    cluster: Cluster, record: Record, view: View, ahead: Prospects, safe: bool
+) -> list[MemberState]:
+    """Who would be elected among, as things look now."""
+    states = [s for m in cluster.others(record.primary) if (s := view.state(m.name)) and s.up]
+    if safe:
+        return [s for s in states if (s.name, s.incarnation) in ahead.reachable]
+    if refused(cluster, record):
+        return []
+    able = could_follow(cluster, record, view)
+    return without_errants(record, view, [s for s in states if s.name in able])
+
+
+def _learners(
+    cluster: Cluster, record: Record, view: View, heirs: Sequence[MemberState]
+) -> list[MemberState]:
+    able = could_follow(cluster, record, view) - {state.name for state in heirs}
+    return [state for name in sorted(able) if (state := view.state(name))]
+
+
+def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
+    """ELECT: gather promises, drain the foremost, name it."""
+    ahead = prospects(record, view)
+    promised = [
+        state
+        for member in cluster.others(record.primary)
+        if (state := view.state(member.name)) and has_promised(record, state)
+    ]
+    asks = tuple(
+        Send(member.name, Promise())
+        for member in cluster.members
+        if (state := view.state(member.name))
+        and not has_promised(record, state)
+        and not is_deposed(record, state)
+    )
+    lossy = record.transition is not None and record.transition.lossy
+    if lossy:
+        quorum = without_errants(record, view, [state for state in promised if state.up])
+        waiting = sorted(could_follow(cluster, record, view) - {s.name for s in promised})
+        if waiting:
+            return Decision(f"failover: waiting for the promise of {', '.join(waiting)}", asks)
+    else:
+        quorum = [s for s in promised if (s.name, s.incarnation) in ahead.reachable]
+        if not record.recoverable((s.name, s.incarnation) for s in quorum):
+            return _without_quorum(record, ahead, quorum, asks)
+    learners = [state for state in promised if state.up and state not in quorum]
+    asked = settle([*quorum, *learners])
+    seen = without_harmless([*quorum, *learners])
+    quorum, learners = seen[: len(quorum)], seen[len(quorum) :]
+    cluster = wished(cluster, record.wish)
+    outcome = elect(quorum, cluster, learners)
+    if isinstance(outcome, NobodyElected):
+        if asked:
+            return _settled_first("failover", asked)
+        return _give_up(record, f"no failover: {outcome.reason}")
+    chosen = prefer_learner(outcome, learners, quorum, cluster)
+    name = chosen.state.name
+    if chosen.fetch_from:
+        return _fetch(cluster, view, chosen)
+    fence = fence_step(record, view)
+    if not chosen.drained:
+        why = f"failover: {name} applies what it received"
+        return Decision(why, (Send(name, Drain()), *fence))
+    if not lossy and (why := missing(record, view, chosen.state.applied_set())):
+        return _give_up(record, f"no failover: {why}")
+    if holds := hold(cluster, record, view, promised):
+        return replace(holds, steps=fence)
+    if calls := hooks_step(record, view):
+        return replace(calls, reason=f"failover: {calls.reason}")
+    named = name_primary(cluster, record, view, chosen.state, quorum)
+    at = chosen.state.applied_set().last() or "the beginning"
+    why = f"{name} takes over from {record.primary} at {at}"
+    if lossy:
+        why += f"; {missing_from(record, view, chosen.state)}"
+    if own := brought(record, view, chosen.state):
+        why += f"; {about_brought(name, own)}"
+    return Decision(why, (Save(replace(named, brought=str(own)), why),))
+
+
+def _without_quorum(
+    record: Record, ahead: Prospects, quorum: Iterable[MemberState], asks: tuple[Send, ...]
+) -> Decision:
+    if record.recoverable(ahead.reachable) or ahead.silent:
+        waiting = sorted({name for name, _ in ahead.reachable} - {s.name for s in quorum})
+        waiting += ahead.silent
+        return Decision(f"failover: waiting for the promise of {', '.join(waiting)}", asks)
+    return _give_up(record, f"too few voters answer: {'; '.join(ahead.missing)}")
+
+
+def _settled_first(reason: str, asked: Mapping[str, Judge | Forget]) -> Decision:
+    why = (
+        f"{reason}; what {agree(list(asked), 'wrote itself', 'wrote themselves')} is settled first"
+    )
+    return Decision(why, tuple(Send(name, command) for name, command in asked.items()))
+
+
+def _give_up(record: Record, reason: str) -> Decision:
+    """Nobody else was named: the primary may come back in place."""
+    why = f"{reason}; {record.primary} must come back"
+    given_up = replace(record, transition=Transition(TransitionKind.RESTART, Step.OPEN))
+    return Decision(why, (Save(given_up, why),))
+
+
+def _fetch(cluster: Cluster, view: View, chosen: Elected) -> Decision:
+    """The preferred one lacks something that another received: it fetches that first.
+
+    A Drain in between brings a fresh look at how far it is.
+    """
+    name, source = chosen.state.name, cluster.member(chosen.fetch_from)
+    replication = chosen.state.replication
+    why = f"failover: {name} is preferred, and fetches from {source.name} what it lacks"
+    server = view.state(source.name)
+    account = cluster.account(name)
+    if server and account in server.barred:  # from when that one was primary
+        return Decision(why, (Send(source.name, Unbar(account)),))
+    if replication.source == source.address and replication.receiver is not Receiver.OFF:
+        return Decision(why, (Send(name, Drain()),))
+    return Decision(why, (Send(name, Fetch(source.name, source.host, source.port)),))
+
+
+def could_follow(cluster: Cluster, record: Record, view: View) -> set[str]:
+    """Members that could take over where loss is allowed."""
+    return {
+        member.name
+        for member in cluster.others(record.primary)
+        if (state := view.state(member.name))
+        and state.observed
+        and not state.unfit
+        and state.occupied is None
+    }
+
+
+def name_primary(
+    cluster: Cluster,
+    record: Record,
+    view: View,
+    chosen: MemberState,
+    quorum: Iterable[MemberState],
+) -> Record:
+    """The commit point: the record that names ``chosen`` with the configurations that are safe from then on.
+
+    The whole quorum, if enough of it already hold all that the new primary holds, and so all that was ever
+    acknowledged (``quorum.settled``). Else those that do come first, and the whole beside them as the target,
+    until the new primary's first row proves that enough have caught up. Where no other is level, the first is the
+    new primary alone with k = 0: until that row, it cannot be deposed.
+
+    What was in doubt is so no longer: the member that is named has it (``ackers.missing``), or an operator gave it up.
+
+    ``quorum.extendable`` asks that whoever can acknowledge is a voter of the target. That may be a voter of long
+    ago: cut off from the managers when its primary was deposed, it follows that server still. Where that server is
+    chosen again, such a stray votes.
+    """
+    own = (chosen.name, chosen.incarnation)
+    holders = {
+        (state.name, state.incarnation)
+        for state in quorum
+        if state.received_set().contains(chosen.applied_set())
+    }
+    strays = _strays(record, view)
+    sound = [state for state in quorum if not broken(state)]
+    candidates = [Candidate(s.name, s.incarnation, True) for s in sound if s.name != chosen.name]
+    everyone = {own} | seated(cluster, chosen, candidates)
+    everyone |= {(s.name, s.incarnation) for s in strays if s.source == chosen.name}
+    if len(everyone) == 1 and not may_be_alone(cluster.settings):
+        # alone it blocks: the last other voter stays, until one is back
+        before = (record.primary, record.target.incarnation(record.primary) or "")
+        everyone.add(acknowledger(cluster, record, view, chosen) or before)
+    level = {own} | (everyone & holders)
+    base, target = (
+        Configuration(frozenset(voters), acks_for(len(voters), cluster.settings, chosen.flavor))
+        for voters in (level, everyone)
+    )
+    return replace(
+        record,
+        primary=chosen.name,
+        elected=record.term,
+        configurations=(target,) if settled(target, chosen.name, level) else (base, target),
+        serial=record.serial + 1,
+        transition=Transition(TransitionKind.FAILOVER, Step.OPEN, record.primary),
+        doubt="",
+        brought="",
+        lease=cluster.settings.timing.lease,
+        strays=frozenset(s for s in strays if s.source != chosen.name),
+        owed=owed(record, view),
+    )
+
+
+def _strays(record: Record, view: View) -> frozenset[Stray]:
+    """Voters, of now and of before, that may still follow the primary they had: nobody has stopped them."""
+    following = {
+        Stray(*voter, record.primary)
+        for each in record.configurations
+        for voter in each.without(record.primary)
+    }
+
+    def stopped(stray: Stray) -> bool:
+        state = view.state(stray.name)
+        return state is not None and (
+            not state.up or state.incarnation != stray.incarnation or has_promised(record, state)
+        )
+
+    return frozenset(stray for stray in following | record.strays if not stopped(stray))
+
+
+def has_promised(record: Record, state: MemberState) -> bool:
+    """Its agent refuses every older manager, and its server receives nothing more from the old primary."""
+    return state.promised == record.term

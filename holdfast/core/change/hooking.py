@@ -1,0 +1,110 @@
+"""When hooks are called on the way to another primary, and what waits for them.
+
+    STOP    before the commit point, when the old primary surely takes no more writes, or is about to be frozen:
+            nobody is named until it has ended well
+    START   when the primary takes writes, be it the new one or, where nobody was named after all, the old one again:
+            nothing waits for it
+
+The record owes START (``Record.owed``) from before STOP is called until START has ended well, whoever leads then. That
+STOP was called is remembered nowhere: a manager that takes over calls it again.
+
+A hook says nothing of the servers: no rule that keeps a transaction, or a second primary away, depends on one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.core.calls import Called, HookOutcome, Phase
+from holdfast.core.decision import Call, Decision, Save
+from holdfast.core.record import Owed, Record, Step, TransitionKind
+from holdfast.core.view import View
+
+
+def hooks_step(record: Record, view: View, phase: Phase = Phase.STOP) -> Decision | None:
+    """The call, or why it is waited for; None: go on.
+
+    Where it failed it is asked for on and on; whoever calls it decides how often that is done
+    (``manager/listeners/hooks.py``).
+    """
+    if not view.hooked or (record.transition and record.transition.skip_stop):
+        return None
+    what = f"the {phase} hook for {record.primary}"
+    if record.owed is None:
+        why = f"{what} is to be called: whatever becomes of this, the start hook will follow"
+        return Decision(why, (Save(replace(record, owed=owed(record, view)), why),))
+    last = _called(record, view, phase)
+    if last is None:
+        return Decision(f"{what} is called", (Call(phase),))
+    match last.outcome:
+        case HookOutcome.GOOD:
+            return None
+        case HookOutcome.RUNNING:
+            before = f", which failed before ({last.text})" if last.text else ""
+            return Decision(f"waiting for {what}{before}")
+        case HookOutcome.BAD:
+            return Decision(f"held up: {what} failed: {last.text}", (Call(phase),))
+
+
+def failed(record: Record, view: View, phase: Phase = Phase.STOP) -> str:
+    """Why the hook stands in the way, or \"\"; also while it is being called again."""
+    if not view.hooked or (record.transition and record.transition.skip_stop):
+        return ""
+    last = _called(record, view, phase)
+    return last.text if last and last.outcome is not HookOutcome.GOOD else ""
+
+
+def called(record: Record, view: View, phase: Phase = Phase.STOP) -> bool:
+    """Whether it was, by this manager. A script may set the server read-only, as MHA's samples do."""
+    return view.hooked and _called(record, view, phase) is not None
+
+
+def owed(record: Record, view: View, kind: TransitionKind | None = None) -> Owed | None:
+    """What a record that comes after this one owes, as a change of primary begins or is decided.
+
+    :param kind: of change; None: as its transition says
+    """
+    if not view.hooked:
+        return None
+    if kind is None:
+        kind = record.transition.kind if record.transition else TransitionKind.FAILOVER
+    return Owed(kind, record.primary)
+
+
+def start_step(record: Record, view: View, decision: Decision) -> Decision:
+    """``decision``, with what START asks for beside it."""
+    if record.owed is None or not _open(record, view):
+        return decision
+    if any(isinstance(step, Save) for step in decision.steps):
+        return decision
+    if not view.hooked:
+        why = "there are no hooks any more that would be told who takes writes"
+        return Decision(why, (Save(replace(record, owed=None), why),))
+    last = _called(record, view, Phase.START)
+    if last is None:
+        return replace(decision, steps=(*decision.steps, Call(Phase.START)))
+    match last.outcome:
+        case HookOutcome.RUNNING if not last.text:
+            return decision
+        case HookOutcome.GOOD:
+            warned = f" ({last.text})" if last.text else ""
+            why = f"the start hook was told that {record.primary} takes writes{warned}"
+            return Decision(why, (Save(replace(record, owed=None), why),))
+        case HookOutcome.BAD | HookOutcome.RUNNING:
+            why = f"{decision.reason}; the start hook for {record.primary} failed: {last.text}"
+            steps = (*decision.steps, Call(Phase.START))
+            return replace(decision, reason=why, steps=steps, well=False)
+
+
+def _open(record: Record, view: View) -> bool:
+    """Whether clients can be sent to the primary, and are not about to be taken from it."""
+    step = record.transition.step if record.transition else None
+    if step in (Step.ELECT, Step.CLOSE, Step.CHAIN, Step.FREEZE):
+        return False
+    state = view.state(record.primary)
+    return state is not None and state.writable and record.counts(state.name, state.incarnation)
+
+
+def _called(record: Record, view: View, phase: Phase) -> Called | None:
+    called = view.called.get(phase)
+    return called if called and called.term == record.term else None

@@ -1,0 +1,66 @@
+"""The primary is ended and started again in place, by order, or because it hangs: nobody else takes over meanwhile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.core.cluster import Cluster
+from holdfast.core.commands import Fence, Restart
+from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.rules.diagnosis import Diagnosis, Primary
+from holdfast.core.rules.returned import OPENING, is_returning
+from holdfast.core.view import View
+
+CLOSING = Transition(TransitionKind.RESTART, Step.CLOSE)
+RESTARTING = "restart"
+"""What ``MemberState.busy`` says while the command is carried out."""
+PATIENCES = 4
+"""A server that has not answered for so many times ``write_patience`` does not come back by itself."""
+
+
+def close_step(record: Record, view: View) -> Decision:
+    """CLOSE: the primary's agent ends its server in order and starts it again; then it is opened in place.
+
+    Should the agent be interrupted while the server is down, it is a primary that died like any other.
+    """
+    name = record.primary
+    state = view.state(name)
+    if state is None:
+        return Decision(f"{name} was to be restarted, and its agent does not answer")
+    if state.ended:  # on its way out it may be seen to be dying
+        if state.busy == RESTARTING:
+            return Decision(f"the server of {name}, the primary, is being restarted")
+    elif state.incarnation == record.target.incarnation(name):
+        return Decision(f"{name}, the primary, is to be restarted", (Send(name, Restart()),))
+    why = f"the server of {name}, the primary, has ended, to be restarted"
+    return Decision(why, (Save(replace(record, transition=OPENING), why),))
+
+
+def hung_step(
+    cluster: Cluster, record: Record, view: View, lost: Diagnosis, refusal: str
+) -> Decision:
+    """The primary's server does not answer, and nobody may take over from it: it is killed, to be started again.
+
+    A statement may wait for an acknowledgement and hold what a server needs to let anybody in or to answer its agent:
+    MySQL logs nobody in while a ``CREATE USER`` waits, MariaDB opens ``mysql.user`` for nobody. When the voters were
+    restarted meanwhile, they have to be let in anew, which such a primary cannot do: without this it stands for good.
+
+    Nothing that was acknowledged is lost: it is the crash of a primary in whose place nobody may be named. It has
+    flushed what it acknowledged, and is compared with its voters before it is opened (``core/rules/returned.py``).
+
+    :param refusal: why nobody may take over; not for a setting's sake, as then people decide
+    """
+    name = record.primary
+    state = view.state(name)
+    silent = state.silent_seconds if state else 0.0
+    patience = PATIENCES * cluster.settings.write_patience
+    if state and state.full:
+        return Decision(refusal)  # nor would it come up
+    if lost.primary not in (Primary.FROZEN, Primary.STUCK) or silent < patience:
+        return Decision(refusal)
+    why = f"{refusal}; {name} is killed, to be restarted in place"
+    if is_returning(record):
+        return Decision(why, (Send(name, Fence()),))
+    # first, so that the history tells why it ended
+    return Decision(why, (Save(replace(record, transition=OPENING), why),))

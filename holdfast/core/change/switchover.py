@@ -1,0 +1,295 @@
+"""A planned change of primary, a step at a time.
+
+    Save(CHAIN, new term) -> the other voters Follow the candidate, which Drains -> Call(STOP) -> Save(FREEZE)
+      -> Freeze the primary -> the candidate Drains all that the primary has, once its writes have stopped
+      -> Save(OPEN: the commit point) -> Promote the candidate, and the old primary and the rest Follow -> Save(settled)
+
+Whatever takes time is done before writes stop. Voters are chained below the candidate, so that they acknowledge to it
+the moment it is open; as many as a commit needs stay with the primary. Those that are chained acknowledge to nobody
+meanwhile and receive everything through the candidate. What the primary commits is still acknowledged by k of its
+voters, so a failover in between is as safe as ever. But one that cannot be reached then may follow the candidate, and
+would acknowledge to it: the record keeps each as a stray of the candidate's from before it is told.
+
+Why the candidate may be named: the primary has confirmed, in this term, that it takes no more writes and that no commit
+is under way (``MemberState.frozen``), so nothing more is acknowledged by it. It opens again only by a command of its
+manager's, in this term or a higher one. In this term there is none: whoever undoes the switchover makes a higher one
+with the compare-and-set that competes with the one that names the candidate. The candidate has applied all
+that the primary has, and so all that was ever acknowledged. From then on ``failover.name_primary`` holds, with the old
+primary as one more member that is known to hold everything.
+
+Before writes stop, the candidate's agent has on disk whose word will count once it is primary. That binds nobody until
+its server is opened; and whatever follows an undone switchover is of a higher term, and replaces it.
+
+Until the commit point everything can be undone: no transition, a higher term, and ``decide`` opens the primary again
+and points the others at it. After it, it is carried through like a failover.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from holdfast.core.change import hooking
+from holdfast.core.change.failover import name_primary
+from holdfast.core.cluster import Cluster
+from holdfast.core.commands import Drain, Follow, Freeze, Prove, Unbar
+from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.lease import electorate
+from holdfast.core.members.membership import unbarrable
+from holdfast.core.observed.applying import REMOVED
+from holdfast.core.record import Instant, Record, Step, Stray, Transition, TransitionKind
+from holdfast.core.rules.backlog import backlog
+from holdfast.core.rules.diagnosis import Diagnosis, Primary
+from holdfast.core.view import MemberState, Receiver, View
+
+NEARLY_ZERO = 30
+"""Small transactions that the candidate may have left to apply when writes stop: some milliseconds, on a busy machine
+some tens (MySQL took up to 150 ms for 200)."""
+
+LATE_SECONDS = 20.0
+NEAR = 2000
+"""With so few seconds left more is put up with, about a second's work: clients write faster than it can apply."""
+
+FREEZE_SECONDS = 1.0
+"""How long what is under way on the primary may hold up the freeze, before it is given up."""
+
+LONGEST_FREEZE_SECONDS = 3.0
+"""How long writes may be stopped before the commit point; then the primary goes on."""
+
+SILENT_SECONDS = 1.0
+"""For so long the candidate may leave its agent without an answer: a busy host, not a dead one."""
+
+
+def under_way(record: Record) -> bool:
+    """Whether one is, and has not passed its commit point."""
+    return record.transition is not None and record.transition.step in (Step.CHAIN, Step.FREEZE)
+
+
+def begun(cluster: Cluster, record: Record, view: View, to: str, seconds: float) -> Save:
+    """The first step. Expects that nothing stands against it.
+
+    :param seconds: after which it is undone
+    """
+    until = Instant(view.boot, view.now + seconds)
+    chained = {Stray(*voter, to) for voter in _to_be_chained(cluster, record, view, to)}
+    transition = Transition(
+        TransitionKind.SWITCHOVER, Step.CHAIN, wish=to, ordered=True, until=until
+    )
+    saved = replace(
+        record,
+        term=record.term + 1,
+        transition=transition,
+        strays=record.strays | chained,
+    )
+    return Save(saved, f"{to} is to take over from {record.primary}: an operator has ordered it")
+
+
+def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> Decision:
+    """CHAIN and FREEZE: the next step, or back to where it began.
+
+    Also where the primary is gone: a new term first, so that nobody who is told late attaches himself to the candidate.
+    """
+    transition = record.transition
+    assert transition is not None
+    to = transition.wish
+    if _left(record, view) <= 0:
+        return _undo(record, "its time is over")
+    closing = transition.step is Step.FREEZE or hooking.called(record, view)
+    closed_by_us = diagnosis.primary is Primary.CLOSED and closing
+    primary = view.state(record.primary)
+    if primary is None or not (diagnosis.primary is Primary.WELL or closed_by_us):
+        return _undo(record, diagnosis.reason)
+    candidate = view.state(to)
+    if candidate is None:
+        return _undo(record, f"the agent of {to} does not answer")
+    if why := _unfit(cluster, record, candidate):
+        return _undo(record, f"{to} {why}")
+    if transition.step is Step.CHAIN:
+        return _chain(cluster, record, view, primary, candidate)
+    return _freeze(cluster, record, view, primary, candidate)
+
+
+def undone(record: Record, why: str) -> Save:
+    """What was told in this term is void; the primary goes on."""
+    to = record.transition.wish if record.transition else ""
+    text = f"the switchover to {to} is undone: {why}; {record.primary} goes on"
+    return Save(replace(record, term=record.term + 1, transition=None), text)
+
+
+def _undo(record: Record, why: str) -> Decision:
+    back = undone(record, why)
+    return Decision(back.why, (back,))
+
+
+def _chain(
+    cluster: Cluster,
+    record: Record,
+    view: View,
+    primary: MemberState,
+    candidate: MemberState,
+) -> Decision:
+    to = cluster.member(candidate.name)
+    others = record.target.without(record.primary)  # who is primary now may have been chained once
+    steps: list[Send] = []
+    waiting = []
+    for stray in sorted(record.strays, key=lambda each: each.name):
+        if stray.source != to.name or (stray.name, stray.incarnation) not in others:
+            continue
+        state = view.state(stray.name)
+        if state is None or state.incarnation != stray.incarnation:
+            return _undo(record, f"{stray.name} was to be chained below {to.name}, and is gone")
+        if not (state.term == record.term and chained(cluster, record, state)):
+            heartbeat = cluster.settings.timing.heartbeat
+            below = Follow(to.name, to.host, to.port, semi_sync=True, heartbeat=heartbeat)
+            steps.append(Send(stray.name, below))
+            waiting.append(f"{stray.name} is chained below it")
+    for member in cluster.members:
+        account = cluster.account(member.name)
+        if account in candidate.barred and unbarrable(record, view, member.name):
+            steps.append(Send(to.name, Unbar(account)))  # from when it was primary before
+            waiting.append(f"it lets {account} connect")
+    if not steps and primary.term != record.term:
+        # a row that is acknowledged by those that stayed; and its agent has this term on disk before writes stop
+        prove = Prove(record.serial, electorate(cluster, record))
+        steps.append(Send(record.primary, prove))
+        waiting.append(f"{record.primary} commits without those that are chained")
+    if not steps:
+        if candidate.term == record.term and backlog(candidate) <= _near(record, view):
+            if failed := hooking.failed(record, view):
+                return _undo(record, f"the stop hook failed: {failed}")
+            if calls := hooking.hooks_step(record, view):
+                return replace(calls, reason=f"switchover to {to.name}: {calls.reason}")
+            frozen = replace(record, transition=_frozen(record, view))
+            why = f"{record.primary} takes no more writes, so that {to.name} can take over"
+            return Decision(why, (Save(frozen, why),))
+        named = _named(cluster, record, view, primary, candidate)
+        steps.append(Send(to.name, Drain(electorate=electorate(cluster, named))))
+        waiting.append("it applies what it has received")
+    return Decision(f"switchover to {to.name}: {', '.join(waiting)}", tuple(steps))
+
+
+def _near(record: Record, view: View) -> int:
+    return NEARLY_ZERO if _left(record, view) > LATE_SECONDS else NEAR
+
+
+def _left(record: Record, view: View) -> float:
+    """Seconds until it is undone. Writes may be stopped meanwhile: that goes by no clock that can be set."""
+    until = record.transition.until if record.transition else None
+    return until.at - view.now if until and until.boot == view.boot else 0.0
+
+
+def _freeze(
+    cluster: Cluster,
+    record: Record,
+    view: View,
+    primary: MemberState,
+    candidate: MemberState,
+) -> Decision:
+    to = candidate.name
+    if primary.frozen != record.term or primary.writable:
+        why = f"switchover to {to}: writes on {primary.name} are being stopped"
+        steps = [Send(primary.name, Freeze(FREEZE_SECONDS))]
+        if primary.stopped == record.term:
+            steps.append(Send(to, Drain(primary.applied)))  # while clients' sessions are ended
+        return Decision(why, tuple(steps))
+    if not candidate.applied_set().contains(primary.applied_set()):
+        why = f"switchover to {to}: it applies the last of what {primary.name} has"
+        return Decision(why, (Send(to, Drain(primary.applied)),))
+    named = _named(cluster, record, view, primary, candidate)
+    at = primary.applied_set().last() or "the beginning"
+    why = f"{to} takes over from {primary.name} at {at}, as ordered"
+    return Decision(why, (Save(named, why),))
+
+
+def _named(
+    cluster: Cluster,
+    record: Record,
+    view: View,
+    primary: MemberState,
+    candidate: MemberState,
+) -> Record:
+    voters = [
+        state
+        for name, incarnation in sorted(record.target.without(record.primary))
+        if (state := view.state(name)) and state.up and state.incarnation == incarnation
+    ]
+    if candidate not in voters:
+        voters.append(candidate)  # where commits wait for nobody it need not vote
+    named = name_primary(cluster, record, view, candidate, [*voters, primary])
+    transition = Transition(
+        TransitionKind.SWITCHOVER,
+        Step.OPEN,
+        deposed=primary.name,
+        wish=candidate.name,
+        ordered=True,
+        drained=primary.applied,
+    )
+    return replace(named, transition=transition)
+
+
+def _to_be_chained(
+    cluster: Cluster, record: Record, view: View, to: str
+) -> Sequence[tuple[str, str]]:
+    """All voters that the primary can do without beside the candidate: those that are seen to be well."""
+    address = cluster.member(record.primary).address
+    well = [
+        (name, incarnation)
+        for name, incarnation in sorted(record.target.without(record.primary))
+        if name != to
+        and (state := view.state(name))
+        and state.incarnation == incarnation
+        and state.observed
+        and state.replication.source == address
+        and state.replication.receiver is Receiver.ON
+    ]
+    staying = max(record.acks - 1, 0)
+    return well[staying:]
+
+
+def can_open_first(record: Record, primary: MemberState, acking: int) -> bool:
+    """Past the commit point: whether the others can follow later, as enough acknowledge to the new primary already.
+
+    Each that is pointed at it takes processors and disks from its opening.
+
+    :param acking: how many of its voters do
+    """
+    drained = record.transition is not None and record.transition.drained
+    return bool(drained) and not primary.writable and acking >= record.acks
+
+
+def chained(cluster: Cluster, record: Record, state: MemberState) -> bool:
+    """Whether it follows the candidate of a switchover that has not passed its commit point."""
+    if not under_way(record) or record.transition is None:
+        return False
+    addresses = [each.address for each in cluster.members if each.name == record.transition.wish]
+    return (
+        state.replication.source in addresses
+        and state.replication.receiver is Receiver.ON
+        and state.semi_sync.replica
+    )
+
+
+def _unfit(cluster: Cluster, record: Record, candidate: MemberState) -> str:
+    """What has become of the candidate since it was found able to take over."""
+    if candidate.name not in {member.name for member in cluster.members}:
+        return "is no member any more"
+    if not candidate.up:
+        return f"is {candidate.server.value}"
+    if record.acks and not record.votes(candidate.name, candidate.incarnation):
+        return "was restarted, or votes no longer"
+    if candidate.silent_seconds >= SILENT_SECONDS:
+        return "does not answer its agent"
+    if candidate.unobserved:
+        return f"cannot be looked into by its agent ({candidate.unobserved})"
+    if candidate.replication.source != cluster.member(record.primary).address:
+        return f"does not follow {record.primary} any more"
+    if not candidate.replication.applier:
+        return f"cannot apply: {candidate.replication.error or 'its applier is stopped'}"
+    return candidate.unfit or (REMOVED if candidate.applying.removed else "")
+
+
+def _frozen(record: Record, view: View) -> Transition:
+    assert record.transition is not None
+    seconds = min(_left(record, view), LONGEST_FREEZE_SECONDS)
+    until = Instant(view.boot, view.now + seconds)
+    return replace(record.transition, step=Step.FREEZE, until=until)

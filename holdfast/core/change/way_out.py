@@ -1,0 +1,51 @@
+"""What an operator can do where hosts are gone and nothing heals without help: added to the reason after a while."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from holdfast.core.change.failover import prospects
+from holdfast.core.cluster import Cluster
+from holdfast.core.decision import Decision, Save
+from holdfast.core.record import Record, TransitionKind
+from holdfast.core.rules.seats import may_be_alone
+from holdfast.core.view import Unseen, View
+
+PATIENCE = 10.0
+"""Seconds for which an agent has been silent: a host that is being restarted is not gone for good."""
+
+
+def told(cluster: Cluster, record: Record | None, view: View, decision: Decision) -> Decision:
+    """The decision, with the way out at the end of its reason where there is one."""
+    if record is None or decision.well or any(isinstance(s, Save) for s in decision.steps):
+        return decision
+    found = way_out(cluster, record, view)
+    return replace(decision, reason=f"{decision.reason}; {found}") if found else decision
+
+
+def way_out(cluster: Cluster, record: Record, view: View) -> str:
+    """Of a cluster in which no commit can be acknowledged because hosts are gone; "" of every other."""
+    if record.transition and record.transition.kind is TransitionKind.SWITCHOVER:
+        return ""
+    gone = {name for name in (m.name for m in cluster.members) if _is_gone(view, name)}
+    if record.primary in gone:
+        if record.recoverable(prospects(record, view).reachable) or len(gone) == len(view.members):
+            return ""  # a failover is begun, or is held up by something else; or there is nobody to go on with
+        who = ", ".join(sorted(gone))
+        return (
+            f"should {who} be gone for good: holdfast failover --accept-loss {cluster.name} (what nobody else has is "
+            "lost)"
+        )
+    voters = {name for name, _ in record.target.without(record.primary)}
+    if not record.acks or may_be_alone(cluster.settings) or not voters or voters - gone:
+        return ""
+    who = ", ".join(sorted(gone))
+    return (
+        f"should {who} be gone for good: holdfast config set when_alone serve (what {record.primary} acknowledges "
+        "alone is lost with it)"
+    )
+
+
+def _is_gone(view: View, name: str) -> bool:
+    sighting = view.members.get(name)
+    return isinstance(sighting, Unseen) and view.now - sighting.since >= PATIENCE

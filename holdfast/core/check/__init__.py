@@ -1,0 +1,1 @@
+"""What ``holdfast check`` judges: facts in, findings out."""

@@ -1,0 +1,1 @@
+"""What is kept of each failover, switchover and restart."""

@@ -1,0 +1,361 @@
+"""The history: what is kept of each failover, switchover and restart in place, of what people ordered, and of each
+verification.
+
+An entry is begun when the transition is, and completed step by step, also by another manager, and minutes later: when
+the old primary is back. It is kept in the store by its number, apart from the record; nothing is ever decided by it.
+"""
+
+from __future__ import annotations
+
+import json
+import types
+from collections.abc import Hashable, Mapping
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from enum import StrEnum
+from functools import lru_cache
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from holdfast.core.history.verified import Verified, shortened
+
+FORMAT = 1
+"""Of the JSON. Fields may be added without another number: what is not known is passed over."""
+LARGEST_BYTES = 64 * 1024
+LONGEST_TEXT = 500
+LONGEST_GTIDS = 4000
+LONGEST_OUTPUT = 4000
+"""Of a hook: both ends of it."""
+MOST_CANDIDATES = 16
+MOST_HOOKS = 10
+"""Results, and runs of each."""
+FIRST_MOMENTS, LAST_MOMENTS = 110, 50
+"""How many of the first and of the last are kept."""
+
+EARLIEST, LATEST = -1e10, 2.5e11
+"""Seconds of any date that can be told, and any milliseconds in between."""
+
+T = TypeVar("T")
+
+
+class What(StrEnum):
+    """RESTART: of the primary, which came back in place. ORDER: something else that a person wanted. ALARM: commits
+    that were told OK without a voter. VERIFICATION: of a member's tables."""
+
+    FAILOVER = "failover"
+    SWITCHOVER = "switchover"
+    RESTART = "restart"
+    ORDER = "order"
+    ALARM = "alarm"
+    VERIFICATION = "verification"
+
+    @property
+    def is_transition(self) -> bool:
+        """Whether it has a course, and something of it may be still to come."""
+        return self in (What.FAILOVER, What.SWITCHOVER, What.RESTART)
+
+
+class Outcome(StrEnum):
+    """UNDONE: the primary stayed who it was. REPLACED: by what was begun before this had ended."""
+
+    UNDER_WAY = "under way"
+    DONE = "done"
+    UNDONE = "undone"
+    REPLACED = "replaced"
+
+
+class Sort(StrEnum):
+    """RECORD: the record was replaced. WAITED: what the manager gave as its reason. COMMAND: an agent has done what it
+    was asked; FAILED: it has not. HOOK: what came of the hooks. NOTE: anything else."""
+
+    RECORD = "record"
+    WAITED = "waited"
+    COMMAND = "command"
+    FAILED = "failed"
+    HOOK = "hook"
+    NOTE = "note"
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """:ivar at_ms: since the entry was begun, when it was over; below 0 for what was before
+    :ivar ms: how long it took; :ivar steps: of its parts, in order
+    """
+
+    at_ms: float
+    sort: Sort
+    text: str
+    member: str = ""
+    ms: float = 0.0
+    steps: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The configuration, as the record has it.
+
+    :ivar voters: names, the primary's too
+    """
+
+    term: int
+    primary: str
+    voters: tuple[str, ...]
+    acks: int
+    mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class Positions:
+    """GTIDs applied, in the server's own text.
+
+    :ivar old: what the old primary had last shown; :ivar new: what the new one had when it was named
+    :ivar difference: in words
+    """
+
+    old: str = ""
+    new: str = ""
+    difference: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class CandidateNote:
+    """:ivar received: the last GTID that it had received
+    :ivar reason: why it was chosen, or why not
+    """
+
+    name: str
+    chosen: bool
+    voter: bool
+    received: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class HookRun:
+    """As ``calls.Ran``."""
+
+    hook: str
+    command: str
+    code: int | None
+    seconds: float
+    output: str = ""
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class HookResult:
+    """:ivar at_ms: as in :class:`Moment`"""
+
+    phase: str
+    outcome: str
+    text: str
+    at_ms: float
+    ran: tuple[HookRun, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Returned:
+    """What became of the old primary.
+
+    :ivar verdict: of its binlog's end, as in ``view.TailVerdict``, or ""
+    :ivar saved: files on its host with what it had and nobody else
+    :ivar transactions: how many
+    :ivar reason: why that is so, or why it had to be cloned
+    :ivar rewound, cloned: what was done to it
+    :ivar following: when it was a replica again, or the primary; seconds since 1970
+    """
+
+    verdict: str = ""
+    saved: tuple[str, ...] = ()
+    transactions: int = 0
+    reason: str = ""
+    rewound: bool = False
+    cloned: bool = False
+    following: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Moments of time are seconds since 1970.
+
+    :ivar number: within the cluster; 0 until it is stored
+    :ivar cause: the diagnosis, or what a person wanted
+    :ivar old, new: the primary before, and after; new is "" until it is named
+    :ivar term: in which it began
+    :ivar ordered: what a person ordered, or "" when it began by itself
+    :ivar managers: who led it, in order
+    :ivar opened: when the primary took writes again; :ivar whole: when every member was as it should be
+    :ivar why: how it ended, or why it was undone
+    :ivar left_out: how many moments were not kept
+    :ivar verification: of a VERIFICATION, whose ``cause`` tells in one sentence what came of it; None of all others
+    """
+
+    what: What
+    cause: str
+    begun: float
+    old: str
+    term: int
+    number: int = 0
+    new: str = ""
+    ordered: str = ""
+    managers: tuple[str, ...] = ()
+    named: float | None = None
+    opened: float | None = None
+    ended: float | None = None
+    whole: float | None = None
+    outcome: Outcome = Outcome.UNDER_WAY
+    why: str = ""
+    before: Setup | None = None
+    after: Setup | None = None
+    positions: Positions = field(default_factory=Positions)
+    candidates: tuple[CandidateNote, ...] = ()
+    hooks: tuple[HookResult, ...] = ()
+    moments: tuple[Moment, ...] = ()
+    left_out: int = 0
+    returned: Returned = field(default_factory=Returned)
+    verification: Verified | None = None
+
+    @property
+    def under_way(self) -> bool:
+        return self.outcome is Outcome.UNDER_WAY
+
+    @property
+    def outage_ms(self) -> float | None:
+        """From when it was detected, or writes were stopped, until the primary took writes; None while it does not."""
+        if self.opened is None:
+            return None
+        stopped = next((m.at_ms for m in self.moments if m.text == WRITES_STOP), 0.0)
+        return round((self.opened - self.begun) * 1000 - stopped, 1)
+
+    @property
+    def live(self) -> bool:
+        """Whether something of it is still to come."""
+        if not self.what.is_transition or self.outcome is Outcome.UNDONE:
+            return False
+        if self.under_way or (self.whole is None and self.outcome is Outcome.DONE):
+            return True
+        return self.what is What.FAILOVER and self.returned.following is None
+
+
+WRITES_STOP = "writes stop"
+"""The text of the moment at which a switchover begins to hold up writers."""
+
+
+def head(entry: Entry) -> dict[str, Any]:
+    """What a list shows of it."""
+    return {
+        "number": entry.number,
+        "what": entry.what.value,
+        "begun": entry.begun,
+        "ended": entry.ended,
+        "old": entry.old,
+        "new": entry.new,
+        "outage_ms": entry.outage_ms,
+        "whole": entry.whole,
+        "outcome": entry.outcome.value,
+        "why": entry.why,
+        "cause": entry.cause,
+        "ordered": entry.ordered,
+        "verification": _counts(entry.verification) if entry.verification else None,
+    }
+
+
+def _counts(found: Verified) -> dict[str, Any]:
+    told = asdict(found)
+    del told["tables"], told["left_out"]
+    return told
+
+
+def to_json(entry: Entry) -> str:
+    """Of at most LARGEST_BYTES: what hooks printed is shortened for that, then tables and moments are left out, then
+    the rest of what was printed."""
+    if len(text := _json(entry)) > LARGEST_BYTES:
+        entry = _printed(entry, LONGEST_TEXT)
+    while len(text := _json(entry)) > LARGEST_BYTES and (found := entry.verification):
+        if not (count := len(found.tables)):
+            break
+        entry = replace(entry, verification=shortened(found, count // 2))
+    while len(text := _json(entry)) > LARGEST_BYTES and (count := len(entry.moments)):
+        drop = max(1, count // 4)
+        first = (count - drop) // 2
+        kept = (*entry.moments[:first], *entry.moments[first + drop :])
+        entry = replace(entry, moments=kept, left_out=entry.left_out + drop)
+    return text if len(text) <= LARGEST_BYTES else _json(_printed(entry, 0))
+
+
+def _printed(entry: Entry, most: int) -> Entry:
+    """With no more than ``most`` characters of what any hook printed."""
+    hooks = tuple(
+        replace(
+            each, ran=tuple(replace(ran, output=both_ends(ran.output, most)) for ran in each.ran)
+        )
+        for each in entry.hooks
+    )
+    return replace(entry, hooks=hooks)
+
+
+def _json(entry: Entry) -> str:
+    return json.dumps({"format": FORMAT, **asdict(entry)})
+
+
+def from_json(text: str) -> Entry:
+    """:raises ValueError: when ``text`` is no entry, or one of a later version"""
+    data = json.loads(text)
+    if not isinstance(data, dict):
+        raise ValueError(f"is no entry, but {type(data).__name__}")
+    version = data.get("format")
+    if not isinstance(version, int) or version > FORMAT:
+        raise ValueError(f"is of format {version}, and this version of Holdfast knows {FORMAT}")
+    return _object(Entry, data, "entry")
+
+
+def clipped(text: str, most: int = LONGEST_TEXT) -> str:
+    return text if len(text) <= most else text[: most - 1] + "…"
+
+
+def both_ends(text: str, most: int) -> str:
+    """Without the middle where that is too long; why a script failed stands at the end of what it printed."""
+    if len(text) <= most:
+        return text
+    first = most // 4
+    return f"{text[:first]}…{text[len(text) - most + first + 1 :]}" if most else "…"
+
+
+@lru_cache
+def _hints(kind: Any) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
+def _object(kind: type[T], data: Any, where: str) -> T:
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is {data!r}")
+    hints = _hints(cast(Hashable, kind))
+    known = {
+        each.name: _value(hints[each.name], data[each.name], f"{where}.{each.name}")
+        for each in fields(kind)  # type: ignore[arg-type]
+        if each.name in data
+    }
+    try:
+        return kind(**known)
+    except TypeError as error:
+        raise ValueError(f"{where}: {error}") from None
+
+
+def _value(hint: Any, data: Any, where: str) -> Any:
+    """``data`` as a value of the type ``hint``: one of those that are used above."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin in (types.UnionType,):
+        return None if data is None else _value(arguments[0], data, where)
+    if origin is tuple and isinstance(data, list):
+        return tuple(_value(arguments[0], each, where) for each in data)
+    if origin is Mapping and isinstance(data, dict):
+        return {str(key): _value(arguments[1], each, where) for key, each in data.items()}
+    if origin is None and is_dataclass(hint):
+        return _object(cast(type[Any], hint), data, where)
+    if hint is float and isinstance(data, int | float) and not isinstance(data, bool):
+        if EARLIEST < data < LATEST:
+            return float(data)
+        raise ValueError(f"{where} is out of range")
+    if origin is None and issubclass(hint, StrEnum):
+        return hint(data)
+    if origin is None and type(data) is hint:
+        return data
+    raise ValueError(f"{where} is {data!r}")

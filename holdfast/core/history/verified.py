@@ -1,0 +1,143 @@
+"""What a verification came to, as the history keeps it: one entry for each, with its result table by table.
+
+A schedule of every hour must not push failovers out of the history, which keeps a number of entries. So of
+verifications that a schedule began, that were carried through and that found no difference, those of one member within
+a day share one entry: it holds the last one, and counts the others (:func:`merged`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from holdfast.core.view import MemberState
+
+MOST_TABLES = 50
+"""So many tables are named; those that differ come first, and all are counted."""
+LONGEST_NAME, LONGEST_RANGES = 140, 300
+"""Characters of a table's name (MySQL: 64 each for schema and table), and of the ranges in which it differs."""
+SHARED_SECONDS = 86_400.0
+"""So long after the first of them uneventful verifications of a member share its entry."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableVerified:
+    """:ivar rows: that were compared
+    :ivar ranges: in which rows it differs, or ""; :ivar skipped: why it was not compared, or ""
+    """
+
+    table: str
+    rows: int = 0
+    ranges: str = ""
+    skipped: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """:ivar began, ended: seconds since 1970, by the clock of the member's host; ``ended`` of one that may go on: when
+        it was halted
+    :ivar over: it does not go on
+    :ivar halted: why not all tables were compared, or ""; :ivar failed: nobody wanted that
+    :ivar interrupted: how many times it has gone on after an interruption
+    :ivar ordered: an operator began it, not a schedule
+    :ivar repair: a clone of the member was ordered with it, should it differ
+    :ivar equal, different, skipped: how many tables; :ivar rows: how many were compared
+    :ivar tables: MOST_TABLES at most; :ivar left_out: how many are not named
+    :ivar repeats: so many before it were the same, since ``since``; 0 of the first
+    """
+
+    member: str
+    primary: str
+    began: float
+    ended: float
+    over: bool = True
+    halted: str = ""
+    failed: bool = False
+    interrupted: int = 0
+    ordered: bool = False
+    repair: bool = False
+    equal: int = 0
+    different: int = 0
+    skipped: int = 0
+    rows: int = 0
+    tables: tuple[TableVerified, ...] = ()
+    left_out: int = 0
+    repeats: int = 0
+    since: float = 0.0
+
+    @property
+    def uneventful(self) -> bool:
+        return not (self.ordered or self.halted or self.different)
+
+
+def halted_or_over(state: MemberState, at: float, findings: Mapping[str, Any]) -> Verified | None:
+    """What the member's last verification has come to; None while it is under way, or where there was none.
+
+    :param at: the moment of the look; seconds since 1970
+    :param findings: as its agent tells them table by table (``agent/api/verify_api.py``); {} where it could not be
+        asked: then the tables that differ are those that its state names
+    """
+    found = state.verified
+    if found is None or not (found.ended or found.halted):
+        return None
+    tables = [
+        TableVerified(
+            each.table[:LONGEST_NAME], ranges=(each.ranges or "not known")[:LONGEST_RANGES]
+        )
+        for each in state.differs
+    ]
+    if findings.get("began") == found.began:
+        tables = [_table(name, each) for name, each in findings["results"].items()]
+    tables.sort(key=lambda each: (not each.ranges, not each.skipped, each.table))
+    return Verified(
+        member=state.name,
+        primary=found.primary,
+        began=found.began,
+        ended=found.ended or at,
+        over=found.ended > 0,
+        halted=found.halted,
+        failed=found.failed,
+        interrupted=found.interrupted,
+        ordered=found.ordered,
+        repair=found.repair,
+        equal=found.tables - found.different,
+        different=found.different,
+        skipped=found.skipped,
+        rows=found.rows,
+        tables=tuple(tables[:MOST_TABLES]),
+        left_out=max(0, len(tables) - MOST_TABLES),
+        since=found.began,
+    )
+
+
+def _table(name: str, result: Mapping[str, Any]) -> TableVerified:
+    ranges = "; ".join(map(str, result["ranges"]))
+    return TableVerified(
+        name[:LONGEST_NAME],
+        int(result["rows"]),
+        (ranges or ("not known" if result["different"] else ""))[:LONGEST_RANGES],
+        str(result["skipped"])[:LONGEST_RANGES],
+    )
+
+
+def merged(kept: Verified, found: Verified) -> Verified | None:
+    """What the entry of ``kept``, the member's last one, is to hold from now on; None: ``found`` gets one of its own.
+
+    ``kept`` itself, where it says all that there is to say: several managers may have found the same.
+    """
+    if kept.began == found.began:
+        if kept.over and not found.over:
+            return kept
+        found = replace(found, repeats=kept.repeats, since=kept.since)
+        # when it was halted each manager says by its own clock
+        return kept if replace(found, ended=kept.ended, tables=kept.tables) == kept else found
+    if kept.uneventful and found.uneventful and found.began - kept.since < SHARED_SECONDS:
+        return replace(found, repeats=kept.repeats + 1, since=kept.since)
+    return None
+
+
+def shortened(found: Verified, most: int) -> Verified:
+    """With no more than so many tables."""
+    left_out = found.left_out + max(0, len(found.tables) - most)
+    return replace(found, tables=found.tables[:most], left_out=left_out)

@@ -1,0 +1,1 @@
+"""Members: who votes, how they come back, whose data is replaced."""

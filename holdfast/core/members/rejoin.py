@@ -1,0 +1,300 @@
+"""How a member that is not the primary comes to follow it: checked, started, attached."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from holdfast.core.cluster import Cluster, Member
+from holdfast.core.commands import (
+    Clone,
+    Command,
+    Compare,
+    Cut,
+    Fence,
+    Follow,
+    Forget,
+    Judge,
+    Restart,
+    Rewind,
+    Start,
+)
+from holdfast.core.gtid import Flavor, GtidSet
+from holdfast.core.members.own_writes import harmful, unjudged
+from holdfast.core.record import Record
+from holdfast.core.rules import appliers
+from holdfast.core.rules.attachment import attached, errant_transactions, with_everything_of
+from holdfast.core.rules.returned import may_be_copied
+from holdfast.core.view import MemberState, Receiver, ServerStatus, TailVerdict, Unseen, View
+
+
+@dataclass(frozen=True, slots=True)
+class Rejoin:
+    """:ivar command: what to do next, if anything; :ivar reason: why the member is not well, or \"\"
+    :ivar because: why it must be cloned, where that is what to do next; whether it may be now: ``copying.py``
+    """
+
+    command: Command | None = None
+    reason: str = ""
+    because: str = ""
+
+
+def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejoin:
+    """The next step of ``member``. Expects that the recorded primary is named for good (not ELECT)."""
+    step = _next_step(cluster, record, view, member)
+    state = view.state(member.name)
+    full = state.full if state else ""
+    return replace(step, reason=full) if full else step
+
+
+def _next_step(cluster: Cluster, record: Record, view: View, member: Member) -> Rejoin:
+    name = member.name
+    sighting = view.members.get(name)
+    if sighting is None or isinstance(sighting, Unseen):
+        return Rejoin(
+            reason=f"its agent does not answer ({sighting.reason if sighting else 'not asked yet'})"
+        )
+    state = sighting.state
+    primary = view.state(record.primary)
+    if state.progress and state.unfit:
+        return Rejoin(reason=state.progress.what)
+    if state.server is ServerStatus.DYING:
+        return Rejoin(reason=state.start_failed or state.reason or "its server is ending")
+    if state.unobserved:
+        return Rejoin(
+            reason=f"its server runs, and its agent cannot look into it: {state.unobserved}"
+        )
+    if state.server is ServerStatus.STARTING:
+        return Rejoin(reason=state.start_failed or "its server is starting")
+    if state.server is ServerStatus.UP and state.writable:
+        return Rejoin(Fence(), f"it takes writes, and {record.primary} is the primary")
+    if primary is None or not primary.up:
+        return Rejoin(reason=_idle(cluster, record, state))
+    if (
+        state.up
+        and record.counts(name, state.incarnation)
+        and (why := spoiled(cluster, primary, state))
+    ):
+        return _unseat(record, state, why)
+    if state.unfit:
+        return _clone(cluster, record, view, primary, state, state.unfit)
+    if state.server is ServerStatus.DOWN:
+        return _start(cluster, record, view, primary, state)
+    errant = errant_transactions(primary, state)
+    if errant:
+        mended = _mend_own_writes(cluster, record, primary, state, errant)
+        if mended is not None:
+            return mended
+    if _purged(cluster, primary, state):
+        return _clone(cluster, record, view, primary, state, spoiled(cluster, primary, state))
+    if appliers.must_restart(cluster, record, primary, state):
+        why = appliers.told(cluster, record, state)
+        return Rejoin(Fence(), f"{why}; it is restarted, to fetch anew what it cannot apply")
+    if not attached(cluster, record, state) or _told_too_little(cluster, record, primary, state):
+        return Rejoin(follow(cluster, record, state), _catching_up(cluster, record, state))
+    if appliers.broken(state):
+        return _broken(cluster, record, view, primary, state)
+    if state.suspects:
+        compare = Compare(record.primary, cluster.member(record.primary).agent)
+        suspects = ", ".join(state.suspects)
+        why = f"{suspects} may differ after a rewind or a crash: it is being compared with {record.primary}"
+        busy = state.occupied is not None or state.replication.receiver is not Receiver.ON
+        return Rejoin(None if busy else compare, why)
+    if errant:
+        why = f"it has transactions of its own that change nothing ({errant}): {record.primary} commits empty ones"
+        return Rejoin(reason=why)
+    return Rejoin(reason=_catching_up(cluster, record, state) or _differs(state, record.primary))
+
+
+def _broken(
+    cluster: Cluster, record: Record, view: View, primary: MemberState, state: MemberState
+) -> Rejoin:
+    """It receives, and its applier has stopped by an error: that is tried again, in case a hand has mended it, and in
+    the end its data is replaced."""
+    why = appliers.told(cluster, record, state)
+    voted_out = not record.counts(state.name, state.incarnation)
+    if appliers.due(cluster, state) and voted_out and primary.writable:
+        return _clone(cluster, record, view, primary, state, why)
+    again = not state.replication.applier and state.replication.receiver is Receiver.ON
+    return Rejoin(follow(cluster, record, state) if again else None, why)
+
+
+def _mend_own_writes(
+    cluster: Cluster, record: Record, primary: MemberState, state: MemberState, errant: GtidSet
+) -> Rejoin | None:
+    """What is done about transactions that the primary lacks; None where that is done on the primary."""
+    present = str(with_everything_of(primary))
+    accepted = _accepted(primary)
+    if harmful(state, errant):
+        why = f"{spoiled(cluster, primary, state)}: they are being rewound"
+        return Rejoin(Rewind(record.primary, present) if accepted else None, why)
+    if new := unjudged(state, errant):
+        why = f"it has transactions that {record.primary} lacks ({new}): they are being read"
+        return Rejoin(Judge(record.primary, present) if accepted else None, why)
+    if state.flavor is Flavor.MYSQL:
+        return None
+    why = f"it has transactions of its own that change nothing ({errant}): it forgets them"
+    return Rejoin(Forget(record.primary, present) if accepted else None, why)
+
+
+def spoiled(cluster: Cluster, primary: MemberState, state: MemberState) -> str:
+    """Why a member cannot go on from what it has, or ""."""
+    if state.unfit:
+        return state.unfit
+    if errant := harmful(state, errant_transactions(primary, state)):
+        return f"it has transactions that {primary.name} lacks ({errant})"
+    if _purged(cluster, primary, state):
+        return f"{primary.name} has purged the binlogs that it needs"
+    return ""
+
+
+def _purged(cluster: Cluster, primary: MemberState, state: MemberState) -> bool:
+    """Whether the primary lacks what it needs next. What another source lacked, which it follows still, says nothing:
+    it is told to follow the primary first. So does what a receiver ran into before it was stopped for a promise."""
+    replication = state.replication
+    from_primary = replication.source == cluster.member(primary.name).address
+    return replication.purged and from_primary and not state.promised
+
+
+def _unseat(record: Record, state: MemberState, why: str) -> Rejoin:
+    """What a voter has received is not touched: first it must lose its vote. The last one is never evicted; restarted,
+    it is another incarnation, which does not vote."""
+    if len(record.target.without(record.primary)) > 1 or record.joint:
+        return Rejoin(reason=why)
+    return Rejoin(Restart(), f"{why}; it is restarted, for it must not vote while that is mended")
+
+
+def _accepted(primary: MemberState) -> bool:
+    """Whether what the primary has is what counts: it is open, or being opened. One that came back in place is looked
+    at first: see ``core/rules/returned.py``."""
+    return primary.writable or primary.semi_sync.source
+
+
+def _told_too_little(
+    cluster: Cluster, record: Record, primary: MemberState, state: MemberState
+) -> bool:
+    """A member whose account is barred must have had a command of this term: see ``membership.unbarrable``.
+    So must a stray: see ``membership.found_strays``."""
+    if state.term == record.term:
+        return False
+    stray = any(s.name == state.name for s in record.strays)
+    return stray or cluster.account(state.name) in primary.barred
+
+
+def _clone(
+    cluster: Cluster,
+    record: Record,
+    view: View,
+    primary: MemberState,
+    state: MemberState,
+    why: str,
+) -> Rejoin:
+    if not may_be_copied(record, view, primary):
+        return Rejoin(reason=why)
+    donor = cluster.member(best_donor(cluster, record, view, state.name))
+    if donor.name == primary.name and cluster.account(state.name) in primary.barred:
+        return Rejoin(reason=why)  # it is let in first
+    present = str(with_everything_of(primary))
+    clone = Clone(donor.name, donor.host, donor.port, donor.agent, present)
+    return Rejoin(clone, f"{why}: it is cloned from {donor.name}", why)
+
+
+def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
+    """From whom ``name`` is cloned: a replica before the primary, a learner before a voter; and first of all, from
+    whom the fewest clones have failed since the last that was made.
+
+    A replica on which its account is still barred, from when that one was primary, would not let it in.
+    """
+    recipient = view.state(name)
+    failed = recipient.clone_failed if recipient else ()
+    able = [
+        (
+            failed.count(state.name),
+            False,
+            record.votes(state.name, state.incarnation),
+            cluster.setting(state.name).priority,
+            state.name,
+        )
+        for member in cluster.others(record.primary)
+        if member.name != name
+        and (state := view.state(member.name))
+        and state.observed
+        and not state.unfit
+        and not state.suspects
+        and not appliers.broken(state)
+        and not state.differs
+        and state.progress is None
+        and not state.cloning
+        and cluster.account(name) not in state.barred
+        and attached(cluster, record, state)
+        and state.replication.receiver is Receiver.ON
+    ]
+    able.append((failed.count(record.primary), True, False, 0, record.primary))
+    return min(able)[-1]
+
+
+def _start(
+    cluster: Cluster, record: Record, view: View, primary: MemberState, state: MemberState
+) -> Rejoin:
+    """A server that is down is started when its binlog ends with nothing that the primary lacks, or when what it ends
+    with is committed already: then it is rewound."""
+    if state.unstartable:
+        return Rejoin(reason=state.unstartable)
+    tail = state.tail
+    if tail.term < record.elected or tail.verdict is TailVerdict.UNCHECKED:
+        present = str(with_everything_of(primary))
+        return Rejoin(
+            Cut(record.primary, present),
+            state.start_failed or "its server is down; its binlog is being checked",
+        )
+    if tail.verdict is TailVerdict.UNSAFE:
+        return _clone(cluster, record, view, primary, state, tail.reason)
+    if state.resting:
+        return Rejoin(reason=state.start_failed)
+    return Rejoin(Start(), state.start_failed or "its server is down and will be started")
+
+
+def follow(cluster: Cluster, record: Record, state: MemberState) -> Follow:
+    """What has it follow the recorded primary as the record asks."""
+    primary = cluster.member(record.primary)
+    semi_sync = record.votes(state.name, state.incarnation)
+    heartbeat = cluster.settings.timing.heartbeat
+    events = cluster.settings.events
+    return Follow(primary.name, primary.host, primary.port, semi_sync, heartbeat, events)
+
+
+def _differs(state: MemberState, primary: str) -> str:
+    """What a verification found is not mended by itself: nobody knows which of the two is right."""
+    if not state.differs:
+        return ""
+    tables = ", ".join(map(str, state.differs))
+    return (
+        f"it differs from {primary} in {tables}, and may not take over; "
+        f"holdfast member clone {state.name} replaces its data"
+    )
+
+
+def _idle(cluster: Cluster, record: Record, state: MemberState) -> str:
+    """What can be said of it while the primary cannot be asked."""
+    if state.ended and state.start_failed:
+        return state.start_failed
+    if state.ended:
+        return f"its server is down; it is started when {record.primary} is up, to compare their binlogs"
+    receives = state.replication.receiver is Receiver.ON
+    if receives and attached(cluster, record, state):
+        return _catching_up(cluster, record, state)  # that primary lives, though its agent may not
+    return state.reason or f"it waits for {record.primary}"
+
+
+def _catching_up(cluster: Cluster, record: Record, state: MemberState) -> str:
+    replication = state.replication
+    if state.silent_seconds:
+        return f"its server has not answered its agent for {state.silent_seconds:.0f} s"
+    if appliers.broken(state):
+        return appliers.told(cluster, record, state)
+    if replication.error:
+        return replication.error
+    if replication.receiver is not Receiver.ON:
+        return "its receiver is not connected to the primary"
+    if not replication.applier:
+        return "its applier is stopped"
+    return state.reason

@@ -1,0 +1,1 @@
+"""What an agent tells of its member, in small values."""

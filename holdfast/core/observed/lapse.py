@@ -1,0 +1,13 @@
+"""What is held against a member that owes something."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Lapse:
+    """A member owes acknowledgements; see ``core/rules/pulse.py``."""
+
+    seconds: float
+    reason: str

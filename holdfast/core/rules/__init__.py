@@ -1,0 +1,1 @@
+"""The rules: who counts, who may be primary, what is wrong."""

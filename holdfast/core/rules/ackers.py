@@ -1,0 +1,228 @@
+"""Who acknowledges to a primary: every dump session that could, and what is done about those that are no voter's.
+
+A commit counts the acknowledgements of *any* semi-sync replica: neither server can be told whose. So intersection and
+barrier (``quorum.py``) hold only as long as all who can acknowledge are voters. Three rules keep that so:
+
+1. *Prevention.* The primary's agent looks at its dump sessions many times a second. One that could acknowledge under an
+   account that is no member's is ended at once, and its account locked (:func:`strangers`). A member's session that
+   is no voter's is found by the manager, who knows who votes (:func:`pretenders`).
+2. *Doubt.* What was released before that took hold may have been acknowledged by the stranger alone. All that the
+   primary had committed when the stranger was gone is *in doubt*: the record keeps that set. It ends when a row that
+   the primary commits afterwards is acknowledged, with no stranger there from before the row until after it: by fact 2
+   (barrier) the k voters that acknowledge it hold everything before it, so all of the set.
+3. *No failover past a doubt.* Until then only a member that holds the whole set takes over (:func:`missing`). One that
+   does has all that anybody can have been told, so it does not matter who acknowledged it. Where nobody does, the
+   primary comes back in place, or an operator accepts the loss.
+
+And nothing in doubt is cut from the primary's binlog: the agent's mark (``agent/commands/cut.py``) falls before the
+stranger is ended. An acknowledgement by a stranger is as good as none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
+
+from holdfast.core.cluster import Cluster
+from holdfast.core.commands import EndReplicas
+from holdfast.core.gtid import GtidSet, parse
+from holdfast.core.observed.dumps import Acks, Doubt, Dump
+from holdfast.core.record import Record
+from holdfast.core.settings import Mode
+from holdfast.core.view import MemberState, Seen, Unseen, View
+from holdfast.core.wording import transactions
+
+ASKING_AGAIN = 0x4000_0000
+"""What ``server/replication/acknowledge.py`` adds to a member's server id where it must use another one (MariaDB)."""
+
+NAMELESS_SECONDS = 1.0
+"""``server/replication/acknowledge.py`` needs such sessions for half a second at most, and each for a few
+milliseconds."""
+
+
+def strangers(dumps: Collection[Dump], clients: int, accounts: Collection[str]) -> tuple[Dump, ...]:
+    """Sessions that may acknowledge, under accounts that are no member's.
+
+    Where a session does not show whether it acknowledges, the server's count tells: as long as it is no higher than the
+    number of sessions that are known to, or are members', nobody else does. If it is, each that may be the one is
+    taken for it: an asynchronous reader that is ended comes back, an acknowledged transaction does not.
+
+    :param clients: how many semi-sync replicas the server counts
+    :param accounts: of all members
+    """
+    certain = [dump for dump in dumps if dump.acks is Acks.YES and dump.account not in accounts]
+    explained = [
+        dump
+        for dump in dumps
+        if dump.acks is Acks.YES or (dump.acks is Acks.UNKNOWN and dump.account in accounts)
+    ]
+    unknown = [dump for dump in dumps if dump.acks is Acks.UNKNOWN and dump.account not in accounts]
+    return (*certain, *(unknown if clients > len(explained) else ()))
+
+
+def nameless(
+    dumps: Collection[Dump], accounts: Collection[str], seconds: Mapping[int, float]
+) -> tuple[Dump, ...]:
+    """Sessions under a member's account that acknowledge and do not say whose they are, for longer than its agent needs
+    one: MySQL counts acknowledgements by server id, so such a one could count as a voter more.
+
+    :param seconds: for which each session has been seen
+    """
+    return tuple(
+        dump
+        for dump in dumps
+        if dump.account in accounts
+        and dump.acks is Acks.YES
+        and not dump.server
+        and seconds.get(dump.session, 0.0) >= NAMELESS_SECONDS
+    )
+
+
+def pretenders(
+    cluster: Cluster, record: Record, view: View, primary: MemberState
+) -> EndReplicas | None:
+    """What ends the sessions by which a member's account acknowledges and no voter does: a learner whose semi-sync was
+    switched on by hand, and servers that use a member's account and are not it. None where there are none.
+
+    The member's own receiver comes back; the manager has it follow as it should (``attachment.attached``). The account
+    is not locked, for its member needs it.
+
+    A session may be on the primary's list for a moment after its server has ended, or was barred, which says nothing of
+    who acknowledges now. And nothing is wrong where commits wait for nobody: then the primary is not deposed
+    (``quorum.py``).
+    """
+    if not any(each.acks for each in record.configurations):
+        return None
+    found = list(_pretenders(cluster, record, view, primary))
+    sessions = tuple(session for session, _ in found)
+    return (
+        EndReplicas(sessions, "; ".join(dict.fromkeys(why for _, why in found))) if found else None
+    )
+
+
+def _pretenders(
+    cluster: Cluster, record: Record, view: View, primary: MemberState
+) -> Iterator[tuple[int, str]]:
+    voting = {stray.name for stray in record.strays} | {
+        name for each in record.configurations for name in each.names()
+    }
+    for member in cluster.others(primary.name):
+        account = cluster.account(member.name)
+        state = view.state(member.name)
+        if state is None or not state.up or account in primary.barred:
+            continue
+        for dump in primary.dumps:
+            if dump.account != account or dump.acks is not Acks.YES:
+                continue
+            if not _is_of(dump, state):
+                who = f"server {dump.server} at {dump.host or 'the host of the primary'}"
+                yield (
+                    dump.session,
+                    f"{who} acknowledged as {account}, and is not {member.name}: change the password",
+                )
+            elif member.name not in voting and state.semi_sync.replica:
+                yield dump.session, f"{member.name} acknowledged, and is no voter"
+
+
+def acknowledges(view: View, primary: MemberState, name: str, account: str) -> bool:
+    """Whether a session of that member's server may acknowledge to the primary under another account than its own:
+    one that barring its account does not end."""
+    state = _known(view, name)
+    return state is not None and any(
+        dump.acks is not Acks.NO
+        and dump.account != account
+        and dump.server != ""
+        and _is_of(dump, state)
+        for dump in primary.dumps
+    )
+
+
+def _is_of(dump: Dump, state: MemberState) -> bool:
+    """Whether it may be a session of that server. One that does not say whose it is may be anybody's."""
+    own = {state.origin, str(state.server_id), str(state.server_id + ASKING_AGAIN)}
+    return not dump.server or not state.server_id or dump.server in own
+
+
+def doubtful(record: Record, view: View) -> GtidSet | None:
+    """What the recorded primary may have acknowledged without a voter, as far as it is known; None where nothing is."""
+    state = _known(view, record.primary)
+    texts = [record.doubt] if record.doubt else []
+    if state and state.doubt:
+        texts.append(state.doubt.upto)
+    flavor = state.flavor if state else next((s.flavor for s in _states(view)), None)
+    if not texts or flavor is None:
+        return None
+    found = parse(flavor, texts[0])
+    for text in texts[1:]:
+        found = found.union(parse(flavor, text))
+    return found
+
+
+def missing(record: Record, view: View, has: GtidSet) -> str:
+    """Why one that has this may not take over by itself, or "".
+
+    :param has: what it has applied: on MariaDB what it has received is known by the last GTID alone
+    """
+    doubt = doubtful(record, view)
+    lacking = doubt.subtract(has) if doubt is not None else None
+    if not lacking or record.mode is not Mode.STRONG:
+        return ""
+    return (
+        f"{transactions(lacking)} of {record.primary} ({lacking}) may have been acknowledged by a replica that "
+        f"is no voter, and nobody else has received them: {record.primary} must come back "
+        "(or holdfast failover --accept-loss)"
+    )
+
+
+def nobody_has(record: Record, view: View, heirs: Collection[MemberState]) -> str:
+    """Why none of these may take over by itself, or "", as far as can be told before any is drained
+    (see ``GtidSet.covers``)."""
+    doubt = doubtful(record, view)
+    if doubt is None or not heirs or any(s.received_set().covers(doubt) for s in heirs):
+        return ""
+    furthest = max(heirs, key=lambda state: state.received_set().count())
+    return missing(record, view, furthest.received_set())
+
+
+def noted(record: Record, primary: MemberState) -> tuple[Record, str] | None:
+    """The record with what its primary says is in doubt, and why; None where it says so already.
+
+    A new serial: what was proven before proves nothing of this.
+    """
+    if primary.doubt is None or not record.acks:
+        return None
+    upto, known = parse(primary.flavor, primary.doubt.upto), parse(primary.flavor, record.doubt)
+    if known.contains(upto):
+        return None
+    doubted = replace(record, doubt=str(known.union(upto)), serial=record.serial + 1)
+    return doubted, in_doubt(primary.name, primary.doubt)
+
+
+def proven(record: Record, primary: MemberState) -> bool:
+    """Whether what the record has in doubt is held by voters: a row that was committed since is acknowledged."""
+    return primary.doubt is None and primary.proved >= record.serial
+
+
+def in_doubt(name: str, doubt: Doubt) -> str:
+    number = doubt.transactions
+    if not number:
+        return f"{doubt.why}; {name} committed nothing meanwhile"
+    what = "1 transaction" if number == 1 else f"{number} transactions"
+    return f"{what} of {name} may have been acknowledged without a voter: {doubt.why}"
+
+
+def _known(view: View, name: str) -> MemberState | None:
+    """What is known of it, or was before its agent fell silent."""
+    match view.members.get(name):
+        case Seen(state=state):
+            return state
+        case Unseen(last=last):
+            return last
+        case _:
+            return None
+
+
+def _states(view: View) -> Iterator[MemberState]:
+    for sighting in view.members.values():
+        if isinstance(sighting, Seen):
+            yield sighting.state

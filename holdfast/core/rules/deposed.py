@@ -1,0 +1,88 @@
+"""Before another primary is named, the old one surely answers nobody any more. Why that is so: ``lease.py``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+
+from holdfast.core.cluster import Cluster
+from holdfast.core.commands import Fence
+from holdfast.core.decision import Decision, Send
+from holdfast.core.lease import electorate, revoked
+from holdfast.core.record import Record
+from holdfast.core.rules.election import WISHED
+from holdfast.core.timing import CLOCK_DRIFT
+from holdfast.core.view import MemberState, Seen, Unseen, View
+
+
+def is_deposed(record: Record, state: MemberState) -> bool:
+    """Whether that is the server of the primary that is being deposed, running still."""
+    return (
+        state.name == record.primary
+        and not state.ended
+        and state.incarnation == record.target.incarnation(record.primary)
+    )
+
+
+def fence_step(record: Record, view: View) -> tuple[Send, ...]:
+    """Once its voters have promised, the old primary commits nothing more: kill it, if it can be told."""
+    state = view.state(record.primary)
+    if state and is_deposed(record, state):
+        return (Send(record.primary, Fence()),)
+    return ()
+
+
+def hold(
+    cluster: Cluster, record: Record, view: View, promised: Sequence[MemberState]
+) -> Decision | None:
+    """Why another may not be named yet; None when it may.
+
+    :param promised: all whose promise holds, as they are seen now
+    """
+    name = record.primary
+    sighting = view.members.get(name)
+    if isinstance(sighting, Seen):
+        if is_deposed(record, sighting.state):
+            return Decision(f"failover: the server of {name} is to be killed first")
+        return None
+    if isinstance(sighting, Unseen) and sighting.last and sighting.last.ended:
+        return None
+    transition = record.transition
+    dared = transition is not None and transition.ordered and transition.lossy
+    if not dared and not surely_revoked(cluster, record, view, {s.name for s in promised}):
+        return Decision(
+            f"failover: {name} may go on answering clients by the word of those that have not promised"
+        )
+    until = view.leases.get(name, math.inf)
+    for state in promised:
+        seen = view.members[state.name]
+        if isinstance(seen, Seen):
+            until = max(until, seen.at + state.vouched * (1 + CLOCK_DRIFT))
+    if view.now >= until:
+        return None
+    why = f"failover: waiting until the lease of {name} is surely over"
+    return Decision(why, again=until - view.now)
+
+
+def surely_revoked(cluster: Cluster, record: Record, view: View, promised: Collection[str]) -> bool:
+    """:func:`revoked`, by what the record asks for and by what the primary's agent last said that it goes by.
+
+    Where mode strong holds, the two agree before anything relies on it: a configuration is dropped from the record once
+    the primary has proven the next one with a row, and knows it. A weaker mode is recorded before the primary is told.
+    """
+    known = electorate(cluster, record)
+    sighting = view.members.get(record.primary)
+    state = sighting.last if isinstance(sighting, Unseen) else view.state(record.primary)
+    said = state.lease.quorums if state else None
+    by = [known] if said is None else [known, replace(known, quorums=said)]
+    return all(revoked(each, promised) for each in by)
+
+
+def wished(cluster: Cluster, wish: str) -> Cluster:
+    """The cluster, with the one whom an operator wants to take over before all others; "": nobody is."""
+    if not wish:
+        return cluster
+    settings = cluster.settings
+    first = replace(settings.member(wish), priority=WISHED)
+    return replace(cluster, settings=replace(settings, members={**settings.members, wish: first}))

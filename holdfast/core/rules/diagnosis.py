@@ -1,0 +1,291 @@
+"""What is wrong with the primary, as far as it can be told. One vantage never decides, and "could not observe" is
+never "down"."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from holdfast.core.cluster import Cluster
+from holdfast.core.lease import electorate, revoked
+from holdfast.core.record import Record
+from holdfast.core.rules.attachment import attached
+from holdfast.core.rules.enforcement import unkept
+from holdfast.core.rules.returned import is_returning
+from holdfast.core.view import NOT_LOOKED_YET, SHUTS_DOWN, MemberState, Receiver, Seen, Unseen, View
+from holdfast.core.wording import agree
+
+
+class Primary(Enum):
+    """The recorded primary's condition.
+
+    WELL: runs in the recorded incarnation and takes writes. CLOSED: runs, and does not take writes, or does
+    not wait for the acknowledgements it should. DEAD: its agent says that its process is gone. RESTARTED: it
+    runs, or is starting, in another incarnation than the recorded one. UNSEEN: its agent does not
+    answer, or cannot look into it, which says nothing about the server.
+
+    LOST: its agent does not answer, and so many voters hear nothing from its server that without them it
+    could not go on. FROZEN: its agent answers, its server answers neither the agent nor that many voters. STUCK: it
+    answers, and a small write on it does not come through; or it does not answer its agent, and its voters hear
+    that it lives, and receive nothing; or it is shutting down, which takes MySQL seconds. ISOLATED: agent and server
+    are well, and so many voters have heard nothing from it for so long that no write can be acknowledged. UNOPENED: it
+    was named, and cannot be opened, for a reason that lies with itself.
+    """
+
+    WELL = auto()
+    CLOSED = auto()
+    DEAD = auto()
+    RESTARTED = auto()
+    UNSEEN = auto()
+    LOST = auto()
+    FROZEN = auto()
+    STUCK = auto()
+    ISOLATED = auto()
+    UNOPENED = auto()
+
+
+GONE = frozenset(
+    {
+        Primary.DEAD,
+        Primary.LOST,
+        Primary.FROZEN,
+        Primary.STUCK,
+        Primary.ISOLATED,
+        Primary.UNOPENED,
+    }
+)
+"""Another one is to take over, if it may."""
+
+ANSWERS = frozenset({Primary.STUCK, Primary.ISOLATED, Primary.UNOPENED})
+"""Its agent and its server answer: where nobody may take over, whatever would help it is done all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Diagnosis:
+    primary: Primary
+    reason: str
+
+
+def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
+    name = record.primary
+    sighting = view.members.get(name)
+    if sighting is None:
+        return Diagnosis(Primary.UNSEEN, f"the agent of {name}, the primary, was not asked yet")
+    if isinstance(sighting, Unseen):
+        return _unseen(cluster, record, view, sighting)
+    state = sighting.state
+    if state.ended:
+        return Diagnosis(Primary.DEAD, f"the server of {name}, the primary, is gone")
+    asked = state.up or bool(state.unobserved)
+    silent = asked and state.silent_seconds >= cluster.settings.timing.detection
+    if state.incarnation != record.target.incarnation(name):
+        if silent and is_returning(record):  # it may hang as well before it was opened
+            hangs = _silent(cluster, record, view, state)
+            if hangs.primary in GONE:
+                return hangs
+        return Diagnosis(Primary.RESTARTED, f"the server of {name}, the primary, was restarted")
+    if (
+        state.unobserved == SHUTS_DOWN
+        and state.unobserved_seconds >= cluster.settings.timing.detection
+    ):
+        return Diagnosis(Primary.STUCK, f"the server of {name}, the primary, is shutting down")
+    if silent:
+        return _silent(cluster, record, view, state)
+    if state.writable and state.stuck_seconds >= cluster.settings.write_patience:
+        if state.full:
+            return Diagnosis(Primary.STUCK, f"{state.full} on {name}, the primary")
+        why = f"a small write on {name}, the primary, has not come through for {state.stuck_seconds:.0f} s"
+        return Diagnosis(Primary.STUCK, f"{why} ({state.stuck})" if state.stuck else why)
+    if (state.writable or state.unobserved) and (isolated := _isolated(cluster, record, view)):
+        return isolated
+    if not state.writable and (unopened := _unopened(cluster, record, view)):
+        return unopened
+    if state.unobserved:
+        return _unobserved(cluster, record, view, state)
+    if not state.writable:
+        return Diagnosis(Primary.CLOSED, f"{name}, the primary, is read-only")
+    if state.semi_sync.acks < record.acks or (record.acks and not state.semi_sync.source):
+        return Diagnosis(
+            Primary.CLOSED, f"{name}, the primary, does not wait for {record.acks} acknowledgements"
+        )
+    if state.full or state.reason:
+        why = "; ".join(each for each in (state.full, state.reason) if each)
+        return Diagnosis(Primary.WELL, f"{name} is primary, but {why}")
+    return Diagnosis(Primary.WELL, f"{name} is primary and takes writes")
+
+
+def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> Diagnosis:
+    """The primary's agent does not answer: is its server lost as well?"""
+    name = record.primary
+    agent = f"the agent of {name}, the primary, does not answer ({sighting.reason})"
+    if sighting.last and sighting.last.ended:
+        return Diagnosis(Primary.DEAD, f"the server of {name}, the primary, was gone; and {agent}")
+    hearing, deaf, gone = _heard(cluster, record, view)
+    if not revoked(electorate(cluster, record), deaf):
+        heard = f", and {agree(hearing, 'hears', 'hear')} its server" if hearing else ""
+        whether = "goes on" if hearing else "may live"
+        if view.opening and not (sighting.last and sighting.last.writable):
+            whether = "was to be opened, which only its agent does: start that"
+        told = f"{agent}{heard}: it {whether}, and nobody is promoted{_kept(record, view)}"
+        if silent := _cannot_tell(cluster, record, view, {*hearing, *deaf}):
+            told += f"; {'; '.join(silent)}"
+            if not hearing:
+                told += f"; once its server is surely down: holdfast failover --accept-loss {cluster.name}"
+        return Diagnosis(Primary.UNSEEN, told)
+    if view.now - sighting.since < cluster.settings.timing.detection and not gone:
+        return Diagnosis(
+            Primary.UNSEEN, f"{agent}; {agree(deaf, 'hears', 'hear')} nothing from its server"
+        )
+    ended = sighting.agent_gone and view.enforced is not True
+    if (ended or unkept(record, view)) and not gone:
+        return Diagnosis(
+            Primary.UNSEEN,
+            f"{agent}: it {'had ended' if ended else 'hung'} before {', '.join(deaf)} heard nothing any more from its "
+            "server, so nobody ends that server when its lease is over, and nobody is promoted: start the agent, or "
+            "make sure that the server is down, then: holdfast failover --accept-loss",
+        )
+    return Diagnosis(
+        Primary.LOST, f"{agent}, and {agree(deaf, 'hears', 'hear')} nothing from its server"
+    )
+
+
+def _cannot_tell(cluster: Cluster, record: Record, view: View, can: Collection[str]) -> list[str]:
+    """Each voter that says nothing of the primary's server, and why: until it does, nobody knows who hears that."""
+    address = cluster.member(record.primary).address
+    found = []
+    for name in sorted(record.target.names() - {record.primary} - set(can)):
+        state = view.state(name)
+        if state is None:
+            found.append(f"the agent of {name} does not answer either")
+        elif not state.up and not state.unobserved:
+            found.append(f"the server of {name} is {state.server}")
+        elif state.observed and state.replication.source != address:
+            follows = state.replication.source or "nobody"
+            found.append(f"{name} follows {follows}: a hand has detached it")
+        elif state.observed and state.replication.receiver is Receiver.OFF and not state.promised:
+            found.append(f"the receiver of {name} was stopped by a hand")
+    return found
+
+
+def _unobserved(cluster: Cluster, record: Record, view: View, state: MemberState) -> Diagnosis:
+    """Its process runs, and its agent cannot look into it: what that says of the server is that it lives.
+
+    So it is no reason to replace it, nor to take clients away from it: it has a lease like any other, and its voters
+    tell when they hear nothing more from it.
+    """
+    hearing, _, _ = _heard(cluster, record, view)
+    heard = f"; {agree(hearing, 'hears', 'hear')} it" if hearing else ""
+    return Diagnosis(Primary.UNSEEN, f"{cannot_look_into(state)}{heard}: nobody is promoted")
+
+
+def cannot_look_into(state: MemberState) -> str:
+    if state.unobserved == NOT_LOOKED_YET:  # as a rule for some milliseconds
+        return f"the agent of {state.name}, the primary, was restarted, and looks at its server"
+    return (
+        f"the server of {state.name}, the primary, runs, and its agent cannot look into it: "
+        f"{state.unobserved}"
+    )
+
+
+def _kept(record: Record, view: View) -> str:
+    """Who ends that server when it is cut off from its voters, too."""
+    if view.enforced:
+        return "; its keeper process keeps its lease"
+    return "; nobody keeps its lease: start the agent again" if unkept(record, view) else ""
+
+
+def _silent(cluster: Cluster, record: Record, view: View, state: MemberState) -> Diagnosis:
+    silence = f"the server of {state.name}, the primary, has not answered its agent for {state.silent_seconds:.1f} s"
+    hearing, deaf, _ = _heard(cluster, record, view)
+    if revoked(electorate(cluster, record), deaf):
+        return Diagnosis(
+            Primary.FROZEN, f"{silence}, and {agree(deaf, 'hears', 'hear')} nothing from it"
+        )
+    patience = cluster.settings.write_patience
+    idle = [name for name in hearing if view.quiet.get(name, 0.0) >= patience]
+    if state.silent_seconds >= patience and revoked(electorate(cluster, record), [*deaf, *idle]):
+        # its disk is full, for instance: its threads that only send heartbeats live on
+        return Diagnosis(
+            Primary.STUCK, f"{silence}, and {agree(idle, 'receives', 'receive')} nothing new"
+        )
+    heard = f", and {agree(hearing, 'hears', 'hear')} it" if hearing else ""
+    return Diagnosis(Primary.WELL, f"{silence}{heard}")
+
+
+def _isolated(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
+    patience = cluster.settings.write_patience
+    _, deaf, _ = _heard(cluster, record, view, max(patience, cluster.settings.timing.detection))
+    if not record.acks or not revoked(electorate(cluster, record), deaf):
+        return None
+    heard = agree(deaf, "has heard", "have heard")
+    why = f"{heard} nothing from {record.primary}, the primary, for {patience:g} s"
+    return Diagnosis(Primary.ISOLATED, f"{why}: no write can be acknowledged")
+
+
+def _unopened(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
+    """A primary that was named, answers, and is not opened: would another be?
+
+    It would where as many voters follow this one as must acknowledge, and it is still not opened: its disk, a lock,
+    or what it lacks stands in the way. And where so many others, of which one is to take over, hear nothing from it
+    that the rest is enough to acknowledge to that one: a cut between hosts. Where acknowledgements are missing for
+    another reason, another primary would miss them as well.
+
+    Nothing that was acknowledged is lost: another is named by the same rules as ever, from the configurations in force.
+    """
+    patience = cluster.settings.write_patience
+    if not record.acks or view.opening < patience:
+        return None
+    name = record.primary
+    named = f"{name} was named primary {view.opening:.0f} s ago, and is not open"
+    _, deaf, _ = _heard(cluster, record, view, patience)
+    if len(deaf) > record.acks:
+        return Diagnosis(
+            Primary.UNOPENED, f"{named}: {agree(deaf, 'hears', 'hear')} nothing from it"
+        )
+    ready = [
+        voter
+        for voter, run in sorted(record.target.without(name))
+        if (state := view.state(voter))
+        and state.incarnation == run
+        and state.observed
+        and attached(cluster, record, state)
+        and state.replication.receiver is Receiver.ON
+    ]
+    if view.opening >= 2 * patience and len(ready) >= record.acks:
+        follows = f"although {', '.join(ready)} can acknowledge"
+        return Diagnosis(Primary.UNOPENED, f"{named}, {follows}")
+    return None
+
+
+def _heard(
+    cluster: Cluster, record: Record, view: View, silence: float | None = None
+) -> tuple[list[str], list[str], bool]:
+    """Who hears the primary's server, who does not, and whether one of these was told that its process is gone.
+
+    Who cannot be asked is neither. Members that do not replicate from it say nothing of it.
+
+    :param silence: seconds that a silence must have lasted; None: ``detection``
+    """
+    address = cluster.member(record.primary).address
+    detection = cluster.settings.timing.detection if silence is None else silence
+    hearing: list[str] = []
+    deaf: list[str] = []
+    refused = False
+    for member in cluster.others(record.primary):
+        sighting = view.members.get(member.name)
+        if not isinstance(sighting, Seen) or not sighting.state.up:
+            continue
+        state, replication = sighting.state, sighting.state.replication
+        if replication.source != address or not state.observed:
+            continue
+        if replication.receiver is Receiver.OFF and not state.promised:
+            continue  # somebody stopped it
+        if replication.receiver is Receiver.ON and replication.unheard < detection:
+            hearing.append(member.name)
+        elif replication.unheard >= detection or (
+            silence is None and (replication.refused or state.promised)
+        ):
+            deaf.append(member.name)
+            refused |= replication.refused
+    return hearing, deaf, refused

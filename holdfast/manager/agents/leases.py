@@ -1,0 +1,90 @@
+"""What leases this manager has granted, and when each is surely over; see ``core/lease.py``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from holdfast.core.cluster import Cluster
+from holdfast.core.lease import Electorate, electorate
+from holdfast.core.record import Record, Step
+from holdfast.core.timing import surely_over
+from holdfast.http.wire import Grant
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """:ivar at: when it came, by our clock"""
+
+    run: str
+    clock: float
+    at: float
+
+
+class Leases:
+    """Grants leases to one cluster's primary. What a manager before this one may have granted counts as granted by it
+    at the moment when it began to lead.
+
+    :param clock: ours, monotonic, in seconds
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._answers: dict[str, _Answer] = {}
+        self._over: dict[str, float] = {}
+        self._before = 0.0
+        self._holder = ""
+        self._electorate: Electorate | None = None
+        self._leader = ""
+        self._lease = 0.0
+        self._until = 0.0
+
+    def begin(self, longest: float) -> None:
+        """This manager leads from now on; ``longest`` is the longest lease that another may have granted."""
+        self._before = surely_over(self._clock(), longest)
+
+    def allow(self, cluster: Cluster, record: Record | None, until: float) -> None:
+        """Grant leases to the recorded primary as long as nobody is to take its place.
+
+        :param until: by our clock: nobody else leads before
+        """
+        deposing = record and record.transition and record.transition.step is Step.ELECT
+        if record is None or deposing:
+            self.stop()
+            return
+        self._holder = record.primary
+        self._electorate = electorate(cluster, record)
+        self._leader = record.leader
+        self._lease = min(record.lease, cluster.settings.timing.lease)
+        self._until = until
+
+    def stop(self) -> None:
+        """Grant nothing more."""
+        self._holder, self._electorate = "", None
+
+    def answered(self, member: str, run: str, clock: float) -> None:
+        """Take note of what an agent's clock showed in its answer, the moment it has come."""
+        self._answers[member] = _Answer(run, clock, self._clock())
+
+    def grant(self, member: str) -> Grant | None:
+        """What goes with the next request to this member; it counts as granted from now on."""
+        known, answer = self._electorate, self._answers.get(member)
+        if known is None or answer is None or member != self._holder or not answer.run:
+            return None
+        if not self._lease or self._clock() >= self._until:
+            return None
+        over = surely_over(answer.at, self._lease)
+        self._over[member] = max(over, self._over.get(member, 0.0))
+        return Grant(
+            run=answer.run,
+            until=answer.clock + self._lease,
+            lease=self._lease,
+            term=known.term,
+            leader=self._leader,
+            electorate=known,
+        )
+
+    def over(self, members: list[str]) -> dict[str, float]:
+        """When each member's lease is surely over, by our clock."""
+        return {name: max(self._before, self._over.get(name, 0.0)) for name in members}

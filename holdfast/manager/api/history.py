@@ -1,0 +1,45 @@
+"""Shows the history; any manager of the cluster can, whether it leads or not.
+
+GET /v1/clusters/{name}/history?most=N    -> {"entries": [core.history.head, …]}, the newest first; of one that cannot
+                                             be read {"number", "unreadable": why}
+GET /v1/clusters/{name}/history/{number}  -> core.history.Entry
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Query, Response
+
+from holdfast.core.history.entry import to_json
+from holdfast.manager.listeners.history import History
+from holdfast.store.base import ENTRIES_KEPT
+
+SHOWN = 20
+
+
+def add_history(app: FastAPI, histories: Mapping[str, History]) -> None:
+    @app.get("/v1/clusters/{name}/history")
+    async def history(
+        name: str, most: Annotated[int, Query(ge=1, le=ENTRIES_KEPT)] = SHOWN
+    ) -> dict[str, list[dict[str, Any]]]:
+        """Failovers, switchovers, restarts in place, orders and verifications, the newest first."""
+        return {"entries": await _history(name).newest(most)}
+
+    @app.get("/v1/clusters/{name}/history/{number}")
+    async def entry(name: str, number: int) -> Response:
+        """All that is known of one."""
+        if not 0 < number < 10**9 or (found := await _history(name).entry(number)) is None:
+            raise HTTPException(
+                404,
+                f"the history of {name} has no entry {number} (any more): see holdfast history",
+            )
+        return Response(to_json(found), media_type="application/json")
+
+    def _history(name: str) -> History:
+        if name not in histories:
+            raise HTTPException(
+                404, f"no cluster {name!r}; this manager has {', '.join(histories)}"
+            )
+        return histories[name]

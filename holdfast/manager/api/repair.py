@@ -1,0 +1,54 @@
+"""The manager's HTTP API for repairs that an operator orders; ``app.py`` says how errors are told.
+
+POST   /v1/clusters/{name}/store/repair              RepairRequest -> repair.RepairReply
+POST   /v1/clusters/{name}/members/{member}/confirm  {}            -> {"done": sentence}
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI, HTTPException, Response
+from pydantic import TypeAdapter
+
+from holdfast.config.values import StrictModel
+from holdfast.errors import BadInput
+from holdfast.manager.api.app import NoArguments
+from holdfast.manager.leader.lead import Leader
+from holdfast.manager.people.repair import RepairReply, StoreRepair, confirm
+
+_REPLY = TypeAdapter(RepairReply)
+
+
+class RepairRequest(StrictModel):
+    """:ivar accept_loss: the cluster's name, where the risk is taken; "" where not
+    :ivar source: the member whose memory is taken; "": that of the newest record
+    """
+
+    dry_run: bool = False
+    accept_loss: str = ""
+    source: str = ""
+
+
+def add_repair(app: FastAPI, leaders: dict[str, Leader]) -> None:
+    @app.post("/v1/clusters/{name}/store/repair", response_model=RepairReply)
+    async def repair(name: str, asked: RepairRequest) -> Response:
+        """Rebuild the record from what the agents remember."""
+        if asked.accept_loss and asked.accept_loss != name:
+            raise BadInput("accept_loss", f"must be the cluster's name, {name}, to be sure")
+        risk = bool(asked.accept_loss)
+        reply = await StoreRepair(_leader(name)).run(asked.dry_run, risk, asked.source)
+        return Response(_REPLY.dump_json(reply), media_type="application/json")
+
+    @app.post("/v1/clusters/{name}/members/{member}/confirm")
+    async def confirm_member(name: str, member: str, _: NoArguments) -> dict[str, Any]:
+        """Take the agent that answers for that member now for its agent."""
+        leader = _leader(name)
+        if member not in [each.name for each in leader.cluster.members]:
+            raise HTTPException(404, f"no member {member!r}")
+        return {"done": await confirm(leader, member)}
+
+    def _leader(name: str) -> Leader:
+        if name not in leaders:
+            raise HTTPException(404, f"no cluster {name!r}; this manager has {', '.join(leaders)}")
+        return leaders[name]

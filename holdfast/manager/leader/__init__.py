@@ -1,0 +1,1 @@
+"""Leading one cluster: look, decide, act."""

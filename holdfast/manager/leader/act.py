@@ -1,0 +1,210 @@
+"""Has commands carried out: one at a time for each member, and not the same one over and over."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass, replace
+from typing import Any
+
+from holdfast.core.change import switchover
+from holdfast.core.change.restart import CLOSING
+from holdfast.core.commands import Command, Freeze, Restart
+from holdfast.core.decision import Save, Send
+from holdfast.core.record import Record, Step
+from holdfast.errors import HoldfastError, OutcomeUnknown, Refused
+from holdfast.http.wire import CommandReply, Told, command_name
+from holdfast.manager.agents.agent_client import AgentClient
+from holdfast.manager.agents.observe import AgentObserver
+from holdfast.manager.leader.events import EventKind, EventLog
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 5.0
+AT_ONCE = 3
+LONGEST_PAUSE_OF_ANOTHER = 1.0
+"""Another command of a kind is sent at once, as it may be what mends the cluster; unless that many have failed in turn:
+two that are refused alternately would go to and fro without a pause."""
+STILL_ASKED = LONGEST_PAUSE + 2.0
+"""A command that failed so long ago, and was not sent again, is not asked for any more."""
+FORGET = 15.0
+"""Seconds before the same command may be sent again: doubled each time it is asked for again within FORGET."""
+
+
+@dataclass(slots=True)
+class _Last:
+    term: int
+    command: Command
+    ended: float = 0.0
+    times: int = 1
+    told: str = ""
+    refused: str = ""
+    failed: str = ""
+
+
+class Actor:
+    """Sends what was decided. Deciding again while a command is under way sends nothing twice."""
+
+    def __init__(
+        self, agents: dict[str, AgentClient], observer: AgentObserver, events: EventLog
+    ) -> None:
+        self._agents = agents
+        self._observer = observer
+        self._events = events
+        self._under_way: dict[str, tuple[int, Command, asyncio.Task[Any]]] = {}
+        self._last: dict[tuple[str, type[Command]], _Last] = {}
+
+    def send(self, term: int, step: Send) -> None:
+        """Start it, unless the member is busy with a command of this term, or it was sent just now."""
+        busy = self._under_way.get(step.member)
+        if (busy and busy[0] >= term) or step.member not in self._agents:
+            return
+        if not self._due(term, step):
+            return
+        # by which record it was decided: another may be saved before the task begins
+        told = self._observer.told(step.member)
+        task = asyncio.create_task(self._carry_out(term, step, told))
+        self._under_way[step.member] = (term, step.command, task)
+
+    async def order(self, term: int, step: Send) -> CommandReply:
+        """Carry out what a person ordered, after what is under way, and answer how it went.
+
+        :raises HoldfastError: by consequence
+        """
+        while busy := self._under_way.get(step.member):
+            await asyncio.wait([busy[2]])
+        begun = time.monotonic()
+        task = asyncio.create_task(self._ordered(term, step))
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        self._under_way[step.member] = (term, step.command, task)
+        what = f"{step.member}: {command_name(step.command)}, as ordered"
+        try:
+            # whoever ordered it may leave: the member is busy with it until it has ended
+            reply = await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise OutcomeUnknown(f"{what}: called off; look at the status") from None
+            raise
+        reply.fail(step.member, term)
+        took = (time.monotonic() - begun) * 1000
+        self._events.add(EventKind.COMMAND, what, step.member, took, reply.steps)
+        return reply
+
+    async def _ordered(self, term: int, step: Send) -> CommandReply:
+        try:
+            reply = await self._command(term, step, self._observer.told(step.member))
+            self._observer.accept(reply.state, reply.version)
+            return reply
+        finally:
+            self._over(step.member)
+
+    async def _command(self, term: int, step: Send, told: Told) -> CommandReply:
+        grant = self._observer.leases.grant(step.member)
+        return await self._agents[step.member].command(term, step.command, grant, told)
+
+    def _over(self, member: str) -> None:
+        """What this task did for ``member`` has ended."""
+        if self._under_way.get(member, (0, None, None))[2] is asyncio.current_task():
+            del self._under_way[member]
+        self._observer.changed.set()
+
+    def refusal(self, member: str, kind: type[Command]) -> str:
+        """Why the last command of that kind was refused there, or ""."""
+        last = self._last.get((member, kind))
+        return last.refused if last else ""
+
+    def failures(self, term: int) -> dict[str, str]:
+        """By member, why its last command of this term was refused, or failed, of each kind that is still asked for."""
+        now = time.monotonic()
+        found: dict[str, list[str]] = {}
+        for (member, kind), last in self._last.items():
+            asked_lately = now - last.ended < STILL_ASKED
+            if last.term == term and last.failed and asked_lately:
+                found.setdefault(member, []).append(f"{kind.__name__.lower()}: {last.failed}")
+        return {member: "; ".join(texts) for member, texts in found.items()}
+
+    def forgive(self, member: str, kind: type[Command]) -> None:
+        """Forget how commands of that kind went there."""
+        self._last.pop((member, kind), None)
+
+    def forget(self, member: str) -> None:
+        """It is no member any more: what is under way there is called off."""
+        _, _, task = self._under_way.pop(member, (0, None, None))
+        if task is not None:
+            task.cancel()
+
+    def _due(self, term: int, step: Send) -> bool:
+        key = (step.member, type(step.command))
+        last = self._last.get(key)
+        now = time.monotonic()
+        if last is None or last.term != term or now - last.ended > FORGET:
+            self._last[key] = _Last(term, step.command)
+            return True
+        another = last.command != step.command
+        if another and not last.told:
+            last.command, last.times = step.command, 1
+            return True
+        longest = LONGEST_PAUSE_OF_ANOTHER if another else LONGEST_PAUSE
+        at_once = another and last.times < AT_ONCE
+        pause = min(longest, FIRST_PAUSE * 2 ** (last.times - 1))
+        if not at_once and now - last.ended < pause:
+            return False
+        last.command, last.times = step.command, last.times + 1
+        return True
+
+    async def _carry_out(self, term: int, step: Send, told: Told) -> None:
+        begun = time.monotonic()
+        name = command_name(step.command)
+        try:
+            reply = await self._command(term, step, told)
+            self._observer.accept(reply.state, reply.version)
+            reply.fail(step.member, term)
+            self._told(step, "")
+            self._last[step.member, type(step.command)].failed = ""
+            self._events.add(
+                EventKind.COMMAND,
+                f"{step.member}: {name}",
+                step.member,
+                (time.monotonic() - begun) * 1000,
+                reply.steps,
+            )
+        except HoldfastError as error:
+            text = f"{step.member}: {name} failed: {error}"
+            self._last[step.member, type(step.command)].failed = _own(error, step)
+            if isinstance(error, Refused):
+                self._last[step.member, type(step.command)].refused = str(error)
+            if self._told(step, text):
+                self._events.add(
+                    EventKind.FAILED, text, step.member, (time.monotonic() - begun) * 1000
+                )
+        finally:
+            self._last[step.member, type(step.command)].ended = time.monotonic()
+            self._over(step.member)
+
+    def _told(self, step: Send, text: str) -> bool:
+        """Whether the outcome differs from the last one of that command: the same failure is told once."""
+        last = self._last[step.member, type(step.command)]
+        if last.told == text:
+            return False
+        last.told = text
+        return True
+
+    async def close(self) -> None:
+        tasks = [task for _, _, task in self._under_way.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def given_up(record: Record | None, actor: Actor) -> Save | None:
+    """A primary that refuses to be restarted, or to stop taking writes, goes on as before."""
+    if record is None or record.transition is None:
+        return None
+    if record.transition == CLOSING and (refusal := actor.refusal(record.primary, Restart)):
+        return Save(replace(record, transition=None), f"{record.primary} goes on: {refusal}")
+    if record.transition.step is Step.FREEZE and (refusal := actor.refusal(record.primary, Freeze)):
+        return switchover.undone(record, refusal)
+    return None
+
+
+def _own(error: HoldfastError, step: Send) -> str:
+    return str(error).removeprefix(f"{step.member}: ")

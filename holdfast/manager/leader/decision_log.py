@@ -1,0 +1,165 @@
+"""What the leading manager tells of what it sees and decides: one line per decision, once."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+from holdfast.core.change.restart import CLOSING
+from holdfast.core.cluster import Cluster
+from holdfast.core.decision import Decision
+from holdfast.core.record import Record, TransitionKind
+from holdfast.core.rules.appliers import broken, reason
+from holdfast.core.rules.blocked import blocked
+from holdfast.core.rules.diagnosis import GONE, diagnose
+from holdfast.core.rules.releases import Release, describe
+from holdfast.core.view import Seen, Unseen, View
+from holdfast.log import say
+from holdfast.manager.leader.events import EventKind, EventLog
+
+logger = logging.getLogger(__name__)
+
+
+BLOCKED_SECONDS = 1.0
+"""For so long commits must not come through to be told so: a voter that has died is passed over sooner."""
+BEGINNING = frozenset({TransitionKind.FAILOVER, TransitionKind.RESTART})
+"""What begins because the primary is lost."""
+
+
+class DecisionLog:
+    def __init__(self, events: EventLog) -> None:
+        self._events = events
+        self._degraded = False
+        self._alarmed = False
+        self._blocked_since: float | None = None
+        self._blocked = ""
+        self._unacknowledged: dict[str, tuple[int, str]] = {}
+        self._concerns: dict[str, tuple[str, ...]] = {}
+        self._clones: dict[str, tuple[str, str]] = {}
+
+    def decided(
+        self,
+        cluster: Cluster,
+        record: Record | None,
+        view: View,
+        before: Decision,
+        decision: Decision,
+    ) -> None:
+        """:param before: the decision before this one"""
+        alarming = _unseen(cluster, record, view)
+        if decision.well and not before.well:
+            self._events.add(EventKind.WHOLE, decision.reason)
+        elif lasting(decision.reason) != lasting(before.reason) and not decision.steps:
+            if alarming and not self._alarmed:
+                self._events.add(EventKind.ALARM, decision.reason)
+            else:
+                say(logger, decision.reason, _level(cluster, record, view), cluster=cluster.name)
+        self._alarmed = alarming
+        self._note_blocked(cluster, record, view)
+        self._note_degraded(record, view)
+        self._note_unacknowledged(view)
+        self._note_concerns(view)
+        self._note_clones(view)
+
+    def saving(self, cluster: Cluster, before: Record | None, record: Record, view: View) -> None:
+        """Tell that the primary is gone, when the first step against it is taken."""
+        if before is None or before.transition or not record.transition:
+            return
+        diagnosis = diagnose(cluster, before, view)
+        if diagnosis.primary in GONE and record.transition != CLOSING:
+            self._events.add(EventKind.DETECTED, diagnosis.reason, before.primary)
+
+    def _note_blocked(self, cluster: Cluster, record: Record | None, view: View) -> None:
+        why = blocked(cluster, record, view) if record else ""
+        if not why:
+            self._blocked_since = None
+            if record and self._blocked:
+                text = f"commits on {self._blocked} come through again"
+                if self._blocked != record.primary:
+                    text = f"{self._blocked}, on which commits were blocked, is primary no longer"
+                self._events.add(EventKind.BLOCKED, text, self._blocked, level=logging.INFO)
+            self._blocked = ""
+        elif self._blocked_since is None:
+            self._blocked_since = view.now
+        elif record and not self._blocked and view.now - self._blocked_since >= BLOCKED_SECONDS:
+            self._blocked = record.primary
+            text = f"commits on {record.primary} are blocked: {why}"
+            self._events.add(EventKind.BLOCKED, text, record.primary)
+
+    def _note_degraded(self, record: Record | None, view: View) -> None:
+        """Mode semi-sync: tell when commits stop waiting, and when they wait again."""
+        state = view.state(record.primary) if record else None
+        if state is None or not state.up or state.semi_sync.degraded is self._degraded:
+            return
+        self._degraded = state.semi_sync.degraded
+        text = f"commits on {state.name} wait for acknowledgements again"
+        if self._degraded:
+            text = f"commits on {state.name} do not wait for acknowledgements: the time-out struck"
+        self._events.add(EventKind.DEGRADED, text, state.name)
+
+    def _note_unacknowledged(self, view: View) -> None:
+        """Of every member: who let something through may be no primary any more. What a manager that begins to lead
+        finds, and is not mended yet, it tells as well: nobody may have told it."""
+        for name, sighting in view.members.items():
+            if not isinstance(sighting, Seen):
+                continue
+            state = sighting.state
+            now = (state.unacknowledged, state.let_through)
+            known = self._unacknowledged.get(name, (0 if state.let_through else now[0], ""))
+            self._unacknowledged[name] = now
+            release = Release(state.let_through, max(0, now[0] - known[0]))
+            if state.let_through and (release.count or now[1] != known[1]):
+                self._events.add(EventKind.UNACKNOWLEDGED, describe(release, name), name)
+
+    def _note_concerns(self, view: View) -> None:
+        """What an operator should see to, when it begins."""
+        for name, sighting in view.members.items():
+            if not isinstance(sighting, Seen):
+                continue
+            known = self._concerns.get(name, ())
+            self._concerns[name] = sighting.state.concerns
+            for each in sighting.state.concerns:
+                if each not in known:
+                    self._events.add(EventKind.CONCERN, f"{name}: {each}", name)
+
+    def _note_clones(self, view: View) -> None:
+        """That a member's data was replaced, and why: nobody may have ordered it."""
+        for name, sighting in view.members.items():
+            if not isinstance(sighting, Seen):
+                continue
+            state = sighting.state
+            donor, why = self._clones.get(name, ("", ""))
+            if state.cloning:
+                self._clones[name] = (state.cloning, why)
+                continue
+            if donor and not state.unfit:
+                text = f"{name} was cloned from {donor}"
+                self._events.add(EventKind.CLONED, f"{text}: {why}" if why else text, name)
+            self._clones[name] = ("", state.unfit or (reason(state) if broken(state) else ""))
+
+
+def level(before: Record | None, record: Record) -> int:
+    """At which the change of a record is logged: somebody who is woken at night filters by it."""
+    was = before.transition.kind if before and before.transition else None
+    now = record.transition.kind if record.transition else None
+    return logging.WARNING if now in BEGINNING and was is not now else logging.INFO
+
+
+def _level(cluster: Cluster, record: Record | None, view: View) -> int:
+    """Of a reason: that nobody takes writes, or that none comes through, is no mere information."""
+    primary = view.state(record.primary) if record else None
+    takes = record is None or (primary is not None and primary.up and primary.writable)
+    stand = record is not None and blocked(cluster, record, view)
+    return logging.WARNING if stand or not takes else logging.INFO
+
+
+def _unseen(cluster: Cluster, record: Record | None, view: View) -> bool:
+    """Whether the primary's agent has not answered for longer than any machine is busy: somebody must look."""
+    sighting = view.members.get(record.primary) if record else None
+    patience = cluster.settings.timing.detection
+    return isinstance(sighting, Unseen) and view.now - sighting.since >= patience
+
+
+def lasting(reason: str) -> str:
+    """Without how long it has been so: that is no news."""
+    return re.sub(r"\d+(\.\d+)? s\b", "", reason)

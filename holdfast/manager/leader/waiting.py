@@ -1,0 +1,65 @@
+"""An order that waits until it can begin: who gave it, what it waits for, and whether it is still wanted."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+
+from holdfast.core.change.preflight import Objection, SwitchOver
+from holdfast.core.history.entry import clipped
+
+Gone = Callable[[], Awaitable[bool]]
+"""Whether the client that gave an order has left."""
+
+LONGEST_TEXT = 400
+
+
+async def never() -> bool:
+    """Of an order that no client waits for."""
+    return False
+
+
+@dataclass(slots=True)
+class Waiting:
+    """A switchover that was ordered, and touched nothing yet.
+
+    It exists in the memory of the manager that leads only: where that ends, so does the order.
+
+    :ivar who: gave the order; :ivar gone: whether that client has left; it is called off then
+    :ivar since: by ``time.monotonic()``
+    :ivar against: what it waits for; :ivar ended: whose sessions were ended for it
+    :ivar cancelled: by whom it was called off, or ""
+    """
+
+    order: SwitchOver
+    who: str
+    gone: Gone = never
+    since: float = field(default_factory=time.monotonic)
+    against: Sequence[Objection] = ()
+    ended: list[str] = field(default_factory=list)
+    cancelled: str = ""
+
+    @property
+    def seconds(self) -> float:
+        """For which it has waited."""
+        return time.monotonic() - self.since
+
+    @property
+    def what(self) -> str:
+        to = f" to {self.order.to}" if self.order.to else ""
+        return f"the switchover{to} that was ordered by {self.who}"
+
+    @property
+    def text(self) -> str:
+        """For status."""
+        why = clipped("; ".join(each.text for each in self.against), LONGEST_TEXT)
+        return f"{self.what} waits, {self.order.seconds:g} s at most{self._ends()}: {why}"
+
+    def _ends(self) -> str:
+        """What --kill-long has done, or will do."""
+        if self.order.kill_after is None:
+            return ""
+        if self.ended:
+            return f" (ended for it: {'; '.join(self.ended)})"
+        return f" (after {self.order.kill_after:g} s it ends the connections that hold it up)"

@@ -1,0 +1,141 @@
+"""Has each endpoint show where clients are to go now."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from holdfast.core.answers.routing import Directions, directions
+from holdfast.core.cluster import Cluster
+from holdfast.core.record import Record
+from holdfast.core.view import View
+from holdfast.endpoint.base import Endpoint
+from holdfast.errors import HoldfastError
+from holdfast.manager.leader.events import EventKind, EventLog
+
+AGAIN_SECONDS = 1.0
+"""What is right is shown anew this often: an endpoint may have been restarted, or been told otherwise."""
+FRESH_SECONDS = 1.0
+"""A manager that leads looks several times a second; one that has not looked for so long leads no more."""
+BACKOFF_SECONDS = (0.05, 2.0)
+"""After a failure, doubling up to the second."""
+
+logger = logging.getLogger(__name__)
+
+
+class Endpoints:
+    """A Listener. Each endpoint has a task of its own: one that hangs holds up no other."""
+
+    def __init__(
+        self,
+        endpoints: Sequence[Endpoint],
+        events: EventLog,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._shows = [_Show(each, events, clock) for each in endpoints]
+
+    def looked(self, cluster: Cluster, record: Record | None, view: View) -> None:
+        if self._shows:
+            wanted = directions(cluster, record, view)
+            for each in self._shows:
+                each.want(wanted)
+
+    def saved(
+        self, cluster: Cluster, before: Record | None, record: Record, why: str, view: View
+    ) -> None:
+        self.looked(cluster, record, view)
+
+    async def close(self) -> None:
+        await asyncio.gather(*(each.close() for each in self._shows))
+
+
+class _Show:
+    """One endpoint, and the latest directions for it."""
+
+    def __init__(self, endpoint: Endpoint, events: EventLog, clock: Callable[[], float]) -> None:
+        self._endpoint = endpoint
+        self._events = events
+        self._clock = clock
+        self._wanted: Directions | None = None
+        self._wanted_at = 0.0
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._failed = ""
+        self._shown: str | None = None
+        self._changed_at: float | None = None
+
+    def want(self, wanted: Directions) -> None:
+        before, now = self._wanted, self._clock()
+        stale = now - self._wanted_at > FRESH_SECONDS
+        self._wanted, self._wanted_at = wanted, now
+        if before is None or stale or _gist(before) != _gist(wanted):
+            if before is None or before.primary != wanted.primary:
+                self._changed_at = now
+            self._news.set()
+        if self._task is None:
+            self._task = asyncio.create_task(self._follow())
+
+    async def close(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        await self._endpoint.close()
+
+    async def _follow(self) -> None:
+        backoff = BACKOFF_SECONDS[0]
+        while True:
+            pause = min(AGAIN_SECONDS, backoff) if self._failed else AGAIN_SECONDS
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause):
+                    await self._news.wait()
+            self._news.clear()
+            wanted = self._wanted
+            if wanted is None or self._clock() - self._wanted_at > FRESH_SECONDS:
+                continue
+            try:
+                await self._endpoint.show(wanted)
+            except Exception as error:  # what one endpoint does must not end the showing
+                if not isinstance(error, HoldfastError):
+                    logger.exception("%s failed", self._endpoint.name)
+                self._fails(str(error) or repr(error))
+                backoff = min(2 * backoff, BACKOFF_SECONDS[1])
+            else:
+                backoff = BACKOFF_SECONDS[0]
+                self._works(wanted)
+
+    def _fails(self, reason: str) -> None:
+        """Told once, until it works again."""
+        if not self._failed:
+            text = f"{self._endpoint.name} cannot be told where clients are to go: {reason}"
+            self._events.add(EventKind.ALARM, text)
+        self._failed = reason
+
+    def _works(self, shown: Directions) -> None:
+        if self._failed:
+            self._events.add(EventKind.ENDPOINT, f"{self._endpoint.name} follows again")
+            self._failed = ""
+        name = shown.primary.name if shown.primary else ""
+        if name == self._shown:
+            return
+        before, self._shown = self._shown, name
+        began, self._changed_at = self._changed_at, None
+        took = (self._clock() - began) * 1000 if began is not None else 0.0
+        if name:
+            text = f"{self._endpoint.name} leads to {name}"
+        elif before is None:
+            return
+        else:
+            text = f"{self._endpoint.name} lets nobody through to {before}: clients wait"
+        self._events.add(EventKind.ENDPOINT, text, name or before or "", took)
+
+
+def _gist(wanted: Directions) -> Directions:
+    """Without what changes all the time."""
+    return replace(
+        wanted, readers=tuple(replace(each, lag_seconds=None) for each in wanted.readers)
+    )

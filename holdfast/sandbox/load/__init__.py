@@ -1,0 +1,1 @@
+"""Writers, and what they were told checked against the servers."""

@@ -1,0 +1,105 @@
+"""Following what a manager says that it does, as it happens."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from holdfast.errors import HoldfastError
+from holdfast.http.manager_client import ManagerClient
+
+WAIT_SECONDS = 2.0
+RETRY_SECONDS = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class SeenEvent:
+    """:ivar at: Unix seconds
+    :ivar steps: milliseconds of each part of the work, in order
+    :ivar ms: of the whole, where it was work"""
+
+    at: float
+    kind: str
+    text: str
+    member: str = ""
+    steps: dict[str, float] = field(default_factory=dict)
+    ms: float | None = None
+
+    @property
+    def name(self) -> str:
+        """A command by its name, everything else by its kind."""
+        if self.kind != "command":
+            return self.kind
+        return self.text.removeprefix(f"{self.member}: ").partition(" ")[0] or self.kind
+
+    @classmethod
+    def of(cls, wire: dict[str, Any]) -> SeenEvent:
+        return cls(
+            at=float(wire["at"]),
+            kind=str(wire["kind"]),
+            text=str(wire.get("text") or ""),
+            member=str(wire.get("member") or ""),
+            steps={str(name): float(ms) for name, ms in (wire.get("steps") or {}).items()},
+            ms=float(wire["ms"]) if wire.get("ms") else None,
+        )
+
+
+class Follower:
+    """Collects events in a thread of its own; a manager that is away for a while is asked again.
+
+    :param pause: seconds before it asks again, so that a manager at work is not asked all the time
+    """
+
+    def __init__(
+        self,
+        client: ManagerClient,
+        cluster: str,
+        listener: Callable[[SeenEvent], None] = lambda event: None,
+        pause: float = 0.0,
+    ) -> None:
+        self._client = client
+        self._cluster = cluster
+        self._listener = listener
+        self._pause = pause
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._follow, name="events", daemon=True)
+        self._since = 0
+        self._begun = 0.0
+        self.events: list[SeenEvent] = []
+
+    def start(self) -> None:
+        """Follow from now on: what was before is left out."""
+        self._begun = time.time()
+        self._since = max(
+            (int(each["id"]) for each in self._client.events(self._cluster, 0, 0.0)), default=0
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """The thread ends by itself, and closes the client, when its request has been answered."""
+        self._stopped.set()
+
+    def _follow(self) -> None:
+        try:
+            self._listen()
+        finally:
+            self._client.close()
+
+    def _listen(self) -> None:
+        while not self._stopped.is_set():
+            try:
+                found = self._client.events(self._cluster, self._since, WAIT_SECONDS)
+            except HoldfastError:
+                self._stopped.wait(RETRY_SECONDS)
+                self._since = 0  # the next manager counts anew
+                continue
+            for wire in found:
+                self._since = max(self._since, int(wire["id"]))
+                event = SeenEvent.of(wire)
+                if event.at >= self._begun and event not in self.events:
+                    self.events.append(event)
+                    self._listener(event)
+            self._stopped.wait(self._pause)

@@ -1,0 +1,1 @@
+"""The programs of others that a sandbox runs, and their data directories."""

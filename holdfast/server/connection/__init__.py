@@ -1,0 +1,1 @@
+"""Sessions on the server, and the ways to it."""

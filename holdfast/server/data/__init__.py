@@ -1,0 +1,1 @@
+"""The data itself: backup, clone, digests, rewind."""

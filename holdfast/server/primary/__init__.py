@@ -1,0 +1,1 @@
+"""A primary that takes or gives up its role: freezing, events, clients' sessions."""

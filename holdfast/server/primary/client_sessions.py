@@ -1,0 +1,119 @@
+"""The clients' sessions, and how they are ended: replication, the server's own threads and ours are left alone."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterable
+
+from holdfast.errors import HoldfastError, Refused
+from holdfast.server.base import Deadline
+from holdfast.server.connection.sql import Connection, Row
+from holdfast.server.replication.barring import LOGGING_IN, Catalog, kill
+
+SERVERS_OWN = ("system user", "event_scheduler", LOGGING_IN)
+
+BACKGROUND_SECONDS = 30.0
+AGAIN_SECONDS = 0.5
+"""After this, who has not gone is told again."""
+
+LOOK_SECONDS = 0.02
+
+WAITS = "waiting for"
+"""How the state of a session begins that waits for a lock of tables or for the global one."""
+
+
+def is_client(row: Row) -> bool:
+    """Of a row of ``Catalog.sessions``."""
+    command = str(row["command"] or "").lower()
+    return row["user"] not in SERVERS_OWN and "dump" not in command and command != "daemon"
+
+
+class SessionEnding:
+    """Clients' sessions being ended, in a thread of its own.
+
+    :ivar told: set once each of them was told: who asks something after that gets no answer; or when that failed
+    :ivar failure: why not all of them were, or None
+    """
+
+    def __init__(self) -> None:
+        self.told = threading.Event()
+        self.failure: HoldfastError | None = None
+
+
+class Clients:
+    """:param side: a session that nobody needs for long
+    :param ours: our own sessions
+    """
+
+    def __init__(
+        self, side: Connection, catalog: Catalog, ours: Callable[[], Collection[int]]
+    ) -> None:
+        self._side = side
+        self._catalog = catalog
+        self._ours = ours
+
+    def end(self) -> SessionEnding:
+        """All that are there now; who is at work first. It goes on until they are gone, whatever else is done."""
+        ending = SessionEnding()
+        threading.Thread(
+            target=self._end_all, args=(ending,), name="end sessions", daemon=True
+        ).start()
+        return ending
+
+    def end_these(self, sessions: Iterable[int], deadline: Deadline) -> None:
+        """Returns once they are told; those that are not clients' are left alone."""
+        wanted = set(sessions)
+        for row in self._there(deadline):
+            if row["id"] in wanted:
+                kill(self._side, int(row["id"]), deadline)
+
+    def end_waiting(self, deadline: Deadline) -> None:
+        """All, and none of them waits for a lock any more when it returns.
+
+        :raises Refused: one does
+        """
+        told: set[int] = set()
+        while True:
+            there = self._there(deadline)
+            for row in there:
+                if row["id"] not in told:
+                    kill(self._side, int(row["id"]), deadline)
+                    told.add(int(row["id"]))
+            if not any(_waits(row) for row in there):
+                return
+            if not deadline.left:
+                raise Refused("a client's session that waits for a lock does not end")
+            time.sleep(0.001)
+
+    def _end_all(self, ending: SessionEnding) -> None:
+        deadline = Deadline(BACKGROUND_SECONDS)
+        try:
+            left = [int(row["id"]) for row in self._there(deadline)]
+            while left:
+                for each in left:
+                    kill(self._side, each, deadline)
+                ending.told.set()
+                again = Deadline(AGAIN_SECONDS)
+                while left and again.left:
+                    time.sleep(LOOK_SECONDS)
+                    there = {int(row["id"]) for row in self._there(deadline)}
+                    left = [each for each in left if each in there]
+        except (
+            HoldfastError
+        ) as error:  # the server is gone; or whoever makes it a replica ends them
+            ending.failure = error
+        finally:
+            ending.told.set()
+
+    def _there(self, deadline: Deadline) -> list[Row]:
+        rows = self._side.look(self._catalog.sessions, deadline)
+        ours = set(self._ours())  # now, as this one may just have been opened
+        return sorted(
+            (row for row in rows if is_client(row) and row["id"] not in ours),
+            key=lambda row: row["command"] == "Sleep",
+        )
+
+
+def _waits(row: Row) -> bool:
+    return str(row["state"] or "").lower().startswith(WAITS)

@@ -1,0 +1,1 @@
+"""The server's process: how it is configured, started, found and ended."""

@@ -1,0 +1,189 @@
+"""The option file (``my.cnf``) of a member: what Holdfast's promises need of a stock server.
+
+A member boots read-only, following nobody, with semi-sync off on both sides: what it becomes is said by
+the agent, over SQL, after the boot. Nothing is ever written with ``SET PERSIST``. An agent does not trust the file:
+what the promise needs of a boot it forces on the command line as well (``forced.py``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from holdfast.core.gtid import Flavor
+from holdfast.errors import BadInput
+from holdfast.server.connection import encryption
+from holdfast.tls import Files
+
+BINLOG = "binlog"
+"""Base name of the binary log's files, in the data directory."""
+
+NET_TIMEOUT_SECONDS = 1
+"""After this much silence (heartbeats included) a receiver drops its connection: a frozen source is seen."""
+
+BINLOG_EXPIRE_SECONDS = 7 * 86400
+
+Value = str | int
+
+_OURS = frozenset(
+    {
+        "datadir",
+        "socket",
+        "port",
+        "server_id",
+        "log_bin",
+        "read_only",
+        "super_read_only",
+        "skip_slave_start",
+        "skip_replica_start",
+        "log_slave_updates",
+        "log_replica_updates",
+        "gtid_mode",
+        "enforce_gtid_consistency",
+        "gtid_strict_mode",
+        "gtid_domain_id",
+        "binlog_format",
+        "binlog_row_image",
+        "relay_log_recovery",
+        "binlog_checksum",
+        "rpl_semi_sync_master_enabled",
+        "rpl_semi_sync_slave_enabled",
+        "rpl_semi_sync_source_enabled",
+        "rpl_semi_sync_replica_enabled",
+        "rpl_semi_sync_master_timeout",
+        "rpl_semi_sync_source_timeout",
+        "rpl_semi_sync_master_wait_point",
+        "rpl_semi_sync_source_wait_point",
+        "rpl_semi_sync_master_wait_no_slave",
+        "rpl_semi_sync_source_wait_no_replica",
+        "init_rpl_role",
+    }
+)
+"""Options on which the promise rests: a person cannot override them."""
+
+
+def render(
+    flavor: Flavor,
+    *,
+    datadir: Path,
+    tmpdir: Path,
+    socket: Path,
+    port: int,
+    server_id: int,
+    bind_address: str = "127.0.0.1",
+    pid_file: Path | None = None,
+    error_log: Path | None = None,
+    buffer_pool_mb: int = 128,
+    max_connections: int = 500,
+    cpus: int | None = None,
+    tls: Files | None = None,
+    extra: Mapping[str, Value] | None = None,
+) -> str:
+    """The text of the option file.
+
+    Memory is small unless ``buffer_pool_mb`` says more. Files that are not named are put into ``datadir``.
+
+    :param cpus: of the database host; those of this one when not said
+    :param tmpdir: a folder of this server's own: MariaDB, when it starts, removes the temporary tables that it
+        finds there, another server's too
+    :param tls: the server's certificate, and who must have signed those of others
+    :param extra: a person's own options, by name; they win over the defaults given here
+    :raises BadInput: when ``extra`` names an option on which the promise rests
+    """
+    options: dict[str, Value] = {
+        "datadir": str(datadir),
+        "tmpdir": str(tmpdir),
+        "socket": str(socket),
+        "port": port,
+        "bind_address": bind_address,
+        "server_id": server_id,
+        "pid_file": str(pid_file or datadir / "server.pid"),
+        "log_error": str(error_log or datadir / "error.log"),
+        "max_connections": max_connections,
+        "innodb_buffer_pool_size": f"{buffer_pool_mb}M",
+        **encryption.option_file(tls),
+        **_SHARED,
+        **(_MARIADB if flavor is Flavor.MARIADB else _MYSQL),
+    }
+    if flavor is Flavor.MYSQL:
+        # on two cores, four workers cost a fifth more per transaction than two
+        workers = max(2, min(8, cpus or os.cpu_count() or 2))
+        options["replica_parallel_workers"] = workers
+    for name, value in (extra or {}).items():
+        options[_allowed(name, value)] = value
+    lines = [f"{name} = {value}" for name, value in options.items()]
+    if flavor is Flavor.MYSQL:
+        lines += [f"plugin-load-add = {plugin}" for plugin in _MYSQL_PLUGINS]
+    return "\n".join(["[mysqld]", *lines, ""])
+
+
+def _allowed(name: str, value: Value) -> str:
+    """The option's name with underscores; a prefix is seen through."""
+    option = name.replace("-", "_").lower()
+    bare = option.removeprefix("loose_")
+    negated = bare.removeprefix("skip_").removeprefix("disable_").removeprefix("enable_")
+    if not _OURS.isdisjoint({bare, negated}):
+        raise BadInput(f"server.options.{name}", "is set by Holdfast and cannot be overridden")
+    if not option.isidentifier() or "\n" in str(value):
+        raise BadInput(f"server.options.{name!r}", "must be one option with one value")
+    return option
+
+
+_SHARED: dict[str, Value] = {
+    "skip_name_resolve": "ON",
+    "character_set_server": "utf8mb4",
+    "log_bin": BINLOG,
+    "relay_log": "relay",
+    "binlog_format": "ROW",
+    "binlog_row_image": "FULL",  # rewinding needs both images
+    "binlog_checksum": "CRC32",
+    "binlog_expire_logs_seconds": BINLOG_EXPIRE_SECONDS,
+    # a returning primary reads its last file through before it starts: some seconds for each 100 MB
+    "max_binlog_size": 128 * 1024 * 1024,
+    "read_only": "ON",
+    # durable at boot: the agent relaxes a replica when it makes it follow
+    "sync_binlog": 1,
+    "innodb_flush_log_at_trx_commit": 1,
+    "innodb_autoinc_lock_mode": 2,
+}
+
+_MARIADB: dict[str, Value] = {
+    "skip_slave_start": "ON",
+    "log_slave_updates": "ON",
+    "gtid_strict_mode": "ON",
+    "gtid_domain_id": 0,
+    "performance_schema": "OFF",
+    "slave_net_timeout": NET_TIMEOUT_SECONDS,
+    "slave_parallel_threads": 4,
+    "slave_parallel_mode": "optimistic",
+    "rpl_semi_sync_master_enabled": "OFF",
+    "rpl_semi_sync_slave_enabled": "OFF",
+    "rpl_semi_sync_master_wait_point": "AFTER_SYNC",  # the default is AFTER_COMMIT
+    "rpl_semi_sync_master_wait_no_slave": "ON",
+    "rpl_semi_sync_master_timeout": 18446744073709551615,
+    # stopping a receiver opens a connection to a source that may be frozen
+    "rpl_semi_sync_slave_kill_conn_timeout": 1,
+}
+
+_MYSQL: dict[str, Value] = {
+    "skip_replica_start": "ON",
+    "super_read_only": "ON",
+    "log_replica_updates": "ON",
+    "gtid_mode": "ON",
+    "enforce_gtid_consistency": "ON",
+    "mysqlx": "OFF",
+    "performance_schema": "ON",  # the state of replication is read there
+    "performance_schema_instrument": "memory/%=OFF",  # a twentieth of a replica's work
+    # recovery would drop what this server received, acknowledged and had not applied
+    "relay_log_recovery": "OFF",
+    "replica_net_timeout": NET_TIMEOUT_SECONDS,
+    "replica_preserve_commit_order": "ON",
+    "rpl_semi_sync_source_enabled": "OFF",
+    "rpl_semi_sync_replica_enabled": "OFF",
+    "rpl_semi_sync_source_wait_point": "AFTER_SYNC",
+    "rpl_semi_sync_source_wait_no_replica": "ON",
+    "rpl_semi_sync_source_timeout": 4294967295,
+}
+
+_MYSQL_PLUGINS = ("mysql_clone.so", "semisync_source.so", "semisync_replica.so")

@@ -1,0 +1,1 @@
+"""Replication: following, acknowledging, waiting, and keeping members from it."""

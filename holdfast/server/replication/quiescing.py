@@ -1,0 +1,116 @@
+"""Before a primary is shut down in order: a state in which no commit waits, and none will.
+
+A clean shutdown answers OK to every commit that waits for an acknowledgement (MySQL), so there must be none.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection
+
+from pymysql.constants import ER
+
+from holdfast.errors import HoldfastError, Refused
+from holdfast.server.base import Deadline
+from holdfast.server.connection.sql import Connection, StatementRefused
+from holdfast.server.replication.barring import Catalog, kill
+from holdfast.server.replication.waiting import Names, look_at
+
+REFUSING_SECONDS = 3.0
+"""How long commits that are under way may take, before the server goes on as before."""
+
+ENDING_SECONDS = 0.5
+SENDING_SECONDS = 1.0
+
+SERVERS_OWN = ("system user", "event_scheduler")
+
+
+def refuse_writes(
+    side: Connection, other: Connection, catalog: Catalog, variable: str, deadline: Deadline
+) -> None:
+    """Returns once no commit is under way.
+
+    :param side: a session whose lock waits are short
+    :param other: ends that session when this is called off: left alone, its statement would strike later on
+    :raises Refused: commits did not come to their end
+    """
+    patience = Deadline(min(REFUSING_SECONDS, deadline.left), deadline.cancelled)
+    while True:
+        side.look("SELECT 1", deadline)
+        session = side.session_id
+        try:
+            side.run(f"SET GLOBAL {variable} = 1", deadline)
+            return
+        except StatementRefused as error:
+            if error.code != ER.LOCK_WAIT_TIMEOUT:
+                raise
+        except HoldfastError:
+            end_statement(other, catalog, session)
+            raise
+        if not patience.left:
+            raise Refused(f"commits are under way for more than {REFUSING_SECONDS:g} s")
+        deadline.check("refusing new commits")
+
+
+def settle(
+    side: Connection,
+    names: Names,
+    catalog: Catalog,
+    ours: Callable[[], Collection[int]],
+    deadline: Deadline,
+) -> None:
+    """End the clients of a server that refuses writes, and let its replicas receive the rest.
+
+    :param ours: our own sessions
+    :raises Refused: a commit waits all the same
+    """
+    _end_clients(side, catalog, ours, deadline)
+    patience = Deadline(SENDING_SECONDS)
+    while patience.left and not _all_sent(side, catalog, deadline):
+        deadline.check("sending the rest of the binlog")
+        time.sleep(0.002)
+    waiting = look_at(side, names, deadline).waiting
+    if waiting:
+        raise Refused(f"{waiting} commits wait for an acknowledgement")
+
+
+def end_statement(other: Connection, catalog: Catalog, session: int) -> None:
+    """End a session whose statement was given up: it would strike later on."""
+    deadline = Deadline(ENDING_SECONDS)
+    while other.look(f"{catalog.sessions} WHERE ID = {session}", deadline):
+        kill(other, session, deadline)
+        deadline.check("ending a statement that was called off")
+        time.sleep(0.002)
+
+
+def _end_clients(
+    side: Connection, catalog: Catalog, ours: Callable[[], Collection[int]], deadline: Deadline
+) -> None:
+    """Those that come later cannot write."""
+    patience = Deadline(ENDING_SECONDS)
+    left: set[int] | None = None
+    while patience.left:
+        now = {
+            int(row["id"])
+            for row in side.look(catalog.sessions, deadline)
+            if row["user"] not in SERVERS_OWN and "dump" not in str(row["command"]).lower()
+        }
+        now -= set(ours())
+        fresh = left is None
+        left = now if left is None else left & now
+        if not left:
+            return
+        if fresh:
+            for each in left:
+                kill(side, each, deadline)
+        deadline.check("ending the clients' connections")
+        time.sleep(0.002)
+
+
+def _all_sent(side: Connection, catalog: Catalog, deadline: Deadline) -> bool:
+    states = [
+        str(row["state"]).lower()
+        for row in side.look(catalog.sessions, deadline)
+        if "dump" in str(row["command"]).lower()
+    ]
+    return all("has sent all binlog" in state for state in states)

@@ -1,0 +1,98 @@
+"""The agent tries its two accounts anew, and says which is not let in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.agent.start import login_watch
+from holdfast.agent.start.login_watch import KeptLogins, LoginWatch
+from holdfast.config.load import secret
+from holdfast.core.gtid import Flavor
+from holdfast.core.view import MemberState, Receiver, Replication, ServerStatus
+from holdfast.errors import Unreachable
+from holdfast.server.base import Account, Source
+
+FOLLOWING = Replication("h:3306", Receiver.ON, True)
+
+
+def watching(
+    own: Callable[[], str], let_in: Callable[[Source], str], account: Account | None = None
+) -> tuple[PublishedState, KeptLogins, LoginWatch]:
+    board = PublishedState(
+        MemberState(
+            "m1",
+            Flavor.MARIADB,
+            server=ServerStatus.UP,
+            incarnation="a",
+            replication=FOLLOWING,
+        )
+    )
+    told = KeptLogins(board)
+    return (
+        board,
+        told,
+        LoginWatch(board, told, account or Account("r", "p"), own, let_in, Path("/pw")),
+    )
+
+
+def test_what_is_not_let_in_is_told_until_it_is() -> None:
+    said = {"own": "error 1045: no", "source": "error 1045, no"}
+    board, _, watch = watching(lambda: said["own"], lambda _: said["source"])
+    watch.step()
+    assert (board.state.logins.shut_out, board.state.logins.denied) == tuple(said.values())
+    assert "/pw" in board.state.reason
+    said.update(own="", source="")
+    watch.step()
+    assert board.state.logins.shut_out == board.state.logins.denied == board.state.reason == ""
+
+
+def test_what_cannot_be_told_stays_as_it_was() -> None:
+    answers = iter(["error 1045: no"])
+
+    def own() -> str:
+        try:
+            return next(answers)
+        except StopIteration:
+            raise Unreachable("too many connections") from None
+
+    board, _, watch = watching(own, lambda _: "")
+    watch.step()
+    watch.step()
+    assert board.state.logins.shut_out == "error 1045: no"
+
+
+def test_it_is_tried_with_the_password_that_the_file_holds_now(tmp_path: Path) -> None:
+    path = tmp_path / "pw"
+    path.write_text("new\n")
+    tried: list[str] = []
+
+    def let_in(source: Source) -> str:
+        tried.append(source.account.password)
+        return ""
+
+    account = Account("r", "old", read=partial(secret, path, "pw"))
+    board, _, watch = watching(lambda: "", let_in, account)
+    watch.step()
+    path.write_text("")
+    watch.step()
+    assert tried == ["new", "old"]
+    board.change(replication=Replication())
+    watch.step()
+    assert len(tried) == 2, "it follows nobody"
+
+
+def test_that_an_account_was_mended_is_told_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    board, told, watch = watching(lambda: "", lambda _: "")
+    told.mended("a", "repl_m2", logged=False)
+    assert (board.state.logins.mended, board.state.logins.owed) == (("repl_m2",), ("repl_m2",))
+    told.mended("a", "repl_m2", logged=True)
+    watch.step()
+    assert (board.state.logins.mended, board.state.logins.owed) == (("repl_m2",), ())
+    monkeypatch.setattr(login_watch, "MENDED_SECONDS", 0.0)
+    watch.step()
+    assert board.state.logins.mended == ()

@@ -1,0 +1,107 @@
+"""What is logged at which level: somebody who is woken at night filters by it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from dataclasses import replace
+
+import pytest
+
+from holdfast.core.decision import Decision
+from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.view import MemberState, View
+from holdfast.manager.leader.decision_log import BLOCKED_SECONDS, DecisionLog, level
+from holdfast.manager.leader.events import Event, EventKind, EventLog
+from tests.unit.looks import CLUSTER, NOW, RECORD, primary, replica, view
+
+
+@pytest.mark.parametrize(
+    ("kind", "level"),
+    [
+        (EventKind.DETECTED, logging.ERROR),
+        (EventKind.ALARM, logging.ERROR),
+        (EventKind.UNACKNOWLEDGED, logging.ERROR),
+        (EventKind.BLOCKED, logging.ERROR),
+        (EventKind.CONCERN, logging.WARNING),
+        (EventKind.FAILED, logging.WARNING),
+        (EventKind.NOT_BEGUN, logging.WARNING),
+        (EventKind.DEGRADED, logging.WARNING),
+        (EventKind.DECIDED, logging.INFO),
+        (EventKind.WHOLE, logging.INFO),
+    ],
+)
+def test_level(kind: EventKind, level: int, caplog: pytest.LogCaptureFixture) -> None:
+    async def add() -> None:
+        EventLog("c").add(kind, "something")
+
+    with caplog.at_level(logging.INFO, "holdfast"):
+        asyncio.run(add())
+    assert [record.levelno for record in caplog.records] == [level]
+
+
+def changed(kind: TransitionKind | None) -> Record:
+    return replace(RECORD, transition=Transition(kind, Step.OPEN) if kind else None)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "how"),
+    [
+        (None, TransitionKind.FAILOVER, logging.WARNING),
+        (None, TransitionKind.RESTART, logging.WARNING),
+        (TransitionKind.SWITCHOVER, TransitionKind.FAILOVER, logging.WARNING),
+        (TransitionKind.FAILOVER, TransitionKind.FAILOVER, logging.INFO),
+        (None, TransitionKind.SWITCHOVER, logging.INFO),
+        (TransitionKind.FAILOVER, None, logging.INFO),
+    ],
+)
+def test_a_failover_that_begins_is_a_warning(
+    before: TransitionKind | None, after: TransitionKind | None, how: int
+) -> None:
+    assert level(changed(before), changed(after)) == how
+
+
+def told(*looks: tuple[float, View], record: Record = RECORD) -> list[Event]:
+    """What a manager tells of these looks, each at its moment."""
+    events = EventLog("c")
+    teller = DecisionLog(events)
+    decision = Decision("something")
+    for at, found in looks:
+        teller.decided(CLUSTER, record, replace(found, now=at), decision, decision)
+    return list(events._events)
+
+
+def stuck(seconds: float) -> MemberState:
+    return primary(stuck_seconds=seconds, stuck="No space left on device")
+
+
+def test_commits_that_are_blocked_are_told_once_and_when_they_come_through_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    others = replica("m2"), replica("m3")
+    blocked, well = view(stuck(3.0), *others), view(primary(), *others)
+    later = NOW + BLOCKED_SECONDS
+    with caplog.at_level(logging.INFO, "holdfast"):
+        events = told((NOW, blocked), (later, blocked), (later + 1, blocked), (later + 2, well))
+    assert [each.kind for each in events] == [EventKind.BLOCKED] * 2
+    assert events[0].text.startswith("commits on m1 are blocked: a small write has not come")
+    assert "No space left on device" in events[0].text
+    assert events[1].text == "commits on m1 come through again"
+    assert [each.levelno for each in caplog.records] == [logging.ERROR, logging.INFO]
+
+
+def test_what_passes_at_once_is_not_told() -> None:
+    others = replica("m2"), replica("m3")
+    blocked, well = view(stuck(3.0), *others), view(primary(), *others)
+    assert told((NOW, blocked), (NOW + 0.5, well), (NOW + 2, blocked), (NOW + 2.5, well)) == []
+
+
+@pytest.mark.parametrize(("writable", "how"), [(True, logging.INFO), (False, logging.WARNING)])
+def test_a_reason_is_a_warning_while_nobody_takes_writes(
+    writable: bool, how: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    teller = DecisionLog(EventLog("c"))
+    found = view(primary(writable=writable), replica("m2"), replica("m3"))
+    with caplog.at_level(logging.INFO, "holdfast"):
+        teller.decided(CLUSTER, RECORD, found, Decision("one"), Decision("another"))
+    assert [record.levelno for record in caplog.records] == [how]
