@@ -110,7 +110,7 @@ def _round(sandbox: Sandbox, workload: Workload, follower: Follower, number: int
     gaps = [gap for gap in report.gaps_after(begun) if gap.begin < opened + AFTER_SECONDS]
     quiet = [gap.ms for gap in report.gaps_after(begun - QUIET_SECONDS) if gap.end < begun]
     events = [event for event in follower.events if event.at >= begun]
-    ended = next(each.at for each in events if f"{to} is open" in each.text)
+    ended = next(each.at for each in events if each.ended == "switchover")
     phases = _phases(events, old, to, gaps[0])
     return {
         "round": number,
@@ -156,7 +156,7 @@ def _phases(events: Sequence[SeenEvent], old: str, to: str, gap: Gap) -> dict[st
     for event in events:
         if event.kind == "command" and event.name == "freeze" and event.member == old:
             ends["frozen"] = event.at
-        elif event.kind == "decided" and event.member == to and "takes over from" in event.text:
+        elif event.named and event.member == to:
             ends["named"] = event.at
         elif event.kind == "command" and event.name == "promote" and event.member == to:
             behind = list(event.steps).index("opened") + 1 if "opened" in event.steps else None

@@ -249,10 +249,11 @@ def _opened(
     def is_open(answer: dict[str, Any]) -> bool:
         nonlocal since, undone
         for event in client.events(cluster, since, 0):  # after the status, which they explain
-            since, text = event["id"], event["text"]
+            since, text, change = event["id"], event["text"], event.get("change") or {}
             if event["kind"] in ("decided", "failed"):
                 print(f"  {text}", file=sys.stderr, flush=True)
-                undone = text if "is undone" in text else undone
+            if change.get("ended") == "switchover" and change["outcome"] == "undone":
+                undone = text
         if answer["under_way"] != "switchover" and answer["primary"] != to:
             raise Refused(undone or f"the switchover did not come about: {answer['reason']}")
         return bool(answer["primary"] == to and answer["writable"])

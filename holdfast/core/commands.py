@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 
 from holdfast.core.lease import Electorate
@@ -368,3 +369,8 @@ Command = (
     | MendAccount
     | Initialise
 )
+
+
+def name_of(kind: type[Command]) -> str:
+    """``SetAcks`` -> ``set_acks``: on the wire, in events, and in ``MemberState.busy`` while it is carried out."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower()

@@ -15,14 +15,13 @@ POST /v1/command                            CommandRequest -> CommandReply
 from __future__ import annotations
 
 import dataclasses
-import re
 from typing import Any, get_args
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from holdfast.core.blockers import Blocker
 from holdfast.core.check.facts import Facts
-from holdfast.core.commands import Command
+from holdfast.core.commands import Command, name_of
 from holdfast.core.gtid import Flavor
 from holdfast.core.lease import Electorate
 from holdfast.core.observed.lineage import RecordMark
@@ -30,8 +29,7 @@ from holdfast.core.view import MemberState
 from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, StaleTerm, Unreachable
 
 _COMMANDS: dict[str, TypeAdapter[Any]] = {
-    re.sub(r"(?<!^)(?=[A-Z])", "_", kind.__name__).lower(): TypeAdapter(kind)
-    for kind in get_args(Command)
+    name_of(kind): TypeAdapter(kind) for kind in get_args(Command)
 }
 _ERRORS: dict[str, type[HoldfastError]] = {
     kind.__name__: kind for kind in (Refused, Unreachable, OutcomeUnknown)
@@ -39,8 +37,7 @@ _ERRORS: dict[str, type[HoldfastError]] = {
 
 
 def command_name(command: Command) -> str:
-    """``SetAcks`` -> ``set_acks``."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", type(command).__name__).lower()
+    return name_of(type(command))
 
 
 class Told(BaseModel):

@@ -6,6 +6,7 @@ import logging
 import time
 
 from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.core.commands import Promote, name_of
 from holdfast.errors import HoldfastError
 from holdfast.log import say
 from holdfast.server.base import Deadline, Server
@@ -15,7 +16,7 @@ WAITED_SECONDS = 1.0
 """A promotion that lasts so long may be waiting for replicas that do not get in."""
 
 LOOK_SECONDS = 0.5
-PROMOTING = "promote"
+PROMOTING = name_of(Promote)
 
 logger = logging.getLogger(__name__)
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Protocol
 
 from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.core.commands import Clone, Equip, Fence, Freeze, Promote, Restart, Rewind, name_of
 from holdfast.core.observed.progress import Position
 from holdfast.core.view import MemberState, SemiSync
 from holdfast.errors import HoldfastError, Unreachable
@@ -38,7 +39,9 @@ TELL_SECONDS = (1.0, 0.5)
 """From when on, and in which steps, it is told that nothing comes through."""
 LOOK_SECONDS = 0.5
 WRITE_SECONDS = 86400.0
-OTHERWISE_ENGAGED = frozenset({"promote", "restart", "rewind", "clone", "fence", "equip", "freeze"})
+OTHERWISE_ENGAGED = frozenset(
+    name_of(kind) for kind in (Promote, Restart, Rewind, Clone, Fence, Equip, Freeze)
+)
 """Commands during which nothing is written."""
 
 logger = logging.getLogger(__name__)

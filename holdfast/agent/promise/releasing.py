@@ -25,6 +25,7 @@ from holdfast.agent.promise.hands import Hands
 from holdfast.agent.promise.pending_mark import PendingMark, RunMark
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.binlog.files.run import Began
+from holdfast.core.commands import Clone, Fence, Restart, Rewind, name_of
 from holdfast.core.gtid import Flavor, issuer_of
 from holdfast.core.observed.tally import Tally
 from holdfast.core.rules.releases import Release, counted, describe, lesser, let_through, recounted
@@ -36,7 +37,7 @@ from holdfast.server.connection.sql import StatementRefused
 
 MEND_SECONDS = 0.5
 """So long a look may be held up by putting variables back."""
-OURS = frozenset({"restart", "rewind", "clone", "fence"})
+OURS = frozenset(name_of(kind) for kind in (Restart, Rewind, Clone, Fence))
 """Commands during which the agent itself ends its server."""
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from holdfast.core.cluster import Cluster
-from holdfast.core.commands import Fence, Restart
+from holdfast.core.commands import Fence, Restart, name_of
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.record import Record, Step, Transition, TransitionKind
 from holdfast.core.rules.diagnosis import Diagnosis, Primary
@@ -13,8 +13,7 @@ from holdfast.core.rules.returned import OPENING, is_returning
 from holdfast.core.view import View
 
 CLOSING = Transition(TransitionKind.RESTART, Step.CLOSE)
-RESTARTING = "restart"
-"""What ``MemberState.busy`` says while the command is carried out."""
+RESTARTING = name_of(Restart)
 PATIENCES = 4
 """A server that has not answered for so many times ``write_patience`` does not come back by itself."""
 

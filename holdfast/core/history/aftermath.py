@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from holdfast.core.calls import Called, HookOutcome, Phase
 from holdfast.core.cluster import Cluster
+from holdfast.core.commands import Clone, Rewind, name_of
 from holdfast.core.history.build import PAST, noted, since, told
 from holdfast.core.history.entry import (
     LONGEST_OUTPUT,
@@ -115,10 +116,10 @@ def _is_back(entry: Entry, cluster: Cluster, record: Record, state: MemberState)
 
 
 def did(entry: Entry, command: str) -> Entry:
-    """The old primary has carried out ``command``, of which the history knows the meaning."""
+    """The old primary has carried out the command of that name."""
     returned = entry.returned
-    if command == "rewind":
+    if command == name_of(Rewind):
         returned = replace(returned, rewound=True)
-    elif command == "clone":
+    elif command == name_of(Clone):
         returned = replace(returned, cloned=True)
     return entry if returned == entry.returned else replace(entry, returned=returned)

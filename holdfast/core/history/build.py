@@ -10,7 +10,6 @@ from holdfast.core.history.entry import (
     FIRST_MOMENTS,
     LAST_MOMENTS,
     LONGEST_GTIDS,
-    WRITES_STOP,
     Entry,
     Moment,
     Outcome,
@@ -138,6 +137,7 @@ def joined(stored: Entry, later: Entry) -> Entry:
         stored,
         managers=tuple(dict.fromkeys((*stored.managers, *later.managers))),
         new=later.new or stored.new,
+        stopped=later.stopped if stored.stopped is None else stored.stopped,
         named=stored.named or later.named,
         opened=stored.opened or later.opened,
         ended=later.ended,
@@ -194,7 +194,8 @@ def saved(entry: Entry, before: Record, record: Record, why: str, view: View) ->
     at = view.date
     was, now = told(before), told(record)
     if was and now and was.step is not now.step and now.step is Step.FREEZE:
-        entry = noted(entry, at, Sort.NOTE, WRITES_STOP)
+        entry = noted(entry, at, Sort.NOTE, "writes stop")
+        entry = replace(entry, stopped=at if entry.stopped is None else entry.stopped)
     entry = noted(entry, at, Sort.RECORD, f"{why} (term {record.term})")
     if before.primary != record.primary:
         entry = replace(entry, new=record.primary, named=at)

@@ -19,6 +19,8 @@ from holdfast.core.history.verified import Verified, shortened
 
 FORMAT = 1
 """Of the JSON. Fields may be added without another number: what is not known is passed over."""
+FORMERLY_STOPPED = "writes stop"
+"""By this text of a moment entries without ``stopped`` tell that; it is fixed, as they are stored."""
 LARGEST_BYTES = 64 * 1024
 LONGEST_TEXT = 500
 LONGEST_GTIDS = 4000
@@ -182,6 +184,7 @@ class Entry:
     :ivar term: in which it began
     :ivar ordered: what a person ordered, or "" when it began by itself
     :ivar managers: who led it, in order
+    :ivar stopped: when a switchover began to hold up writers
     :ivar opened: when the primary took writes again; :ivar whole: when every member was as it should be
     :ivar why: how it ended, or why it was undone
     :ivar left_out: how many moments were not kept
@@ -197,6 +200,7 @@ class Entry:
     new: str = ""
     ordered: str = ""
     managers: tuple[str, ...] = ()
+    stopped: float | None = None
     named: float | None = None
     opened: float | None = None
     ended: float | None = None
@@ -222,8 +226,9 @@ class Entry:
         """From when it was detected, or writes were stopped, until the primary took writes; None while it does not."""
         if self.opened is None:
             return None
-        stopped = next((m.at_ms for m in self.moments if m.text == WRITES_STOP), 0.0)
-        return round((self.opened - self.begun) * 1000 - stopped, 1)
+        return round(
+            (self.opened - (self.begun if self.stopped is None else self.stopped)) * 1000, 1
+        )
 
     @property
     def live(self) -> bool:
@@ -233,10 +238,6 @@ class Entry:
         if self.under_way or (self.whole is None and self.outcome is Outcome.DONE):
             return True
         return self.what is What.FAILOVER and self.returned.following is None
-
-
-WRITES_STOP = "writes stop"
-"""The text of the moment at which a switchover begins to hold up writers."""
 
 
 def head(entry: Entry) -> dict[str, Any]:
@@ -304,7 +305,12 @@ def from_json(text: str) -> Entry:
     version = data.get("format")
     if not isinstance(version, int) or version > FORMAT:
         raise ValueError(f"is of format {version}, and this version of Holdfast knows {FORMAT}")
-    return _object(Entry, data, "entry")
+    entry = _object(Entry, data, "entry")
+    if "stopped" not in data:
+        at_ms = next((each.at_ms for each in entry.moments if each.text == FORMERLY_STOPPED), None)
+        stopped = None if at_ms is None else entry.begun + at_ms / 1000
+        return replace(entry, stopped=stopped)
+    return entry
 
 
 def clipped(text: str, most: int = LONGEST_TEXT) -> str:

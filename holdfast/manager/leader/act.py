@@ -16,7 +16,7 @@ from holdfast.errors import HoldfastError, OutcomeUnknown, Refused
 from holdfast.http.wire import CommandReply, Told, command_name
 from holdfast.manager.agents.agent_client import AgentClient
 from holdfast.manager.agents.observe import AgentObserver
-from holdfast.manager.leader.events import EventKind, EventLog
+from holdfast.manager.leader.events import AskedCommand, EventKind, EventLog
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
@@ -76,7 +76,8 @@ class Actor:
         task = asyncio.create_task(self._ordered(term, step))
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         self._under_way[step.member] = (term, step.command, task)
-        what = f"{step.member}: {command_name(step.command)}, as ordered"
+        name = command_name(step.command)
+        what = f"{step.member}: {name}, as ordered"
         try:
             # whoever ordered it may leave: the member is busy with it until it has ended
             reply = await asyncio.shield(task)
@@ -86,7 +87,8 @@ class Actor:
             raise
         reply.fail(step.member, term)
         took = (time.monotonic() - begun) * 1000
-        self._events.add(EventKind.COMMAND, what, step.member, took, reply.steps)
+        asked = AskedCommand(name, ordered=True, steps=reply.steps)
+        self._events.add(EventKind.COMMAND, what, step.member, took, about=asked)
         return reply
 
     async def _ordered(self, term: int, step: Send) -> CommandReply:
@@ -165,7 +167,7 @@ class Actor:
                 f"{step.member}: {name}",
                 step.member,
                 (time.monotonic() - begun) * 1000,
-                reply.steps,
+                about=AskedCommand(name, steps=reply.steps),
             )
         except HoldfastError as error:
             text = f"{step.member}: {name} failed: {error}"
@@ -173,9 +175,9 @@ class Actor:
             if isinstance(error, Refused):
                 self._last[step.member, type(step.command)].refused = str(error)
             if self._told(step, text):
-                self._events.add(
-                    EventKind.FAILED, text, step.member, (time.monotonic() - begun) * 1000
-                )
+                took = (time.monotonic() - begun) * 1000
+                asked = AskedCommand(name)
+                self._events.add(EventKind.FAILED, text, step.member, took, about=asked)
         finally:
             self._last[step.member, type(step.command)].ended = time.monotonic()
             self._over(step.member)

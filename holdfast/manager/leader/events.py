@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from holdfast.core.history.changed import RecordChange
 from holdfast.log import say
 
 KEPT = 1000
@@ -63,13 +64,31 @@ LEVELS = {
 
 
 @dataclass(frozen=True, slots=True)
+class AskedCommand:
+    """A command that an agent was asked to carry out.
+
+    :ivar command: its name, as on the wire
+    :ivar ordered: an operator wanted it
+    :ivar steps: milliseconds of its parts
+    """
+
+    command: str
+    ordered: bool = False
+    steps: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
-    """One line of what happened.
+    """One thing that happened. ``text`` is for people, and may be worded anew at any time: programs read the rest.
 
     :ivar id: grows, across restarts of the manager too
     :ivar at: seconds since 1970
+    :ivar member: whom it concerns, or ""; of DECIDED: the primary in the new record
     :ivar ms: how long it took
     :ivar steps: milliseconds of its parts
+    :ivar command: of COMMAND, and of FAILED where it was one: its name, as on the wire; else ""
+    :ivar ordered: an operator wanted that command
+    :ivar change: of DECIDED: what the new record changes
     """
 
     id: int
@@ -79,6 +98,9 @@ class Event:
     member: str = ""
     ms: float = 0.0
     steps: dict[str, float] = field(default_factory=dict)
+    command: str = ""
+    ordered: bool = False
+    change: RecordChange | None = None
 
 
 class EventLog:
@@ -105,12 +127,26 @@ class EventLog:
         text: str,
         member: str = "",
         ms: float = 0.0,
-        steps: dict[str, float] | None = None,
         level: int | None = None,
+        about: AskedCommand | RecordChange | None = None,
     ) -> None:
-        """:param level: at which it is logged; None: that of its kind"""
+        """:param level: at which it is logged; None: that of its kind
+        :param about: what programs read of a command, or of a record that was saved
+        """
         self._last += 1
-        event = Event(self._last, time.time(), kind, text, member, round(ms, 2), steps or {})
+        asked = about if isinstance(about, AskedCommand) else AskedCommand("")
+        event = Event(
+            id=self._last,
+            at=time.time(),
+            kind=kind,
+            text=text,
+            member=member,
+            ms=round(ms, 2),
+            steps=asked.steps,
+            command=asked.command,
+            ordered=asked.ordered,
+            change=about if isinstance(about, RecordChange) else None,
+        )
         self._events.append(event)
         self._changed.set()
         self._changed = asyncio.Event()

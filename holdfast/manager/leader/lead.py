@@ -13,6 +13,7 @@ from holdfast.core.change import bootstrap
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.decide import decide
 from holdfast.core.decision import Call, Decision, Save, Send
+from holdfast.core.history.changed import changed
 from holdfast.core.members.identity import pinned
 from holdfast.core.members.rollback import last_states, regained
 from holdfast.core.record import Instant, Record
@@ -357,7 +358,8 @@ class Leader:
         before = self._record
         await self._replace(record)
         text, how = f"{why} (term {record.term})", level(before, record)
-        self.events.add(EventKind.DECIDED, text, record.primary, level=how)
+        change = changed(before, record)
+        self.events.add(EventKind.DECIDED, text, record.primary, level=how, about=change)
         for listener in self.listeners:
             listener.saved(self.cluster, before, record, why, self.view())
 

@@ -41,14 +41,14 @@ def heard(entry: Entry, event: Event) -> Entry:
     match event.kind:
         case EventKind.COMMAND | EventKind.FAILED:
             done = event.kind is EventKind.COMMAND
-            what = event.text.removeprefix(f"{event.member}: ")
+            what = f"{event.command}, as ordered" if event.ordered else event.command
             sort = Sort.COMMAND if done else Sort.FAILED
             text = what if done else event.text
             noted = build.noted(
                 entry, event.at, sort, text, event.member, event.ms, dict(event.steps)
             )
             is_old = done and event.member == entry.old and entry.what is not What.RESTART
-            return aftermath.did(noted, what.split(",")[0]) if is_old else noted
+            return aftermath.did(noted, event.command) if is_old else noted
         case EventKind.HOOK:
             return build.noted(entry, event.at, Sort.HOOK, event.text, "", event.ms)
         case EventKind.ALARM | EventKind.CONCERN | EventKind.DEGRADED | EventKind.ENDPOINT:

@@ -206,7 +206,7 @@ def admit_again(
         if explain:
             states.stop()
     begin, end, steps = _admission(watched.follower.events, victim, back_at, whole_at)
-    left = watched.event(back_at, lambda e: _is_decided(e, victim, "votes no longer"))
+    left = watched.event(back_at, lambda event: victim in event.dismissed)
     settle(sandbox)
     verification = verify(sandbox, report, checksums=False)
     if behind_mb:
@@ -266,7 +266,7 @@ def _wait_whole(
     what is wanted, for to answer costs the manager time."""
     end = time.monotonic() + WHOLE_SECONDS
     while True:
-        admitted = watched.event(since, lambda e: _is_decided(e, victim, "will vote"))
+        admitted = watched.event(since, lambda event: victim in event.admitted)
         if (
             admitted
             and (whole := watched.event(admitted.at, lambda event: event.kind == "whole"))
@@ -292,22 +292,15 @@ def _admission(
     events: Sequence[SeenEvent], victim: str, since: float, whole_at: float
 ) -> tuple[float, float, tuple[SeenEvent, ...]]:
     """Begin and end of it, and its events."""
-    begin = next(e.at for e in events if e.at >= since and _is_decided(e, victim, "will vote"))
+    begin = next(e.at for e in events if e.at >= since and victim in e.admitted)
     last = [
         event.at
         for event in events
         if event.at >= begin
-        and (
-            _is_decided(event, victim, " beside ")
-            or (event.name == "follow" and event.member == victim)
-        )
+        and (event.settled or (event.name == "follow" and event.member == victim))
     ]
     end = max([*last, whole_at]) + AFTERWARDS_SECONDS
     return begin, end, tuple(event for event in events if begin <= event.at <= end)
-
-
-def _is_decided(event: SeenEvent, member: str, what: str) -> bool:
-    return event.kind == "decided" and what in event.text and member in event.text
 
 
 def _look(sandbox: Sandbox, name: str) -> Look:

@@ -17,9 +17,17 @@ RETRY_SECONDS = 0.05
 
 @dataclass(frozen=True, slots=True)
 class SeenEvent:
-    """:ivar at: Unix seconds
+    """As ``manager/leader/events.py`` has it; ``text`` is only shown.
+
+    :ivar at: Unix seconds
     :ivar steps: milliseconds of each part of the work, in order
-    :ivar ms: of the whole, where it was work"""
+    :ivar ms: of the whole, where it was work
+    :ivar command: of a command: its name
+    :ivar named: the record names another primary, ``member``
+    :ivar ended: which of failover, switchover and restart is over, or ""
+    :ivar admitted, dismissed: members that vote from now on, or no longer
+    :ivar settled: a change of voters is complete
+    """
 
     at: float
     kind: str
@@ -27,16 +35,21 @@ class SeenEvent:
     member: str = ""
     steps: dict[str, float] = field(default_factory=dict)
     ms: float | None = None
+    command: str = ""
+    named: bool = False
+    ended: str = ""
+    admitted: tuple[str, ...] = ()
+    dismissed: tuple[str, ...] = ()
+    settled: bool = False
 
     @property
     def name(self) -> str:
         """A command by its name, everything else by its kind."""
-        if self.kind != "command":
-            return self.kind
-        return self.text.removeprefix(f"{self.member}: ").partition(" ")[0] or self.kind
+        return self.command if self.kind == "command" else self.kind
 
     @classmethod
     def of(cls, wire: dict[str, Any]) -> SeenEvent:
+        change = wire["change"] or {}
         return cls(
             at=float(wire["at"]),
             kind=str(wire["kind"]),
@@ -44,6 +57,12 @@ class SeenEvent:
             member=str(wire.get("member") or ""),
             steps={str(name): float(ms) for name, ms in (wire.get("steps") or {}).items()},
             ms=float(wire["ms"]) if wire.get("ms") else None,
+            command=str(wire["command"]),
+            named=bool(change.get("named")),
+            ended=str(change.get("ended") or ""),
+            admitted=tuple(change.get("admitted", ())),
+            dismissed=tuple(change.get("dismissed", ())),
+            settled=bool(change.get("settled")),
         )
 
 

@@ -52,6 +52,7 @@ ENTRIES = st.builds(
     new=TEXT,
     ordered=TEXT,
     managers=st.lists(TEXT, max_size=3).map(tuple),
+    stopped=st.none() | AT,
     named=st.none() | AT,
     opened=st.none() | AT,
     ended=st.none() | AT,
@@ -152,6 +153,35 @@ def test_a_field_that_is_damaged_is_a_value_error(key: str, value: object) -> No
     document = json.dumps({**json.loads(to_json(ENTRY)), key: value})
     with pytest.raises(ValueError, match=key):
         from_json(document)
+
+
+FORMER = """{"format": 1, "what": "switchover", "cause": "m2 is to take over from m1", "begun": 1000.0, "old": "m1",
+ "term": 8, "number": 3, "new": "m2", "ordered": "switchover to m2, by 127.0.0.1", "managers": ["mgr1"],
+ "named": 1000.5, "opened": 1000.56, "ended": 1000.6, "whole": 1001.0, "outcome": "done", "why": "m2 is open",
+ "before": {"term": 7, "primary": "m1", "voters": ["m1", "m2"], "acks": 1, "mode": "strong"},
+ "after": {"term": 8, "primary": "m2", "voters": ["m1", "m2"], "acks": 1, "mode": "strong"},
+ "positions": {"old": "", "new": "", "difference": ""}, "candidates": [], "hooks": [], "moments": [
+ {"at_ms": 0.0, "sort": "record", "text": "m2 is to take over (term 8)", "member": "", "ms": 0.0, "steps": {}},
+ {"at_ms": 500.0, "sort": "note", "text": "writes stop", "member": "", "ms": 0.0, "steps": {}},
+ {"at_ms": 520.0, "sort": "command", "text": "freeze", "member": "m1", "ms": 5.0, "steps": {"frozen": 4.0}}],
+ "left_out": 0, "returned": {"verdict": "", "saved": [], "transactions": 0, "reason": "", "rewound": false,
+ "cloned": false, "following": null}, "verification": null}"""
+"""As versions stored it that knew from a sentence alone when writes had stopped."""
+
+
+def test_an_entry_of_a_former_version_is_read_and_its_outage_is_the_same() -> None:
+    entry = from_json(FORMER)
+    assert entry.stopped == 1000.5
+    assert entry.outage_ms == 60.0
+    assert from_json(to_json(entry)) == entry
+
+
+def test_no_sentence_of_a_moment_counts_as_when_writes_stopped() -> None:
+    moment = Moment(500.0, Sort.NOTE, "writes stop")
+    entry = replace(ENTRY, what=What.SWITCHOVER, opened=1000.56, moments=(moment,))
+    assert entry.outage_ms == 560.0
+    assert from_json(to_json(entry)).outage_ms == 560.0
+    assert replace(entry, stopped=1000.5, moments=()).outage_ms == 60.0
 
 
 def test_what_a_client_wrote_does_not_drive_the_terminal() -> None:

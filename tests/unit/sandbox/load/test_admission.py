@@ -46,12 +46,12 @@ def test_searches_for_the_primary_are_no_writers() -> None:
 
 def test_an_admission_lasts_until_its_last_step_and_a_while() -> None:
     events = [
-        SeenEvent(1.0, "decided", "m2 votes no longer: its server ended (term 1)", "m1"),
-        SeenEvent(2.0, "decided", "m2 caught up and will vote (term 1)", "m1"),
-        SeenEvent(2.1, "decided", "m2, m3 vote beside m1 (term 1)", "m1"),
+        SeenEvent(1.0, "decided", "one vote less", "m1"),
+        SeenEvent(2.0, "decided", "one vote more", "m1", admitted=("m2",)),
+        SeenEvent(2.1, "decided", "they vote", "m1", settled=True),
         SeenEvent(2.2, "whole", "all well"),
-        SeenEvent(2.4, "command", "m2: follow", "m2", {"following": 300.0}, 350.0),
-        SeenEvent(2.9, "command", "m3: follow", "m3", {}, 1.0),
+        SeenEvent(2.4, "command", "m2 is well", "m2", {"following": 300.0}, 350.0, "follow"),
+        SeenEvent(2.9, "command", "m3 is well", "m3", {}, 1.0, "follow"),
     ]
     begin, end, steps = _admission(events, "m2", 0.5, 2.2)
     assert (begin, end) == (2.0, pytest.approx(2.7))
@@ -66,8 +66,8 @@ def test_stages_and_steps_are_told_in_their_order_with_their_times() -> None:
         Look(3.0, "voter", 0, None),
     )
     events = (
-        SeenEvent(2.0, "command", "m2: follow", "m2", {"following": 30.0}, 35.0),
-        SeenEvent(2.1, "command", "m3: follow", "m3", {"following": 20.0}, 40.0),
+        SeenEvent(2.0, "command", "m2 is well", "m2", {"following": 30.0}, 35.0, "follow"),
+        SeenEvent(2.1, "command", "m3 is well", "m3", {"following": 20.0}, 40.0, "follow"),
         SeenEvent(2.2, "decided", "something"),
     )
     window = Window(0.0, 1.0, None, 0.0)

@@ -294,9 +294,9 @@ def test_one_row_missing_anywhere_is_lost() -> None:
 def test_steps_of_a_failover_are_those_before_its_first_write() -> None:
     events = (
         SeenEvent(10.02, "detected", "gone", "m1"),
-        SeenEvent(10.05, "command", "m2: promise", "m2", {"receiver stopped": 4.0}, 20.0),
-        SeenEvent(10.06, "command", "m3: promise", "m3", {"receiver stopped": 9.0}, 15.0),
-        SeenEvent(10.90, "command", "m1: start", "m1", {}, 500.0),
+        SeenEvent(10.05, "command", "one", "m2", {"receiver stopped": 4.0}, 20.0, "promise"),
+        SeenEvent(10.06, "command", "two", "m3", {"receiver stopped": 9.0}, 15.0, "promise"),
+        SeenEvent(10.90, "command", "three", "m1", {}, 500.0, "start"),
     )
     crash = Crash(
         "m1", "m2", 10.0, WriteReport(1, ()), Gap(9.9, 10.2), None, 1000.0, "", events, None
@@ -309,7 +309,8 @@ def test_steps_of_a_failover_are_those_before_its_first_write() -> None:
 
 
 def test_a_timeline_says_when_what_who_and_where_the_time_went() -> None:
-    event = SeenEvent(10.05, "command", "m2: promise", "m2", {"receiver stopped": 4.2}, 20.0)
+    steps = {"receiver stopped": 4.2}
+    event = SeenEvent(10.05, "command", "any words", "m2", steps, 20.0, "promise")
     assert line(event, 10.0) == (
         "  +    50 ms  promise    m2   promised the term, receiver stopped: 20 ms (receiver stopped 4)"
     )
