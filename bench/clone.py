@@ -29,7 +29,7 @@ from holdfast.agent.disk.datadir import size
 from holdfast.core.commands import Fence
 from holdfast.core.gtid import Flavor
 from tests.integration.test_agent_real import Member
-from tests.integration.test_clone import Pair, begin, share_token, sql
+from tests.integration.test_clone import Pair, begin, sql
 
 CHUNK = 1_000_000
 
@@ -48,7 +48,6 @@ def main() -> None:
             flavor = Flavor(given.server)
             for number in (1, 2):
                 members.append(Member(Path(folder) / f"m{number}", flavor, number))
-            share_token(*members)
             found = measure(Pair(*members), given.size, given.rounds, Path(folder))
         finally:
             for each in members:
