@@ -1,7 +1,8 @@
 """A cluster in memory: servers with binlogs, relay logs and semi-sync, agents with terms, clients that write.
 
-The rules are those of SERVERS.md, reduced to what can lose a transaction: acknowledgements count by what a semi-sync
-replica received, a crash drops what was received and not applied (MariaDB), a restart commits the pending log.
+The rules are those of ``docs/servers.md``, reduced to what can lose a transaction: acknowledgements count by what a
+semi-sync replica received, a crash drops what was received and not applied (MariaDB), a restart commits the pending
+log.
 """
 
 from __future__ import annotations
