@@ -59,7 +59,9 @@ def test_a_cluster_that_can_be_adopted_has_nothing_wrong(running: Classic) -> No
         assert "wrong" not in found[name]
         # its own option file has the default: noticed as it runs, not in the file that the agent has
         assert "net-timeout" in found[name]["warning"]
-        assert {"gtid", "same-server", "service", "privileges", "disk"} <= set(found[name]["ok"])
+        assert {"gtid", "same-server", "service", "privileges"} <= set(found[name]["ok"])
+        # how much is free is this machine's affair
+        assert "disk" in {*found[name]["ok"], *found[name]["warning"]}
     assert "accounts" in found[""]["note"], "adopting makes them"
     assert ask(running, "--strict").exit_code == 1
 

@@ -7,6 +7,7 @@ import contextlib
 import math
 from collections.abc import Callable, Collection
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
 from pydantic import ValidationError
@@ -71,20 +72,25 @@ class LongPoll:
 Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Who gets in: as in ``guard``."""
+
+    token: Token | None
+    cluster: str = ""
+    hosts: Collection[str] = ()
+
+
 def make_app(
     board: PublishedState,
-    lane: CommandQueue,
+    commands: CommandQueue,
     poll: LongPoll,
-    token: Token | None,
+    entrance: Entrance,
     granted: Callable[[Grant], object],
     lifespan: Lifespan | None = None,
     identity: Identity | None = None,
-    cluster: str = "",
-    hosts: Collection[str] = (),
 ) -> FastAPI:
-    """:param granted: told of a grant that comes with a command, before that is carried out
-    :param cluster: of which everybody must be who asks; :param hosts: as in ``guard``
-    """
+    """:param granted: told of a grant that comes with a command, before that is carried out"""
     app = FastAPI(
         title="Holdfast agent",
         docs_url=None,
@@ -92,7 +98,8 @@ def make_app(
         openapi_url="/v1/openapi.json",
         lifespan=lifespan,
     )
-    guard(app, token, AGENT_API, {"/v1/command": LARGEST_REQUEST_BYTES}, cluster, hosts)
+    largest = {"/v1/command": LARGEST_REQUEST_BYTES}
+    guard(app, entrance.token, AGENT_API, largest, entrance.cluster, entrance.hosts)
 
     @app.get("/v1/health")
     async def health() -> Response:
@@ -133,7 +140,7 @@ def make_app(
         if asked.grant is not None:
             granted(asked.grant)
         reply: CommandReply = await asyncio.wrap_future(
-            lane.submit(asked.term, asked.parsed(), asked.told)
+            commands.submit(asked.term, asked.parsed(), asked.told)
         )
         return _json(reply)
 

@@ -22,7 +22,6 @@ import fcntl
 import logging
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 from holdfast.agent.clone.clone_marker import CloneMarker, copied, remember, save_unique
 from holdfast.agent.clone.fetch import NO_ROOM, DonorAgent, fetch
@@ -30,20 +29,16 @@ from holdfast.agent.clone.scratch_server import copy_from, end_former, scratch_s
 from holdfast.agent.clone.unique import Holdings, judge
 from holdfast.agent.disk import datadir as files
 from holdfast.agent.disk.marker import Marker
-from holdfast.agent.disk.relaxed import RelaxedMarker
-from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.member import LocalMember
 from holdfast.agent.runtime.job import Job, Jobs
-from holdfast.agent.runtime.published_state import PublishedState
-from holdfast.config.schema import ServerConfig
 from holdfast.core.commands import Clone, Command, Cut, Fence, Start
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.view import MemberState
 from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused, Unreachable
 from holdfast.http.wire import command_name
 from holdfast.log import say
-from holdfast.server.base import Account, Deadline, Server, Source
+from holdfast.server.base import Deadline, Source
 from holdfast.server.data.clone import Recipient
-from holdfast.tls import Credentials
 
 KILL_SECONDS = 30.0
 FINISH_SECONDS = 60.0
@@ -68,32 +63,24 @@ class Cloning:
 
     def __init__(
         self,
-        board: PublishedState,
+        member: LocalMember,
         jobs: Jobs,
-        watch: ServerRun,
-        server: Server,
-        own: ServerConfig,
-        admin: Account,
-        replication: Account,
-        state_dir: Path,
-        shown: Credentials,
-        relaxed: RelaxedMarker,
         was_reset: Callable[[], bool],
         look: Callable[[], None],
     ) -> None:
-        self._board = board
+        self._board = member.board
         self._jobs = jobs
-        self._watch = watch
-        self._server = server
-        self._own = own
-        self._admin = admin
-        self._replication = replication
-        self._state_dir = state_dir
-        self._shown = shown
-        self._relaxed = relaxed
+        self._watch = member.watch
+        self._server = member.server
+        self._own = member.own
+        self._admin = member.admin
+        self._replication = member.replication
+        self._state_dir = member.state_dir
+        self._shown = member.shown
+        self._relaxed = member.relaxed
         self._was_reset = was_reset
         self._look = look
-        self._marker = CloneMarker(state_dir)
+        self._marker = CloneMarker(member.state_dir)
         self._now: Clone | None = None
         self._failed: tuple[str, ...] = ()
         self.forget: list[Callable[[], None]] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.agent.disk.datadir import forget_uuid
@@ -18,32 +19,40 @@ from holdfast.errors import BadInput, Refused
 from holdfast.server.base import Deadline
 
 
+@dataclass(frozen=True, slots=True)
+class StoppedServer:
+    """:ivar index: of its binlog
+    :ivar recovering: a start that took the binlog as it was may have got as far as committing its tail
+    :ivar mark: of the run in which what the server issued was pending, up to the end of that run; None: in none
+    :ivar committed: why the engine may have committed what is to be cut, by its own word, or ""
+    """
+
+    flavor: Flavor
+    index: Path
+    datadir: Path
+    recovering: bool
+    mark: Began | None
+    committed: Callable[[tail.Pending], str]
+
+
 def cut_pending(
-    flavor: Flavor,
-    index: Path,
-    datadir: Path,
+    server: StoppedServer,
     pending: Path,
     term: int,
     command: Cut,
     deadline: Deadline,
     done: Callable[[str], None],
-    recovering: bool,
-    mark: Began | None,
-    committed: Callable[[tail.Pending], str],
     note: Callable[[frozenset[str]], None],
 ) -> Tail:
     """Judge the binlog, and cut its pending tail if it has one. Interrupted anywhere, it can be repeated.
 
     :param pending: the folder that keeps what was cut
-    :param recovering: a start that took the binlog as it was may have got as far as committing its tail
-    :param mark: of the run in which what the server issued was pending, up to the end of that run; None: in none
-    :param committed: why the engine may have committed what is to be cut, by its own word, or ""
     :param note: told of the streams of what is taken back, before it is: see ``agent/promise/domains.py``
     :raises BadInput: ``present`` is no GTID set
     """
-    was_primary = mark is not None
+    index, was_primary = server.index, server.mark is not None
     try:
-        present = parse(flavor, command.present)
+        present = parse(server.flavor, command.present)
     except ValueError as error:
         raise BadInput("present", str(error)) from None
 
@@ -72,7 +81,7 @@ def cut_pending(
             if known is not None and (remedy is tail.Remedy.REWIND or not was_primary):
                 return Tail(TailVerdict.COMMITTED, term, "", known.transactions, reason)
             return Tail(TailVerdict.UNSAFE, term, reason=reason)
-        case tail.Pending(summary=summary) if recovering:
+        case tail.Pending(summary=summary) if server.recovering:
             return Tail(
                 TailVerdict.COMMITTED,
                 term,
@@ -81,7 +90,7 @@ def cut_pending(
                 f"that {command.primary} lacks may have been committed, and must be rewound",
             )
         case tail.Pending(summary=summary) if summary.transactions and (
-            why := _not_pending(index, mark) or committed(found)
+            why := _not_pending(index, server.mark) or server.committed(found)
         ):
             done("found committed")
             return Tail(
@@ -93,9 +102,9 @@ def cut_pending(
         case tail.Pending(summary=summary):
             saved = _save(found, pending, term)
             done("tail saved")
-            if flavor is Flavor.MYSQL:
+            if server.flavor is Flavor.MYSQL:
                 # before the cut: a server that has lost the tail must never issue its GTIDs again
-                forget_uuid(datadir)
+                forget_uuid(server.datadir)
             deadline.check("cutting the binlog")
             cut.cut(found)
             done("binlog cut")

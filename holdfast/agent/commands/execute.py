@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import assert_never
 
 from holdfast.agent.clone.clone import Cloning
-from holdfast.agent.commands.cut import cut_pending
+from holdfast.agent.commands.cut import StoppedServer, cut_pending
+from holdfast.agent.commands.inventory import take_inventory
 from holdfast.agent.commands.judge import Judging
 from holdfast.agent.commands.promote import Promoting
 from holdfast.agent.commands.restart import close, end_in_order
 from holdfast.agent.disk.marker import Marker
-from holdfast.agent.disk.relaxed import RelaxedMarker
 from holdfast.agent.lease.keeper import Keeper
 from holdfast.agent.lease.vouch import Vouch
-from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.member import LocalMember
+from holdfast.agent.observe.observer import ServerObserver
 from holdfast.agent.promise.domains import Domains
 from holdfast.agent.promise.releasing import Releases
 from holdfast.agent.promise.strangers import Strangers
@@ -24,7 +24,6 @@ from holdfast.agent.rewind.compare import Comparing
 from holdfast.agent.rewind.engine import Engine
 from holdfast.agent.rewind.rewind import Rewinding
 from holdfast.agent.rewind.verify import Verifying
-from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.agent.runtime.steps import SECONDS, Steps
 from holdfast.agent.start.accounts import ReplicationAccounts
 from holdfast.core.commands import (
@@ -59,69 +58,60 @@ from holdfast.core.commands import (
     Unbar,
     Verify,
 )
-from holdfast.core.gtid import GtidSet
 from holdfast.core.rules.releases import Release
 from holdfast.core.view import MemberState, ServerStatus, Tail, TailVerdict
 from holdfast.errors import HoldfastError, Refused
-from holdfast.server.base import Account, Deadline, Server, Source
+from holdfast.server.base import Deadline, Source
 
 STRANGER = Release("a replica that is no voter acknowledged")
 
 
-class CommandExecutor:
-    """Carries out commands. What one needs to know of the server is the board's last look; each ends with one."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """To which part of the agent which commands go, or who has a say in them."""
 
-    def __init__(
-        self,
-        server: Server,
-        watch: ServerRun,
-        board: PublishedState,
-        marker: RelaxedMarker,
-        replication: Account,
-        state_dir: Path,
-        datadir: Path,
-        binlog_index: Path,
-        accounts: ReplicationAccounts,
-        cloning: Cloning,
-        rewinding: Rewinding,
-        judging: Judging,
-        comparing: Comparing,
-        verifying: Verifying,
-        releases: Releases,
-        keeper: Keeper,
-        vouching: Vouch,
-        strangers: Strangers,
-        look: Callable[[], None],
-        note: Callable[..., None],
-        inventory: Callable[[Deadline], GtidSet],
-    ) -> None:
-        self._server = server
-        self._accounts = accounts
-        self._cloning = cloning
-        self._rewinding = rewinding
-        self._judging = judging
-        self._comparing = comparing
-        self._verifying = verifying
-        self._keeper = keeper
-        self._vouching = vouching
-        self._watch = watch
-        self._board = board
-        self._marker = marker
-        self._replication = replication
+    accounts: ReplicationAccounts
+    cloning: Cloning
+    rewinding: Rewinding
+    judging: Judging
+    comparing: Comparing
+    verifying: Verifying
+    releases: Releases
+    keeper: Keeper
+    vouching: Vouch
+    strangers: Strangers
+
+
+class CommandExecutor:
+    """Carries out commands. What one needs to know of the server is the last look; each ends with one."""
+
+    def __init__(self, member: LocalMember, parts: Parts, observer: ServerObserver) -> None:
+        own, state_dir, flavor = member.own, member.state_dir, member.board.state.flavor
+        self._server = member.server
+        self._watch = member.watch
+        self._board = member.board
+        self._marker = member.relaxed
+        self._replication = member.replication
+        self._accounts = parts.accounts
+        self._cloning = parts.cloning
+        self._rewinding = parts.rewinding
+        self._judging = parts.judging
+        self._comparing = parts.comparing
+        self._verifying = parts.verifying
+        self._keeper = parts.keeper
+        self._vouching = parts.vouching
+        self._releases = parts.releases
+        self._strangers = parts.strangers
+        parts.strangers.let_through = lambda: parts.releases.let_through(STRANGER)
         self._recovery = Marker(state_dir / "recovering")
-        self._releases = releases
-        self._engine = Engine(board.state.flavor, watch, datadir, state_dir)
-        self._domains = Domains(state_dir / "domains", board.state.flavor)
-        self._strangers = strangers
-        strangers.let_through = lambda: releases.let_through(STRANGER)
+        self._engine = Engine(flavor, member.watch, own.datadir, state_dir)
+        self._domains = Domains(state_dir / "domains", flavor)
         self._promoting = Promoting(
-            server, board, marker, releases, keeper, look, self._domains, strangers
+            *(member.server, member.board, member.relaxed, parts.releases, parts.keeper),
+            *(observer.look, self._domains, parts.strangers),
         )
-        self._note = note
-        self._inventory = inventory
-        self._state_dir = state_dir
-        self._datadir = datadir
-        self._index = binlog_index
+        self._note = observer.note
+        self._own, self._state_dir = own, state_dir
 
     def perform(
         self, term: int, command: Command, cancelled: Callable[[], bool], steps: Steps
@@ -326,17 +316,19 @@ class CommandExecutor:
             tail = Tail(TailVerdict.UNSAFE, term, reason=reason)
         else:
             tail = cut_pending(
-                self._board.state.flavor,
-                self._index,
-                self._datadir,
+                StoppedServer(
+                    self._own.flavor,
+                    self._own.binlog_index,
+                    self._own.datadir,
+                    self._recovery.marked(),
+                    self._releases.pending(),
+                    lambda tail: self._engine.committed(tail, deadline),
+                ),
                 self._state_dir / "pending",
                 term,
                 command,
                 deadline,
                 steps.done,
-                self._recovery.marked(),
-                self._releases.pending(),
-                lambda tail: self._engine.committed(tail, deadline),
                 self._domains.note,
             )
         if tail.verdict in (TailVerdict.CLEAN, TailVerdict.CUT):
@@ -348,7 +340,7 @@ class CommandExecutor:
 
     def _take_inventory(self, deadline: Deadline, steps: Steps) -> None:
         self._ended("its files can be read")
-        self._board.change(kept=str(self._inventory(deadline)))
+        self._board.change(kept=str(take_inventory(self._own, self._state_dir, deadline)))
         steps.done("files read")
 
     def _ended(self, what: str) -> None:

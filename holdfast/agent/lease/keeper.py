@@ -17,7 +17,7 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from holdfast.agent.lease.electorate import ElectorateFile
@@ -72,11 +72,19 @@ class Second(Protocol):
         """When this returns, no others' word than theirs prolongs the lease any more."""
 
 
-class Keeper:
-    """:ivar run: names this run of the agent, and so its clock
-    :param second: one of ``guards``
-    :param alarm: what the thread that keeps the lease sleeps by
+@dataclass(frozen=True, slots=True)
+class Upholders:
+    """What holds the server to its lease besides this agent.
+
+    :ivar second: one of ``guards``
     """
+
+    guards: Sequence[Guard] = ()
+    second: Second | None = None
+
+
+class Keeper:
+    """:ivar run: names this run of the agent, and so its clock"""
 
     def __init__(
         self,
@@ -86,12 +94,10 @@ class Keeper:
         file: ElectorateFile,
         peers: Peers,
         clerk: BackgroundWriter,
-        guards: Sequence[Guard] = (),
-        clock: Callable[[], float] = boottime.now,
-        second: Second | None = None,
-        alarm: boottime.Sleep | None = None,
+        besides: Upholders,
+        clock: boottime.Clock | None = None,
     ) -> None:
-        self._second = second
+        self._second = besides.second
         self.run = secrets.token_hex(8)
         self._board = board
         self._watch = watch
@@ -99,15 +105,15 @@ class Keeper:
         self._file = file
         self._peers = peers
         self._clerk = clerk
-        self._guards = guards
-        self._clock = clock
+        self._guards = besides.guards
+        clock = clock or boottime.Clock(boottime.now, boottime.Alarm())
+        self._clock, self._alarm = clock.now, clock.alarm
         self._lock = threading.Lock()
         self._tenure = LeaseState(file.kept.electorate, file.kept.lease)
         self._running: Running | None = None
         self._fenced = False
         self._told = Lease()
         self._telling = threading.Lock()
-        self._alarm = alarm or boottime.Alarm()
         self._failed = ""
         self._stopped = False
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)

@@ -10,6 +10,8 @@ import ctypes
 import os
 import select
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Protocol
 
 _TFD_TIMER_ABSTIME = 1
@@ -44,6 +46,14 @@ class Sleep(Protocol):
 
     def sleep(self, until: float | None, *files: int) -> None:
         """Return at ``until`` (None: never), when somebody rings, or when one of ``files`` becomes readable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """:ivar now: seconds; :ivar alarm: what a thread that goes by it sleeps by"""
+
+    now: Callable[[], float]
+    alarm: Sleep
 
 
 class Floor:

@@ -4,45 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from holdfast.agent.disk.relaxed import RelaxedMarker
-from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.member import LocalMember
 from holdfast.agent.runtime.asking import fetch_account
-from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.agent.start.founding import Founding
 from holdfast.agent.start.login_watch import KeptLogins
 from holdfast.core.commands import EnsureAccount, Equip, Initialise, MendAccount
 from holdfast.errors import Refused
-from holdfast.server.base import Deadline, Login, Server
+from holdfast.server.base import Deadline, Login
 from holdfast.server.inspect.adopting import Adopter
-from holdfast.tls import Credentials
 
 Done = Callable[[str], None]
 
 
 class ReplicationAccounts:
-    """:param shown: what this agent shows to the agents of other members"""
-
     def __init__(
-        self,
-        server: Server,
-        watch: ServerRun,
-        board: PublishedState,
-        adopter: Adopter,
-        marker: RelaxedMarker,
-        shown: Credentials,
-        told: KeptLogins,
-        founding: Founding,
-        encrypted: bool,
+        self, member: LocalMember, adopter: Adopter, told: KeptLogins, founding: Founding
     ) -> None:
-        self._server = server
-        self._watch = watch
-        self._board = board
+        self._server = member.server
+        self._watch = member.watch
+        self._board = member.board
+        self._marker = member.relaxed
+        self._shown = member.shown
+        self._encrypted = member.own.tls is not None
         self._adopter = adopter
-        self._marker = marker
-        self._shown = shown
         self._told = told
         self._founding = founding
-        self._encrypted = encrypted
 
     def close(self) -> None:
         self._adopter.close()

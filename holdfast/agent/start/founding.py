@@ -14,9 +14,8 @@ from pathlib import Path
 
 from holdfast.agent.disk import datadir as files
 from holdfast.agent.disk.term import replace_durably
-from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.member import LocalMember
 from holdfast.agent.runtime.asking import fetch_account
-from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.config.schema import ServerConfig
 from holdfast.core.commands import Initialise
 from holdfast.core.observed.data_state import Data
@@ -24,12 +23,11 @@ from holdfast.core.view import MemberState, ServerStatus
 from holdfast.errors import HoldfastError, Refused
 from holdfast.log import say
 from holdfast.server.authentication import authentication_string
-from holdfast.server.base import Account, Deadline, Login
+from holdfast.server.base import Deadline, Login
 from holdfast.server.process import boot
 from holdfast.server.process.initialise import administrator, initialise
 from holdfast.server.replication.barring import GRANTED
 from holdfast.server.replication.proof import PROOF_SCHEMA
-from holdfast.tls import Credentials
 
 MAKING = "making"
 FSTAB = Path("/etc/fstab")
@@ -43,25 +41,16 @@ class Founding:
     """:param obeyed: whether this agent has ever obeyed anybody, or its data are being cloned"""
 
     def __init__(
-        self,
-        board: PublishedState,
-        watch: ServerRun,
-        own: ServerConfig,
-        admin: Account,
-        replication: Account,
-        state_dir: Path,
-        shown: Credentials,
-        obeyed: Callable[[], bool],
-        fstab: Path = FSTAB,
+        self, member: LocalMember, obeyed: Callable[[], bool], fstab: Path = FSTAB
     ) -> None:
-        self._board = board
-        self._watch = watch
-        self._own = own
-        self._admin = admin
-        self._replication = replication
-        self._state_dir = state_dir
-        self._marker = state_dir / "founded"
-        self._shown = shown
+        self._board = member.board
+        self._watch = member.watch
+        self._own = member.own
+        self._admin = member.admin
+        self._replication = member.replication
+        self._state_dir = member.state_dir
+        self._marker = member.state_dir / "founded"
+        self._shown = member.shown
         self._obeyed = obeyed
         self._fstab = fstab
 

@@ -24,7 +24,7 @@ import pytest
 
 from holdfast.agent.lease.electorate import ElectorateFile
 from holdfast.agent.lease.gate import Gate
-from holdfast.agent.lease.keeper import Keeper
+from holdfast.agent.lease.keeper import Keeper, Upholders
 from holdfast.agent.lease.keeper_process import Begin, KeeperProcess
 from holdfast.agent.lease.peers import Peers
 from holdfast.agent.lease.second_keeper import SecondKeeper
@@ -302,8 +302,8 @@ def test_the_lease_s_thread_sleeps_also_when_what_it_killed_does_not_end(
         file,
         cast(Peers, _Mute()),
         BackgroundWriter(),
-        clock=moments.clock,
-        alarm=moments,
+        Upholders(),
+        boottime.Clock(moments.clock, moments),
     )
     keeper._enforce(watch.current(), grace=True)
     ten_seconds(keeper._keep_once)

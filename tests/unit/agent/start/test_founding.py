@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from holdfast.agent.clone.clone import EMPTY
+from holdfast.agent.member import LocalMember
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.agent.start import founding
 from holdfast.agent.start.founding import Founding
@@ -68,17 +69,19 @@ class Host:
                 user=f"repl_{member}", authentication="$A$005$" + "s" * 20 + "d" * 43
             ),
         )
-        self.founding = Founding(
+        nothing: Any = None
+        member = LocalMember(
             self.board,
             watch,
+            nothing,
             own,
             Account("holdfast", "it's"),
             Account("repl_m1", "p"),
-            self.state_dir,
             Credentials(),
-            lambda: self.obeyed,
-            self.fstab,
+            self.state_dir,
+            nothing,
         )
+        self.founding = Founding(member, lambda: self.obeyed, self.fstab)
 
     def make(self) -> None:
         self.founding.perform(COMMAND, Deadline(10), lambda _: None)

@@ -1,0 +1,34 @@
+"""The member of this host, as the parts of its agent work with it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from holdfast.agent.disk.relaxed import RelaxedMarker
+from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.config.schema import ServerConfig
+from holdfast.server.base import Account, Server
+from holdfast.tls import Credentials
+
+
+@dataclass(frozen=True, slots=True)
+class LocalMember:
+    """:ivar board: what the agent publishes of it; :ivar watch: the run of its server
+    :ivar server: statements to it; :ivar own: its server, as the agent's file describes it
+    :ivar admin: by which the agent logs in; :ivar replication: by which it logs in to its source
+    :ivar shown: what this agent shows to the agents of other members
+    :ivar state_dir: where the agent remembers, as an absolute path
+    :ivar relaxed: whether something may not have been flushed
+    """
+
+    board: PublishedState
+    watch: ServerRun
+    server: Server
+    own: ServerConfig
+    admin: Account
+    replication: Account
+    shown: Credentials
+    state_dir: Path
+    relaxed: RelaxedMarker
