@@ -18,6 +18,7 @@ from holdfast.errors import BadInput
 
 if TYPE_CHECKING:
     from holdfast.sandbox.lab.lab import Lab
+    from holdfast.sandbox.lab.plan import LabShape
     from holdfast.sandbox.local.cluster import Sandbox
     from holdfast.sandbox.local.spec import Spec
 
@@ -82,7 +83,8 @@ def up(
             raise BadInput(
                 "--base-port", "is not for a lab of hosts: each has an address of its own"
             )
-        _up_lab(where, server, members, managers, server_binary, settings, vip, haproxy, as_json)
+        shape = _lab_shape(where, server, members, managers, server_binary, settings, vip, haproxy)
+        _up_lab(where, shape, as_json)
         return
     if vip:
         raise BadInput("--vip", "needs --hosts: on loopback there is no network for it to move in")
@@ -191,7 +193,7 @@ def add(
     _done(as_json, "added", member=sandbox.add_member(empty))
 
 
-def _up_lab(
+def _lab_shape(
     where: Path,
     server: ServerChoice | None,
     members: int | None,
@@ -200,15 +202,13 @@ def _up_lab(
     settings: list[str] | None,
     vip: bool,
     haproxy: bool,
-    as_json: bool,
-) -> None:
+) -> LabShape:
+    """What is not said is as it is in the lab that is there."""
     from holdfast.core.gtid import Flavor
-    from holdfast.sandbox.lab.lab import Lab
-    from holdfast.sandbox.lab.plan import read_saved
+    from holdfast.sandbox.lab.plan import LabShape, read_saved
 
     kept = read_saved(where) if lab.is_lab(where) else None
-    made = Lab.create(
-        where,
+    return LabShape(
         Flavor(server.value) if server else (kept.flavor if kept else Flavor.MARIADB),
         members or (kept.size if kept else 3),
         managers or (kept.manager_count if kept else 3),
@@ -216,8 +216,13 @@ def _up_lab(
         _settings(settings),
         vip=vip or (kept is not None and kept.vip),
         haproxy=haproxy or (kept is not None and kept.haproxy),
-        say=_on_stderr,
     )
+
+
+def _up_lab(where: Path, wanted: LabShape, as_json: bool) -> None:
+    from holdfast.sandbox.lab.lab import Lab
+
+    made = Lab.create(where, wanted, _on_stderr)
     answer = made.up()
     if as_json:
         print(json.dumps(lab.describe(made)))

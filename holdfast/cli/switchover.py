@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from queue import Empty, Queue
 from threading import Thread
@@ -103,33 +104,31 @@ def switchover(
     """
     client, name = connect(manager, token_file, cluster)
     with naming(OPTIONS):
-        _switchover(
-            client, name, to, at, cancel, dry_run, wait, detach, kill_long, old, timeout, as_json
-        )
+        if dry_run:
+            _tell_outlook(client.switch_over(name, to, old=old, dry_run=True), as_json)
+            return
+        if cancel:
+            done = client.cancel_switchover(name)["done"]
+            print(json.dumps({"done": done}) if as_json else done)
+            return
+        order = {"old": old, "wait": wait or kill_long is not None, "kill_after": kill_long}
+        _order(_Wanted(client, name, to, timeout, order), at, detach, as_json)
 
 
-def _switchover(
-    client: ManagerClient,
-    name: str,
-    to: str,
-    at: str,
-    cancel: bool,
-    dry_run: bool,
-    wait: bool,
-    detach: bool,
-    kill_long: float | None,
-    old: float,
-    timeout: float,
-    as_json: bool,
-) -> None:
-    if dry_run:
-        _tell_outlook(client.switch_over(name, to, old=old, dry_run=True), as_json)
-        return
-    if cancel:
-        done = client.cancel_switchover(name)["done"]
-        print(json.dumps({"done": done}) if as_json else done)
-        return
-    order = {"old": old, "wait": wait or kill_long is not None, "kill_after": kill_long}
+@dataclass(frozen=True, slots=True)
+class _Wanted:
+    """A switchover of the cluster ``name``; ``timeout`` in seconds; ``order`` as the manager's API takes it."""
+
+    client: ManagerClient
+    name: str
+    to: str
+    timeout: float
+    order: dict[str, Any]
+
+
+def _order(wanted: _Wanted, at: str, detach: bool, as_json: bool) -> None:
+    client, name, to = wanted.client, wanted.name, wanted.to
+    timeout, order = wanted.timeout, wanted.order
     if at:
         when = moment(at)
         client.switch_over(name, to, seconds=timeout, at=when.timestamp(), **order)

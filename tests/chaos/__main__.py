@@ -26,7 +26,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError
 from holdfast.sandbox.demo import SIGNALS, Interrupted, catch_signals, on_stderr
 from holdfast.sandbox.lab.lab import Lab, remove_quietly
-from holdfast.sandbox.lab.plan import AGENT_PORT
+from holdfast.sandbox.lab.plan import AGENT_PORT, LabShape
 from tests.chaos import report, store
 from tests.chaos.checker import Kind
 from tests.chaos.epoch import Epoch, Runner
@@ -44,12 +44,14 @@ def main() -> int:
         settings = dict(options.set)
         lab = Lab.create(
             folder / "lab",
-            Flavor(options.server),
-            options.members,
-            options.managers,
-            settings={"failovers_per_hour": 0, **settings},
-            gate=not options.no_gate,
-            say=on_stderr,
+            LabShape(
+                Flavor(options.server),
+                options.members,
+                options.managers,
+                settings={"failovers_per_hour": 0, **settings},
+                gate=not options.no_gate,
+            ),
+            on_stderr,
         )
         lab.up()
         good = _chaos(lab, folder, options)

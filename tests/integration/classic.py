@@ -59,8 +59,8 @@ class ClassicServer:
         """As the check wants it, but for ``extra``, which is appended: the last one counts."""
         bare = self.bare
         pairs = (word.removeprefix("--").partition("=") for word in bare.tree.arguments)
-        text = optionfile.render(
-            bare.flavor,
+        text = optionfile.ServerOptions(
+            flavor=bare.flavor,
             datadir=bare.datadir,
             tmpdir=self.folder / "tmp",
             socket=bare.socket,
@@ -69,7 +69,7 @@ class ClassicServer:
             error_log=bare.error_log,
             buffer_pool_mb=64,
             extra={name.replace("-", "_"): value for name, _, value in pairs},
-        )
+        ).render()
         self.option_file.write_text(text + "".join(f"{k} = {v}\n" for k, v in extra.items()))
 
     def write_agent_config(self, port: int, token: Path) -> None:

@@ -66,8 +66,8 @@ class BareServer:
         tmpdir = folder / "tmp"
         tmpdir.mkdir()
         self.option_file.write_text(
-            optionfile.render(
-                flavor,
+            optionfile.ServerOptions(
+                flavor=flavor,
                 datadir=self.datadir,
                 tmpdir=tmpdir,
                 socket=self.socket,
@@ -76,7 +76,7 @@ class BareServer:
                 error_log=self.error_log,
                 buffer_pool_mb=64,
                 extra=frugal(flavor) | dict(extra or {}),
-            )
+            ).render()
         )
 
     def start(self) -> None:

@@ -65,15 +65,15 @@ class Member:
         own = dict(word.removeprefix("--").split("=", 1) for word in tree.arguments)
         self.option_file = folder / "my.cnf"
         self.option_file.write_text(
-            optionfile.render(
-                flavor,
+            optionfile.ServerOptions(
+                flavor=flavor,
                 datadir=self.datadir,
                 tmpdir=folder,
                 socket=folder / "s",
                 port=self.port,
                 server_id=number,
                 extra=frugal(flavor) | {n: value for n, value in own.items() if n != "mysqlx"},
-            )
+            ).render()
         )
         self.command_line = tree.command
         replication = servers.replication(number)

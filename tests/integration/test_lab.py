@@ -22,7 +22,14 @@ from holdfast.errors import BadInput, DeadlinePassed, Refused
 from holdfast.sandbox.lab.cells import Cells
 from holdfast.sandbox.lab.lab import Lab, remove_quietly
 from holdfast.sandbox.lab.links.network import Network
-from holdfast.sandbox.lab.plan import AGENT_PORT, MANAGER_PORT, LabPlan, read_saved, saved_path
+from holdfast.sandbox.lab.plan import (
+    AGENT_PORT,
+    MANAGER_PORT,
+    LabPlan,
+    LabShape,
+    read_saved,
+    saved_path,
+)
 from holdfast.sandbox.lab.table import rows
 from holdfast.sandbox.local.cluster import Status
 from holdfast.sandbox.local.spec import CLUSTER
@@ -39,7 +46,9 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     """With one server: hosts, network and disks are the same with the other, which the chaos of ``tests.chaos`` and
     the tests of the virtual address have in a lab.
     """
-    made = Lab.create(tmp_path_factory.mktemp("lab") / "lab", Flavor.MARIADB, managers=MANAGERS)
+    made = Lab.create(
+        tmp_path_factory.mktemp("lab") / "lab", LabShape(Flavor.MARIADB, managers=MANAGERS)
+    )
     try:
         made.up()
         yield made
@@ -545,7 +554,7 @@ def left_of(plan: LabPlan) -> list[str]:
 
 def test_a_lab_with_every_fault_is_taken_down(lab: Lab, tmp_path: Path) -> None:
     """Not the other one: this one is small, and is not asked whether it is whole."""
-    small = Lab.create(tmp_path / "lab", lab.plan.flavor, 1, 1)
+    small = Lab.create(tmp_path / "lab", LabShape(lab.plan.flavor, 1, 1))
     try:
         with pytest.raises(DeadlinePassed):
             small.up(seconds=0)

@@ -22,7 +22,7 @@ from holdfast.endpoint.arp import Arp
 from holdfast.endpoint.netlink import where
 from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.links.network import hardware_address
-from holdfast.sandbox.lab.plan import PREFIX_BITS, SERVER_PORT
+from holdfast.sandbox.lab.plan import PREFIX_BITS, SERVER_PORT, LabShape
 from holdfast.sandbox.local.spec import CLUSTER
 
 SECONDS = 60.0
@@ -35,7 +35,7 @@ KERNEL_SECONDS = 2.5
 @pytest.fixture(scope="module")
 def lab(flavor: Flavor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     folder = tmp_path_factory.mktemp("vip") / "lab"
-    made = Lab.create(folder, flavor, managers=1, vip=True, haproxy=True)
+    made = Lab.create(folder, LabShape(flavor, managers=1, vip=True, haproxy=True))
     try:
         made.up()
         yield made

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from collections import defaultdict
 from collections.abc import Iterator
@@ -127,11 +128,18 @@ def test_public_classes_have_names_of_their_own() -> None:
 def test_no_function_takes_too_many_parameters() -> None:
     """A command's options are its parameters: Typer asks for that."""
     found = {}
+    commands = set(
+        re.findall(r"\.command\([^)]*\)\(\w+\.(\w+)\)", (ROOT / "cli" / "main.py").read_text())
+    )
+    assert commands
     for name, module in NAMES.items():
         for node in ast.walk(ast.parse(module.read_text())):
             if not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 continue
-            if any(".command" in ast.unparse(each) for each in node.decorator_list):
+            if part(module) == "cli" and (
+                node.name in commands
+                or any(".command" in ast.unparse(each) for each in node.decorator_list)
+            ):
                 continue
             taken = node.args
             names = [each.arg for each in (*taken.posonlyargs, *taken.args, *taken.kwonlyargs)]

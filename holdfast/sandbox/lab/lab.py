@@ -1,6 +1,6 @@
 """A cluster of hosts on this machine, and all the harm that can come to hosts and their network.
 
-    lab = Lab.create(folder, Flavor.MARIADB)
+    lab = Lab.create(folder, LabShape(Flavor.MARIADB))
     try:
         lab.up()
         lab.cut(lab.primary(), "all")
@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -26,7 +26,6 @@ from typing import Any
 
 import pymysql
 
-from holdfast.core.gtid import Flavor
 from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
 from holdfast.http.manager_client import ManagerClient
 from holdfast.sandbox.lab.asking import Asking
@@ -37,6 +36,7 @@ from holdfast.sandbox.lab.plan import (
     READ_PORT,
     WRITE_PORT,
     LabPlan,
+    LabShape,
     new_plan,
     read_saved,
     refuse_other,
@@ -73,42 +73,25 @@ class Lab(LabHarm):
         self._asking = Asking(plan, self._network)
 
     @classmethod
-    def create(
-        cls,
-        folder: Path,
-        flavor: Flavor,
-        members: int = 3,
-        managers: int = 3,
-        binary: Path | None = None,
-        settings: Mapping[str, Any] | None = None,
-        gate: bool = True,
-        vip: bool = False,
-        haproxy: bool = False,
-        say: Say = quiet,
-    ) -> Lab:
+    def create(cls, folder: Path, wanted: LabShape, say: Say = quiet) -> Lab:
         """The lab in this folder, made now unless it is there, made in the same way. Starts nothing.
 
-        :param managers: with more than one there are as many etcd nodes; one keeps its record in a file of its own
-        :param settings: of the managers' file, by dotted key; None for those of the one that is there
-        :param gate: agents have the kernel close the server's port when the lease ends
-        :param vip: agents put a virtual address (``plan.vip_address``) on at the primary
-        :param haproxy: HAProxy runs on a host ``haproxy``, before the members
         :raises BadInput: it was made in another way, or the folder holds something else
         :raises Refused: root, ``ip`` or ``nft`` is missing; nothing was made
         """
         refuse_without()
-        flavor = Flavor(flavor)
         if saved_path(folder).exists():
             found = cls.open(folder, say)
-            wanted: dict[str, Any] = {"flavor": flavor, "size": members, "manager_count": managers}
-            wanted |= {"gate": gate, "vip": vip, "haproxy": haproxy}
-            wanted |= {"binary": binary.absolute()} if binary else {}
-            if settings is not None:
-                wanted["settings"] = checked(settings, members)
-            refuse_other(found.plan, wanted)
+            asked: dict[str, Any] = {"flavor": wanted.flavor, "size": wanted.size}
+            asked |= {"manager_count": wanted.managers, "gate": wanted.gate}
+            asked |= {"vip": wanted.vip, "haproxy": wanted.haproxy}
+            asked |= {"binary": wanted.binary.absolute()} if wanted.binary else {}
+            if wanted.settings is not None:
+                asked["settings"] = checked(wanted.settings, wanted.size)
+            refuse_other(found.plan, asked)
             return found
-        trees.find(flavor.value, binary)
-        plan = new_plan(folder, flavor, members, managers, binary, settings, gate, vip, haproxy)
+        trees.find(wanted.flavor.value, wanted.binary)
+        plan = new_plan(folder, wanted)
         if plan.haproxy:
             trees.companion("haproxy")
         if plan.etcds:

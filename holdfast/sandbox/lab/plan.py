@@ -179,29 +179,49 @@ class LabPlan:
         return self.dir / node / "data"
 
 
-def new_plan(
-    folder: Path,
-    flavor: Flavor,
-    size: int,
-    managers: int,
-    binary: Path | None,
-    settings: Mapping[str, Any] | None,
-    gate: bool,
-    vip: bool = False,
-    haproxy: bool = False,
-) -> LabPlan:
+@dataclass(frozen=True, slots=True)
+class LabShape:
+    """What is wanted of a lab.
+
+    :ivar size: how many members
+    :ivar managers: with more than one there are as many etcd nodes; one keeps its record in a file of its own
+    :ivar binary: of the server; None: the one that is found
+    :ivar settings: of the managers' file, by dotted key; None for those of the one that is there
+    :ivar gate: agents have the kernel close the server's port when the lease ends
+    :ivar vip: agents put a virtual address (``plan.vip_address``) on at the primary
+    :ivar haproxy: HAProxy runs on a host ``haproxy``, before the members
+    """
+
+    flavor: Flavor
+    size: int = 3
+    managers: int = 3
+    binary: Path | None = None
+    settings: Mapping[str, Any] | None = None
+    gate: bool = True
+    vip: bool = False
+    haproxy: bool = False
+
+
+def new_plan(folder: Path, wanted: LabShape) -> LabPlan:
     """:raises BadInput: the folder holds something else, or a number is out of bounds"""
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise BadInput("--dir", f"{folder} is not empty, and holds no lab")
-    if not 1 <= size <= MOST_MEMBERS:
-        raise BadInput("--members", f"must be from 1 to {MOST_MEMBERS}, not {size}")
-    if not 1 <= managers <= MOST_MANAGERS:
-        raise BadInput("--managers", f"must be from 1 to {MOST_MANAGERS}, not {managers}")
-    found = checked(settings, size)
-    own = binary and binary.absolute()
+    if not 1 <= wanted.size <= MOST_MEMBERS:
+        raise BadInput("--members", f"must be from 1 to {MOST_MEMBERS}, not {wanted.size}")
+    if not 1 <= wanted.managers <= MOST_MANAGERS:
+        raise BadInput("--managers", f"must be from 1 to {MOST_MANAGERS}, not {wanted.managers}")
     return LabPlan(
-        folder, secrets.token_hex(3), flavor, size, managers, own, found, gate, vip, haproxy
+        folder,
+        secrets.token_hex(3),
+        wanted.flavor,
+        wanted.size,
+        wanted.managers,
+        wanted.binary and wanted.binary.absolute(),
+        checked(wanted.settings, wanted.size),
+        wanted.gate,
+        wanted.vip,
+        wanted.haproxy,
     )
 
 

@@ -84,8 +84,8 @@ def write_member(
 
 def option_file(spec: Premises, member: MemberSpec, tree: ServerTree) -> str:
     """The text of a member's ``my.cnf``: with it alone, the server's command needs no options."""
-    return optionfile.render(
-        spec.flavor,
+    return optionfile.ServerOptions(
+        flavor=spec.flavor,
         datadir=member.datadir,
         tmpdir=member.tmpdir,
         socket=member.socket,
@@ -95,7 +95,7 @@ def option_file(spec: Premises, member: MemberSpec, tree: ServerTree) -> str:
         error_log=member.error_log,
         pid_file=member.folder / "server.pid",
         extra=frugal(spec.flavor) | _tree_options(tree),
-    )
+    ).render()
 
 
 def _tree_options(tree: ServerTree) -> dict[str, Value]:

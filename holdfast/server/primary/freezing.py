@@ -31,13 +31,13 @@ import contextlib
 import math
 import time
 from collections.abc import Callable, Collection, Sequence
-from pathlib import Path
+from dataclasses import dataclass
 
 from pymysql.constants import ER
 
 from holdfast.core.blockers import Blocker
 from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused
-from holdfast.server.base import Account, Deadline
+from holdfast.server.base import Deadline
 from holdfast.server.connection.sql import Connection, StatementRefused
 from holdfast.server.primary.client_sessions import Clients
 from holdfast.server.replication import waiting
@@ -59,13 +59,28 @@ LIFTING_SECONDS = 1.0
 Done = Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class FrozenServer:
+    """The server that is frozen, and how.
+
+    :ivar commands: ends the lock's session when it is given up: left alone, its statement would strike later on
+    :ivar side: ends the clients' sessions
+    :ivar variable: what refuses writes
+    :ivar enough: whether that does without the lock, where it cannot be had at once
+    """
+
+    commands: Connection
+    side: Connection
+    catalog: Catalog
+    names: waiting.Names
+    variable: str
+    enough: bool
+
+
 class Freezing:
     """The lock, and the session that holds it. For the thread that carries out commands.
 
-    :param other: ends the lock's session when it is given up: left alone, its statement would strike later on
-    :param side: ends the clients' sessions
-    :param variable: what refuses writes
-    :param enough: whether that does without the lock, where it cannot be had at once
+    :param lock: a session of its own
     :param quick: whether the lock would wait for nothing but what must be waited for anyway
     :param ours: our own sessions
     :ivar held: whether the lock is
@@ -74,28 +89,24 @@ class Freezing:
 
     def __init__(
         self,
-        socket: Path,
-        admin: Account,
-        other: Connection,
-        side: Connection,
-        catalog: Catalog,
-        names: waiting.Names,
-        variable: str,
-        enough: bool,
+        lock: Connection,
+        server: FrozenServer,
         quick: Callable[[Deadline], bool],
         ours: Callable[[], Collection[int]],
         culprits: Callable[[float, Deadline], Sequence[Blocker]],
     ) -> None:
-        self._session = Connection(socket, admin)
+        self._session = lock
         self._pinned = contextlib.ExitStack()
-        self._other = other
-        self._catalog = catalog
-        self._names = names
-        self._variable = variable
-        self._enough = enough
+        self._other = server.commands
+        self._catalog = server.catalog
+        self._names = server.names
+        self._variable = server.variable
+        self._enough = server.enough
         self._quick = quick
         self._culprits = culprits
-        self.clients = Clients(side, catalog, lambda: {*ours(), self._session.session_id})
+        self.clients = Clients(
+            server.side, server.catalog, lambda: {*ours(), self._session.session_id}
+        )
         self.held = False
 
     def freeze(self, deadline: Deadline, done: Done, stopped: Callable[[], None]) -> None:

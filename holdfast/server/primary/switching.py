@@ -26,7 +26,7 @@ from holdfast.server.connection.sql import Connection
 from holdfast.server.primary import events
 from holdfast.server.primary.blockers import blockers
 from holdfast.server.primary.freeing import SessionFreeing
-from holdfast.server.primary.freezing import Freezing
+from holdfast.server.primary.freezing import Freezing, FrozenServer
 from holdfast.server.procedures import SLICE_SECONDS, SqlServer
 from holdfast.server.process import booted
 from holdfast.server.replication import barring, slots
@@ -47,14 +47,15 @@ class SwitchingServer(SqlServer):
         self._blocking = Connection(socket, admin)
         self._files = Boot("")
         self._freezing = Freezing(
-            socket,
-            admin,
-            self._commands,
-            self._side,
-            self.catalog,
-            self.names,
-            self._refuse_writes,
-            self._closed_for_all,
+            Connection(socket, admin),
+            FrozenServer(
+                self._commands,
+                self._side,
+                self.catalog,
+                self.names,
+                self._refuse_writes,
+                self._closed_for_all,
+            ),
             self._locks_at_once,
             self._ours,
             lambda seconds, deadline: self._blockers(self._commands, seconds, deadline),

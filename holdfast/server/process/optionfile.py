@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from holdfast.core.gtid import Flavor
@@ -63,59 +64,63 @@ _OURS = frozenset(
 """Options on which the promise rests: a person cannot override them."""
 
 
-def render(
-    flavor: Flavor,
-    *,
-    datadir: Path,
-    tmpdir: Path,
-    socket: Path,
-    port: int,
-    server_id: int,
-    bind_address: str = "127.0.0.1",
-    pid_file: Path | None = None,
-    error_log: Path | None = None,
-    buffer_pool_mb: int = 128,
-    max_connections: int = 500,
-    cpus: int | None = None,
-    tls: Files | None = None,
-    extra: Mapping[str, Value] | None = None,
-) -> str:
-    """The text of the option file.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class ServerOptions:
+    """What the option file of a member says. Memory is small unless ``buffer_pool_mb`` says more. Files that are not
+    named are put into ``datadir``.
 
-    Memory is small unless ``buffer_pool_mb`` says more. Files that are not named are put into ``datadir``.
-
-    :param cpus: of the database host; those of this one when not said
-    :param tmpdir: a folder of this server's own: MariaDB, when it starts, removes the temporary tables that it
-        finds there, another server's too
-    :param tls: the server's certificate, and who must have signed those of others
-    :param extra: a person's own options, by name; they win over the defaults given here
-    :raises BadInput: when ``extra`` names an option on which the promise rests
+    :ivar cpus: of the database host; those of this one when not said
+    :ivar tmpdir: a folder of this server's own: MariaDB, when it starts, removes the temporary tables that it finds
+        there, another server's too
+    :ivar tls: the server's certificate, and who must have signed those of others
+    :ivar extra: an operator's own options, by name; they win over the defaults given here
     """
-    options: dict[str, Value] = {
-        "datadir": str(datadir),
-        "tmpdir": str(tmpdir),
-        "socket": str(socket),
-        "port": port,
-        "bind_address": bind_address,
-        "server_id": server_id,
-        "pid_file": str(pid_file or datadir / "server.pid"),
-        "log_error": str(error_log or datadir / "error.log"),
-        "max_connections": max_connections,
-        "innodb_buffer_pool_size": f"{buffer_pool_mb}M",
-        **encryption.option_file(tls),
-        **_SHARED,
-        **(_MARIADB if flavor is Flavor.MARIADB else _MYSQL),
-    }
-    if flavor is Flavor.MYSQL:
-        # on two cores, four workers cost a fifth more per transaction than two
-        workers = max(2, min(8, cpus or os.cpu_count() or 2))
-        options["replica_parallel_workers"] = workers
-    for name, value in (extra or {}).items():
-        options[_allowed(name, value)] = value
-    lines = [f"{name} = {value}" for name, value in options.items()]
-    if flavor is Flavor.MYSQL:
-        lines += [f"plugin-load-add = {plugin}" for plugin in _MYSQL_PLUGINS]
-    return "\n".join(["[mysqld]", *lines, ""])
+
+    flavor: Flavor
+    datadir: Path
+    tmpdir: Path
+    socket: Path
+    port: int
+    server_id: int
+    bind_address: str = "127.0.0.1"
+    pid_file: Path | None = None
+    error_log: Path | None = None
+    buffer_pool_mb: int = 128
+    max_connections: int = 500
+    cpus: int | None = None
+    tls: Files | None = None
+    extra: Mapping[str, Value] | None = None
+
+    def render(self) -> str:
+        """The text of the file.
+
+        :raises BadInput: when ``extra`` names an option on which the promise rests
+        """
+        options: dict[str, Value] = {
+            "datadir": str(self.datadir),
+            "tmpdir": str(self.tmpdir),
+            "socket": str(self.socket),
+            "port": self.port,
+            "bind_address": self.bind_address,
+            "server_id": self.server_id,
+            "pid_file": str(self.pid_file or self.datadir / "server.pid"),
+            "log_error": str(self.error_log or self.datadir / "error.log"),
+            "max_connections": self.max_connections,
+            "innodb_buffer_pool_size": f"{self.buffer_pool_mb}M",
+            **encryption.option_file(self.tls),
+            **_SHARED,
+            **(_MARIADB if self.flavor is Flavor.MARIADB else _MYSQL),
+        }
+        if self.flavor is Flavor.MYSQL:
+            # on two cores, four workers cost a fifth more per transaction than two
+            workers = max(2, min(8, self.cpus or os.cpu_count() or 2))
+            options["replica_parallel_workers"] = workers
+        for name, value in (self.extra or {}).items():
+            options[_allowed(name, value)] = value
+        lines = [f"{name} = {value}" for name, value in options.items()]
+        if self.flavor is Flavor.MYSQL:
+            lines += [f"plugin-load-add = {plugin}" for plugin in _MYSQL_PLUGINS]
+        return "\n".join(["[mysqld]", *lines, ""])
 
 
 def _allowed(name: str, value: Value) -> str:

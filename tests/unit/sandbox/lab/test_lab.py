@@ -15,12 +15,12 @@ from holdfast.sandbox.lab import tools
 from holdfast.sandbox.lab.files import agent_extras, manager_settings
 from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.links.faults import Link, read_links, ruleset, write_links
-from holdfast.sandbox.lab.plan import LabPlan, new_plan, read_saved, write_saved
+from holdfast.sandbox.lab.plan import LabPlan, LabShape, new_plan, read_saved, write_saved
 
 
 @pytest.fixture
 def plan(tmp_path: Path) -> LabPlan:
-    made = new_plan(tmp_path / "lab", Flavor.MARIADB, 3, 3, None, None, True)
+    made = new_plan(tmp_path / "lab", LabShape(Flavor.MARIADB, 3, 3, None, None, True))
     made.dir.mkdir()
     return made
 
@@ -42,14 +42,14 @@ def test_managers_and_agents_accept_what_a_lab_writes(plan: LabPlan, tmp_path: P
     assert [(m.host, m.port) for m in managers[0].clusters[0].members] == [
         (each.host, each.port) for each in plan.members
     ]
-    alone = new_plan(tmp_path / "alone", Flavor.MYSQL, 1, 1, None, None, False)
+    alone = new_plan(tmp_path / "alone", LabShape(Flavor.MYSQL, 1, 1, None, None, False))
     assert ManagerConfig.model_validate(manager_settings(alone, "manager1")).store.path
     LeaseConfig.model_validate(agent_extras(plan)["lease"])
     assert "lease" not in agent_extras(alone)
 
 
 def test_managers_and_agents_accept_what_a_lab_with_haproxy_writes(tmp_path: Path) -> None:
-    made = new_plan(tmp_path / "lab", Flavor.MYSQL, 3, 1, None, None, True, haproxy=True)
+    made = new_plan(tmp_path / "lab", LabShape(Flavor.MYSQL, 3, 1, None, None, True, haproxy=True))
     assert made.hosts[-2:] == ("haproxy", "client")
     said = ManagerConfig.model_validate(manager_settings(made, "manager1")).clusters[0].endpoints
     assert [proxy.called for proxy in said.haproxy] == ["haproxy"]
@@ -60,12 +60,12 @@ def test_managers_and_agents_accept_what_a_lab_with_haproxy_writes(tmp_path: Pat
 
 
 def test_one_manager_keeps_its_record_without_etcd(tmp_path: Path) -> None:
-    made = new_plan(tmp_path / "lab", Flavor.MYSQL, 1, 1, None, None, True)
+    made = new_plan(tmp_path / "lab", LabShape(Flavor.MYSQL, 1, 1, None, None, True))
     assert made.hosts == ("m1", "manager1", "client")
 
 
 def test_two_labs_share_no_name(tmp_path: Path) -> None:
-    plans = [new_plan(tmp_path / x, Flavor.MYSQL, 1, 1, None, None, True) for x in "ab"]
+    plans = [new_plan(tmp_path / x, LabShape(Flavor.MYSQL, 1, 1, None, None, True)) for x in "ab"]
     names = [{p.cell_root, str(p.sockets), *map(p.namespace, p.hosts)} for p in plans]
     assert not names[0] & names[1]
 
@@ -89,7 +89,7 @@ def test_numbers_out_of_bounds_are_refused(
     tmp_path: Path, members: int, managers: int, key: str
 ) -> None:
     with pytest.raises(BadInput, match=key):
-        new_plan(tmp_path / "lab", Flavor.MARIADB, members, managers, None, None, True)
+        new_plan(tmp_path / "lab", LabShape(Flavor.MARIADB, members, managers, None, None, True))
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_what_a_lab_lacks_is_said_at_once_and_nothing_is_made(
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     monkeypatch.setattr(tools, "NEEDED", {"no-such-program": "no-package"})
     with pytest.raises(Refused, match=r"needs root \(.*1000\), no-such-program \(no-package\)"):
-        Lab.create(tmp_path / "lab", Flavor.MARIADB)
+        Lab.create(tmp_path / "lab", LabShape(Flavor.MARIADB))
     assert not (tmp_path / "lab").exists()
 
 
@@ -168,13 +168,13 @@ def test_a_lab_is_not_another_than_it_was_made(
 ) -> None:
     monkeypatch.setattr("holdfast.sandbox.lab.lab.refuse_without", lambda: None)
     write_saved(plan)
-    assert Lab.create(plan.dir, Flavor.MARIADB).plan == plan
+    assert Lab.create(plan.dir, LabShape(Flavor.MARIADB)).plan == plan
     others: list[tuple[str, dict[str, Any]]] = [
-        ("--members", {"members": 5}),
+        ("--members", {"size": 5}),
         ("--managers", {"managers": 1}),
         ("--gate", {"gate": False}),
         ("--settings", {"settings": {"lease": "2s"}}),
     ]
     for key, changed in others:
         with pytest.raises(BadInput, match=key):
-            Lab.create(plan.dir, Flavor.MARIADB, **changed)
+            Lab.create(plan.dir, LabShape(Flavor.MARIADB, **changed))

@@ -92,9 +92,14 @@ def test_persisted_variables_win(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("flavor", list(Flavor))
 def test_our_own_option_file_is_read_as_it_was_meant(tmp_path: Path, flavor: Flavor) -> None:
-    text = optionfile.render(
-        flavor, datadir=tmp_path, tmpdir=tmp_path, socket=tmp_path / "s", port=3307, server_id=3
-    )
+    text = optionfile.ServerOptions(
+        flavor=flavor,
+        datadir=tmp_path,
+        tmpdir=tmp_path,
+        socket=tmp_path / "s",
+        port=3307,
+        server_id=3,
+    ).render()
     found = read(tmp_path, text, flavor, "10.11.19" if flavor is Flavor.MARIADB else "9.7.4")
     assert found.problem == ""
     assert found.filters == ()

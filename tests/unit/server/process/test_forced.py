@@ -14,9 +14,9 @@ from holdfast.server.process.forced import command_line, contradictions, forced
 
 
 def given(folder: Path, flavor: Flavor, lines: str = "", **persisted: str) -> tuple[str, ...]:
-    text = optionfile.render(
-        flavor, datadir=folder, tmpdir=folder, socket=folder / "s", port=3307, server_id=3
-    )
+    text = optionfile.ServerOptions(
+        flavor=flavor, datadir=folder, tmpdir=folder, socket=folder / "s", port=3307, server_id=3
+    ).render()
     (folder / "my.cnf").write_text(f"{text}{lines}\n")
     kept = {name.replace("__", "."): {"Value": value} for name, value in persisted.items()}
     if persisted:

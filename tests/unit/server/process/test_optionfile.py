@@ -14,15 +14,15 @@ from holdfast.server.process.optionfile import Value
 
 
 def rendered(flavor: Flavor, extra: Mapping[str, Value] | None = None) -> dict[str, str]:
-    text = optionfile.render(
-        flavor,
+    text = optionfile.ServerOptions(
+        flavor=flavor,
         datadir=Path("/data"),
         tmpdir=Path("/tmp/own"),
         socket=Path("/run/sock"),
         port=3306,
         server_id=7,
         extra=extra,
-    )
+    ).render()
     head, *lines = text.splitlines()
     assert head == "[mysqld]"
     pairs = [line.split(" = ", 1) for line in lines]
