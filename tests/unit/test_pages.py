@@ -74,3 +74,12 @@ def test_pages_that_code_cites_exist() -> None:
         if not any((folder / cited).exists() for folder in (ROOT, ROOT / "docs"))
     }
     assert missing == set()
+
+
+def test_the_map_of_folders_is_complete() -> None:
+    package = Path(holdfast.__file__).parent
+    here = {f"{path.parent.relative_to(package)}/" for path in package.rglob("__init__.py")} - {
+        "./"
+    }
+    page = (ROOT / "ARCHITECTURE.md").read_text()
+    assert set(re.findall(r"^\| `([\w/]+/)` \|", page, re.MULTILINE)) == here

@@ -1,43 +1,94 @@
-"""docs/configuration.md names every key there is, or the page that does."""
+"""docs/configuration.md has a row for every key of both files and for every setting, with its default, and no other."""
 
 from __future__ import annotations
 
 import inspect
 import re
+from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
-from pydantic import BaseModel
+import yaml
+from pydantic import BaseModel, create_model
+from pydantic.fields import FieldInfo
 
 import holdfast
 from holdfast.config.schema import AgentConfig, ManagerConfig
-from holdfast.config.settings import SettingsDocument
+from holdfast.config.settings import SettingsDocument, defaults, keys, layer_of_pairs
 
 PAGE = (Path(holdfast.__file__).parent.parent / "docs" / "configuration.md").read_text()
-ELSEWHERE = {"endpoints", "hooks", "vip"}
-"""Keys whose own keys have a page of their own, which is named beside them."""
+FILES = {"The agent's file": AgentConfig, "The manager's file": ManagerConfig}
+SETTINGS = "Settings of a cluster"
+MEMBER = "NAME"
+EMPTY: tuple[Any, ...] = (None, "", (), {}, SettingsDocument())
+"""Defaults that a page tells in words."""
+
+each_file = pytest.mark.parametrize(("heading", "model"), FILES.items(), ids=list(FILES))
 
 
-def models(annotation: object) -> set[type[BaseModel]]:
-    """All models within a type."""
+def rows(heading: str) -> dict[str, str]:
+    """The first table below a heading: by key, what its column *default* says."""
+    section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    cells = re.findall(r"^\| `([^`]+)` \| ([^|]*?) ?\| ", section, re.MULTILINE)
+    assert len(dict(cells)) == len(cells), "a key stands there twice"
+    return dict(cells)
+
+
+def inner(annotation: Any) -> list[type[BaseModel]]:
+    """The models within a type, but for settings: they have a table of their own."""
+    if annotation is SettingsDocument:
+        return []
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
-        return {annotation}
-    return {found for part in get_args(annotation) for found in models(part)}
+        return [annotation]
+    return [found for part in get_args(annotation) for found in inner(part)]
 
 
-def keys(model: type[BaseModel]) -> set[str]:
-    found: set[str] = set()
+def leaves(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key that holds a value, by its dotted path."""
     for name, field in model.model_fields.items():
-        found.add(name)
-        if name not in ELSEWHERE:
-            for inner in models(field.annotation):
-                found |= keys(inner)
-    return found
+        below = inner(field.annotation)
+        for each in below:
+            yield from leaves(each, f"{before}{name}.")
+        if not below:
+            yield before + name, field
 
 
-@pytest.mark.parametrize("model", [AgentConfig, ManagerConfig, SettingsDocument])
-def test_every_key_has_a_row(model: type[BaseModel]) -> None:
-    first_cells = " ".join(re.findall(r"^\| ([^|]+)\|", PAGE, re.MULTILINE))
-    named = {word for cell in re.findall(r"`([^`]+)`", first_cells) for word in cell.split(".")}
-    assert keys(model) - named == set()
+def paths(model: type[BaseModel]) -> set[str]:
+    """Every key that there is, those that hold others too."""
+    found = {path for path, _ in leaves(model)}
+    return found | {
+        path.rsplit(".", count)[0] for path in found for count in range(path.count(".") + 1)
+    }
+
+
+@each_file
+def test_every_key_of_a_file_has_a_row(heading: str, model: type[BaseModel]) -> None:
+    named = set(rows(heading))
+    assert {path for path, _ in leaves(model)} - named == set()
+    assert named - paths(model) == set()
+
+
+@each_file
+def test_a_row_tells_the_default(heading: str, model: type[BaseModel]) -> None:
+    wrong = {}
+    for path, field in leaves(model):
+        told = rows(heading)[path]
+        if field.is_required():
+            if told:
+                wrong[path] = "has none"
+        elif field.default not in EMPTY:
+            kind: Any = field.annotation
+            value = yaml.safe_load(told.strip("`"))
+            row = create_model("Row", value=(kind, field)).model_validate({"value": value})
+            if row.model_dump()["value"] != field.default:
+                wrong[path] = f"is {field.default}"
+    assert wrong == {}
+
+
+def test_every_setting_has_a_row_with_its_default() -> None:
+    told = rows(SETTINGS)
+    assert list(told) == keys([MEMBER])
+    given = {key: cell.strip("`") for key, cell in told.items() if cell.startswith("`")}
+    assert {**defaults([MEMBER]), **layer_of_pairs(given)} == defaults([MEMBER])
+    assert set(told) - set(given) == {f"members.{MEMBER}.zone"}
