@@ -41,10 +41,12 @@ class Decision:
 
     :ivar reason: one sentence for a person, also when there is nothing to do
     :ivar well: whether the cluster is as it should be
+    :ivar broken: nothing is done, as the record that was to be saved breaks a rule (``core/change/invariants.py``)
     :ivar again: seconds after which time alone makes another decision; None: no such moment is known
     """
 
     reason: str
     steps: tuple[Send | Save | Call, ...] = ()
     well: bool = False
+    broken: bool = False
     again: float | None = None

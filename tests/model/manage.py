@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 
 from holdfast.core.change import switchover
+from holdfast.core.change.invariants import broken
 from holdfast.core.change.preflight import SwitchOver, chosen, objections
 from holdfast.core.commands import (
     Clone,
@@ -91,6 +92,7 @@ class Manager:
 
     :ivar until: up to then it believes that it leads
     :ivar version: of the record that it read or wrote last
+    :ivar view: by which it decided last
     :ivar begun: it has a term of its own; :ivar refused: why it decides nothing, or ""
     """
 
@@ -106,6 +108,7 @@ class Manager:
     pulses: dict[str, Pulse] = field(default_factory=dict)
     evidence: Evidence | None = None
     opening: OpeningPulse | None = None
+    view: View = field(default_factory=lambda: View({}, 0.0))
 
 
 class Run:
@@ -225,6 +228,7 @@ class Run:
                 enforced=enforced,
                 opening=view.now - opens.since if opens else 0.0,
             )
+        mind.view = view
         decision = decide(self.world.cluster, record, view)
         assert decision.reason
         assert len(decision.steps) < 2 or not any(isinstance(s, Save) for s in decision.steps)
@@ -252,12 +256,14 @@ class Run:
     def save(self, record: Record) -> bool:
         """By compare-and-set; a manager that fails in it leads no more."""
         mind = self.mind
+        after = stamped(record, mind.record, mind.leader)
+        assert not (why := broken(self.world.cluster, mind.record, after, mind.view)), why
         # the store itself looks whether it is the one that leads
         if mind is self.former or mind.version != self.version:
             self.conflicts += 1
             mind.until = -math.inf
             return False
-        self.stored = to_json(stamped(record, mind.record, mind.leader))
+        self.stored = to_json(after)
         mind.begun = True
         return True
 
@@ -403,6 +409,7 @@ class Run:
             return False
         if objections(self.world.cluster, record, view, order):
             return False
+        self.mind.view = view
         to = chosen(self.world.cluster, record, view, order)
         self.take(switchover.begun(self.world.cluster, record, view, to, seconds))
         return True

@@ -340,7 +340,7 @@ def name_primary(
         for state in quorum
         if state.received_set().contains(chosen.applied_set())
     }
-    strays = _strays(record, view)
+    strays = may_follow(record, view)
     sound = [state for state in quorum if not broken(state)]
     candidates = [Candidate(s.name, s.incarnation, True) for s in sound if s.name != chosen.name]
     everyone = {own} | seated(cluster, chosen, candidates)
@@ -369,7 +369,7 @@ def name_primary(
     )
 
 
-def _strays(record: Record, view: View) -> frozenset[Stray]:
+def may_follow(record: Record, view: View) -> frozenset[Stray]:
     """Voters, of now and of before, that may still follow the primary they had: nobody has stopped them."""
     following = {
         Stray(*voter, record.primary)

@@ -50,7 +50,7 @@ class DecisionLog:
         if decision.well and not before.well:
             self._events.add(EventKind.WHOLE, decision.reason)
         elif lasting(decision.reason) != lasting(before.reason) and not decision.steps:
-            if alarming and not self._alarmed:
+            if decision.broken or (alarming and not self._alarmed):
                 self._events.add(EventKind.ALARM, decision.reason)
             else:
                 say(logger, decision.reason, _level(cluster, record, view), cluster=cluster.name)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from holdfast.core.answers.status import Status, status
-from holdfast.core.change import bootstrap
+from holdfast.core.change import bootstrap, invariants
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.decide import decide
 from holdfast.core.decision import Call, Decision, Save, Send
@@ -113,7 +113,7 @@ class Leader:
         """Decided anew, so that what it says of the whole fits what it says of the members."""
         view = self.view()
         decides = self._actor and (self._record is None or self._decides)
-        decision = decide(self.cluster, self.record, view) if decides else self._decision
+        decision = self._decided(self.record, view) if decides else self._decision
         waits = self.waiting.text if self.waiting else ""
         failed = self._actor.failures(self.term) if self._actor else {}
         known = (self._estimated(view), waits, failed)
@@ -325,13 +325,13 @@ class Leader:
                 return False
             news = regained(self._record, view) or pinned(self._record, view)
             if news is not None:
-                await self._replace(news)
+                await self._replace(news, view)
                 return True
         self._observer.leases.allow(self.cluster, self._record, self.place.until)
         if back := given_up(self._record, actor):
-            await self.save(back.record, back.why)
+            await self.save(back.record, back.why, view)
             return True
-        decision = decide(self.cluster, self._record, view)
+        decision = self._decided(self._record, view)
         self._teller.decided(self.cluster, self._record, view, self._decision, decision)
         self._decision = decision
         self._estimated(view)
@@ -341,7 +341,7 @@ class Leader:
             match step:
                 case Save(record=record, why=why):
                     self._teller.saving(self.cluster, self._record, record, view)
-                    await self.save(record, why)
+                    await self.save(record, why, view)
                     return True
                 case Send():
                     actor.send(self.term, step)
@@ -349,25 +349,37 @@ class Leader:
                     self.hooks.call(phase, self.cluster, self._record, view)
         return False
 
+    def _decided(self, record: Record | None, view: View) -> Decision:
+        decision = decide(self.cluster, record, view)
+        return invariants.checked(self.cluster, record, view, decision)
+
     @property
     def term(self) -> int:
         return self._record.term if self._record else bootstrap.TERM
 
-    async def save(self, record: Record, why: str) -> None:
-        """Replace the record, and tell; call it with ``deciding`` held."""
+    async def save(self, record: Record, why: str, view: View | None = None) -> None:
+        """Replace the record, and tell; call it with ``deciding`` held.
+
+        :param view: by which it was decided; None: by the present one
+        :raises Refused: the record breaks a rule of ``core/change/invariants.py``
+        """
         before = self._record
-        await self._replace(record)
+        await self._replace(record, view)
         text, how = f"{why} (term {record.term})", level(before, record)
         change = changed(before, record)
         self.events.add(EventKind.DECIDED, text, record.primary, level=how, about=change)
         for listener in self.listeners:
             listener.saved(self.cluster, before, record, why, self.view())
 
-    async def _replace(self, record: Record) -> None:
+    async def _replace(self, record: Record, view: View | None = None) -> None:
         name, version = self.cluster.name, self._version
         if self._standing is None:
             raise Unreachable(f"this manager does not lead {name} any more")
         record = self._standing.next(record, self._record)
+        if why := invariants.broken(self.cluster, self._record, record, view or self.view()):
+            text = invariants.refusal(self.cluster, self._record, record, why)
+            self.events.add(EventKind.ALARM, text, record.primary)
+            raise Refused(text)
         self._version = await asyncio.to_thread(self._store.replace, name, record, version)
         self._record, self._highest = record, max(self._highest, self._version)
         self._standing.begun = True
