@@ -117,7 +117,7 @@ class ManagerClient:
     def repair_store(
         self, cluster: str, dry_run: bool = False, accept_loss: str = "", source: str = ""
     ) -> dict[str, Any]:
-        """As ``manager.repair.RepairReply``.
+        """As ``manager.people.repair.RepairReply``.
 
         :param accept_loss: the cluster's name, where the risk is taken
         """
@@ -176,11 +176,11 @@ class ManagerClient:
         return list(self._get(f"/v1/clusters/{cluster}/history", most=most)["entries"])
 
     def history_entry(self, cluster: str, number: int) -> dict[str, Any]:
-        """As ``core.history.to_json``."""
+        """As ``core.history.entry.to_json``."""
         return self._get(f"/v1/clusters/{cluster}/history/{number}")
 
     def check(self, cluster: str) -> dict[str, Any]:
-        """What is right and wrong with each member, as ``core.findings.CheckReport``."""
+        """What is right and wrong with each member, as ``core.check.findings.CheckReport``."""
         return self._get(f"/v1/clusters/{cluster}/check", CHECK_SECONDS)
 
     def adopt(

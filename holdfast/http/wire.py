@@ -47,7 +47,7 @@ class Told(BaseModel):
 
     :ivar identity: of the agent that is meant
     :ivar leader: names the leadership, with the term
-    :ivar record: the text of ``core.lineage.Memory``; "" where the agent has said that it remembers ``mark``
+    :ivar record: the text of ``core.observed.lineage.Memory``; "" where the agent has said that it remembers ``mark``
     """
 
     cluster: str = ""
@@ -192,7 +192,7 @@ class Identity(BaseModel):
 
 
 class RecordReply(BaseModel):
-    """What an agent remembers: a text of ``core.lineage.Memory``, or "".
+    """What an agent remembers: a text of ``core.observed.lineage.Memory``, or "".
 
     :ivar term: that it has promised
     """

@@ -140,7 +140,7 @@ def gtids(server: BareServer) -> Any:
 
 
 def present(primary: BareServer) -> str:
-    """As ``core.attachment.with_everything_of`` has it."""
+    """As ``core.rules.attachment.with_everything_of`` has it."""
     mysql = primary.flavor is Flavor.MYSQL
     issuer = primary.value(f"SELECT @@{'server_uuid' if mysql else 'server_id'}")
     own = parse(primary.flavor, everything(primary.flavor, issuer))

@@ -453,7 +453,7 @@ def _kill_holder(host: Host) -> None:
     there = Path(f"/run/netns/{host.namespace}").stat().st_ino
     for path in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):
-            if (path / "ns" / "net").stat().st_ino == there and b"agent.holder" in (
+            if (path / "ns" / "net").stat().st_ino == there and b"holdfast.agent.vip.process" in (
                 path / "cmdline"
             ).read_bytes():
                 os.kill(int(path.name), signal.SIGKILL)

@@ -14,7 +14,7 @@ SECONDS = 3.0
 
 
 class DisabledEvents:
-    """:param write_down: as ``server.events.write_down``, in a session of its own"""
+    """:param write_down: as ``server.primary.events.write_down``, in a session of its own"""
 
     def __init__(self, board: PublishedState, write_down: Callable[[Deadline], None]) -> None:
         self._board = board

@@ -3,8 +3,8 @@
 GET    /v1/health
 GET    /v1/clusters                                      -> {"clusters": [name, …]}
 GET    /v1/clusters/{name}/leader                        -> {"leads": whether this manager does, "name", "url"}
-GET    /v1/clusters/{name}/status                        -> core.status.Status
-GET    /v1/clusters/{name}/events?since=ID&wait=SECONDS  -> {"events": [manager.events.Event, …]}
+GET    /v1/clusters/{name}/status                        -> core.answers.status.Status
+GET    /v1/clusters/{name}/events?since=ID&wait=SECONDS  -> {"events": [manager.leader.events.Event, …]}
 GET    /v1/clusters/{name}/settings                      -> {"version": N, "settings": [configure.Item, …]}
 POST   /v1/clusters/{name}/settings      SettingsChange  -> {"version": N, "notes": [sentence, …]}
 GET    /v1/clusters/{name}/members                       -> {"members": [core.cluster.Member, …]}

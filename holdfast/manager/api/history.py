@@ -1,8 +1,8 @@
 """Shows the history; any manager of the cluster can, whether it leads or not.
 
-GET /v1/clusters/{name}/history?most=N    -> {"entries": [core.history.head, …]}, the newest first; of one that cannot
-                                             be read {"number", "unreadable": why}
-GET /v1/clusters/{name}/history/{number}  -> core.history.Entry
+GET /v1/clusters/{name}/history?most=N    -> {"entries": [core.history.entry.head, …]}, the newest first; of one that
+                                             cannot be read {"number", "unreadable": why} GET
+                                             /v1/clusters/{name}/history/{number}  -> core.history.entry.Entry
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from holdfast.manager.people.switchover import Switching
 
 
 class SwitchoverRequest(StrictModel):
-    """As ``core.preflight.SwitchOver``.
+    """As ``core.change.preflight.SwitchOver``.
 
     :ivar at: begin then, in seconds since 1970; None: now
     :ivar detach: it stays ordered when the client leaves

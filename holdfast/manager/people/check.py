@@ -1,6 +1,6 @@
 """Asks all agents what they find on their hosts, and has it judged.
 
-GET  /v1/clusters/{name}/check                  -> core.findings.CheckReport
+GET  /v1/clusters/{name}/check                  -> core.check.findings.CheckReport
 POST /v1/clusters/{name}/adopt   AdoptRequest   -> adopt.AdoptReply
 """
 
