@@ -14,6 +14,20 @@ from holdfast.core.settings import Mode
 RESUMED_SECONDS = 3.0
 """For so long a switchover goes on that a manager of another host had begun: writes may be stopped meanwhile."""
 
+FORMAT = 1
+"""Of the record, in the store and as agents remember it; the first had no number. What has a higher one is not read: a
+later version may count on what this one would drop."""
+
+
+class NewerFormat(ValueError):
+    """A record of a later version."""
+
+    def __init__(self, found: int) -> None:
+        reads = f"this version of Holdfast reads formats up to {FORMAT}"
+        super().__init__(
+            f"it has format {found}, and {reads}: install a later version on this host"
+        )
+
 
 class TransitionKind(StrEnum):
     """What is under way.
@@ -289,12 +303,12 @@ class Record:
 
 
 def to_json(record: Record) -> str:
-    """As in the store. Keys: term, primary, elected, voters, acks, joint, serial, transition, strays, mode, paused,
-    failovers, lease, owed, planned, leader, revision, lineage, identities, forsaken, unkept, doubt, brought."""
+    """As in the store."""
     base, *further = record.configurations
     transition = record.transition
     return json.dumps(
         {
+            "format": FORMAT,
             "term": record.term,
             "primary": record.primary,
             "elected": record.elected,
@@ -322,8 +336,10 @@ def to_json(record: Record) -> str:
 
 
 def from_json(text: str) -> Record:
-    """:raises ValueError, KeyError: when ``text`` is no record"""
+    """:raises ValueError, KeyError: when ``text`` is no record; NewerFormat: it is a later version's"""
     data = json.loads(text)
+    if "format" in data and int(data["format"]) > FORMAT:
+        raise NewerFormat(data["format"])
     transition = data["transition"]
     return Record(
         term=data["term"],
@@ -335,31 +351,21 @@ def from_json(text: str) -> Record:
         and Transition(
             TransitionKind(transition["kind"]),
             Step(transition["step"]),
-            transition["deposed"],
-            transition.get("lossy", False),
-            transition.get("wish", ""),
-            transition.get("ordered", False),
-            _instant(transition.get("until")),
-            transition.get("drained", ""),
-            transition.get("skip_stop", False),
+            until=_instant(transition.get("until")),
+            **_as_they_are(
+                transition, "deposed", "lossy", "wish", "ordered", "drained", "skip_stop"
+            ),
         ),
         strays=frozenset(Stray(*each) for each in data["strays"]),
         mode=Mode(data["mode"]),
         paused=Pause(**paused) if (paused := data.get("paused")) else None,
         failovers=tuple(_past(each) for each in data.get("failovers", ())),
-        lease=data.get("lease", 0.0),
-        owed=Owed(TransitionKind(owed["kind"]), owed["before"])
-        if (owed := data.get("owed"))
-        else None,
+        owed=_owed(data.get("owed")),
         planned=Planned(**planned) if (planned := data.get("planned")) else None,
-        leader=data.get("leader", ""),
-        revision=data.get("revision", 0),
         lineage=tuple(Reign(*each) for each in data.get("lineage", ())),
         identities=frozenset(data.get("identities", {}).items()),
         forsaken=frozenset(data.get("forsaken", ())),
-        unkept=data.get("unkept", ""),
-        doubt=data.get("doubt", ""),
-        brought=data.get("brought", ""),
+        **_as_they_are(data, "lease", "leader", "revision", "unkept", "doubt", "brought"),
     )
 
 
@@ -369,6 +375,15 @@ def _configuration_json(configuration: Configuration) -> dict[str, Any]:
 
 def _configuration(data: dict[str, Any]) -> Configuration:
     return Configuration(frozenset(data["voters"].items()), data["acks"])
+
+
+def _as_they_are(data: dict[str, Any], *keys: str) -> dict[str, Any]:
+    """Values that need no decoding; what a former version did not write has its default."""
+    return {key: data[key] for key in keys if key in data}
+
+
+def _owed(data: Any) -> Owed | None:
+    return Owed(TransitionKind(data["kind"]), data["before"]) if data else None
 
 
 def _instant(data: Any) -> Instant | None:

@@ -7,8 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from holdfast.core.record import Record
-from holdfast.errors import Conflict
+from holdfast.core.record import NewerFormat, Record
+from holdfast.errors import Conflict, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +86,15 @@ class Deposed(Conflict):
     def __init__(self, cluster: str, expected: int) -> None:
         super().__init__(cluster, expected)
         self.args = (f"this manager does not lead {cluster} any more: nothing was written",)
+
+
+def unreadable(what: str, error: Exception, otherwise: str) -> Refused:
+    """:param what: that is stored, and where
+    :param otherwise: what an operator can do where it is not of a later version
+    """
+    if isinstance(error, NewerFormat):
+        return Refused(f"store: {what} cannot be read: {error}")
+    return Refused(f"store: {what} cannot be read ({error!r}); {otherwise}")
 
 
 class Store(Protocol):

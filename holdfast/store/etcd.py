@@ -19,6 +19,7 @@ from holdfast.store.base import (
     Stored,
     StoredEntry,
     StoredSettings,
+    unreadable,
 )
 from holdfast.store.gateway import Etcd, Gateway
 from holdfast.store.session import EtcdSession, Keys
@@ -226,10 +227,8 @@ class EtcdStore:
             return LeadershipCandidate(found.key.rpartition("/")[2])
 
     def _unreadable(self, cluster: str, what: str, error: Exception) -> Refused:
-        return Refused(
-            f"store: {self._keys.of(cluster, what)} in etcd cannot be read ({error!r}); put back an earlier value of "
-            "it (etcdctl get --rev, etcdctl put), while no manager runs"
-        )
+        earlier = "put back an earlier value of it (etcdctl get --rev, etcdctl put), while no manager runs"
+        return unreadable(f"{self._keys.of(cluster, what)} in etcd", error, earlier)
 
 
 def _unknown(cluster: str, what: str, why: str) -> OutcomeUnknown:

@@ -18,7 +18,14 @@ from typing import Any
 
 from holdfast.core.record import Record, from_json, to_json
 from holdfast.errors import Conflict, Fatal, OutcomeUnknown, Refused
-from holdfast.store.base import Leadership, LeadershipCandidate, Stored, StoredEntry, StoredSettings
+from holdfast.store.base import (
+    Leadership,
+    LeadershipCandidate,
+    Stored,
+    StoredEntry,
+    StoredSettings,
+    unreadable,
+)
 from holdfast.store.entries import Entries
 
 SCHEMA = [
@@ -160,10 +167,8 @@ class SqliteStore:
         return version
 
     def _unreadable(self, table: str, cluster: str, error: Exception) -> Refused:
-        return Refused(
-            f"store: the {table} of {cluster} in {self._path} cannot be read ({error!r}); "
-            "restore the file from a copy"
-        )
+        what = f"the {table} of {cluster} in {self._path}"
+        return unreadable(what, error, "restore the file from a copy")
 
     @contextmanager
     def lead(

@@ -372,6 +372,20 @@ def test_what_cannot_be_read_is_refused_and_says_what_to_do(
             store.settings("d")
 
 
+def test_a_record_of_a_later_version_is_refused_and_says_what_to_do(
+    node: real.EtcdCluster,
+) -> None:
+    where = node.fresh()
+    put_raw(where, "c/record", '{"format": 99}')
+    with (
+        closing(EtcdStore(where)) as store,
+        pytest.raises(
+            Refused, match=r"c/record in etcd .* has format 99, .* install a later version"
+        ),
+    ):
+        store.load("c")
+
+
 def test_a_leader_of_another_version_has_a_name_all_the_same(node: real.EtcdCluster) -> None:
     where = node.fresh()
     put_raw(where, "c/leader", json.dumps({"name": "x", "colour": "red"}))

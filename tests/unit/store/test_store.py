@@ -79,6 +79,18 @@ def test_a_record_that_cannot_be_read_is_refused(store: SqliteStore, path: Path)
         store.load("c")
 
 
+def test_a_record_of_a_later_version_is_refused_and_says_what_to_do(
+    store: SqliteStore, path: Path
+) -> None:
+    with closing(sqlite3.connect(path)) as raw, raw:
+        raw.execute("insert into record values ('c', 3, '{\"format\": 99}')")
+    with pytest.raises(
+        Refused, match=r"record of c in .* has format 99, .* install a later version"
+    ) as refused:
+        store.load("c")
+    assert "from a copy" not in str(refused.value)
+
+
 def test_a_file_that_is_no_store(path: Path) -> None:
     path.write_bytes(b"something else entirely" * 100)
     with pytest.raises(Fatal, match="store: cannot use"):

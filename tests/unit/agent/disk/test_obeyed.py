@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +15,7 @@ from holdfast.core.commands import Promise, Start
 from holdfast.core.members.rollback import LONGEST_JUMP
 from holdfast.core.observed.lineage import Memory, mark, stamped
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Record
+from holdfast.core.record import FORMAT, Record
 from holdfast.http.wire import CommandReply, RecordReply, Told, WatchRequest
 from tests.unit.agent_world import World
 
@@ -200,3 +201,38 @@ def test_an_identity_is_made_once(tmp_path: Path) -> None:
     assert own_identity(tmp_path) == first
     (tmp_path / "other").mkdir()
     assert own_identity(tmp_path / "other") != first
+
+
+def later(record: Record) -> Told:
+    """As a manager of a later version says it, whose records this agent cannot read."""
+    data = json.loads(Memory(record).text())
+    data["record"]["format"] = FORMAT + 1
+    text = json.dumps(data)
+    return Told(leader=record.leader, mark=mark(text), record=text)
+
+
+def test_a_record_of_a_later_version_is_not_obeyed_and_the_answer_says_what_to_do(
+    world: World,
+) -> None:
+    assert not asked(world, FIRST).error
+    reply = world.command(NEXT.term, Promise(), later(NEXT))
+    assert reply.error == "Refused"
+    assert "a cannot read the record of the manager: it has format" in reply.message
+    assert "install a later version on this host" in reply.message
+    assert reply.state.term == FIRST.term
+
+
+def test_what_was_remembered_in_a_later_version_is_kept_and_nothing_older_is_obeyed(
+    world: World,
+) -> None:
+    """The agent was replaced by an earlier version."""
+    found = later(NEXT)
+    RecordFile(world.state_dir).write(found.record)
+    world.restart_agent()
+    assert remembered(world).record == found.record
+    reply = asked(world, BACK)
+    assert reply.error == "Refused"
+    assert (
+        "has obeyed revision 2 of term 2, and the record of that manager does not follow it"
+        in reply.message
+    )
