@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import DeadlinePassed, HoldfastError
 from holdfast.sandbox.demo import SIGNALS, on_stderr
 from holdfast.sandbox.lab.lab import Lab, remove_quietly
-from holdfast.sandbox.lab.plan import CLIENT, LabPlan
+from holdfast.sandbox.lab.plan import CLIENT, LabPlan, LabShape
 from holdfast.sandbox.load.crash import EVENTS_SECONDS, WHOLE_SECONDS, Crash, Load
 from holdfast.sandbox.load.events import SeenEvent
 from holdfast.sandbox.load.journal import Gap, Journal, WriteReport
@@ -75,12 +76,14 @@ def temporary_hosts(
     try:
         hosts = Hosts.create(
             folder / "lab",
-            Flavor(flavor),
-            managers=managers,
-            binary=binary,
-            settings={"failovers_per_hour": 0, **settings},
-            gate=gate,
-            say=on_stderr,
+            LabShape(
+                Flavor(flavor),
+                managers=managers,
+                binary=binary,
+                settings={"failovers_per_hour": 0, **settings},
+                gate=gate,
+            ),
+            on_stderr,
         )
         assert isinstance(hosts, Hosts)
         hosts.up()
@@ -139,10 +142,10 @@ class Clients:
         names = [member.name for member in hosts.members()]
         jobs: list[Callable[[], None]] = []
         for name, journal in zip(names, self.journals, strict=False):
-            jobs.append(lambda name=name, journal=journal: self._call(name, journal))
+            jobs.append(partial(self._call, name, journal))
         for number, journal in enumerate(self.journals[len(names) :]):
             writes = number % 2 == 0
-            jobs.append(lambda journal=journal, writes=writes: self._stay(journal, writes))
+            jobs.append(partial(self._stay, journal, writes))
         self._threads = [threading.Thread(target=job, daemon=True) for job in jobs]
 
     def start(self) -> None:
@@ -155,7 +158,7 @@ class Clients:
         for thread in self._threads:
             thread.join(ANSWER_SECONDS * 3)
 
-    def _connect(self, name: str, seconds: float) -> pymysql.Connection[Any]:
+    def _connect(self, name: str, seconds: float) -> SafeLogin:
         """The thread is in the clients' network already."""
         member = self._hosts.spec.member(name)
         app = self._hosts.accounts.app
@@ -190,7 +193,7 @@ class Clients:
                         break
                 self.urgent.wait(IDLE_SECONDS)
                 time.sleep(CALL_SECONDS)
-            connection._force_close()  # type: ignore[attr-defined]
+            connection._force_close()
 
     def _stay(self, journal: Journal, writes: bool) -> None:
         """Until the connection breaks: it was to the primary, and nobody has said that it is none any more."""
@@ -220,7 +223,7 @@ class Clients:
                 if writes:
                     journal.fail(number, error_code(error))
                 break
-        connection._force_close()  # type: ignore[attr-defined]
+        connection._force_close()
 
 
 def strike(

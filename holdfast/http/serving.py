@@ -54,7 +54,7 @@ class Protocol(HttpToolsProtocol):
     _in_head = True
 
     def connection_made(self, transport: BaseTransport) -> None:
-        super().connection_made(transport)  # type: ignore[arg-type]
+        super().connection_made(transport)  # type: ignore[arg-type]  # uvicorn: a Transport only
         if (connection := transport.get_extra_info("socket")) is not None:
             notice_the_dead(connection)
         holder = peer(transport.get_extra_info("peercert"))

@@ -28,9 +28,9 @@ from holdfast.sandbox.demo import SIGNALS, Interrupted, catch_signals, on_stderr
 from holdfast.sandbox.lab.lab import Lab, remove_quietly
 from holdfast.sandbox.lab.plan import AGENT_PORT, LabShape
 from tests.chaos import report, store
-from tests.chaos.checker import Kind
 from tests.chaos.epoch import Epoch, Runner
 from tests.chaos.faults import Harm
+from tests.chaos.verdict import Kind
 
 
 def main() -> int:

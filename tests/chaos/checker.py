@@ -187,8 +187,8 @@ def _noted(writers: dict[int, _Writer], ending: Ending, read: Read) -> Iterator[
     for name, head in (read.heads or {}).items():
         yield from _sighting(writers, ending, read, name, head)
         writer = writers.get(name)
-        place = writer.of.get(head) if writer else None
-        if writer and place is not None and head != writer.lasts[place]:
+        place = writer.of.get(head, -1) if writer else -1
+        if writer and place >= 0 and head != writer.lasts[place]:
             yield Violation(Kind.TORN, f"{writer.tell(place)}: {_told(read)} saw a part of it")
 
 

@@ -23,6 +23,7 @@ from typing import Any, TextIO
 
 import pymysql
 
+from holdfast.server.connection.login import PyMySQL
 from tests.chaos.history import Change, Entry, Glance, Outcome, Read, Verb, Window, Write, line
 
 ERRORS = (pymysql.err.MySQLError, OSError)
@@ -142,7 +143,7 @@ class _Client:
         self._patience = patience
         self._name = name
         self._server = ""
-        self._connection: pymysql.Connection[Any] | None = None
+        self._connection: PyMySQL | None = None
 
     def run(self) -> None:
         while not self._clients.stopped.is_set():
@@ -163,7 +164,7 @@ class _Client:
         """
         name, host, port = self._random.choice(self._orders.servers)
         try:
-            self._connection = pymysql.connect(
+            self._connection = PyMySQL(
                 host=host,
                 port=port,
                 user=self._orders.user,
@@ -213,7 +214,7 @@ class _Client:
     def _drop(self) -> None:
         """Without a farewell, which would wait for a server that hangs."""
         if self._connection is not None:
-            self._connection._force_close()  # type: ignore[attr-defined]
+            self._connection._force_close()
             self._connection = None
 
     def _pause(self, least: float, most: float) -> None:
@@ -350,7 +351,7 @@ class _Writer(_Client):
         undone = not in_one and self._random.random() < 0.1
         asked = statements if in_one else ["BEGIN", *statements, "ROLLBACK" if undone else "COMMIT"]
         outcome = Outcome.REFUSED if undone else Outcome.OK
-        connection = int(self._connection.thread_id())
+        connection = self._connection.thread_id()
         *preparing, deciding = asked
         begin = time.monotonic()
         try:

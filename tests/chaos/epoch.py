@@ -16,12 +16,13 @@ from typing import Any
 from holdfast.errors import DeadlinePassed, HoldfastError
 from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.plan import CLIENT
-from tests.chaos.checker import WHOLE_SECONDS, Verdict, check
+from tests.chaos.checker import WHOLE_SECONDS, check
 from tests.chaos.clients import TABLES, Orders
 from tests.chaos.doing import do, heal_all, victims
 from tests.chaos.faults import Fault, Harm, Lane, schedule
 from tests.chaos.hands import OWN_TABLE, Hands
 from tests.chaos.history import Ending, History, load
+from tests.chaos.verdict import Verdict
 from tests.chaos.witness import Look, Witness, ending, reigns
 
 WARM_SECONDS = 1.5

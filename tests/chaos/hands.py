@@ -126,8 +126,8 @@ class Hands:
                 chosen = THREADS[int(fault.draw * len(THREADS))]
                 return self._begin(host, *(each.format(word) for each in chosen))
             case Harm.RESET:
-                chosen = RESETS[self._flavor]
-                return self._begin(host, *chosen[int(fault.draw * len(chosen))])
+                resets = RESETS[self._flavor]
+                return self._begin(host, *resets[int(fault.draw * len(resets))])
             case Harm.FLUSH:
                 return self._begin(host, FLUSHES[int(fault.draw * len(FLUSHES))])
             case Harm.STRANGER:

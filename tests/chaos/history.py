@@ -194,11 +194,13 @@ class History:
     def of_server(self) -> dict[str, tuple[int, int]]:
         """How many writes each server acknowledged, and how many reads it answered."""
         found: dict[str, tuple[int, int]] = {}
-        for write in (*self.writes, *self.changes):
+        written: list[Write | Change] = [*self.writes, *self.changes]
+        for write in written:
             if write.outcome is Outcome.OK:
                 writes, reads = found.get(write.server, (0, 0))
                 found[write.server] = (writes + 1, reads)
-        for read in (*self.reads, *self.glances):
+        answered: list[Read | Glance] = [*self.reads, *self.glances]
+        for read in answered:
             writes, reads = found.get(read.server, (0, 0))
             found[read.server] = (writes, reads + 1)
         return found
@@ -244,10 +246,12 @@ def load(paths: Iterable[Path]) -> History:
 def _parsed(text: str) -> Entry:
     kind, *fields = json.loads(text)
     if kind == "w":
-        return Write(*fields[:-2], Outcome(fields[-2]), fields[-1])
+        writer, first, last, begin, end, server, outcome, connection = fields
+        return Write(writer, first, last, begin, end, server, Outcome(outcome), connection)
     if kind == "c":
-        writer, verb, *rest = fields
-        return Change(writer, Verb(verb), *rest[:-2], Outcome(rest[-2]), rest[-1])
+        writer, verb, key, number, begin, end, server, outcome, connection = fields
+        told = Verb(verb), key, number, begin, end, server, Outcome(outcome)
+        return Change(writer, *told, connection)
     if kind == "g":
         reader, begin, end, server, registers, counters = fields
         found = (

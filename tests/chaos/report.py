@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.chaos.epoch import Epoch, Struck
 from tests.chaos.faults import Harm
-from tests.chaos.history import History, Outcome
+from tests.chaos.history import Change, History, Outcome, Write
 
 SHOWN_SECONDS = 0.3
 
@@ -18,7 +18,7 @@ SHOWN_SECONDS = 0.3
 def of_epoch(epoch: Epoch) -> dict[str, Any]:
     """All that was found in one, for machines."""
     history = epoch.history
-    written = (*history.writes, *history.changes)
+    written: list[Write | Change] = [*history.writes, *history.changes]
     read = (*history.reads, *history.glances)
     outcomes = [each.outcome for each in written]
     gaps = sorted(_gaps(epoch.history), key=lambda gap: gap[0] - gap[1])
@@ -114,7 +114,7 @@ def outage(history: History, begin: float, end: float) -> float | None:
 
 
 def _gaps(history: History) -> list[tuple[float, float]]:
-    written = (*history.writes, *history.changes)
+    written: list[Write | Change] = [*history.writes, *history.changes]
     ends = sorted(each.end for each in written if each.outcome is Outcome.OK)
     return list(pairwise(ends))
 

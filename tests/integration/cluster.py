@@ -181,6 +181,11 @@ def member_of(status: Status, name: str) -> dict[str, Any]:
     return next(each for each in status["members"] if each["name"] == name)
 
 
+def again_whole(name: str, run: str) -> Callable[[Status], bool]:
+    """The cluster is, with this member in another run than that."""
+    return lambda status: status["whole"] and member_of(status, name)["incarnation"] != run
+
+
 def replicas(status: Status) -> list[str]:
     return [str(each["name"]) for each in status["members"] if each["name"] != status["primary"]]
 
@@ -201,7 +206,7 @@ def wait_failed_over(sandbox: Sandbox, deposed: str) -> str:
     return str(status["primary"])
 
 
-def admin(sandbox: Sandbox, member: str, *statements: str) -> list[tuple[object, ...]]:
+def admin(sandbox: Sandbox, member: str, *statements: str) -> list[tuple[Any, ...]]:
     """Run statements as the administrator; the rows of the last."""
     with (
         sandbox.connect(member, sandbox.accounts.admin) as connection,

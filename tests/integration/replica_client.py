@@ -15,6 +15,7 @@ from pymysql.constants import COMMAND
 
 from holdfast.core.gtid import Flavor
 from holdfast.server.base import Account
+from holdfast.server.connection.login import PyMySQL
 
 MAGIC = 0xEF
 ROTATE = 4
@@ -45,16 +46,14 @@ class ReplicaClient:
         self.failure = ""
         self.ended = threading.Event()
         self.began_at = self.ended_at = 0.0
-        self._wire = pymysql.connect(
-            host=host, port=port, user=account.user, password=account.password
-        )
+        self._wire = PyMySQL(host=host, port=port, user=account.user, password=account.password)
         self._file = place[0]
         with self._wire.cursor() as cursor:
             for statement in _settings(flavor, semi_sync, uuid):
                 cursor.execute(statement)
         request = struct.pack("<IHI", place[1], 0, server_id) + place[0].encode()
         self.began_at = time.monotonic()
-        self._wire._execute_command(COMMAND.COM_BINLOG_DUMP, request)  # type: ignore[attr-defined]
+        self._wire._execute_command(COMMAND.COM_BINLOG_DUMP, request)
         self._semi_sync = semi_sync
         self._thread = threading.Thread(target=self._receive, daemon=True)
         self._thread.start()
@@ -70,10 +69,10 @@ class ReplicaClient:
     ) -> None:
         # who reads holds a lock that closing waits for: the end of what is read lets it go
         with suppress(OSError, AttributeError):  # closed already
-            self._wire._sock.shutdown(socket.SHUT_RDWR)  # type: ignore[attr-defined]
+            self._wire._sock.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)
         with suppress(OSError):
-            self._wire._force_close()  # type: ignore[attr-defined]
+            self._wire._force_close()
 
     def _receive(self) -> None:
         try:
@@ -91,8 +90,8 @@ class ReplicaClient:
 
     def _packet(self) -> bytes:
         """Without the first byte. MariaDB numbers packets anew after each acknowledgement, which PyMySQL refuses."""
-        header = self._wire._read_bytes(4)  # type: ignore[attr-defined]
-        body: bytes = self._wire._read_bytes(int.from_bytes(header[:3], "little"))  # type: ignore[attr-defined]
+        header = self._wire._read_bytes(4)
+        body = self._wire._read_bytes(int.from_bytes(header[:3], "little"))
         if body[0]:
             raise ValueError(body.decode(errors="replace"))
         return body[1:]
@@ -105,7 +104,7 @@ class ReplicaClient:
             (end,) = struct.unpack_from("<I", event, 13)
             reply = struct.pack("<BQ", MAGIC, end) + self._file.encode()
             header = struct.pack("<I", len(reply))[:3] + b"\0"
-            self._wire._write_bytes(header + reply)  # type: ignore[attr-defined]
+            self._wire._write_bytes(header + reply)
             self.acknowledged += 1
 
 

@@ -6,6 +6,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
+from unittest.mock import patch
 
 from holdfast.agent.observe.server_run import ServerRun
 from holdfast.agent.rewind.fitness import Fitness
@@ -55,8 +56,8 @@ class MortalRewinder(Rewinder):
                         self.server.kill()
                         raise Died
 
-            session.run = run  # type: ignore[method-assign]
-            yield session
+            with patch.object(session, "run", run):
+                yield session
 
 
 class Patient:

@@ -15,7 +15,6 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pymysql
 from pymysql.cursors import DictCursor
 
 from holdfast.core.gtid import Flavor
@@ -23,6 +22,7 @@ from holdfast.errors import DeadlinePassed, Unreachable
 from holdfast.sandbox.servers import template, trees
 from holdfast.sandbox.servers.frugal import frugal
 from holdfast.server.base import Account, Deadline, Source
+from holdfast.server.connection.login import PyMySQL
 from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer
 from holdfast.server.primary.switching import SwitchingServer
@@ -128,8 +128,8 @@ class BareServer:
         """This server as ``follower`` replicates from it, perhaps through another port."""
         return Source("127.0.0.1", port or self.port, replication(follower.number))
 
-    def connect(self, account: Account = ADMIN) -> pymysql.connections.Connection[DictCursor]:
-        return pymysql.connect(
+    def connect(self, account: Account = ADMIN) -> PyMySQL:
+        return PyMySQL(
             unix_socket=str(self.socket),
             user=account.user,
             password=account.password,

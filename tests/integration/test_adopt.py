@@ -89,6 +89,10 @@ def test_under_load_it_becomes_whole_and_survives_the_loss_of_its_primary(flavor
         running.check(report)
 
 
+def wait_carried_out(running: Classic, commands: int) -> None:
+    wait_until(lambda: carried_out(running) >= commands, 20, "it has begun")
+
+
 def test_killed_while_it_adopts_a_manager_leaves_what_another_goes_on_with(flavor: Flavor) -> None:
     """It was semi-sync, and must not wait for replicas that acknowledge no more. Accounts have other passwords."""
     primary, replica = SEMI_SYNC[flavor]
@@ -102,7 +106,7 @@ def test_killed_while_it_adopts_a_manager_leaves_what_another_goes_on_with(flavo
         for commands in (2, 7):
             attempt = threading.Thread(target=adopt, args=(running, "--yes"))
             attempt.start()
-            wait_until(lambda least=commands: carried_out(running) >= least, 20, "it has begun")  # type: ignore[misc]
+            wait_carried_out(running, commands)
             running.kill_manager()
             attempt.join(30)
             running.start_manager()

@@ -354,8 +354,8 @@ def test_an_agent_that_was_killed_finds_its_server(member: Member) -> None:
     assert first.ask(2, Fence()).promised == 3
     assert first.ask(3, Start()).error == "Refused"
     # what it has vouched for it does not know any more, and takes for the most that can be
-    word = {"vouched": 0.0, "unvouched": 0.0}
-    assert asdict(replace(after, **word)) == asdict(replace(before, **word))  # type: ignore[arg-type]
+    word: dict[str, Any] = {"vouched": 0.0, "unvouched": 0.0}
+    assert asdict(replace(after, **word)) == asdict(replace(before, **word))
 
 
 def test_how_long_an_observation_and_a_promise_take(

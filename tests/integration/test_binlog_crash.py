@@ -185,6 +185,10 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(0.05)
 
 
+def until_rotated(server: Server, files: int) -> None:
+    until(lambda: len(server.binlogs()) == files, "it rotated")
+
+
 def known(flavor: trees.Flavor, text: str) -> Callable[[Gtid], bool]:
     """The new primary's view: it has what the crashed one had at this point."""
     gtids = parse(Flavor(flavor), text)
@@ -306,7 +310,7 @@ def test_a_mariadb_tail_over_several_files_is_cut_though_interrupted(
     server.require_acks()
     for files in (2, 3):
         server.leave_waiting(large)
-        until(lambda files=files: len(server.binlogs()) == files, "it rotated")  # type: ignore[misc]
+        until_rotated(server, files)
     wait_until_logged(server, has, 2)
     server.crash()
 

@@ -278,8 +278,8 @@ def test_an_empty_member_is_cloned_and_follows(pair: Pair) -> None:
     assert seen.total > seen.done
     assert seen.rate > 0
     refused: tuple[Command, ...] = (Promise(), Start(), second.follow(first), Promote(0, 1))
-    for command in refused:
-        reply = pair.ask(command)
+    for unwanted in refused:
+        reply = pair.ask(unwanted)
         assert (reply.error, "is being cloned" in reply.message) == ("Refused", True)
     pair.do(pair.clone())  # asked again, it goes on
     pair.term += 1  # and a new manager does not disturb it

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pymysql
@@ -20,6 +21,7 @@ from holdfast.sandbox.servers import trees
 from holdfast.server.process.process import Running
 from tests.integration.cluster import (
     admin,
+    again_whole,
     assert_identical,
     explain,
     member_of,
@@ -88,10 +90,7 @@ def test_crash_of_the_primary_right_after_that_of_a_replica_came_back(
             victim = replicas(status)[-1]
             old = member_of(status, victim)["incarnation"]
             cluster.kill_server(victim)
-            cluster.wait_until(
-                lambda s, v=victim, i=old: s["whole"] and member_of(s, v)["incarnation"] != i,
-                30,
-            )
+            cluster.wait_until(again_whole(victim, old), 30)
             wait_failed_over(cluster, cluster.kill_server("primary"))
             writers.wait_for(50)
         writers.check()
@@ -117,15 +116,17 @@ def test_the_manager_dies_at_a_random_point_of_a_failover(
         writers.check()
 
 
+def is_missed(name: str) -> Callable[[Status], bool]:
+    return lambda status: member_of(status, name)["state"] == "unknown"
+
+
 def test_the_agent_dies_and_returns_without_touching_the_server(cluster: Sandbox, run: int) -> None:
     status = cluster.wait_whole()
     before = incarnations(cluster)
     with writing(cluster, run) as writers:
         for name in (status["primary"], replicas(status)[0]):
             cluster.kill_agent(name)
-            seen = cluster.wait_until(
-                lambda s, n=name: member_of(s, n)["state"] == "unknown", 10, "it to be missed"
-            )
+            seen = cluster.wait_until(is_missed(name), 10, "it to be missed")
             assert "its agent does not answer" in member_of(seen, name)["reason"] or (
                 f"the agent of {name}" in seen["reason"]
             )

@@ -349,6 +349,7 @@ def test_an_nft_stands_by_and_may_have_died_or_hang(host: Host) -> None:
         raised.gate.lift()
     raised.end()
     assert raised.gate._spare is None
+    assert spare is not None
     assert spare.poll() is not None
     assert raised.alarms == [""]
 

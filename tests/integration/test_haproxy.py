@@ -114,7 +114,7 @@ class Application:
             url, poolclass=QueuePool, pool_size=POOL, pool_pre_ping=True
         )
         self.plain = self.connect()
-        self.prepared: MySQLConnectionAbstract = mysql.connector.connect(
+        prepared = mysql.connector.connect(
             **self.where,
             use_pure=True,
             autocommit=True,
@@ -122,6 +122,8 @@ class Application:
             collation="utf8mb4_general_ci",
             connection_timeout=PATIENCE,
         )
+        assert isinstance(prepared, MySQLConnectionAbstract)
+        self.prepared = prepared
         with self.plain.cursor() as cursor:
             cursor.execute(
                 "CREATE TABLE IF NOT EXISTS app.through (n INT AUTO_INCREMENT PRIMARY KEY, who VARCHAR(60))"
@@ -300,6 +302,7 @@ def test_readers_are_led_to_replicas(cluster: Sandbox) -> None:
             connection.cursor() as cursor,
         ):
             cursor.execute("SELECT @@port")
-            ports.add(cursor.fetchone()[0])
+            ((port,),) = cursor.fetchall()
+            ports.add(port)
     assert ports <= {cluster.spec.member(name).port for name in replicas(status)}
     assert member_of(status, str(status["primary"]))["role"] == "primary"

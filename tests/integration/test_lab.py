@@ -247,11 +247,15 @@ def wait_for(said: Callable[[], bool], seconds: float = SECONDS) -> None:
         time.sleep(0.01)
 
 
+def wait_written(path: Path) -> None:
+    then = path.stat().st_mtime_ns
+    wait_for(lambda: path.stat().st_mtime_ns > then)
+
+
 def goes_on(path: Path) -> None:
     """The process that counts into it does, and so does its child."""
     for each in (path, path.with_name(path.name + ".child")):
-        then = each.stat().st_mtime_ns
-        wait_for(lambda each=each, then=then: each.stat().st_mtime_ns > then)  # type: ignore[misc]
+        wait_written(each)
 
 
 def stands_still(path: Path) -> None:
@@ -286,6 +290,11 @@ def test_without_the_freezer_each_process_is_stopped(lab: Lab, tmp_path: Path) -
         assert cells.pids("client") == []
 
 
+def wait_grown(path: Path) -> None:
+    before = path.stat().st_size
+    wait_for(lambda: path.stat().st_size > before)
+
+
 def test_without_the_freezer_who_is_forked_meanwhile_is_stopped_too(
     lab: Lab, tmp_path: Path
 ) -> None:
@@ -306,8 +315,7 @@ def test_without_the_freezer_who_is_forked_meanwhile_is_stopped_too(
         )
     try:
         for _ in range(10):
-            before = path.stat().st_size
-            wait_for(lambda before=before: path.stat().st_size > before)  # type: ignore[misc]
+            wait_grown(path)
             cells.freeze("client")
             assert cells.frozen("client")
             before = path.stat().st_size
@@ -357,10 +365,10 @@ def test_a_member_host_dies_without_a_last_word_and_is_started(lab: Lab) -> None
     assert lab.is_off("m3")
     assert lab.processes("m3") == {}
     # its kernel has closed the connection, and we have not heard of it
-    connection._sock.settimeout(0.3)  # type: ignore[attr-defined]
+    connection._sock.settimeout(0.3)
     with pytest.raises(TimeoutError):
-        connection._sock.recv(1)  # type: ignore[attr-defined]
-    connection._force_close()  # type: ignore[attr-defined]
+        connection._sock.recv(1)
+    connection._force_close()
     with pytest.raises(Refused, match="is not running"):
         lab.kill_agent("m3")
     lab.start_host("m3")

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from typing import Any
 
 import pymysql
 import pytest
@@ -107,7 +108,7 @@ class Readers:
         for each in self._threads:
             each.start()
 
-    def _read(self, client: pymysql.Connection[object]) -> None:
+    def _read(self, client: pymysql.Connection[Any]) -> None:
         with suppress(pymysql.Error), client.cursor() as cursor:
             while True:
                 cursor.execute("SELECT COUNT(*) FROM t")
@@ -215,7 +216,9 @@ def test_an_agent_that_hangs_costs_nothing_and_its_server_still_ends_with_its_le
     grant(first, electorate(members))
     server = os.pidfd_open(int(first.seen().state.incarnation.split("-")[1]))
     assert Protection.KEEPER in first.seen().state.protections
-    os.kill(first.agent.pid, signal.SIGSTOP)
+    agent = first.agent
+    assert agent is not None
+    os.kill(agent.pid, signal.SIGSTOP)
     try:
         end = time.monotonic() + 2.5 * LEASE
         number = 0
@@ -236,6 +239,6 @@ def test_an_agent_that_hangs_costs_nothing_and_its_server_still_ends_with_its_le
         assert poll.poll(2 * LEASE * 1000)
         assert boottime.now() < max(over) + TAKEN_DOWN_SECONDS
     finally:
-        os.kill(first.agent.pid, signal.SIGCONT)
+        os.kill(agent.pid, signal.SIGCONT)
         os.close(server)
     first.until(lambda state: not state.up)

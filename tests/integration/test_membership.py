@@ -16,6 +16,7 @@ from holdfast.sandbox.local.spec import CLUSTER
 from tests.integration.cluster import (
     Clusters,
     admin,
+    again_whole,
     by_hand,
     events,
     member_of,
@@ -187,11 +188,7 @@ def test_a_replica_and_the_primary_are_restarted_on_purpose(cluster: Sandbox, ru
     with writing(cluster, run) as writers:
         for name in (replicas(status)[0], str(status["primary"])):
             cluster.manager.restart_member(CLUSTER, name, waiting=True)
-            after = cluster.wait_until(
-                lambda s, n=name: s["whole"] and member_of(s, n)["incarnation"] != runs[n],
-                60,
-                f"{name} to be back",
-            )
+            after = cluster.wait_until(again_whole(name, runs[name]), 60, f"{name} to be back")
             assert after["primary"] == status["primary"], "nobody takes over from a planned restart"
             writers.wait_for(50)
         writers.check()

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
+from collections.abc import Callable
 
 import pymysql
 
 from holdfast.core.gtid import Flavor, parse
-from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.cluster import Sandbox, Status
 from tests.integration.cluster import (
     admin,
     assert_identical,
@@ -68,6 +69,10 @@ def wait_equal(sandbox: Sandbox) -> None:
     )
 
 
+def votes_no_longer(name: str) -> Callable[[Status], bool]:
+    return lambda status: member_of(status, name)["role"] != "voter"
+
+
 def test_maintenance_on_all_hosts_at_once_costs_nothing(cluster: Sandbox, run: int) -> None:
     """Nobody loses its vote, is started anew, rewound or cloned; and a primary that dies meanwhile is replaced."""
     status = cluster.wait_whole()
@@ -103,7 +108,7 @@ def test_memory_tables_after_restarts_of_the_replicas_cost_nothing(cluster: Sand
     wait_equal(cluster)
     for name in replicas(cluster.status()):
         cluster.kill_server(name)
-        cluster.wait_until(lambda status, n=name: member_of(status, n)["role"] != "voter", 20)  # type: ignore[misc]
+        cluster.wait_until(votes_no_longer(name), 20)
         cluster.wait_whole()
     said = len(events(cluster))
     for name in replicas(cluster.status()):

@@ -269,7 +269,7 @@ def test_rows_that_are_not_as_the_binlog_left_them_make_it_unfit_and_nothing_is_
 
 
 def test_a_write_behind_the_undoing_is_found_before_its_gtid_would_be_forgotten(
-    patient: Patient,
+    patient: Patient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     patient.errant("INSERT INTO uq VALUES (5, 5)")
     repair = patient.rewinder.repair
@@ -278,7 +278,7 @@ def test_a_write_behind_the_undoing_is_found_before_its_gtid_would_be_forgotten(
         patient.errant("INSERT INTO nopk VALUES (9, 'late')")
         repair(plan, deadline)
 
-    patient.rewinder.repair = disturbed  # type: ignore[method-assign]
+    monkeypatch.setattr(patient.rewinder, "repair", disturbed)
     with pytest.raises(Refused, match="somebody wrote here"):
         patient.rewind()
     had = gtids(patient.server)

@@ -7,8 +7,10 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import httpx
 import pytest
@@ -22,6 +24,7 @@ from holdfast.http.manager_client import ManagerClient
 from holdfast.http.wire import CommandRequest
 from holdfast.sandbox.local import cluster as sandboxes
 from holdfast.sandbox.local.cluster import Sandbox, remove_quietly
+from holdfast.sandbox.local.files import write_files
 from holdfast.sandbox.local.spec import CLUSTER, MOST_MEMBERS
 from holdfast.server.authentication import authentication_string
 from holdfast.server.connection import encryption
@@ -106,7 +109,6 @@ def encrypted(flavor: Flavor) -> Iterator[Encrypted]:
 @contextmanager
 def begun(flavor: Flavor, empty: bool = False) -> Iterator[Encrypted]:
     """:param empty: from empty data directories"""
-    write_files = sandboxes.write_files
     with tempfile.TemporaryDirectory(prefix="holdfast-test-") as folder:
         made = Encrypted(Path(folder), flavor)
         for member in made.sandbox.spec.members if empty else ():
@@ -116,12 +118,11 @@ def begun(flavor: Flavor, empty: bool = False) -> Iterator[Encrypted]:
             write_files(*arguments)
             made.rewrite()
 
-        sandboxes.write_files = with_certificates
         try:
-            made.sandbox.up()
-            yield made
+            with patch.object(sandboxes, "write_files", with_certificates):
+                made.sandbox.up()
+                yield made
         finally:
-            sandboxes.write_files = write_files
             remove_quietly(made.sandbox)
 
 
@@ -261,7 +262,7 @@ def test_secrets_are_nowhere(encrypted: Encrypted) -> None:
     admin(sandbox, sandbox.primary(), f"ALTER USER '{barred}'@'%' IDENTIFIED BY '{password}'")
     sandbox.wait_whole()
     for ask in (manager.status, manager.settings, manager.members, manager.check):
-        told(lambda ask=ask: ask(CLUSTER))
+        told(partial(ask, CLUSTER))
     told(lambda: manager.events(CLUSTER, 0, 0))
 
     places = {"what was answered": "\n".join(said), "what ps shows": "\n".join(argv)}

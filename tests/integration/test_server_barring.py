@@ -196,14 +196,17 @@ def test_a_frozen_replica_whose_socket_is_full_is_barred(trio: list[BareServer])
         assert connections(primary, one) == 0
 
 
+def wait_answered(answered: list[int], count: int) -> None:
+    wait_until(lambda: sum(answered) > count, 10, "writes flow")
+
+
 def test_barring_under_load(trio: list[BareServer]) -> None:
     primary, one, _ = trio
     with writers(primary, 6) as answered:
-        wait_until(lambda: sum(answered) > 50, 10, "writes flow")
+        wait_answered(answered, 50)
         for _ in range(3):
             assert timed_bar(primary, one, "under load") < 1.5
-            before = sum(answered)
-            wait_until(lambda b=before: sum(answered) > b + 10, 10, "writes flow")  # type: ignore[misc]
+            wait_answered(answered, sum(answered) + 10)
             primary.adapter.unbar(user_of(one), soon())
             begun = time.monotonic()
             one.adapter.follow(primary.source(one), True, soon())

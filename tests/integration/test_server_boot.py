@@ -11,6 +11,8 @@ from pathlib import Path
 import pymysql
 import pytest
 
+from holdfast.core.check import variables
+from holdfast.core.check.facts import Boot
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError
 from holdfast.server.base import Booted, Deadline
@@ -85,7 +87,7 @@ class Started:
             running.kill_and_wait(10)
             server.adapter.close()
 
-    def files(self) -> boot.Boot:
+    def files(self) -> Boot:
         server = self.server
         return boot.read(server.option_file, server.flavor, "", server.datadir)
 
@@ -137,7 +139,7 @@ def test_what_is_forced_holds_and_clients_wait_until_it_was_seen(
     hostile: Started, flavor: Flavor
 ) -> None:
     server = hostile.server
-    kept = (server.datadir / boot.PERSISTED) if flavor is Flavor.MYSQL else server.option_file
+    kept = (server.datadir / variables.PERSISTED) if flavor is Flavor.MYSQL else server.option_file
     before = kept.read_bytes()
     with hostile.started(forcing=True) as booted:
         assert booted == Booted(shut=True)
@@ -184,7 +186,9 @@ def test_one_that_opens_all_the_same_is_seen_with_where_it_comes_from(
     with hostile.started(forcing=False) as booted:
         assert not booted.shut
         wrong = dict(each.split(" = ", 1) for each in booted.wrong)
-        file = server.datadir / boot.PERSISTED if flavor is Flavor.MYSQL else server.option_file
+        file = (
+            server.datadir / variables.PERSISTED if flavor is Flavor.MYSQL else server.option_file
+        )
         assert wrong["read_only"] == f"OFF (from {file})"
 
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import pymysql
@@ -201,7 +202,7 @@ def test_a_full_folder_for_temporary_tables_stops_no_look(flavor: Flavor) -> Non
             deadline = Deadline(20)
             for one, source in ((server, other), (other, server)):
                 one.adapter.follow(source.source(one), False, deadline)
-                deadline.wait_until("connected", lambda one=one: _connected(one, deadline))
+                deadline.wait_until("connected", partial(_connected, one, deadline))
             fill(folder)
             server.adapter.observe(deadline)
             assert server.adapter.receiver_thread(deadline) > 0

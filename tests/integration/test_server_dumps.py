@@ -202,7 +202,7 @@ def test_a_stranger_is_ended_and_shut_out_and_a_reader_goes_on(
                 password=replication(stranger.number).password,
             )
         with primary.connect(CLIENT) as client:
-            client._read_timeout = 1.0  # type: ignore[attr-defined]
+            client._read_timeout = 1.0
             with pytest.raises(pymysql.err.OperationalError):
                 client.cursor().execute("INSERT INTO app.t (v) VALUES (1)")
         assert primary.adapter.observe(soon()).semi_sync.waiting == 1, "nobody acknowledged it"

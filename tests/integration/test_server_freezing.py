@@ -7,23 +7,20 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pymysql
 import pytest
 from pymysql.constants import ER
-from pymysql.cursors import DictCursor
 
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.view import Receiver
 from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused
 from holdfast.server.base import Account, Deadline
+from holdfast.server.connection.login import PyMySQL
 from holdfast.server.connection.session_settings import SIDE_SETTINGS
 from holdfast.server.connection.sql import Connection
 from tests.integration.servers import ADMIN, CLIENT, BareServer, bare_servers, wait_until
-
-if TYPE_CHECKING:
-    Client = pymysql.connections.Connection[DictCursor]
 
 LOST = {2006, 2013, 2055, 1927}
 
@@ -79,7 +76,7 @@ def applied(server: BareServer) -> str:
     return server.adapter.observe(Deadline(5)).applied
 
 
-def execute(client: Client, sql: str) -> list[dict[str, Any]]:
+def execute(client: PyMySQL, sql: str) -> list[dict[str, Any]]:
     with client.cursor() as cursor:
         cursor.execute(sql)
         return list(cursor.fetchall())
@@ -133,7 +130,7 @@ class Writers:
         for each in self._threads:
             each.start()
 
-    def _run(self, client: Client) -> None:
+    def _run(self, client: PyMySQL) -> None:
         with closing(client), client.cursor() as cursor:
             while True:
                 try:
@@ -416,11 +413,11 @@ def test_hundreds_of_sessions_are_ended(pair: list[BareServer]) -> None:
     assert len(dumps) == 1
 
 
-def _ended(client: Client) -> bool:
+def _ended(client: PyMySQL) -> bool:
     import select
 
     poll = select.poll()
-    poll.register(client._sock, select.POLLIN | select.POLLHUP)  # type: ignore[attr-defined]
+    poll.register(client._sock, select.POLLIN | select.POLLHUP)
     return bool(poll.poll(0))
 
 

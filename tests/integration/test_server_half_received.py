@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 import pymysql
 import pytest
 
-from holdfast.core.gtid import Flavor, parse
+from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.server.base import Deadline
 from tests.integration.servers import CLIENT, BareServer, bare_servers, proxy, wait_until
 
@@ -31,6 +31,14 @@ def soon() -> Deadline:
 
 def count(server: BareServer) -> int:
     return int(server.value("SELECT COUNT(*) FROM app.t"))
+
+
+def wait_applied(server: BareServer, goal: GtidSet) -> None:
+    wait_until(
+        lambda: parse(server.flavor, server.adapter.observe(soon()).applied) == goal,
+        5,
+        "the replica has caught up",
+    )
 
 
 def received(server: BareServer) -> str:
@@ -72,11 +80,7 @@ def half_received(trio: list[BareServer]) -> Iterator[None]:
             primary.sql("INSERT INTO app.t (v) VALUES ('small')", account=CLIENT)
         goal = parse(primary.flavor, primary.adapter.observe(soon()).applied)
         for follower in (replica, other):
-            wait_until(
-                lambda of=follower: parse(of.flavor, of.adapter.observe(soon()).applied) == goal,  # type: ignore[misc]
-                5,
-                "the replica has caught up",
-            )
+            wait_applied(follower, goal)
         other.adapter.stop_receiver(soon())
         before = replica.adapter.observe(soon())
         way.stop_after(ENOUGH)

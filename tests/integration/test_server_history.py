@@ -48,7 +48,7 @@ def test_following_after_both_threads_were_stopped_drops_nothing(
     primary.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
     wait_until(
         lambda: (
-            replica.adapter.observe(soon()).applied
+            bool(replica.adapter.observe(soon()).applied)
             and bool(replica.sql("SHOW TABLES FROM app LIKE 't'"))
         ),
         5,

@@ -109,7 +109,7 @@ def pair(flavor: Flavor) -> Iterator[list[BareServer]]:
 
 @pytest.fixture
 def member(pair: list[BareServer], tmp_path: Path) -> Replica:
-    made = Replica(*pair, tmp_path / "state")
+    made = Replica(pair[0], pair[1], tmp_path / "state")
     made.catch_up()
     return made
 

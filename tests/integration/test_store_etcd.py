@@ -231,17 +231,25 @@ def test_a_write_to_a_member_that_hangs_has_an_unknown_outcome(single: real.Etcd
         assert wait_for(lambda: store.settings("c").version in (1, 2)) < 5
 
 
+class _Road(ThreadingHTTPServer):
+    """:ivar to_lose: how many answers to transactions are lost from now on"""
+
+    daemon_threads = True
+    to_lose = 0
+
+
 class _Lossy(BaseHTTPRequestHandler):
     """Passes requests on to etcd, and loses the first answers to transactions."""
 
+    server: _Road
     upstream: str
     client: httpx.Client
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         reply = self.client.post(self.upstream + self.path, content=body)
-        if self.path == "/v3/kv/txn" and self.server.to_lose > 0:  # type: ignore[attr-defined]
-            self.server.to_lose -= 1  # type: ignore[attr-defined]
+        if self.path == "/v3/kv/txn" and self.server.to_lose > 0:
+            self.server.to_lose -= 1
             self.close_connection = True
             return
         self.send_response(reply.status_code)
@@ -254,18 +262,16 @@ class _Lossy(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def losing(upstream: str) -> Iterator[ThreadingHTTPServer]:
+def losing(upstream: str) -> Iterator[_Road]:
     with httpx.Client(verify=False, trust_env=False) as client:
         handler = type("Handler", (_Lossy,), {"upstream": upstream, "client": client})
         with served(handler) as server:
-            server.to_lose = 0  # type: ignore[attr-defined]
             yield server
 
 
 @contextmanager
-def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[ThreadingHTTPServer]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    server.daemon_threads = True
+def served(handler: type[BaseHTTPRequestHandler]) -> Iterator[_Road]:
+    server = _Road(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
@@ -283,7 +289,7 @@ def test_a_write_whose_answer_is_lost_is_done_once_and_known_to_be_done(
     with losing(three.nodes[0].url) as server:
         where = replace(three.fresh(), endpoints=(f"http://127.0.0.1:{server.server_port}",))
         with closing(EtcdStore(where)) as store, store.lead("c", A):
-            server.to_lose = lost  # type: ignore[attr-defined]
+            server.to_lose = lost
             assert store.replace("c", RECORD, 0) == 1
             assert store.replace("c", replace(RECORD, term=2), 1) == 2
             assert store.load("c") == Stored(replace(RECORD, term=2), 2)
@@ -297,7 +303,7 @@ def test_a_manager_led_without_knowing_as_the_answer_was_lost_and_leads_then(
         with closing(EtcdStore(where)) as store:
             with store.lead("c", A):
                 pass
-            server.to_lose = 1  # type: ignore[attr-defined]
+            server.to_lose = 1
             with pytest.raises(OutcomeUnknown):
                 store.lead("c", A).__enter__()
             with store.lead("c", A) as led:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import pymysql
 
 from holdfast.core.gtid import SEQUENCE_STEP, Flavor, parse
-from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.local.cluster import Sandbox, Status
 from holdfast.sandbox.local.spec import CLUSTER
 from tests.integration.cluster import (
     admin,
@@ -65,6 +65,10 @@ def has(sandbox: Sandbox, member: str) -> str:
     return str(admin(sandbox, member, f"SELECT @@global.{what}")[0][0]).replace("\n", "")
 
 
+def opened(primary: str) -> Callable[[Status], bool]:
+    return lambda status: status["primary"] == primary and status["writable"]
+
+
 def test_all_streams_of_a_primary_are_its_own(cluster: Sandbox, run: int) -> None:
     """Nobody is held to be errant; a pending tail is cut, an errant write rewound, in whatever stream."""
     mysql = cluster.spec.flavor is Flavor.MYSQL
@@ -101,7 +105,7 @@ def test_all_streams_of_a_primary_are_its_own(cluster: Sandbox, run: int) -> Non
 
     for next_primary, domain in ((old, CUT_DOMAIN), (other, REWOUND_DOMAIN)):
         cluster.manager.switch_over(CLUSTER, next_primary, wait=True)
-        cluster.wait_until(lambda s, p=next_primary: s["primary"] == p and s["writable"], 30)  # type: ignore[misc]
+        cluster.wait_until(opened(next_primary), 30)
         cluster.wait_whole()
         if not mysql:
             heads = parse(Flavor.MARIADB, has(cluster, next_primary)).heads()

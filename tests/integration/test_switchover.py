@@ -23,7 +23,7 @@ OPEN_SECONDS = 40.0
 
 def wait_switched(cluster: Sandbox, to: str) -> None:
     def over(status: Status) -> bool:
-        return status["under_way"] != "switchover" or status["primary"] == to
+        return bool(status["under_way"] != "switchover" or status["primary"] == to)
 
     cluster.wait_until(over, OPEN_SECONDS, to)
     assert cluster.status()["primary"] == to, "; ".join(events(cluster)[-25:])

@@ -89,7 +89,7 @@ def test_a_primary_that_its_agent_cannot_look_into_keeps_its_clients(cluster: Sa
     socket = cluster.spec.member(name).socket
 
     def dark(status: Status) -> bool:
-        return member_of(status, name)["state"] == "not observed"
+        return bool(member_of(status, name)["state"] == "not observed")
 
     cluster.kill_agent(name)
     gone = cluster.wait_until(

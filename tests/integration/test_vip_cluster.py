@@ -105,7 +105,7 @@ class Watch:
                     ) as session:
                         cursor = session.cursor()
                         cursor.execute("SELECT @@server_id")
-                        number = cursor.fetchone()[0]
+                        ((number,),) = cursor.fetchall()
                 except (pymysql.Error, OSError):
                     continue
                 _note(self.answered, f"m{number}")

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from ipaddress import ip_interface
+from ipaddress import IPv4Interface, ip_interface
 from pathlib import Path
 
 import pytest
@@ -294,7 +294,7 @@ def test_an_agent_that_comes_back_finds_it_where_it_was(
 ) -> None:
     a, b = hosts
     with b.inside():
-        arp = Arp(ip_interface(FOUR).ip, "eth0")
+        arp = Arp(IPv4Interface(FOUR).ip, "eth0")
     stack.callback(arp.close)
     first = Holding(a, FOUR, stack)
     first.hold()
@@ -421,7 +421,7 @@ def test_a_holder_that_was_killed_is_started_again(
     board, clerk, alarms = PublishedState(opened), BackgroundWriter(), list[str]()
     clerk.start()
     stack.callback(clerk.stop, 5)
-    config = VipConfig(address=FOUR, interface="eth0", linger="2s")
+    config = VipConfig(address=FOUR, interface="eth0", linger=2.0)
     address = Address(config, board, clerk, alarms.append)
     board.heeding.append(address.changed)
     stack.callback(address.stop)

@@ -303,7 +303,7 @@ class Run:
                     return
                 named = bool(record and record.primary != new.primary)
                 self.failovers += named
-                self.switchovers += named and switchover.under_way(record)
+                self.switchovers += bool(named and record and switchover.under_way(record))
                 if record and record.transition and record.transition.lossy:
                     self._lose(record, new)
                 self._noted(record, new)

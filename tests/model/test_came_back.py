@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 
 import pytest
 
@@ -134,6 +135,6 @@ def test_broken_off_anywhere_it_ends_well(flavor: Flavor, broken: str) -> None:
         run.calm()
         restart_in_place(run)
         run.world.hosts["m3"].crash()
-        if not interrupted(run, at, broken, lambda run=run: run.well, whole):
+        if not interrupted(run, at, broken, attrgetter("well"), whole):
             return
     raise AssertionError("too many steps")

@@ -36,7 +36,7 @@ def forget(run: Run, name: str) -> bool:
         return False
     if destroyed.signs_of_life(world.cluster, view, name):
         return False
-    members = world.settings.members | {name: MemberSettings(voter=False)}
+    members = {**world.settings.members, name: MemberSettings(voter=False)}
     world.settings = replace(world.settings, members=members)
     if destroyed.lacks_lock(world.cluster, record, view, name) and not record.names(name):
         run.send(record.primary, record.term, Bar(f"repl_{name}"), False)

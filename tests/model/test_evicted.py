@@ -42,13 +42,11 @@ def test_an_order_of_before_its_eviction_does_not_make_it_acknowledge(flavor: Fl
         for name in world.hosts:
             run.look(name)
         for step in run.steps_now():
-            asked = (
-                isinstance(step, Send) and step.member == "m3" and isinstance(step.command, Follow)
-            )
-            if asked and step.command.semi_sync:  # type: ignore[union-attr]
-                delayed = (run.record.term if run.record else 0, step.command)  # type: ignore[union-attr]
-            else:
-                run.take(step)
+            match step:
+                case Send(member="m3", command=Follow(semi_sync=True) as command):
+                    delayed = (run.record.term if run.record else 0, command)
+                case _:
+                    run.take(step)
         for _ in range(20):
             world.replicate()
         if delayed:

@@ -13,6 +13,7 @@ import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -178,7 +179,7 @@ class Lives:
     def _ask(self, tenure: LeaseState, who: str) -> None:
         question = tenure.ask(self._primary())
         for voter in self.voters:
-            self._send(lambda voter=voter: self._asked(voter, tenure, question, who))  # type: ignore[misc]
+            self._send(partial(self._asked, voter, tenure, question, who))
 
     def _asked(self, voter: Voter, tenure: LeaseState, question: Question, who: str) -> None:
         request = VouchRequest(member="m1", address=PRIMARY, seconds=LEASE)
@@ -213,7 +214,7 @@ class Lives:
 
     def _depose(self) -> None:
         for voter in self.voters:
-            self._send(lambda voter=voter: self._submitted(voter))  # type: ignore[misc]
+            self._send(partial(self._submitted, voter))
         self._at(self.time + 0.5, self._depose)
 
     def _submitted(self, voter: Voter) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from holdfast.agent.lease.state import Due, LeaseState
 from holdfast.core.cluster import Cluster, Member
@@ -252,7 +252,7 @@ class Host:
 
     def state(self, now: float) -> MemberState:
         vouched = max(0.0, self.vouched_until - now)
-        word = {
+        word: dict[str, Any] = {
             "vouched": vouched,
             "unvouched": max(0.0, now - self.vouched_until),
             "asked": Asked(self.asked[0], now - self.asked[1]) if self.asked else None,
@@ -270,7 +270,7 @@ class Host:
                 tail=self.tail,
                 unfit=self.unfit,
                 doubt=self.doubt,
-                **word,  # type: ignore[arg-type]
+                **word,
                 leader=self.leader,
                 record=self.mark,
                 identity=self.identity,
@@ -320,7 +320,7 @@ class Host:
             regained=self.regained,
             barred=tuple(sorted(self.barred)),
             silent_seconds=60.0 if self.frozen else 0.0,
-            **word,  # type: ignore[arg-type]
+            **word,
             suspects=("app.t",) if self.suspect else (),
             unfit=self.unfit,
             frozen=self.sealed,

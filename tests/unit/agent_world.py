@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import uvloop
@@ -39,6 +39,11 @@ if "--bootstrap" not in sys.argv:  # asked what its engine has committed: see se
 """
 TOKEN = "t0ken-of-the-world"
 FIRST_PORT, LAST_PORT = 27200, 27249
+
+
+def do_now(work: Callable[[], object]) -> None:
+    """In place of another thread."""
+    work()
 
 
 class MemoryDumps:
@@ -77,7 +82,7 @@ class MemoryServer:
     :ivar hangs: it answers nothing
     """
 
-    flavor = Flavor.MARIADB
+    flavor: ClassVar[Flavor] = Flavor.MARIADB
 
     def __init__(self) -> None:
         self.now = Observation(

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from holdfast.core.cluster import Cluster, Member
-from holdfast.core.decision import Decision, Save
+from holdfast.core.commands import Command
+from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.gtid import Flavor
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record
@@ -26,7 +28,7 @@ VOTERS = Configuration(frozenset({("m1", "a"), ("m2", "a"), ("m3", "a")}), 1)
 RECORD = Record(term=4, primary="m1", elected=3, configurations=(VOTERS,), serial=7, lease=1.2)
 
 
-def primary(**changes: object) -> MemberState:
+def primary(**changes: Any) -> MemberState:
     state = MemberState(
         "m1",
         Flavor.MARIADB,
@@ -40,10 +42,10 @@ def primary(**changes: object) -> MemberState:
         applied="0-1-9",
         semi_sync=SemiSync(source=True, acks=1, clients=2),
     )
-    return replace(state, **changes)  # type: ignore[arg-type]
+    return replace(state, **changes)
 
 
-def replica(name: str, **changes: object) -> MemberState:
+def replica(name: str, **changes: Any) -> MemberState:
     state = MemberState(
         name,
         Flavor.MARIADB,
@@ -57,25 +59,32 @@ def replica(name: str, **changes: object) -> MemberState:
         replication=Replication("127.0.0.1:3301", Receiver.ON, True),
         semi_sync=SemiSync(replica=True),
     )
-    return replace(state, **changes)  # type: ignore[arg-type]
+    return replace(state, **changes)
 
 
-def down(name: str, **changes: object) -> MemberState:
-    return replace(MemberState(name, Flavor.MARIADB, 4), **changes)  # type: ignore[arg-type]
+def down(name: str, **changes: Any) -> MemberState:
+    return replace(MemberState(name, Flavor.MARIADB, 4), **changes)
 
 
 def unseen(name: str, since: float = NOW) -> Unseen:
     return Unseen("connection refused", since)
 
 
-def view(*members: MemberState | tuple[str, Unseen], **changes: object) -> View:
+def view(*members: MemberState | tuple[str, Unseen], **changes: Any) -> View:
     sightings = {
         each[0] if isinstance(each, tuple) else each.name: each[1]
         if isinstance(each, tuple)
         else Seen(each, NOW)
         for each in members
     }
-    return replace(View(sightings, NOW), **changes)  # type: ignore[arg-type]
+    return replace(View(sightings, NOW), **changes)
+
+
+def commands(decision: Decision) -> list[Command]:
+    """All of its steps are commands."""
+    sends = [step for step in decision.steps if isinstance(step, Send)]
+    assert len(sends) == len(decision.steps)
+    return [each.command for each in sends]
 
 
 def saved(decision: Decision) -> Record:

@@ -7,8 +7,10 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import cast
 
 from holdfast.core.answers.status import Status
+from holdfast.core.cluster import Member
 from holdfast.core.commands import Command
 from holdfast.errors import Unreachable
 from holdfast.http.wire import (
@@ -21,6 +23,7 @@ from holdfast.http.wire import (
     StateReply,
     Told,
 )
+from holdfast.manager.agents.agent_client import AgentClient
 from holdfast.manager.leader.lead import Leader
 from tests.model.world import World
 
@@ -123,6 +126,21 @@ class MemoryAgent:
 
     async def close(self) -> None:
         pass
+
+
+def connecting(
+    world: World, asked: list[tuple[str, Command]] | None = None
+) -> Callable[[Member], AgentClient]:
+    """What a manager's ``Leader`` reaches its members' agents by.
+
+    :param asked: as :class:`MemoryAgent` has it, of all of them
+    """
+
+    def connect(member: Member) -> AgentClient:
+        agent = MemoryAgent(world, member.name, [] if asked is None else asked)
+        return cast(AgentClient, agent)
+
+    return connect
 
 
 @asynccontextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 from holdfast.core.record import Record
 from holdfast.errors import Conflict, Unreachable
-from holdfast.store.base import LeadershipCandidate, Stored, StoredSettings
+from holdfast.store.base import LeadershipCandidate, Stored, StoredEntry, StoredSettings
 
 
 @dataclass
@@ -61,6 +61,15 @@ class MemoryStore:
         return StoredSettings()
 
     def replace_settings(self, cluster: str, document: Mapping[str, Any], expected: int) -> int:
+        raise NotImplementedError
+
+    def entries(self, cluster: str, most: int) -> tuple[StoredEntry, ...]:
+        raise NotImplementedError
+
+    def entry(self, cluster: str, number: int) -> StoredEntry | None:
+        raise NotImplementedError
+
+    def write_entry(self, cluster: str, number: int, body: str, expected: int) -> int:
         raise NotImplementedError
 
     @contextmanager

@@ -336,7 +336,7 @@ def _object(kind: type[T], data: Any, where: str) -> T:
     hints = _hints(cast(Hashable, kind))
     known = {
         each.name: _value(hints[each.name], data[each.name], f"{where}.{each.name}")
-        for each in fields(kind)  # type: ignore[arg-type]
+        for each in fields(kind)  # type: ignore[arg-type]  # a dataclass
         if each.name in data
     }
     try:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from holdfast.errors import BadInput, Refused
 from holdfast.sandbox.lab import daemon
@@ -235,12 +236,12 @@ class LabHarm:
 
     # -- for all of these -------------------------------------------------------------------------
 
-    def _change(self, a: str, b: str, one_way: bool, **values: bool | float) -> None:
+    def _change(self, a: str, b: str, one_way: bool, **values: Any) -> None:
         pairs = self._pairs(a, b, one_way)
         with self._locked():
             links = self.links()
             for pair in pairs:
-                links[pair] = replace(links.get(pair, Link()), **values)  # type: ignore[arg-type]
+                links[pair] = replace(links.get(pair, Link()), **values)
             self._set_links(links)
 
     def _pairs(self, a: str, b: str, one_way: bool) -> list[Pair]:

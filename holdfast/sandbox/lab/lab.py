@@ -24,8 +24,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import pymysql
-
 from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
 from holdfast.http.manager_client import ManagerClient
 from holdfast.sandbox.lab.asking import Asking
@@ -338,7 +336,7 @@ class Lab(LabHarm):
 
     def connect(
         self, member: str, account: Account | None = None, at: str = "client", **options: Any
-    ) -> pymysql.Connection[Any]:
+    ) -> SafeLogin:
         """A connection from a host to a member's server: as ``app``, unless told otherwise.
 
         The admin account goes over the socket. ``options`` are pymysql's.

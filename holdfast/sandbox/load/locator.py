@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import pymysql
 
@@ -36,7 +35,7 @@ class WriteTarget:
     port: int
 
 
-def connect(target: WriteTarget, account: Account) -> pymysql.Connection[Any]:
+def connect(target: WriteTarget, account: Account) -> SafeLogin:
     """A client's connection, with the deadlines of one that does not want to wait."""
     return SafeLogin(
         asks_for_key=True,  # nobody else listens there
@@ -134,7 +133,7 @@ class Locator:
         self.on_found(target, at)
 
     def _probe(self, target: WriteTarget, journal: Journal) -> None:
-        connection: pymysql.Connection[Any] | None = None
+        connection: SafeLogin | None = None
         number = 0
         while not self._stopped.is_set():
             searching = self._searching.is_set()
@@ -162,6 +161,6 @@ class Locator:
             _drop(connection)
 
 
-def _drop(connection: pymysql.Connection[Any]) -> None:
+def _drop(connection: SafeLogin) -> None:
     """Close without a farewell, which would wait for a server that hangs."""
-    connection._force_close()  # type: ignore[attr-defined]
+    connection._force_close()

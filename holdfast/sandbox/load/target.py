@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Protocol
 
-import pymysql
-
 from holdfast.core.gtid import Flavor
 from holdfast.sandbox.local.accounts import Accounts
 from holdfast.sandbox.local.cluster import Status
 from holdfast.sandbox.local.spec import MemberSpec
+from holdfast.server.connection.login import SafeLogin
 
 
 class HasFlavor(Protocol):
@@ -34,4 +33,4 @@ class Written(Protocol):
         self, predicate: Callable[[Status], bool], seconds: float, what: str = ...
     ) -> Status: ...
 
-    def connect(self, member: str, **options: Any) -> pymysql.Connection[Any]: ...
+    def connect(self, member: str, **options: Any) -> SafeLogin: ...

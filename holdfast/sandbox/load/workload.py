@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pymysql
 
@@ -25,6 +24,7 @@ from holdfast.sandbox.load.locator import (
 from holdfast.sandbox.load.target import Written
 from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.server.base import Account
+from holdfast.server.connection.login import SafeLogin
 
 TABLE = """\
 CREATE TABLE IF NOT EXISTS app.writes (
@@ -133,9 +133,9 @@ class Workload:
             except (pymysql.err.MySQLError, OSError):
                 self._locator.failed(generation)
             finally:
-                connection._force_close()  # type: ignore[attr-defined]
+                connection._force_close()
 
-    def _write_on(self, connection: pymysql.Connection[Any], journal: Journal) -> None:
+    def _write_on(self, connection: SafeLogin, journal: Journal) -> None:
         """Write until the first error, which is raised, or the end."""
         step = len(self._journals) / self.rate if self.rate else 0.0
         due = time.monotonic() + step * journal.writer / len(self._journals)

@@ -10,8 +10,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pymysql
-
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused, Unreachable
 from holdfast.http.manager_client import ManagerClient
@@ -260,9 +258,7 @@ class Sandbox(SandboxHarm):
             parts.append(f"{member.name}, server:\n{tail(member.error_log, lines)}")
         return "\n".join(parts)
 
-    def connect(
-        self, member: str, account: Account | None = None, **options: Any
-    ) -> pymysql.Connection[Any]:
+    def connect(self, member: str, account: Account | None = None, **options: Any) -> SafeLogin:
         """A connection to a member's server: as ``app``, unless told otherwise.
 
         The admin account goes over the socket. ``options`` are pymysql's.

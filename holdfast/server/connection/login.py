@@ -11,6 +11,7 @@ all others, those of the future too, end it before anything is sent. All that we
 
 from __future__ import annotations
 
+import socket
 import ssl
 from typing import TYPE_CHECKING, Any
 
@@ -38,15 +39,19 @@ ASK_FOR_KEY = b"\x02"
 
 if TYPE_CHECKING:
 
-    class _PyMySQL(pymysql.connections.Connection[Any]):
-        """What PyMySQL's type stubs leave out."""
+    class PyMySQL(pymysql.connections.Connection[Any]):
+        """A connection, with what PyMySQL's type stubs leave out."""
 
         ssl: bool
         salt: bytes
         server_capabilities: int
         server_public_key: bytes | None
         _auth_plugin_name: str
+        server_version: str
         _secure: bool
+        _sock: socket.socket
+        _read_timeout: float
+        _write_timeout: float
 
         def connect(self, sock: Any = None) -> None: ...
         def write_packet(self, payload: bytes) -> None: ...
@@ -55,14 +60,17 @@ if TYPE_CHECKING:
         def _request_authentication(self) -> None: ...
         def _execute_command(self, command: int, sql: bytes) -> None: ...
         def _read_packet(self, packet_type: Any = ...) -> Any: ...
+        def _read_query_result(self, unbuffered: bool = False) -> int: ...
+        def _read_bytes(self, size: int) -> bytes: ...
+        def _write_bytes(self, data: bytes) -> None: ...
         def _force_close(self) -> None: ...
         def thread_id(self) -> int: ...
 
 else:
-    _PyMySQL = pymysql.connections.Connection
+    PyMySQL = pymysql.connections.Connection
 
 
-class SafeLogin(_PyMySQL):
+class SafeLogin(PyMySQL):
     """PyMySQL's connection, which gives no server the password.
 
     TLS is spoken where ``ssl`` is given, and then always: PyMySQL would do so with anybody's certificate else, and call

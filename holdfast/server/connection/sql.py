@@ -9,7 +9,7 @@ import textwrap
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pymysql
 from pymysql.constants import COMMAND
@@ -192,23 +192,7 @@ class Connection:
             return made
 
 
-if TYPE_CHECKING:
-
-    class _Base(SafeLogin):
-        """What PyMySQL's type stubs leave out."""
-
-        _sock: socket.socket
-        server_version: str
-        _read_timeout: float
-        _write_timeout: float
-
-        def _read_query_result(self, unbuffered: bool = False) -> int: ...
-
-else:
-    _Base = SafeLogin
-
-
-class _Wire(_Base):
+class _Wire(SafeLogin):
     """PyMySQL's connection, whose wait for an answer can be called off."""
 
     deadline: Deadline

@@ -259,10 +259,13 @@ def _encoded(value: object) -> str:
     raise BadInput("key", f"{value!r} is no value of a key")
 
 
+_DECODERS: dict[str, Callable[[str], object]] = {"i": int, "s": str, "b": bytes.fromhex}
+
+
 def _decoded(text: str) -> object:
     """:raises BadInput: this is not what a key is made of"""
     kind, _, value = text.partition(":")
     try:
-        return {"i": int, "s": str, "b": bytes.fromhex}[kind](value)  # type: ignore[operator]
+        return _DECODERS[kind](value)
     except (KeyError, ValueError):
         raise BadInput("key", f"{text!r} is no value of a key") from None

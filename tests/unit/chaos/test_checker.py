@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.chaos.checker import Kind, check, violations
+from tests.chaos.checker import check, violations
 from tests.chaos.history import (
     Change,
     Ending,
+    Entry,
     Excuse,
     Glance,
     History,
@@ -29,6 +31,7 @@ from tests.chaos.history import (
     load,
 )
 from tests.chaos.registers import violations as of_registers
+from tests.chaos.verdict import Kind
 
 OK, REFUSED, UNKNOWN, RELEASED = Outcome
 
@@ -53,19 +56,19 @@ def heads(begin: float, end: float, server: str = "m1", **found: int) -> Read:
     return Read(9, begin, end, server, heads={int(name[1:]): n for name, n in found.items()})
 
 
-def ending(*rows: int, **changes: object) -> Ending:
+def ending(*rows: int, **changes: Any) -> Ending:
     same = {name: Holding({1: rows} if rows else {}) for name in ("m1", "m2", "m3")}
-    return replace(Ending(same, 5.0), **changes)  # type: ignore[arg-type]
+    return replace(Ending(same, 5.0), **changes)
 
 
-def kinds(history: list[Write | Read], end: Ending) -> set[Kind]:
+def kinds(history: Sequence[Write | Read], end: Ending) -> set[Kind]:
     writes = [each for each in history if isinstance(each, Write)]
     reads = [each for each in history if isinstance(each, Read)]
     return set(check(History(writes, reads), end).counts)
 
 
 def test_all_is_well() -> None:
-    history = [
+    history: list[Write | Read] = [
         write(1, 0, 1),
         write(2, 2, 3, UNKNOWN),
         write(3, 4, 5, REFUSED),
@@ -103,7 +106,7 @@ def test_a_read_that_began_after_the_acknowledgement_misses_the_write(late: Read
 
 
 def test_a_read_that_began_before_the_acknowledgement_may_miss_the_write() -> None:
-    history = [write(1, 0, 1), read(0.9, 99), read(1, 99), heads(1, 99)]
+    history: list[Write | Read] = [write(1, 0, 1), read(0.9, 99), read(1, 99), heads(1, 99)]
     assert kinds(history, ending(1)) == set()
 
 
@@ -112,12 +115,16 @@ def test_a_window_says_nothing_of_the_rows_below_it() -> None:
 
 
 def test_a_stale_read_is_one_whoever_answered() -> None:
-    history = [write(1, 0, 1, server="m2"), read(2, 3, server="m1"), read(4, 5, 1, server="m2")]
+    history: list[Write | Read] = [
+        write(1, 0, 1, server="m2"),
+        read(2, 3, server="m1"),
+        read(4, 5, 1, server="m2"),
+    ]
     assert kinds(history, ending(1)) == {Kind.STALE}
 
 
 def test_a_read_misses_what_another_read_had_seen() -> None:
-    history = [write(1, 0, 9, UNKNOWN), read(1, 2, 1), read(3, 4)]
+    history: list[Write | Read] = [write(1, 0, 9, UNKNOWN), read(1, 2, 1), read(3, 4)]
     assert kinds(history, ending(1)) == {Kind.UNREPEATED}
     assert kinds([*history[:2], heads(3, 4)], ending(1)) == {Kind.UNREPEATED}
     assert kinds([*history[:2], heads(1.5, 4)], ending(1)) == set()
@@ -160,7 +167,7 @@ def test_the_cluster_is_not_whole_in_time(seconds: float | None) -> None:
 
 
 def test_an_old_primary_acknowledges_after_the_new_one() -> None:
-    history = [
+    history: list[Write | Read] = [
         write(1, 0, 1),
         write(2, 2, 3, server="m2"),
         write(1, 4, 5, writer=2),
@@ -219,7 +226,8 @@ def test_a_history_comes_back_from_its_file(tmp_path: Path) -> None:
         Glance(9, 5, 6, "m1", None, {0: 1}),
     ]
     path = tmp_path / "history"
-    path.write_text("".join(line(each) + "\n" for each in (*writes, *reads, *changes, *glances)))
+    entries: list[Entry] = [*writes, *reads, *changes, *glances]
+    path.write_text("".join(line(each) + "\n" for each in entries))
     assert load([path]) == History(writes, reads, changes, glances)
 
 
@@ -443,8 +451,8 @@ def _naive(history: History, end: Ending) -> Iterator[Kind]:
                 ):
                     yield Kind.UNREPEATED
         yield from _naive_heads(history, one)
-    rows = [each.rows for each in end.holdings.values()]
-    yield from [Kind.DIFFERENT] * (rows[0] != rows[1])
+    held = [each.rows for each in end.holdings.values()]
+    yield from [Kind.DIFFERENT] * (held[0] != held[1])
 
 
 def _naive_sight(

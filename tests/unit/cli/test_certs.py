@@ -72,8 +72,8 @@ def test_nothing_is_overwritten_unless_it_is_asked_for(tmp_path: Path) -> None:
         assert again.returncode == 1
         assert "is there already: nothing was written" in again.stderr
         assert {path: path.read_bytes() for path in (tmp_path / "certs").iterdir()} == before
-    again = ("certs", "issue", "db1", "--role", "agent", "--dir", folder, "--force")
-    assert holdfast(*again).returncode == 0
+    anew = ("certs", "issue", "db1", "--role", "agent", "--dir", folder, "--force")
+    assert holdfast(*anew).returncode == 0
     assert (tmp_path / "certs/db1.pem").read_bytes() != before[tmp_path / "certs/db1.pem"]
 
 

@@ -312,7 +312,7 @@ def test_config_set_sends_all_at_once_and_tells_what_is_given_up(
     said = capsys.readouterr()
     assert said.out.splitlines() == ["mode = async", "a = b"]
     assert said.err == "note: mode: it gives something up\n"
-    sent = {"set": {"mode": "async", "a": "b"}, "unset": [], "expected": None}
+    sent: dict[str, Any] = {"set": {"mode": "async", "a": "b"}, "unset": [], "expected": None}
     assert _Manager.asked == [(path, sent)]
 
 
@@ -757,7 +757,7 @@ def test_a_store_that_needs_no_repair_is_no_failure_of_a_dry_run(
     manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = "/v1/clusters/shop/store/repair"
-    found = {
+    found: dict[str, Any] = {
         "cluster": "shop",
         "term": 7,
         "primary": "m1",

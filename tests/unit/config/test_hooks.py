@@ -7,6 +7,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -177,7 +178,7 @@ def test_one_whose_manager_is_killed_ends_in_time_by_itself(tmp_path: Path) -> N
         "from holdfast.endpoint import hooks; hooks.BACKSTOP_SECONDS = 0.5\n"
         f"hooks.Execution(hooks.Hook('failover', ({str(path)!r},), 1.0)).run('stop', [], b'')"
     )
-    manager = subprocess.Popen([os.sys.executable, "-c", program])  # type: ignore[attr-defined]
+    manager = subprocess.Popen([sys.executable, "-c", program])
     end = time.monotonic() + 20
     while not mark.exists():
         assert time.monotonic() < end

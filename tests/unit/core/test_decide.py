@@ -18,7 +18,7 @@ from holdfast.core.commands import (
     Unbar,
 )
 from holdfast.core.decide import decide
-from holdfast.core.decision import Decision, Save, Send
+from holdfast.core.decision import Call, Decision, Save, Send
 from holdfast.core.lease import electorate
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record, Step, Stray, Transition, TransitionKind, from_json, to_json
@@ -195,7 +195,7 @@ def test_one_that_came_back_without_what_others_have_received_gets_nobody_attach
 def test_a_server_that_is_down_is_checked_cut_and_started_but_not_when_that_is_unsafe() -> None:
     two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
 
-    def step(tail: Tail) -> tuple[Send | Save, ...]:
+    def step(tail: Tail) -> tuple[Send | Save | Call, ...]:
         return decided(two, view(primary(), replica("m2"), down("m3", tail=tail))).steps
 
     check = Send("m3", Cut("m1", "*-1"))

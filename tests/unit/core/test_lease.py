@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import combinations
+from typing import Any
 
 import pytest
 
@@ -20,9 +21,9 @@ from holdfast.manager.agents.leases import Leases
 PRIMARY = "m1"
 
 
-def cluster(members: int, **settings: object) -> Cluster:
+def cluster(members: int, **settings: Any) -> Cluster:
     named = [Member(f"m{i}", "h", 3306 + i, f"http://a{i}") for i in range(1, members + 1)]
-    return Cluster("c", tuple(named), Settings(**settings))  # type: ignore[arg-type]
+    return Cluster("c", tuple(named), Settings(**settings))
 
 
 def configuration(names: tuple[str, ...], acks: int) -> Configuration:

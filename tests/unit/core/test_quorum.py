@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from itertools import chain, combinations, product
 
 import pytest
@@ -21,14 +22,14 @@ from holdfast.core.settings import Durability, Mode, Settings
 PRIMARY = ("p", "1")
 
 
-def subsets(items):  # type: ignore[no-untyped-def]
+def subsets(items: Iterable[Voter]) -> Iterator[frozenset[Voter]]:
     items = sorted(items)
     return map(
         frozenset, chain.from_iterable(combinations(items, n) for n in range(len(items) + 1))
     )
 
 
-def configuration(others, acks: int) -> Configuration:  # type: ignore[no-untyped-def]
+def configuration(others: Iterable[Voter], acks: int) -> Configuration:
     return Configuration(frozenset(others) | {PRIMARY}, acks)
 
 

@@ -44,7 +44,7 @@ STRANGE = (
 def agent_app(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
     """Of a real agent, as it is served."""
     apps: list[Any] = []
-    original = daemon.HttpServer
+    original = serving.HttpServer
 
     def recorded(app: FastAPI, *rest: Any) -> Any:
         apps.append(app)
@@ -89,7 +89,7 @@ def test_a_stranger_learns_nothing_but_that_somebody_is_there(
                             assert answer.json() == {"status": "ok"}
                             continue
                         said = tuple(sorted(answer.headers.items()))
-                        expected = error_response(401, "Unauthorized", told).body
+                        expected = bytes(error_response(401, "Unauthorized", told).body)
                         content = answer.content if method != "HEAD" else expected
                         answers.setdefault(told, set()).add((answer.status_code, content, said))
 
@@ -341,7 +341,9 @@ def test_a_connection_that_waits_for_its_next_request_is_kept(
     with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=SHOWN) as http:
         assert http.post("/v1/thing", content=b"a").status_code == 200
         time.sleep(0.5)
-        pool = http._transport._pool  # type: ignore[attr-defined]
+        transport = http._transport
+        assert isinstance(transport, httpx.HTTPTransport)
+        pool = transport._pool
         assert [each.is_idle() for each in pool.connections] == [True]
         assert http.post("/v1/thing", content=b"b").status_code == 200
 

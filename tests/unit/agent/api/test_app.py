@@ -129,7 +129,7 @@ def test_the_death_of_the_server_wakes_the_poll(
         version = started(world)
         running = world.process()
         assert running is not None
-        died = []
+        died: list[float] = []
 
         def kill(pid: int = running.pid, died: list[float] = died) -> None:
             died.append(time.monotonic())

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.agent.clone.unique import Holdings, judge
 from holdfast.binlog.files.history import GTID_LIST, PREVIOUS_GTIDS
-from holdfast.core.gtid import Flavor, parse
+from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.errors import DeadlinePassed
 from tests.unit.binlog.events.test_builder import Builder, gtid
 
@@ -74,7 +74,7 @@ class Host:
             ours,
         )
 
-    def set(self, last: int) -> object:
+    def set(self, last: int) -> GtidSet:
         return parse(self.flavor, _up_to(self.flavor, last))
 
 

@@ -162,10 +162,12 @@ def test_a_deadline_that_passes_leaves_the_outcome_unknown(up: World) -> None:
     assert "not done within 3.00 s" in reply.message
 
 
-def test_what_nobody_foresaw_is_an_unknown_outcome_and_the_lane_goes_on(up: World) -> None:
+def test_what_nobody_foresaw_is_an_unknown_outcome_and_the_lane_goes_on(
+    up: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     up.server.now = replace(up.server.now, received="0-1-11", writable=True)
     up.until(lambda state: state.writable)
-    up.server.prove = None  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(up.server, "prove", None)
     reply = up.command(1, Prove(1))
     assert reply.error == "OutcomeUnknown"
     assert "not callable" in reply.message

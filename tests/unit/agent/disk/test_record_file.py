@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -80,11 +81,11 @@ def test_at_any_moment_one_of_both_has_come_to_the_disk(
 ) -> None:
     calls: list[str] = []
 
-    def named(what: str, real: object) -> object:
+    def named(what: str, real: Callable[..., object]) -> object:
         def call(fd: int, *rest: bytes) -> object:
             path = os.readlink(f"/proc/self/fd/{fd}")
             calls.append(f"{what} {Path(path).name}")
-            return real(fd, *rest)  # type: ignore[operator]
+            return real(fd, *rest)
 
         return call
 

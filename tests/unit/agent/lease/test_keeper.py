@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -70,7 +71,7 @@ def known(
     return Electorate(primary, term, serial, quorums, agents or {}, HERE, settled)
 
 
-def watch(world: World, grant: Grant | None = None, **poll: float) -> StateReply:
+def watch(world: World, grant: Grant | None = None, **poll: Any) -> StateReply:
     request = WatchRequest(grant=grant, **poll)
     answer = world.http.post("/v1/watch", content=request.model_dump_json())
     assert answer.status_code == 200, answer.text

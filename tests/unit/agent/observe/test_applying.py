@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -21,10 +22,10 @@ ERROR = "Can't find record in 't'"
 
 
 def look(
-    received: str = "0-1-10", applied: str = "0-1-10", error: str = "", **changes: object
+    received: str = "0-1-10", applied: str = "0-1-10", error: str = "", **changes: Any
 ) -> Observation:
     replication = Replication("a:1", Receiver.ON, not error, error, applier_error=error)
-    following = replace(replication, **changes)  # type: ignore[arg-type]
+    following = replace(replication, **changes)
     return replace(MemoryServer().now, received=received, applied=applied, replication=following)
 
 

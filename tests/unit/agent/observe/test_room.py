@@ -25,7 +25,7 @@ class Disks:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **free: int) -> None:
         self.total, self.free = 100 << 30, dict(free)
         self.may_take = dict(free)
-        monkeypatch.setattr(rooms.os, "statvfs", self._statvfs)
+        monkeypatch.setattr(os, "statvfs", self._statvfs)
         monkeypatch.setattr(rooms, "can_take", lambda path, size: self.may_take[path.name] >= size)
         monkeypatch.setattr(Path, "stat", lambda path: self._stat(path))
 
@@ -121,7 +121,7 @@ def test_a_trial_says_no_only_where_there_is_no_room(
 ) -> None:
     assert can_take(tmp_path, 4096)
     fail: Callable[..., Any] = lambda *_: (_ for _ in ()).throw(OSError(number, "no"))  # noqa: E731
-    monkeypatch.setattr(rooms.os, "posix_fallocate", fail)
+    monkeypatch.setattr(os, "posix_fallocate", fail)
     assert can_take(tmp_path, 4096) is can
     assert [*tmp_path.iterdir()] == []
     assert can_take(tmp_path / "gone", 4096), "nothing can be told of it"

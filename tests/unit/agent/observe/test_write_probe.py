@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -222,7 +224,7 @@ def test_an_error_that_is_not_the_disks_says_nothing(host: Host) -> None:
     ],
     ids=str,
 )
-def test_only_an_open_primary_is_written_to(host: Host, change: dict[str, object]) -> None:
+def test_only_an_open_primary_is_written_to(host: Host, change: dict[str, Any]) -> None:
     host.server.hangs = True
     assert host.run(6)[-1] > 0
     host.board.change(**change)
@@ -257,8 +259,9 @@ def test_a_full_disk_is_named(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_p
 
 
 def test_it_is_noted_for_how_long_commits_have_waited_for_voters(host: Host) -> None:
-    def waits(**changes: int) -> None:
-        host.board.change(semi_sync=SemiSync(source=True, acks=1, **{"clients": 1, **changes}))
+    def waits(**changes: Any) -> None:
+        under = SemiSync(source=True, acks=1, clients=1)
+        host.board.change(semi_sync=replace(under, **changes))
 
     waits()
     host.run(3)

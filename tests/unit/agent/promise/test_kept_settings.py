@@ -135,7 +135,7 @@ def test_after_some_minutes_it_is_told_no_longer() -> None:
     assert board.state.concerns
     now[0] += 1
     hands.well()
-    assert board.state.concerns == ()
+    assert board.seen()[0].concerns == ()
     board.change(incarnation="b")
     hands.put_back("x = 0 was set by hand")
     assert board.state.concerns[0].endswith(", for how long is not known"), "another run"

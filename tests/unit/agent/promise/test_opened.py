@@ -18,7 +18,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Replication, ServerStatus
 from holdfast.errors import Refused
 from holdfast.server.base import Server
-from tests.unit.agent_world import MemoryServer, World, running
+from tests.unit.agent_world import MemoryServer, World, do_now, running
 
 FOLLOW = Follow("b", "127.0.0.1", 3306, semi_sync=True)
 
@@ -86,7 +86,7 @@ def test_what_its_agent_has_opened_stays_open_and_before_it_is_adopted_nothing_i
     state = MemberState("a", Flavor.MARIADB, term=term, promised=0, server=ServerStatus.UP)
     board = PublishedState(replace(state, incarnation="a run"))
     killed: list[str] = []
-    mark = PendingMark(tmp_path / "primary", tmp_path / "index", lambda do: do())
+    mark = PendingMark(tmp_path / "primary", tmp_path / "index", do_now)
     releases = Releases(
         cast("Server", server),
         board,

@@ -19,9 +19,15 @@ from holdfast.core.commands import Fence, Follow, Inventory, Promise, Start
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.view import MemberState, Replication, SemiSync, ServerStatus
 from holdfast.errors import Refused
-from holdfast.server.base import RECEIVER_CONNECTING, RECEIVER_FAILED, RECEIVER_OFF, Deadline
+from holdfast.server.base import (
+    RECEIVER_CONNECTING,
+    RECEIVER_FAILED,
+    RECEIVER_OFF,
+    Deadline,
+    Observation,
+)
 from tests.unit.agent_world import MemoryServer, World
-from tests.unit.binlog.events.test_builder import Builder, gtid
+from tests.unit.binlog.events.test_builder import Builder, gtid, mariadb
 
 VOTER = Follow("b", "127.0.0.1", 3306, semi_sync=True)
 LEARNER = replace(VOTER, semi_sync=False)
@@ -57,7 +63,7 @@ def of(
 
 
 def test_until_it_is_gone_no_look_at_it_passes(tmp_path: Path) -> None:
-    server, killed = MemoryServer(), []
+    server, killed = MemoryServer(), list[str]()
     receipts = of(server, killed, tmp_path)
     voter = replace(server.now, semi_sync=SemiSync(replica=True), received="0-1-12")
     receipts.seen(voter, "a")
@@ -72,7 +78,7 @@ def test_until_it_is_gone_no_look_at_it_passes(tmp_path: Path) -> None:
 def test_its_own_agent_may_drop_what_a_learner_cannot_apply_though_it_has_voted_in_this_run(
     tmp_path: Path,
 ) -> None:
-    server, killed = MemoryServer(), []
+    server, killed = MemoryServer(), list[str]()
     receipts = of(server, killed, tmp_path)
     voter = replace(server.now, semi_sync=SemiSync(replica=True), received="0-1-12")
     receipts.seen(voter, "a")
@@ -93,7 +99,7 @@ def test_its_own_agent_may_drop_what_a_learner_cannot_apply_though_it_has_voted_
 
 
 def test_what_is_forgotten_on_purpose_is_not_lost_and_all_else_is(tmp_path: Path) -> None:
-    server, killed = MemoryServer(), []
+    server, killed = MemoryServer(), list[str]()
     receipts = of(server, killed, tmp_path)
     had = replace(
         server.now, semi_sync=SemiSync(replica=True), received="0-1-12,0-2-13", applied="0-2-13"
@@ -132,7 +138,7 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_receiver_that_was_restarted_while_its_agent_was_away_costs_the_vote(
     tmp_path: Path,
 ) -> None:
-    server, killed = MemoryServer(), []
+    server, killed = MemoryServer(), list[str]()
     voter = replace(server.now, semi_sync=SemiSync(replica=True))
 
     def agent() -> Receipts:
@@ -169,7 +175,7 @@ def test_a_receiver_that_was_restarted_while_its_agent_was_away_costs_the_vote(
 
 @pytest.mark.usefixtures("at_once")
 def test_what_its_agent_does_itself_is_no_hand_at_work(tmp_path: Path) -> None:
-    server, killed = MemoryServer(), []
+    server, killed = MemoryServer(), list[str]()
     voter = replace(server.now, semi_sync=SemiSync(replica=True))
     one = of(server, killed, tmp_path)
     one.seen(voter, "a")
@@ -200,7 +206,7 @@ def test_what_its_agent_does_itself_is_no_hand_at_work(tmp_path: Path) -> None:
 def test_the_first_command_of_another_term_need_not_take_back_what_was_marked(
     tmp_path: Path,
 ) -> None:
-    server, killed = MemoryServer(), []
+    server, killed = MemoryServer(), list[str]()
     voter = replace(server.now, semi_sync=SemiSync(replica=True))
     of(server, killed, tmp_path, term=3).seen(voter, "a")
     marked = (tmp_path / "receiver").stat().st_mtime_ns
@@ -222,7 +228,7 @@ def test_the_first_command_of_another_term_need_not_take_back_what_was_marked(
 def test_what_cannot_be_marked_is_no_longer_marked_as_it_was_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server, killed = MemoryServer(), []
+    server, killed = MemoryServer(), list[str]()
     voter = replace(server.now, semi_sync=SemiSync(replica=True))
     one = of(server, killed, tmp_path)
     one.seen(voter, "a")
@@ -247,7 +253,7 @@ def test_what_cannot_be_marked_is_no_longer_marked_as_it_was_and_tried_again(
 
 def test_for_a_moment_after_a_command_nothing_is_marked(tmp_path: Path) -> None:
     """The next command of a failover would have to take it back, and waits for the disk meanwhile."""
-    server, killed = MemoryServer(), []
+    server, killed = MemoryServer(), list[str]()
     voter = replace(server.now, semi_sync=SemiSync(replica=True))
     one = of(server, killed, tmp_path)
     with one.steering():
@@ -263,9 +269,9 @@ def test_for_a_moment_after_a_command_nothing_is_marked(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("at_once")
 def test_a_thread_that_was_asked_for_before_a_command_is_not_marked_after_it(
-    tmp_path: Path,
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server, killed = MemoryServer(), []
+    server, killed = MemoryServer(), list[str]()
     voter = replace(server.now, semi_sync=SemiSync(replica=True))
     one = of(server, killed, tmp_path)
     asked = server.receiver_thread
@@ -276,9 +282,9 @@ def test_a_thread_that_was_asked_for_before_a_command_is_not_marked_after_it(
             server.receiver += 1
         return before
 
-    server.receiver_thread = slow  # type: ignore[method-assign]
+    monkeypatch.setattr(server, "receiver_thread", slow)
     one.seen(voter, "a")
-    server.receiver_thread = asked  # type: ignore[method-assign]
+    monkeypatch.setattr(server, "receiver_thread", asked)
     of(server, killed, tmp_path).seen(voter, "a")
     assert killed == []
 
@@ -289,7 +295,7 @@ def test_a_thread_that_was_asked_for_before_a_command_is_not_marked_after_it(
 def test_whatever_a_hand_makes_of_a_voter_it_is_compared_all_the_same(
     changed: dict[str, Any], tmp_path: Path
 ) -> None:
-    server, killed = MemoryServer(), []
+    server, killed = MemoryServer(), list[str]()
     voter = replace(server.now, semi_sync=SemiSync(replica=True), received="0-1-12")
     receipts = of(server, killed, tmp_path)
     receipts.seen(voter, "a")
@@ -314,7 +320,7 @@ def test_a_primary_whose_binary_log_was_reset_is_ended_where_its_commits_wait(
     before: str, after: str, ends: bool, waits: bool, tmp_path: Path
 ) -> None:
     """Nobody can follow it, so they wait without end; where they do not wait, it goes on."""
-    server, killed = MemoryServer(), []
+    server, killed = MemoryServer(), list[str]()
     receipts = of(server, killed, tmp_path, opened="a")
     had = replace(
         server.now,
@@ -336,7 +342,7 @@ def test_a_primary_whose_binary_log_was_reset_is_ended_where_its_commits_wait(
 def test_one_that_does_not_vote_must_not_begin_its_history_anew_but_by_its_agent(
     tmp_path: Path,
 ) -> None:
-    server, killed = MemoryServer(), []
+    server, killed = MemoryServer(), list[str]()
     receipts = of(server, killed, tmp_path)
     learner = replace(server.now, received="0-1-12", applied="0-1-12")
     server.now = replace(learner, received="0-1-11", applied="0-1-11")
@@ -404,19 +410,21 @@ def test_it_does_not_promise_what_it_has_lost(world: World) -> None:
     world.until(is_down)
 
 
-def test_a_look_whose_parts_are_not_of_one_moment_is_looked_at_again(world: World) -> None:
+def test_a_look_whose_parts_are_not_of_one_moment_is_looked_at_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
     world.done(1, VOTER)
     receives(world, "0-1-12")
     state = world.until(lambda state: state.received == "0-1-12")
     seen, looks = world.server.observe, 0
 
-    def torn(deadline: object) -> object:
+    def torn(deadline: Deadline) -> Observation:
         nonlocal looks
         looks += 1
-        found = seen(deadline)  # type: ignore[arg-type]
+        found = seen(deadline)
         return replace(found, received="0-1-10") if looks == 1 else found
 
-    world.server.observe = torn  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(world.server, "observe", torn)
     receives(world, "0-1-12,0-2-1")
     after = world.until(lambda state: "0-2-1" in state.received)
     assert looks >= 2
@@ -442,8 +450,8 @@ def test_of_one_that_is_down_the_files_tell_what_it_holds(world: World) -> None:
     )
     binlog.event(163, gtid_list)
     binlog.transaction(gtid(Flavor.MARIADB, 9))
-    relay.transaction(replace(gtid(Flavor.MARIADB, 12), server_id=1))
-    relay.opening(replace(gtid(Flavor.MARIADB, 13), server_id=1))
+    relay.transaction(replace(mariadb(12), server_id=1))
+    relay.opening(replace(mariadb(13), server_id=1))
     data = world.folder / "data"
     binlog.write(data / "binlog.000001")
     (data / "binlog.index").write_text("./binlog.000001\n")

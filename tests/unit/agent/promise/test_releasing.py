@@ -48,7 +48,7 @@ def test_what_the_server_counts_is_told_with_its_number(primary: World) -> None:
 
 
 def test_a_look_amid_the_first_row_is_no_sign_that_counters_were_reset(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It is later than what was counted before that row."""
     with running(tmp_path) as world:
@@ -63,7 +63,7 @@ def test_a_look_amid_the_first_row_is_no_sign_that_counters_were_reset(
             prove(*args)
             return under
 
-        world.server.prove = slow  # type: ignore[method-assign]
+        monkeypatch.setattr(world.server, "prove", slow)
         world.done(2, Promote(acks=1, serial=1))
         assert "without a voter" not in caplog.text
 

@@ -13,6 +13,7 @@ from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync, Tail, TailVerdict
 from holdfast.errors import Refused
+from tests.unit.agent_world import do_now
 
 OWN = "11111111-1111-1111-1111-111111111111"
 OTHER = "22222222-2222-2222-2222-222222222222"
@@ -44,15 +45,15 @@ class Agent:
         self.part = KnownStreams(
             self.board,
             self.folder,
-            lambda work: work(),
+            do_now,
             lambda why, reset: self.unfit.append((why, reset)),
             self.killed.append,
             lambda: self.data,
         )
 
-    def look(self, applied: str, run: str = "a", **more: object) -> bool:
+    def look(self, applied: str, run: str = "a", **more: Any) -> bool:
         """Whether it is found to be unfit."""
-        self.part.seen(cast(Any, Look(applied, **more)), run)  # type: ignore[arg-type]
+        self.part.seen(cast(Any, Look(applied, **more)), run)
         return bool(self.unfit)
 
 
@@ -133,7 +134,7 @@ def test_other_data_begin_anew(flavor: Flavor, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [{"writable": True}, {"semi_sync": SemiSync(source=True, acks=1)}])
 def test_a_primary_is_killed_for_nobody_finds_his_place_there(
-    flavor: Flavor, tmp_path: Path, more: dict[str, object]
+    flavor: Flavor, tmp_path: Path, more: dict[str, Any]
 ) -> None:
     Agent(flavor, tmp_path).look(HAD[flavor])
     again = Agent(flavor, tmp_path)

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import cast
+from typing import NoReturn, cast
 
 import pytest
 
@@ -389,11 +389,11 @@ def test_a_gate_whose_lease_is_over_waits_for_the_next_one(
 def test_a_watchdog_that_cannot_be_opened_is_tried_seldom(server: subprocess.Popen[bytes]) -> None:
     tried: list[Path] = []
 
-    def missing(path: Path) -> object:
+    def missing(path: Path) -> NoReturn:
         tried.append(path)
         raise FileNotFoundError(2, "No such file or directory")
 
-    dog = Watchdog(Path("/nowhere"), BackgroundWriter(), lambda failed: None, device=missing)  # type: ignore[arg-type]
+    dog = Watchdog(Path("/nowhere"), BackgroundWriter(), lambda failed: None, device=missing)
     dog.start()
     try:
         dog.arm(run_of(server), boottime.now() - 1)
@@ -410,11 +410,11 @@ def test_a_process_that_ends_at_once_is_started_once_a_second(
 ) -> None:
     """The keeper process, and the one that holds an address."""
     started: dict[str, list[float]] = {}
-    real = subprocess.Popen
+    real: Callable[..., subprocess.Popen[bytes]] = subprocess.Popen
 
     def ends_at_once(argv: tuple[str, ...], **more: object) -> subprocess.Popen[bytes]:
         started.setdefault(argv[2], []).append(time.monotonic())
-        return real(("/bin/true",), **more)  # type: ignore[call-overload,no-any-return]
+        return real(("/bin/true",), **more)
 
     monkeypatch.setattr(subprocess, "Popen", ends_at_once)
     keeper = SecondKeeper(

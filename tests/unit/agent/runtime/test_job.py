@@ -21,9 +21,14 @@ def board() -> PublishedState:
 
 def test_a_second_job_is_refused_until_the_first_has_ended(board: PublishedState) -> None:
     jobs, go = Jobs(board), threading.Event()
-    jobs.start("comparing", lambda job: go.wait(5) and None)
-    assert board.state.progress is not None
-    assert board.state.progress.what == jobs.running == "comparing"
+
+    def work(job: Job) -> None:
+        go.wait(5)
+
+    jobs.start("comparing", work)
+    progress = board.state.progress
+    assert progress is not None
+    assert progress.what == jobs.running == "comparing"
     with pytest.raises(Refused, match="m1 is busy: comparing"):
         jobs.start("cloning", lambda job: None)
     go.set()

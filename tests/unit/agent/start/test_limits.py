@@ -6,9 +6,11 @@ import os
 import resource
 import subprocess
 import sys
+from typing import cast
 
 import pytest
 
+from holdfast.agent.observe.server_run import ServerRun
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.agent.start.limits import Limits
 from holdfast.core.gtid import Flavor
@@ -34,7 +36,7 @@ def test_a_server_with_more_than_its_agent_is_warned_of_once_per_run(
     assert has == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     monkeypatch.setattr(limits, "inherited", lambda: has - 1)
     run = OneRun(os.getpid())
-    watch = Limits(run, board)  # type: ignore[arg-type]
+    watch = Limits(cast(ServerRun, run), board)
     watch.looked()
     assert board.state.concerns[0].startswith(
         f"its server may open {has} files, and its agent lets"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,9 @@ def test_the_format_description_tells_flavor_checksum_and_use(
         (lambda b: b.opening(mysql(1)).query("BEGIN").query("DELETE FROM t"), GroupEnding.TORN),
     ],
 )
-def test_how_a_mysql_transaction_ends(tmp_path: Path, build, ending) -> None:  # type: ignore[no-untyped-def]
+def test_how_a_mysql_transaction_ends(
+    tmp_path: Path, build: Callable[[Builder], Builder], ending: GroupEnding
+) -> None:
     groups, _ = read(build(Builder(Flavor.MYSQL)).write(tmp_path / "b.000001"))
     assert [group.ending for group in groups] == [ending]
 
@@ -193,7 +196,9 @@ def encrypted(builder: Builder) -> None:
         (encrypted, "encrypted"),
     ],
 )
-def test_what_cannot_be_understood_is_refused(tmp_path: Path, spoil, said: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_cannot_be_understood_is_refused(
+    tmp_path: Path, spoil: Callable[[Builder], object], said: str
+) -> None:
     builder = Builder(Flavor.MARIADB).transaction(mariadb(1))
     spoil(builder)
     with pytest.raises(Unreadable, match=said):

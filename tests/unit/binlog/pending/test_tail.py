@@ -223,9 +223,7 @@ def test_nothing_is_cut_without_a_common_transaction(binlogs: Folder, flavor: Fl
         (INNODB, "does not end"),
     ],
 )
-def test_what_mariadb_does_not_roll_back_is_not_cut(
-    binlogs: Folder, flags: MariadbFlags, said: str
-) -> None:
+def test_what_mariadb_does_not_roll_back_is_not_cut(binlogs: Folder, flags: int, said: str) -> None:
     builder = with_transactions(Flavor.MARIADB, 1, 2)
     builder.opening(mariadb(3), flags).query("COMMIT")
     unsafe(inspect(binlogs(builder), has(1)), Remedy.CLONE, said)
@@ -243,7 +241,9 @@ def test_what_mariadb_does_not_roll_back_is_not_cut(
         (lambda b: b.query("CREATE TABLESPACE s", STATUS_XID), "statement that cannot"),
     ],
 )
-def test_what_mysql_does_not_roll_back_is_not_cut(binlogs: Folder, build, said: str) -> None:  # type: ignore[no-untyped-def]
+def test_what_mysql_does_not_roll_back_is_not_cut(
+    binlogs: Folder, build: Callable[[Builder], Builder], said: str
+) -> None:
     builder = with_transactions(Flavor.MYSQL, 1, 2)
     build(builder.opening(mysql(3)))
     unsafe(inspect(binlogs(builder), has(1)), Remedy.CLONE, said)

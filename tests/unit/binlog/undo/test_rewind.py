@@ -7,6 +7,7 @@ import re
 import struct
 import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -21,7 +22,7 @@ from holdfast.binlog.pending import errant, save
 from holdfast.binlog.undo import describe
 from holdfast.binlog.undo.describe import ColumnName
 from holdfast.binlog.undo.rewind import format_statement, undo_statements
-from holdfast.core.gtid import Flavor, parse
+from holdfast.core.gtid import Flavor, GtidSet, parse
 from tests.unit.binlog.events.test_builder import UUID_A, Builder, gtid, mariadb
 
 TABLE = 77
@@ -121,7 +122,7 @@ def transaction(builder: Builder, number: int, *events: tuple[int, bytes]) -> Bu
     return builder.event(16, bytes(8))
 
 
-def begun(flavor: Flavor, upto: int = 0, **more: bool) -> Builder:
+def begun(flavor: Flavor, upto: int = 0, **more: Any) -> Builder:
     """A file whose head says that 1 to ``upto`` came before it."""
     builder = Builder(flavor, **more)
     if flavor is Flavor.MARIADB:
@@ -142,7 +143,7 @@ def indexed(folder: Path, *builders: Builder) -> Path:
     return index
 
 
-def present(flavor: Flavor, upto: int, *more: int) -> object:
+def present(flavor: Flavor, upto: int, *more: int) -> GtidSet:
     if flavor is Flavor.MARIADB:
         return parse(flavor, f"0-7-{upto}")
     return parse(flavor, ",".join(f"{UUID_A}:{span}" for span in (f"1-{upto}", *more)))
@@ -164,7 +165,7 @@ def test_everything_from_the_first_errant_transaction_on_is_undone_last_first(
     transaction(second, 4, UPDATED)
     index = indexed(tmp_path, first.rotate(), second)
     had = present(flavor, 2) if flavor is Flavor.MARIADB else present(flavor, 2, 4)
-    found = errant.find(index, had)  # type: ignore[arg-type]
+    found = errant.find(index, had)
     expected = (2, 0) if flavor is Flavor.MARIADB else (1, 1)
     assert (found.transactions, found.again) == expected
     assert found.first == gtid(flavor, 3)
@@ -207,7 +208,7 @@ def test_a_server_without_errant_transactions_has_none_found(
     tmp_path: Path, flavor: Flavor
 ) -> None:
     index = indexed(tmp_path, transaction(begun(flavor), 1, INSERTED))
-    found = errant.find(index, present(flavor, 9))  # type: ignore[arg-type]
+    found = errant.find(index, present(flavor, 9))
     assert found.transactions == 0
     assert found.stretches == ()
 
@@ -217,7 +218,7 @@ def test_what_began_in_a_purged_file_cannot_be_undone_but_the_rest_is_found(
     tmp_path: Path, flavor: Flavor
 ) -> None:
     index = indexed(tmp_path, transaction(begun(flavor, 5), 6, INSERTED))
-    found = errant.find(index, present(flavor, 3))  # type: ignore[arg-type]
+    found = errant.find(index, present(flavor, 3))
     assert found.transactions == 1
     assert "no longer" in found.obstacle
     assert found.before is None
@@ -235,18 +236,18 @@ def test_what_cannot_be_turned_round_is_an_obstacle(
     tmp_path: Path, events_: list[tuple[int, bytes]], said: str
 ) -> None:
     index = indexed(tmp_path, transaction(begun(Flavor.MYSQL, 1), 2, INSERTED, *events_))
-    found = errant.find(index, present(Flavor.MYSQL, 1))  # type: ignore[arg-type]
+    found = errant.find(index, present(Flavor.MYSQL, 1))
     assert said in errant.examine(found).obstacle
 
 
 def test_a_data_definition_and_what_does_not_roll_back_are_obstacles(tmp_path: Path) -> None:
     ddl = begun(Flavor.MARIADB, 1)
     ddl.opening(mariadb(2), MariadbFlags.STANDALONE | MariadbFlags.DDL).query("DROP TABLE t")
-    found = errant.find(indexed(tmp_path, ddl), present(Flavor.MARIADB, 1))  # type: ignore[arg-type]
+    found = errant.find(indexed(tmp_path, ddl), present(Flavor.MARIADB, 1))
     assert "DROP TABLE t" in errant.examine(found).obstacle
     aria = begun(Flavor.MARIADB, 1).opening(mariadb(2), 0)
     aria.event(19, table_body()).event(*INSERTED).query("COMMIT")
-    found = errant.find(indexed(tmp_path, aria), present(Flavor.MARIADB, 1))  # type: ignore[arg-type]
+    found = errant.find(indexed(tmp_path, aria), present(Flavor.MARIADB, 1))
     assert "do not know transactions" in errant.examine(found).obstacle
 
 
@@ -259,7 +260,7 @@ def test_what_the_primary_lacks_and_only_that_is_saved_and_described(
     transaction(file, 3, UPDATED)
     index = indexed(tmp_path, file)
     had = present(flavor, 1) if flavor is Flavor.MARIADB else present(flavor, 1, 3)
-    found = errant.find(index, had)  # type: ignore[arg-type]
+    found = errant.find(index, had)
     save.save_errant(found, tmp_path / "saved.000001")
     (stretch,) = found.stretches
     with open_binlog(stretch.file) as log:

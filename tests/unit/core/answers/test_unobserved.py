@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -37,10 +38,10 @@ TWO = replace(RECORD, configurations=(replace(RECORD.target, acks=2),))
 ELECT = replace(RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1"))
 
 
-def restarted(why: str = DENIED, **changes: object) -> MemberState:
+def restarted(why: str = DENIED, **changes: Any) -> MemberState:
     """Its agent found it running, and has had no look at it."""
     state = down("m1", server=ServerStatus.STARTING, incarnation="a", unobserved=why, lease=LEASED)
-    return replace(state, **changes)  # type: ignore[arg-type]
+    return replace(state, **changes)
 
 
 def shown(seen: View, record: Record = RECORD) -> Status:
@@ -52,7 +53,7 @@ def hidden(first: MemberState | Unseen, *others: MemberState) -> View:
     return view(one, *(others or (replica("m2"), replica("m3"))))
 
 
-def gone(**changes: object) -> Unseen:
+def gone(**changes: Any) -> Unseen:
     return Unseen("connection refused", NOW - 4.0, primary(**changes))
 
 

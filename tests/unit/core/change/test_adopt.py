@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -29,6 +29,7 @@ from holdfast.core.view import (
 from holdfast.errors import OutcomeUnknown, Refused, Unreachable
 from holdfast.http.wire import AccountReply, ReachReply
 from holdfast.manager.leader.events import EventLog
+from holdfast.manager.leader.lead import Leader
 from holdfast.manager.people.adopt import Adoption
 from tests.unit.core.check.test_check import good, running
 
@@ -255,7 +256,7 @@ class MemoryLeader:
     def view(self) -> View:
         source = {"semi_sync": SemiSync(source=self.semi_sync, acks=int(self.semi_sync))}
         old = {"replication": Replication("old:3306", Receiver.ON, True)}
-        rest = {name: old for name in ("m2", "m3") if name not in self.following}
+        rest: dict[str, Any] = {name: old for name in ("m2", "m3") if name not in self.following}
         return states(m1=source, **rest)
 
     def leading(self) -> tuple[MemoryLeader, Record | None]:
@@ -284,7 +285,7 @@ async def gathered(_: object) -> tuple[dict[str, Facts], dict[str, str]]:
 
 
 def adoption(leader: MemoryLeader) -> Adoption:
-    return Adoption(leader, gathered)  # type: ignore[arg-type]
+    return Adoption(cast(Leader, leader), gathered)
 
 
 def test_adopting_equips_all_makes_accounts_repoints_and_founds() -> None:
@@ -359,7 +360,7 @@ def test_a_replica_that_never_attaches_is_told_and_nothing_is_recorded(
             if step.member != "m3" or not isinstance(step.command, Follow):
                 await taken(term, step)
 
-        leader.order = order  # type: ignore[method-assign]
+        monkeypatch.setattr(leader, "order", order)
         with pytest.raises(OutcomeUnknown, match="m3 does not follow h:3306 yet"):
             await adoption(leader).run(False, "", {})
 

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.core.change.restart import CLOSING, OPENING, RESTARTING, close_step
+from holdfast.core.change.restart import CLOSING, RESTARTING, close_step
 from holdfast.core.commands import Fence, Restart, Start
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Send
 from holdfast.core.record import TransitionKind
+from holdfast.core.rules.returned import OPENING
 from holdfast.core.view import MemberState, Receiver, Replication, ServerStatus, View
 from tests.unit.looks import CLUSTER, RECORD, primary, replica, saved, view
 

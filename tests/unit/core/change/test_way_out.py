@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from holdfast.core.change.way_out import PATIENCE
+from holdfast.core.cluster import Cluster
 from holdfast.core.decide import decide
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record
@@ -31,8 +33,8 @@ def seen(*there: MemberState, since: float = PATIENCE) -> View:
     return replace(found, members={**found.members, **silent})
 
 
-def reason(record: Record, found: View, cluster: object = CLUSTER) -> str:
-    return decide(cluster, record, found).reason  # type: ignore[arg-type]
+def reason(record: Record, found: View, cluster: Cluster = CLUSTER) -> str:
+    return decide(cluster, record, found).reason
 
 
 def test_a_primary_that_is_left_alone_may_be_told_to_serve() -> None:
@@ -59,9 +61,9 @@ def test_one_that_is_left_of_three_may_be_told_to_take_over() -> None:
     ids=["one is left", "a failover can begin", "nobody is there", "it serves", "async"],
 )
 def test_where_something_goes_on_or_nothing_can_no_way_out_is_told(
-    there: list[MemberState], changed: dict[str, object]
+    there: list[MemberState], changed: dict[str, Any]
 ) -> None:
-    cluster = replace(CLUSTER, settings=replace(CLUSTER.settings, **changed))  # type: ignore[arg-type]
+    cluster = replace(CLUSTER, settings=replace(CLUSTER.settings, **changed))
     assert "gone for good" not in reason(RECORD, seen(*there), cluster)
 
 

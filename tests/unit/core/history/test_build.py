@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -47,7 +48,7 @@ NAMED = replace(
 OVER = replace(NAMED, transition=None)
 
 
-def server(name: str, applied: str, received: str = "", **more: object) -> MemberState:
+def server(name: str, applied: str, received: str = "", **more: Any) -> MemberState:
     incarnation = {"m1": "a", "m2": "b", "m3": "c"}[name]
     state = looks.replica(
         name,
@@ -57,18 +58,18 @@ def server(name: str, applied: str, received: str = "", **more: object) -> Membe
         replication=Replication(),
         semi_sync=SemiSync(),
     )
-    return replace(state, **more)  # type: ignore[arg-type]
+    return replace(state, **more)
 
 
 def down(name: str, last_applied: str, tail: Tail | None = None) -> MemberState:
     return looks.down(name, last_applied=last_applied, tail=tail or Tail())
 
 
-def view(*members: MemberState | tuple[str, Unseen], at: float, **more: object) -> View:
+def view(*members: MemberState | tuple[str, Unseen], at: float, **more: Any) -> View:
     return looks.view(*members, date=at, **more)
 
 
-PROMISED = {"promised": 8, "replication": Replication(applier=True)}
+PROMISED: dict[str, Any] = {"promised": 8, "replication": Replication(applier=True)}
 
 
 def failing_over(lacking: str = "0-1-100") -> Entry:
@@ -121,7 +122,7 @@ def test_what_was_cut_and_where_it_was_saved_is_seen_when_the_old_primary_comes_
     assert aftermath.looked(entry, CLUSTER, OVER, look) is entry
     starting = view(server("m1", "0-1-102"), new, at=1004.0)
     assert aftermath.looked(entry, CLUSTER, OVER, starting).live
-    follows = {
+    follows: dict[str, Any] = {
         "replication": Replication("h2:3306", Receiver.ON, True),
         "semi_sync": SemiSync(replica=True),
     }

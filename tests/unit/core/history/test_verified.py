@@ -322,9 +322,9 @@ def test_the_manager_keeps_each_that_ends_and_what_it_finds_at_its_beginning(
         async def kept(count: int, repeated: int = 0) -> list[Entry]:
             for _ in range(500):
                 found = [e for _, e in Archive(store, "c").newest(9) if isinstance(e, Entry)]
-                told = [e for e in found if e.verification]
-                if len(told) == count and told[0].verification.repeats >= repeated:  # type: ignore[union-attr]
-                    return told
+                told = [(e, e.verification) for e in found if e.verification]
+                if len(told) == count and told[0][1].repeats >= repeated:
+                    return [entry for entry, _ in told]
                 await asyncio.sleep(0.01)
             raise AssertionError(found)
 

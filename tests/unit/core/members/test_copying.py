@@ -13,12 +13,12 @@ from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.members.copying import RETURN_SECONDS, SILENT_CLONE_SECONDS, ends, next_step
 from holdfast.core.members.copying import STALL_SECONDS as WAITED
+from holdfast.core.observed.lapse import Lapse
 from holdfast.core.observed.progress import Progress
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record, Step, Transition, TransitionKind
 from holdfast.core.settings import Mode
 from holdfast.core.view import (
-    Lapse,
     MemberState,
     Receiver,
     Replication,

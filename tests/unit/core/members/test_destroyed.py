@@ -15,7 +15,7 @@ from holdfast.core.members.destroyed import (
 )
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import Record, Step, Stray, Transition, TransitionKind
-from holdfast.core.view import Receiver, Replication, Unseen
+from holdfast.core.view import MemberState, Receiver, Replication, Unseen
 from tests.unit.looks import CLUSTER, NOW, RECORD, primary, replica, view
 
 GONE = ("m3", Unseen("no route to host", NOW - SILENT_SECONDS))
@@ -66,9 +66,9 @@ def test_a_server_that_another_one_hears_lives(replication: Replication, lives: 
     ],
 )
 def test_it_is_forgotten_when_it_has_no_vote_and_the_primary_lets_it_in_no_more(
-    record: Record, head: object, why: str
+    record: Record, head: MemberState | tuple[str, Unseen], why: str
 ) -> None:
-    found = view(head, replica("m2"), GONE)  # type: ignore[arg-type]
+    found = view(head, replica("m2"), GONE)
     assert waits(CLUSTER, record, found, "m3") == why
 
 

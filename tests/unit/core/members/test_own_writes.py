@@ -293,7 +293,9 @@ def test_without_a_primary_members_settle_what_they_wrote_before_anybody_is_elec
     decision = decide(CLUSTER, RECORD, seen)
     commands = dict(asked(decision))
     assert {type(command) for command in commands.values()} == {Judge}
-    assert parse(Flavor.MARIADB, commands["m3"].present) == parse(Flavor.MARIADB, "0-2-10,*-1")  # type: ignore[attr-defined]
+    judge = commands["m3"]
+    assert isinstance(judge, Judge)
+    assert parse(Flavor.MARIADB, judge.present) == parse(Flavor.MARIADB, "0-2-10,*-1")
     judged = [
         replace(own, judged="0-3-10", harmless="0-3-10"),
         replace(other, judged="0-2-10", harmless="0-2-10"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.gtid import Flavor
@@ -32,11 +33,11 @@ BACK = stamped(replace(FIRST, term=2), FIRST, "z")
 """What a manager makes of the first record, when that was put back."""
 
 
-def said(name: str, record: Record | None, **fields: object) -> MemberState:
+def said(name: str, record: Record | None, **fields: Any) -> MemberState:
     known = mark(Memory(record).text()) if record else RecordMark()
     term, leader = (record.term, record.leader) if record else (0, "")
     state = MemberState(name, Flavor.MYSQL, term, leader=leader, record=known)
-    return replace(state, **fields)  # type: ignore[arg-type]
+    return replace(state, **fields)
 
 
 def view(*states: MemberState, lost: bool = False) -> View:

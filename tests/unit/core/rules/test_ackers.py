@@ -91,8 +91,11 @@ def test_a_learner_that_acknowledges_is_ended() -> None:
     two = Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1)
     record = replace(RECORD, configurations=(two,))
     seen = members(dumps=voters())
-    (end,) = (each for each in [ackers.pretenders(CLUSTER, record, seen, seen.state("m1"))])  # type: ignore[arg-type]
-    assert end == EndReplicas((2,), "m3 acknowledged, and is no voter")
+    head = seen.state("m1")
+    assert head is not None
+    assert ackers.pretenders(CLUSTER, record, seen, head) == EndReplicas(
+        (2,), "m3 acknowledged, and is no voter"
+    )
     for left in (
         replica("m3", server_id=3, semi_sync=SemiSync()),  # its session of before is ending
         down("m3"),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
 from holdfast.core.change.failover import name_primary
+from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Clone, Fence, Follow
 from holdfast.core.decide import decide
 from holdfast.core.decision import Save, Send
@@ -29,7 +32,7 @@ SOURCE = "127.0.0.1:3301"
 UUID = "00000001-0000-0000-0000-000000000000"
 
 
-def lame(name: str, seconds: float = 1.0, repairs: int = 0, **changes: object) -> MemberState:
+def lame(name: str, seconds: float = 1.0, repairs: int = 0, **changes: Any) -> MemberState:
     """It has received all, and has not got past the eighth transaction."""
     stopped = Replication(SOURCE, Receiver.ON, False, ERROR, applier_error=ERROR)
     applying = Applying(ERROR, seconds, repairs)
@@ -38,11 +41,11 @@ def lame(name: str, seconds: float = 1.0, repairs: int = 0, **changes: object) -
     )
 
 
-def without_binlogs(name: str, seconds: float = 1.0, **changes: object) -> MemberState:
+def without_binlogs(name: str, seconds: float = 1.0, **changes: Any) -> MemberState:
     return replica(name, **{"applying": Applying(seconds=seconds, removed=True), **changes})
 
 
-def learner(name: str, seconds: float = 1.0, repairs: int = 0, **changes: object) -> MemberState:
+def learner(name: str, seconds: float = 1.0, repairs: int = 0, **changes: Any) -> MemberState:
     without = {"incarnation": "b", "semi_sync": SemiSync(replica=False), **changes}
     return lame(name, seconds, repairs, **without)
 
@@ -52,11 +55,11 @@ def voting(*names: str, acks: int = 1) -> Record:
     return replace(RECORD, configurations=(Configuration(voters, acks),))
 
 
-def with_settings(**changes: object):  # type: ignore[no-untyped-def]
-    return replace(CLUSTER, settings=replace(Settings(), **changes))  # type: ignore[arg-type]
+def with_settings(**changes: Any) -> Cluster:
+    return replace(CLUSTER, settings=replace(Settings(), **changes))
 
 
-def votes_next(record: Record, seen: View, cluster=CLUSTER) -> frozenset[str] | None:  # type: ignore[no-untyped-def]
+def votes_next(record: Record, seen: View, cluster: Cluster = CLUSTER) -> AbstractSet[str] | None:
     state = seen.state("m1")
     assert state is not None
     change = next_change(cluster, record, seen, state)
@@ -132,8 +135,8 @@ def test_a_learner_that_is_asked_to_acknowledge_is_counted_on_only_once_a_row_ha
     """It follows anew, and has dropped what it could not apply."""
     record = named(replica("m2"), learner("m3"))
     assert [(each.names(), each.acks) for each in record.configurations] == [
-        ({"m2"}, 0),
-        ({"m2", "m3"}, 1),
+        (frozenset({"m2"}), 0),
+        (frozenset({"m2", "m3"}), 1),
     ]
     assert not record.recoverable([("m3", "b")])
 
@@ -187,7 +190,7 @@ def test_a_broken_one_that_receives_counts_as_attached_and_is_tried_again() -> N
     assert ERROR in step.reason
 
 
-def repaired(seen: View, record: Record, cluster=CLUSTER, name: str = "m3") -> object:  # type: ignore[no-untyped-def]
+def repaired(seen: View, record: Record, cluster: Cluster = CLUSTER, name: str = "m3") -> object:
     return next_step(cluster, record, seen, cluster.member(name)).command
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -38,8 +39,8 @@ REFUSED = Replication(SOURCE, Receiver.CONNECTING, True, refused=True)
 ELECTING = replace(RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1"))
 
 
-def lost(seconds: float = 1.5, **changes: object) -> Unseen:
-    return replace(Unseen("no answer in time", NOW - seconds, primary()), **changes)  # type: ignore[arg-type]
+def lost(seconds: float = 1.5, **changes: Any) -> Unseen:
+    return replace(Unseen("no answer in time", NOW - seconds, primary()), **changes)
 
 
 def view(
@@ -53,7 +54,7 @@ def view(
     return View(seen, NOW, leases=dict.fromkeys(seen, over), date=date)
 
 
-def hears(name: str, replication: Replication = ON, **changes: object) -> MemberState:
+def hears(name: str, replication: Replication = ON, **changes: Any) -> MemberState:
     return replica(name, replication=replication, **changes)
 
 
@@ -231,8 +232,8 @@ def ago(*seconds: float, boot: str = "") -> tuple[Past, ...]:
 class TestLimits:
     """A wall clock that was stepped, forward or back, changes nothing: none is looked at."""
 
-    def failover(self, record: Record, boot: str = "", **settings: object) -> Decision:
-        limited = replace(CLUSTER, settings=Settings(**settings))  # type: ignore[arg-type]
+    def failover(self, record: Record, boot: str = "", **settings: Any) -> Decision:
+        limited = replace(CLUSTER, settings=Settings(**settings))
         seen = view(down("m1"), hears("m2"), hears("m3"), date=5000.0)
         return decided(record, replace(seen, boot=boot), limited)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ ON = Replication(HERE, Receiver.ON, True)
 LONG_AGO = {"unvouched": 500.0}
 
 
-def voter(name: str, replication: Replication = ON, **changes: object) -> MemberState:
+def voter(name: str, replication: Replication = ON, **changes: Any) -> MemberState:
     return replica(name, replication=replication, **(LONG_AGO | changes))
 
 
@@ -56,11 +57,11 @@ def verdicts(views: Iterator[View]) -> list[bool | None]:
     return found
 
 
-def after(seconds: float, *voters: MemberState | Unseen, **changes: object) -> bool | None:
+def after(seconds: float, *voters: MemberState | Unseen, **changes: Any) -> bool | None:
     """The verdict when voters have said the same for so long after the end of the lease."""
     begin = LOST_AT + 0.1
     steps = int((OVER + seconds - begin) / 0.2) + 1
-    return verdicts(look(begin + 0.2 * i, *voters, **changes) for i in range(steps))[-1]  # type: ignore[arg-type]
+    return verdicts(look(begin + 0.2 * i, *voters, **changes) for i in range(steps))[-1]
 
 
 def test_a_server_that_is_heard_after_its_lease_is_held_to_it_by_nobody() -> None:
@@ -121,7 +122,7 @@ def test_after_the_last_question_there_is_a_lease_more_and_then_nobody_holds_it(
     end = last + relied_on(RECORD.lease)
 
     def states(at: float) -> list[MemberState]:
-        word = {"asked": Asked(HERE, at - last), "unvouched": max(0.0, at - end)}
+        word: dict[str, Any] = {"asked": Asked(HERE, at - last), "unvouched": max(0.0, at - end)}
         return [voter(name, vouched=max(0.0, end - at), **word) for name in ("m2", "m3")]
 
     times = [last + 0.2 * i for i in range(30)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ from holdfast.core.view import (
 UUID = "11111111-71ca-11e1-9e33-c80aa9429562"
 
 
-def server(name: str, flavor: Flavor, upto: int, **changes: object) -> MemberState:
+def server(name: str, flavor: Flavor, upto: int, **changes: Any) -> MemberState:
     gtids = f"0-1-{upto}" if flavor is Flavor.MARIADB else f"{UUID}:1-{upto}"
     state = MemberState(
         name,
@@ -35,7 +36,7 @@ def server(name: str, flavor: Flavor, upto: int, **changes: object) -> MemberSta
         applied=gtids,
         replication=Replication("p:3306", Receiver.ON, True),
     )
-    return replace(state, **changes)  # type: ignore[arg-type]
+    return replace(state, **changes)
 
 
 class Looks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -40,8 +41,8 @@ def test_commits_that_wait_without_end_are_held_back() -> None:
     ],
     ids=str,
 )
-def test_whatever_makes_commits_wait_less_lets_them_through(changes: dict[str, object]) -> None:
-    now = replace(WAITS, **changes)  # type: ignore[arg-type]
+def test_whatever_makes_commits_wait_less_lets_them_through(changes: dict[str, Any]) -> None:
+    now = replace(WAITS, **changes)
     assert let_through(2, TALLY, now)
     assert holds_back(now) is ("acks" in changes), "one is enough where one was asked for"
 
@@ -107,7 +108,7 @@ def test_it_is_an_event_once() -> None:
         lambda e: heard.append(e.text) if e.kind is EventKind.UNACKNOWLEDGED else None
     )
 
-    def tell(teller: DecisionLog, **changes: object) -> list[str]:
+    def tell(teller: DecisionLog, **changes: Any) -> list[str]:
         heard.clear()
         look = view(primary(**changes), replica("m2"), replica("m3"))
         decision = decide(CLUSTER, RECORD, look)

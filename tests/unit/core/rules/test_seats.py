@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import combinations
+from typing import Any
 
 import pytest
 
@@ -15,10 +16,10 @@ from holdfast.core.view import MemberState
 
 
 def names(
-    flavor: Flavor, candidates: list[Candidate], primary: str = "m1", **settings: object
+    flavor: Flavor, candidates: list[Candidate], primary: str = "m1", **settings: Any
 ) -> set[str]:
     members = tuple(Member(f"m{i}", "h", i) for i in range(1, 8))
-    cluster = Cluster("c", members, Settings(**settings))  # type: ignore[arg-type]
+    cluster = Cluster("c", members, Settings(**settings))
     return {name for name, _ in chosen(cluster, MemberState(primary, flavor), candidates)}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -34,7 +35,7 @@ OTHER = "4e11fa47-71ca-11e1-9e33-c80aa9429562"
 NOBODY = Replication()
 
 
-def my(name: str, applied: str, **changes: object) -> MemberState:
+def my(name: str, applied: str, **changes: Any) -> MemberState:
     """On MySQL."""
     made = primary if name == "m1" else replica
     state = made(**changes) if name == "m1" else replica(name, **changes)

@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from collections.abc import Iterator
+from typing import cast
 
 import pytest
 
@@ -13,6 +14,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Seen, Unseen
 from holdfast.http.wire import StateReply
 from holdfast.manager.agents import observe
+from holdfast.manager.agents.agent_client import AgentClient
 from holdfast.manager.agents.observe import AgentObserver
 
 
@@ -41,7 +43,7 @@ async def seen(observer: AgentObserver, kind: type[Seen] | type[Unseen]) -> Seen
 def observed(runs: Iterator[str], kind: type[Seen] | type[Unseen], again: bool = False) -> str:
     async def scenario() -> str:
         observer = AgentObserver()
-        observer.watch("m1", Answering(runs))  # type: ignore[arg-type]
+        observer.watch("m1", cast(AgentClient, Answering(runs)))
         watching = asyncio.create_task(observer.run())
         try:
             found = await seen(observer, kind)

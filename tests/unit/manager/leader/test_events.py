@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -17,6 +17,7 @@ from holdfast.core.history.changed import RecordChange
 from holdfast.core.history.entry import Entry, Outcome, Sort, What
 from holdfast.core.record import TransitionKind
 from holdfast.errors import Refused
+from holdfast.http.manager_client import ManagerClient
 from holdfast.manager.api.app import _EVENTS
 from holdfast.manager.leader.events import AskedCommand, Event, EventKind, EventLog
 from holdfast.manager.listeners.pages import heard
@@ -93,7 +94,7 @@ def test_a_switchover_that_was_undone_is_refused_with_what_was_said_of_that(text
     change = RecordChange(TransitionKind.SWITCHOVER, Outcome.UNDONE)
     client = Client(added(EventKind.DECIDED, text, change))
     with pytest.raises(Refused) as refused:
-        _opened(client, "c", "m2", 0, 1.0)  # type: ignore[arg-type]
+        _opened(cast(ManagerClient, client), "c", "m2", 0, 1.0)
     assert str(refused.value) == text
 
 
@@ -102,7 +103,7 @@ def test_no_other_event_is_taken_for_that_whatever_it_says(kind: TransitionKind 
     change = RecordChange(kind, Outcome.UNDONE if kind else None)
     client = Client(added(EventKind.DECIDED, "the switchover to m2 is undone: why", change))
     with pytest.raises(Refused, match="did not come about: all is well"):
-        _opened(client, "c", "m2", 0, 1.0)  # type: ignore[arg-type]
+        _opened(cast(ManagerClient, client), "c", "m2", 0, 1.0)
 
 
 def test_the_history_of_a_failover_is_complete_whatever_events_say(

@@ -147,9 +147,8 @@ def test_a_leadership_that_is_not_confirmed_in_time_ends_without_a_word_from_the
 def test_work_that_fails_is_begun_anew_after_a_while_not_at_once() -> None:
     async def scenario() -> None:
         store = MemoryStore()
-        place, work = manager(store, "a")
-        work.fails = [Unreachable("no"), Unreachable("no")]
-        work.lead = _caught(work)  # type: ignore[method-assign]
+        place, _ = manager(store, "a")
+        work = Caught(fails=[Unreachable("no"), Unreachable("no")])
         async with running((place, work)):
             assert await until(lambda: work.leads) > 0.4
         assert store.history == ["a"] * 3
@@ -157,15 +156,12 @@ def test_work_that_fails_is_begun_anew_after_a_while_not_at_once() -> None:
     asyncio.run(scenario())
 
 
-def _caught(work: Idler):  # type: ignore[no-untyped-def]
+class Caught(Idler):
     """As the real one, which tells of an error and returns."""
-    lead = work.lead
 
-    async def caught() -> None:
+    async def lead(self) -> None:
         with contextlib.suppress(Unreachable):
-            await lead()
-
-    return caught
+            await super().lead()
 
 
 def test_a_failure_that_nobody_expected_ends_the_manager() -> None:

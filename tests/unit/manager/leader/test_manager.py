@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, cast
 from unittest.mock import Mock
 
 import pytest
@@ -19,6 +19,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.observed.lineage import RecordMark
 from holdfast.errors import OutcomeUnknown, Refused
 from holdfast.http.wire import Told
+from holdfast.manager.agents.agent_client import AgentClient
 from holdfast.manager.leader import act
 from holdfast.manager.leader.act import Actor
 from holdfast.manager.leader.desired import Given
@@ -26,7 +27,7 @@ from holdfast.manager.leader.events import EventKind
 from holdfast.manager.leader.lead import Leader
 from holdfast.store.sqlite import SqliteStore
 from tests.model.world import World
-from tests.unit.memory_agent import MemoryAgent, managing, until
+from tests.unit.memory_agent import connecting, managing, until
 
 
 def new_world(flavor: Flavor = Flavor.MARIADB) -> World:
@@ -35,7 +36,7 @@ def new_world(flavor: Flavor = Flavor.MARIADB) -> World:
 
 def leader(world: World, store: SqliteStore, name: str = "c") -> Leader:
     given = Given(name, world.cluster.members)
-    return Leader(given, lambda member: MemoryAgent(world, member.name, []), store)  # type: ignore[arg-type,return-value]
+    return Leader(given, connecting(world), store)
 
 
 @pytest.fixture
@@ -73,10 +74,10 @@ def test_a_command_goes_with_the_record_by_which_it_was_decided() -> None:
             raise Refused("it is enough to have heard it")
 
     async def scenario() -> None:
+        revision = 6
         observer = Mock(told=lambda _: Told(leader="a", mark=RecordMark(4, "a", revision)))
         observer.leases.grant.return_value = None
-        actor = Actor({"m1": Agent()}, observer, Mock())  # type: ignore[dict-item]
-        revision = 6
+        actor = Actor({"m1": cast(AgentClient, Agent())}, observer, Mock())
         actor.send(4, Send("m1", Promote(0, 1)))
         revision = 7
         await asyncio.sleep(0)
@@ -103,7 +104,7 @@ def test_what_an_agent_refuses_or_fails_to_do_is_known_until_it_is_done_or_wante
     async def scenario() -> None:
         observer = Mock(told=lambda _: Told(leader="a", mark=RecordMark(4, "a", 6)))
         observer.leases.grant.return_value = None
-        actor = Actor({"m1": Agent()}, observer, Mock())  # type: ignore[dict-item]
+        actor = Actor({"m1": cast(AgentClient, Agent())}, observer, Mock())
 
         async def sent(command: Command) -> dict[str, str]:
             actor.send(4, Send("m1", command))
@@ -135,7 +136,7 @@ def test_two_commands_that_are_refused_in_turn_do_not_go_to_and_fro_without_a_pa
     async def scenario() -> None:
         observer = Mock(told=lambda _: Told(leader="a", mark=RecordMark(4, "a", 6)))
         observer.leases.grant.return_value = None
-        actor = Actor({"m1": Agent()}, observer, Mock())  # type: ignore[dict-item]
+        actor = Actor({"m1": cast(AgentClient, Agent())}, observer, Mock())
         end = time.monotonic() + 0.5
         while time.monotonic() < end:
             for user in ("repl_m2", "repl_m3"):

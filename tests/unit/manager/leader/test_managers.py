@@ -15,7 +15,7 @@ from holdfast.manager.leader.desired import Given
 from holdfast.manager.leader.lead import Leader
 from holdfast.store.base import LeadershipCandidate
 from tests.model.world import World
-from tests.unit.memory_agent import MemoryAgent, managing, until
+from tests.unit.memory_agent import connecting, managing, until
 from tests.unit.memory_store import MemoryStore
 
 
@@ -24,7 +24,7 @@ def manager(
 ) -> Leader:
     return Leader(
         Given("c", world.cluster.members),
-        lambda member: MemoryAgent(world, member.name, [] if asked is None else asked),  # type: ignore[arg-type,return-value]
+        connecting(world, asked),
         store,
         LeadershipCandidate(name, f"http://{name}:7400"),
     )

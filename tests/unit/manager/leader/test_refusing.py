@@ -24,7 +24,7 @@ from holdfast.manager.leader.lead import Leader
 from holdfast.store.base import Stored
 from holdfast.store.sqlite import SqliteStore
 from tests.model.world import World
-from tests.unit.memory_agent import MemoryAgent, managing, until
+from tests.unit.memory_agent import connecting, managing, until
 
 
 def alone(record: Record) -> Record:
@@ -45,7 +45,7 @@ def store(tmp_path: Path) -> SqliteStore:
 def leader(store: SqliteStore) -> Leader:
     world = World(random.Random(3), 3, Flavor.MARIADB)
     given = Given("c", world.cluster.members)
-    return Leader(given, lambda member: MemoryAgent(world, member.name, []), store)  # type: ignore[arg-type,return-value]
+    return Leader(given, connecting(world), store)
 
 
 async def whole(one: Leader, store: SqliteStore) -> Stored:

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import pytest
 
@@ -28,15 +29,16 @@ from holdfast.core.view import (
 )
 from holdfast.errors import Unreachable
 from holdfast.manager.leader.desired import Given
-from holdfast.manager.leader.events import EventKind, EventLog
+from holdfast.manager.leader.events import Event, EventKind, EventLog
 from holdfast.manager.leader.lead import Leader
 from holdfast.manager.listeners.archive import Archive
 from holdfast.manager.listeners.history import History
 from holdfast.manager.people.members import People
 from holdfast.manager.people.orders import Orders
+from holdfast.store.base import Store
 from holdfast.store.sqlite import SqliteStore
 from tests.model.world import World
-from tests.unit.memory_agent import MemoryAgent, managing, until
+from tests.unit.memory_agent import connecting, managing, until
 
 SHORT = {"QUIET_SECONDS": 0.02, "LATER_SECONDS": 0.05, "FIRST_PAUSE": 0.02}
 
@@ -83,10 +85,13 @@ def pool() -> Iterator[ThreadPoolExecutor]:
         yield made
 
 
-def manager(world: World, store: object, pool: ThreadPoolExecutor, who: str = "mgr1") -> Managed:
+def manager(
+    world: World, store: Store | Flaky, pool: ThreadPoolExecutor, who: str = "mgr1"
+) -> Managed:
+    kept = cast(Store, store)
     given = Given("c", world.cluster.members)
-    leader = Leader(given, lambda member: MemoryAgent(world, member.name, []), store)  # type: ignore[arg-type,return-value]
-    archive = Archive(store, "c")  # type: ignore[arg-type]
+    leader = Leader(given, connecting(world), kept)
+    archive = Archive(kept, "c")
     history = History(archive, who, leader.events, lambda: leader.decision, pool)
     leader.listeners = (history,)
     return Managed(leader, history)
@@ -134,13 +139,13 @@ def test_a_failover_is_kept_with_its_course_and_read_by_any_manager(
 
 @pytest.mark.parametrize("seconds", [0.0, 0.003, 0.006, 0.012, 0.025, 0.05, 0.1, 0.2, 0.4])
 def test_a_manager_that_takes_over_in_the_middle_goes_on_with_the_same_entry(
-    tmp_path: Path, pool: ThreadPoolExecutor, seconds: float
+    tmp_path: Path, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     async def scenario() -> None:
         world = new_world()
         with closing(SqliteStore(tmp_path / "s.db")) as store:
             first = manager(world, store, pool)
-            first.history.close = _nothing  # type: ignore[method-assign]  # it is killed
+            monkeypatch.setattr(first.history, "close", _nothing)  # it is killed
             async with leading(first):
                 world.hosts["m1"].crash()
                 await asyncio.sleep(seconds)
@@ -205,15 +210,19 @@ class Killer:
 @pytest.mark.parametrize("written", [True, False])
 @pytest.mark.parametrize("step", [Step.OPEN, None])
 def test_an_entry_whose_manager_was_killed_after_a_step_is_completed_by_the_next(
-    tmp_path: Path, pool: ThreadPoolExecutor, step: Step | None, written: bool
+    tmp_path: Path,
+    pool: ThreadPoolExecutor,
+    monkeypatch: pytest.MonkeyPatch,
+    step: Step | None,
+    written: bool,
 ) -> None:
     async def scenario() -> None:
         world = new_world()
         with closing(SqliteStore(tmp_path / "s.db")) as store:
             store.write_entry("c", 1, '{"format": 9}', 0)
             first = manager(world, store, pool)
-            first.history._soon = lambda _: None  # type: ignore[method-assign]
-            first.history.close = _nothing  # type: ignore[method-assign]
+            monkeypatch.setattr(first.history, "_soon", lambda _: None)
+            monkeypatch.setattr(first.history, "close", _nothing)
             with suppress(Killed):
                 async with leading(first):
                     killer = Killer(first, step, Archive(store, "c") if written else None)
@@ -386,7 +395,7 @@ def test_a_manager_that_ends_writes_what_it_has(tmp_path: Path, pool: ThreadPool
 
 
 def test_events_reach_whoever_hears() -> None:
-    log, heard = EventLog("c"), []
+    log, heard = EventLog("c"), list[Event]()
     log.hearers.append(heard.append)
     log.add(EventKind.ORDERED, "x")
     assert [each.text for each in heard] == ["x"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from holdfast.manager.leader.desired import Changed, Given
 from holdfast.manager.leader.lead import Leader
 from holdfast.store.sqlite import SqliteStore
 from tests.model.world import Host, World
-from tests.unit.memory_agent import MemoryAgent, managing, until
+from tests.unit.memory_agent import connecting, managing, until
 from tests.unit.served import BEARER, TOKEN
 
 JSON = {"Content-Type": "application/json"}
@@ -64,13 +64,9 @@ async def managed(
 ) -> AsyncIterator[Managed]:
     world = world or World(random.Random(5), members, flavor)
     asked: list[tuple[str, Command]] = []
-
-    def connect(member: Any) -> Any:
-        return MemoryAgent(world, member.name, asked)
-
     with contextlib.closing(SqliteStore(path)) as store:
         first = world.cluster.members[:members]
-        leader = Leader(Given("c", first, given or {}), connect, store)
+        leader = Leader(Given("c", first, given or {}), connecting(world, asked), store)
         transport = httpx.ASGITransport(make_app({"c": leader}, TOKEN))
         async with (
             managing(leader),
@@ -82,8 +78,8 @@ async def managed(
             yield Managed(world, leader, http, store, asked)
 
 
-def scenario(run: Callable[[], Awaitable[None]]) -> None:
-    asyncio.run(run())  # type: ignore[arg-type]
+def scenario(run: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    asyncio.run(run())
 
 
 @pytest.fixture
@@ -189,7 +185,7 @@ def test_another_manager_leads_and_is_the_one_to_ask(path: Path) -> None:
             with contextlib.closing(SqliteStore(path)) as store:
                 idle = Leader(
                     Given("c", one.world.cluster.members),
-                    lambda member: MemoryAgent(one.world, member.name, []),  # type: ignore[arg-type,return-value]
+                    connecting(one.world),
                     store,
                 )
                 transport = httpx.ASGITransport(make_app({"c": idle}, TOKEN))
@@ -272,7 +268,7 @@ def test_settings_that_fit_the_file_no_longer_are_told_and_the_cluster_is_led(pa
         with contextlib.closing(SqliteStore(path)) as store:
             leader = Leader(
                 Given("c", world.cluster.members),
-                lambda member: MemoryAgent(world, member.name, []),  # type: ignore[arg-type,return-value]
+                connecting(world),
                 store,
             )
             async with managing(leader):
@@ -308,7 +304,8 @@ async def lost(one: Managed, name: str) -> None:
     host = one.world.hosts[name]
     host.crash()
     host.agent_up = False
-    await until(one.leader, lambda status: not one.leader.record.names(name))  # type: ignore[union-attr]
+    led = one.leader
+    await until(led, lambda _: led.record is not None and not led.record.names(name))
 
 
 def test_a_host_that_is_destroyed_is_forgotten_and_one_that_lives_is_not(

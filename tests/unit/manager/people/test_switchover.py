@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
@@ -18,6 +19,7 @@ from holdfast.manager.people.switchover import Switching
 from tests.unit.core.change.test_readiness import BY_STATEMENT, three
 from tests.unit.core.check.test_check import running
 from tests.unit.manager.people.test_members import managed
+from tests.unit.memory_agent import MemoryAgent
 
 HELD = Blocker(17, "app", "web1", Holds.TRANSACTION, 12.0, "UPDATE t SET a = 1")
 
@@ -36,7 +38,7 @@ class Hosts:
         for name, agent in leader.agents.items():
             self._answer(name, agent)
 
-    def _answer(self, name: str, agent: object) -> None:
+    def _answer(self, name: str, agent: Any) -> None:
         async def facts(counting: bool) -> Facts:
             assert not counting, "a server may have very many tables"
             self.asked.append(name)
@@ -51,7 +53,7 @@ class Hosts:
                 raise answer
             return answer
 
-        agent.facts, agent.blockers = facts, blockers  # type: ignore[attr-defined]
+        agent.facts, agent.blockers = facts, blockers
 
 
 def spoil(hosts: Hosts, name: str) -> None:
@@ -143,8 +145,8 @@ def test_a_candidate_that_would_not_let_the_others_in_is_refused_beforehand(tmp_
     async def run() -> None:
         async with managed(tmp_path / "store") as it:
             Hosts(it.leader)
-            m3 = it.leader.agents["m3"]
-            m3.not_let_in["m2"] = "m2:3306 does not let repl_m3 in: Access denied"  # type: ignore[attr-defined]
+            m3 = cast(MemoryAgent, it.leader.agents["m3"])
+            m3.not_let_in["m2"] = "m2:3306 does not let repl_m3 in: Access denied"
             switching = Switching(it.leader)
             with pytest.raises(Refused, match="m2: it could not be followed from the host of m3"):
                 await switching.begin(SwitchOver("m2"))

@@ -54,7 +54,8 @@ def test_an_admission_lasts_until_its_last_step_and_a_while() -> None:
         SeenEvent(2.9, "command", "m3 is well", "m3", {}, 1.0, "follow"),
     ]
     begin, end, steps = _admission(events, "m2", 0.5, 2.2)
-    assert (begin, end) == (2.0, pytest.approx(2.7))
+    assert begin == 2.0
+    assert end == pytest.approx(2.7)
     assert steps == tuple(events[1:5])
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import ast
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pymysql
 import pytest
@@ -33,12 +35,9 @@ LOW = (
     "auth_gssapi",
     "x",
 )
-ROGUES = {
-    **{f"greets with {each}": lambda each=each: Rogue(each) for each in LOW},
-    **{
-        f"switches to {each}": lambda each=each: Rogue("mysql_native_password", each)
-        for each in LOW
-    },
+ROGUES: dict[str, Callable[[], Rogue]] = {
+    **{f"greets with {each}": partial(Rogue, each) for each in LOW},
+    **{f"switches to {each}": partial(Rogue, "mysql_native_password", each) for each in LOW},
     "dialog that asks": lambda: Rogue(
         "mysql_native_password", "dialog", (b"\x02Password: ", b"\x02Password: ")
     ),
@@ -151,7 +150,12 @@ def test_tls_is_neither_left_out_nor_spoken_with_just_anybody() -> None:
     import ssl
 
     with on_loopback(Rogue("mysql_native_password")) as port:
-        where = {"host": "127.0.0.1", "port": port, "user": "u", "password": PASSWORD}
+        where: dict[str, Any] = {
+            "host": "127.0.0.1",
+            "port": port,
+            "user": "u",
+            "password": PASSWORD,
+        }
         with pytest.raises(pymysql.err.OperationalError, match="TLS"):
             SafeLogin(ssl=ssl.create_default_context(), **where)
         lenient = ssl.create_default_context()
@@ -169,13 +173,18 @@ def test_nobody_connects_to_a_server_in_another_way() -> None:
             if path.name == "login.py":
                 continue
             for node in ast.walk(ast.parse(path.read_text())):
+                if not isinstance(node, ast.Call | ast.ClassDef | ast.ImportFrom):
+                    continue
                 called = ast.unparse(node.func) if isinstance(node, ast.Call) else ""
                 bases = (
                     [ast.unparse(b) for b in node.bases] if isinstance(node, ast.ClassDef) else []
                 )
-                if called in ("pymysql.connect", "pymysql.Connection", "pymysql.Connect") or any(
-                    base.startswith("pymysql.conn") for base in bases
-                ):
+                if called in (
+                    "pymysql.connect",
+                    "pymysql.Connection",
+                    "pymysql.Connect",
+                    "PyMySQL",
+                ) or any(base.startswith(("pymysql.conn", "PyMySQL")) for base in bases):
                     found.append(f"{path.relative_to(ROOT)}:{node.lineno}")
                 if isinstance(node, ast.ImportFrom) and node.module == "pymysql":
                     assert {each.name for each in node.names} <= {"err"}, path

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.core.check.facts import Boot
+from holdfast.core.check.variables import PERSISTED
 from holdfast.core.gtid import Flavor
 from holdfast.server.process import boot, optionfile
 from holdfast.server.process.forced import command_line, contradictions, forced
@@ -20,9 +21,7 @@ def given(folder: Path, flavor: Flavor, lines: str = "", **persisted: str) -> tu
     (folder / "my.cnf").write_text(f"{text}{lines}\n")
     kept = {name.replace("__", "."): {"Value": value} for name, value in persisted.items()}
     if persisted:
-        (folder / boot.PERSISTED).write_text(
-            json.dumps({"Version": 2, "mysql_dynamic_variables": kept})
-        )
+        (folder / PERSISTED).write_text(json.dumps({"Version": 2, "mysql_dynamic_variables": kept}))
     return command_line(flavor, folder / "my.cnf", folder)
 
 
@@ -83,7 +82,7 @@ def test_what_a_server_boots_with_has_a_fingerprint(tmp_path: Path) -> None:
     seen = {boot.fingerprint(file, tmp_path)}
     extra.write_text("[mysqld]\nread_only = ON\n")
     seen.add(boot.fingerprint(file, tmp_path))
-    (tmp_path / boot.PERSISTED).write_text("{}")
+    (tmp_path / PERSISTED).write_text("{}")
     seen.add(boot.fingerprint(file, tmp_path))
     file.write_text(f"[mysqld]\n!include {tmp_path}/none.cnf\n")
     seen.add(boot.fingerprint(file, tmp_path))
