@@ -167,13 +167,13 @@ def _begun(
 
     # left alone by the interpreter's end: the connection breaks then, which calls the order off as well
     Thread(target=ask, daemon=True).start()
-    said = ""
+    known = ""
     try:
         while True:
             try:
                 answer = answers.get(timeout=LOOK_SECONDS)
             except Empty:
-                said = _waiting(client, name, said)
+                known = _tell_waiting(client, name, known)
                 continue
             if isinstance(answer, HoldfastError):
                 raise answer
@@ -183,16 +183,18 @@ def _begun(
         raise
 
 
-def _waiting(client: ManagerClient, name: str, said: str) -> str:
-    """Tell what the order waits for, where that is news; what was told last."""
+def _tell_waiting(client: ManagerClient, name: str, known: str) -> str:
+    """Tell what the order waits for, where that is news; the key of what was told last."""
     try:
-        text = str(client.status(name).get("waiting", ""))
+        answer = client.status(name)
     except HoldfastError:
-        return said
-    if text and re.sub(r"\d+ s\b", "", text) != re.sub(r"\d+ s\b", "", said):
-        print(f"  {text}", file=sys.stderr, flush=True)
-        return text
-    return said
+        return known
+    text = str(answer.get("waiting", ""))
+    key = str(answer.get("waiting_key", text))
+    if not text or key == known:
+        return known
+    print(f"  {text}", file=sys.stderr, flush=True)
+    return key
 
 
 def _called_off(client: ManagerClient, name: str) -> str:

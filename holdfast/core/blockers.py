@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
+from holdfast.core.wording import lasting
+
 
 class Holds(StrEnum):
     """TRANSACTION: open, with changes or row locks. STATEMENT: runs, and may write or hold tables. LOCK: LOCK TABLES, a
@@ -38,7 +40,7 @@ class Blocker:
         said = f": {self.statement}" if self.statement else ""
         who = f"connection {self.session} ({self.user}@{self.host})"
         does = " ".join(filter(None, (_DOES[self.holds], where)))
-        return f"{who} {does} for {self.seconds:.0f} s{said}"
+        return f"{who} {does} for " + lasting(self.seconds) + said
 
 
 _DOES = {

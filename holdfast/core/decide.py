@@ -38,7 +38,7 @@ from holdfast.core.rules.releases import Release, describe
 from holdfast.core.rules.returned import OPENING
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, Receiver, View
-from holdfast.core.wording import agree, counted, moment, once
+from holdfast.core.wording import agree, capitalised, counted, moment, once
 
 HELP_SECONDS = 0.5
 """For so long a new primary is opened with the help of those alone that can acknowledge at once: as a rule it takes a
@@ -65,7 +65,7 @@ def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
     if record.transition == restart.CLOSING and diagnosis.primary is not Primary.LOST:
         return restart.close_step(record, view)
     if news := enforcement.noted(record, view):
-        return Decision(f"{news.why}; {diagnosis.reason}", (news,))
+        return Decision(news.why + "; " + diagnosis.reason, (news,))
     if record.paused and not (record.transition or record.joint):
         return _paused(record, record.paused, view, diagnosis)
     if diagnosis.primary in GONE:
@@ -77,7 +77,7 @@ def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
         return Decision(diagnosis.reason, _witnesses(cluster, record, view))
     if diagnosis.primary is Primary.RESTARTED and _kind(record) is not TransitionKind.RESTART:
         restarted = replace(record, transition=Transition(TransitionKind.RESTART, Step.OPEN))
-        why = f"{diagnosis.reason}: it stays closed until its voters hold all that it has"
+        why = diagnosis.reason + ": it stays closed until its voters hold all that it has"
         return Decision(why, (Save(restarted, why),))
     primary = view.state(record.primary)
     if primary is not None and primary.unobserved:
@@ -105,11 +105,11 @@ def _paused(record: Record, pause: Pause, view: View, diagnosis: Diagnosis) -> D
     until = f" until {moment(pause.until, view.date)}" if pause.until is not None else ""
     paused = f"PAUSED{until} ({pause.reason}): no automatic failover, repair or change of voters."
     if diagnosis.primary is Primary.WELL:
-        said = diagnosis.reason.replace(" is primary and takes writes", " takes writes")
-        return Decision(f"{paused} {said}")
-    why = diagnosis.reason
-    why = why[0].upper() + why[1:] if why.startswith(("the ", "a ")) else why
-    return Decision(f"{paused} {why}: run holdfast failover or holdfast resume")
+        sound = f"{record.primary} takes writes"
+        return Decision(f"{paused} " + (sound if diagnosis.sound else diagnosis.reason))
+    return Decision(
+        f"{paused} " + capitalised(diagnosis.reason) + ": run holdfast failover or holdfast resume"
+    )
 
 
 def _kind(record: Record) -> TransitionKind | None:
@@ -183,7 +183,7 @@ def _keep(
         attach, unwell = _others(cluster, record, view, primary, waits)
         if closed := copying.closed_for(cluster, record, view, primary):
             return Decision(once([closed, *unwell]), attach)
-        return Decision(f"{diagnosis.reason}: opening it again", (again, *attach))
+        return Decision(diagnosis.reason + ": opening it again", (again, *attach))
     if found := membership.found_strays(cluster, record, view):
         names = sorted(stray.name for stray in found)
         why = f"what {' and '.join(names)} acknowledged before is known"
@@ -367,11 +367,11 @@ def _others(
         if (state := view.state(member.name)) and state.doubt:
             unwell.append(ackers.in_doubt(member.name, state.doubt))
         if step.reason:
-            unwell.append(f"{member.name}: {step.reason}")
+            unwell.append(f"{member.name}: " + step.reason)
         elif (lapse := membership.lapsed(cluster, view, primary, member.name)) and (
             member.name in record.target.names()
         ):
-            unwell.append(f"{member.name}: {lapse}")
+            unwell.append(f"{member.name}: " + lapse)
         elif record.target.incarnation(member.name) is None and membership.should_vote(
             cluster, record, primary, member.name
         ):

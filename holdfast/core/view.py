@@ -19,6 +19,7 @@ from holdfast.core.observed.logins import Logins
 from holdfast.core.observed.progress import Position, Progress
 from holdfast.core.observed.tally import Tally
 from holdfast.core.settings import WaitPoint
+from holdfast.core.wording import lasting
 
 
 class ServerStatus(StrEnum):
@@ -174,7 +175,8 @@ class MemberState:
     :ivar verified: the last verification; None: there was none since its data came
     :ivar progress: what goes on in the background
     :ivar busy: the command that is being carried out, or ""
-    :ivar reason: why the member is not well, in one sentence, or ""
+    :ivar reason: why the member is not well, in one sentence, or ""; shown as :attr:`why`
+    :ivar lasted: for how many seconds that has been so, where it is told with it; else 0
     :ivar frozen: the term of a Freeze that holds: it was a primary, takes no writes from anybody, and the positions
         were read after that; 0 otherwise
     :ivar stopped: the term of a Freeze that has stopped all writes, and may be ending clients' sessions still;
@@ -243,6 +245,7 @@ class MemberState:
     progress: Progress | None = None
     busy: str = ""
     reason: str = ""
+    lasted: float = 0.0
     frozen: int = 0
     stopped: int = 0
     leader: str = ""
@@ -275,6 +278,13 @@ class MemberState:
     def observed(self) -> bool:
         """Its server is up, and what is said of it here is as of now."""
         return self.up and not self.silent_seconds and not self.unobserved
+
+    @property
+    def why(self) -> str:
+        """The reason as it is shown: with how long it has been so, where that is told."""
+        return (
+            f"{self.reason} for " + lasting(self.lasted, digits=1) if self.lasted else self.reason
+        )
 
     @property
     def verifying(self) -> bool:

@@ -1,4 +1,4 @@
-"""How lists, numbers and moments are put into sentences."""
+"""How lists, numbers, moments and durations are put into sentences, and by what sentences are compared."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def once(parts: Iterable[str]) -> str:
     text = ""
     for part in parts:
         if part not in text:
-            text = f"{text}; {part}" if text else part
+            text = text + "; " + part if text else part
     return text
 
 
@@ -55,3 +55,58 @@ def moment(at: float, now: float) -> str:
     minutes = int(at % DAY_SECONDS) // 60
     ahead = f" in {counted(days, 'day')}" if days > 0 else ""
     return f"{minutes // 60:02}:{minutes % 60:02} UTC{ahead}"
+
+
+class Reason(str):
+    """A sentence for people, with what it is compared by.
+
+    Put together with ``+`` and :func:`joined` it stays one. An f-string makes a plain ``str`` of it, which is compared
+    as it stands: right for what is only shown.
+
+    :ivar key: the sentence without how long it has lasted
+    """
+
+    __slots__ = ("key",)
+    key: str
+
+    def __new__(cls, text: str, key: str) -> Reason:
+        made = super().__new__(cls, text)
+        made.key = key
+        return made
+
+    def __add__(self, other: str) -> Reason:
+        return Reason(str.__add__(self, other), self.key + key_of(other))
+
+    def __radd__(self, other: str) -> Reason:
+        return Reason(str.__add__(other, self), key_of(other) + self.key)
+
+    def __reduce__(self) -> tuple[type[Reason], tuple[str, str]]:
+        return Reason, (str(self), self.key)
+
+
+def lasting(seconds: float, digits: int = 0) -> Reason:
+    """``12 s``: how long something has lasted, or how long ago it was."""
+    return Reason(f"{seconds:.{digits}f} s", "")
+
+
+def key_of(text: str) -> str:
+    """What a sentence is compared by."""
+    return text.key if isinstance(text, Reason) else text
+
+
+def joined(separator: str, parts: Iterable[str]) -> str:
+    """``separator.join(parts)``, a Reason where one of them is."""
+    text = ""
+    for number, part in enumerate(parts):
+        text = text + separator + part if number else part
+    return text
+
+
+def capitalised(text: str) -> str:
+    """As it begins a sentence: ``The server …``; a member's name stays as it is."""
+    if not text.startswith(("the ", "a ")):
+        return text
+    first = text[0].upper()
+    key = first + key_of(text)[1:]
+    text = first + text[1:]
+    return Reason(text, key) if key != text else text

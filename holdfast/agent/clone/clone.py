@@ -348,7 +348,7 @@ class Cloning:
             except Unreachable:
                 if self._has_ended():
                     raise Refused(
-                        f"the server ended when it was started on the copy: {self._board.state.reason}"
+                        f"the server ended when it was started on the copy: {self._board.state.why}"
                     ) from None
             job.pause(0.05)
 

@@ -195,7 +195,7 @@ class DonorWatch:
                 raise Refused(f"nothing comes from {self._donor.name} any more: {error}") from error
             return
         if state.incarnation != self._incarnation:
-            raise Refused(f"the server of {self._donor.name} ended: {state.reason or state.server}")
+            raise Refused(f"the server of {self._donor.name} ended: {state.why or state.server}")
 
 
 def fetch(

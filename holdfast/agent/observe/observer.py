@@ -50,6 +50,8 @@ DOWN_EVERY_SECONDS = 1.0
 OBSERVE_SECONDS = 1.0
 SILENT_SECONDS = 0.3
 """A server that has answered nothing for so long is told to be silent."""
+TOLD_SECONDS = 1.0
+"""A start that lasts so long is told."""
 UNDER_WAY_SECONDS = 0.2
 """So long a look may take before what it waits for counts as silence: this host may just be busy."""
 LISTEN_EVERY_SECONDS = 0.05
@@ -196,22 +198,22 @@ class ServerObserver:
         if isinstance(error, Crowded):
             return self._crowded(incarnation, error)
         if self._watch.see_dying():
-            return Unreachable(f"{self._board.state.reason}: {error}")
+            return Unreachable(f"{self._board.state.why}: {error}")
         if isinstance(error, SocketGone) or keeps_out(error):
             return self._kept_out(incarnation, str(error))
         if isinstance(error, NotListening) and self._board.state.server is ServerStatus.UP:
             return self._shuts_down(incarnation, error)
         silent = time.monotonic() - self._answered_at
         starting = self._board.state.server is ServerStatus.STARTING
-        if starting:
-            reason = f"starting for {silent:.1f} s" if silent >= 1 else ""
-        else:
-            reason = f"no answer from the server for {silent:.1f} s"
+        reason = "starting" if starting else "no answer from the server"
+        said = f"{reason} for {silent:.1f} s"
+        if starting and silent < TOLD_SECONDS:
+            reason, silent, said = "", 0.0, "the server is starting"
         ended = self._watch.current() is None
         if self._board.state.reason == "" and not starting and not ended:
             say(logger, "no answer from the server", logging.WARNING, error=error)
-        self._board.change(during=incarnation, reason=reason)
-        return Unreachable(f"{reason or 'the server is starting'}: {error}")
+        self._board.change(during=incarnation, reason=reason, lasted=silent)
+        return Unreachable(f"{said}: {error}")
 
     def _crowded(self, incarnation: str, error: Crowded) -> Unreachable:
         """It lives, it answers those who are connected, and it cannot be looked at: a session of ours was lost."""

@@ -110,7 +110,7 @@ class Rewinding:
 
     def _is_up(self) -> bool:
         if self._watch.current() is None:
-            raise Refused(f"the server of {self._name} ended: {self._board.state.reason}")
+            raise Refused(f"the server of {self._name} ended: {self._board.state.why}")
         return self._board.state.up
 
     def rewind(self, command: Rewind, deadline: Deadline, done: Done) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable
@@ -87,6 +86,8 @@ class PublishedState:
             a server that has died meanwhile is void
         :returns: whether it was changed
         """
+        if "reason" in fields:
+            fields.setdefault("lasted", 0.0)
         with self._lock:
             before, version = self._seen
             if during is not None and before.incarnation != during:
@@ -131,7 +132,7 @@ def _worth_telling(state: MemberState) -> MemberState:
             unheard=_steps(state.replication.unheard),
         ),
         semi_sync=replace(state.semi_sync, waiting=0, tally=Tally()),
-        reason=re.sub(r"\d+\.\d s", "", state.reason),
+        lasted=0.0,
     )
 
 

@@ -30,7 +30,7 @@ from holdfast.core.view import (
     Unseen,
     View,
 )
-from holdfast.core.wording import once
+from holdfast.core.wording import key_of, once
 
 MOST_DIFFERENCES = 20
 """So many tables that differ are named of each member; ``Verification.different`` counts them."""
@@ -113,7 +113,8 @@ class Status:
     :ivar doubt: GTIDs that may have been acknowledged without a voter: of these strong is not claimed
     :ivar under_way: the kind of transition; "waiting" where nothing was touched yet, and an order waits until it can
         begin; or ""
-    :ivar waiting: that order, and what it waits for, or ""
+    :ivar waiting: that order, and what it waits for, or ""; :ivar waiting_key: changes where it waits for something
+        else, and not with how long something has lasted
     :ivar paused: why nothing is begun by itself, or ""; :ivar paused_until: in seconds since 1970; None: until a person
         resumes it
     :ivar planned: when a switchover is to begin, in seconds since 1970, and to whom ("": the best); None: none is
@@ -138,6 +139,7 @@ class Status:
     doubt: str = ""
     brought: str = ""
     waiting: str = ""
+    waiting_key: str = ""
 
 
 def status(
@@ -184,6 +186,7 @@ def status(
         doubt=str(doubtful(record, view) or "") if record else "",
         brought=_brought(record, primary) if record else "",
         waiting=waiting,
+        waiting_key=key_of(waiting),
     )
 
 
@@ -280,7 +283,7 @@ def _member(cluster: Cluster, record: Record | None, view: View, member: Member)
         known, reason = "unknown", f"its agent does not answer ({why})"
     else:
         state = sighting.state
-        known, reason = _condition(state), state.reason
+        known, reason = _condition(state), state.why
         if record and record.primary != member.name and not _electing(record):
             step = next_step(cluster, record, view, member)
             reason = step.reason

@@ -16,6 +16,7 @@ from holdfast.core.quorum import Configuration, acks_for
 from holdfast.core.record import Record, Step, Transition, TransitionKind
 from holdfast.core.rules.seats import Candidate, chosen
 from holdfast.core.view import MemberState, ServerStatus, View
+from holdfast.core.wording import joined
 
 TERM = 0
 """The term of commands before there is a record: an agent that has promised anything refuses them."""
@@ -104,8 +105,9 @@ def _initialised(cluster: Cluster, states: Sequence[MemberState]) -> Decision | 
         said = ", ".join(f"{state.name} runs {state.flavor}" for state in states)
         return Decision(f"no record yet: {said}: give all agents the same server.flavor")
     agents = tuple((member.name, member.agent) for member in cluster.members)
-    troubles = [f"{state.name}: {state.reason}" for state in empty if state.reason]
-    why = "; ".join([f"no record yet: initialising the empty data directory of {names}", *troubles])
+    troubles = [f"{state.name}: " + state.why for state in empty if state.reason]
+    begun = f"no record yet: initialising the empty data directory of {names}"
+    why = joined("; ", [begun, *troubles])
     return Decision(why, tuple(Send(state.name, Initialise(agents)) for state in empty))
 
 

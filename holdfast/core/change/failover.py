@@ -31,7 +31,7 @@ from holdfast.core.rules.seats import Candidate, may_be_alone
 from holdfast.core.rules.seats import chosen as seated
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, Receiver, Unseen, View
-from holdfast.core.wording import agree
+from holdfast.core.wording import agree, lasting
 
 HOUR = 3600.0
 PATIENCE = 3.0
@@ -110,29 +110,29 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
             owed=owed(record, view, TransitionKind.FAILOVER),
         )
         allowed = "" if safe else " (it may lose something, which allow_loss allows)"
-        return Decision(lost.reason, (Save(begun, f"{lost.reason}: failover begins{allowed}"),))
+        return Decision(lost.reason, (Save(begun, lost.reason + f": failover begins{allowed}"),))
     wanted = not against
     if not against and isinstance(futile, NobodyElected):
         against = futile.reason
     elif not against:
         against = "; ".join(ahead.missing) if record.mode is Mode.STRONG else ""
         against = against or refused(cluster, record) or "nobody else answers"
-    refusal = f"{lost.reason}, and nobody may take over: {against}"
+    refusal = lost.reason + ", and nobody may take over: " + against
     if lost.primary is not Primary.DEAD:
         if held_back:
             return Decision(refusal)
         return restart.hung_step(cluster, record, view, lost, refusal)
     if ahead.silent and wanted and not safe and record.mode is Mode.STRONG:
-        return Decision(f"{refusal}; waiting for {', '.join(ahead.silent)}")
+        return Decision(refusal + f"; waiting for {', '.join(ahead.silent)}")
     if is_returning(record):
         state = view.state(record.primary)
         if state and (why := not_started(state)):
-            return Decision(f"{refusal}; {record.primary}: {why}")
+            return Decision(refusal + f"; {record.primary}: " + why)
         return Decision(
-            f"{refusal}; {record.primary} is being restarted in place",
+            refusal + f"; {record.primary} is being restarted in place",
             (Send(record.primary, Start()),),
         )
-    why = f"{refusal}; {record.primary} will be restarted in place"
+    why = refusal + f"; {record.primary} will be restarted in place"
     return Decision(why, (Save(replace(record, transition=OPENING), why),))
 
 
@@ -172,8 +172,9 @@ def _against(
         )
     if ago and min(ago) < settings.failover_interval:
         return (
-            f"the last automatic failover was {min(ago):.0f} s ago, and failover_interval is "
-            f"{settings.failover_interval:g} s"
+            "the last automatic failover was "
+            + lasting(min(ago))
+            + f" ago, and failover_interval is {settings.failover_interval:g} s"
         )
     names = {state.name for state in heirs}
     unseen = lost.primary is Primary.LOST and heirs

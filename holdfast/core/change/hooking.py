@@ -91,7 +91,8 @@ def start_step(record: Record, view: View, decision: Decision) -> Decision:
             why = f"the start hook was told that {record.primary} takes writes{warned}"
             return Decision(why, (Save(replace(record, owed=None), why),))
         case HookOutcome.BAD | HookOutcome.RUNNING:
-            why = f"{decision.reason}; the start hook for {record.primary} failed: {last.text}"
+            failed = f"; the start hook for {record.primary} failed: {last.text}"
+            why = decision.reason + failed
             steps = (*decision.steps, Call(Phase.START))
             return replace(decision, reason=why, steps=steps, well=False)
 

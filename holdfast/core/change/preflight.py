@@ -79,12 +79,12 @@ def objections(
     diagnosis = diagnose(cluster, record, view)
     primary = view.state(record.primary)
     if diagnosis.primary is not Primary.WELL or primary is None:
-        text = f"{diagnosis.reason}: a switchover needs a primary that is well"
+        text = diagnosis.reason + ": a switchover needs a primary that is well"
         if diagnosis.primary in GONE and record.paused:
             text += "; PAUSED, so nobody takes over by itself: holdfast failover"
         return (*found, Objection(text))
     if why := blocked(cluster, record, view):
-        found.append(Objection(f"commits on {record.primary} are blocked: {why}", passes=True))
+        found.append(Objection(f"commits on {record.primary} are blocked: " + why, passes=True))
     if primary.silent_seconds or primary.semi_sync.degraded:
         found.append(Objection(diagnosis.reason, passes=True))
     found += [Objection(each.text(f"on {record.primary}"), passes=True) for each in blockers]

@@ -58,7 +58,7 @@ def hung_step(
         return Decision(refusal)  # nor would it come up
     if lost.primary not in (Primary.FROZEN, Primary.STUCK) or silent < patience:
         return Decision(refusal)
-    why = f"{refusal}; {name} is killed, to be restarted in place"
+    why = refusal + f"; {name} is killed, to be restarted in place"
     if is_returning(record):
         return Decision(why, (Send(name, Fence()),))
     # first, so that the history tells why it ended

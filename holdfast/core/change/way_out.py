@@ -20,7 +20,7 @@ def told(cluster: Cluster, record: Record | None, view: View, decision: Decision
     if record is None or decision.well or any(isinstance(s, Save) for s in decision.steps):
         return decision
     found = way_out(cluster, record, view)
-    return replace(decision, reason=f"{decision.reason}; {found}") if found else decision
+    return replace(decision, reason=decision.reason + "; " + found) if found else decision
 
 
 def way_out(cluster: Cluster, record: Record, view: View) -> str:

@@ -22,7 +22,7 @@ from holdfast.core.rules import ackers, appliers
 from holdfast.core.rules.attachment import attached, errant_transactions
 from holdfast.core.rules.seats import Candidate, chosen, may_be_alone
 from holdfast.core.view import MemberState, Receiver, Seen, View
-from holdfast.core.wording import agree
+from holdfast.core.wording import Reason, agree, joined
 
 CAUGHT_UP = 2000
 """Transactions that a learner may have left to receive when it is admitted: a fraction of a second."""
@@ -59,7 +59,7 @@ def step(cluster: Cluster, record: Record, view: View, primary: MemberState) -> 
         sends = tuple(Send(primary.name, Bar(cluster.account(n))) for n in change.bar)
         if end := ackers.pretenders(cluster, record, view, primary):
             sends = (Send(primary.name, end), *sends)
-        return Decision(f"{change.why}: barring {', '.join(change.bar)} first", sends)
+        return Decision(change.why + f": barring {', '.join(change.bar)} first", sends)
     return Decision(change.why, (Save(record.extended(change.target, change.lost), change.why),))
 
 
@@ -223,7 +223,9 @@ def lapsed(cluster: Cluster, view: View, primary: MemberState, name: str) -> str
     patience = cluster.settings.ack_patience
     if not isinstance(view.members.get(name), Seen) and not primary.semi_sync.waiting:
         patience = max(patience, UNSEEN_PATIENCE)
-    return f"{lapse.reason} (for {patience:g} s)" if lapse.seconds >= patience else ""
+    if lapse.seconds < patience:
+        return ""
+    return lapse.reason + " (for " + Reason(f"{patience:g} s", "") + ")"
 
 
 def admissible(cluster: Cluster, view: View, primary: MemberState, state: MemberState) -> bool:
@@ -305,19 +307,19 @@ def _ended(view: View, voter: Voter) -> bool:
 def _why(
     voters: frozenset[Voter], present: frozenset[Voter], leaving: dict[str, str], acks: int
 ) -> str:
-    joined = {name for name, _ in voters - present}
+    come = {name for name, _ in voters - present}
     left = {name for name, _ in present - voters}
     parts = []
-    if joined - left:
-        parts.append(f"{_names(joined - left)} caught up and will vote")
-    if joined & left:
-        again = agree(sorted(joined & left), "was restarted", "were restarted")
+    if come - left:
+        parts.append(f"{_names(come - left)} caught up and will vote")
+    if come & left:
+        again = agree(sorted(come & left), "was restarted", "were restarted")
         parts.append(f"{again} and will vote again")
-    for name in sorted(left - joined):
-        parts.append(f"{name} votes no longer: {leaving.get(name, 'there is no seat for it')}")
+    for name in sorted(left - come):
+        parts.append(f"{name} votes no longer: " + leaving.get(name, "there is no seat for it"))
     if not voters:
         parts.append("the primary goes on alone")
-    return "; ".join(parts) or f"commits will wait for {acks} acknowledgements"
+    return joined("; ", parts) or f"commits will wait for {acks} acknowledgements"
 
 
 def _names(names: set[str]) -> str:

@@ -25,6 +25,7 @@ from holdfast.core.rules import appliers
 from holdfast.core.rules.attachment import attached, errant_transactions, with_everything_of
 from holdfast.core.rules.returned import may_be_copied
 from holdfast.core.view import MemberState, Receiver, ServerStatus, TailVerdict, Unseen, View
+from holdfast.core.wording import lasting
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +59,7 @@ def _next_step(cluster: Cluster, record: Record, view: View, member: Member) -> 
     if state.progress and state.unfit:
         return Rejoin(reason=state.progress.what)
     if state.server is ServerStatus.DYING:
-        return Rejoin(reason=state.start_failed or state.reason or "its server is ending")
+        return Rejoin(reason=state.start_failed or state.why or "its server is ending")
     if state.unobserved:
         return Rejoin(
             reason=f"its server runs, and its agent cannot look into it: {state.unobserved}"
@@ -282,13 +283,13 @@ def _idle(cluster: Cluster, record: Record, state: MemberState) -> str:
     receives = state.replication.receiver is Receiver.ON
     if receives and attached(cluster, record, state):
         return _catching_up(cluster, record, state)  # that primary lives, though its agent may not
-    return state.reason or f"it waits for {record.primary}"
+    return state.why or f"it waits for {record.primary}"
 
 
 def _catching_up(cluster: Cluster, record: Record, state: MemberState) -> str:
     replication = state.replication
     if state.silent_seconds:
-        return f"its server has not answered its agent for {state.silent_seconds:.0f} s"
+        return "its server has not answered its agent for " + lasting(state.silent_seconds)
     if appliers.broken(state):
         return appliers.told(cluster, record, state)
     if replication.error:
@@ -297,4 +298,4 @@ def _catching_up(cluster: Cluster, record: Record, state: MemberState) -> str:
         return "its receiver is not connected to the primary"
     if not replication.applier:
         return "its applier is stopped"
-    return state.reason
+    return state.why

@@ -6,6 +6,7 @@ from holdfast.core.cluster import Cluster
 from holdfast.core.quorum import Voter
 from holdfast.core.record import Record, Step
 from holdfast.core.view import MemberState, Receiver, Seen, Unseen, View
+from holdfast.core.wording import lasting
 
 NONE_CAN = "none of its voters can acknowledge"
 
@@ -33,12 +34,12 @@ def blocked(cluster: Cluster, record: Record, view: View) -> str:
         return ""
     patience = cluster.settings.ack_patience
     if primary.silent_seconds >= patience:
-        return f"its server has not answered for {primary.silent_seconds:.0f} s"
+        return "its server has not answered for " + lasting(primary.silent_seconds)
     if primary.full and primary.stuck_seconds >= patience:
-        return f"{primary.full}, for {primary.stuck_seconds:.0f} s"
+        return f"{primary.full}, for " + lasting(primary.stuck_seconds)
     if primary.stuck_seconds >= patience:
         cause = f" ({primary.stuck})" if primary.stuck else ""
-        return f"a small write has not come through for {primary.stuck_seconds:.0f} s{cause}"
+        return "a small write has not come through for " + lasting(primary.stuck_seconds) + cause
     if not _waits_without_end(primary):
         return ""
     missing = {
@@ -54,7 +55,7 @@ def blocked(cluster: Cluster, record: Record, view: View) -> str:
         return f"{primary.semi_sync.acks} of its voters must acknowledge, and only {able} can ({found})"
     lapse = view.lapses.get(record.primary)
     if lapse is not None and lapse.seconds >= patience:
-        return f"none has been acknowledged for {lapse.seconds:.0f} s"
+        return "none has been acknowledged for " + lasting(lapse.seconds)
     return ""
 
 

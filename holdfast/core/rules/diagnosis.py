@@ -14,7 +14,7 @@ from holdfast.core.rules.attachment import attached
 from holdfast.core.rules.enforcement import unkept
 from holdfast.core.rules.returned import is_returning
 from holdfast.core.view import NOT_LOOKED_YET, SHUTS_DOWN, MemberState, Receiver, Seen, Unseen, View
-from holdfast.core.wording import agree
+from holdfast.core.wording import agree, joined, lasting
 
 
 class Primary(Enum):
@@ -63,8 +63,11 @@ ANSWERS = frozenset({Primary.STUCK, Primary.ISOLATED, Primary.UNOPENED})
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
+    """:ivar sound: nothing is to be said against it: ``reason`` says no more than that"""
+
     primary: Primary
     reason: str
+    sound: bool = False
 
 
 def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
@@ -95,8 +98,9 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
     if state.writable and state.stuck_seconds >= cluster.settings.write_patience:
         if state.full:
             return Diagnosis(Primary.STUCK, f"{state.full} on {name}, the primary")
-        why = f"a small write on {name}, the primary, has not come through for {state.stuck_seconds:.0f} s"
-        return Diagnosis(Primary.STUCK, f"{why} ({state.stuck})" if state.stuck else why)
+        why = f"a small write on {name}, the primary, has not come through for "
+        cause = f" ({state.stuck})" if state.stuck else ""
+        return Diagnosis(Primary.STUCK, why + lasting(state.stuck_seconds) + cause)
     if (state.writable or state.unobserved) and (isolated := _isolated(cluster, record, view)):
         return isolated
     if not state.writable and (unopened := _unopened(cluster, record, view)):
@@ -110,9 +114,9 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
             Primary.CLOSED, f"{name}, the primary, does not wait for {record.acks} acknowledgements"
         )
     if state.full or state.reason:
-        why = "; ".join(each for each in (state.full, state.reason) if each)
-        return Diagnosis(Primary.WELL, f"{name} is primary, but {why}")
-    return Diagnosis(Primary.WELL, f"{name} is primary and takes writes")
+        why = joined("; ", (each for each in (state.full, state.why) if each))
+        return Diagnosis(Primary.WELL, f"{name} is primary, but " + why)
+    return Diagnosis(Primary.WELL, f"{name} is primary and takes writes", sound=True)
 
 
 def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> Diagnosis:
@@ -196,21 +200,23 @@ def _kept(record: Record, view: View) -> str:
 
 
 def _silent(cluster: Cluster, record: Record, view: View, state: MemberState) -> Diagnosis:
-    silence = f"the server of {state.name}, the primary, has not answered its agent for {state.silent_seconds:.1f} s"
+    silence = f"the server of {state.name}, the primary, has not answered its agent for " + lasting(
+        state.silent_seconds, digits=1
+    )
     hearing, deaf, _ = _heard(cluster, record, view)
     if revoked(electorate(cluster, record), deaf):
         return Diagnosis(
-            Primary.FROZEN, f"{silence}, and {agree(deaf, 'hears', 'hear')} nothing from it"
+            Primary.FROZEN, silence + f", and {agree(deaf, 'hears', 'hear')} nothing from it"
         )
     patience = cluster.settings.write_patience
     idle = [name for name in hearing if view.quiet.get(name, 0.0) >= patience]
     if state.silent_seconds >= patience and revoked(electorate(cluster, record), [*deaf, *idle]):
         # its disk is full, for instance: its threads that only send heartbeats live on
         return Diagnosis(
-            Primary.STUCK, f"{silence}, and {agree(idle, 'receives', 'receive')} nothing new"
+            Primary.STUCK, silence + f", and {agree(idle, 'receives', 'receive')} nothing new"
         )
     heard = f", and {agree(hearing, 'hears', 'hear')} it" if hearing else ""
-    return Diagnosis(Primary.WELL, f"{silence}{heard}")
+    return Diagnosis(Primary.WELL, silence + heard)
 
 
 def _isolated(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
@@ -237,11 +243,11 @@ def _unopened(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
     if not record.acks or view.opening < patience:
         return None
     name = record.primary
-    named = f"{name} was named primary {view.opening:.0f} s ago, and is not open"
+    named = f"{name} was named primary " + lasting(view.opening) + " ago, and is not open"
     _, deaf, _ = _heard(cluster, record, view, patience)
     if len(deaf) > record.acks:
         return Diagnosis(
-            Primary.UNOPENED, f"{named}: {agree(deaf, 'hears', 'hear')} nothing from it"
+            Primary.UNOPENED, named + f": {agree(deaf, 'hears', 'hear')} nothing from it"
         )
     ready = [
         voter
@@ -253,8 +259,8 @@ def _unopened(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
         and state.replication.receiver is Receiver.ON
     ]
     if view.opening >= 2 * patience and len(ready) >= record.acks:
-        follows = f"although {', '.join(ready)} can acknowledge"
-        return Diagnosis(Primary.UNOPENED, f"{named}, {follows}")
+        follows = f", although {', '.join(ready)} can acknowledge"
+        return Diagnosis(Primary.UNOPENED, named + follows)
     return None
 
 

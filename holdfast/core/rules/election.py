@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from holdfast.core.cluster import Cluster
 from holdfast.core.observed.applying import REMOVED
 from holdfast.core.view import MemberState
+from holdfast.core.wording import joined, lasting
 
 SOON_APPLIED = 2000
 """Transactions that a learner may have left to apply when it is preferred to the voters."""
@@ -74,11 +75,11 @@ def elect(
         [s for s in learners if _goes_on_from(front, s)], able, cluster
     )
     if chosen is None:
-        reasons = "; ".join(
-            f"{state.name}: {against(state, cluster) or 'it cannot fetch what it lacks'}"
+        reasons = (
+            f"{state.name}: " + (against(state, cluster) or "it cannot fetch what it lacks")
             for state in quorum
         )
-        return NobodyElected(reasons)
+        return NobodyElected(joined("; ", reasons))
     if chosen not in able and not drained(front):
         return Elected(front, drained=False)  # only what is applied can be fetched from it
     first = chosen if chosen in able else front
@@ -123,7 +124,8 @@ def against(state: MemberState, cluster: Cluster) -> str:
         return f"it differs from the primary in {', '.join(map(str, state.differs))}"
     limit, lag = setting.max_lag_seconds, state.replication.lag_seconds
     if limit is not None and not drained(state) and (lag is None or lag > limit):
-        return f"its applier is {'far' if lag is None else f'{lag:.0f} s'} behind, max_lag is {limit:g} s"
+        far = "far" if lag is None else lasting(lag)
+        return "its applier is " + far + f" behind, max_lag is {limit:g} s"
     return ""
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
 
 from holdfast.core.change.restart import CLOSING
 from holdfast.core.cluster import Cluster
@@ -14,6 +13,7 @@ from holdfast.core.rules.blocked import blocked
 from holdfast.core.rules.diagnosis import GONE, diagnose
 from holdfast.core.rules.releases import Release, describe
 from holdfast.core.view import Seen, Unseen, View
+from holdfast.core.wording import key_of
 from holdfast.log import say
 from holdfast.manager.leader.events import EventKind, EventLog
 
@@ -49,7 +49,7 @@ class DecisionLog:
         alarming = _unseen(cluster, record, view)
         if decision.well and not before.well:
             self._events.add(EventKind.WHOLE, decision.reason)
-        elif lasting(decision.reason) != lasting(before.reason) and not decision.steps:
+        elif key_of(decision.reason) != key_of(before.reason) and not decision.steps:
             if decision.broken or (alarming and not self._alarmed):
                 self._events.add(EventKind.ALARM, decision.reason)
             else:
@@ -158,8 +158,3 @@ def _unseen(cluster: Cluster, record: Record | None, view: View) -> bool:
     sighting = view.members.get(record.primary) if record else None
     patience = cluster.settings.timing.detection
     return isinstance(sighting, Unseen) and view.now - sighting.since >= patience
-
-
-def lasting(reason: str) -> str:
-    """Without how long it has been so: that is no news."""
-    return re.sub(r"\d+(\.\d+)? s\b", "", reason)

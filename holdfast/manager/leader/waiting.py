@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 from holdfast.core.change.preflight import Objection, SwitchOver
 from holdfast.core.history.entry import clipped
+from holdfast.core.wording import Reason, joined, key_of
 
 Gone = Callable[[], Awaitable[bool]]
 """Whether the client that gave an order has left."""
@@ -53,8 +54,9 @@ class Waiting:
     @property
     def text(self) -> str:
         """For status."""
-        why = clipped("; ".join(each.text for each in self.against), LONGEST_TEXT)
-        return f"{self.what} waits, {self.order.seconds:g} s at most{self._ends()}: {why}"
+        why = joined("; ", (each.text for each in self.against))
+        why = Reason(clipped(why, LONGEST_TEXT), clipped(key_of(why), LONGEST_TEXT))
+        return f"{self.what} waits, {self.order.seconds:g} s at most{self._ends()}: " + why
 
     def _ends(self) -> str:
         """What --kill-long has done, or will do."""

@@ -24,9 +24,9 @@ from holdfast.core.history.verified import Verified
 from holdfast.core.record import Record
 from holdfast.core.rules.diagnosis import diagnose
 from holdfast.core.view import View
+from holdfast.core.wording import key_of
 from holdfast.errors import Conflict, HoldfastError
 from holdfast.log import say
-from holdfast.manager.leader.decision_log import lasting
 from holdfast.manager.leader.events import Event, EventKind, EventLog
 from holdfast.manager.listeners.archive import Archive
 from holdfast.manager.listeners.pages import Page, heard
@@ -173,7 +173,7 @@ class History:
 
     def _reasoned(self, page: Page, entry: Entry, at: float) -> Entry:
         decision = self._decision()
-        reason = lasting(decision.reason)
+        reason = key_of(decision.reason)
         if (
             decision.well
             or reason == page.reason

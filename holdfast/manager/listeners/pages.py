@@ -19,7 +19,7 @@ class Page:
     :ivar version: in the store; 0 while it is not there
     :ivar written: what is there
     :ivar taken_over: it was under way, or over, when this manager began to lead: another may have written of it before
-    :ivar reason: the last one of the manager's that is in it
+    :ivar reason: the key of the last one of the manager's that is in it
     :ivar naming: what is to be compared when there is time: cluster, records before and after, and what was seen
     """
 

@@ -183,7 +183,7 @@ def test_a_server_that_does_not_answer_keeps_what_is_known_of_it(world: World) -
     state = world.state(since=version, wait=20).state
     assert state.server is ServerStatus.UP
     assert state.received == "0-1-10"
-    assert state.reason.startswith("no answer from the server for ")
+    assert state.why.startswith("no answer from the server for ")
     world.server.frozen = False
     world.until(lambda state: state.reason == "" and state.silent_seconds == 0)
 
