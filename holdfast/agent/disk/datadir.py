@@ -8,7 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from holdfast.agent.disk.term import sync_folder
+from holdfast.binlog.files.durable import sync_folder
 from holdfast.binlog.files.index import read_index
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused

@@ -15,7 +15,7 @@ import hashlib
 import os
 from pathlib import Path
 
-from holdfast.agent.disk.term import sync_folder
+from holdfast.binlog.files.durable import sync_folder
 
 
 class RecordFile:

@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from holdfast.agent.disk.term import remove_durably, replace_durably, sync_folder
+from holdfast.agent.disk.term import remove_durably, replace_durably
 from holdfast.binlog.events.group import FileEnd
 from holdfast.binlog.events.reader import STOP, Unreadable, open_binlog
+from holdfast.binlog.files.durable import sync_folder
 from holdfast.binlog.files.index import read_index
 from holdfast.errors import Refused
 

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from holdfast.agent.disk.term import make_folder, sync_folder
+from holdfast.agent.disk.term import make_folder
+from holdfast.binlog.files.durable import sync_folder
 from holdfast.binlog.pending import save
 from holdfast.binlog.pending.errant import Check, Errant
 from holdfast.binlog.undo import describe

@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from holdfast.agent.disk.term import make_folder, sync_folder
+from holdfast.agent.disk.term import make_folder
+from holdfast.binlog.files.durable import sync_folder
 from holdfast.errors import Fatal
 
 

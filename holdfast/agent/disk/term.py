@@ -10,6 +10,7 @@ import os
 import re
 from pathlib import Path
 
+from holdfast.binlog.files.durable import sync_folder
 from holdfast.errors import Fatal, Refused
 
 _FORM = re.compile(r"term (\d{1,18})(?: ([0-9A-Za-z]{1,64}))?\n(?:(\{.*\})\n)?", re.ASCII)
@@ -107,12 +108,3 @@ def remove_durably(path: Path) -> None:
     except FileNotFoundError:
         return
     sync_folder(path.parent)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new, renamed and removed names in ``folder`` survive a loss of power."""
-    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

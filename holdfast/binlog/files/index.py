@@ -6,6 +6,7 @@ import os
 import re
 from pathlib import Path
 
+from holdfast.binlog.files.durable import sync_folder
 from holdfast.errors import Refused
 
 _NUMBERED = re.compile(r"(?P<base>.+)\.(?P<number>\d+)")
@@ -75,15 +76,6 @@ def files_behind(path: Path) -> tuple[Path, ...]:
         if match and match["base"] == mine["base"] and int(match["number"]) > int(mine["number"]):
             numbers[int(match["number"])] = other
     return tuple(numbers[number] for number in sorted(numbers, reverse=True))
-
-
-def sync_folder(folder: Path) -> None:
-    """Make new, renamed and removed names in a folder survive a loss of power."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _resolve(index: Path, entry: str) -> Path:

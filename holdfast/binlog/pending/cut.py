@@ -22,7 +22,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from holdfast.binlog.events.reader import IN_USE, IN_USE_OFFSET
-from holdfast.binlog.files.index import files_behind, sync_folder, write_index
+from holdfast.binlog.files.durable import sync_folder
+from holdfast.binlog.files.index import files_behind, write_index
 from holdfast.binlog.pending.tail import Pending
 from holdfast.errors import Refused
 

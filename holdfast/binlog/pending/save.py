@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from holdfast.binlog.events.reader import HEADER, IN_USE, MAGIC, Binlog, open_binlog
-from holdfast.binlog.files.index import sync_folder
+from holdfast.binlog.files.durable import sync_folder
 from holdfast.binlog.pending.errant import Errant
 from holdfast.binlog.pending.tail import Pending
 from holdfast.errors import Refused

@@ -17,7 +17,7 @@ from holdfast.binlog.events.reader import HEADER, Binlog, Torn, open_binlog
 from holdfast.binlog.events.rows import split, values
 from holdfast.binlog.events.table_map import NUMERIC, Column, TableMap, Type
 from holdfast.binlog.events.values import text
-from holdfast.binlog.files.index import sync_folder
+from holdfast.binlog.files.durable import sync_folder
 from holdfast.binlog.pending.errant import Check, Errant
 
 DESCRIBED_BYTES = 128 * 1024**2
