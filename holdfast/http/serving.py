@@ -9,13 +9,14 @@ import os
 import socket
 import ssl
 from asyncio import BaseTransport, TimerHandle
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Any, TypeVar
 
 import uvicorn
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -38,6 +39,9 @@ PARTS = frozenset({"body", "query", "path"})
 """Of a request, as pydantic calls them."""
 
 _STATUS: dict[type[HoldfastError], int] = {Refused: 409, Unreachable: 503, OutcomeUnknown: 504}
+
+T = TypeVar("T")
+Model = TypeVar("Model", bound=BaseModel)
 
 logger = logging.getLogger(__name__)
 
@@ -206,6 +210,45 @@ def error_response(status: int, name: str, message: str) -> Response:
     line = " ".join(message.split())
     content = json.dumps({"error": name, "message": line}).encode()
     return Response(content, status, media_type="application/json")
+
+
+def json_response(reply: BaseModel | bytes | str) -> Response:
+    """:param reply: a model, or what is JSON already"""
+    content = reply.model_dump_json() if isinstance(reply, BaseModel) else reply
+    return Response(content, media_type="application/json")
+
+
+def body_of(model: type[BaseModel]) -> dict[str, Any]:
+    """For a route that reads its body by :func:`parsed`: what its OpenAPI says of that."""
+    schema = {"application/json": {"schema": model.model_json_schema()}}
+    return {"requestBody": {"content": schema, "required": True}}
+
+
+async def parsed(request: Request, model: type[Model]) -> Model:
+    """Read from the bytes as they came, without a dictionary in between.
+
+    :raises BadInput: it is no such request
+    """
+    try:
+        return model.model_validate_json(await request.body())
+    except ValidationError as error:
+        raise BadInput("request", first_complaint(error.errors(include_url=False))) from None
+
+
+def of_cluster(known: Mapping[str, T], name: str) -> T:
+    """What a manager has for that cluster.
+
+    :raises HTTPException: it has none of that name
+    """
+    if name not in known:
+        raise HTTPException(404, f"no cluster {name!r}; this manager has {', '.join(known)}")
+    return known[name]
+
+
+def check_member(member: str, names: Collection[str]) -> None:
+    """:raises HTTPException: it is none of these"""
+    if member not in names:
+        raise HTTPException(404, f"no member {member!r}; there are {', '.join(names)}")
 
 
 def first_complaint(errors: Any) -> str:

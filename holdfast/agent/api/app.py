@@ -10,7 +10,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from fastapi import FastAPI, Request, Response
-from pydantic import ValidationError
 
 from holdfast.agent.commands.queue import CommandQueue
 from holdfast.agent.runtime import boottime
@@ -18,7 +17,7 @@ from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.answers.access import AGENT_API
 from holdfast.errors import BadInput
 from holdfast.http.guarding import Token, guard, tell
-from holdfast.http.serving import first_complaint, one_line_errors
+from holdfast.http.serving import body_of, json_response, one_line_errors, parsed
 from holdfast.http.wire import CommandReply, CommandRequest, Grant, Identity, StateReply
 
 LONGEST_WAIT_SECONDS = 60.0
@@ -104,7 +103,7 @@ def make_app(
     @app.get("/v1/health")
     async def health() -> Response:
         """Whether the agent itself runs; says nothing of its server."""
-        return Response(b'{"status":"ok"}', media_type="application/json")
+        return json_response(b'{"status":"ok"}')
 
     if identity is not None:
 
@@ -116,24 +115,12 @@ def make_app(
     @app.get("/v1/state", response_model=StateReply)
     async def state(since: int | None = None, wait: float = 0.0) -> Response:
         """The member's state, as soon as its version is not ``since``, at the latest after ``wait`` seconds."""
-        return _json(await poll.changed(since, bounded_wait(wait)))
+        return json_response(await poll.changed(since, bounded_wait(wait)))
 
-    @app.post(
-        "/v1/command",
-        response_model=CommandReply,
-        openapi_extra={
-            "requestBody": {
-                "content": {"application/json": {"schema": CommandRequest.model_json_schema()}},
-                "required": True,
-            }
-        },
-    )
+    @app.post("/v1/command", response_model=CommandReply, openapi_extra=body_of(CommandRequest))
     async def command(request: Request) -> Response:
         """Carry out a command; the answer says how it ended, also when it was refused."""
-        try:
-            asked = CommandRequest.model_validate_json(await request.body())
-        except ValidationError as error:
-            raise BadInput("request", first_complaint(error.errors(include_url=False))) from None
+        asked = await parsed(request, CommandRequest)
         if not 0 <= asked.term <= HIGHEST_TERM:
             raise BadInput("term", f"must be from 0 to {HIGHEST_TERM}")
         tell(request.state, f"{asked.command[:40]} of term {asked.term}")
@@ -142,7 +129,7 @@ def make_app(
         reply: CommandReply = await asyncio.wrap_future(
             commands.submit(asked.term, asked.parsed(), asked.told)
         )
-        return _json(reply)
+        return json_response(reply)
 
     one_line_errors(app)
     return app
@@ -153,7 +140,3 @@ def bounded_wait(seconds: float) -> float:
     if not (math.isfinite(seconds) and seconds >= 0):
         raise BadInput("wait", "must be a number of seconds")
     return min(seconds, LONGEST_WAIT_SECONDS)
-
-
-def _json(reply: StateReply | CommandReply) -> Response:
-    return Response(reply.model_dump_json().encode(), media_type="application/json")

@@ -8,6 +8,7 @@ import math
 from fastapi import FastAPI, Response
 
 from holdfast.errors import BadInput
+from holdfast.http.serving import json_response
 from holdfast.http.wire import BlockersReply
 from holdfast.server.base import Deadline, Server
 
@@ -22,4 +23,4 @@ def add_blockers(app: FastAPI, server: Server) -> None:
             raise BadInput("seconds", "must be a number of seconds")
         found = await asyncio.to_thread(server.blockers, seconds, Deadline(LOOK_SECONDS))
         reply = BlockersReply(blockers=tuple(found))
-        return Response(reply.model_dump_json().encode(), media_type="application/json")
+        return json_response(reply)

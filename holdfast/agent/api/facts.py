@@ -18,6 +18,7 @@ from holdfast.config.schema import AgentConfig
 from holdfast.core.check.facts import Facts
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError
+from holdfast.http.serving import json_response
 from holdfast.http.wire import AccountReply, FactsReply, ReachReply, ReachRequest, Told
 from holdfast.server.authentication import authentication_string
 from holdfast.server.base import Account, Deadline, Source
@@ -144,7 +145,7 @@ def add_inspection(app: FastAPI, inspector: Inspector) -> None:
         async with one_counts if counting else contextlib.nullcontext():
             found = await asyncio.to_thread(inspector.facts, counting)
         reply = FactsReply(facts=found, clock=time.time())
-        return Response(reply.model_dump_json().encode(), media_type="application/json")
+        return json_response(reply)
 
     @app.post("/v1/reach", response_model=ReachReply)
     async def reach(asked: ReachRequest) -> ReachReply:
@@ -155,4 +156,4 @@ def add_inspection(app: FastAPI, inspector: Inspector) -> None:
     async def account(nonce: Annotated[str, Query(max_length=64)] = "") -> Response:
         """The member's replication account, with what a server keeps instead of its password."""
         reply = await asyncio.to_thread(inspector.account, nonce)
-        return Response(reply.model_dump_json().encode(), media_type="application/json")
+        return json_response(reply)

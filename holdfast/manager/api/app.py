@@ -28,7 +28,7 @@ from collections.abc import Collection
 from dataclasses import asdict
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Query, Request, Response
+from fastapi import FastAPI, Query, Request, Response
 from pydantic import Field, TypeAdapter
 
 from holdfast.config.schema import Url
@@ -39,7 +39,7 @@ from holdfast.core.change.orders import CloneMember, RestartMember
 from holdfast.core.change.takeover import FailOver
 from holdfast.errors import BadInput
 from holdfast.http.guarding import Token, guard
-from holdfast.http.serving import one_line_errors
+from holdfast.http.serving import check_member, json_response, of_cluster, one_line_errors
 from holdfast.manager.leader.events import Event
 from holdfast.manager.leader.lead import Leader
 from holdfast.manager.people.members import Newcomer, People
@@ -135,7 +135,7 @@ def make_app(
     @app.get("/v1/clusters/{name}/leader")
     async def leader(name: str) -> dict[str, Any]:
         """Who leads, as far as this manager knows: name and URL are "" where it does not."""
-        place = _leader(name).place
+        place = of_cluster(leaders, name).place
         known = place.leader
         return {
             "leads": place.leads,
@@ -145,7 +145,7 @@ def make_app(
 
     @app.get("/v1/clusters/{name}/status", response_model=Status)
     async def status(name: str) -> Response:
-        return _json(_STATUS.dump_json(_leader(name).status()))
+        return json_response(_STATUS.dump_json(of_cluster(leaders, name).status()))
 
     @app.get("/v1/clusters/{name}/events")
     async def events(
@@ -154,26 +154,28 @@ def make_app(
         wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_SECONDS)] = 0.0,
     ) -> Response:
         """The events after ``since``; waits up to ``wait`` seconds for the first."""
-        found = await _leader(name).events.since(since, wait)
-        return _json(_EVENTS.dump_json({"events": found}))
+        found = await of_cluster(leaders, name).events.since(since, wait)
+        return json_response(_EVENTS.dump_json({"events": found}))
 
     @app.get("/v1/clusters/{name}/settings")
     async def settings(name: str) -> dict[str, Any]:
-        return People(_leader(name)).settings()
+        return People(of_cluster(leaders, name)).settings()
 
     @app.post("/v1/clusters/{name}/settings")
     async def change_settings(name: str, change: SettingsChange) -> dict[str, Any]:
         """Set and unset keys, all or nothing."""
-        return await People(_leader(name)).set(change.set, change.unset, change.expected)
+        return await People(of_cluster(leaders, name)).set(
+            change.set, change.unset, change.expected
+        )
 
     @app.get("/v1/clusters/{name}/members")
     async def members(name: str) -> dict[str, Any]:
-        return People(_leader(name)).members()
+        return People(of_cluster(leaders, name)).members()
 
     @app.post("/v1/clusters/{name}/members")
     async def add_member(name: str, newcomer: NewcomerRequest) -> dict[str, Any]:
         """Make it a member, if its agent answers and nothing stands against it."""
-        return await People(_leader(name)).add(Newcomer(**newcomer.model_dump()))
+        return await People(of_cluster(leaders, name)).add(Newcomer(**newcomer.model_dump()))
 
     @app.post("/v1/clusters/{name}/members/{member}/remove")
     async def remove_member(name: str, member: str, asked: RemoveRequest) -> dict[str, Any]:
@@ -200,31 +202,20 @@ def make_app(
         if asked.to:
             _of(name, asked.to)
         order = FailOver(asked.to, bool(asked.accept_loss), asked.skip_stop_hook)
-        return {"done": await Orders(_leader(name)).fail_over(order)}
+        return {"done": await Orders(of_cluster(leaders, name)).fail_over(order)}
 
     @app.post("/v1/clusters/{name}/pause")
     async def pause(name: str, asked: PauseRequest) -> dict[str, Any]:
         """Begin nothing by itself; a pause that holds is replaced."""
-        return asdict(await Orders(_leader(name)).pause(asked.reason, asked.seconds))
+        return asdict(await Orders(of_cluster(leaders, name)).pause(asked.reason, asked.seconds))
 
     @app.post("/v1/clusters/{name}/resume")
     async def resume(name: str, _: NoArguments) -> dict[str, str]:
-        return {"done": await Orders(_leader(name)).resume()}
+        return {"done": await Orders(of_cluster(leaders, name)).resume()}
 
     def _of(name: str, member: str) -> Leader:
-        leader = _leader(name)
-        names = [each.name for each in leader.cluster.members]
-        if member not in names:
-            raise HTTPException(404, f"no member {member!r}; there are {', '.join(names)}")
+        leader = of_cluster(leaders, name)
+        check_member(member, [each.name for each in leader.cluster.members])
         return leader
 
-    def _leader(name: str) -> Leader:
-        if name not in leaders:
-            raise HTTPException(404, f"no cluster {name!r}; this manager has {', '.join(leaders)}")
-        return leaders[name]
-
     return app
-
-
-def _json(content: bytes) -> Response:
-    return Response(content, media_type="application/json")

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, HTTPException, Query, Response
 
 from holdfast.core.history.entry import to_json
+from holdfast.http.serving import json_response, of_cluster
 from holdfast.manager.listeners.history import History
 from holdfast.store.base import ENTRIES_KEPT
 
@@ -25,21 +26,17 @@ def add_history(app: FastAPI, histories: Mapping[str, History]) -> None:
         name: str, most: Annotated[int, Query(ge=1, le=ENTRIES_KEPT)] = SHOWN
     ) -> dict[str, list[dict[str, Any]]]:
         """Failovers, switchovers, restarts in place, orders and verifications, the newest first."""
-        return {"entries": await _history(name).newest(most)}
+        return {"entries": await of_cluster(histories, name).newest(most)}
 
     @app.get("/v1/clusters/{name}/history/{number}")
     async def entry(name: str, number: int) -> Response:
         """All that is known of one."""
-        if not 0 < number < 10**9 or (found := await _history(name).entry(number)) is None:
+        if (
+            not 0 < number < 10**9
+            or (found := await of_cluster(histories, name).entry(number)) is None
+        ):
             raise HTTPException(
                 404,
                 f"the history of {name} has no entry {number} (any more): see holdfast history",
             )
-        return Response(to_json(found), media_type="application/json")
-
-    def _history(name: str) -> History:
-        if name not in histories:
-            raise HTTPException(
-                404, f"no cluster {name!r}; this manager has {', '.join(histories)}"
-            )
-        return histories[name]
+        return json_response(to_json(found))

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, Response
 from pydantic import TypeAdapter
 
 from holdfast.config.values import StrictModel
 from holdfast.errors import BadInput
+from holdfast.http.serving import check_member, json_response, of_cluster
 from holdfast.manager.api.app import NoArguments
 from holdfast.manager.leader.lead import Leader
 from holdfast.manager.people.repair import RepairReply, StoreRepair, confirm
@@ -37,18 +38,12 @@ def add_repair(app: FastAPI, leaders: dict[str, Leader]) -> None:
         if asked.accept_loss and asked.accept_loss != name:
             raise BadInput("accept_loss", f"must be the cluster's name, {name}, to be sure")
         risk = bool(asked.accept_loss)
-        reply = await StoreRepair(_leader(name)).run(asked.dry_run, risk, asked.source)
-        return Response(_REPLY.dump_json(reply), media_type="application/json")
+        reply = await StoreRepair(of_cluster(leaders, name)).run(asked.dry_run, risk, asked.source)
+        return json_response(_REPLY.dump_json(reply))
 
     @app.post("/v1/clusters/{name}/members/{member}/confirm")
     async def confirm_member(name: str, member: str, _: NoArguments) -> dict[str, Any]:
         """Take the agent that answers for that member now for its agent."""
-        leader = _leader(name)
-        if member not in [each.name for each in leader.cluster.members]:
-            raise HTTPException(404, f"no member {member!r}")
+        leader = of_cluster(leaders, name)
+        check_member(member, [each.name for each in leader.cluster.members])
         return {"done": await confirm(leader, member)}
-
-    def _leader(name: str) -> Leader:
-        if name not in leaders:
-            raise HTTPException(404, f"no cluster {name!r}; this manager has {', '.join(leaders)}")
-        return leaders[name]

@@ -16,11 +16,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException, Request
+from fastapi import FastAPI, Request
 from pydantic import Field
 
 from holdfast.config.values import StrictModel
 from holdfast.core.change.preflight import SwitchOver
+from holdfast.http.serving import of_cluster
 from holdfast.manager.people.scheduled import Planner
 from holdfast.manager.people.switchover import Switching
 
@@ -46,7 +47,7 @@ def add_switchover(app: FastAPI, planners: Mapping[str, Planner]) -> None:
     @app.post("/v1/clusters/{name}/switchover")
     async def switch_over(name: str, asked: SwitchoverRequest, request: Request) -> dict[str, Any]:
         """Have another one be primary in place of one that is well; answers when that has begun, or is planned."""
-        planner = _planner(name)
+        planner = of_cluster(planners, name)
         order = SwitchOver(**asked.model_dump(exclude={"dry_run", "at", "detach"}))
         if asked.dry_run:
             outlook = await Switching(planner.leader).look(order)
@@ -65,9 +66,4 @@ def add_switchover(app: FastAPI, planners: Mapping[str, Planner]) -> None:
 
         :param waiting: only what waits
         """
-        return {"done": await _planner(name).cancel(waiting)}
-
-    def _planner(name: str) -> Planner:
-        if name not in planners:
-            raise HTTPException(404, f"no cluster {name!r}; this manager has {', '.join(planners)}")
-        return planners[name]
+        return {"done": await of_cluster(planners, name).cancel(waiting)}

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Annotated
 
-from fastapi import FastAPI, HTTPException, Response
+from fastapi import FastAPI, Response
 from pydantic import Field, TypeAdapter
 
 from holdfast.config.schema import Url
@@ -20,6 +20,7 @@ from holdfast.core.check.findings import CheckReport
 from holdfast.core.check.reaching import barred_pairs, check_logins
 from holdfast.core.check.together import check
 from holdfast.errors import HoldfastError
+from holdfast.http.serving import json_response, of_cluster
 from holdfast.manager.agents.agent_client import AgentClient
 from holdfast.manager.leader.lead import Leader
 from holdfast.manager.people.adopt import Adoption, AdoptReply
@@ -86,21 +87,12 @@ def add_inspection(app: FastAPI, leaders: Mapping[str, Leader]) -> None:
     @app.get("/v1/clusters/{name}/check", response_model=CheckReport)
     async def check_cluster(name: str) -> Response:
         """What is right and wrong with each member; asks all agents anew."""
-        return _json(_REPORT.dump_json(await examine(_leader(name))))
+        return json_response(_REPORT.dump_json(await examine(of_cluster(leaders, name))))
 
     @app.post("/v1/clusters/{name}/adopt", response_model=AdoptReply)
     async def adopt(name: str, asked: AdoptRequest) -> Response:
         """Take over a cluster that runs; a dry run says what would be done, or all that stands against it."""
-        leader = _leader(name)
+        leader = of_cluster(leaders, name)
         adoption = adoptions.setdefault(name, Adoption(leader, gather))
         reply = await adoption.run(asked.dry_run, asked.primary, asked.members)
-        return _json(_ADOPTED.dump_json(reply))
-
-    def _leader(name: str) -> Leader:
-        if name not in leaders:
-            raise HTTPException(404, f"no cluster {name!r}; this manager has {', '.join(leaders)}")
-        return leaders[name]
-
-
-def _json(content: bytes) -> Response:
-    return Response(content, media_type="application/json")
+        return json_response(_ADOPTED.dump_json(reply))

@@ -7,7 +7,7 @@ import time
 from collections.abc import Coroutine, Mapping
 from typing import Annotated, Any
 
-from fastapi import FastAPI, HTTPException
+from fastapi import FastAPI
 from pydantic import Field
 
 from holdfast.config.values import StrictModel
@@ -20,6 +20,7 @@ from holdfast.core.record import Record
 from holdfast.core.view import MemberState, View
 from holdfast.errors import HoldfastError, Refused
 from holdfast.http.guarding import asker
+from holdfast.http.serving import check_member, of_cluster
 from holdfast.manager.leader.events import EventKind
 from holdfast.manager.leader.lead import Leader
 from holdfast.manager.listeners.history import History
@@ -168,12 +169,6 @@ def add_verification(app: FastAPI, verifiers: Mapping[str, Verifier]) -> None:
         return await _of(name, member).findings(member)
 
     def _of(name: str, member: str) -> Verifier:
-        if name not in verifiers:
-            raise HTTPException(
-                404, f"no cluster {name!r}; this manager has {', '.join(verifiers)}"
-            )
-        found = verifiers[name]
-        names = [each.name for each in found._leader.cluster.members]
-        if member not in names:
-            raise HTTPException(404, f"{name} has no member {member!r}; it has {', '.join(names)}")
+        found = of_cluster(verifiers, name)
+        check_member(member, [each.name for each in found._leader.cluster.members])
         return found
