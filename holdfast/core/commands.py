@@ -4,19 +4,37 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from holdfast.core.lease import Electorate
 from holdfast.core.settings import WaitPoint
 from holdfast.core.timing import Timing
 
 
+class _Timed:
+    """:cvar within: for so many seconds an agent may be at the command"""
+
+    __slots__ = ()
+    within: ClassVar[float]
+
+    def __init_subclass__(cls, seconds: float | None = None) -> None:
+        if seconds is not None:  # else it is the same class once more, with slots
+            cls.within = seconds
+
+
+def answered_within(command: Command | type[Command]) -> float:
+    """For how many seconds an answer is waited for: a little longer than its agent may be at it."""
+    within = command.within
+    return max(6.0, within + min(max(2.0, within / 3), 10.0))
+
+
 @dataclass(frozen=True, slots=True)
-class Promise:
+class Promise(_Timed, seconds=1.0):
     """Refuse every lower term from now on (on disk before the answer) and stop the receiver."""
 
 
 @dataclass(frozen=True, slots=True)
-class Drain:
+class Drain(_Timed, seconds=10.0):
     """Wait until the applier has applied all that was received.
 
     :ivar upto: wait until these GTIDs are applied, received or not yet; "": what was received by now
@@ -29,7 +47,7 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True)
-class Follow:
+class Follow(_Timed, seconds=15.0):
     """Replicate from ``source``, read-only; ``semi_sync``: acknowledge (a voter) or not (a learner).
 
     Drains before it changes the source, so nothing that was received is dropped.
@@ -49,7 +67,7 @@ class Follow:
 
 
 @dataclass(frozen=True, slots=True)
-class Fetch:
+class Fetch(_Timed, seconds=15.0):
     """Between promise and promotion: receive from ``source``, another that promised, what this one lacks.
 
     The promise stands: nothing is received from the primary that is being deposed, and nothing is acknowledged.
@@ -61,7 +79,7 @@ class Fetch:
 
 
 @dataclass(frozen=True, slots=True)
-class Promote:
+class Promote(_Timed, seconds=15.0):
     """Become the primary: follow nobody, flush durably, wait for ``acks``, prove it with a row, open.
 
     :ivar serial: serial of the configuration that the row proves
@@ -82,7 +100,7 @@ class Promote:
 
 
 @dataclass(frozen=True, slots=True)
-class Freeze:
+class Freeze(_Timed, seconds=5.0):
     """On the primary: take no more writes from anybody, whatever he may, and end the clients' sessions.
 
     Done once no commit is under way or waits; the state in the answer has the last positions. Refused, writes go on as
@@ -95,7 +113,7 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True)
-class Close:
+class Close(_Timed, seconds=10.0):
     """On the primary: take no more writes, and go on as the primary: so that a copy can be made of it.
 
     Done once no commit is under way or waits. Refused, writes go on as before. Promote opens it again.
@@ -103,14 +121,14 @@ class Close:
 
 
 @dataclass(frozen=True, slots=True)
-class EndSessions:
+class EndSessions(_Timed, seconds=5.0):
     """On the primary: end these clients' connections; what they have not committed is rolled back."""
 
     sessions: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class EndReplicas:
+class EndReplicas(_Timed, seconds=2.0):
     """On the primary: end these replicas' sessions; what they acknowledge counts no more when it is done.
 
     What they have acknowledged is in doubt.
@@ -123,7 +141,7 @@ class EndReplicas:
 
 
 @dataclass(frozen=True, slots=True)
-class SetAcks:
+class SetAcks(_Timed, seconds=3.0):
     """On the primary: commits wait for ``acks`` voters from now on.
 
     :ivar timeout_seconds: after which they wait no longer (mode semi-sync); 0: never
@@ -135,7 +153,7 @@ class SetAcks:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class Bar(_Timed, seconds=2.0):
     """On the primary: lock the replication account ``user`` of a member, and end all its connections.
 
     Not written to the binlog. When it is done that member can acknowledge nothing more here.
@@ -145,14 +163,14 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Unbar:
+class Unbar(_Timed, seconds=1.0):
     """On the primary: let ``user`` connect again."""
 
     user: str
 
 
 @dataclass(frozen=True, slots=True)
-class Prove:
+class Prove(_Timed, seconds=5.0):
     """On the primary: commit a row; once it is acknowledged, ``acks`` voters hold all before it.
 
     :ivar electorate: whose word counts from now on; None: as before
@@ -163,12 +181,12 @@ class Prove:
 
 
 @dataclass(frozen=True, slots=True)
-class Fence:
+class Fence(_Timed, seconds=2.0):
     """Make the server answer nobody: kill it. Done once it is gone, or DYING."""
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class Cut(_Timed, seconds=60.0):
     """Save and cut from the stopped server's binlog what ``primary`` lacks.
 
     :ivar present: GTIDs that the primary has, in the server's own text
@@ -179,18 +197,18 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class Start(_Timed, seconds=5.0):
     """Start the server, read-only, following nobody. Its binlog is taken as it is."""
 
 
 @dataclass(frozen=True, slots=True)
-class Restart:
+class Restart(_Timed, seconds=120.0):
     """End the server in order and start it again. A primary's only while no commit waits: what waits would be
     answered OK. Refused, it goes on as before."""
 
 
 @dataclass(frozen=True, slots=True)
-class Rewind:
+class Rewind(_Timed, seconds=120.0):
     """Undo, from their row events, the transactions that this server has committed and ``primary`` lacks.
 
     They are written to a file first. The server follows nobody when it is done.
@@ -203,7 +221,7 @@ class Rewind:
 
 
 @dataclass(frozen=True, slots=True)
-class Judge:
+class Judge(_Timed, seconds=20.0):
     """Read what this server has and ``primary`` lacks, and say what of it changes nothing: ``MemberState.judged``.
 
     :ivar present: as in :class:`Rewind`
@@ -214,7 +232,7 @@ class Judge:
 
 
 @dataclass(frozen=True, slots=True)
-class Forget:
+class Forget(_Timed, seconds=20.0):
     """MariaDB: take what changes nothing, and what ``primary`` lacks, out of this server's GTID state, and have its
     applier run. What it has received is kept, and so is its incarnation. Refused where anything else stands behind it.
 
@@ -226,7 +244,7 @@ class Forget:
 
 
 @dataclass(frozen=True, slots=True)
-class CommitEmpty:
+class CommitEmpty(_Timed, seconds=5.0):
     """MySQL, on the primary: commit an empty transaction for each of these GTIDs, unless it has that.
 
     :ivar gtids: single ones, separated by commas, of transactions that change nothing on the member that has them
@@ -236,7 +254,7 @@ class CommitEmpty:
 
 
 @dataclass(frozen=True, slots=True)
-class Compare:
+class Compare(_Timed, seconds=5.0):
     """Compare the tables that a rewind has touched with those of ``primary``, at one GTID. Goes on in the background.
 
     :ivar agent: URL of the primary's agent
@@ -247,7 +265,7 @@ class Compare:
 
 
 @dataclass(frozen=True, slots=True)
-class Verify:
+class Verify(_Timed, seconds=8.0):
     """Compare all tables with those of ``primary``, a piece at a time. Goes on in the background; any other command
     interrupts it, and it goes on from there when it is asked for again.
 
@@ -272,7 +290,7 @@ class Verify:
 
 
 @dataclass(frozen=True, slots=True)
-class Clone:
+class Clone(_Timed, seconds=30.0):
     """Replace all data by a copy of ``donor``'s. Goes on in the background.
 
     What nobody else has is saved first; what cannot be saved is not touched without ``discard``.
@@ -290,7 +308,7 @@ class Clone:
 
 
 @dataclass(frozen=True, slots=True)
-class Inventory:
+class Inventory(_Timed, seconds=60.0):
     """Of a server that is down: say which transactions its files hold, those too that it had only received.
 
     Those of others: see ``MemberState.kept``.
@@ -298,12 +316,12 @@ class Inventory:
 
 
 @dataclass(frozen=True, slots=True)
-class Equip:
+class Equip(_Timed, seconds=5.0):
     """Load and set what a running server lacks that was not started from our option file (semi-sync, time-outs)."""
 
 
 @dataclass(frozen=True, slots=True)
-class EnsureAccount:
+class EnsureAccount(_Timed, seconds=5.0):
     """On the primary: make the replication account ``user``, or give it this password; replicas get it from there.
 
     :ivar authentication: what the server keeps instead of the password
@@ -314,7 +332,7 @@ class EnsureAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class MendAccount:
+class MendAccount(_Timed, seconds=3.0):
     """On the primary: have the replication account ``user`` let its member in, with the password that the member's
     agent knows. It opens no account that is locked or missing: see ``core/members/accounts.py``.
 
@@ -329,7 +347,7 @@ class MendAccount:
 
 
 @dataclass(frozen=True, slots=True)
-class Initialise:
+class Initialise(_Timed, seconds=300.0):
     """Make a data directory in the empty one, with the accounts of all members: see ``core/observed/data_state.py``.
 
     :ivar agents: URLs of the members' agents, by member: each tells its replication account

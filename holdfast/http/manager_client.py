@@ -9,15 +9,16 @@ from typing import Any
 import httpx
 
 from holdfast import tls
+from holdfast.core.commands import Clone, Restart, answered_within
 from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, Unreachable
 
 TIMEOUT_SECONDS = 5.0
 DESTROYED_SECONDS = 20.0
-CLONE_SECONDS = 45.0
-RESTART_SECONDS = 140.0
 CHECK_SECONDS = 25.0
 ADOPT_SECONDS = 200.0
-"""A little more than the manager gives an agent."""
+CLONE_SECONDS = answered_within(Clone) + TIMEOUT_SECONDS
+RESTART_SECONDS = answered_within(Restart) + 2 * TIMEOUT_SECONDS
+"""A little more than the manager gives an agent; the last one may wait for another command first."""
 SWITCHING_SECONDS = 10.0
 """What the begin of a switchover takes, beside the waiting that was asked for."""
 

@@ -24,7 +24,7 @@ from holdfast.agent.rewind.compare import Comparing
 from holdfast.agent.rewind.engine import Engine
 from holdfast.agent.rewind.rewind import Rewinding
 from holdfast.agent.rewind.verify import Verifying
-from holdfast.agent.runtime.steps import SECONDS, Steps
+from holdfast.agent.runtime.steps import Steps
 from holdfast.agent.start.accounts import ReplicationAccounts
 from holdfast.core.commands import (
     Bar,
@@ -120,7 +120,7 @@ class CommandExecutor:
 
         :raises HoldfastError: by consequence
         """
-        deadline = Deadline(SECONDS[type(command)], cancelled)
+        deadline = Deadline(command.within, cancelled)
         with self._releases.command():
             self._perform(term, command, deadline, steps)
 

@@ -14,24 +14,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from holdfast import tls
 from holdfast.core.blockers import Blocker
 from holdfast.core.check.facts import Facts
-from holdfast.core.commands import (
-    Clone,
-    Close,
-    Command,
-    CommitEmpty,
-    Cut,
-    Drain,
-    Fetch,
-    Follow,
-    Forget,
-    Initialise,
-    Judge,
-    Promote,
-    Prove,
-    Restart,
-    Rewind,
-    Verify,
-)
+from holdfast.core.commands import Command, answered_within
 from holdfast.errors import OutcomeUnknown, Unreachable
 from holdfast.http.wire import (
     AccountReply,
@@ -67,24 +50,6 @@ Reply = TypeVar("Reply", bound=BaseModel)
 
 _STATE = TypeAdapter(StateReply)
 _REPLY = TypeAdapter(CommandReply)
-_SECONDS: dict[type[Command], float] = {
-    Drain: 12,
-    Follow: 20,
-    Promote: 20,
-    Prove: 8,
-    Cut: 70,
-    Fetch: 20,
-    Restart: 130,
-    Rewind: 130,
-    Judge: 25,
-    Forget: 25,
-    CommitEmpty: 8,
-    Clone: 40,
-    Verify: 10,
-    Close: 12,
-    Initialise: 310,
-}
-"""A little more than the agents' own deadlines; six seconds for what is not listed."""
 
 
 class _Bearer(httpx.Auth):
@@ -251,7 +216,7 @@ class AgentClient:
 
         :raises Unreachable: it was not sent; :raises OutcomeUnknown: no answer came
         """
-        timeout = httpx.Timeout(_SECONDS.get(type(command), 6), connect=CONNECT_SECONDS)
+        timeout = httpx.Timeout(answered_within(command), connect=CONNECT_SECONDS)
         body = CommandRequest.of(term, command, grant, told).model_dump_json()
         try:
             response = await self._http.post("/v1/command", content=body, timeout=timeout)

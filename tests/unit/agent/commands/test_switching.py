@@ -13,7 +13,6 @@ import pytest
 from holdfast.agent.lease.electorate import ElectorateFile
 from holdfast.agent.promise.pending_mark import PendingMark
 from holdfast.agent.promise.releasing import Releases
-from holdfast.agent.runtime.steps import SECONDS
 from holdfast.core.commands import Drain, EndSessions, Fence, Follow, Freeze, Promote, Start
 from holdfast.core.lease import Electorate, Quorum
 from holdfast.core.observed.tally import Tally
@@ -240,13 +239,13 @@ def test_what_a_promotion_writes_never_comes_after_what_the_next_command_takes_b
 
     monkeypatch.setattr(Releases, "begin", later)
     candidate.server.stuck.add("wait_for_ackers")
-    monkeypatch.setitem(SECONDS, Promote, 0.2)
+    monkeypatch.setattr(Promote, "within", 0.2)
     assert candidate.command(2, promote).error
-    monkeypatch.setitem(SECONDS, Follow, 0.2)
+    monkeypatch.setattr(Follow, "within", 0.2)
     refused = candidate.command(2, FOLLOW)
     assert "files of the promotion before" in refused.message
     assert candidate.done(2, Fence()).state.server is ServerStatus.DOWN, "that waits for nothing"
-    monkeypatch.setitem(SECONDS, Follow, 20.0)
+    monkeypatch.setattr(Follow, "within", 20.0)
     candidate.server.stuck.clear()
     threading.Timer(0.3, slow.set).start()
     candidate.done(2, Start())
