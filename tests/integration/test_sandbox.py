@@ -15,6 +15,7 @@ from typing import Any
 import pymysql
 import pytest
 
+from holdfast.agent.disk.datadir import SCRATCH
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, Refused, Unreachable
 from holdfast.sandbox.load.crash import Load, crash_primary
@@ -120,7 +121,11 @@ def test_a_stopped_sandbox_goes_on_with_its_data(
     rows = writers.stop().acknowledged
     cluster.remove_member(next(m.name for m in cluster.members() if m.name != cluster.primary()))
     left = {member.name for member in cluster.members()}
-    cluster.down()
+    datadir = cluster.spec.members[0].datadir
+    nap = (sys.executable, "-c", "import time; time.sleep(60)", f"--datadir={datadir / SCRATCH}")
+    with subprocess.Popen(nap) as scratch:  # as an agent that is killed amid a clone leaves it
+        cluster.down()
+        assert scratch.wait(5) == -signal.SIGKILL
     assert cluster.running() == []
     with pytest.raises(Unreachable, match=r"is stopped: holdfast sandbox up --dir"):
         cluster.status()

@@ -8,6 +8,7 @@ from contextlib import closing
 import pymysql
 import yaml
 
+from holdfast.agent.clone.scratch_server import end_former
 from holdfast.errors import DeadlinePassed
 from holdfast.sandbox.local.spec import MemberSpec
 from holdfast.server.base import Account
@@ -36,8 +37,12 @@ def end_server(member: MemberSpec, admin: Account, gently: bool) -> None:
     takes writes, or does not answer, gets SIGKILL: on SIGTERM it would tell its clients that commits are
     done which no other server has.
 
+    A server in which an agent that was killed had made a copy is ended, too: it would write to its log without end once
+    its files are gone.
+
     :raises DeadlinePassed: it hangs in the kernel
     """
+    end_former(member.datadir)
     server = server_of(member)
     if server is None:
         return
