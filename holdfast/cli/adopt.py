@@ -29,10 +29,12 @@ def adopt(
         typer.Option(
             "--member",
             metavar="NAME=AGENT_URL",
-            help="A member that is meant; may be repeated. Refused if the manager's file has others.",
+            help="NAME=URL of a member's agent; may be repeated. Refused if the manager's file has other members.",
         ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Only show what would be done.")
+    ] = False,
     yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
     timeout: Annotated[
         float,
@@ -45,7 +47,7 @@ def adopt(
     ] = 120.0,
     as_json: AsJson = False,
 ) -> None:
-    """Take over a cluster that runs, with its data and clients: writes go on meanwhile.
+    """Take over a running cluster, with its data and clients; writes continue meanwhile.
 
     Exits with 0 when every member votes (or waits for a seat), with 1 if it is refused, with 3 when that is not known.
     """

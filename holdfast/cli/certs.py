@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     from holdfast.core.answers.access import AccessRole
     from holdfast.tls.authority import CertificateFacts
 
-app = typer.Typer(help="Make certificates for agents, managers and people.", no_args_is_help=True)
+app = typer.Typer(
+    help="Make certificates for agents, managers and operators.", no_args_is_help=True
+)
 
 SOON_DAYS = 30
 
-Folder = Annotated[Path, typer.Option("--dir", help="Where they are kept; the CA's key, too.")]
-Force = Annotated[bool, typer.Option("--force", help="Replace what is there.")]
+Folder = Annotated[
+    Path, typer.Option("--dir", help="Folder of the certificates and of the CA's key.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace existing files.")]
 DEFAULT = Path("holdfast-certs")
 
 
@@ -29,7 +33,11 @@ DEFAULT = Path("holdfast-certs")
 def init(
     folder: Folder = DEFAULT,
     cluster: Annotated[
-        str, typer.Option("--cluster", help="For which its certificates are [default: every one]")
+        str,
+        typer.Option(
+            "--cluster",
+            help="The only cluster that its certificates are for [default: every cluster]",
+        ),
     ] = "",
     force: Force = False,
 ) -> None:
@@ -38,21 +46,23 @@ def init(
 
     made = make_ca(folder, cluster, force)
     print(f"{made.name}, until {made.ends:%Y-%m-%d}: {made.path}")
-    print(f"keep {ca_key(folder)} secret: whoever has it can command every agent")
+    print(f"keep {ca_key(folder)} secret: anyone who has it can command every agent")
 
 
 @app.command()
 def issue(
-    name: Annotated[str, typer.Argument(help="Of the agent, manager or person; logs will say it.")],
+    name: Annotated[
+        str, typer.Argument(help="Name of the agent, manager or operator, as logs show it.")
+    ],
     host: Annotated[
         list[str] | None,
-        typer.Option("--host", help="Name or address under which it is reached; may be repeated."),
+        typer.Option("--host", help="Name or address at which it is reached; may be repeated."),
     ] = None,
     role: Annotated[
         list[str] | None,
         typer.Option(
             "--role",
-            help="What its holder is: agent, manager, viewer, operator, admin; server for a database server or etcd, "
+            help="Role of its owner: agent, manager, viewer, operator, admin; server for a database server or etcd, "
             "which has no right here. May be repeated.",
         ),
     ] = None,
@@ -60,11 +70,11 @@ def issue(
         list[str] | None,
         typer.Option(
             "--cluster",
-            help="Of which cluster; may be repeated, * is every one [default: the CA's]",
+            help="Cluster that it is for; may be repeated, * is every cluster [default: the CA's]",
         ),
     ] = None,
     folder: Folder = DEFAULT,
-    days: Annotated[int, typer.Option("--days", help="How long it holds.")] = 825,
+    days: Annotated[int, typer.Option("--days", help="How many days it is valid.")] = 825,
     force: Force = False,
 ) -> None:
     """Make a certificate, good as a server's and as a client's: NAME.pem and NAME.key."""

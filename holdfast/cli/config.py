@@ -19,7 +19,7 @@ from holdfast.cli.kit.connection import AsJson, ClusterName, Manager, TokenFile,
 from holdfast.errors import BadInput, HoldfastError, Refused
 
 app = typer.Typer(
-    help="What a cluster is set to; changes reach the running manager at once.",
+    help="The settings of a cluster; changes take effect at once.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -44,7 +44,7 @@ def show(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show every setting: its value, where that comes from (default, file, store), and what it means."""
+    """Show every setting: its value, the source of that value (default, file, store), and its meaning."""
     client, name = connect(manager, token_file, cluster)
     answer = client.settings(name)
     if as_json:
@@ -86,7 +86,7 @@ def unset(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take changes back: the keys are as in the manager's file again, or as by default."""
+    """Undo changes: the keys have the values of the manager's file again, or their defaults."""
     client, name = connect(manager, token_file, cluster)
     answer = client.change_settings(name, {}, keys)
     values = {each["key"]: each for each in client.settings(name)["settings"]}

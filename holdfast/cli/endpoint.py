@@ -14,23 +14,25 @@ if TYPE_CHECKING:
     from holdfast.config.schema import ClusterConfig, ManagerConfig
 
 app = typer.Typer(
-    help="The files of what shows clients where to go.", no_args_is_help=True, add_completion=False
+    help="Configuration files for what directs clients to the primary.",
+    no_args_is_help=True,
+    add_completion=False,
 )
 
 
 @app.callback()
 def endpoint() -> None:
-    """The files of what shows clients where to go."""
+    """Configuration files for what directs clients to the primary."""
 
 
 @app.command()
 def haproxy(
     config: Annotated[Path, typer.Option("--config", help="The manager's file (YAML).")],
     cluster: Annotated[
-        str | None, typer.Option("--cluster", help="Needed where the file has several.")
+        str | None, typer.Option("--cluster", help="The cluster; needed if the file has several.")
     ] = None,
     name: Annotated[
-        str | None, typer.Option("--name", help="Which HAProxy, where the cluster has several.")
+        str | None, typer.Option("--name", help="The HAProxy; needed if the cluster has several.")
     ] = None,
 ) -> None:
     """Print the configuration of HAProxy for a cluster."""

@@ -20,23 +20,23 @@ WAIT_SECONDS = 60.0
 
 
 def failover(
-    to: Annotated[str, typer.Option("--to", help="Who takes over, if possible.")] = "",
+    to: Annotated[str, typer.Option("--to", help="The member that takes over, if possible.")] = "",
     accept_loss: Annotated[
         str,
         typer.Option(
             "--accept-loss",
             metavar="CLUSTER",
-            help="Also where acknowledged writes may be lost, or the old primary, which cannot be reached, may still "
-            "answer its clients. A primary that came back, and waits for voters that are gone for good, is opened with "
-            "what it has. Takes the cluster's name, to be sure.",
+            help="Even if acknowledged writes may be lost, or an old primary that cannot be reached may still answer "
+            "its clients. A primary that came back, but waits for voters that will never return, is opened with what "
+            "it has. Takes the cluster's name, to be sure.",
         ),
     ] = "",
     skip_stop_hook: Annotated[
         bool,
         typer.Option(
             "--skip-stop-hook",
-            help="Go on without it where it fails: clients may be left with the old primary's address. Without this, "
-            "a failover that the hook holds up has it called once more.",
+            help="Continue without the stop hook if it fails: clients may keep the old primary's address. Without "
+            "this option, a failover that waits for the hook calls it once more.",
         ),
     ] = False,
     timeout: Annotated[
@@ -53,9 +53,9 @@ def failover(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have another primary take over from one that is lost, and wait until it takes writes.
+    """Promote another member in place of a lost primary, and wait until it takes writes.
 
-    For a primary that is well this is refused. Also while the cluster is paused.
+    Refused while the primary is healthy. Works while the cluster is paused, too.
     """
     client, name = connect(manager, token_file, cluster)
     before = client.status(name)
@@ -64,7 +64,9 @@ def failover(
     try:
         answer = _opened(client, name, before, timeout)
     except KeyboardInterrupt:
-        print("holdfast: the failover has begun, and goes on: see holdfast status", file=sys.stderr)
+        print(
+            "holdfast: the failover has begun and continues: see holdfast status", file=sys.stderr
+        )
         raise
     if to and answer["primary"] != to:
         raise Refused(
@@ -76,14 +78,14 @@ def failover(
 
 
 def pause(
-    reason: Annotated[str, typer.Option("--reason", help="For whoever looks at the status.")],
+    reason: Annotated[str, typer.Option("--reason", help="Shown in the status.")],
     lasting: Annotated[
         float | None,
         typer.Option(
             "--for",
             parser=some_time,
             metavar=METAVAR,
-            help="It ends by itself after so long, such as 30m or 2h.",
+            help="End the pause by itself after this time, such as 30m or 2h.",
         ),
     ] = None,
     manager: Manager = None,
@@ -91,9 +93,9 @@ def pause(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Begin nothing by itself any more: no failover, no change of voters, no repair.
+    """Stop automatic action: no failover, no change of voters, no repair.
 
-    What is under way is finished. The primary keeps its lease, and ends itself if it loses everybody.
+    What is under way is finished. The primary keeps its lease, and ends itself if it loses all other members.
     """
     client, name = connect(manager, token_file, cluster)
     with naming({"seconds": "--for", "reason": "--reason"}):

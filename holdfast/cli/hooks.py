@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 CALLED = ("failover", "switchover", "shutdown")
 
 app = typer.Typer(
-    help="Executables that are called when the primary changes.", no_args_is_help=True
+    help="The executables that the manager calls when the primary changes.", no_args_is_help=True
 )
 
 
@@ -46,7 +46,7 @@ def check(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Call each hook with --command=status, as the user who runs this, on this host.
+    """Call each hook with --command=status, on this host, as the user who runs this command.
 
     Run it where the manager runs, and as its user. Exits with 1 if a hook is missing, or fails.
     """
@@ -88,7 +88,7 @@ def _primary(manager: str | None, token_file: Path | None, cluster: str) -> str:
         with contextlib.closing(client):
             answer = client.status(name)["primary"]
     except HoldfastError as error:
-        raise BadInput("--primary", f"is needed, as no manager tells it: {error}") from None
+        raise BadInput("--primary", f"is needed, as no manager says it: {error}") from None
     if not answer:
         raise BadInput("--primary", f"is needed: {cluster} has no primary yet")
     return str(answer)

@@ -24,7 +24,7 @@ app = typer.Typer()
 Folder = Annotated[
     Path | None, typer.Option("--dir", help="Its folder [default: holdfast/sandbox in the state]")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 Host = Annotated[str, typer.Argument(metavar="HOST", help="A host's name, or: primary, leader")]
 Side = Annotated[
     str, typer.Argument(metavar="HOSTS", help="m1, or m1,m2, or: all, primary, leader")
@@ -62,7 +62,7 @@ def hosts(folder: Folder = None, as_json: AsJson = False) -> None:
 def cut(
     a: Side, b: Side, one_way: OneWay = False, folder: Folder = None, as_json: AsJson = False
 ) -> None:
-    """Let nothing through between two hosts, or groups of them."""
+    """Block all traffic between two hosts, or groups of them."""
     lab = _open(folder)
     a, b = _named(lab, a), _named(lab, b)
     lab.cut(a, b, one_way)
@@ -95,7 +95,7 @@ def delay(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Hold packets between two hosts back."""
+    """Delay packets between two hosts."""
     lab = _open(folder)
     a, b = _named(lab, a), _named(lab, b)
     lab.delay(a, b, ms, jitter_ms, one_way)
@@ -109,7 +109,7 @@ def heal(
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
-    """Undo what is wrong with the network: between two, of one, or all of it."""
+    """Remove network faults: between two hosts, of one host, or all."""
     lab = _open(folder)
     lab.heal(a and _named(lab, a), b and _named(lab, b))
     _done(as_json, "healed", between=" - ".join(each for each in (a, b) if each) or "all")
@@ -117,61 +117,61 @@ def heal(
 
 @app.command(rich_help_panel=PANEL)
 def freeze(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """All processes of a host stand still."""
+    """Freeze all processes of a host."""
     _do(folder, as_json, host, "freeze", "frozen")
 
 
 @app.command(rich_help_panel=PANEL)
 def thaw(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """They go on."""
+    """Continue the processes of a host that was frozen."""
     _do(folder, as_json, host, "thaw", "thawed")
 
 
 @app.command("disk-full", rich_help_panel=PANEL)
 def disk_full(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """Leave nothing free on a member's disk."""
+    """Fill a member's disk."""
     _do(folder, as_json, host, "disk_full", "its disk is full")
 
 
 @app.command("disk-free", rich_help_panel=PANEL)
 def disk_free(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """There is room on it again."""
+    """Free the disk again."""
     _do(folder, as_json, host, "disk_free", "its disk has room again")
 
 
 @app.command("disk-stall", rich_help_panel=PANEL)
 def disk_stall(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """Writes to a member's disk hang in the kernel."""
+    """Make writes to a member's disk hang in the kernel."""
     _do(folder, as_json, host, "disk_stall", "its disk stalls")
 
 
 @app.command("disk-go", rich_help_panel=PANEL)
 def disk_go(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """They go on."""
-    _do(folder, as_json, host, "disk_go", "its disk goes on")
+    """Let a stalled disk work again."""
+    _do(folder, as_json, host, "disk_go", "its disk works again")
 
 
 @app.command("kill-agent", rich_help_panel=PANEL)
 def kill_agent(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """SIGKILL to a member's agent alone."""
+    """Send SIGKILL to a member's agent only."""
     _do(folder, as_json, host, "kill_agent", "its agent is killed")
 
 
 @app.command("hang-agent", rich_help_panel=PANEL)
 def hang_agent(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """A member's agent stands still (SIGSTOP), its server goes on. `cont-agent` undoes it."""
+    """Freeze a member's agent (SIGSTOP); its server keeps running. `cont-agent` undoes it."""
     _do(folder, as_json, host, "hang_agent", "its agent hangs")
 
 
 @app.command("cont-agent", rich_help_panel=PANEL)
 def cont_agent(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """A hung agent goes on."""
-    _do(folder, as_json, host, "cont_agent", "its agent goes on")
+    """Continue an agent that was frozen."""
+    _do(folder, as_json, host, "cont_agent", "its agent runs again")
 
 
 @app.command("cut-power", rich_help_panel=PANEL)
 def cut_power(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """As kill-host, and the member's disk keeps only what was flushed. `start` starts it again."""
+    """Like kill-host, but the member's disk keeps only what was flushed. `start` starts it again."""
     _do(folder, as_json, host, "cut_power", "off")
 
 
@@ -198,13 +198,13 @@ def set_clock(
 
 @app.command("stop-manager", rich_help_panel=PANEL)
 def stop_manager(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """SIGTERM to a manager: it hands leadership away and ends."""
+    """Send SIGTERM to a manager: it hands its leadership over and ends."""
     _do(folder, as_json, host, "stop_manager", "stopped")
 
 
 @app.command("kill-host", rich_help_panel=PANEL)
 def kill_host(host: Host, folder: Folder = None, as_json: AsJson = False) -> None:
-    """Its power fails: all of its processes are gone, without a last word. `start` starts it again."""
+    """Cut its power: all of its processes are killed at once. `start` starts it again."""
     _do(folder, as_json, host, "kill_host", "off")
 
 

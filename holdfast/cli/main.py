@@ -93,13 +93,16 @@ def _version(asked: bool) -> None:
 @app.callback()
 def credentials(
     ca: Annotated[
-        str | None, typer.Option("--tls-ca", help="Whom to trust [default: $HOLDFAST_TLS_CA]")
+        str | None,
+        typer.Option("--tls-ca", help="The CA's certificate [default: $HOLDFAST_TLS_CA]"),
     ] = None,
     cert: Annotated[
-        str | None, typer.Option("--tls-cert", help="Our own [default: $HOLDFAST_TLS_CERT]")
+        str | None,
+        typer.Option("--tls-cert", help="This client's certificate [default: $HOLDFAST_TLS_CERT]"),
     ] = None,
     key: Annotated[
-        str | None, typer.Option("--tls-key", help="Its key [default: $HOLDFAST_TLS_KEY]")
+        str | None,
+        typer.Option("--tls-key", help="The key of that certificate [default: $HOLDFAST_TLS_KEY]"),
     ] = None,
     _: Annotated[
         bool,

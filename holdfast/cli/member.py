@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from holdfast.http.manager_client import ManagerClient
 
 app = typer.Typer(
-    help="The members of a cluster: who they are, adding, removing, cloning, restarting.",
+    help="The members of a cluster: list, add, remove, clone, restart.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -27,7 +27,7 @@ app = typer.Typer(
 POLL_SECONDS = 0.25
 
 Name = Annotated[str, typer.Argument(metavar="MEMBER")]
-Yes = Annotated[bool, typer.Option("--yes", help="Also where writes have to wait meanwhile.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Even if writes must wait meanwhile.")]
 
 
 @app.command("list")
@@ -37,7 +37,7 @@ def list_members(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show who is a member, and where."""
+    """Show the members and their addresses."""
     client, name = connect(manager, token_file, cluster)
     members = client.members(name)
     if as_json:
@@ -53,9 +53,12 @@ def list_members(
 @app.command()
 def add(
     member: Name,
-    agent: Annotated[str, typer.Option("--agent", help="URL of its agent.")],
+    agent: Annotated[str, typer.Option("--agent", help="URL of the member's agent.")],
     host: Annotated[
-        str, typer.Option("--host", help="Where its server takes connections [default: asked]")
+        str,
+        typer.Option(
+            "--host", help="Address of its server for clients [default: the agent is asked]"
+        ),
     ] = "",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, help="[default: asked]")] = 0,
     manager: Manager = None,
@@ -63,7 +66,7 @@ def add(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make it a member. The cluster brings it up to date, and lets it vote, by itself."""
+    """Add a member. Holdfast copies the data to it and makes it a voter by itself."""
     client, name = connect(manager, token_file, cluster)
     added = client.add_member(name, member, agent, host, port)
     if as_json:
@@ -79,8 +82,8 @@ def remove(
         bool,
         typer.Option(
             "--destroyed",
-            help="Its host will never answer again. If it does after all, as it was: what its server acknowledges in "
-            "the moment until it is ended may be lost with the primary. Refused while anything shows that it lives.",
+            help="Its host is gone for ever. Should it return unchanged, what its server acknowledges in the moment "
+            "before it is ended may be lost with the primary. Refused while anything shows that it is alive.",
         ),
     ] = False,
     timeout: Timeout = 60.0,
@@ -89,7 +92,7 @@ def remove(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take it out, once it votes no longer. Interrupted, it can be asked again. Its data is left as it is."""
+    """Remove a member, once it no longer votes; its data stays. If interrupted, run it again."""
     client, name = connect(manager, token_file, cluster)
     end = time.monotonic() + timeout
     said = ""
@@ -101,7 +104,7 @@ def remove(
             back = f"or holdfast config unset members.{member}.voter to keep it"
             raise DeadlinePassed(f"removing {member}: {said}; ask again to go on, {back}", timeout)
         time.sleep(POLL_SECONDS)
-    _done(as_json, f"{member} is no member any more", answer.get("notes", []))
+    _done(as_json, f"{member} is no longer a member", answer.get("notes", []))
 
 
 @app.command()
@@ -109,14 +112,17 @@ def clone(
     member: Name,
     donor: Annotated[str, typer.Option("--from", help="[default: the best one]")] = "",
     discard: Annotated[
-        bool, typer.Option("--discard", help="What only this member has is lost for good.")
+        bool,
+        typer.Option(
+            "--discard", help="Do not save what only this member has: it is lost for good."
+        ),
     ] = False,
     manager: Manager = None,
     cluster: ClusterName = None,
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Replace its data by a copy of another's. Returns when that has begun; status shows how it goes on."""
+    """Replace a member's data by a copy of another's. Returns when that has begun; status shows the progress."""
     client, name = connect(manager, token_file, cluster)
     _done(as_json, client.clone_member(name, member, donor, discard)["done"])
 
@@ -129,7 +135,7 @@ def confirm(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take the agent that answers for it now for its own, where status says that it is another one than before."""
+    """Accept the agent that answers for a member now, where status says that it is not the one known before."""
     client, name = connect(manager, token_file, cluster)
     _done(as_json, client.confirm_member(name, member)["done"])
 
@@ -144,7 +150,7 @@ def restart(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Restart its server, and wait until it is back in its place."""
+    """Restart a member's server, and wait until it is back in its role."""
     client, name = connect(manager, token_file, cluster)
     _restart(client, name, member, yes, timeout)
     _done(as_json, f"{member} was restarted, and is back in its place")
@@ -167,7 +173,7 @@ def restart_all(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Restart every server, one after another, the primary last; each time the cluster is whole again first.
+    """Restart every server, one after another, the primary last; each only when all members are back.
 
     Stops at the first that fails. One member alone: holdfast member restart.
     """

@@ -11,7 +11,7 @@ import typer
 from holdfast.cli.kit.connection import AsJson, Manager, TokenFile, connect
 
 app = typer.Typer(
-    help="The managers' store: repairing it when it was lost, or put back from a backup.",
+    help="The managers' store: repair it when it was lost, or restored from a backup.",
     no_args_is_help=True,
     add_completion=False,
 )
@@ -26,14 +26,15 @@ def store() -> None:
 def repair(
     cluster: Annotated[str, typer.Argument(metavar="CLUSTER")],
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be stored, and what is not known.")
+        bool,
+        typer.Option("--dry-run", help="Only show what would be stored, and what is not known."),
     ] = False,
     accept_loss: Annotated[
         str,
         typer.Option(
             "--accept-loss",
             metavar="CLUSTER",
-            help="Also where members are missing that may remember a later record: what was acknowledged by that one "
+            help="Even if members are missing that may remember a later record: what was acknowledged under that one "
             "may be lost, and a primary that it names may still take writes. Takes the cluster's name, to be sure.",
         ),
     ] = "",
@@ -42,7 +43,7 @@ def repair(
         typer.Option(
             "--from",
             metavar="MEMBER",
-            help="Whose memory to take [default: that of the newest record]",
+            help="The member whose memory is used [default: the one with the newest record]",
         ),
     ] = "",
     manager: Manager = None,
@@ -51,7 +52,7 @@ def repair(
 ) -> None:
     """Rebuild the record of a cluster from what its agents remember of it.
 
-    Refused unless it is proved that this is the last record that had an effect: all members must answer.
+    Refused unless all members answer, which proves that this is the last record that had an effect.
     """
     client, name = connect(manager, token_file, cluster)
     answer = client.repair_store(name, dry_run, accept_loss, source)

@@ -33,7 +33,7 @@ def _url(text: str) -> str:
     if not text.startswith(("http://", "https://")):
         raise ValueError("must start with http:// or https://")
     if "@" in text:
-        raise ValueError("must hold no user and no password: it is shown to everybody")
+        raise ValueError("must hold no user and no password: every client of the API sees it")
     return text.rstrip("/")
 
 

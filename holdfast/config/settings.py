@@ -99,33 +99,33 @@ class SettingsDocument(StrictModel):
 
 MEANINGS = {
     "mode": "strong: voters have a commit before it is answered; semi-sync: or a time-out passed; async: they need not",
-    "durability": "how many voters: majority, all, or zones (a majority, one of them in another zone)",
-    "when_alone": "without any other voter: block acknowledges nothing, serve goes on without a second copy",
+    "durability": "how many voters must have a commit: majority, all, or zones (a majority, one in another zone)",
+    "when_alone": "without any other voter: block acknowledges nothing, serve continues without a second copy",
     "wait_point": "wait before a row is visible (after_sync), or after (after_commit)",
-    "ack_count": "the least number of acknowledgements, where more are wanted than durability asks",
-    "semi_sync_timeout": "mode semi-sync: after how long a commit is answered without acknowledgement",
-    "ack_patience": "how long a voter may owe acknowledgements before it votes no longer",
-    "strong_sync_threshold": "how far behind a member may be when it is let vote",
-    "allow_loss": "in modes semi-sync and async: let a replica take over that may lack something",
+    "ack_count": "the lowest number of acknowledgements, if more are wanted than durability asks for",
+    "semi_sync_timeout": "mode semi-sync: after this time a commit is answered without acknowledgement",
+    "ack_patience": "how long acknowledgements of a voter may be overdue before it is removed from the voters",
+    "strong_sync_threshold": "how much a member may still have to apply when it is admitted to the voters",
+    "allow_loss": "in modes semi-sync and async: allow a failover to a replica that may lack acknowledged commits",
     "automatic_failover": "false: a primary that died is restarted in place",
-    "failovers_per_hour": "how many automatic ones there may be; 0: any number",
-    "failover_interval": "the least time between two automatic ones; 0: none",
-    "write_patience": "after how long a primary that answers, but on which no write comes through, is replaced; four "
-    "times as long for one that answers nothing and that nobody can replace: it is restarted in place",
-    "repair_after": "after how long a member whose applier is broken is replaced by a copy of another; each time that "
-    "has not helped doubles it; never: only when it is ordered",
-    "events": "the event scheduler runs on the primary and there only; false: it is left as it is",
-    "verify_every": "how often each member's tables are compared with the primary's; 0: only when it is ordered",
+    "failovers_per_hour": "the highest number of automatic failovers in an hour; 0: no limit",
+    "failover_interval": "the shortest time between two automatic failovers; 0: none",
+    "write_patience": "a primary that answers, but on which no write succeeds, is replaced after this time; one that "
+    "answers nothing and that no member can replace is restarted in place after four times this time",
+    "repair_after": "a member whose applier is broken is replaced by a copy after this time; each repair that has "
+    "not helped doubles it; never: only when an operator orders it",
+    "events": "the event scheduler runs on the primary and nowhere else; false: Holdfast leaves it alone",
+    "verify_every": "how often each member's tables are compared with the primary's; 0: only on an operator's order",
     "profile": "heartbeat, lease and detection together: default, or fast for quiet machines and networks",
-    "heartbeat": "within which whoever has nothing new to say speaks all the same",
-    "lease": "for how long a primary may answer clients after its last sign of life",
-    "detection": "how long nothing is heard of a member before it counts as gone",
+    "heartbeat": "interval at which an agent and a replication source send something even when nothing has changed",
+    "lease": "how long a primary may answer clients after its lease was last renewed",
+    "detection": "how long a member may be silent before it counts as lost",
 }
 MEMBER_MEANINGS = {
-    "priority": "who takes over when several could: the highest; 0 is never primary",
-    "zone": "members of one zone may be lost together",
-    "voter": "false: it stays a learner, its acknowledgements never count",
-    "max_lag": "how far its applier may be behind for it to take over; none: any",
+    "priority": "which member takes over when several could: the highest priority; 0: it never becomes primary",
+    "zone": "members in one zone may be lost together",
+    "voter": "false: it stays a standby; its acknowledgements never count",
+    "max_lag": "how far its applier may be behind for it to take over; none: no limit",
 }
 _PRICES = {
     (
@@ -140,7 +140,7 @@ _PRICES = {
     (
         "when_alone",
         "serve",
-    ): "a primary that is left alone goes on: what it commits then is lost with it",
+    ): "a primary that is left alone keeps taking writes: what it then commits is lost with it",
     (
         "wait_point",
         "after_commit",

@@ -34,7 +34,7 @@ class Cluster:
     settings: Settings = field(default_factory=Settings)
 
     def account(self, name: str) -> str:
-        """A member's replication account, also of one that is no member any more."""
+        """A member's replication account, also of one that is no longer a member."""
         found = [member.account for member in self.members if member.name == name]
         return (found and found[0]) or f"repl_{name}"
 

@@ -275,7 +275,7 @@ class Verify(_Timed, seconds=8.0):
     :ivar max_load: wait while more threads than that are at work on either server; 0: never
     :ivar anew: from the beginning, whatever was done before
     :ivar stop: end what is under way, for good
-    :ivar ordered, repair: an operator has ordered it, and a clone where it finds a difference; for telling only
+    :ivar ordered, repair: requested by an operator, and a clone where it finds a difference; for telling only
     """
 
     primary: str

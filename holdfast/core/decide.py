@@ -198,7 +198,7 @@ def _keep(
         why = f"leases last {lease:g} s from now on"
         return Decision(why, (Save(replace(record, lease=lease), why),))
     if fewer := failover.forgotten(cluster, record, view):
-        why = "the last automatic failovers were so long ago that they count no longer"
+        why = "the last automatic failovers were so long ago that they no longer count"
         return Decision(why, (Save(fewer, why),))
     wanted = modes.wanted_acks(cluster, record)
     acks_are_set = modes.waits_as(primary, wanted)
@@ -212,7 +212,7 @@ def _keep(
             why = (
                 f"{agree(names, 'votes', 'vote')} beside {primary.name}"
                 if names
-                else "nobody else votes"
+                else "no other member votes"
             )
             return Decision(why, (Save(record.settled(primary.incarnation), why),))
         reasons.append(f"the voters are changing to {voters(record)}")
@@ -270,7 +270,7 @@ def _who_votes(cluster: Cluster, record: Record) -> str:
     standby = [m.name for m in cluster.others(record.primary) if m.name not in votes]
     if not standby:
         return "all members vote"
-    voting = agree(sorted(votes), "votes", "vote") if votes else "nobody votes beside it"
+    voting = agree(sorted(votes), "votes", "vote") if votes else "it has no other voter"
     return f"{voting}; {agree(standby, 'is a standby', 'are standbys')}"
 
 
@@ -306,12 +306,12 @@ def _short_of(cluster: Cluster, record: Record, primary: MemberState) -> list[st
         )
     if record.mode is Mode.STRONG and not record.acks and cluster.others(primary.name):
         reasons.append(
-            f"nobody votes beside {primary.name}: its commits have no second copy (when_alone serve), and are lost "
-            f"if {primary.name} is lost"
+            f"{primary.name} has no other voter: its commits have no second copy (when_alone serve), and are lost if "
+            f"{primary.name} is lost"
         )
     if primary.semi_sync.degraded:
         reasons.append(
-            f"commits on {primary.name} do not wait for acknowledgements now: the time-out struck"
+            f"commits on {primary.name} do not wait for acknowledgements now: the time-out has passed"
         )
     if primary.let_through:
         reasons.append(describe(Release(primary.let_through), primary.name))

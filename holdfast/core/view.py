@@ -184,7 +184,7 @@ class MemberState:
     :ivar leader: the leadership that ``term`` was promised to
     :ivar record: what the agent remembers of the newest record that it obeyed
     :ivar identity: of the agent, made once and kept in its state_dir
-    :ivar let_through: why commits of its server may have gone on without a voter, until a row of its own has been
+    :ivar let_through: why commits of its server may have completed without a voter, until a row of its own has been
         acknowledged since; "" otherwise
     :ivar unacknowledged: how many of its transactions are known to have been acknowledged, or committed, without a
         voter while they should have waited for one, since its agent began

@@ -55,7 +55,7 @@ class Haproxy:
             unknown = answer.startswith(UNKNOWN)
             if unknown and push.needed:
                 raise Refused(
-                    f"{self.name} has no server {push.server}: render its file anew (holdfast endpoint haproxy) "
+                    f"{self.name} has no server {push.server}: generate its file again (holdfast endpoint haproxy) "
                     "and reload it"
                 )
             if answer and not unknown:

@@ -70,7 +70,8 @@ def render(cluster: str, targets: Sequence[HaproxyTarget], config: HaproxyConfig
     """
     if config.write is None:
         raise BadInput(
-            "endpoints.haproxy.write", f"{config.called}: say where it takes connections that write"
+            "endpoints.haproxy.write",
+            f"{config.called}: set the address for connections that write",
         )
     inside = f"{cluster}-{split(config.write)[1]}"  # abstract sockets are the whole host's
     sections = [
@@ -93,8 +94,8 @@ def targets(cluster: ClusterConfig) -> list[HaproxyTarget]:
         if checks is None and said.checks_port is None:
             raise BadInput(
                 "endpoints.checks_port",
-                f"say at which port the agents answer checks (checks: HOST:PORT in their files), or give "
-                f"endpoints.checks.{member.name}: HAProxy must learn by itself who is primary when no manager is left",
+                f"set the port at which the agents answer checks (checks: HOST:PORT in their files), or give "
+                f"endpoints.checks.{member.name}: HAProxy must find the primary itself when no manager is left",
             )
         found.append(
             HaproxyTarget(

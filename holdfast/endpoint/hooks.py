@@ -98,7 +98,7 @@ class Execution:
             with self._lock:  # from now on its number may be another's
                 code = process.poll()
         if self._killed:
-            return None, "it was ended: nobody waits for it any more"
+            return None, "it was ended, as its result is no longer needed"
         if not in_time:
             seconds = self._hook.seconds
             return (

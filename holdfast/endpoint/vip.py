@@ -105,7 +105,7 @@ class Vip:
         if missing:
             return (
                 f"the virtual address {self} cannot be put on: the agent has no "
-                f"{' and no '.join(missing)}: give it to the agent (AmbientCapabilities= of its unit), or "
+                f"{' and no '.join(missing)}: grant it to the agent (AmbientCapabilities= of its unit), or "
                 "run it as root"
             )
         return ""
@@ -132,7 +132,7 @@ class Vip:
             known = ", ".join(name for _, name in socket.if_nameindex() if name != "lo")
             return (
                 f"{said}this host has no interface {self.interface}"
-                f" (it has {known or 'none'}): mend vip.interface in the agent's file"
+                f" (it has {known or 'none'}): correct vip.interface in the agent's file"
             )
         match error.errno:
             case errno.EPERM | errno.EACCES if what != "announced" and self._v6_off():

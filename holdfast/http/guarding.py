@@ -41,7 +41,7 @@ UNTOLD = frozenset({"/v1/watch", "/v1/vouch", "/v1/verify/load", "/v1/verify/pie
 TOLD = frozenset({"/v1/backup", "/v1/account"})
 """Nothing is changed, and more than a state leaves the host."""
 WARN_SECONDS = 10.0
-WANTED = "no token was sent: it is wanted as Authorization: Bearer"
+WANTED = "no token was sent: send it as Authorization: Bearer"
 NOT_ACCEPTED = "the token that was sent is not accepted: it is not that of this token_file"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 """What is asked for mostly, so that it need not be parsed; other addresses are as good."""
@@ -316,4 +316,4 @@ def _peer(scope: Scope) -> str:
 def _who(scope: Scope) -> str:
     client = scope.get("client")
     place = f" at {client[0]}" if client else ""
-    return f"{scope.get('state', {}).get('peer') or 'an owner of the token'}{place}"
+    return f"{scope.get('state', {}).get('peer') or 'a client with the token'}{place}"

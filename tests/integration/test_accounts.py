@@ -44,7 +44,9 @@ def test_a_failover_onto_a_server_whose_accounts_were_dropped_gets_through(
     told = holdfast(cluster, "check")
     assert told.returncode == 0, told.stdout
     together = told.stdout.partition("together")[2]
-    assert "logins, administrators" in together, "each lets the others in, by the same accounts"
+    assert "logins, administrators" in together, (
+        "each can log in to the others, by the same accounts"
+    )
 
 
 def test_three_empty_data_directories_become_a_cluster(clusters: Clusters, flavor: Flavor) -> None:

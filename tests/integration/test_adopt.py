@@ -151,7 +151,7 @@ def test_members_that_the_manager_does_not_have_are_refused(unadopted: Classic) 
 def test_two_servers_that_take_writes_are_refused(unadopted: Classic) -> None:
     second = unadopted.servers[1].bare
     second.sql("SET GLOBAL read_only = 0")
-    assert any("m1 and m2 both take writes" in reason for reason in refused(unadopted))
+    assert any("m1 and m2 take writes" in reason for reason in refused(unadopted))
     second.sql("SET GLOBAL read_only = 1")
 
 
@@ -161,7 +161,7 @@ def test_a_replica_that_does_not_follow_the_primary_is_refused(unadopted: Classi
     third.sql("STOP REPLICA", "RESET REPLICA ALL")
     reasons = refused(unadopted)
     assert any("m2 does not replicate" in reason for reason in reasons), reasons
-    assert any("m3 follows nobody" in reason for reason in reasons), reasons
+    assert any("m3 does not replicate: let it" in reason for reason in reasons), reasons
     second.sql("START REPLICA")
     follow(third, second)
     wait_until(

@@ -60,7 +60,9 @@ def test_an_account_that_is_made_while_no_voter_answers_does_not_keep_the_voters
     made.join(CLIENT_SECONDS)
     assert told != ["OK"], "nobody is told that it is made before a voter has it"
     texts = [str(event["text"]) for event in cluster.manager.events(CLUSTER, before, 0)]
-    assert any(f"{primary} is killed, to be restarted in place" in text for text in texts), texts
+    assert any(f"{primary} is killed and will be restarted in place" in text for text in texts), (
+        texts
+    )
     assert cluster.primary() == primary
     with closing(cluster.connect(primary, admin)) as again:
         again.cursor().execute("DROP USER IF EXISTS late")

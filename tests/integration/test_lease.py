@@ -205,7 +205,7 @@ def test_without_a_manager_voters_uphold_their_primary_until_they_promise(
     assert 0 < max(over) - boottime.now() <= LEASE + 3 * FENCE_SECONDS
     state = first.until(lambda state: not state.up)
     assert boottime.now() < max(over) + BUSY_SECONDS
-    assert "none of m2, m3 vouches for it" in state.reason or "only" in state.reason
+    assert "none of m2, m3 confirmed it" in state.reason or "only" in state.reason
 
 
 def test_an_agent_that_hangs_costs_nothing_and_its_server_still_ends_with_its_lease(

@@ -93,7 +93,7 @@ def test_where_loss_is_allowed_it_is_said_and_what_was_lost_is_saved(cluster: Sa
     cluster.manager.resume(CLUSTER)
     wait_failed_over(cluster, old)
     said = [text for text in events(cluster) if "takes over" in text]
-    assert "cannot be vouched for" in said[-1]
+    assert "in its last moments may be missing" in said[-1]
     cluster.wait_whole(60)
     assert_identical(cluster)
     folder = cluster.spec.member(old).folder / "agent"

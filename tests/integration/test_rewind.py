@@ -279,13 +279,13 @@ def test_a_write_behind_the_undoing_is_found_before_its_gtid_would_be_forgotten(
         repair(plan, deadline)
 
     monkeypatch.setattr(patient.rewinder, "repair", disturbed)
-    with pytest.raises(Refused, match="somebody wrote here"):
+    with pytest.raises(Refused, match="clients wrote here"):
         patient.rewind()
     had = gtids(patient.server)
     assert not gtids(patient.primary).contains(had)  # a clone finds, and saves, the late one
     patient.start_agent()
-    assert "somebody wrote here" in patient.board.state.unfit
-    with pytest.raises(Refused, match="somebody wrote here"):
+    assert "clients wrote here" in patient.board.state.unfit
+    with pytest.raises(Refused, match="clients wrote here"):
         patient.settle()  # so it is never let follow
 
 

@@ -160,14 +160,14 @@ def test_a_hand_can_make_less_of_what_a_running_server_has_received(
             again.seen(replica.adapter.observe(soon()), "a run")
             replica.sql("STOP REPLICA", "RESET BINARY LOGS AND GTIDS")
             assert received(replica) == before  # that alone would not tell
-            with pytest.raises(Refused, match="was reset by a hand"):
+            with pytest.raises(Refused, match="was reset by hand"):
                 again.seen(replica.adapter.observe(soon()), "a run")
             replica.sql("RESET REPLICA")
         else:
             replica.sql("STOP SLAVE", "START SLAVE")
         assert before != received(replica)
         assert before.contains(received(replica))
-        told = "was reset by a hand" if flavor is Flavor.MYSQL else "it has lost"
+        told = "was reset by hand" if flavor is Flavor.MYSQL else "it has lost"
         with pytest.raises(Refused, match=told):
             receipts.seen(replica.adapter.observe(soon()), "a run")
         # a reset makes it unfit, too

@@ -214,7 +214,7 @@ def test_a_member_that_acknowledges_and_should_not_is_set_right(cluster: Sandbox
         ) as it:
             assert it.ended.wait(10)
         cluster.wait_whole(40)
-        assert any(f"and is not {one}" in each for each in events(cluster))
+        assert any(f"but is not {one}" in each for each in events(cluster))
         writers.wait_for(100)
         writers.check()
 

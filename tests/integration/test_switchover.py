@@ -258,7 +258,7 @@ def primary_dies(cluster: Sandbox, old: str, to: str) -> None:
 
 
 STEPS = {
-    "chain": "is to take over from",
+    "chain": "will take over from",
     "freeze": "takes no more writes",
     "named": "as ordered",
 }

@@ -45,7 +45,7 @@ def test_where_agent_and_keeper_process_hang_its_voters_show_that_nobody_keeps_t
             told = "its keeper process keeps its lease"
             cluster.wait_until(lambda status: told in status["reason"], 15, told)
             os.kill(keeper, signal.SIGSTOP)
-            told = "nobody keeps its lease: start the agent again"
+            told = "nothing ends its server with the lease: start the agent again"
             seen = cluster.wait_until(lambda status: told in status["reason"], 15, told)
             assert seen["primary"] == old
             kept = {each["name"]: each["protections"] for each in seen["members"]}
@@ -93,7 +93,7 @@ def test_a_failover_of_a_primary_that_is_well_is_refused(cluster: Sandbox) -> No
     status = cluster.wait_whole()
     refused = holdfast(cluster, "failover")
     assert refused.returncode == 1
-    assert "a failover is for a primary that is lost" in refused.stderr
+    assert "a failover needs a lost primary" in refused.stderr
     with pytest.raises(BadInput, match=r"must be the cluster's name"):
         cluster.manager.fail_over(CLUSTER, accept_loss="yes")
     with pytest.raises(Refused, match=r"no member 'm9'"):

@@ -83,7 +83,7 @@ def test_cut_off_from_the_manager_alone_nobody_is_promoted(run: Run) -> None:
     manage(run, 12)
     assert primary(run) == "m1"
     assert run.world.hosts["m1"].answers(run.world.now)
-    assert "m2, m3 hear its server: it goes on" in run.reason
+    assert "m2, m3 hear its server: it is alive" in run.reason
 
 
 def test_another_opens_only_when_the_lease_of_the_lost_one_is_over(run: Run) -> None:
@@ -220,7 +220,7 @@ def test_where_nobody_enforces_the_lease_of_one_that_hangs_nobody_is_promoted(ru
     host = run.world.hosts["m1"]
     host.hung, host.keeper_up = True, False
     manage(run, LONG.lease + 3)
-    assert "nobody keeps its lease: start the agent again" in run.reason
+    assert "nothing ends its server with the lease: start the agent again" in run.reason
     run.world.part("m1")
     manage(run, 30)
     assert primary(run) == "m1"
@@ -254,4 +254,4 @@ def test_a_server_that_its_keeper_left_alone_is_not_taken_for_a_kept_one(run: Ru
     world.part("m1")
     manage(run, 30)
     assert primary(run) == "m1"
-    assert "nobody is promoted" in run.reason
+    assert "no member is promoted" in run.reason

@@ -264,7 +264,7 @@ class Cloning:
         if found.obstacle and not discard:
             raise Refused(
                 f"{state.name} is not cloned, as its data may be the only copy: {found.obstacle}. "
-                f"If it can go: holdfast member clone {state.name} --discard"
+                f"If it may be lost: holdfast member clone {state.name} --discard"
             )
         return found
 

@@ -192,7 +192,7 @@ class DonorWatch:
             state = self._donor.state(self._job.deadline(LOOK_SECONDS))
         except HoldfastError as error:
             if now - self._came_at > SILENCE_SECONDS:
-                raise Refused(f"nothing comes from {self._donor.name} any more: {error}") from error
+                raise Refused(f"{self._donor.name} sends nothing any more: {error}") from error
             return
         if state.incarnation != self._incarnation:
             raise Refused(f"the server of {self._donor.name} ended: {state.why or state.server}")
@@ -218,7 +218,7 @@ def fetch(
             break
         except Busy as error:
             if not patience.left:
-                raise Refused(f"{error}: clone from somebody else, or later") from error
+                raise Refused(f"{error}: clone from another member, or later") from error
             job.pause(0.5)
     if "error" in end:
         raise Refused(f"{donor.name} could not make the copy: {end['error']}")

@@ -70,7 +70,7 @@ def judge(
         history, lost, unique = _read(flavor, index, present, check)
     except (Refused, OSError) as error:
         check()
-        return Holdings(obstacle="" if ours else f"what it has cannot be told: {error}")
+        return Holdings(obstacle="" if ours else f"what it has is not known: {error}")
     history = history.union(copied)
     if executed is not None:
         lost = lost.union(executed.subtract(present).subtract(history))

@@ -62,7 +62,7 @@ def cut_pending(
 
     if not index.exists() and not _binlogs_beside(index):
         if was_primary:
-            why = f"{index} and the binary logs beside it are gone: what was pending on it cannot be told"
+            why = f"{index} and the binary logs beside it are gone: what was pending on it is not known"
             return Tail(TailVerdict.UNSAFE, term, reason=why)
         return Tail(TailVerdict.CLEAN, term)
     try:

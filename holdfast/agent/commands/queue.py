@@ -123,7 +123,7 @@ class CommandQueue:
             try:
                 reply = self._carry_out(job)
             except Exception as error:  # the lane must go on, whatever a command ran into
-                logger.exception("a command failed in a way that nobody foresaw")
+                logger.exception("a command failed unexpectedly")
                 reply = self._reply(Steps(), OutcomeUnknown(repr(error)))
             if isinstance(job.command, Promise):
                 self._vouching.promise_ends(kept=not reply.error)

@@ -51,9 +51,9 @@ def end_in_order(
             _undo(server, state, replication)
         except HoldfastError as trouble:
             raise OutcomeUnknown(
-                f"it is not shut down ({error}), nor does it go on as before: {trouble}"
+                f"it is not shut down ({error}), and does not run as before either: {trouble}"
             ) from error
-        raise Refused(f"it goes on as before: {error}") from error
+        raise Refused(f"it runs on as before: {error}") from error
     watch.end_in_order(f"restarting by term {term}", deadline.left, server.close)
     done("server ended")
 

@@ -98,7 +98,7 @@ class Obeyed:
                 "correct the agent's URL there"
             )
         if told.member not in ("", state.name):
-            return f"this is {state.name}, and the manager takes it for {told.member}: correct the agent's URL there"
+            return f"this is {state.name}, but the manager expects {told.member}: correct the agent's URL there"
         if told.identity not in ("", state.identity):
             return f"this is another agent of {state.name} than the manager knows"
         return ""
@@ -112,10 +112,12 @@ class Obeyed:
                 return None
             return Refused(
                 f"{name} has obeyed revision {self._mark.revision} of that manager's record, and that was decided by "
-                f"revision {told.mark.revision}: it comes late"
+                f"revision {told.mark.revision}: it is out of date"
             )
         if not told.record:
-            return Refused(f"{name} does not have the record by which that was decided: send it")
+            return Refused(
+                f"{name} does not have the record by which this command was decided: send it"
+            )
         try:
             record = memory(told.record).record
             if mark(told.record) != told.mark:

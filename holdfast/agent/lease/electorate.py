@@ -83,6 +83,6 @@ class ElectorateFile:
             return Entrusted()
         except (OSError, ValidationError) as error:
             raise Fatal(
-                f"{self.path} cannot be read, so who upholds the lease of this server is not known: remove it, "
-                f"and the manager says so anew ({' '.join(str(error).split())[:200]})"
+                f"{self.path} cannot be read, so it is not known which members confirm this server's lease: remove "
+                f"it, and the manager sends it again ({' '.join(str(error).split())[:200]})"
             ) from error

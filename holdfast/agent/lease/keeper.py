@@ -211,7 +211,7 @@ class Keeper:
         except DeadlinePassed:
             raise Refused(
                 f"cannot open: for {within:.1f} s no manager has granted {self._board.state.name} a lease, "
-                "and without one its server may answer nobody"
+                "and without one its server may not answer clients"
             ) from None
         self._file.enforcing(running.incarnation)
         self._enforce(running, grace=False)
@@ -376,7 +376,7 @@ class Keeper:
 
 
 _HOLDERS = {
-    LeaseHolder.MANAGER: "the manager upholds this primary's lease",
-    LeaseHolder.PEERS: "no manager renews this primary's lease: its peers uphold it",
-    LeaseHolder.NOBODY: "nobody upholds this primary's lease yet: it has one lease to be upheld",
+    LeaseHolder.MANAGER: "the manager renews this primary's lease",
+    LeaseHolder.PEERS: "no manager renews this primary's lease: its voters renew it",
+    LeaseHolder.NOBODY: "nothing renews this primary's lease yet: it lasts for one lease time unless it is renewed",
 }

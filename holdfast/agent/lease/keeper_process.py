@@ -245,7 +245,7 @@ class KeeperProcess:
         self._lift()
         self._say(
             "the lease of the server is over, and its agent is gone, as are the agents of "
-            f"{', '.join(sorted(known.agents))}: the server is left alone, and nobody ends it"
+            f"{', '.join(sorted(known.agents))}: the server keeps running, and nothing ends it"
         )
         return True
 

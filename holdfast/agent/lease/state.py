@@ -138,10 +138,8 @@ class LeaseState:
             vouching = sorted(self._vouching & set(each.names))
             if len(vouching) < each.need:
                 who = " and ".join(vouching) or "none"
-                return (
-                    f"{'only ' if vouching else ''}{who} of {', '.join(each.names)} vouches for it"
-                )
-        return "nobody else is known to vouch for it"
+                return f"{'only ' if vouching else ''}{who} of {', '.join(each.names)} confirmed it"
+        return "no other member is known to confirm it"
 
     def _count(self) -> bool:
         until = self._question.at + self.length

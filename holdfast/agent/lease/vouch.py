@@ -56,7 +56,7 @@ class Vouch:
         """Give it, or say why not."""
         seconds = request.seconds
         if not (math.isfinite(seconds) and 0 < seconds <= LONGEST_SECONDS):
-            return VouchReply(vouched=False, reason=f"for {seconds} s nobody vouches")
+            return VouchReply(vouched=False, reason=f"a lease of {seconds} s cannot be confirmed")
         with self._lock:
             self._asked = (request.address, self._clock())
             why = self._against(request, self._board.state)
@@ -99,7 +99,7 @@ class Vouch:
     def _against(self, request: VouchRequest, state: MemberState) -> str:
         replication = state.replication
         if self._promises or self._kept or state.promised:
-            return f"{state.name} has promised to follow nobody until it is told to"
+            return f"{state.name} has promised to follow no server before a manager names it"
         if not state.up or replication.source != request.address:
             return f"{state.name} follows {replication.source or 'nobody'}, not {request.address}"
         if replication.receiver is Receiver.OFF:

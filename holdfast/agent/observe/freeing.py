@@ -77,7 +77,7 @@ class PromotionFreeing:
         try:
             ended = self._server.free(Deadline(LOOK_SECONDS), self._rounds > 0)
         except HoldfastError as error:
-            say(logger, f"who holds the promotion up is not known: {error}", logging.WARNING)
+            say(logger, f"what holds the promotion up is not known: {error}", logging.WARNING)
             return
         self._rounds += ended is not None
         for each in ended or ():

@@ -57,14 +57,12 @@ UNDER_WAY_SECONDS = 0.2
 LISTEN_EVERY_SECONDS = 0.05
 """How often it is looked whether a look is under way for too long."""
 
-_REMOVED = (
-    f"{REMOVED}: let another take over (holdfast switchover), then its data is replaced by a copy"
-)
+_REMOVED = f"{REMOVED}: make another member primary (holdfast switchover), then its data is replaced by a copy"
 HELD_UP_SECONDS = 10.0
 """So long an applier must have finished nothing, with something left, to be told of: longer transactions are rare."""
 _HELD_UP = (
     "its applier has finished nothing for a while, and something is left: a lock is held there, or it applies a long "
-    "transaction; until it goes on, reads there are behind, and taking over would wait for it"
+    "transaction; until it continues, reads there are behind, and taking over would wait for it"
 )
 _SHARED = {f.name for f in fields(Observation)} & {f.name for f in fields(MemberState)}
 
@@ -218,7 +216,7 @@ class ServerObserver:
     def _crowded(self, incarnation: str, error: Crowded) -> Unreachable:
         """It lives, it answers those who are connected, and it cannot be looked at: a session of ours was lost."""
         self._answered_at, self._asked_at = time.monotonic(), None
-        reason = f"the server takes no more connections, not even its agent's: {error}"
+        reason = f"the server takes no more connections, not even those of its agent: {error}"
         if self._board.state.reason == "":
             say(logger, reason, logging.WARNING)
         since = round(time.monotonic() - self._looked_at, 1)
@@ -237,13 +235,13 @@ class ServerObserver:
         now = time.monotonic()
         self._answered_at, self._asked_at = now, None
         if self._board.state.unobserved != why:
-            say(logger, f"the server cannot be looked into: {why}", logging.WARNING)
+            say(logger, f"the server cannot be queried: {why}", logging.WARNING)
         self._board.change(
             during=incarnation,
             silent_seconds=0.0,
             unobserved=why,
             unobserved_seconds=round(now - self._looked_at, 1),
-            reason=f"its agent cannot look into it: {why}",
+            reason=f"its agent cannot query it: {why}",
         )
         return Unreachable(why)
 

@@ -115,7 +115,7 @@ class ServerRun:
         if dying is not None and not dying.wait(TAKEN_DOWN_SECONDS):
             raise Refused(
                 f"the server was killed and cannot end (pid {dying.pid}): it waits for a disk that does not "
-                "answer, and holds its data: mend the disk, or restart the host"
+                "answer, and holds its data: fix the disk, or restart the host"
             )
         if dying is not None:
             self._ended(dying)

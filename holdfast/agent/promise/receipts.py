@@ -144,7 +144,7 @@ class Receipts:
             self._keeps_its_number(found, incarnation)
             if self._mark.moved(incarnation):
                 raise self._killed(
-                    "while its agent was away, its receiver was stopped or restarted by a hand: whether it still has "
+                    "while its agent was away, its receiver was stopped or restarted by hand: whether it still has "
                     "all that it acknowledged is not known, so it was killed, and votes again when it has caught up"
                 )
             self._compare(found, incarnation)
@@ -204,12 +204,12 @@ class Receipts:
 
     def _lost(self, gone: GtidSet) -> Refused:
         return self._killed(
-            f"it has lost {transactions(gone)} that it had received ({gone}), by a hand that restarted or reset "
-            "its replication: it was killed, and votes again when it has caught up"
+            f"it has lost {transactions(gone)} that it had received ({gone}), as its replication was restarted or "
+            "reset by hand: it was killed, and votes again when it has caught up"
         )
 
     def _reset(self, gone: GtidSet) -> Refused:
-        what = f"its binary log was reset by a hand, and all that it had up to {gone.last()} is gone from there"
+        what = f"its binary log was reset by hand, and all that it had up to {gone.last()} is gone from there"
         self._unfit(what, True)
         return self._killed(f"{what}: it was killed, and votes again when it was cloned")
 
@@ -233,9 +233,9 @@ class Receipts:
             self._number = former
             return  # a primary, see ``kept_settings.py``
         what = f"its server_id was changed from {former[1]} to {found.server_id}"
-        self._unfit(f"{what}: it passes over what another issues under that number", False)
+        self._unfit(f"{what}: it skips what another server issues under that number", False)
         raise self._killed(
-            f"{what}: it may acknowledge what it passes over, so it was killed, and votes again when it was cloned"
+            f"{what}: it may acknowledge what it skips, so it was killed, and votes again when it was cloned"
         )
 
     def _applies_at_once(self, replication: Replication) -> None:

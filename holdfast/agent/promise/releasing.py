@@ -168,12 +168,14 @@ class Releases:
                 return
             self._server.shut(Deadline(MEND_SECONDS))
         except HoldfastError as error:
-            reason = f"a hand had opened this replica, and it cannot be closed: {error}"
+            reason = (
+                f"this replica was made writable by hand, and cannot be made read-only: {error}"
+            )
             self._kill(reason)
             raise Refused(reason) from error
         finally:
             self._turn.release()
-        raise Refused("a hand had opened this replica: it is read-only again")
+        raise Refused("this replica was made writable by hand: it is read-only again")
 
     def lost(self, error: HoldfastError) -> None:
         """A look failed: whether the server is being shut down, which lets through what waits, or cannot be asked any

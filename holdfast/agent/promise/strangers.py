@@ -129,7 +129,7 @@ class Strangers:
             elif odd:
                 why = "; ".join(
                     {
-                        f"{_who(dump)} acknowledged, and does not say which server it is"
+                        f"{_who(dump)} acknowledged, but does not say which server it is"
                         for dump in odd
                     }
                 )

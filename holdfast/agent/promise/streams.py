@@ -69,8 +69,8 @@ class KnownStreams:
             gone = taken_away(state.flavor, self._known, streams)
             if gone:
                 why = (
-                    f"all transactions of {', '.join(gone)} are gone from its history: a hand has reset it, or removed "
-                    "its binary logs"
+                    f"all transactions of {', '.join(gone)} are gone from its history: it was reset, or its binary "
+                    "logs were removed, by hand"
                 )
                 self.unfit(why, True)
                 if found.writable or found.semi_sync.source:  # nobody can follow it any more

@@ -38,4 +38,4 @@ class BackgroundWriter:
             try:
                 work()
             except Exception:  # whatever one piece of work ran into, the next one is done
-                logger.exception("work that nobody waited for failed")
+                logger.exception("work in the background failed")

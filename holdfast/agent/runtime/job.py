@@ -157,7 +157,7 @@ class Jobs:
             say(logger, failed, logging.WARNING)
         except Exception as error:  # the thread's end must be told, whatever it ran into
             failed = f"{job.what} failed: {error!r}"
-            logger.exception("%s failed in a way that nobody foresaw", job.what)
+            logger.exception("%s failed unexpectedly", job.what)
         else:
             say(logger, f"{what}: done in {time.monotonic() - begun:.1f} s")
         with self._lock:

@@ -62,7 +62,7 @@ class ReplicationAccounts:
             if self._watch.current() is None:
                 raise Refused("cannot equip: the server is not running")
             return
-        what = f"the account {command.user} is not made: "
+        what = f"the account {command.user} is not created: "
         if self._watch.current() is None or not state.up:
             raise Refused(f"{what}the server of {state.name} is {state.server}")
         unlogged = isinstance(command, MendAccount) and not command.logged
@@ -75,12 +75,12 @@ class ReplicationAccounts:
         done("password asked")
         if account.user != command.user:
             raise Refused(
-                f"the agent of {command.member} uses the account {account.user}, and the manager takes it for "
+                f"the agent of {command.member} uses the account {account.user}, but the manager expects "
                 f"{command.user}: restart the manager"
             )
         if command.logged:
             if command.user not in (state.replicators or ()):
-                raise Refused(f"{state.name} has no account {command.user}: it is made first")
+                raise Refused(f"{state.name} has no account {command.user}: it is created first")
             self._adopter.mend_logged(account.user, account.authentication, deadline)
         else:
             login = Login(account.authentication, self._encrypted)

@@ -119,10 +119,10 @@ class LoginWatch:
         if (denied, shut_out) == (before.denied, before.shut_out):
             return
         for text in {denied, shut_out} - {"", before.denied, before.shut_out}:
-            say(logger, f"an account is not let in: {text}", logging.WARNING)
+            say(logger, f"the login of an account is refused: {text}", logging.WARNING)
         if self._told.change(state.incarnation, denied=denied, shut_out=shut_out):
             mend = f"put its present password into {self._file} (it is read again), or set that one"
-            told = f"its server lets its agent's account open no session any more ({shut_out})"
+            told = f"its server refuses new sessions of its agent's account ({shut_out})"
             self._board.alarm("logins", f"{told}: {mend}" if shut_out else "")
 
     def _run(self) -> None:

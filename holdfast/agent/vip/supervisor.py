@@ -164,7 +164,9 @@ class Address:
             try:
                 self._attend()
             except OSError as error:
-                self._tell("process", f"cannot run what holds it: {error.strerror or error}")
+                self._tell(
+                    "process", f"cannot start the process that holds it: {error.strerror or error}"
+                )
             else:
                 if not self._stopped.is_set():
                     self._tell(
@@ -232,7 +234,7 @@ class Address:
                     self._off.set()
                 self._tell("listening", "")
             case "rival":
-                self._tell("rival", rest and f"{rest} on the same network says to have it, too")
+                self._tell("rival", rest and f"{rest} on the same network claims it, too")
             case _:
                 self._tell("trouble", rest)
 
@@ -241,7 +243,7 @@ class Address:
         if running is not None and not listens_at(running.pid, self._config.ip):
             self._tell(
                 "listening",
-                "the server does not listen there, so nobody can connect by it: add it to bind_address, or "
+                "the server does not listen there, so clients cannot connect through it: add it to bind_address, or "
                 "set that to *",
             )
 

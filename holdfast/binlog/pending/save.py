@@ -33,7 +33,9 @@ def save(tail: Pending, target: Path) -> None:
     try:
         os.link(part, target)  # unlike a rename, this does not replace what came in between
     except FileExistsError as error:
-        raise Refused(f"{target} was made by someone else meanwhile: name another file") from error
+        raise Refused(
+            f"{target} was created by another process meanwhile: name another file"
+        ) from error
     finally:
         part.unlink()
     sync_folder(target.parent)

@@ -28,17 +28,19 @@ Manager = Annotated[
     str | None,
     typer.Option(
         "--manager",
-        help=f"URL, or several with commas [default: ${URL_VARIABLE}, else the default sandbox's]",
+        help=f"URL of the manager, or several with commas [default: ${URL_VARIABLE}, else the default sandbox's]",
     ),
 ]
 TokenFile = Annotated[
     Path | None,
-    typer.Option("--token-file", help=f"Holds the bearer token [default: ${TOKEN_VARIABLE}]"),
+    typer.Option(
+        "--token-file", help=f"File that holds the bearer token [default: ${TOKEN_VARIABLE}]"
+    ),
 ]
 ClusterName = Annotated[
-    str | None, typer.Option("--cluster", help="Needed where the manager has several.")
+    str | None, typer.Option("--cluster", help="The cluster; needed if the manager has several.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="For machines.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def connect(
@@ -93,7 +95,7 @@ def _token(path: Path) -> str:
     found = secret(path, "--token-file")
     if (mode := stat.S_IMODE(path.stat().st_mode)) & 0o077:
         print(
-            f"holdfast: {path}: others than its owner can read this token ({mode:04o}), and give orders with it: "
+            f"holdfast: {path}: users other than its owner can read this token ({mode:04o}), and give orders with it: "
             f"chmod 600 {path}",
             file=sys.stderr,
         )

@@ -32,10 +32,10 @@ def check(
         list[str] | None,
         typer.Option("--agent", help="URL of an agent to ask, without a manager; may be repeated."),
     ] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Warnings fail as well.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 on warnings, too.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Say of each member what is right, what is wrong, and how to mend it.
+    """Show what is right and what is wrong with each member, and how to fix it.
 
     Exits with 0 if nothing is wrong, with 1 if something is, with 3 if a member did not answer.
     """

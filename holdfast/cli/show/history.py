@@ -70,7 +70,7 @@ def show(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Tell all that is known of one: cause, course, who was chosen and why, and what became of the old primary."""
+    """Show one entry in full: cause, course, who was chosen and why, and what became of the old primary."""
     before: _Asked = context.obj
     client, name = connect(
         manager or before.manager, token_file or before.token_file, cluster or before.cluster

@@ -26,17 +26,21 @@ def verify(
         list[str] | None, typer.Argument(metavar="[MEMBER ...]", help="[default: all replicas]")
     ] = None,
     tables: Annotated[
-        list[str] | None, typer.Option("--table", help="Only this one; can be repeated.")
+        list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")
     ] = None,
-    rate: Annotated[int, typer.Option("--rate", min=0, help="Rows a second at most; 0: any.")] = 0,
+    rate: Annotated[
+        int, typer.Option("--rate", min=0, help="At most this many rows per second; 0: no limit.")
+    ] = 0,
     max_load: Annotated[
         int,
         typer.Option(
-            "--max-load", min=0, help="Pause while more threads than that are at work; 0: never."
+            "--max-load",
+            min=0,
+            help="Pause while the server runs more threads than this; 0: never.",
         ),
     ] = 0,
     anew: Annotated[
-        bool, typer.Option("--anew", help="From the beginning, not from where it was interrupted.")
+        bool, typer.Option("--anew", help="Start from the beginning, not where it was interrupted.")
     ] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Clone each member that differs, one after another.")
@@ -44,7 +48,9 @@ def verify(
     last: Annotated[
         bool, typer.Option("--last", help="Only show what the last verification has found.")
     ] = False,
-    stop: Annotated[bool, typer.Option("--stop", help="End what is under way.")] = False,
+    stop: Annotated[
+        bool, typer.Option("--stop", help="End the verification that is under way.")
+    ] = False,
     detach: Annotated[
         bool, typer.Option("--detach", help="Return when the first member has begun.")
     ] = False,
@@ -53,9 +59,9 @@ def verify(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare the tables of replicas with the primary's, a piece at a time, while all are at work.
+    """Compare the tables of replicas with the primary's, a piece at a time, while all servers are in use.
 
-    One member after another. Interrupted by a failover or a restart, it goes on by itself; --stop ends it. Exits with 1
+    One member after another. After a failover or a restart it continues by itself; --stop ends it. Exits with 1
     if anything differs, or could not be compared. On a schedule: holdfast config set verify_every 7d
     """
     client, name = connect(manager, token_file, cluster)
@@ -112,7 +118,7 @@ def _wait(client: ManagerClient, cluster: str, member: str) -> None:
                 )
             found = _member(client, cluster, member)
             text = (
-                found["progress"]["what"] if found["progress"] else "interrupted; it goes on soon"
+                found["progress"]["what"] if found["progress"] else "interrupted; it continues soon"
             )
             silent_since = None
         except Unreachable as error:
@@ -143,7 +149,7 @@ def _member(client: ManagerClient, cluster: str, name: str) -> dict[str, Any]:
     for each in client.status(cluster)["members"]:
         if each["name"] == name:
             return dict(each)
-    raise Refused(f"{name} is no member any more")
+    raise Refused(f"{name} is no longer a member")
 
 
 def _show(client: ManagerClient, cluster: str, members: list[str], as_json: bool) -> None:

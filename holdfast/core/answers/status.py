@@ -41,7 +41,7 @@ WAITING = "waiting"
 
 class MemberRole(StrEnum):
     """As the record has it: a member that cannot be seen keeps it. LEARNER: it follows, and is to vote. STANDBY: it
-    follows, and there is no seat for it. OUT: it is neither primary nor voter, and does not follow the primary now, as
+    follows, and no seat is free for it. OUT: it is neither primary nor voter, and does not follow the primary now, as
     far as is known."""
 
     PRIMARY = "primary"
@@ -60,7 +60,7 @@ class MemberStatus:
     :ivar age_seconds: so old is what is said of positions: 0: it is as of now; None: nothing is known
     :ivar lag_seconds: None, too, where it is not known now
     :ivar failed: what its agent refuses, or fails, to do: each command, and why; "" where all is done
-    :ivar standby: why there is no seat for it although it is well, or ""
+    :ivar standby: why no seat is free for it although it is well, or ""
     :ivar votes: the record counts on it, whether it can be seen or not
     :ivar bytes_behind: see ``stages.Standing``; :ivar eta_seconds: until it has caught up, at the speed of late
     :ivar progress: what goes on in its background

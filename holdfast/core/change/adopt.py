@@ -55,8 +55,8 @@ def plan(cluster: Cluster, found: Mapping[str, Facts]) -> AdoptionPlan | Refusal
         return Refusals((_not_one(open_ones),))
     primary = found[open_ones[0]]
     reasons = [
-        f"{primary.member} takes writes, and follows {upstream.address}: a primary follows nobody; "
-        "end its replication if nothing comes from there (RESET REPLICA ALL)"
+        f"{primary.member} takes writes, but replicates from {upstream.address}: end that replication if nothing "
+        "comes from there (RESET REPLICA ALL)"
         for upstream in primary.upstreams
     ]
     others = [found[member.name] for member in cluster.others(primary.member)]
@@ -84,7 +84,7 @@ def first_record(cluster: Cluster, view: View, primary: str) -> Record | Refusal
     """The record with which managing begins, from what is observed when everything is prepared."""
     head = view.state(primary)
     if head is None or not head.up or not head.writable or head.replication.source:
-        return Refusals((f"{primary} is not seen to be up, to take writes and to follow nobody",))
+        return Refusals((f"{primary} is not seen to be up, to take writes and to have no source",))
     reasons = _has_been(cluster, view)
     for member in cluster.others(primary):
         state = view.state(member.name)
@@ -126,15 +126,15 @@ def _errant(primary: MemberState, state: MemberState) -> list[str]:
     if not errant:
         return []
     return [
-        f"{state.name} has transactions that {primary.name} lacks ({errant}): make it anew from a backup of "
+        f"{state.name} has transactions that {primary.name} lacks ({errant}): rebuild it from a backup of "
         f"{primary.name}"
     ]
 
 
 def _has_been(cluster: Cluster, view: View) -> list[str]:
     return [
-        f"{member.name} has been in a cluster (its agent promised term {state.term}): give the manager the store "
-        f"that it had, or holdfast store repair {cluster.name}"
+        f"{member.name} was in a cluster before (its agent promised term {state.term}): restore the manager's "
+        f"store, or run holdfast store repair {cluster.name}"
         for member in cluster.members
         if (state := view.state(member.name)) and state.term
     ]
@@ -146,33 +146,33 @@ def _unfit(member: Member, found: Mapping[str, Facts]) -> Iterator[str]:
         yield f"{member.name}: its agent does not answer"
         return
     if facts.problem:
-        yield f"{member.name}: its server cannot be asked ({facts.problem})"
+        yield f"{member.name}: its server cannot be queried ({facts.problem})"
         return
     port = facts.variables.get("port", str(member.port))
     if port != str(member.port):
         yield (
             f"{member.name}: its server listens on port {port}, and the manager's file says {member.address}: "
-            "mend the one that is wrong"
+            "correct the one that is wrong"
         )
     if member.account != facts.account:
         yield (
             f"{member.name}: the agent replicates as {facts.account}, and the manager's file says {member.account}: "
-            "give both the same"
+            "set one account in both"
         )
 
 
 def _not_one(open_ones: list[str]) -> str:
     if not open_ones:
-        return "no server takes writes: there is no primary to take over"
+        return "no server takes writes, so there is no primary to adopt"
     return (
-        f"{' and '.join(open_ones)} both take writes: set the replicas read-only "
+        f"{' and '.join(open_ones)} take writes, but only one may: set the replicas read-only "
         "(SET GLOBAL read_only = 1, and in the option file)"
     )
 
 
 def _not_following(other: Facts, primary: Facts, found: Mapping[str, Facts]) -> Iterator[str]:
     if not other.upstreams:
-        yield f"{other.member} follows nobody: let it replicate from {primary.member} first, or leave it out"
+        yield f"{other.member} does not replicate: let it replicate from {primary.member} first, or leave it out"
         return
     upstream = other.upstreams[0]
     name = next((f.member for f in found.values() if _is(upstream.server_id, upstream.uuid, f)), "")

@@ -35,22 +35,22 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
             return Decision(f"no record yet: waiting for the agent of {member.name}")
         if state.term or state.record.revision:
             return Decision(
-                f"the store has no record of {cluster.name}, but {member.name} has been in a cluster (its agent "
-                f"promised term {state.term}): give the manager the store that it had, or holdfast store repair "
-                f"{cluster.name} rebuilds the record from what the agents remember"
+                f"the store has no record of {cluster.name}, but {member.name} was in a cluster before (its agent "
+                f"promised term {state.term}): restore the manager's store, or rebuild the record from what the "
+                f"agents remember: holdfast store repair {cluster.name}"
             )
         states.append(state)
     for state in states:
         if state.up and (state.writable or state.replication.source):
             does = f"follows {state.replication.source}" if not state.writable else "takes writes"
             return Decision(
-                f"no record yet, and {state.name} {does}: holdfast adopt takes over a cluster that runs; where "
-                "all is new, nobody may take writes or follow another"
+                f"no record yet, and {state.name} {does}: run holdfast adopt to take over a running cluster; in "
+                "a new one, no member may take writes or replicate"
             )
     for state in states:
         if state.server is ServerStatus.STARTING:  # once it is seen, it may turn out to be at work
             hidden = state.unobserved
-            why = f"its agent cannot look into it: {hidden}: see holdfast check" if hidden else ""
+            why = f"its agent cannot query it: {hidden}: see holdfast check" if hidden else ""
             return Decision(
                 f"no record yet: the server of {state.name} {why and 'runs, and '}{why or 'is starting'}"
             )
@@ -72,7 +72,7 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
         if state.applied_set() != first.applied_set():
             return Decision(
                 f"no record yet, and {state.name} does not have the same transactions as {first.name} "
-                f"({state.applied or 'none'}; {first.applied or 'none'}): give all the same data"
+                f"({state.applied or 'none'}; {first.applied or 'none'}): load the same data into all of them"
             )
     return _named(cluster, states)
 
@@ -94,7 +94,7 @@ def _initialised(cluster: Cluster, states: Sequence[MemberState]) -> Decision | 
             f"no record yet, and nothing is initialised: the data directory of {names} is empty, and {', '.join(used)} "
             f"{have} data, which may be the cluster's. To begin with that data: leave only one that has it in the "
             "managers' files, start its server, holdfast adopt, then holdfast member add for each other (it is "
-            f"cloned). To begin anew: empty the data directory of {them}"
+            f"cloned). To start empty: empty the data directory of {them}"
         )
     if running := [state.name for state in states if not state.ended]:
         return Decision(
@@ -103,7 +103,7 @@ def _initialised(cluster: Cluster, states: Sequence[MemberState]) -> Decision | 
         )
     if len({state.flavor for state in states}) > 1:
         said = ", ".join(f"{state.name} runs {state.flavor}" for state in states)
-        return Decision(f"no record yet: {said}: give all agents the same server.flavor")
+        return Decision(f"no record yet: {said}: set one server.flavor in all agents' files")
     agents = tuple((member.name, member.agent) for member in cluster.members)
     troubles = [f"{state.name}: " + state.why for state in empty if state.reason]
     begun = f"no record yet: initialising the empty data directory of {names}"

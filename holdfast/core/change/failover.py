@@ -68,7 +68,7 @@ def prospects(record: Record, view: View) -> Prospects:
         elif sighting.state.incarnation != incarnation:
             missing.append(f"{name} was restarted since it last voted")
         elif why := sighting.state.unobserved:
-            missing.append(f"the agent of {name} cannot look into its server: {why}")
+            missing.append(f"the agent of {name} cannot query its server: {why}")
             if max(sighting.state.unobserved_seconds, sighting.state.silent_seconds) < PATIENCE:
                 silent.append(name)
         elif sighting.state.silent_seconds:
@@ -109,15 +109,15 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
             ),
             owed=owed(record, view, TransitionKind.FAILOVER),
         )
-        allowed = "" if safe else " (it may lose something, which allow_loss allows)"
+        allowed = "" if safe else " (allow_loss is on: acknowledged writes may be lost)"
         return Decision(lost.reason, (Save(begun, lost.reason + f": failover begins{allowed}"),))
     wanted = not against
     if not against and isinstance(futile, NobodyElected):
         against = futile.reason
     elif not against:
         against = "; ".join(ahead.missing) if record.mode is Mode.STRONG else ""
-        against = against or refused(cluster, record) or "nobody else answers"
-    refusal = lost.reason + ", and nobody may take over: " + against
+        against = against or refused(cluster, record) or "no other member answers"
+    refusal = lost.reason + ", and no member can take over: " + against
     if lost.primary is not Primary.DEAD:
         if held_back:
             return Decision(refusal)
@@ -168,7 +168,7 @@ def _against(
     if settings.failovers_per_hour and sum(s < HOUR for s in ago) >= settings.failovers_per_hour:
         return (
             f"there were {settings.failovers_per_hour} automatic failovers within an hour, as many as "
-            "failovers_per_hour allows: see why, then holdfast failover"
+            "failovers_per_hour allows: find the cause, then run holdfast failover"
         )
     if ago and min(ago) < settings.failover_interval:
         return (
@@ -179,7 +179,7 @@ def _against(
     names = {state.name for state in heirs}
     unseen = lost.primary is Primary.LOST and heirs
     if unseen and not surely_revoked(cluster, record, view, names):
-        return f"{record.primary} may go on by the word of those that do not answer here"
+        return f"{record.primary} may still take writes: members that do not answer here may confirm its lease"
     return ""
 
 
@@ -274,7 +274,7 @@ def _without_quorum(
 
 def _settled_first(reason: str, asked: Mapping[str, Judge | Forget]) -> Decision:
     why = (
-        f"{reason}; what {agree(list(asked), 'wrote itself', 'wrote themselves')} is settled first"
+        f"{reason}; what {agree(list(asked), 'wrote itself', 'wrote themselves')} is examined first"
     )
     return Decision(why, tuple(Send(name, command) for name, command in asked.items()))
 

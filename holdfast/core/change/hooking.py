@@ -31,7 +31,7 @@ def hooks_step(record: Record, view: View, phase: Phase = Phase.STOP) -> Decisio
         return None
     what = f"the {phase} hook for {record.primary}"
     if record.owed is None:
-        why = f"{what} is to be called: whatever becomes of this, the start hook will follow"
+        why = f"{what} will be called, and the start hook after it in any case"
         return Decision(why, (Save(replace(record, owed=owed(record, view)), why),))
     last = _called(record, view, phase)
     if last is None:
@@ -78,7 +78,7 @@ def start_step(record: Record, view: View, decision: Decision) -> Decision:
     if any(isinstance(step, Save) for step in decision.steps):
         return decision
     if not view.hooked:
-        why = "there are no hooks any more that would be told who takes writes"
+        why = "no hook is configured any more that would be called with the new primary"
         return Decision(why, (Save(replace(record, owed=None), why),))
     last = _called(record, view, Phase.START)
     if last is None:

@@ -31,7 +31,7 @@ class CloneMember:
 
     @property
     def text(self) -> str:
-        return f"{self.member} is to be cloned" + (f" from {self.donor}" if self.donor else "")
+        return f"{self.member} will be cloned" + (f" from {self.donor}" if self.donor else "")
 
     @property
     def done(self) -> str:
@@ -50,7 +50,7 @@ class RestartMember:
 
     @property
     def text(self) -> str:
-        return f"{self.member} is to be restarted"
+        return f"{self.member} will be restarted"
 
     @property
     def done(self) -> str:
@@ -93,7 +93,7 @@ def first_step(cluster: Cluster, record: Record, view: View, order: Order) -> Se
     if order.member != record.primary:
         return Send(order.member, Restart())
     # the record says so first: whoever leads then knows that nobody is to take over
-    why = f"{order.member}, the primary, is to be restarted"
+    why = f"{order.member}, the primary, will be restarted"
     return Save(replace(record, transition=CLOSING), why)
 
 
@@ -119,11 +119,11 @@ def goes_on_without(cluster: Cluster, record: Record, view: View, name: str) -> 
 def _against_clone(cluster: Cluster, record: Record, view: View, order: CloneMember) -> list[str]:
     name, donor = order.member, order.donor
     if name == record.primary:
-        return [f"{name} is the primary: what the cluster holds is what it holds"]
+        return [f"{name} is the primary and cannot be cloned: its data is the cluster's data"]
     found = []
     if not goes_on_without(cluster, record, view, name):
         found.append(
-            f"{name} is the last voter beside {record.primary}, which commits nothing without it: add "
+            f"{name} is the last voter beside {record.primary}, which cannot commit without it: add "
             "another member first, or set when_alone serve"
         )
     primary = view.state(record.primary)

@@ -38,7 +38,7 @@ class SwitchOver:
 
     @property
     def text(self) -> str:
-        return f"a switchover{f' to {self.to}' if self.to else ''} is to begin"
+        return f"a switchover{f' to {self.to}' if self.to else ''} will begin"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +79,9 @@ def objections(
     diagnosis = diagnose(cluster, record, view)
     primary = view.state(record.primary)
     if diagnosis.primary is not Primary.WELL or primary is None:
-        text = diagnosis.reason + ": a switchover needs a primary that is well"
+        text = diagnosis.reason + ": a switchover needs a healthy primary"
         if diagnosis.primary in GONE and record.paused:
-            text += "; PAUSED, so nobody takes over by itself: holdfast failover"
+            text += "; PAUSED, so no member takes over automatically: run holdfast failover"
         return (*found, Objection(text))
     if why := blocked(cluster, record, view):
         found.append(Objection(f"commits on {record.primary} are blocked: " + why, passes=True))
@@ -153,7 +153,7 @@ def against(
         return [Objection(f"{name}: its server is {state.server.value}")]
     # of both no more is known
     if state.unobserved:
-        return [Objection(f"{name}: its agent cannot look into it: {state.unobserved}")]
+        return [Objection(f"{name}: its agent cannot query it: {state.unobserved}")]
     if state.silent_seconds:
         return [Objection(f"{name}: its server does not answer", passes=True)]
     found = []
@@ -165,10 +165,10 @@ def against(
         found.append(Objection(f"{name}: {why}"))
     if state.logins.shut_out:
         found.append(
-            Objection(f"{name}: its server does not let its agent in ({state.logins.shut_out})")
+            Objection(f"{name}: its server refuses its agent's login ({state.logins.shut_out})")
         )
     if state.logins.denied:
-        text = f"{name}: {primary.name} does not let it in anew ({state.logins.denied})"
+        text = f"{name}: {primary.name} refuses a new login from it ({state.logins.denied})"
         found.append(Objection(text, passes=True))
     if state.occupied is not None:
         found.append(Objection(f"{name}: it is busy: {state.occupied.what}", passes=True))

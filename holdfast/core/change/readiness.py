@@ -38,11 +38,11 @@ def wrong(
     }
     for name, why in unanswered.items():
         if name != primary:
-            text = f"{name}: whether it may take over is not known: {why}"
+            text = f"{name}: cannot tell whether it may take over: {why}"
             objections[name] = (Objection(text, passes=True, candidate=name),)
     for (name, to), why in (shut or {}).items():
         if to != primary:
-            text = f"{to}: it could not be followed from the host of {name}: {why}"
+            text = f"{to}: the host of {name} could not replicate from it: {why}"
             objections[to] = (*objections.get(to, ()), Objection(text, candidate=to))
     return objections
 

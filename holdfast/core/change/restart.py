@@ -26,13 +26,13 @@ def close_step(record: Record, view: View) -> Decision:
     name = record.primary
     state = view.state(name)
     if state is None:
-        return Decision(f"{name} was to be restarted, and its agent does not answer")
+        return Decision(f"{name} was to be restarted, but its agent does not answer")
     if state.ended:  # on its way out it may be seen to be dying
         if state.busy == RESTARTING:
             return Decision(f"the server of {name}, the primary, is being restarted")
     elif state.incarnation == record.target.incarnation(name):
-        return Decision(f"{name}, the primary, is to be restarted", (Send(name, Restart()),))
-    why = f"the server of {name}, the primary, has ended, to be restarted"
+        return Decision(f"{name}, the primary, will be restarted", (Send(name, Restart()),))
+    why = f"the server of {name}, the primary, has ended for its restart"
     return Decision(why, (Save(replace(record, transition=OPENING), why),))
 
 
@@ -58,7 +58,7 @@ def hung_step(
         return Decision(refusal)  # nor would it come up
     if lost.primary not in (Primary.FROZEN, Primary.STUCK) or silent < patience:
         return Decision(refusal)
-    why = refusal + f"; {name} is killed, to be restarted in place"
+    why = refusal + f"; {name} is killed and will be restarted in place"
     if is_returning(record):
         return Decision(why, (Send(name, Fence()),))
     # first, so that the history tells why it ended

@@ -81,7 +81,7 @@ def begun(cluster: Cluster, record: Record, view: View, to: str, seconds: float)
         transition=transition,
         strays=record.strays | chained,
     )
-    return Save(saved, f"{to} is to take over from {record.primary}: an operator has ordered it")
+    return Save(saved, f"{to} will take over from {record.primary}: requested by an operator")
 
 
 def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> Decision:
@@ -93,7 +93,7 @@ def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> 
     assert transition is not None
     to = transition.wish
     if _left(record, view) <= 0:
-        return _undo(record, "its time is over")
+        return _undo(record, "it timed out")
     closing = transition.step is Step.FREEZE or hooking.called(record, view)
     closed_by_us = diagnosis.primary is Primary.CLOSED and closing
     primary = view.state(record.primary)
@@ -112,7 +112,7 @@ def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> 
 def undone(record: Record, why: str) -> Save:
     """What was told in this term is void; the primary goes on."""
     to = record.transition.wish if record.transition else ""
-    text = f"the switchover to {to} is undone: {why}; {record.primary} goes on"
+    text = f"the switchover to {to} is undone: {why}; {record.primary} stays primary"
     return Save(replace(record, term=record.term + 1, transition=None), text)
 
 
@@ -137,7 +137,7 @@ def _chain(
             continue
         state = view.state(stray.name)
         if state is None or state.incarnation != stray.incarnation:
-            return _undo(record, f"{stray.name} was to be chained below {to.name}, and is gone")
+            return _undo(record, f"{stray.name} was to be chained below {to.name}, but is gone")
         if not (state.term == record.term and chained(cluster, record, state)):
             heartbeat = cluster.settings.timing.heartbeat
             below = Follow(to.name, to.host, to.port, semi_sync=True, heartbeat=heartbeat)
@@ -193,7 +193,7 @@ def _freeze(
             steps.append(Send(to, Drain(primary.applied)))  # while clients' sessions are ended
         return Decision(why, tuple(steps))
     if not candidate.applied_set().contains(primary.applied_set()):
-        why = f"switchover to {to}: it applies the last of what {primary.name} has"
+        why = f"switchover to {to}: it applies the last transactions of {primary.name}"
         return Decision(why, (Send(to, Drain(primary.applied)),))
     named = _named(cluster, record, view, primary, candidate)
     at = primary.applied_set().last() or "the beginning"
@@ -272,15 +272,15 @@ def chained(cluster: Cluster, record: Record, state: MemberState) -> bool:
 def _unfit(cluster: Cluster, record: Record, candidate: MemberState) -> str:
     """What has become of the candidate since it was found able to take over."""
     if candidate.name not in {member.name for member in cluster.members}:
-        return "is no member any more"
+        return "is no longer a member"
     if not candidate.up:
         return f"is {candidate.server.value}"
     if record.acks and not record.votes(candidate.name, candidate.incarnation):
-        return "was restarted, or votes no longer"
+        return "was restarted, or no longer votes"
     if candidate.silent_seconds >= SILENT_SECONDS:
         return "does not answer its agent"
     if candidate.unobserved:
-        return f"cannot be looked into by its agent ({candidate.unobserved})"
+        return f"cannot be queried by its agent ({candidate.unobserved})"
     if candidate.replication.source != cluster.member(record.primary).address:
         return f"does not follow {record.primary} any more"
     if not candidate.replication.applier:

@@ -44,9 +44,9 @@ class FailOver:
 
     @property
     def text(self) -> str:
-        risk = ", losing what it must" if self.accept_loss else ""
+        risk = ", accepting loss" if self.accept_loss else ""
         risk += ", without the stop hook" if self.skip_stop else ""
-        return f"a failover{f' to {self.to}' if self.to else ''} is to begin{risk}"
+        return f"a failover{f' to {self.to}' if self.to else ''} will begin{risk}"
 
     @property
     def done(self) -> str:
@@ -87,8 +87,8 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
 def _lives(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> str:
     """Why a failover is refused for a primary that is not lost, and what helps instead where it takes no writes."""
     why = blocked(cluster, record, view)
-    reason = f"commits on {record.primary} are blocked ({why}), and it lives" if why else ""
-    text = f"{reason or diagnosis.reason}: a failover is for a primary that is lost"
+    reason = f"commits on {record.primary} are blocked ({why}), but it is alive" if why else ""
+    text = f"{reason or diagnosis.reason}: a failover needs a lost primary"
     if diagnosis.primary is Primary.WELL and not why:
         return text
     if not record.acks or may_be_alone(cluster.settings):
@@ -119,7 +119,7 @@ def _unable(record: Record, view: View, order: FailOver) -> tuple[str, ...]:
     if order.to == record.primary:
         return (f"{order.to} is the primary that is to be replaced",)
     if order.to and not _could_be(view, order.to):
-        return (f"{order.to} cannot take over: its server is not seen to be up and well",)
+        return (f"{order.to} cannot take over: its server is not known to be healthy",)
     return ()
 
 
@@ -129,7 +129,7 @@ def begun(record: Record, view: View, order: FailOver) -> Save:
         return _again(record, record.transition, order)
     if record.transition and returned.awaits(record, view) and order.to in ("", record.primary):
         opened = replace(record.transition, lossy=True, ordered=True)
-        why = f"{record.primary} is to be opened with what it has: an operator has ordered it"
+        why = f"{record.primary} will be opened with what it has: requested by an operator"
         return Save(replace(record, transition=opened), why)
     reachable = prospects(record, view).reachable
     heirs = [state for name, _ in reachable if (state := view.state(name))]
@@ -143,7 +143,7 @@ def begun(record: Record, view: View, order: FailOver) -> Save:
         ordered=True,
         skip_stop=order.skip_stop,
     )
-    why = f"{order.text}: an operator has ordered it"
+    why = f"{order.text}: requested by an operator"
     begun = replace(
         record,
         term=record.term + 1,
@@ -157,9 +157,9 @@ def _again(record: Record, under_way: Transition, order: FailOver) -> Save:
     """Go on without the hook, or have it called once more, which another term does."""
     transition = replace(under_way, skip_stop=order.skip_stop, wish=order.to or under_way.wish)
     if order.skip_stop:
-        why = "the failover goes on without the stop hook: an operator has ordered it"
+        why = "the failover continues without the stop hook: requested by an operator"
         return Save(replace(record, transition=transition), why)
-    why = "the stop hook is called once more: an operator has ordered it"
+    why = "the stop hook is called once more: requested by an operator"
     return Save(replace(record, term=record.term + 1, transition=transition), why)
 
 

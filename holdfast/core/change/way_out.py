@@ -33,16 +33,16 @@ def way_out(cluster: Cluster, record: Record, view: View) -> str:
             return ""  # a failover is begun, or is held up by something else; or there is nobody to go on with
         who = ", ".join(sorted(gone))
         return (
-            f"should {who} be gone for good: holdfast failover --accept-loss {cluster.name} (what nobody else has is "
-            "lost)"
+            f"if {who} will never return: holdfast failover --accept-loss {cluster.name} (loses what no other member "
+            "has)"
         )
     voters = {name for name, _ in record.target.without(record.primary)}
     if not record.acks or may_be_alone(cluster.settings) or not voters or voters - gone:
         return ""
     who = ", ".join(sorted(gone))
     return (
-        f"should {who} be gone for good: holdfast config set when_alone serve (what {record.primary} acknowledges "
-        "alone is lost with it)"
+        f"if {who} will never return: holdfast config set when_alone serve (what {record.primary} acknowledges alone "
+        "is lost with it)"
     )
 
 

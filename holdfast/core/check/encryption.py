@@ -32,7 +32,7 @@ def _api(facts: Facts) -> Iterator[Finding]:
 
 def _replication(facts: Facts) -> Iterator[Finding]:
     if facts.on("require_secure_transport"):
-        text = "its server lets nobody in without TLS, and members follow without: none could follow it"
+        text = "its server refuses logins without TLS, and members replicate without: none could follow it"
         mend = "server.tls in the agents' files (docs/security.md), or SET GLOBAL require_secure_transport = OFF"
         yield Finding(KEY, Level.WRONG, text, mend)
     if any(not up.tls for up in facts.upstreams) and not is_loopback(facts.upstreams[0].host):

@@ -92,12 +92,14 @@ def wanted_variables(flavor: Flavor) -> frozenset[str]:
 
 def check_member(facts: Facts) -> Iterator[Finding]:
     if facts.problem:
-        text = f"its server cannot be asked: {facts.problem}"
-        yield Finding("server", Level.WRONG, text, "start it, or mend server.* in the agent's file")
+        text = f"its server cannot be queried: {facts.problem}"
+        yield Finding(
+            "server", Level.WRONG, text, "start it, or correct server.* in the agent's file"
+        )
     else:
         yield from _version(facts)
     if facts.boot.problem:
-        yield Finding("option-file", Level.WRONG, facts.boot.problem, "mend server.option_file")
+        yield Finding("option-file", Level.WRONG, facts.boot.problem, "correct server.option_file")
     yield from variables.check_settings(facts)
     yield from _same_server(facts)
     yield from _filters(facts)
@@ -114,7 +116,7 @@ def check_member(facts: Facts) -> Iterator[Finding]:
     yield from check_encryption(facts)
     if facts.on("event_scheduler") and facts.events:
         text = f"{facts.events} events: they run on the primary alone"
-        yield Finding("events", Level.NOTE, text, "after a change of primary, enable them there")
+        yield Finding("events", Level.NOTE, text, "enable them there after a change of primary")
 
 
 def _version(facts: Facts) -> Iterator[Finding]:
@@ -144,7 +146,9 @@ def _version(facts: Facts) -> Iterator[Finding]:
             f"upgrade to {parts[0]}.{parts[1]}.{oldest}" if oldest else "upgrade to 10.11.12",
         )
     elif oldest is None:
-        yield Finding("version", Level.WARNING, f"nobody has tried MariaDB {facts.version}")
+        yield Finding(
+            "version", Level.WARNING, f"MariaDB {facts.version} was not tested with Holdfast"
+        )
     else:
         yield ok("version", f"MariaDB {facts.version}")
 
@@ -176,7 +180,7 @@ def _same_server(facts: Facts) -> Iterator[Finding]:
                 "same-server",
                 Level.WRONG,
                 f"the server at {facts.socket} has its data in {running}, not in {facts.datadir}",
-                "mend server.datadir or server.socket in the agent's file",
+                "correct server.datadir or server.socket in the agent's file",
             )
             return
     if other:
@@ -203,16 +207,14 @@ def _service(facts: Facts) -> Iterator[Finding]:
     why = "a plain restart commits what was never acknowledged before it can be cut"
     troubles = [(unit, text) for unit in facts.units if (text := _trouble(unit))]
     for unit, text in troubles:
-        mend = f"systemctl mask {unit.name} (which ends nothing that runs)"
+        mend = f"systemctl mask {unit.name} (running processes stay)"
         yield Finding("service", Level.WRONG, f"{text}: {why}; the agent starts the server", mend)
     if facts.supervisor:
         text = f"{facts.supervisor} starts the server again when it ends: {why}"
-        mend = (
-            f"end {facts.supervisor} with SIGKILL (the server goes on), and start it by the agent"
-        )
+        mend = f"end {facts.supervisor} with SIGKILL (the server keeps running), and start it by the agent"
         yield Finding("service", Level.WRONG, text, mend)
     if not troubles and not facts.supervisor:
-        yield ok("service", "nothing but the agent starts the server")
+        yield ok("service", "only the agent starts the server")
     for unit in facts.units:
         if not unit.masked and not _trouble(unit):
             text = f"{unit.name} could start the server by hand"
@@ -251,7 +253,7 @@ def _process(facts: Facts) -> Finding:
     mend = "run the agent as the server's user or as root, in the same container"
     if not facts.pid:
         text = f"the server answers, and no process of this host is found that has {facts.datadir}"
-        return Finding("process", Level.WRONG, text, f"{mend}; or mend server.datadir")
+        return Finding("process", Level.WRONG, text, f"{mend}; or correct server.datadir")
     if not facts.signals:
         text = f"the agent may not end the server (pid {facts.pid}), so it could not fence it"
         return Finding("process", Level.WRONG, text, mend)

@@ -15,8 +15,8 @@ Barred = Collection[tuple[str, str]]
 """Member and server: its account is locked there, as Holdfast does it: it unlocks it when the member may come in."""
 
 BY_HAND = (
-    "Holdfast mends it on the primary within seconds; by hand, on that server: SET sql_log_bin = 0; then CREATE USER "
-    "or ALTER USER … (in the binlog it would wait for the very replicas that cannot come in)"
+    "Holdfast repairs it on the primary within seconds; by hand, on that server: SET sql_log_bin = 0; then CREATE USER "
+    "or ALTER USER … (in the binlog it would wait for the replicas that cannot log in)"
 )
 
 
@@ -41,7 +41,7 @@ def check_logins(reached: Reached, barred: Barred, admins: Mapping[str, str]) ->
     for (name, _), why in against.items():
         yield Finding("logins", Level.WRONG, f"from the host of {name}: {why}", BY_HAND)
     if reached and not against:
-        yield ok("logins", "each member lets the others in")
+        yield ok("logins", "all members can log in to each other")
     if len(set(admins.values())) > 1:
         groups: dict[str, list[str]] = {}
         for name, each in admins.items():
@@ -52,8 +52,8 @@ def check_logins(reached: Reached, barred: Barred, admins: Mapping[str, str]) ->
             Level.WRONG,
             f"agents have different administrative accounts (the same: {said}): a clone brings the donor's along, and "
             "its agent could not log in any more",
-            "give all the same user and password: ALTER USER on the primary, then server.admin's file on each host "
-            "(read again without a restart)",
+            "use one user and password on all members: ALTER USER on the primary, then server.admin's file on each "
+            "host (read again without a restart)",
         )
     elif admins:
         yield ok("administrators", "all agents use the same administrative account")

@@ -67,7 +67,7 @@ def _same(found: Sequence[Facts], name: str, key: str) -> Iterator[Finding]:
     values = {facts.member: facts.variables[name] for facts in found if name in facts.variables}
     if len(set(values.values())) > 1:
         said = ", ".join(f"{member} {value}" for member, value in values.items())
-        yield Finding(key, Level.WRONG, f"{name} differs ({said})", "give all the same")
+        yield Finding(key, Level.WRONG, f"{name} differs ({said})", "set one value on all of them")
     elif values:
         yield ok(key, f"all have the same {name}")
 
@@ -140,7 +140,7 @@ def _readers(found: Sequence[Facts], running: Sequence[Facts]) -> Iterator[Findi
         else:
             yield Finding(key, Level.NOTE, f"{who} reads from {facts.member}, not acknowledging")
     if running and not any(dump.acks is not Acks.NO for _, dump in there):
-        yield ok(key, "nobody acknowledges who is no member")
+        yield ok(key, "only members acknowledge")
 
 
 def _clocks(found: Sequence[Facts]) -> Iterator[Finding]:

@@ -61,14 +61,14 @@ _WAIT_POINT = "else others see rows that a failover takes back; Holdfast sets it
 _WAIT_ALONE = (
     "else commits are acknowledged at once when no replica is left; Holdfast sets it on a primary"
 )
-_ANYBODY = "everybody may do anything then, also on a server that is read-only"
+_ANYBODY = "anyone may do anything then, also on a read-only server"
 _INIT_FILE = "it may open a server, or write on it; the agent starts the server without it"
 _CUT_BY_ITSELF = (
-    "started by anybody but its agent, the server cuts its binlog at the first transaction that was prepared only, "
+    "unless its agent starts it, the server cuts its binlog at the first transaction that was prepared only, "
     "which may be one that was acknowledged"
 )
 _LOCAL = "statements give other rows elsewhere, and cannot be undone"
-_HIDDEN = "an applier that passes over errors makes members differ without a word"
+_HIDDEN = "an applier that skips errors makes members differ silently"
 _UNREAD = "the end of a crashed primary's binlog cannot be read then: that member must be cloned"
 
 _SHARED = (
@@ -229,7 +229,9 @@ def _binlog(facts: Facts) -> Finding:
         return Finding("binlog", Level.WRONG, "the option file leaves the binary log off", mend)
     if not facts.problem and not facts.binlog_index_found:
         text = "the binary log's index is not where the agent's configuration says"
-        return Finding("binlog", Level.WRONG, text, "mend server.binlog_index in the agent's file")
+        return Finding(
+            "binlog", Level.WRONG, text, "correct server.binlog_index in the agent's file"
+        )
     return ok("binlog", "the binary log is on")
 
 

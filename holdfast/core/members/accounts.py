@@ -54,7 +54,7 @@ def mends(
             logged = flows and account in (primary.replicators or ())
             yield Mend(_step(primary, member, account, logged), why, account)
         elif flows and _owed(cluster, record, view, primary, member):
-            why = f"the account {account} is made on the replicas as well"
+            why = f"the account {account} is created on the replicas, too"
             yield Mend(_step(primary, member, account, True), why, account)
 
 
@@ -77,7 +77,7 @@ def _amiss(
     if primary.replicators is None:
         return ""
     if account not in primary.replicators:
-        return f"{primary.name} has no account {account} that may replicate: it is made"
+        return f"{primary.name} has no account {account} that may replicate: creating it"
     if state.name == primary.name or account in {*primary.barred, *primary.logins.mended}:
         return ""
     replication = state.replication
@@ -85,7 +85,7 @@ def _amiss(
         return ""
     refused = replication.denied and replication.receiver is not Receiver.ON
     said = replication.error if refused else state.logins.denied
-    return f"{primary.name} does not let {account} in ({said}): it is mended" if said else ""
+    return f"{primary.name} refuses the login of {account} ({said}): repairing it" if said else ""
 
 
 def _owed(

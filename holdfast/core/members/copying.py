@@ -121,7 +121,7 @@ def closing(cluster: Cluster, record: Record, view: View, primary: MemberState) 
     stalled = lapse.seconds if lapse and primary.semi_sync.waiting else 0.0
     coming = _coming(cluster, record, view, name)
     if coming and stalled < RETURN_SECONDS:
-        return Closing(None, f"{coming} may come back by itself, and is waited for")
+        return Closing(None, f"waiting for {coming}, which may come back by itself")
     way_out = WAY_OUT.format(primary=primary.name)
     if not primary.semi_sync.waiting:
         why = f"{primary.name} stops taking writes, so that {name} can be cloned from it; {way_out}"

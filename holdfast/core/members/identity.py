@@ -40,15 +40,15 @@ def impostor(record: Record | None, name: str, said: MemberState, view: View) ->
         return ""
     return (
         f"another agent answers for {name} than before (identity {said.identity[:8]}, not {known[:8]}), and it has "
-        f"obeyed term {said.term} of some manager: two hosts share its address, or it was restored from elsewhere; if "
-        f"it shall be {name} from now on: holdfast member confirm {name}"
+        f"obeyed term {said.term} of some manager: two hosts share its address, or it was restored from elsewhere; to "
+        f"accept it as {name} from now on: holdfast member confirm {name}"
     )
 
 
 def _copied(name: str, other: str) -> str:
     return (
         f"the agents of {name} and {other} have the same identity: one of the hosts is a copy of the other; end the "
-        "copy's agent and server, remove its state_dir, and give it data by a clone"
+        "copy's agent and server, remove its state_dir, and clone its data"
     )
 
 

@@ -290,7 +290,7 @@ def _why_leaving(cluster: Cluster, view: View, primary: MemberState, name: str, 
     if dead:
         return "its server ended"
     if name not in {member.name for member in cluster.members}:
-        return "it is no member any more"
+        return "it is no longer a member"
     if not cluster.setting(name).voter:
         return "it is set not to vote"
     state = view.state(name)
@@ -316,9 +316,9 @@ def _why(
         again = agree(sorted(come & left), "was restarted", "were restarted")
         parts.append(f"{again} and will vote again")
     for name in sorted(left - come):
-        parts.append(f"{name} votes no longer: " + leaving.get(name, "there is no seat for it"))
+        parts.append(f"{name} no longer votes: " + leaving.get(name, "no seat is free for it"))
     if not voters:
-        parts.append("the primary goes on alone")
+        parts.append("the primary continues alone")
     return joined("; ", parts) or f"commits will wait for {acks} acknowledgements"
 
 

@@ -130,8 +130,8 @@ def about_brought(name: str, gtids: GtidSet) -> str:
     else:
         how = "mariadb-binlog --verbose of its last binlog files"
     return (
-        f"{name} brought {transactions(gtids)} that it had written itself, and nobody else had: {gtids}; they are "
-        f"everybody's now ({how} on {name} shows the rows)"
+        f"{name} brought {transactions(gtids)} that it had written itself, and no other member had: {gtids}; all "
+        f"members get them ({how} on {name} shows the rows)"
     )
 
 

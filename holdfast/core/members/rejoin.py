@@ -61,9 +61,7 @@ def _next_step(cluster: Cluster, record: Record, view: View, member: Member) -> 
     if state.server is ServerStatus.DYING:
         return Rejoin(reason=state.start_failed or state.why or "its server is ending")
     if state.unobserved:
-        return Rejoin(
-            reason=f"its server runs, and its agent cannot look into it: {state.unobserved}"
-        )
+        return Rejoin(reason=f"its server runs, and its agent cannot query it: {state.unobserved}")
     if state.server is ServerStatus.STARTING:
         return Rejoin(reason=state.start_failed or "its server is starting")
     if state.server is ServerStatus.UP and state.writable:
@@ -89,7 +87,7 @@ def _next_step(cluster: Cluster, record: Record, view: View, member: Member) -> 
         return _clone(cluster, record, view, primary, state, spoiled(cluster, primary, state))
     if appliers.must_restart(cluster, record, primary, state):
         why = appliers.told(cluster, record, state)
-        return Rejoin(Fence(), f"{why}; it is restarted, to fetch anew what it cannot apply")
+        return Rejoin(Fence(), f"{why}; restarting it, to fetch again what it cannot apply")
     if not attached(cluster, record, state) or _told_too_little(cluster, record, primary, state):
         return Rejoin(follow(cluster, record, state), _catching_up(cluster, record, state))
     if appliers.broken(state):
@@ -161,7 +159,7 @@ def _unseat(record: Record, state: MemberState, why: str) -> Rejoin:
     it is another incarnation, which does not vote."""
     if len(record.target.without(record.primary)) > 1 or record.joint:
         return Rejoin(reason=why)
-    return Rejoin(Restart(), f"{why}; it is restarted, for it must not vote while that is mended")
+    return Rejoin(Restart(), f"{why}; restarting it: it must not vote before that is fixed")
 
 
 def _accepted(primary: MemberState) -> bool:

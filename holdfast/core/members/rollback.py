@@ -71,8 +71,8 @@ def contradicted(cluster: Cluster, record: Record, view: View, stored: Record | 
     )
     return (
         f"the record in the store ({_told(mine)}) cannot be trusted: {said}. The store was put back, or another "
-        f"manager with a store of its own commands {cluster.name}. Nothing is decided until that is mended, and the "
-        f"servers go on as they are: end the other manager, or holdfast store repair {cluster.name}"
+        f"manager with a store of its own commands {cluster.name}. Holdfast decides nothing until that is fixed, and "
+        f"the servers run on unchanged: end the other manager, or holdfast store repair {cluster.name}"
     )
 
 
@@ -203,8 +203,8 @@ def _made(
     for name, each in sorted(heard.items()):
         if not jump_allowed(max(best.record.term, 1), max(each.term, each.mark.term)):
             return (
-                f"{name} has promised term {each.term}, and no manager of this cluster can have come so far: end its "
-                f"agent, write the line 'term {best.record.term}' into the file term in its state_dir, and start it"
+                f"{name} has promised term {each.term}, and no manager of this cluster can have reached that term: end "
+                f"its agent, write the line 'term {best.record.term}' into the file term in its state_dir, and start it"
             )
     return Rebuilt(_above(best, heard, silent), source, tuple(doubts))
 
@@ -252,13 +252,13 @@ def _unknown(
             why = silent.get(name, "it is not configured here")
             risk = f"{name} may remember a later record ({why})"
             if name == record.primary:
-                risk += ", and may have acknowledged writes by that one which nobody else has"
+                risk += ", and may have acknowledged writes by that one which no other member has"
             doubts.append(risk)
         elif said.memory is None and (said.term or name in counted):
             doubts.append(f"{name} has forgotten, or never kept, which record it obeyed last")
         elif pinned.get(name, said.identity) != said.identity:
             doubts.append(
-                f"the agent of {name} is another one than before: what that one knew is lost"
+                f"the agent of {name} is not the one known before: what that one knew is lost"
             )
     return doubts
 

@@ -18,7 +18,7 @@ def objections(cluster: Cluster, record: Record | None, view: View, name: str) -
     if record is None:
         return (f"{cluster.name} has no primary yet",)
     if name == record.primary:
-        return (f"{name} is the primary: the others are compared with it",)
+        return (f"{name} is the primary: the other members are compared with it",)
     found = []
     primary = view.state(record.primary)
     if primary is None or not primary.writable:
@@ -29,7 +29,7 @@ def objections(cluster: Cluster, record: Record | None, view: View, name: str) -
     if state.occupied:
         found.append(f"{name} is busy: {state.occupied.what}")
     elif state.unfit or state.suspects:
-        found.append(f"{name} is being mended first: see holdfast status")
+        found.append(f"{name} is being repaired first: see holdfast status")
     elif not _follows(cluster, record, state):
         found.append(f"{name} does not follow {record.primary}: see holdfast status")
     if busy := [each for each in _verifying(view) if each != name]:

@@ -118,10 +118,10 @@ def _pretenders(
                 who = f"server {dump.server} at {dump.host or 'the host of the primary'}"
                 yield (
                     dump.session,
-                    f"{who} acknowledged as {account}, and is not {member.name}: change the password",
+                    f"{who} acknowledged as {account}, but is not {member.name}: change the password",
                 )
             elif member.name not in voting and state.semi_sync.replica:
-                yield dump.session, f"{member.name} acknowledged, and is no voter"
+                yield dump.session, f"{member.name} acknowledged, but is no voter"
 
 
 def acknowledges(view: View, primary: MemberState, name: str, account: str) -> bool:
@@ -169,7 +169,7 @@ def missing(record: Record, view: View, has: GtidSet) -> str:
         return ""
     return (
         f"{transactions(lacking)} of {record.primary} ({lacking}) may have been acknowledged by a replica that "
-        f"is no voter, and nobody else has received them: {record.primary} must come back "
+        f"is no voter, and no other member has received them: {record.primary} must come back "
         "(or holdfast failover --accept-loss)"
     )
 

@@ -115,12 +115,12 @@ def must_restart(
 def told(cluster: Cluster, record: Record, state: MemberState) -> str:
     """What is said of one whose applier is broken."""
     what = f"it cannot take over: {reason(state)}"
-    mend = "mend it, or " if state.applying.error else ""
+    mend = "fix it, or " if state.applying.error else ""
     if cluster.settings.repair_after is None:
         return f"{what}; repair_after is never: {mend}holdfast member clone {state.name}"
     if record.counts(state.name, state.incarnation):
         return (
-            f"{what}; it still votes, as no sound member can, so it is not replaced by itself: "
+            f"{what}; it still votes, as no healthy member can, so it is not replaced automatically: "
             f"{mend}holdfast member clone {state.name}"
         )
     done = state.applying.repairs

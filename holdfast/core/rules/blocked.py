@@ -70,7 +70,7 @@ def _cannot_acknowledge(voter: Voter, view: View, patience: float) -> str:
     if state is not None and not state.up and not state.unobserved:
         return "its server is down"
     if state is not None and state.incarnation != run:
-        return "it was started anew, and does not vote yet"
+        return "it was restarted, and does not vote yet"
     return lapse.reason if lapse is not None and lapse.seconds >= patience else ""
 
 

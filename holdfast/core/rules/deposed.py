@@ -44,7 +44,7 @@ def hold(
     sighting = view.members.get(name)
     if isinstance(sighting, Seen):
         if is_deposed(record, sighting.state):
-            return Decision(f"failover: the server of {name} is to be killed first")
+            return Decision(f"failover: the server of {name} must be killed first")
         return None
     if isinstance(sighting, Unseen) and sighting.last and sighting.last.ended:
         return None
@@ -52,7 +52,7 @@ def hold(
     dared = transition is not None and transition.ordered and transition.lossy
     if not dared and not surely_revoked(cluster, record, view, {s.name for s in promised}):
         return Decision(
-            f"failover: {name} may go on answering clients by the word of those that have not promised"
+            f"failover: {name} may still answer clients: members that have not promised may confirm its lease"
         )
     until = view.leases.get(name, math.inf)
     for state in promised:
@@ -61,7 +61,7 @@ def hold(
             until = max(until, seen.at + state.vouched * (1 + CLOCK_DRIFT))
     if view.now >= until:
         return None
-    why = f"failover: waiting until the lease of {name} is surely over"
+    why = f"failover: waiting until the lease of {name} has certainly ended"
     return Decision(why, again=until - view.now)
 
 

@@ -128,14 +128,14 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
     hearing, deaf, gone = _heard(cluster, record, view)
     if not revoked(electorate(cluster, record), deaf):
         heard = f", and {agree(hearing, 'hears', 'hear')} its server" if hearing else ""
-        whether = "goes on" if hearing else "may live"
+        whether = "is alive" if hearing else "may be alive"
         if view.opening and not (sighting.last and sighting.last.writable):
-            whether = "was to be opened, which only its agent does: start that"
-        told = f"{agent}{heard}: it {whether}, and nobody is promoted{_kept(record, view)}"
+            whether = "was to be opened by its agent (start that)"
+        told = f"{agent}{heard}: it {whether}, so no member is promoted{_kept(record, view)}"
         if silent := _cannot_tell(cluster, record, view, {*hearing, *deaf}):
             told += f"; {'; '.join(silent)}"
             if not hearing:
-                told += f"; once its server is surely down: holdfast failover --accept-loss {cluster.name}"
+                told += f"; once its server is certainly down: holdfast failover --accept-loss {cluster.name}"
         return Diagnosis(Primary.UNSEEN, told)
     if view.now - sighting.since < cluster.settings.timing.detection and not gone:
         return Diagnosis(
@@ -146,8 +146,8 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
         return Diagnosis(
             Primary.UNSEEN,
             f"{agent}: it {'had ended' if ended else 'hung'} before {', '.join(deaf)} heard nothing any more from its "
-            "server, so nobody ends that server when its lease is over, and nobody is promoted: start the agent, or "
-            "make sure that the server is down, then: holdfast failover --accept-loss",
+            "server, so nothing ends that server when its lease is over, and no member is promoted: start the agent, "
+            "or make sure that the server is down, then: holdfast failover --accept-loss",
         )
     return Diagnosis(
         Primary.LOST, f"{agent}, and {agree(deaf, 'hears', 'hear')} nothing from its server"
@@ -166,28 +166,28 @@ def _cannot_tell(cluster: Cluster, record: Record, view: View, can: Collection[s
             found.append(f"the server of {name} is {state.server}")
         elif state.observed and state.replication.source != address:
             follows = state.replication.source or "nobody"
-            found.append(f"{name} follows {follows}: a hand has detached it")
+            found.append(f"{name} follows {follows}: it was detached by hand")
         elif state.observed and state.replication.receiver is Receiver.OFF and not state.promised:
-            found.append(f"the receiver of {name} was stopped by a hand")
+            found.append(f"the receiver of {name} was stopped by hand")
     return found
 
 
 def _unobserved(cluster: Cluster, record: Record, view: View, state: MemberState) -> Diagnosis:
-    """Its process runs, and its agent cannot look into it: what that says of the server is that it lives.
+    """Its process runs, and its agent cannot query it: what that says of the server is that it lives.
 
     So it is no reason to replace it, nor to take clients away from it: it has a lease like any other, and its voters
     tell when they hear nothing more from it.
     """
     hearing, _, _ = _heard(cluster, record, view)
     heard = f"; {agree(hearing, 'hears', 'hear')} it" if hearing else ""
-    return Diagnosis(Primary.UNSEEN, f"{cannot_look_into(state)}{heard}: nobody is promoted")
+    return Diagnosis(Primary.UNSEEN, f"{cannot_look_into(state)}{heard}: no member is promoted")
 
 
 def cannot_look_into(state: MemberState) -> str:
     if state.unobserved == NOT_LOOKED_YET:  # as a rule for some milliseconds
         return f"the agent of {state.name}, the primary, was restarted, and looks at its server"
     return (
-        f"the server of {state.name}, the primary, runs, and its agent cannot look into it: "
+        f"the server of {state.name}, the primary, runs, and its agent cannot query it: "
         f"{state.unobserved}"
     )
 
@@ -196,7 +196,11 @@ def _kept(record: Record, view: View) -> str:
     """Who ends that server when it is cut off from its voters, too."""
     if view.enforced:
         return "; its keeper process keeps its lease"
-    return "; nobody keeps its lease: start the agent again" if unkept(record, view) else ""
+    return (
+        "; nothing ends its server with the lease: start the agent again"
+        if unkept(record, view)
+        else ""
+    )
 
 
 def _silent(cluster: Cluster, record: Record, view: View, state: MemberState) -> Diagnosis:

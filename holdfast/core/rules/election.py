@@ -65,10 +65,10 @@ def elect(
     if not able:
         names = ", ".join(state.name for state in foremost)
         if foremost[0].applying.removed:
-            return NobodyElected(f"{names} received everything and cannot take over: {REMOVED}")
+            return NobodyElected(f"{names} received everything but cannot take over: {REMOVED}")
         error = foremost[0].replication.error or "it is stopped"
         return NobodyElected(
-            f"{names} received everything but cannot apply it ({error}); mend the applier"
+            f"{names} received everything but cannot apply it ({error}); fix the applier"
         )
     front = min(able, key=lambda state: not drained(state))
     chosen = _preferred(quorum, able, cluster) or _preferred(
@@ -208,4 +208,4 @@ def _diverged(quorum: Sequence[MemberState]) -> str:
                     f"{one.name} ({mine.last()}) and {other.name} ({theirs.last()}) have diverged: "
                     "each received what the other lacks; decide which to keep and clone the other"
                 )
-    return "nobody has received everything that the others have"
+    return "no member has received everything that the other members have"

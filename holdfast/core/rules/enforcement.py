@@ -94,7 +94,9 @@ def noted(record: Record, view: View) -> Save | None:
     if record.unkept == run and run and view.state(name) is not None:
         return Save(replace(record, unkept=""), f"the agent of {name} answers again")
     if view.enforced is False and record.unkept != run:
-        return Save(replace(record, unkept=run), f"nobody ends the server of {name} with its lease")
+        return Save(
+            replace(record, unkept=run), f"nothing ends the server of {name} when its lease is over"
+        )
     return None
 
 

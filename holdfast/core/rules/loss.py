@@ -30,7 +30,7 @@ def missing_from(record: Record, view: View, chosen: MemberState) -> str:
     """How much cannot be vouched for when ``chosen`` takes over."""
     state = view.state(record.primary)
     known = state.last_applied if state else ""
-    moment = f"what {record.primary} committed in its last moments cannot be vouched for"
+    moment = f"what {record.primary} committed in its last moments may be missing"
     if not known:
         return f"how far {record.primary} had come is not known: {moment}"
     missing = parse(chosen.flavor, known).subtract(chosen.applied_set())

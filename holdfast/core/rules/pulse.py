@@ -107,9 +107,7 @@ def _felt(
     well = replace(fresh, since=at, until=at)
     if state.unobserved:
         since = min(before.since, at - state.unobserved_seconds)
-        return replace(
-            before, since=since, until=at, reason="its agent cannot look into its server"
-        )
+        return replace(before, since=since, until=at, reason="its agent cannot query its server")
     if not state.up:
         return well  # known to be down: no matter of patience
     against = _against(state, primary, before.mark)

@@ -131,6 +131,6 @@ def describe(release: Release, name: str = "") -> str:
     """For people. :param name: of the member; "": it speaks of itself"""
     where = f" on {name}" if name else ""
     if not release.count:
-        return f"commits{where} may have gone on without a voter: {release.reason}"
+        return f"commits{where} may have completed without a voter: {release.reason}"
     what = "transaction was" if release.count == 1 else "transactions were"
     return f"{release.count} {what} acknowledged without a voter{where}: {release.reason}"

@@ -93,7 +93,7 @@ def doubt(record: Record, view: View, primary: MemberState) -> ReturnDoubt | Non
         elif not mine.contains(holds):
             return ReturnDoubt(
                 f"{primary.name} came back without transactions that {name} has received ({holds.subtract(mine)}): "
-                "it stays closed, and nobody is attached to it",
+                "it stays closed, and no replica is attached to it",
                 lacks=True,
             )
         else:

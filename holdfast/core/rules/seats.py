@@ -63,7 +63,7 @@ def why_standby(cluster: Cluster, primary: MemberState, name: str) -> str:
     if not cluster.setting(name).voter:
         return f"members.{name}.voter is false"
     if settings.mode is Mode.ASYNC:
-        return "in mode async commits wait for nobody"
+        return "in mode async commits wait for no acknowledgement"
     seats = most_voters(settings, primary.flavor)
     if settings.durability is Durability.ZONES and len(cluster.members) <= seats:
         return "durability zones has as many voters of its zone as it can use"

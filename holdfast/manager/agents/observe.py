@@ -112,7 +112,7 @@ class AgentObserver:
                 self._lost(
                     name,
                     "two agents answer in turn at its address: their hosts share it, or one is a copy of the other; "
-                    "end the one that does not belong there",
+                    "end the wrong one",
                 )
                 await asyncio.sleep(RETRY_SECONDS)
                 continue

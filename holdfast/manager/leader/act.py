@@ -129,7 +129,7 @@ class Actor:
         self._last.pop((member, kind), None)
 
     def forget(self, member: str) -> None:
-        """It is no member any more: what is under way there is called off."""
+        """It is no longer a member: what is under way there is called off."""
         _, _, task = self._under_way.pop(member, (0, None, None))
         if task is not None:
             task.cancel()
@@ -202,7 +202,7 @@ def given_up(record: Record | None, actor: Actor) -> Save | None:
     if record is None or record.transition is None:
         return None
     if record.transition == CLOSING and (refusal := actor.refusal(record.primary, Restart)):
-        return Save(replace(record, transition=None), f"{record.primary} goes on: {refusal}")
+        return Save(replace(record, transition=None), f"{record.primary} stays primary: {refusal}")
     if record.transition.step is Step.FREEZE and (refusal := actor.refusal(record.primary, Freeze)):
         return switchover.undone(record, refusal)
     return None

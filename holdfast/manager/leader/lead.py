@@ -317,7 +317,9 @@ class Leader:
 
     async def _decide(self, actor: Actor) -> bool:
         if not self.place.leads:
-            raise Unreachable("this manager leads no more: the store has not confirmed it in time")
+            raise Unreachable(
+                "this manager no longer leads: the store has not confirmed it in time"
+            )
         view = self.view()
         self._observer.timing = self.cluster.settings.timing
         if self._standing and self._record:

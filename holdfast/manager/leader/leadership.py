@@ -121,10 +121,10 @@ class LeadershipContest:
         try:
             await asyncio.wait([leading, *ends], return_when=asyncio.FIRST_COMPLETED)
             if ends[0].done():
-                text = "leads no more: the store could not be asked in time, or another leads"
+                text = "no longer leads: the store could not be asked in time, or another manager leads"
                 say(logger, f"this manager {text}", logging.WARNING, cluster=self._cluster)
             elif ends[1].done() and not leading.done():
-                text = "hands the cluster over: it runs on the primary's host"
+                text = "hands the cluster over, as it runs on the primary's host"
                 say(logger, f"this manager {text}", cluster=self._cluster)
         finally:
             for task in (leading, *ends):

@@ -54,8 +54,8 @@ class Standing:
         written = max(stored.written, seen)
         self.put_back = (
             f"the store holds version {stored.version} of the record of {cluster.name}, and version {written} was "
-            "written: it was put back. Nothing is decided until that is mended, and the servers go on as they are: "
-            f"holdfast store repair {cluster.name}"
+            "written: it was restored from a backup. Holdfast decides nothing until that is fixed, and the servers run "
+            f"on unchanged: holdfast store repair {cluster.name}"
             if stored.version < written
             else ""
         )
@@ -114,5 +114,5 @@ def stranger(cluster: Cluster, record: Record) -> str:
         return ""
     return (
         f"{record.primary} is the primary of {cluster.name}, and the configuration has no such member: put it back "
-        f"into the manager's file; or, where the store was put back, holdfast store repair {cluster.name}"
+        f"into the manager's file; or, where the store was restored from a backup, holdfast store repair {cluster.name}"
     )

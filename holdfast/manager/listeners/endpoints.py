@@ -111,13 +111,13 @@ class _Show:
     def _fails(self, reason: str) -> None:
         """Told once, until it works again."""
         if not self._failed:
-            text = f"{self._endpoint.name} cannot be told where clients are to go: {reason}"
+            text = f"{self._endpoint.name} does not accept where clients must go: {reason}"
             self._events.add(EventKind.ALARM, text)
         self._failed = reason
 
     def _works(self, shown: Directions) -> None:
         if self._failed:
-            self._events.add(EventKind.ENDPOINT, f"{self._endpoint.name} follows again")
+            self._events.add(EventKind.ENDPOINT, f"{self._endpoint.name} answers again")
             self._failed = ""
         name = shown.primary.name if shown.primary else ""
         if name == self._shown:
@@ -126,11 +126,11 @@ class _Show:
         began, self._changed_at = self._changed_at, None
         took = (self._clock() - began) * 1000 if began is not None else 0.0
         if name:
-            text = f"{self._endpoint.name} leads to {name}"
+            text = f"{self._endpoint.name} directs clients to {name}"
         elif before is None:
             return
         else:
-            text = f"{self._endpoint.name} lets nobody through to {before}: clients wait"
+            text = f"{self._endpoint.name}: {before} disabled, new connections queue"
         self._events.add(EventKind.ENDPOINT, text, name or before or "", took)
 
 

@@ -139,7 +139,7 @@ class History:
             do(*args, **kwargs)
         except Exception:
             # whoever leads must go on, whatever is wrong with what is told of it
-            logger.exception("the history failed: what is under way is not written down")
+            logger.exception("the history failed: the current operation is not recorded")
             self._pages.clear()
             self._told.clear()
             self._ordered = self._detected = None
@@ -252,7 +252,7 @@ class History:
             if not page.entry.under_way:
                 continue
             if found is not None and build.same(page.entry, found):
-                text = f"{self._who} goes on with it in term {record.term}"
+                text = f"{self._who} continues it in term {record.term}"
                 entry = build.taken_over(page.entry, view.date, self._who, text)
                 found = None
             else:

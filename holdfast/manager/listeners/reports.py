@@ -186,7 +186,9 @@ class Reporter:
         self._loop = asyncio.get_running_loop()
         for target in self._targets:
             if not target.put(report):
-                self._events.add(EventKind.FAILED, f"{report.subject}: not reported, too many wait")
+                self._events.add(
+                    EventKind.FAILED, f"{report.subject}: not reported, as too many reports wait"
+                )
 
     def _send(self, sender: WebhookSender, report: ChangeReport) -> None:
         done = sender.deliver(report.number, report.document(contract.without_output(report.ran)))

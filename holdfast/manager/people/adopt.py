@@ -93,7 +93,9 @@ class Adoption:
         configured = {member.name: member.agent for member in leader.cluster.members}
         if members and dict(members) != configured:
             has = ", ".join(f"{name}={url}" for name, url in configured.items())
-            return None, (f"the manager's file has other members ({has}): give the same to both",)
+            return None, (
+                f"the manager's file has other members ({has}): name the same members in both",
+            )
         found, silent = await self._gather(leader.agents)
         against = [f"{name}: {why}" for name, why in silent.items()]
         report = check(leader.cluster.name, tuple(found.values()), {}, adopting=True)
@@ -189,7 +191,7 @@ class Adoption:
                     return await found_cluster(leader, record, why)
             if time.monotonic() > end:
                 raise OutcomeUnknown(
-                    f"replicas were told to follow {primary} by their own accounts, and it is not adopted yet: "
-                    f"{'; '.join(record.reasons)}; mend that, and adopt again"
+                    f"replicas follow {primary} with their own accounts now, but the cluster is not adopted yet: "
+                    f"{'; '.join(record.reasons)}; fix that, and adopt again"
                 )
             await asyncio.sleep(LOOK_SECONDS)

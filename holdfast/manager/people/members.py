@@ -132,21 +132,23 @@ class People:
             configured = leader.configured
             if leader.cluster.setting(name).voter:
                 changed = configured.with_settings({f"members.{name}.voter": False}, [], None)
-                await self._save(changed, f"{name} is to be removed, and its vote first")
+                await self._save(changed, f"{name} will be removed, after its vote")
             waiting = _still_counts(leader, name, is_destroyed)
             if waiting:
                 return {"removed": False, "waiting": waiting}
             record = leader.record
             if is_destroyed and record and (after := destroyed.forgotten(record, name)) != record:
-                await leader.decided(Save(after, f"{name} is destroyed, says {asker()}: forgotten"))
+                await leader.decided(
+                    Save(after, f"{name} was destroyed, as {asker()} says: it is forgotten")
+                )
             member = leader.cluster.member(name)
             changed = configured.changed.without_member(configured.given, name)
             how = ", its host is destroyed" if is_destroyed else ""
-            await self._save(changed, f"{name} is no member any more{how}")
+            await self._save(changed, f"{name} is no longer a member{how}")
             term = leader.record.term if leader.record else 0
             told = leader.told(name)
         if is_destroyed:
-            back = f"should the host of {name} come back: end its agent and server at once, and remove their data"
+            back = f"if the host of {name} returns: end its agent and server at once, and remove their data"
             return {"removed": True, "waiting": "", "notes": [back]}
         notes = await _parting(leader.connect(member), name, term, told)
         return {"removed": True, "waiting": "", "notes": notes}
@@ -223,7 +225,7 @@ def _against(leader: Leader, member: Member, identity: Identity, state: MemberSt
         found.append(f"the agent at {member.agent} is that of {state.name}")
     flavor = _flavor(view)
     if flavor and state.flavor is not flavor:
-        found.append(f"it runs {state.flavor.value}, the others {flavor.value}")
+        found.append(f"it runs {state.flavor.value}, the cluster {flavor.value}")
     if state.up and state.writable:
         found.append("its server takes writes: set it read-only first")
     if leader.record and not fits(leader.record, state):
@@ -261,12 +263,12 @@ def _refuse_leaving(leader: Leader, name: str, is_destroyed: bool) -> None:
     elif is_destroyed:
         found += destroyed.signs_of_life(cluster, leader.view(), name)
     if record and record.planned and record.planned.to == name:
-        found.append(f"{record.planned} is planned: holdfast switchover --cancel takes it back")
+        found.append(f"{record.planned} is planned: cancel it with holdfast switchover --cancel")
     voters = {voter for voter, _ in record.target.voters} if record else set()
     alone = may_be_alone(cluster.settings)
     if record and not alone and voters == {record.primary, name}:
         found.append(
-            f"it is the last voter beside {record.primary}, which commits nothing without it: add another member "
+            f"it is the last voter beside {record.primary}, which cannot commit without it: add another member "
             "first, or holdfast config set when_alone serve"
         )
     if found:
@@ -308,7 +310,7 @@ def _still_counts(leader: Leader, name: str, is_destroyed: bool) -> str:
         return "it votes until the change of voters that is under way is done"
     if any(stray.name == name for stray in record.strays):
         return (
-            "it had a vote, and was not told that it has none any more: its agent must answer once; if its host is "
+            "it had a vote, and does not know yet that this is over: its agent must answer once; if its host is "
             f"gone for good: holdfast member remove {name} --destroyed"
         )
     return ""

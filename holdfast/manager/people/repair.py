@@ -95,14 +95,14 @@ class StoreRepair:
             leader.adopt()
         why = f"the record is rebuilt from what {found.source or 'the store'} remembers"
         if found.doubts:
-            why += f"; an operator takes the risk: {'; '.join(found.doubts)}"
+            why += f"; an operator accepted the risk: {'; '.join(found.doubts)}"
         await leader.restore(best.record, f"{why}, by {asker()}")
 
 
 def _needless(leader: Leader, dry_run: bool) -> RepairReply:
     """:raises Refused: it was to be repaired"""
     name, record = leader.cluster.name, leader.record
-    why = f"the record of {name} agrees with what its agents obeyed: nothing is to be repaired"
+    why = f"the record of {name} agrees with what its agents obeyed: there is nothing to repair"
     if not dry_run or record is None:
         raise Refused(why)
     return RepairReply(name, record.term, record.primary, "", needless=why)
@@ -160,7 +160,7 @@ async def confirm(leader: Leader, name: str) -> str:
         _, record = leader.leading()
         if record is None:
             raise Refused(
-                f"{leader.cluster.name} has no record yet: every agent is taken for what it says"
+                f"{leader.cluster.name} has no record yet: every agent is accepted as it is"
             )
         sighting = leader.answering(name)
         if not isinstance(sighting, Seen) or not sighting.state.identity:

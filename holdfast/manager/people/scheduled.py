@@ -55,7 +55,7 @@ class Planner:
                 raise Refused(f"{order.to} is the primary already")
             if record.planned is not None:
                 raise Refused(
-                    f"{record.planned} ({_moment(record.planned.at)}) is planned already: take it back first by "
+                    f"{record.planned} ({_moment(record.planned.at)}) is planned already: cancel it first with "
                     "holdfast switchover --cancel"
                 )
             planned = Planned(at, order.to, order.seconds, order.old, order.wait, order.kill_after)
@@ -140,7 +140,7 @@ class Planner:
                 record = self._record()
                 if record.planned != planned:
                     return
-                over = f"{planned} is given up: for {late:.0f} s no manager could begin it"
+                over = f"{planned} is given up: no manager could begin it for {late:.0f} s"
                 now = f"the time of {planned} has come"
                 why = over if late > LATE_SECONDS else now
                 await leader.save(replace(record, planned=None), why)

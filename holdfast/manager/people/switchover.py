@@ -146,7 +146,9 @@ class Switching:
             self._enter(waiting, outlook)
             if waiting.seconds >= order.seconds:
                 why = "; ".join(each.text for each in outlook.against)
-                done = f"ended for it: {'; '.join(waiting.ended)}" if waiting.ended else ""
+                done = (
+                    f"connections ended for it: {'; '.join(waiting.ended)}" if waiting.ended else ""
+                )
                 raise Refused(
                     f"not begun within {order.seconds:g} s, and {done or 'nothing was touched'}: {why}"
                 )
@@ -170,13 +172,13 @@ class Switching:
     def _refuse_second(self, waiting: Waiting) -> None:
         other = self._leader.waiting
         if other is not None and other is not waiting:
-            raise Refused(f"{other.text}; holdfast switchover --cancel takes that one back")
+            raise Refused(f"{other.text}; cancel that one with holdfast switchover --cancel")
 
     async def _refuse_unwanted(self, waiting: Waiting) -> None:
         """:raises Refused: it was called off, or its client has left"""
         if not waiting.cancelled and await waiting.gone():
-            waiting.cancelled = "its client, which has left"
-            text = f"{waiting.what} is called off before it began: its client has left"
+            waiting.cancelled = "its client, which disconnected"
+            text = f"{waiting.what} is called off before it began: its client disconnected"
             self._leader.events.add(EventKind.ORDERED, text, waiting.order.to)
         if waiting.cancelled:
             raise Refused(f"called off by {waiting.cancelled}, before anything had begun")

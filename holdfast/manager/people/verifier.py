@@ -70,7 +70,7 @@ class Verifier:
                 raise Refused("; ".join(against))
             primary = leader.cluster.member(record.primary)
         given = asked.model_dump() | {"tables": tuple(asked.tables), "ordered": True}
-        what = "is verified no longer" if asked.stop else f"is verified against {primary.name}"
+        what = "is no longer verified" if asked.stop else f"is verified against {primary.name}"
         await leader.carry_out(Send(name, Verify(primary.name, primary.agent, **given)))
         leader.events.add(EventKind.ORDERED, f"{name} {what}, by {asker()}", name)
         return f"{name} {what}"

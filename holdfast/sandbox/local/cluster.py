@@ -162,7 +162,7 @@ class Sandbox(SandboxHarm):
             shutil.rmtree(self.spec.dir)
 
     def _note_removed(self) -> None:
-        """So that who is no member any more is not started with the rest; as known before, where nobody tells."""
+        """So that who is no longer a member is not started with the rest; as known before, where nobody tells."""
         if MANAGER not in self._crew.running():
             return
         try:

@@ -99,9 +99,7 @@ class Digester:
         with self._session() as session:
             status = self._status(session, deadline)
             if int(status["source_id"]) != place.server_id:
-                raise Refused(
-                    "it follows another server than the one that it is to be compared with"
-                )
+                raise Refused("it does not follow the server that it must be compared with")
             if not self._may_start(status):
                 raise Refused("its receiver has stopped")
             if self._reached(status, place):
@@ -119,7 +117,7 @@ class Digester:
                 time.sleep(LOOK_SECONDS)
             if status["error"] or not self._reached(status, place):
                 raise Refused(
-                    f"its applier has stopped: {status['error'] or 'somebody stopped it'}"
+                    f"its applier has stopped: {status['error'] or 'it was stopped by hand'}"
                 )
 
     def _reached(self, status: Row, place: HistoryPlace) -> bool:

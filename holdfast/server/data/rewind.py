@@ -227,7 +227,7 @@ class Rewinder:
             if not self._same(state, repair.becomes):
                 if state and not self._same(state, repair.was):
                     raise Disturbed(
-                        f"somebody wrote here while it was rewound: its GTIDs are {state}, not {repair.was}"
+                        f"clients wrote here while it was rewound: its GTIDs are {state}, not {repair.was}"
                     )
                 self._set_state(session, bool(state), repair, deadline)
             session.run("UNLOCK TABLES", deadline)
@@ -342,7 +342,7 @@ class Rewinder:
         for statement in undo.statements(one_by_one):
             session.run(statement, deadline)
         if not self._same(self._state(session, deadline), repair.was):
-            raise Disturbed("somebody writes on this server: it can be rewound once nobody does")
+            raise Disturbed("clients write on this server: it can be rewound once they stop")
         session.run("COMMIT", deadline)
 
     def _noted(self, session: Session, repair: RewindRepair, deadline: Deadline) -> bool:

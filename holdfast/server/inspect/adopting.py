@@ -133,7 +133,7 @@ def reached(
             found = cursor.fetchone()
     except (pymysql.err.MySQLError, OSError) as error:
         raise Unreachable(
-            f"{source.host}:{source.port} does not let {source.account.user} in: {error.args[-1]}"
+            f"{source.host}:{source.port} refuses the login of {source.account.user}: {error.args[-1]}"
         ) from None
     server_id, name = found or (0, "")
     return int(server_id), str(name)

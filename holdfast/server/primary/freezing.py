@@ -51,7 +51,7 @@ UNDO_SECONDS = 1.0
 NAMED = 3
 """How many of those that held it up a message names."""
 
-UNSEEN = "; nobody is seen to hold it up: LOCK TABLES is seen here only where the plugin metadata_lock_info is loaded"
+UNSEEN = "; nothing is seen to hold it up: LOCK TABLES is seen here only where the plugin metadata_lock_info is loaded"
 
 LIFTING_SECONDS = 1.0
 """How long a client that waits for the lock may take to be gone, before the lock is lifted."""
@@ -127,7 +127,7 @@ class Freezing:
                 self._refuse_writes(deadline, done)
         except HoldfastError as error:
             self._undo(closed, error)
-            raise Refused(f"writes go on: {error}") from error
+            raise Refused(f"writes continue: {error}") from error
 
     def _end_sessions(self, deadline: Deadline) -> None:
         """Once all are told, nobody reads on here what another primary may have changed."""
@@ -166,7 +166,7 @@ class Freezing:
         except HoldfastError as error:
             held_up = self._held_up_by(time.monotonic() - begun)
             self._undo(closed, error)
-            raise Refused(f"writes go on: {error}{held_up}") from error
+            raise Refused(f"writes continue: {error}{held_up}") from error
 
     def _lock(self, deadline: Deadline, done: Done) -> None:
         self._begin(deadline)

@@ -104,7 +104,7 @@ class SwitchingServer(SqlServer):
             try:
                 events.write_down(self._commands, deadline)
             except OutcomeUnknown as error:
-                raise Refused(f"writes go on: {error}") from error
+                raise Refused(f"writes continue: {error}") from error
             done("events written down")
         self._freezing.freeze(deadline, done, lambda: stopped(str(self._applied(deadline))))
         return str(self._applied(deadline))

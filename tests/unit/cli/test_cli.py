@@ -267,7 +267,7 @@ def test_a_token_that_others_can_read_is_warned_of(
 ) -> None:
     (tmp_path / "token").chmod(0o640)
     assert exit_code("status", "--manager", manager, "--json") == 0
-    assert "others than its owner can read this token (0640)" in capsys.readouterr().err
+    assert "users other than its owner can read this token (0640)" in capsys.readouterr().err
     (tmp_path / "token").chmod(0o600)
     assert exit_code("status", "--manager", manager, "--json") == 0
     assert capsys.readouterr().err == ""
@@ -399,7 +399,7 @@ def test_an_interrupted_order_says_what_becomes_of_it(
 
     monkeypatch.setattr("holdfast.cli.failover.until_open", interrupted)
     assert exit_code("failover", "--manager", manager) == 130
-    assert "the failover has begun, and goes on" in capsys.readouterr().err
+    assert "the failover has begun and continues" in capsys.readouterr().err
 
 
 def test_a_switchover_that_is_interrupted_while_it_waits_is_called_off(
@@ -596,7 +596,7 @@ def test_member_remove_asks_until_it_is_removed(
     monkeypatch.setattr(_Manager, "posts", {path: [waits, waits, gone]})
     assert exit_code("member", "remove", "m2", "--manager", manager) == 0
     told = capsys.readouterr()
-    assert told.out == "m2 is no member any more\n"
+    assert told.out == "m2 is no longer a member\n"
     assert told.err.splitlines() == ["  m2: it votes until then", "note: a note"]
     monkeypatch.setattr(_Manager, "posts", {path: [waits, waits]})
     assert exit_code("member", "remove", "m2", "--timeout", "0", "--manager", manager) == 3
@@ -765,7 +765,7 @@ def test_a_store_that_needs_no_repair_is_no_failure_of_a_dry_run(
         "doubts": [],
         "done": False,
     }
-    needless = found | {"needless": "the record of shop agrees: nothing is to be repaired"}
+    needless = found | {"needless": "the record of shop agrees: there is nothing to repair"}
     monkeypatch.setattr(_Manager, "posts", {path: [(200, needless)]})
     assert exit_code("store", "repair", "shop", "--dry-run", "--manager", manager) == 0
     assert capsys.readouterr().out == needless["needless"] + "\n"

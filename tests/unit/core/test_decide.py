@@ -63,14 +63,14 @@ def test_a_dead_primary_begins_a_failover_in_a_new_term() -> None:
 def test_an_unseen_primary_is_not_a_dead_one() -> None:
     decision = decided(RECORD, view(("m1", unseen("m1", 0.0)), replica("m2"), replica("m3")))
     assert not decision.steps
-    assert "nobody is promoted" in decision.reason
+    assert "no member is promoted" in decision.reason
 
 
 def test_without_quorum_nothing_is_stopped_and_the_reason_names_who_is_missing() -> None:
     decision = decided(RECORD, view(down("m1"), replica("m2"), ("m3", unseen("m3"))))
     assert not decision.steps
     assert decision.reason == (
-        "the server of m1, the primary, is gone, and nobody may take over: "
+        "the server of m1, the primary, is gone, and no member can take over: "
         "the agent of m3 does not answer; waiting for m3"
     )
 
@@ -282,7 +282,7 @@ def test_without_a_record_a_member_that_has_been_in_a_cluster_is_not_touched() -
     assert decided(None, view(*fresh)).steps == tuple(Send(f"m{i}", Start()) for i in (1, 2, 3))
     decision = decided(None, view(fresh[0], fresh[1], down("m3", term=9)))
     assert not decision.steps
-    assert "the store has no record of c, but m3 has been in a cluster" in decision.reason
+    assert "the store has no record of c, but m3 was in a cluster before" in decision.reason
 
 
 def test_the_record_survives_the_store() -> None:

@@ -252,7 +252,9 @@ class TestApi:
                 endpoint = Haproxy(HaproxyConfig(socket=str(haproxy.path)))
                 try:
                     if fails:
-                        with pytest.raises(Refused, match=f"no server {unknown}: render its file"):
+                        with pytest.raises(
+                            Refused, match=f"no server {unknown}: generate its file"
+                        ):
                             await endpoint.show(directions("m2", m3=0.0))
                     else:
                         await endpoint.show(directions("m2", m3=0.0))
@@ -315,11 +317,11 @@ class TestFile:
         ("endpoints", "options", "says"),
         [
             ({}, (), "endpoints.haproxy: cluster c has none"),
-            ({"haproxy": [{"socket": "/s"}]}, (), "endpoints.checks_port: say at which port"),
+            ({"haproxy": [{"socket": "/s"}]}, (), "endpoints.checks_port: set the port"),
             (
                 {"haproxy": [{"socket": "/s"}], "checks_port": 1},
                 (),
-                "say where it takes connections",
+                "set the address for connections",
             ),
             ({"haproxy": [{"socket": "/s"}]}, ("--cluster", "d"), "--cluster: there is no d"),
             (

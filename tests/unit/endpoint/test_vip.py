@@ -261,9 +261,7 @@ def told(tmp_path: Path, *messages: str) -> list[str]:
 
 def test_each_trouble_is_told_and_taken_back_by_itself(tmp_path: Path) -> None:
     trouble = "the virtual address 192.0.2.10 cannot be put on: eth0 is down"
-    rival = (
-        "the virtual address 192.0.2.10: 02:00:00:00:00:01 on the same network says to have it, too"
-    )
+    rival = "the virtual address 192.0.2.10: 02:00:00:00:00:01 on the same network claims it, too"
     assert told(
         tmp_path,
         f"trouble {trouble}",

@@ -84,7 +84,7 @@ def test_its_password_is_tried_at_no_address_but_its_sources(world: World) -> No
 def test_where_nobody_listens_nobody_is_reached(world: World) -> None:
     follow(world, "127.0.0.1:9")
     for host in ("127.0.0.1", "localhost"):
-        assert f"{host}:9 does not let holdfast in" in reach(world, host, 9)
+        assert f"{host}:9 refuses the login of holdfast" in reach(world, host, 9)
     headers = {"Authorization": "Bearer s3cret"}
     answer = world.http.post("/v1/reach", json={"host": "x", "port": 0}, headers=headers)
     assert answer.status_code == 400

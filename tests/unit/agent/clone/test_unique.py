@@ -134,7 +134,7 @@ def test_data_without_binlogs_stays(host: Host) -> None:
     assert "no binlogs" in host.judged(present=9).obstacle
     host.binlog(1, 2)
     host.index.unlink()
-    assert "cannot be told" in host.judged(present=9).obstacle
+    assert "is not known" in host.judged(present=9).obstacle
 
 
 def test_what_the_primary_has_too_goes(host: Host) -> None:
@@ -190,7 +190,7 @@ def test_a_damaged_binlog_and_files_of_something_else_stay(host: Host) -> None:
     path = host.datadir / "binlog.000001"
     raw = path.read_bytes()
     path.write_bytes(raw[: len(raw) // 2] + b"\xff" * 40 + raw[len(raw) // 2 + 40 :])
-    assert "cannot be told" in host.judged(present=9).obstacle
+    assert "is not known" in host.judged(present=9).obstacle
     other = Host(host.flavor, host.datadir.parent / "other")
     (other.datadir / "photos").mkdir(parents=True)
     assert "none of a database server" in other.judged(present=9).obstacle

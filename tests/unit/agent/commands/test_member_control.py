@@ -175,7 +175,7 @@ def test_a_primary_that_cannot_be_quiesced_goes_on(primary: World) -> None:
     primary.server.now = replace(primary.server.now, writable=False)
     primary.done(2, SetAcks(1))
     reply = asked.reply()
-    assert (reply.error, "goes on as before" in reply.message) == ("Refused", True)
+    assert (reply.error, "runs on as before" in reply.message) == ("Refused", True)
     assert primary.state().state.writable
     assert primary.state().state.incarnation == before.incarnation
 
@@ -193,7 +193,7 @@ def test_a_replica_that_cannot_drain_follows_again(world: World) -> None:
     asked = world.in_background(1, Restart())
     world.until(lambda state: state.replication.receiver is Receiver.OFF)
     world.command(2, SetAcks(1))
-    assert "goes on as before" in asked.reply().message
+    assert "runs on as before" in asked.reply().message
     state = world.state().state
     assert (state.replication.receiver, state.semi_sync.replica) == (Receiver.ON, True)
 

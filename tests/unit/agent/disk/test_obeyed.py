@@ -99,7 +99,7 @@ def test_a_term_that_is_too_far_above_is_refused(world: World) -> None:
     ("said", "why"),
     [
         ({"cluster": "other"}, "the manager is one of other"),
-        ({"member": "b"}, "the manager takes it for b"),
+        ({"member": "b"}, "the manager expects b"),
         ({"identity": "f" * 32}, "another agent of a than the manager knows"),
     ],
 )
@@ -148,7 +148,7 @@ def test_what_was_decided_before_what_was_obeyed_is_not_done(
     asked(world, LATER)
     reply = world.command(2, Promise(), said)
     assert reply.error == "Refused"
-    assert "it comes late" in reply.message
+    assert "it is out of date" in reply.message
     assert world.state().state.record == told(LATER).mark
     assert not asked(world, LATER).error
 

@@ -189,7 +189,7 @@ def test_a_server_whose_lease_is_over_is_killed_at_that_moment(world: World) -> 
     assert -0.001 <= dead_at(world) - until < FENCE_SECONDS + BUSY
     state = world.until(lambda state: state.server is ServerStatus.DOWN)
     assert "its lease is over: no manager has renewed it for 0." in state.reason
-    assert "none of b, c vouches for it" in state.reason
+    assert "none of b, c confirmed it" in state.reason
     assert told(world.until(lambda state: not state.lease.enforced)) == (False, LeaseHolder.NOBODY)
 
 

@@ -56,7 +56,7 @@ def test_one_that_cannot_be_closed_is_killed(up: World) -> None:
     up.server.stuck.add("shut")
     open_it(up)
     state = up.until(lambda state: state.server is ServerStatus.DOWN)
-    assert "a hand had opened this replica, and it cannot be closed" in state.reason
+    assert "this replica was made writable by hand, and cannot be made read-only" in state.reason
 
 
 def test_one_that_was_primary_is_a_replica_like_any_other(up: World) -> None:

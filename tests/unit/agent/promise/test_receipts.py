@@ -332,7 +332,7 @@ def test_a_primary_whose_binary_log_was_reset_is_ended_where_its_commits_wait(
     receipts.seen(had, "a")
     server.now = replace(had, received=after, applied=after)
     if ends and waits:
-        with receipts.steering(), pytest.raises(Refused, match="was reset by a hand"):
+        with receipts.steering(), pytest.raises(Refused, match="was reset by hand"):
             receipts.seen(server.now, "a")  # a command hangs meanwhile, as its row waits
     else:
         receipts.seen(server.now, "a")
@@ -353,7 +353,7 @@ def test_one_that_does_not_vote_must_not_begin_its_history_anew_but_by_its_agent
     receipts.seen(server.now, "a")
     assert killed == []
     server.now = replace(server.now, received="0-1-1", applied="0-1-1")
-    with pytest.raises(Refused, match="was reset by a hand"):
+    with pytest.raises(Refused, match="was reset by hand"):
         receipts.seen(server.now, "a")
     assert len(killed) == 1
 
@@ -385,7 +385,7 @@ def test_what_would_be_left_out_by_one_that_does_not_follow_makes_it_unfit_and_n
     ("received", "applied", "told"),
     [
         ("0-1-11", "0-1-10", "it has lost 1 transaction that it had received"),
-        ("0-1-12", "0-1-9", "its binary log was reset by a hand"),
+        ("0-1-12", "0-1-9", "its binary log was reset by hand"),
     ],
 )
 def test_a_voter_that_has_less_than_it_had_is_ended(

@@ -81,7 +81,7 @@ def test_the_servers_own_error_is_told() -> None:
     assert DENIED in shown(hidden(restarted())).reason
     assert DENIED in shown(hidden(primary(unobserved=DENIED))).reason
     told = shown(hidden(primary(), replica("m2", unobserved=DENIED), replica("m3")))
-    assert f"m2: its server runs, and its agent cannot look into it: {DENIED}" in told.reason
+    assert f"m2: its server runs, and its agent cannot query it: {DENIED}" in told.reason
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_a_voter_that_cannot_be_looked_into_cannot_promise_and_leaves_after_pati
     seen = hidden(down("m1"), blind, replica("m3"))
     found = prospects(RECORD, seen)
     assert ("m2", "a") not in found.reachable
-    assert found.missing == (f"the agent of m2 cannot look into its server: {DENIED}",)
+    assert found.missing == (f"the agent of m2 cannot query its server: {DENIED}",)
     assert not found.silent
     just = replace(blind, unobserved=NOT_LOOKED_YET, unobserved_seconds=0.0)
     assert prospects(RECORD, hidden(down("m1"), just, replica("m3"))).silent == ("m2",)
@@ -153,7 +153,7 @@ def test_a_voter_that_cannot_be_looked_into_cannot_promise_and_leaves_after_pati
     owes = hidden(primary(), blind, replica("m3"))
     owed = lapses(felt(felt({}, "m1", owes), "m1", owes))
     assert owed["m2"].seconds >= 4.0
-    assert "cannot look into" in owed["m2"].reason
+    assert "cannot query" in owed["m2"].reason
 
 
 def test_a_silent_member_does_not_look_healthy() -> None:

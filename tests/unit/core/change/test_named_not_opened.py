@@ -98,7 +98,7 @@ def test_what_helps_a_primary_that_lives_and_takes_no_writes_is_said_beside_the_
     assert refused.startswith("commits on m1 are blocked (none of its voters can acknowledge")
     assert "when_alone serve" in refused
     (well,) = against(CLUSTER, RECORD, view(primary(), replica("m2"), replica("m3")), FailOver())
-    assert well == "m1 is primary and takes writes: a failover is for a primary that is lost"
+    assert well == "m1 is primary and takes writes: a failover needs a lost primary"
 
 
 def test_who_does_not_follow_a_primary_that_is_not_seen_is_pointed_at_it() -> None:

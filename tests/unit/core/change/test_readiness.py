@@ -89,9 +89,9 @@ def test_what_nobody_could_be_asked_of_may_be_answered_later() -> None:
     del found["m1"], found["m2"]
     said = wrong("m1", found, silent)
     assert said["m2"] == (
-        Objection("m2: whether it may take over is not known: no answer in time", True, "m2"),
+        Objection("m2: cannot tell whether it may take over: no answer in time", True, "m2"),
     )
-    assert "its server cannot be asked: it is starting" in said["m3"][0].text
+    assert "its server cannot be queried: it is starting" in said["m3"][0].text
     assert said["m3"][0].passes
     assert "m1" not in said
 

@@ -71,7 +71,7 @@ def test_one_that_hangs_and_that_nobody_can_replace_is_killed_and_restarted_in_p
     found = hung(*VOTERS_WERE_RESTARTED)
     told = decide(CLUSTER, RECORD, found)
     record = saved(told)
-    assert "m1 is killed, to be restarted in place" in told.reason
+    assert "m1 is killed and will be restarted in place" in told.reason
     assert record.transition == OPENING
     assert decide(CLUSTER, record, found).steps == (Send("m1", Fence()),)
     gone = hung(*VOTERS_WERE_RESTARTED, server=ServerStatus.DOWN, writable=False)

@@ -16,8 +16,8 @@ from holdfast.core.settings import Mode, WhenAlone
 from holdfast.core.view import MemberState, Unseen, View
 from tests.unit.looks import CLUSTER, NOW, RECORD, primary, replica, view
 
-SERVE = "should m2, m3 be gone for good: holdfast config set when_alone serve"
-ACCEPT = "should m1, m2 be gone for good: holdfast failover --accept-loss c"
+SERVE = "if m2, m3 will never return: holdfast config set when_alone serve"
+ACCEPT = "if m1, m2 will never return: holdfast failover --accept-loss c"
 
 
 def seen(*there: MemberState, since: float = PATIENCE) -> View:
@@ -46,7 +46,7 @@ def test_a_primary_that_is_left_alone_may_be_told_to_serve() -> None:
 
 def test_one_that_is_left_of_three_may_be_told_to_take_over() -> None:
     text = reason(RECORD, seen(replica("m3")))
-    assert text.endswith(f"{ACCEPT} (what nobody else has is lost)")
+    assert text.endswith(f"{ACCEPT} (loses what no other member has)")
 
 
 @pytest.mark.parametrize(
@@ -64,9 +64,9 @@ def test_where_something_goes_on_or_nothing_can_no_way_out_is_told(
     there: list[MemberState], changed: dict[str, Any]
 ) -> None:
     cluster = replace(CLUSTER, settings=replace(CLUSTER.settings, **changed))
-    assert "gone for good" not in reason(RECORD, seen(*there), cluster)
+    assert "never return" not in reason(RECORD, seen(*there), cluster)
 
 
 @pytest.mark.parametrize("there", [primary(), replica("m3")], ids=["primary", "replica"])
 def test_hosts_that_may_be_restarting_are_not_called_gone(there: MemberState) -> None:
-    assert "gone for good" not in reason(RECORD, seen(there, since=PATIENCE - 0.5))
+    assert "never return" not in reason(RECORD, seen(there, since=PATIENCE - 0.5))

@@ -72,7 +72,7 @@ def test_one_member_at_a_time_and_only_where_nothing_else_goes_on() -> None:
         (RECORD, [replica("m2")], "m1", "is the primary"),
         (RECORD, [("m2", unseen("m2"))], "m2", "does not answer"),
         (RECORD, [replica("m2", progress=Progress("cloning"))], "m2", "is busy: cloning"),
-        (RECORD, [replica("m2", suspects=("a.b",))], "m2", "is being mended first"),
+        (RECORD, [replica("m2", suspects=("a.b",))], "m2", "is being repaired first"),
         (RECORD, [replica("m2", incarnation="b")], "m2", "does not follow m1"),
     ],
     ids=["nobody", "primary", "silent", "busy", "suspect", "elsewhere"],

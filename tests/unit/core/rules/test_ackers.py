@@ -94,7 +94,7 @@ def test_a_learner_that_acknowledges_is_ended() -> None:
     head = seen.state("m1")
     assert head is not None
     assert ackers.pretenders(CLUSTER, record, seen, head) == EndReplicas(
-        (2,), "m3 acknowledged, and is no voter"
+        (2,), "m3 acknowledged, but is no voter"
     )
     for left in (
         replica("m3", server_id=3, semi_sync=SemiSync()),  # its session of before is ending
@@ -115,7 +115,7 @@ def test_another_server_that_uses_a_voters_account_is_ended_and_named() -> None:
     command = sent(decision)["m1"]
     assert isinstance(command, EndReplicas)
     assert command.sessions == (1,)
-    assert "server 99 at 10.0.0.9 acknowledged as repl_m2, and is not m2" in decision.reason
+    assert "server 99 at 10.0.0.9 acknowledged as repl_m2, but is not m2" in decision.reason
     assert not decision.well
 
 

@@ -35,7 +35,7 @@ def well(**changes: object) -> View:
         ),
         (
             view(primary(), down("m2"), replica("m3", incarnation="b")),
-            "(m2: its server is down; m3: it was started anew, and does not vote yet); ",
+            "(m2: its server is down; m3: it was restarted, and does not vote yet); ",
         ),
         (
             replace(

@@ -213,7 +213,10 @@ def test_it_is_forgotten_once_the_agent_answers() -> None:
 
 @pytest.mark.parametrize(
     ("enforced", "kept", "said"),
-    [(True, "keeper (m1)", "keeps its lease"), (False, "nobody (m1)", "nobody keeps its lease")],
+    [
+        (True, "keeper (m1)", "keeps its lease"),
+        (False, "nobody (m1)", "nothing ends its server with the lease"),
+    ],
 )
 def test_status_says_what_holds_each_member_to_its_lease(
     enforced: bool, kept: str, said: str

@@ -79,7 +79,7 @@ def test_it_is_told_in_words() -> None:
     )
     assert describe(Release("because", 7), "m1").startswith("7 transactions were acknowledged")
     assert describe(Release("because"), "m1") == (
-        "commits on m1 may have gone on without a voter: because"
+        "commits on m1 may have completed without a voter: because"
     )
 
 
@@ -89,7 +89,7 @@ def test_a_row_is_proved_again_and_says_why_until_then() -> None:
     assert decide(CLUSTER, RECORD, view(primary(proved=7), *members)).well
     found = decide(CLUSTER, RECORD, view(primary(proved=7, let_through="a hand"), *members))
     assert [type(s.command) for s in found.steps if isinstance(s, Send)] == [Prove]
-    assert "may have gone on without a voter: a hand" in found.reason
+    assert "may have completed without a voter: a hand" in found.reason
     alone = decide(CLUSTER, RECORD, view(primary(proved=7, let_through="a hand")))
     assert not [s for s in alone.steps if isinstance(s, Send) and isinstance(s.command, Prove)]
 

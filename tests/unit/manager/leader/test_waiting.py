@@ -72,7 +72,7 @@ def test_what_waits_is_shown_and_ends_with_its_client(tmp_path: Path) -> None:
                 status = it.leader.status()
                 assert status.under_way == "waiting"
                 assert status.waiting == (
-                    "the switchover to m2 that was ordered by an owner of the token at 127.0.0.1 waits, 30 s at most "
+                    "the switchover to m2 that was ordered by a client with the token at 127.0.0.1 waits, 30 s at most "
                     f"(after 600 s it ends the connections that hold it up): {HELD.text('on m1')}"
                 )
                 asking.cancel()  # the client is interrupted: its connection is closed
@@ -83,7 +83,8 @@ def test_what_waits_is_shown_and_ends_with_its_client(tmp_path: Path) -> None:
                 assert (status.under_way, status.waiting, status.term) == ("", "", term)
                 assert status.primary == "m1"
                 assert any(
-                    "is called off before it began: its client has left" in e for e in events(it)
+                    "is called off before it began: its client disconnected" in e
+                    for e in events(it)
                 )
 
     asyncio.run(run())
@@ -118,7 +119,7 @@ def test_others_can_call_off_what_waits(tmp_path: Path) -> None:
             assert done.endswith("is called off before it began")
             answer = await asking
             assert (answer.status_code, answer.json()["error"]) == (409, "Refused")
-            assert "called off by an owner of the token at 127.0.0.1" in answer.json()["message"]
+            assert "called off by a client with the token at 127.0.0.1" in answer.json()["message"]
             hosts.blocking = [()]
             answer = await client.delete(url)
             assert answer.json()["message"] == "no switchover waits, is under way, or is planned"
@@ -175,7 +176,7 @@ def test_a_detached_one_stays_ordered_when_its_client_leaves(tmp_path: Path) -> 
             async with listened(it, planner) as url, httpx.AsyncClient(headers=BEARER) as client:
                 order = {"to": "m2", "wait": True, "detach": True}
                 done = (await client.post(url, json=order)).json()["done"]
-            assert "the switchover to m2 that was ordered by an owner of the token" in done
+            assert "the switchover to m2 that was ordered by a client with the token" in done
             assert it.leader.status().under_way == "waiting"
             hosts.blocking = [()]
             await until(lambda: it.leader.status().under_way == "switchover")
@@ -205,7 +206,10 @@ def test_one_that_is_under_way_is_undone_until_its_commit_point(tmp_path: Path) 
                 await planner.cancel(only_waiting=True)
             await Switching(it.leader).begin(SwitchOver("m2"))
             text = await planner.cancel()
-            assert text == "the switchover to m2 is undone: an operator called it off; m1 goes on"
+            assert (
+                text
+                == "the switchover to m2 is undone: an operator called it off; m1 stays primary"
+            )
             record = it.leader.record
             assert record is not None
             assert (record.primary, record.transition) == ("m1", None)

@@ -90,8 +90,8 @@ def test_what_a_look_shows_is_told_at_once_and_once() -> None:
         listener.looked(CLUSTER, record(), view(replace(UP, writable=False)))
         await until(lambda: one.primaries[-1:] == [""])
         assert await texts(events) == [
-            "e leads to m1",
-            "e lets nobody through to m1: clients wait",
+            "e directs clients to m1",
+            "e: m1 disabled, new connections queue",
         ]
         await listener.close()
         assert one.closed
@@ -151,14 +151,14 @@ def test_what_fails_is_tried_again_and_told_once(error: Exception) -> None:
             listener.looked(CLUSTER, record(), view(UP))
             await asyncio.sleep(0.005)
         assert await texts(events) == [
-            "e cannot be told where clients are to go: nobody listens",
+            "e does not accept where clients must go: nobody listens",
         ]
         one.broken = None
         while not one.shown:
             listener.looked(CLUSTER, record(), view(UP))
             await asyncio.sleep(0.005)
         await asyncio.sleep(0)
-        assert (await texts(events))[1:] == ["e follows again", "e leads to m1"]
+        assert (await texts(events))[1:] == ["e answers again", "e directs clients to m1"]
         await listener.close()
 
     asyncio.run(scenario())

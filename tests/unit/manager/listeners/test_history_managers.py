@@ -356,8 +356,8 @@ def test_changes_of_settings_and_members_are_listed_with_who_asked(
                 entries = await led.entries(lambda all_: len(all_) >= 3)
                 assert [each.cause for each in entries] == [
                     "set: ack_patience = 2s, by an operator",
-                    "m3 is to be removed, and its vote first, by an operator",
-                    "m3 is no member any more, by an operator",
+                    "m3 will be removed, after its vote, by an operator",
+                    "m3 is no longer a member, by an operator",
                 ]
                 assert all(each.ordered == each.cause and not each.live for each in entries)
 

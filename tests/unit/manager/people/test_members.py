@@ -338,7 +338,7 @@ def test_a_host_that_is_destroyed_is_forgotten_and_one_that_lives_is_not(
                 ):
                     assert answer.status_code == 200 or "ask again in" in answer.text, answer.text
                     await asyncio.sleep(0.05)
-            assert "should the host of m3 come back" in answer.json()["notes"][0]
+            assert "if the host of m3 returns" in answer.json()["notes"][0]
             assert one.leader.record
             assert not one.leader.record.strays
             assert "repl_m3" in one.world.hosts["m1"].barred, (
@@ -348,7 +348,7 @@ def test_a_host_that_is_destroyed_is_forgotten_and_one_that_lives_is_not(
             assert [member.name for member in status.members] == ["m1", "m2"]
             told = [event.text for event in await one.leader.events.since(0, 0)]
             assert (
-                "m3 is no member any more, its host is destroyed, by an owner of the token"
+                "m3 is no longer a member, its host is destroyed, by a client with the token"
                 in "".join(told)
             )
 
@@ -412,7 +412,7 @@ def test_a_new_member_is_asked_who_it_is_before_it_is_one(path: Path) -> None:
             assert answer.status_code == 503
             answer = await one.post("members", {**new, "host": "m1"})
             assert answer.status_code == 409
-            assert "it runs mariadb, the others mysql" in answer.json()["message"]
+            assert "it runs mariadb, the cluster mysql" in answer.json()["message"]
             assert "m1 has the address m1:3306 already" in answer.json()["message"]
             assert (await one.post("members", {"name": "m1", "agent": "x"})).status_code == 400
             answer = await one.post("members", {"name": "m1", "agent": "http://m1"})

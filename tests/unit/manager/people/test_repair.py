@@ -170,9 +170,9 @@ def test_a_store_that_was_put_back_decides_nothing_until_it_is_repaired(managers
             await two.whole(primary=primary)
             again = await two.repair()
             assert again.status_code == 409
-            assert "nothing is to be repaired" in again.json()["message"]
+            assert "there is nothing to repair" in again.json()["message"]
             looked = (await two.repair(dry_run=True)).json()
-            assert "nothing is to be repaired" in looked["needless"]
+            assert "there is nothing to repair" in looked["needless"]
             assert not looked["done"]
         async with managers.managing() as three:
             await three.whole(primary=primary)
@@ -201,10 +201,10 @@ def test_where_only_a_primary_that_is_gone_knew_better_an_operator_is_asked(
         m2.agent_up = True
         managers.put_back(backup, everything=False)
         async with managers.managing() as two:
-            assert "it was put back" in await two.refuses()
+            assert "it was restored from a backup" in await two.refuses()
             refused = (await two.repair()).json()["message"]
             assert "m1 may remember a later record" in refused
-            assert "may have acknowledged writes by that one which nobody else has" in refused
+            assert "may have acknowledged writes by that one which no other member has" in refused
             assert (await two.repair(accept_loss="c")).json()["done"]
             await two.recorded(lambda record: record.forsaken == {"m1"})
         async with managers.managing() as three:
@@ -224,7 +224,9 @@ def test_a_running_manager_notices_that_its_store_was_put_back(managers: Manager
                 raw.commit()
             # its next write is refused, and no agent contradicts what it reads then
             managers.world.hosts["m2"].crash()
-            reason = await until(one.leader, lambda s: "was written: it was put back" in s.reason)
+            reason = await until(
+                one.leader, lambda s: "was written: it was restored from a backup" in s.reason
+            )
             assert f"version {stood.version - 1} of the record" in reason.reason
 
     asyncio.run(scenario())
