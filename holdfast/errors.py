@@ -26,11 +26,13 @@ class BadInput(Refused):
     """What a person gave is wrong.
 
     :ivar key: dotted path of the offending key or option, for example ``server.port``
+    :ivar message: what is wrong with it
     """
 
     def __init__(self, key: str, message: str) -> None:
         super().__init__(f"{key}: {message}")
         self.key = key
+        self.message = message
 
 
 class StaleTerm(Refused):

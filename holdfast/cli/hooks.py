@@ -143,7 +143,7 @@ def _told(outsiders: Outsiders, change: PrimaryChange) -> dict[str, str]:
     outsiders.ended.set()  # one try is enough
     for sender in outsiders.senders:
         delivery = sender.deliver(number, event)
-        told[f"webhook at {delivery.host}"] = delivery.trouble.removesuffix("; this manager ends")
+        told[f"webhook at {delivery.host}"] = delivery.trouble
     return told
 
 

@@ -47,11 +47,19 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """:ivar trouble: why it was given up, or \"\""""
+    """:ivar trouble: why it was not taken, or \"\"
+    :ivar ended: it was given up because this manager ends
+    """
 
     host: str
     tries: int
     trouble: str = ""
+    ended: bool = False
+
+    @property
+    def why(self) -> str:
+        """Why it was given up, or \"\"."""
+        return f"{self.trouble}; this manager ends" if self.ended else self.trouble
 
 
 def key(text: str) -> bytes:
@@ -105,7 +113,7 @@ class WebhookSender:
                 if not trouble or not again or time.monotonic() + pause > end:
                     return Delivery(host, tries, trouble)
                 if self._ended.wait(pause):
-                    return Delivery(host, tries, f"{trouble}; this manager ends")
+                    return Delivery(host, tries, trouble, ended=True)
         raise AssertionError("unreachable")
 
     def _try(self, client: httpx.Client, number: str, body: bytes) -> tuple[str, bool]:

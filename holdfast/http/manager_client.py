@@ -251,15 +251,11 @@ class ManagerClient:
         if reply.status_code == httpx.codes.UNAUTHORIZED:
             raise BadInput("--token-file", self._unknown())
         if isinstance(said, dict) and (kind := _ERRORS.get(str(said.get("error")))):
-            raise _raised(kind, str(said.get("message")))
+            if kind is BadInput and "key" in said:
+                raise BadInput(str(said["key"]), str(said["wrong"]))
+            # one of an earlier version names no key
+            raise (Refused if kind is BadInput else kind)(str(said.get("message")))
         raise Refused(f"the manager at {self.url} answered {reply.status_code}: {_message(reply)}")
-
-
-def _raised(kind: type[HoldfastError], message: str) -> HoldfastError:
-    if kind is BadInput:
-        key, _, rest = message.partition(": ")
-        return BadInput(key, rest)
-    return kind(message)
 
 
 def _message(reply: httpx.Response) -> str:

@@ -174,7 +174,7 @@ def one_line_errors(app: FastAPI) -> None:
 
     @app.exception_handler(BadInput)
     async def bad_input(request: Request, error: BadInput) -> Response:
-        return error_response(400, "BadInput", str(error))
+        return error_response(400, "BadInput", str(error), key=error.key, wrong=error.message)
 
     @app.exception_handler(HoldfastError)
     async def by_consequence(request: Request, error: HoldfastError) -> Response:
@@ -185,7 +185,8 @@ def one_line_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def bad_query(request: Request, error: RequestValidationError) -> Response:
-        return error_response(400, "BadInput", first_complaint(error.errors()))
+        key, wrong = _first_wrong(error.errors())
+        return error_response(400, "BadInput", _complaint(key, wrong), key=key, wrong=wrong)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
@@ -206,9 +207,11 @@ def one_line_errors(app: FastAPI) -> None:
         return error_response(500, "OutcomeUnknown", f"it failed here: {error!r}")
 
 
-def error_response(status: int, name: str, message: str) -> Response:
-    line = " ".join(message.split())
-    content = json.dumps({"error": name, "message": line}).encode()
+def error_response(status: int, name: str, message: str, **fields: str) -> Response:
+    """:param fields: what programs read beside the message: of BadInput ``key``, and what is ``wrong`` with it"""
+    said = {"message": message, **fields}
+    lines = {key: " ".join(text.split()) for key, text in said.items()}
+    content = json.dumps({"error": name, **lines}).encode()
     return Response(content, status, media_type="application/json")
 
 
@@ -253,10 +256,19 @@ def check_member(member: str, names: Collection[str]) -> None:
 
 def first_complaint(errors: Any) -> str:
     """The first of pydantic's complaints, with the key that it is about, wherever in the request that stood."""
+    return _complaint(*_first_wrong(errors))
+
+
+def _complaint(key: str, wrong: str) -> str:
+    return f"{key}: {wrong}" if key else wrong
+
+
+def _first_wrong(errors: Any) -> tuple[str, str]:
+    """Key, or "", and what is wrong."""
     first = next((each for each in errors if each.get("type") == "extra_forbidden"), errors[0])
     where = [str(part) for part in first["loc"]]
     place = ".".join(where[1:] if where[:1] and where[0] in PARTS else where)
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
     if first.get("type") == "extra_forbidden":
         message = "unknown key"
-    return f"{place}: {message}" if place else str(message)
+    return place, str(message)

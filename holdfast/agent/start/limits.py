@@ -22,4 +22,5 @@ class Limits:
             return
         self._looked_at = running.pid
         server = limits.of_server(running.pid)
-        self._board.concern("limits", too_few(server, limits.inherited()) if server else "")
+        found = too_few(server, limits.inherited()) if server else None
+        self._board.concern("limits", "; ".join(found or ()))

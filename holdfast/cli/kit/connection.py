@@ -111,8 +111,7 @@ def naming(options: Mapping[str, str]) -> Iterator[None]:
     try:
         yield
     except BadInput as error:
-        text = str(error).removeprefix(f"{error.key}: ")
-        raise BadInput(options.get(error.key, error.key), text) from None
+        raise BadInput(options.get(error.key, error.key), error.message) from None
 
 
 def own_certificate(of_agents: bool = False) -> ssl.SSLContext | None:

@@ -10,16 +10,17 @@ from holdfast.core.check.findings import Finding, Level, ok
 KEY = "open-files"
 
 
-def too_few(server: int, agent: int) -> str:
-    """What the next start would take from a server that runs, or "".
+def too_few(server: int, agent: int) -> tuple[str, str] | None:
+    """What the next start would take from a server that runs, and what mends that; None: nothing.
 
     :param server: so many files it may open; :param agent: the most that what its agent starts may have
     """
     if agent >= server:
-        return ""
+        return None
     return (
         f"its server may open {server} files, and its agent lets it have {agent}: started again, it would take fewer "
-        f"connections; LimitNOFILE={server} in the agent's unit (or ulimit -n), and restart the agent"
+        "connections",
+        f"LimitNOFILE={server} in the agent's unit (or ulimit -n), and restart the agent",
     )
 
 
@@ -31,8 +32,8 @@ def check_limits(facts: Facts) -> Iterator[Finding]:
         facts.boot.options.get("max_connections", ""),
         facts.variables.get("max_connections", ""),
     )
-    if why := too_few(server, agent):
-        text, _, mend = why.partition("; ")
+    if found := too_few(server, agent):
+        text, mend = found
         yield Finding(KEY, Level.WARNING, text, mend)
     elif wanted.isdigit() and has.isdigit() and int(has) < int(wanted):
         text = (

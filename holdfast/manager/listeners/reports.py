@@ -194,7 +194,7 @@ class Reporter:
         done = sender.deliver(report.number, report.document(contract.without_output(report.ran)))
         to = f"webhook at {done.host}"
         if done.trouble:
-            self._note(EventKind.FAILED, f"{to}: not told after {done.tries} tries: {done.trouble}")
+            self._note(EventKind.FAILED, f"{to}: not told after {done.tries} tries: {done.why}")
         else:
             self._note(EventKind.HOOK, f"{to}: told ({report.number})")
 

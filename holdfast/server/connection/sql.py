@@ -51,12 +51,13 @@ NOT_ACCEPTING = frozenset({1129, 2002, 2003, 3032}) | LOST | GOING
 class StatementRefused(Refused):
     """The server answered a statement with an error.
 
-    :ivar code: the server's error number
+    :ivar code: the server's error number; :ivar message: its text
     """
 
     def __init__(self, what: str, code: int, message: str) -> None:
         super().__init__(f"{what}: error {code}: {message}")
         self.code = code
+        self.message = message
 
 
 class LoginRefused(StatementRefused):
@@ -301,7 +302,7 @@ def _by_loopback(
 
 def _own_words(error: Exception) -> str:
     if isinstance(error, LoginRefused):
-        return f"error {error.code}: {str(error).partition(f'error {error.code}: ')[2]}"
+        return f"error {error.code}: {error.message}"
     return str(error)
 
 

@@ -104,8 +104,7 @@ class Adopter:
             except StatementRefused as error:
                 # the statement is not repeated: it holds what a server keeps instead of the password
                 what = f"making the replication account {user}"
-                said = str(error).partition(f"error {error.code}: ")[2]
-                raise StatementRefused(what, error.code, said) from None
+                raise StatementRefused(what, error.code, error.message) from None
 
     def close(self) -> None:
         self._connection.close()

@@ -63,6 +63,10 @@ MEMBERS = [
 ]
 
 
+def bad_input(key: str, wrong: str) -> dict[str, str]:
+    return {"error": "BadInput", "message": f"{key}: {wrong}", "key": key, "wrong": wrong}
+
+
 class _Manager(BaseHTTPRequestHandler):
     """Answers as a manager would."""
 
@@ -320,7 +324,7 @@ def test_a_value_that_begins_with_a_dash_is_no_option(
     manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = "/v1/clusters/shop/settings"
-    refusal = {"error": "BadInput", "message": "semi_sync_timeout: must be greater than 0"}
+    refusal = bad_input("semi_sync_timeout", "must be greater than 0")
     monkeypatch.setattr(_Manager, "posts", {path: [(400, refusal)]})
     assert exit_code("config", "set", "semi_sync_timeout", "-1", "--manager", manager) == 1
     assert said(capsys) == "semi_sync_timeout: must be greater than 0\n"
@@ -361,7 +365,7 @@ def test_durations_reach_the_manager_as_seconds_and_its_errors_name_the_option(
     manager: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = "/v1/clusters/shop/switchover"
-    refusal = {"error": "BadInput", "message": "seconds: must be less than or equal to 3600"}
+    refusal = bad_input("seconds", "must be less than or equal to 3600")
     monkeypatch.setattr(_Manager, "posts", {path: [(400, refusal)]})
     given = ["--timeout", "2h", "--kill-long", "1.5m", "--old", "500ms", "--manager", manager]
     assert exit_code("switchover", *given) == 1
@@ -466,7 +470,8 @@ def test_config_set_without_pairs_is_refused_here(
 @pytest.mark.parametrize(
     ("code", "error", "exits"),
     [
-        (400, {"error": "BadInput", "message": "mode: must be something"}, 1),
+        (400, bad_input("mode", "must be something"), 1),
+        (400, {"error": "BadInput", "message": "of an earlier version: no key"}, 1),
         (409, {"error": "Refused", "message": "no"}, 1),
         (503, {"error": "Unreachable", "message": "it does not lead"}, 3),
         (504, {"error": "OutcomeUnknown", "message": "perhaps"}, 3),
@@ -544,7 +549,7 @@ def test_config_edit_offers_what_was_refused_again_with_the_reason(
     tmp_path: Path,
 ) -> None:
     path = "/v1/clusters/shop/settings"
-    refusal = {"error": "BadInput", "message": "mode: no"}
+    refusal = bad_input("mode", "no")
     done = {"version": 5, "notes": []}
     monkeypatch.setattr(_Manager, "posts", {path: [(400, refusal), (200, done)]})
     add, mend = "t + 'mod: async\\n'", "t.replace('mod: async', 'when_alone: serve')"

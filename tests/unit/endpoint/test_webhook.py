@@ -136,7 +136,7 @@ def test_it_is_given_up_when_the_manager_ends(monkeypatch: pytest.MonkeyPatch) -
     threading.Timer(0.2, ended.set).start()
     delivery = WebhookSender(Webhook("http://127.0.0.1:1/"), ended).deliver("c-7", b"{}")
     assert delivery.tries == 1
-    assert delivery.trouble.endswith("this manager ends")
+    assert delivery.why.endswith("this manager ends")
 
 
 def test_a_certificate_that_nobody_vouches_for_is_not_talked_to(tmp_path: Path) -> None:
