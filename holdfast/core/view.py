@@ -34,11 +34,21 @@ class ServerStatus(StrEnum):
     UP = "up"
 
 
-NOT_LOOKED_YET = "the agent was restarted, and has had no answer yet"
-"""Why a server is not observed that was found running; it may be silent."""
+class LookFailure(StrEnum):
+    """Why a server that runs is not observed, as far as rules tell that apart; for people ``MemberState.unobserved``.
 
+    NOT_YET: it was found running, and may be silent. SHUTS_DOWN: it was up, and nobody listens at its socket now.
+    """
+
+    NOT_YET = "not yet"
+    SHUTS_DOWN = "shuts down"
+    OTHER = "other"
+
+
+NOT_LOOKED_YET = "the agent was restarted, and has had no answer yet"
+"""For people: :attr:`LookFailure.NOT_YET`."""
 SHUTS_DOWN = "it is shutting down, and takes no connections any more"
-"""Why a server is not observed that was up, and at whose socket nobody listens now."""
+"""For people: :attr:`LookFailure.SHUTS_DOWN`."""
 
 
 class Receiver(StrEnum):
@@ -201,6 +211,7 @@ class MemberState:
     :ivar start_failed: why its server did not come up the last time, or ""; :ivar resting: so it is not started now
     :ivar unobserved: why its agent cannot look into a server that runs, in the server's own words; "" while it can.
         What is said of the server is then as old as the last look, or, where the server is STARTING, not known at all
+    :ivar look_failure: the same for rules; OTHER while it can look
     :ivar unobserved_seconds: for how long it has not been looked into although it answers; also for want of a
         connection
     """
@@ -263,6 +274,7 @@ class MemberState:
     full: str = ""
     concerns: tuple[str, ...] = ()
     unobserved: str = ""
+    look_failure: LookFailure = LookFailure.OTHER
     unobserved_seconds: float = 0.0
     kept: str | None = None
     regained: bool = False
@@ -321,12 +333,14 @@ class Unseen:
     """The agent does not answer since ``since``; ``last`` is what it said before, if ever.
 
     :ivar agent_gone: its host has answered since then that no agent listens there: nobody enforces a lease
+    :ivar asked: False: this manager has had no answer of it, and no failure
     """
 
     reason: str
     since: float
     last: MemberState | None = None
     agent_gone: bool = False
+    asked: bool = True
 
 
 Sighting = Seen | Unseen

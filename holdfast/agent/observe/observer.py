@@ -24,6 +24,7 @@ from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.observed.applying import REMOVED
 from holdfast.core.view import (
     SHUTS_DOWN,
+    LookFailure,
     MemberState,
     Receiver,
     Replication,
@@ -253,6 +254,7 @@ class ServerObserver:
             during=incarnation,
             writable=False,
             unobserved=SHUTS_DOWN,
+            look_failure=LookFailure.SHUTS_DOWN,
             unobserved_seconds=round(time.monotonic() - self._looked_at, 1),
             reason=SHUTS_DOWN,
         )

@@ -14,7 +14,14 @@ from typing import TypeVar
 from holdfast.agent.observe.starts import Failure
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.observed.logins import Logins
-from holdfast.core.view import NOT_LOOKED_YET, Replication, SemiSync, ServerStatus, Tail
+from holdfast.core.view import (
+    NOT_LOOKED_YET,
+    LookFailure,
+    Replication,
+    SemiSync,
+    ServerStatus,
+    Tail,
+)
 from holdfast.errors import DeadlinePassed, Refused
 from holdfast.log import say
 from holdfast.server.process.process import ProcessEnding, Running, ServerProcess
@@ -77,7 +84,7 @@ class ServerRun:
                 running = self.process.find()
                 if running is not None:
                     say(logger, "found the server running", pid=running.pid)
-                    self._appeared(running, NOT_LOOKED_YET)
+                    self._appeared(running, LookFailure.NOT_YET)
             return running
 
     def started(self, running: Running) -> bool:
@@ -178,7 +185,7 @@ class ServerRun:
                 raise DeadlinePassed(f"shutting the server (pid {running.pid}) down", seconds)
             self._ended(running)
 
-    def _appeared(self, running: Running, unobserved: str = "") -> None:
+    def _appeared(self, running: Running, failure: LookFailure = LookFailure.OTHER) -> None:
         self._running = running
         self._since = time.monotonic()
         self._came_up = False
@@ -195,7 +202,8 @@ class ServerRun:
             tail=Tail(),
             kept=None,
             reason="",
-            unobserved=unobserved,
+            unobserved=NOT_LOOKED_YET if failure is LookFailure.NOT_YET else "",
+            look_failure=failure,
             unobserved_seconds=0.0,
         )
         self._loop.call_soon_threadsafe(self._arm, running)

@@ -11,7 +11,7 @@ from typing import Any
 from holdfast.core.observed.lineage import RecordMark
 from holdfast.core.observed.progress import Position
 from holdfast.core.observed.tally import Tally
-from holdfast.core.view import MemberState
+from holdfast.core.view import LookFailure, MemberState
 
 SILENCE = (0.3, 0.05)
 """From when on, and in which steps, it is told for how long a server or its source has been silent."""
@@ -86,8 +86,11 @@ class PublishedState:
             a server that has died meanwhile is void
         :returns: whether it was changed
         """
+        # what belongs to a text goes with it
         if "reason" in fields:
             fields.setdefault("lasted", 0.0)
+        if "unobserved" in fields:
+            fields.setdefault("look_failure", LookFailure.OTHER)
         with self._lock:
             before, version = self._seen
             if during is not None and before.incarnation != during:

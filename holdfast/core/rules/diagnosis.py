@@ -13,7 +13,7 @@ from holdfast.core.record import Record
 from holdfast.core.rules.attachment import attached
 from holdfast.core.rules.enforcement import unkept
 from holdfast.core.rules.returned import is_returning
-from holdfast.core.view import NOT_LOOKED_YET, SHUTS_DOWN, MemberState, Receiver, Seen, Unseen, View
+from holdfast.core.view import LookFailure, MemberState, Receiver, Seen, Unseen, View
 from holdfast.core.wording import agree, joined, lasting
 
 
@@ -89,7 +89,7 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
                 return hangs
         return Diagnosis(Primary.RESTARTED, f"the server of {name}, the primary, was restarted")
     if (
-        state.unobserved == SHUTS_DOWN
+        state.look_failure is LookFailure.SHUTS_DOWN
         and state.unobserved_seconds >= cluster.settings.timing.detection
     ):
         return Diagnosis(Primary.STUCK, f"the server of {name}, the primary, is shutting down")
@@ -184,7 +184,7 @@ def _unobserved(cluster: Cluster, record: Record, view: View, state: MemberState
 
 
 def cannot_look_into(state: MemberState) -> str:
-    if state.unobserved == NOT_LOOKED_YET:  # as a rule for some milliseconds
+    if state.look_failure is LookFailure.NOT_YET:  # as a rule for some milliseconds
         return f"the agent of {state.name}, the primary, was restarted, and looks at its server"
     return (
         f"the server of {state.name}, the primary, runs, and its agent cannot query it: "

@@ -46,7 +46,7 @@ class AgentObserver:
     def watch(self, name: str, agent: AgentClient) -> None:
         """Watch this member from now on, through ``agent``; what was seen through another is forgotten."""
         self.forget(name)
-        self._sightings[name] = Unseen(NOT_ASKED, time.monotonic())
+        self._sightings[name] = Unseen(NOT_ASKED, time.monotonic(), asked=False)
         self._watched[name] = (agent, self._begin(name, agent))
         self.changed.set()
 

@@ -13,7 +13,7 @@ from holdfast.core.members.identity import identity_of
 from holdfast.core.members.rollback import contradicted
 from holdfast.core.observed.lineage import Memory, RecordMark, mark, stamped
 from holdfast.core.record import Record
-from holdfast.core.view import NOT_ASKED, Unseen, View
+from holdfast.core.view import Unseen, View
 from holdfast.http.wire import Told
 from holdfast.manager.leader.desired import Configured
 from holdfast.store.base import Stored
@@ -67,7 +67,7 @@ class Standing:
         names = [
             name
             for name, sighting in sorted(view.members.items())
-            if isinstance(sighting, Unseen) and sighting.reason == NOT_ASKED
+            if isinstance(sighting, Unseen) and not sighting.asked
         ]
         return f"asking {', '.join(names)} of {cluster.name} what was obeyed there" if names else ""
 

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import pytest
 
 from holdfast.core.commands import Drain, Fence, Promise, Promote, Start
-from holdfast.core.view import NOT_LOOKED_YET, SHUTS_DOWN, ServerStatus
+from holdfast.core.view import LookFailure, ServerStatus
 from holdfast.server.base import Crowded, Deadline, NotListening, Observation, SocketGone
 from holdfast.server.connection.sql import LoginRefused, StatementRefused
 from tests.unit.agent_world import World
@@ -320,11 +320,12 @@ def test_an_agent_that_was_restarted_says_that_it_has_not_looked_yet(
     hung = threading.Event()
     monkeypatch.setattr(world.server, "ping", lambda _: hung.wait(3))
     world.restart_agent()
-    seen = world.until(lambda state: state.unobserved == NOT_LOOKED_YET)
+    seen = world.until(lambda state: state.look_failure is LookFailure.NOT_YET)
     assert seen.server is ServerStatus.STARTING
     world.until(lambda state: state.silent_seconds >= 0.5)
     hung.set()
-    assert not world.until(lambda state: state.up).unobserved
+    seen = world.until(lambda state: state.up)
+    assert (seen.unobserved, seen.look_failure) == ("", LookFailure.OTHER)
 
 
 def test_a_server_at_whose_socket_nobody_listens_any_more_shuts_down(
@@ -336,6 +337,6 @@ def test_a_server_at_whose_socket_nobody_listens_any_more_shuts_down(
         raise NotListening("sock: No such file")
 
     monkeypatch.setattr(world.server, "observe", refuse)
-    seen = world.until(lambda state: state.unobserved == SHUTS_DOWN)
+    seen = world.until(lambda state: state.look_failure is LookFailure.SHUTS_DOWN)
     assert not seen.writable
     world.until(lambda state: state.silent_seconds >= 0.3 and state.unobserved_seconds >= 0.3)

@@ -20,8 +20,7 @@ from holdfast.core.rules.diagnosis import Primary, diagnose
 from holdfast.core.rules.pulse import felt, lapses
 from holdfast.core.settings import Durability, Settings
 from holdfast.core.view import (
-    NOT_LOOKED_YET,
-    SHUTS_DOWN,
+    LookFailure,
     MemberState,
     Receiver,
     Replication,
@@ -36,6 +35,13 @@ LEASED = Lease(enforced=True, by=LeaseHolder.PEERS, left=0.8)
 DEAF = Replication("127.0.0.1:3301", Receiver.ON, True, unheard=6.0)
 TWO = replace(RECORD, configurations=(replace(RECORD.target, acks=2),))
 ELECT = replace(RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1"))
+
+
+NOT_YET: dict[str, Any] = {"unobserved": "worded in any way", "look_failure": LookFailure.NOT_YET}
+ENDS: dict[str, Any] = {
+    "unobserved": "it is shutting down, in any words",
+    "look_failure": LookFailure.SHUTS_DOWN,
+}
 
 
 def restarted(why: str = DENIED, **changes: Any) -> MemberState:
@@ -59,7 +65,7 @@ def gone(**changes: Any) -> Unseen:
 
 @pytest.mark.parametrize(
     "first",
-    [restarted(), restarted(NOT_LOOKED_YET), primary(unobserved=DENIED), gone()],
+    [restarted(), restarted(**NOT_YET), primary(unobserved=DENIED), gone()],
     ids=["denied", "not looked yet", "was up", "agent gone"],
 )
 def test_a_primary_that_cannot_be_looked_into_takes_writes_while_its_voters_hear_it(
@@ -91,7 +97,7 @@ def test_the_servers_own_error_is_told() -> None:
         (hidden(restarted(), down("m2"), down("m3")), RECORD),
         (hidden(restarted(lease=Lease())), RECORD),
         (hidden(restarted(incarnation="b")), RECORD),
-        (hidden(primary(unobserved=SHUTS_DOWN, writable=False)), RECORD),
+        (hidden(primary(writable=False, **ENDS)), RECORD),
         (hidden(gone(writable=False)), RECORD),
         (hidden(gone(stopped=4)), RECORD),
         (hidden(Unseen("connection refused", NOW - 4.0)), RECORD),
@@ -112,7 +118,7 @@ def test_its_clients_are_left_to_its_lease() -> None:
         kept = directions(CLUSTER, RECORD, hidden(first)).primary
         assert kept is not None
         assert kept.name == "m1"
-    for first in (restarted(incarnation="b"), primary(unobserved=SHUTS_DOWN, writable=False)):
+    for first in (restarted(incarnation="b"), primary(writable=False, **ENDS)):
         assert directions(CLUSTER, RECORD, hidden(first)).primary is None
     assert directions(CLUSTER, ELECT, hidden(restarted())).primary is None
 
@@ -121,7 +127,7 @@ def test_one_that_nobody_hears_is_replaced_all_the_same() -> None:
     deaf = [replica(name, replication=DEAF) for name in ("m2", "m3")]
     for first in (restarted(), primary(unobserved=DENIED)):
         assert diagnose(CLUSTER, RECORD, hidden(first, *deaf)).primary is Primary.ISOLATED
-    frozen = restarted(NOT_LOOKED_YET, silent_seconds=1.2)
+    frozen = restarted(silent_seconds=1.2, **NOT_YET)
     assert diagnose(CLUSTER, RECORD, hidden(frozen, *deaf)).primary is Primary.FROZEN
     (step,) = decide(CLUSTER, RECORD, hidden(frozen, *deaf)).steps
     assert isinstance(step, Save)
@@ -132,7 +138,7 @@ def test_one_that_nobody_hears_is_replaced_all_the_same() -> None:
 def test_a_primary_that_shuts_down_is_not_waited_for_longer_than_a_silent_one(
     since: float, replaced: bool
 ) -> None:
-    first = primary(unobserved=SHUTS_DOWN, writable=False, unobserved_seconds=since)
+    first = primary(writable=False, unobserved_seconds=since, **ENDS)
     found = diagnose(CLUSTER, RECORD, hidden(first))
     assert (found.primary is Primary.STUCK) is replaced
     assert "shutting down" in found.reason
@@ -146,7 +152,7 @@ def test_a_voter_that_cannot_be_looked_into_cannot_promise_and_leaves_after_pati
     assert ("m2", "a") not in found.reachable
     assert found.missing == (f"the agent of m2 cannot query its server: {DENIED}",)
     assert not found.silent
-    just = replace(blind, unobserved=NOT_LOOKED_YET, unobserved_seconds=0.0)
+    just = replace(blind, unobserved_seconds=0.0, **NOT_YET)
     assert prospects(RECORD, hidden(down("m1"), just, replica("m3"))).silent == ("m2",)
     hangs = replace(just, silent_seconds=4.0)
     assert not prospects(RECORD, hidden(down("m1"), hangs, replica("m3"))).silent

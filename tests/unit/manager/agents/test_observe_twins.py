@@ -33,7 +33,7 @@ class Answering:
 async def seen(observer: AgentObserver, kind: type[Seen] | type[Unseen]) -> Seen | Unseen:
     end = time.monotonic() + 5
     while not isinstance(found := observer.view().members["m1"], kind) or (
-        isinstance(found, Unseen) and found.reason == "not asked yet"
+        isinstance(found, Unseen) and not found.asked
     ):
         assert time.monotonic() < end, found
         await asyncio.sleep(0.005)
