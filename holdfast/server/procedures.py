@@ -28,6 +28,7 @@ from holdfast.server.connection.sql import Connection, StatementRefused
 from holdfast.server.data.xa import PreparedWatch
 from holdfast.server.replication import barring, quiescing, sending, slots, waiting
 from holdfast.server.replication.acknowledge import FilePosition, acknowledge_received
+from holdfast.server.replication.client_sessions import Clients
 from holdfast.server.replication.following import Following
 from holdfast.server.replication.proof import PROOF_SCHEMA
 
@@ -287,13 +288,10 @@ class SqlServer(ABC):
         quiescing.refuse_writes(
             self._side, self._commands, self.catalog, self._refuse_writes, deadline
         )
-        quiescing.settle(
-            self._side,
-            self.names,
-            self.catalog,
-            lambda: {each.session_id for each in self._sessions},
-            deadline,
+        clients = Clients(
+            self._side, self.catalog, lambda: {each.session_id for each in self._sessions}
         )
+        quiescing.settle(self._side, self.names, self.catalog, clients.end_now, deadline)
 
     # parts
 

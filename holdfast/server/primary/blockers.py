@@ -14,7 +14,7 @@ from holdfast.core.blockers import Blocker, Holds
 from holdfast.core.gtid import Flavor
 from holdfast.server.base import Deadline
 from holdfast.server.connection.sql import Connection, Row
-from holdfast.server.primary.client_sessions import is_client
+from holdfast.server.replication.client_sessions import is_client
 
 SHOWN = 80
 """How much of a statement is shown."""

@@ -17,8 +17,8 @@ from holdfast.core.gtid import Flavor
 from holdfast.server.base import Deadline
 from holdfast.server.connection.sql import Connection, Row
 from holdfast.server.primary.blockers import LOCK_INFO_LOADED, SHOWN
-from holdfast.server.primary.client_sessions import WAITS, is_client
 from holdfast.server.replication.barring import kill
+from holdfast.server.replication.client_sessions import WAITS, is_client
 
 MARIADB_SESSIONS = """
     SELECT p.ID AS id, p.USER AS user, p.HOST AS host, p.COMMAND AS command, p.STATE AS state,

@@ -39,9 +39,9 @@ from holdfast.core.blockers import Blocker
 from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused
 from holdfast.server.base import Deadline
 from holdfast.server.connection.sql import Connection, StatementRefused
-from holdfast.server.primary.client_sessions import Clients
 from holdfast.server.replication import waiting
 from holdfast.server.replication.barring import Catalog
+from holdfast.server.replication.client_sessions import Clients
 from holdfast.server.replication.quiescing import end_statement
 
 UNDO_SECONDS = 1.0

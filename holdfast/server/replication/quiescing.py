@@ -6,7 +6,7 @@ A clean shutdown answers OK to every commit that waits for an acknowledgement (M
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 
 from pymysql.constants import ER
 
@@ -21,8 +21,6 @@ REFUSING_SECONDS = 3.0
 
 ENDING_SECONDS = 0.5
 SENDING_SECONDS = 1.0
-
-SERVERS_OWN = ("system user", "event_scheduler")
 
 
 def refuse_writes(
@@ -56,15 +54,14 @@ def settle(
     side: Connection,
     names: Names,
     catalog: Catalog,
-    ours: Callable[[], Collection[int]],
+    end_clients: Callable[[Deadline], None],
     deadline: Deadline,
 ) -> None:
     """End the clients of a server that refuses writes, and let its replicas receive the rest.
 
-    :param ours: our own sessions
     :raises Refused: a commit waits all the same
     """
-    _end_clients(side, catalog, ours, deadline)
+    end_clients(deadline)  # those that come later cannot write
     patience = Deadline(SENDING_SECONDS)
     while patience.left and not _all_sent(side, catalog, deadline):
         deadline.check("sending the rest of the binlog")
@@ -80,30 +77,6 @@ def end_statement(other: Connection, catalog: Catalog, session: int) -> None:
     while other.look(f"{catalog.sessions} WHERE ID = {session}", deadline):
         kill(other, session, deadline)
         deadline.check("ending a statement that was called off")
-        time.sleep(0.002)
-
-
-def _end_clients(
-    side: Connection, catalog: Catalog, ours: Callable[[], Collection[int]], deadline: Deadline
-) -> None:
-    """Those that come later cannot write."""
-    patience = Deadline(ENDING_SECONDS)
-    left: set[int] | None = None
-    while patience.left:
-        now = {
-            int(row["id"])
-            for row in side.look(catalog.sessions, deadline)
-            if row["user"] not in SERVERS_OWN and "dump" not in str(row["command"]).lower()
-        }
-        now -= set(ours())
-        fresh = left is None
-        left = now if left is None else left & now
-        if not left:
-            return
-        if fresh:
-            for each in left:
-                kill(side, each, deadline)
-        deadline.check("ending the clients' connections")
         time.sleep(0.002)
 
 

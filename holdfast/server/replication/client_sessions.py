@@ -13,6 +13,7 @@ from holdfast.server.replication.barring import LOGGING_IN, Catalog, kill
 
 SERVERS_OWN = ("system user", "event_scheduler", LOGGING_IN)
 
+ENDING_SECONDS = 0.5
 BACKGROUND_SECONDS = 30.0
 AGAIN_SECONDS = 0.5
 """After this, who has not gone is told again."""
@@ -60,6 +61,17 @@ class Clients:
             target=self._end_all, args=(ending,), name="end sessions", daemon=True
         ).start()
         return ending
+
+    def end_now(self, deadline: Deadline) -> None:
+        """All that are there now; returns once they are gone, or after ENDING_SECONDS."""
+        patience = Deadline(ENDING_SECONDS)
+        left = {int(row["id"]) for row in self._there(deadline)}
+        for each in left:
+            kill(self._side, each, deadline)
+        while left and patience.left:
+            deadline.check("ending the clients' connections")
+            time.sleep(0.002)
+            left &= {int(row["id"]) for row in self._there(deadline)}
 
     def end_these(self, sessions: Iterable[int], deadline: Deadline) -> None:
         """Returns once they are told; those that are not clients' are left alone."""
