@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+
+from pydantic import TypeAdapter
 
 from holdfast.core.observed.comparison import Difference, Verification
 from holdfast.server.data.chunks import Key
@@ -99,14 +100,8 @@ class Findings:
 
     @classmethod
     def of_json(cls, text: str) -> Findings:
-        """:raises ValueError, TypeError, KeyError: that is none"""
-        found: dict[str, Any] = json.loads(text)
-        results = {
-            table: TableResult(**{**each, "ranges": tuple(each["ranges"])})
-            for table, each in found.pop("results").items()
-        }
-        lists = {key: tuple(found[key]) for key in ("wanted", "after", "last", "finished")}
-        return cls(**{**found, **lists, "results": results})
+        """:raises ValueError: that is none"""
+        return TypeAdapter(cls).validate_json(text)
 
 
 def _ranges(result: TableResult) -> str:

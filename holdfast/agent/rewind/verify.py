@@ -300,7 +300,5 @@ class Verifying:
         """What cannot be read is begun anew."""
         try:
             return Findings.of_json(self._path.read_text())
-        except FileNotFoundError:
-            return Findings()
-        except (OSError, ValueError, TypeError, KeyError):
+        except (OSError, ValueError):
             return Findings()
