@@ -14,7 +14,6 @@ from holdfast.core.history.entry import (
     MOST_HOOKS,
     Entry,
     HookResult,
-    HookRun,
     Sort,
     What,
     both_ends,
@@ -50,13 +49,11 @@ def hooked(entry: Entry, view: View) -> Entry:
 
 def _called(entry: Entry, phase: Phase, called: Called, at: float) -> Entry:
     ran = tuple(
-        HookRun(
-            clipped(r.hook),
-            r.command,
-            r.code,
-            r.seconds,
-            both_ends(r.output, LONGEST_OUTPUT),
-            clipped(r.trouble),
+        replace(
+            r,
+            hook=clipped(r.hook),
+            output=both_ends(r.output, LONGEST_OUTPUT),
+            trouble=clipped(r.trouble),
         )
         for r in called.ran[-MOST_HOOKS:]
     )

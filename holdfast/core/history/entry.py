@@ -15,6 +15,7 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
 
+from holdfast.core.calls import Ran
 from holdfast.core.history.verified import Verified, shortened
 
 FORMAT = 1
@@ -131,18 +132,6 @@ class CandidateNote:
 
 
 @dataclass(frozen=True, slots=True)
-class HookRun:
-    """As ``calls.Ran``."""
-
-    hook: str
-    command: str
-    code: int | None
-    seconds: float
-    output: str = ""
-    trouble: str = ""
-
-
-@dataclass(frozen=True, slots=True)
 class HookResult:
     """:ivar at_ms: as in :class:`Moment`"""
 
@@ -150,7 +139,7 @@ class HookResult:
     outcome: str
     text: str
     at_ms: float
-    ran: tuple[HookRun, ...] = ()
+    ran: tuple[Ran, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

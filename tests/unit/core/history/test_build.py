@@ -14,7 +14,6 @@ from holdfast.core.cluster import Cluster, Member
 from holdfast.core.history import aftermath, build
 from holdfast.core.history.entry import (
     Entry,
-    HookRun,
     Outcome,
     Returned,
     Setup,
@@ -245,7 +244,7 @@ def test_results_of_hooks_are_kept_once() -> None:
     look = replace(look, called={Phase.STOP: Called(8, HookOutcome.GOOD, "it warned", ran)})
     entry = aftermath.hooked(entry, look)
     assert aftermath.hooked(entry, replace(look, date=1000.2)) is entry
-    assert entry.hooks[0].ran == (HookRun("stop", "stop", 10, 0.2, "moving the address", ""),)
+    assert entry.hooks[0].ran == (Ran("stop", "stop", 10, 0.2, "moving the address", ""),)
     assert any("exit code 10 after 200 ms" in line for line in told(entry, "c"))
 
 

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from holdfast.cli.show.postmortem import told
+from holdfast.core.calls import Ran
 from holdfast.core.history import build
 from holdfast.core.history.entry import (
     LARGEST_BYTES,
     CandidateNote,
     Entry,
     HookResult,
-    HookRun,
     Moment,
     Outcome,
     Positions,
@@ -40,7 +40,7 @@ MOMENTS = st.builds(
 SETUPS = st.builds(
     Setup, st.integers(0), TEXT, st.lists(TEXT, max_size=4).map(tuple), st.integers(0, 4), TEXT
 )
-RUNS = st.builds(HookRun, TEXT, TEXT, st.none() | st.integers(-9, 255), MS, TEXT, TEXT)
+RUNS = st.builds(Ran, TEXT, TEXT, st.none() | st.integers(-9, 255), MS, TEXT, TEXT)
 ENTRIES = st.builds(
     Entry,
     st.sampled_from(What),
@@ -197,7 +197,7 @@ def test_what_a_hook_printed_is_kept_with_its_end_and_shortened_where_it_is_too_
     assert kept.startswith("begun\n")
     assert kept.endswith("\nPermission denied")
     assert both_ends("short", 5) == "short"
-    run = HookRun("failover", "stop", 1, 1.0, both_ends("ü" * 10_000 + "at last", 4000))
+    run = Ran("failover", "stop", 1, 1.0, both_ends("ü" * 10_000 + "at last", 4000))
     result = HookResult("stop", "bad", "it failed", 1.0, (run,) * 10)
     entry = replace(ENTRY, hooks=(result,) * 10, moments=(Moment(1.0, Sort.NOTE, "x"),))
     text = to_json(entry)
