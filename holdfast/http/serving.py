@@ -32,6 +32,8 @@ SILENT_SECONDS = 4
 """A connection on which nothing comes for so long is asked, by the kernel, whether its other end is there; 6 s later it
 is over."""
 FAREWELL_SECONDS = 0.2
+LONGEST_WAIT_SECONDS = 60.0
+"""For so long a client may wait for news, at most."""
 LARGEST_HEAD_BYTES = 64 * 1024
 """Of a request line and its headers: uvicorn's parser in C has no limit of its own."""
 
@@ -167,6 +169,19 @@ def listening(address: str, key: str = "listen") -> Iterator[socket.socket]:
         raise Fatal(f"{key}: cannot listen on {address}: {reason}") from error
     with listener:
         yield listener
+
+
+def make_api(title: str, lifespan: Any = None) -> FastAPI:
+    """An API without pages for browsers; every failure is answered in one line (:func:`one_line_errors`)."""
+    app = FastAPI(
+        title=title,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+        lifespan=lifespan,
+    )
+    one_line_errors(app)
+    return app
 
 
 def one_line_errors(app: FastAPI) -> None:

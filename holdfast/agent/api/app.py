@@ -17,10 +17,9 @@ from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.answers.access import AGENT_API
 from holdfast.errors import BadInput
 from holdfast.http.guarding import Token, guard, tell
-from holdfast.http.serving import body_of, json_response, one_line_errors, parsed
+from holdfast.http.serving import LONGEST_WAIT_SECONDS, body_of, json_response, make_api, parsed
 from holdfast.http.wire import CommandReply, CommandRequest, Grant, Identity, StateReply
 
-LONGEST_WAIT_SECONDS = 60.0
 LARGEST_REQUEST_BYTES = 16 * 1024 * 1024
 HIGHEST_TERM = 2**53
 
@@ -90,13 +89,7 @@ def make_app(
     identity: Identity | None = None,
 ) -> FastAPI:
     """:param granted: told of a grant that comes with a command, before that is carried out"""
-    app = FastAPI(
-        title="Holdfast agent",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url="/v1/openapi.json",
-        lifespan=lifespan,
-    )
+    app = make_api("Holdfast agent", lifespan)
     largest = {"/v1/command": LARGEST_REQUEST_BYTES}
     guard(app, entrance.token, AGENT_API, largest, entrance.cluster, entrance.hosts)
 
@@ -131,7 +124,6 @@ def make_app(
         )
         return json_response(reply)
 
-    one_line_errors(app)
     return app
 
 

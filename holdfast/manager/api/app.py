@@ -39,13 +39,17 @@ from holdfast.core.change.orders import CloneMember, RestartMember
 from holdfast.core.change.takeover import FailOver
 from holdfast.errors import BadInput
 from holdfast.http.guarding import Token, guard
-from holdfast.http.serving import check_member, json_response, of_cluster, one_line_errors
+from holdfast.http.serving import (
+    LONGEST_WAIT_SECONDS,
+    check_member,
+    json_response,
+    make_api,
+    of_cluster,
+)
 from holdfast.manager.leader.events import Event
 from holdfast.manager.leader.lead import Leader
 from holdfast.manager.people.members import Newcomer, People
 from holdfast.manager.people.orders import Orders
-
-LONGEST_WAIT_SECONDS = 60.0
 
 _STATUS = TypeAdapter(Status)
 _EVENTS = TypeAdapter(dict[str, list[Event]])
@@ -111,15 +115,8 @@ def make_app(
     hosts: Collection[str] = (),
 ) -> FastAPI:
     """:param hosts: as in ``guard``"""
-    app = FastAPI(
-        title="Holdfast manager",
-        docs_url=None,
-        redoc_url=None,
-        openapi_url="/v1/openapi.json",
-        lifespan=lifespan,
-    )
+    app = make_api("Holdfast manager", lifespan)
     guard(app, token, MANAGER_API, hosts=hosts)
-    one_line_errors(app)
 
     @app.get("/v1/health")
     async def health() -> dict[str, str]:

@@ -10,7 +10,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -279,13 +280,8 @@ class Digester:
         )
         session.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", deadline)
 
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[Session]:
-        session = Session(self._socket, self._admin)
-        try:
-            yield session
-        finally:
-            session.close()
+    def _session(self) -> AbstractContextManager[Session]:
+        return contextlib.closing(Session(self._socket, self._admin))
 
 
 def table_name(table: Table) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -272,13 +273,8 @@ class Rewinder:
     def _reset(self) -> str:
         return self._reset_statement[self._flavor]
 
-    @contextlib.contextmanager
-    def _session(self) -> Iterator[Session]:
-        session = Session(self._socket, self._admin)
-        try:
-            yield session
-        finally:
-            session.close()
+    def _session(self) -> AbstractContextManager[Session]:
+        return contextlib.closing(Session(self._socket, self._admin))
 
     @contextlib.contextmanager
     def _packets(self, largest: int, deadline: Deadline) -> Iterator[None]:
