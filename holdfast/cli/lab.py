@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from holdfast.cli.kit.columns import print_done
 from holdfast.cli.kit.durations import METAVAR, span
 from holdfast.errors import BadInput, Refused
 
@@ -66,7 +67,7 @@ def cut(
     lab = _open(folder)
     a, b = _named(lab, a), _named(lab, b)
     lab.cut(a, b, one_way)
-    _done(as_json, "cut", between=_between(a, b, one_way))
+    print_done(as_json, "cut", between=_between(a, b, one_way))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -82,7 +83,7 @@ def loss(
     lab = _open(folder)
     a, b = _named(lab, a), _named(lab, b)
     lab.loss(a, b, share, one_way)
-    _done(as_json, f"{share:.0%} of the packets are lost", between=_between(a, b, one_way))
+    print_done(as_json, f"{share:.0%} of the packets are lost", between=_between(a, b, one_way))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -99,7 +100,7 @@ def delay(
     lab = _open(folder)
     a, b = _named(lab, a), _named(lab, b)
     lab.delay(a, b, ms, jitter_ms, one_way)
-    _done(as_json, f"{ms:g} ms late", between=_between(a, b, one_way))
+    print_done(as_json, f"{ms:g} ms late", between=_between(a, b, one_way))
 
 
 @app.command(rich_help_panel=PANEL)
@@ -112,7 +113,7 @@ def heal(
     """Remove network faults: between two hosts, of one host, or all."""
     lab = _open(folder)
     lab.heal(a and _named(lab, a), b and _named(lab, b))
-    _done(as_json, "healed", between=" - ".join(each for each in (a, b) if each) or "all")
+    print_done(as_json, "healed", between=" - ".join(each for each in (a, b) if each) or "all")
 
 
 @app.command(rich_help_panel=PANEL)
@@ -193,7 +194,7 @@ def set_clock(
     lab = _open(folder)
     name = _named(lab, host)
     lab.set_clock(name, seconds)
-    _done(as_json, f"its clock is {seconds:+g} s", host=name)
+    print_done(as_json, f"its clock is {seconds:+g} s", host=name)
 
 
 @app.command("stop-manager", rich_help_panel=PANEL)
@@ -322,15 +323,8 @@ def _do(folder: Path | None, as_json: bool, host: str, verb: str, what: str) -> 
     lab = _open(folder)
     name = _named(lab, host)
     getattr(lab, verb)(name)
-    _done(as_json, what, host=name)
+    print_done(as_json, what, host=name)
 
 
 def _between(a: str, b: str, one_way: bool) -> str:
     return f"{a} {'->' if one_way else '-'} {b}"
-
-
-def _done(as_json: bool, what: str, **fields: str) -> None:
-    if as_json:
-        print(json.dumps({"done": what, **fields}))
-    else:
-        print(f"{' '.join(fields.values())}: {what}")

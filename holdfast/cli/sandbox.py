@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from holdfast.cli import lab
+from holdfast.cli.kit.columns import print_done
 from holdfast.cli.lab import AsJson, Folder
 from holdfast.errors import BadInput
 
@@ -126,7 +127,7 @@ def down(
     say = None if as_json else _on_stderr
     (_lab(folder, say) or _open(folder, say)).down(remove)
     where = (folder or default_dir()).absolute()
-    _done(as_json, f"stopped{' and removed' if remove else ''}", dir=str(where))
+    print_done(as_json, f"stopped{' and removed' if remove else ''}", dir=str(where))
 
 
 @app.command()
@@ -149,7 +150,7 @@ def kill(member: Who, folder: Folder = None, as_json: AsJson = False) -> None:
     """SIGKILL to a member's server; in a lab of hosts also to a manager, etcd node or HAProxy."""
     found = _lab(folder)
     name = lab.kill(found, member) if found else _open(folder).kill_server(member)
-    _done(as_json, "killed", member=name)
+    print_done(as_json, "killed", member=name)
 
 
 @app.command()
@@ -157,7 +158,7 @@ def stop(member: Who, folder: Folder = None, as_json: AsJson = False) -> None:
     """SIGSTOP to a member's server: it hangs, with its connections open."""
     found = _lab(folder)
     name = lab.freeze_server(found, member) if found else _open(folder).stop(member)
-    _done(as_json, "stopped", member=name)
+    print_done(as_json, "stopped", member=name)
 
 
 @app.command()
@@ -167,7 +168,7 @@ def cont(member: MemberName, folder: Folder = None, as_json: AsJson = False) -> 
         found.thaw_server(member)
     else:
         _open(folder).cont(member)
-    _done(as_json, "continued", member=member)
+    print_done(as_json, "continued", member=member)
 
 
 @app.command()
@@ -177,7 +178,7 @@ def start(member: Started, folder: Folder = None, as_json: AsJson = False) -> No
         found.start_host(member)
     else:
         _open(folder).start(member)
-    _done(as_json, "started", member=member)
+    print_done(as_json, "started", member=member)
 
 
 @app.command()
@@ -190,7 +191,7 @@ def add(
 ) -> None:
     """Make one more member, and add it to the cluster."""
     sandbox = _open(folder, None if as_json else _on_stderr)
-    _done(as_json, "added", member=sandbox.add_member(empty))
+    print_done(as_json, "added", member=sandbox.add_member(empty))
 
 
 def _lab_shape(
@@ -318,13 +319,6 @@ def _open(folder: Path | None, say: Any = None) -> Sandbox:
     from holdfast.sandbox.local.spec import default_dir
 
     return Sandbox.open(folder or default_dir(), say or quiet)
-
-
-def _done(as_json: bool, what: str, **fields: str) -> None:
-    if as_json:
-        print(json.dumps({"done": what, **fields}))
-    else:
-        print(f"{' '.join(fields.values())}: {what}")
 
 
 def _print_description(description: dict[str, Any], primary: str) -> None:

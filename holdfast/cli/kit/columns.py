@@ -1,7 +1,8 @@
-"""Rows for people: in columns, as wide as what is in them, never cut to the width of a terminal."""
+"""What is printed: rows in columns, as wide as what is in them, never cut to the width of a terminal; what was done."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Collection, Sequence
 
 Cell = tuple[str, str]
@@ -32,3 +33,11 @@ def print_columns(
             shown.append("  ")
         shown.rstrip()
         console.print(shown)
+
+
+def print_done(as_json: bool, what: str, **fields: str) -> None:
+    """:param fields: what it was done to, as machines call it"""
+    if as_json:
+        print(json.dumps({"done": what, **fields}))
+    else:
+        print(f"{' '.join(fields.values())}: {what}")

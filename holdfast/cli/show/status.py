@@ -11,6 +11,7 @@ import typer
 
 from holdfast.cli.kit.columns import print_columns
 from holdfast.cli.kit.connection import AsJson, ClusterName, Manager, TokenFile, connect
+from holdfast.cli.kit.durations import moment
 from holdfast.core.wording import agree
 
 NOT_WRITABLE = 4
@@ -166,14 +167,10 @@ def _head(answer: dict[str, Any]) -> str:
     head += f", {acks} ack" + ("" if acks == 1 else "s")
     if answer.get("paused"):
         until = answer.get("paused_until")
-        head += f", PAUSED{f' until {_moment(until)}' if until else ''}"
+        head += f", PAUSED{f' until {moment(until)}' if until else ''}"
     if planned := answer.get("planned"):
-        head += f", switchover to {planned[1] or 'the best'} planned for {_moment(planned[0])}"
+        head += f", switchover to {planned[1] or 'the best'} planned for {moment(planned[0])}"
     return head
-
-
-def _moment(at: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S %Z", time.localtime(at))
 
 
 def prepared_line(members: list[dict[str, Any]]) -> str:

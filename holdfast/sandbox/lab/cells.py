@@ -17,6 +17,7 @@ from pathlib import Path
 from holdfast.errors import DeadlinePassed
 from holdfast.sandbox.lab.links.network import Network
 from holdfast.sandbox.lab.plan import LabPlan
+from holdfast.server.process.process import pids
 
 FREEZER = Path("/sys/fs/cgroup/freezer")
 FREEZE_SECONDS = 2.0
@@ -56,7 +57,7 @@ class Cells:
             wanted = self._network.path(host).stat()
         except FileNotFoundError:
             return []
-        return [pid for pid in _all_pids() if _is_in(pid, wanted)]
+        return [pid for pid in pids() if _is_in(pid, wanted)]
 
     def frozen(self, host: str) -> bool:
         cell = self._cell(host)
@@ -174,11 +175,6 @@ def _remove(cell: Path) -> None:
         else:
             return
     cell.rmdir()
-
-
-def _all_pids() -> Iterator[int]:
-    with os.scandir("/proc") as entries:
-        yield from (int(entry.name) for entry in entries if entry.name.isdecimal())
 
 
 def _is_in(pid: int, namespace: os.stat_result) -> bool:

@@ -238,7 +238,7 @@ class ServerProcess:
         return running
 
     def _matches(self) -> Iterator[Running]:
-        for pid in _pids():
+        for pid in pids():
             if not self._is_ours(pid):
                 continue
             try:
@@ -299,7 +299,8 @@ class ServerProcess:
         return f"{self._boot_id()[:8]}-{pid}-{_stat(pid)[19]}"
 
 
-def _pids() -> Iterator[int]:
+def pids() -> Iterator[int]:
+    """Of all processes that run here."""
     with os.scandir("/proc") as entries:
         yield from (int(entry.name) for entry in entries if entry.name.isdecimal())
 
