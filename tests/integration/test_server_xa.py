@@ -48,6 +48,12 @@ def two(flavor: Flavor) -> Iterator[tuple[BareServer, BareServer, Proxy]]:
         first.adapter.set_acks(1, Deadline(SECONDS))
         first.adapter.wait_for_ackers(1, Deadline(SECONDS))
         first.sql("INSERT INTO app.t VALUES (1)")
+        applied = first.adapter.observe(Deadline(SECONDS)).applied
+        wait_until(
+            lambda: second.adapter.observe(Deadline(SECONDS)).applied == applied,
+            SECONDS,
+            "the replica has applied both tables",
+        )
         yield first, second, between
 
 
