@@ -212,7 +212,7 @@ def _keep(
             why = (
                 f"{agree(names, 'votes', 'vote')} beside {primary.name}"
                 if names
-                else "no other member votes"
+                else f"no member votes beside {primary.name}"
             )
             return Decision(why, (Save(record.settled(primary.incarnation), why),))
         reasons.append(f"the voters are changing to {voters(record)}")
@@ -296,7 +296,7 @@ def _short_of(cluster: Cluster, record: Record, primary: MemberState) -> list[st
     reasons = []
     if record.mode is not cluster.settings.mode:
         reasons.append(
-            f"mode {cluster.settings.mode} is wanted, and {record.mode} holds until then"
+            f"{cluster.name}: mode {cluster.settings.mode} is wanted, and {record.mode} holds until then"
         )
     if record.doubt:
         reasons.append(

@@ -113,7 +113,7 @@ def _global(config: HaproxyConfig) -> str:
         bind = f"ipv6@{host}:{port}" if host.startswith("[") else f"ipv4@{host}:{port}"
     return f"""\
 global
-    # the manager pushes through this; whoever can connect to it rules HAProxy
+    # the manager pushes through this; anyone who can connect to it controls HAProxy
     stats socket {bind} level admin
     max-spread-checks 50
 """
@@ -163,7 +163,7 @@ backend {name} from {cluster}
     option httpchk GET /primary
 {use}
 {_servers(targets)}
-    # full from the start: whoever comes while no member takes writes queues, for timeout queue at most
+    # full from the start: clients that come while no member takes writes queue, for timeout queue at most
 {holds}
 """
 

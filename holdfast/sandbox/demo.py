@@ -172,7 +172,7 @@ def _print_summary(found: dict[str, Any]) -> None:
         )
         print(
             f"  unknown        {found['unknown']:,} writes ended in an error; "
-            f"{found['unknown_present']:,} of them are there all the same"
+            f"{found['unknown_present']:,} of them are there nevertheless"
         )
         print(f"  tables         {'identical' if found['identical'] else 'NOT identical'}")
     print(f"  write outage   {ms(found['write_outage_ms'], 'no write was acknowledged any more')}")

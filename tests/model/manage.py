@@ -37,6 +37,7 @@ from holdfast.core.view import MemberState, Seen, ServerStatus, Sighting, Unseen
 from holdfast.http.wire import Told
 from holdfast.manager.agents.leases import Leases
 from tests.model.outsiders import Outsiders
+from tests.model.reasons import unclear
 from tests.model.world import MANAGER, World
 
 PACES = [0.0] * 8 + [0.02] * 8 + [0.1, 0.1, 0.4]
@@ -230,7 +231,8 @@ class Run:
             )
         mind.view = view
         decision = decide(self.world.cluster, record, view)
-        assert decision.reason
+        for said in {decision.reason, *(s.why for s in decision.steps if isinstance(s, Save))}:
+            assert not (wrong := unclear(str(said), self.world.cluster.name)), f"{said!r} {wrong}"
         assert len(decision.steps) < 2 or not any(isinstance(s, Save) for s in decision.steps)
         self._one_clone(view, decision.steps)
         self.reason, self.well = decision.reason, decision.well

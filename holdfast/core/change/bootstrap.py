@@ -36,7 +36,7 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
         if state.term or state.record.revision:
             return Decision(
                 f"the store has no record of {cluster.name}, but {member.name} was in a cluster before (its agent "
-                f"promised term {state.term}): restore the manager's store, or rebuild the record from what the "
+                f"promised term {state.term}); restore the manager's store, or rebuild the record from what the "
                 f"agents remember: holdfast store repair {cluster.name}"
             )
         states.append(state)

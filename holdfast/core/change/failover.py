@@ -109,7 +109,7 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
             ),
             owed=owed(record, view, TransitionKind.FAILOVER),
         )
-        allowed = "" if safe else " (allow_loss is on: acknowledged writes may be lost)"
+        allowed = "" if safe else " (allow_loss: writes may be lost)"
         return Decision(lost.reason, (Save(begun, lost.reason + f": failover begins{allowed}"),))
     wanted = not against
     if not against and isinstance(futile, NobodyElected):
@@ -117,7 +117,7 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
     elif not against:
         against = "; ".join(ahead.missing) if record.mode is Mode.STRONG else ""
         against = against or refused(cluster, record) or "no other member answers"
-    refusal = lost.reason + ", and no member can take over: " + against
+    refusal = lost.reason + "; no member can take over: " + against
     if lost.primary is not Primary.DEAD:
         if held_back:
             return Decision(refusal)

@@ -22,7 +22,7 @@ from holdfast.core.rules import ackers, appliers
 from holdfast.core.rules.attachment import attached, errant_transactions
 from holdfast.core.rules.seats import Candidate, chosen, may_be_alone
 from holdfast.core.view import MemberState, Receiver, Seen, View
-from holdfast.core.wording import Reason, agree, joined
+from holdfast.core.wording import Reason, agree, counted, joined
 
 CAUGHT_UP = 2000
 """Transactions that a learner may have left to receive when it is admitted: a fraction of a second."""
@@ -105,7 +105,9 @@ def next_change(
     acking = acking_voters(record, view, primary, cluster)
     outside = {name for name, _ in acking - voters}
     bar = () if extendable(target, record.primary, acking) else tuple(sorted(outside))
-    why = _why(voters, present, leaving, acks)
+    why = _why(voters, present, leaving) or (
+        f"commits on {record.primary} will wait for {counted(acks, 'acknowledgement')}"
+    )
     return VoterChange(target, bar, present - voters - dead, why)
 
 
@@ -304,9 +306,7 @@ def _ended(view: View, voter: Voter) -> bool:
     return state is not None and (state.ended or state.incarnation != voter[1])
 
 
-def _why(
-    voters: frozenset[Voter], present: frozenset[Voter], leaving: dict[str, str], acks: int
-) -> str:
+def _why(voters: frozenset[Voter], present: frozenset[Voter], leaving: dict[str, str]) -> str:
     come = {name for name, _ in voters - present}
     left = {name for name, _ in present - voters}
     parts = []
@@ -319,7 +319,7 @@ def _why(
         parts.append(f"{name} no longer votes: " + leaving.get(name, "no seat is free for it"))
     if not voters:
         parts.append("the primary continues alone")
-    return joined("; ", parts) or f"commits will wait for {acks} acknowledgements"
+    return joined("; ", parts)
 
 
 def _names(names: set[str]) -> str:

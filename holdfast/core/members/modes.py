@@ -26,7 +26,7 @@ def step(cluster: Cluster, record: Record, primary: MemberState) -> Decision | N
     if wanted is not Mode.STRONG:
         if record.mode is wanted and not proving:
             return None
-        why = f"mode {wanted} instead of {record.mode}: {GIVES_UP[wanted]}"
+        why = f"{cluster.name}: mode {wanted} instead of {record.mode}: {GIVES_UP[wanted]}"
         weaker = replace(record, mode=wanted, transition=None if proving else record.transition)
         return Decision(why, (Save(weaker, why),))
     if record.mode is Mode.STRONG or record.joint or not record.acks:

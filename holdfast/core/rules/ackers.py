@@ -169,7 +169,7 @@ def missing(record: Record, view: View, has: GtidSet) -> str:
         return ""
     return (
         f"{transactions(lacking)} of {record.primary} ({lacking}) may have been acknowledged by a replica that "
-        f"is no voter, and no other member has received them: {record.primary} must come back "
+        f"is no voter; no other member has received them: {record.primary} must come back "
         "(or holdfast failover --accept-loss)"
     )
 

@@ -146,8 +146,8 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
         return Diagnosis(
             Primary.UNSEEN,
             f"{agent}: it {'had ended' if ended else 'hung'} before {', '.join(deaf)} heard nothing any more from its "
-            "server, so nothing ends that server when its lease is over, and no member is promoted: start the agent, "
-            "or make sure that the server is down, then: holdfast failover --accept-loss",
+            "server; nothing ends that server when its lease is over, so no member is promoted; start the agent, or "
+            "make sure that the server is down, then: holdfast failover --accept-loss",
         )
     return Diagnosis(
         Primary.LOST, f"{agent}, and {agree(deaf, 'hears', 'hear')} nothing from its server"

@@ -70,7 +70,7 @@ def test_without_quorum_nothing_is_stopped_and_the_reason_names_who_is_missing()
     decision = decided(RECORD, view(down("m1"), replica("m2"), ("m3", unseen("m3"))))
     assert not decision.steps
     assert decision.reason == (
-        "the server of m1, the primary, is gone, and no member can take over: "
+        "the server of m1, the primary, is gone; no member can take over: "
         "the agent of m3 does not answer; waiting for m3"
     )
 
