@@ -89,10 +89,10 @@ class Basics:
     shown: Credentials
     admin: Account
     replication: Account
-    board: PublishedState
+    published: PublishedState
     term: TermFile
     fitness: Fitness
-    clerk: BackgroundWriter
+    writer: BackgroundWriter
     obeyed: Obeyed
     electorate: ElectorateFile
     vouching: Vouch
@@ -103,23 +103,27 @@ class Assembly:
 
     def __init__(self, basics: Basics, loop: asyncio.AbstractEventLoop) -> None:
         self._basics = basics
-        config, own, board = basics.config, basics.config.server, basics.board
+        config, own, published = basics.config, basics.config.server, basics.published
         self._member = member = self._make_member(loop)
-        folder, clerk, watch = member.state_dir, basics.clerk, member.watch
-        self._observer = observer = ServerObserver(member.server, watch, board, own.binlog_index)
+        folder, writer, watch = member.state_dir, basics.writer, member.watch
+        self._observer = observer = ServerObserver(
+            member.server, watch, published, own.binlog_index
+        )
 
         # its data, and how its server starts
-        self._jobs = jobs = Jobs(board)
+        self._jobs = jobs = Jobs(published)
         fitness = basics.fitness
         self._cloning = cloning = Cloning(member, jobs, lambda: fitness.was_reset, observer.look)
         self._kept_up = upkeep(member, lambda: basics.obeyed.anybody or cloning.half)
         inputs = Inputs(own.command, own.option_file, own.datadir)
-        self._boot_check = BootCheck(member.server, watch, board, inputs, folder)
-        self._regained = Regained(board, watch, own.binlog_index)
-        self._starts = Starts(board, inputs.fingerprint, fitness.declare_unfit)
-        self._room = room_of(own, folder, board, self._starts.at_once)
+        self._boot_check = BootCheck(member.server, watch, published, inputs, folder)
+        self._regained = Regained(published, watch, own.binlog_index)
+        self._starts = Starts(published, inputs.fingerprint, fitness.declare_unfit)
+        self._room = room_of(own, folder, published, self._starts.at_once)
         self._prober = Prober(
-            Probe(own.flavor, own.socket, member.admin), board, own.binlog_index.absolute().parent
+            Probe(own.flavor, own.socket, member.admin),
+            published,
+            own.binlog_index.absolute().parent,
         )
 
         # its tables, compared with the primary's
@@ -127,42 +131,42 @@ class Assembly:
         self._hold = ApplierHold(member.server, self._digester, observer.look, folder)
         comparing = Comparing(jobs, self._hold, self._digester, fitness, member.shown)
         self._verifying = Verifying(
-            board, jobs, self._hold, self._digester, fitness, member.shown, folder
+            published, jobs, self._hold, self._digester, fitness, member.shown, folder
         )
 
         # its lease
         self._peers = Peers(member.shown)
-        second = guards.second_keeper(config, basics.token, clerk, board)
-        self._held_by = (second,) if second else guards.alone(config, clerk, board)
-        self._addresses = guards.addresses(config, clerk, board, second)
+        second = guards.second_keeper(config, basics.token, writer, published)
+        self._held_by = (second,) if second else guards.alone(config, writer, published)
+        self._addresses = guards.addresses(config, writer, published, second)
         self._guards: tuple[SecondKeeper | Gate | Watchdog | Address, ...] = (
             *self._held_by,
             *self._addresses,
         )
         self._keeper = keeper = Keeper(
-            *(board, watch, basics.term.refuses, basics.electorate, self._peers, clerk),
+            *(published, watch, basics.term.refuses, basics.electorate, self._peers, writer),
             Upholders(self._guards, second),
         )
 
         # what the promise rests on
         opened = basics.electorate.has_opened
-        self._strangers = Strangers(member.server.dumps, board, lambda: keeper.accounts, folder)
-        mark = PendingMark(folder / "primary", own.binlog_index, clerk.do)
-        self._releases = Releases(member.server, board, mark, own.socket, opened, watch.kill)
+        self._strangers = Strangers(member.server.dumps, published, lambda: keeper.accounts, folder)
+        mark = PendingMark(folder / "primary", own.binlog_index, writer.do)
+        self._releases = Releases(member.server, published, mark, own.socket, opened, watch.kill)
         data = partial(mark_of, own.datadir, own.flavor)
         unfit = fitness.declare_unfit
-        self._streams = KnownStreams(board, folder, clerk.do, unfit, watch.kill, data)
+        self._streams = KnownStreams(published, folder, writer.do, unfit, watch.kill, data)
         self._receipts = Receipts(
             member.server, watch, folder, self._streams.unfit, opened, basics.term
         )
-        self._kept = KeptSettings(member.server, board, member.relaxed, folder, opened, unfit)
-        self._files = Limits(watch, board)
+        self._kept = KeptSettings(member.server, published, member.relaxed, folder, opened, unfit)
+        self._files = Limits(watch, published)
 
         # commands
         rewinder = Rewinder(own.flavor, own.socket, member.admin)
         rewinding = self._make_rewinding(rewinder)
         judging = Judging(
-            *(board, member.server, rewinder, rewinding, own.binlog_index),
+            *(published, member.server, rewinder, rewinding, own.binlog_index),
             self._receipts.forgetting,
         )
         parts = Parts(
@@ -171,9 +175,9 @@ class Assembly:
         )
         executor = CommandExecutor(member, parts, observer)
         self._commands = CommandQueue(
-            *(executor, basics.term, basics.obeyed, watch, observer, board, basics.vouching)
+            *(executor, basics.term, basics.obeyed, watch, observer, published, basics.vouching)
         )
-        self._poll = LongPoll(board, loop, keeper.run)
+        self._poll = LongPoll(published, loop, keeper.run)
         self._subscribe()
         for each in (cloning, self._kept_up.founding):
             each.publish()  # before anybody asks
@@ -193,8 +197,8 @@ class Assembly:
         )
         data = partial(mark_of, own.datadir, own.flavor)
         return LocalMember(
-            basics.board,
-            ServerRun(process, basics.board, loop),
+            basics.published,
+            ServerRun(process, basics.published, loop),
             basics.server,
             own,
             basics.admin,
@@ -208,24 +212,24 @@ class Assembly:
         member, own, fitness = self._member, self._member.own, self._basics.fitness
         electorate = self._basics.electorate
         settling = Settling(
-            member.board,
+            member.published,
             fitness,
             PreparedTransactions(own.flavor, own.socket, member.admin),
             own.binlog_index,
             lambda: bool(electorate.kept.incarnation),
         )
         return Rewinding(
-            *(member.board, member.watch, rewinder, fitness, settling),
+            *(member.published, member.watch, rewinder, fitness, settling),
             *(own.binlog_index, own.datadir, member.state_dir / "pending"),
         )
 
     def _subscribe(self) -> None:
         """Who is told of what. Each list is worked through in its order."""
-        board, watch, observer = self._member.board, self._member.watch, self._observer
+        published, watch, observer = self._member.published, self._member.watch, self._observer
         keeper, vouching = self._keeper, self._basics.vouching
         starts, regained, kept = self._starts, self._regained, self._kept
-        board.as_of_now = lambda state: vouching.seen(keeper.seen(state))
-        board.heeding += [each.changed for each in self._addresses]
+        published.as_of_now = lambda state: vouching.seen(keeper.seen(state))
+        published.heeding += [each.changed for each in self._addresses]
 
         watch.on_appeared = observer.appeared
         watch.before_start += [
@@ -272,14 +276,14 @@ class Assembly:
         self._commands.steering = self._receipts.steering
 
     def _compared(self, found: Observation, _: float) -> None:
-        state = self._member.board.state
+        state = self._member.published.state
         if state.term:  # before it is adopted nothing is done to it
             self._receipts.seen(found, state.incarnation)
             self._streams.seen(found, state.incarnation)
 
     def start(self) -> None:
         """Begin all threads; in the event loop."""
-        self._basics.clerk.start()
+        self._basics.writer.start()
         self._peers.start()
         for guard in self._held_by:
             guard.start()
@@ -311,7 +315,7 @@ class Assembly:
             await asyncio.to_thread(watched.stop, 1.0)
         for part in (self._keeper, *self._guards):
             await asyncio.to_thread(part.join, 1.0)
-        await asyncio.to_thread(self._basics.clerk.stop, 1.0)
+        await asyncio.to_thread(self._basics.writer.stop, 1.0)
         self._member.server.close()
         self._kept_up.accounts.close()
 
@@ -321,7 +325,7 @@ class Assembly:
         config = basics.config
         entrance = Entrance(basics.token, config.cluster, config.hosts)
         app = make_app(
-            *(member.board, self._commands, self._poll, entrance, self._keeper.granted),
+            *(member.published, self._commands, self._poll, entrance, self._keeper.granted),
             *(lifespan, identity(config)),
         )
         add_lease(
@@ -334,7 +338,7 @@ class Assembly:
         add_verify(app, self._digester, self._verifying)
         add_blockers(app, member.server)
         donor = CopyGiver(
-            *(member.board, member.own, member.admin, member.state_dir), self._cloning.unfit
+            *(member.published, member.own, member.admin, member.state_dir), self._cloning.unfit
         )
         app.include_router(donor.router())
         return app
@@ -342,5 +346,5 @@ class Assembly:
     def _addressees(self) -> set[str]:
         """Addresses of servers that this one has to do with: the primary's, and its source's."""
         known = self._basics.electorate.kept.electorate
-        source = self._member.board.seen()[0].replication.source
+        source = self._member.published.seen()[0].replication.source
         return {each for each in (known.address if known else "", source) if each}

@@ -101,8 +101,8 @@ class Agent:
             protections=guards.BY_ITSELF,
             identity=own_identity(config.state_dir),
         )
-        self.board = board = PublishedState(state)
-        clerk = BackgroundWriter()
+        self.published = published = PublishedState(state)
+        writer = BackgroundWriter()
         self._basics = Basics(
             config,
             server or adapter(own.flavor, own.socket, admin),
@@ -111,13 +111,13 @@ class Agent:
             Credentials(self.token, context),
             admin,
             replication,
-            board,
+            published,
             term,
-            Fitness(config.state_dir, board),
-            clerk,
-            Obeyed(config.state_dir, term, board, clerk, config.cluster),
+            Fitness(config.state_dir, published),
+            writer,
+            Obeyed(config.state_dir, term, published, writer, config.cluster),
             ElectorateFile(config.state_dir),
-            Vouch(config.state_dir, board, clerk),
+            Vouch(config.state_dir, published, writer),
         )
         self._on_stop: list[Callable[[], None]] = []
 
@@ -143,7 +143,9 @@ class Agent:
             self._on_stop.append(certificates.close)
         both = [server.serve(sockets=[listener])]
         if checks is not None:
-            answering = HttpServer(make_checks(lambda: self.board.seen()[0], self.board.blocked))
+            answering = HttpServer(
+                make_checks(lambda: self.published.seen()[0], self.published.blocked)
+            )
             self._on_stop.append(lambda: setattr(answering, "should_exit", True))
             both.append(answering.serve(sockets=[checks]))
         await asyncio.gather(*both)

@@ -23,7 +23,10 @@ BY_ITSELF = (Protection.AGENT,)
 
 
 def second_keeper(
-    config: AgentConfig, token: TokenFile | None, clerk: BackgroundWriter, board: PublishedState
+    config: AgentConfig,
+    token: TokenFile | None,
+    writer: BackgroundWriter,
+    published: PublishedState,
 ) -> SecondKeeper | None:
     """The keeper process, in which gate and watchdog run; None where it is not wanted."""
     lease = config.lease
@@ -42,17 +45,17 @@ def second_keeper(
     )
 
     def helped(helpers: Helpers) -> None:
-        board.change(protections=(*BY_ITSELF, *helpers.protections))
+        published.change(protections=(*BY_ITSELF, *helpers.protections))
 
     wait = lease.gate is GateKind.NFTABLES or lease.watchdog is not None
-    second = SecondKeeper(config.state_dir, begin, clerk, board.alarm, wait, helped)
+    second = SecondKeeper(config.state_dir, begin, writer, published.alarm, wait, helped)
     if token is not None:
         token.renewed.append(lambda: second.show(token.sent))
     return second
 
 
 def alone(
-    config: AgentConfig, clerk: BackgroundWriter, board: PublishedState
+    config: AgentConfig, writer: BackgroundWriter, published: PublishedState
 ) -> tuple[Gate | Watchdog, ...]:
     """Gate and watchdog without a keeper process. A gate that nobody has asked for is not raised then: it would shut
     the server of an agent that hangs."""
@@ -61,28 +64,31 @@ def alone(
     if lease.gate is GateKind.NFTABLES:
 
         def shut(failed: str) -> None:
-            board.alarm("gate", failed)
+            published.alarm("gate", failed)
 
-        guards.append(Gate(lease.nft_command, _table(config), clerk, shut))
+        guards.append(Gate(lease.nft_command, _table(config), writer, shut))
     if lease.watchdog is not None:
 
         def unfed(failed: str) -> None:
-            board.alarm("watchdog", failed)
+            published.alarm("watchdog", failed)
 
-        guards.append(Watchdog(lease.watchdog, clerk, unfed))
+        guards.append(Watchdog(lease.watchdog, writer, unfed))
     return tuple(guards)
 
 
 def addresses(
-    config: AgentConfig, clerk: BackgroundWriter, board: PublishedState, second: SecondKeeper | None
+    config: AgentConfig,
+    writer: BackgroundWriter,
+    published: PublishedState,
+    second: SecondKeeper | None,
 ) -> tuple[Address, ...]:
     """What has the virtual addresses held, by the same lease."""
 
     def alarm(ip: str) -> Callable[[str], None]:
-        return lambda failed: board.alarm(f"vip {ip}", failed)
+        return lambda failed: published.alarm(f"vip {ip}", failed)
 
     words = second.words if second else None
-    return tuple(Address(each, board, clerk, alarm(each.ip), words) for each in config.vip)
+    return tuple(Address(each, published, writer, alarm(each.ip), words) for each in config.vip)
 
 
 def _table(config: AgentConfig) -> str:

@@ -15,7 +15,7 @@ from holdfast.tls import Credentials
 
 @dataclass(frozen=True, slots=True)
 class LocalMember:
-    """:ivar board: what the agent publishes of it; :ivar watch: the run of its server
+    """:ivar published: what the agent publishes of it; :ivar watch: the run of its server
     :ivar server: statements to it; :ivar own: its server, as the agent's file describes it
     :ivar admin: by which the agent logs in; :ivar replication: by which it logs in to its source
     :ivar shown: what this agent shows to the agents of other members
@@ -23,7 +23,7 @@ class LocalMember:
     :ivar relaxed: whether something may not have been flushed
     """
 
-    board: PublishedState
+    published: PublishedState
     watch: ServerRun
     server: Server
     own: ServerConfig

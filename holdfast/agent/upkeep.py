@@ -25,13 +25,13 @@ class Upkeep:
 
 def upkeep(member: LocalMember, obeyed: Callable[[], bool]) -> Upkeep:
     """:param obeyed: whether this agent has ever obeyed anybody, or its data are being cloned"""
-    board, own, admin = member.board, member.own, member.admin
-    logins = KeptLogins(board)
+    published, own, admin = member.published, member.own, member.admin
+    logins = KeptLogins(published)
     adopter = Adopter(own.flavor, own.socket, admin, encrypted=own.tls is not None)
     founding = Founding(member, obeyed)
     accounts = ReplicationAccounts(member, adopter, logins, founding)
-    watch_logins = watching(board, logins, own, admin, member.replication)
+    watch_logins = watching(published, logins, own, admin, member.replication)
     session = Connection(own.socket, admin)
-    disabled = DisabledEvents(board, partial(events.write_down, session))
+    disabled = DisabledEvents(published, partial(events.write_down, session))
     watch_logins.also.append(disabled.step)
     return Upkeep(accounts, watch_logins, founding)

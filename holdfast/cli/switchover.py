@@ -144,8 +144,8 @@ def _order(wanted: _Wanted, at: str, detach: bool, as_json: bool) -> None:
         answer = _opened(client, name, begun["to"], begun["event"], timeout + OPENING_SECONDS)
     except KeyboardInterrupt:
         print(
-            f"holdfast: the switchover to {begun['to']} has begun, and goes on: holdfast switchover --cancel undoes it "
-            "while that can be done",
+            f"holdfast: the switchover to {begun['to']} has begun and continues: holdfast switchover --cancel undoes "
+            "it while that can be done",
             file=sys.stderr,
         )
         raise

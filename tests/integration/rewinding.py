@@ -71,17 +71,17 @@ class Patient:
         self.start_agent()
 
     def start_agent(self) -> None:
-        self.board = PublishedState(MemberState(f"m{self.server.number}", self.server.flavor))
-        self.fitness = Fitness(self.folder, self.board)
+        self.published = PublishedState(MemberState(f"m{self.server.number}", self.server.flavor))
+        self.fitness = Fitness(self.folder, self.published)
         index = self.server.datadir / "binlog.index"
         # the watch is asked only for servers that follow somebody
         self.rewinding = Rewinding(
-            self.board,
+            self.published,
             cast(ServerRun, None),
             self.rewinder,
             self.fitness,
             Settling(
-                self.board,
+                self.published,
                 self.fitness,
                 PreparedTransactions(self.server.flavor, self.server.socket, ADMIN),
                 index,

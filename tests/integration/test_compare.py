@@ -51,9 +51,9 @@ class Pair:
 
     def __init__(self, primary: BareServer, replica: BareServer, folder: Path, url: str) -> None:
         self.primary, self.replica = primary, replica
-        self.board = PublishedState(MemberState("m1", replica.flavor))
-        self.fitness = Fitness(folder, self.board)
-        self.jobs = Jobs(self.board)
+        self.published = PublishedState(MemberState("m1", replica.flavor))
+        self.fitness = Fitness(folder, self.published)
+        self.jobs = Jobs(self.published)
         digester = ChunkDigester(replica.flavor, replica.socket, ADMIN)
         self.hold = ApplierHold(replica.adapter, digester, lambda: None, folder)
         self.comparing = Comparing(self.jobs, self.hold, digester, self.fitness, Credentials())
@@ -63,7 +63,7 @@ class Pair:
 
     def another_agent(self) -> Verifying:
         """What the next run of the agent knows."""
-        shown, parts = Credentials(), (self.board, self.jobs, self.hold)
+        shown, parts = Credentials(), (self.published, self.jobs, self.hold)
         return Verifying(*parts, self._digester, self.fitness, shown, self._folder)
 
     def verify(self, **wishes: Any) -> Findings:
@@ -148,8 +148,8 @@ def test_equal_tables_are_found_equal_under_load_and_the_applier_runs_on(pair: P
     pair.suspect(*SUSPECTS)
     with writers(pair.primary) as took:
         pair.compare()
-    assert pair.board.state.suspects == (), pair.board.state
-    assert pair.board.state.unfit == ""
+    assert pair.published.state.suspects == (), pair.published.state
+    assert pair.published.state.unfit == ""
     assert max(took) < 2
     wait_until(pair.applier_runs, 5, "the applier runs")
     assert not pair.hold.held
@@ -172,12 +172,12 @@ def test_tables_that_differ_make_the_member_unfit(pair: Pair, change: str, table
     back = pair.replica.sql("SELECT * FROM app.`od``d.name`")
     pair.replica.sql(*lax, "SET sql_log_bin = 0", change)
     pair.compare()
-    assert table in pair.board.state.unfit
-    assert not any(other in pair.board.state.unfit for other in SUSPECTS if other != table)
-    assert pair.board.state.suspects == tuple(sorted(SUSPECTS))
+    assert table in pair.published.state.unfit
+    assert not any(other in pair.published.state.unfit for other in SUSPECTS if other != table)
+    assert pair.published.state.suspects == tuple(sorted(SUSPECTS))
     again = PublishedState(MemberState("m1", pair.replica.flavor))
     Fitness(pair.fitness.path.parent, again)
-    assert again.state.unfit == pair.board.state.unfit
+    assert again.state.unfit == pair.published.state.unfit
     rows = ", ".join(
         f"({', '.join('NULL' if value is None else repr(value) for value in row.values())})"
         for row in back
@@ -200,15 +200,17 @@ def test_a_command_ends_a_comparison_and_the_applier_runs_before_it_is_carried_o
         cursor.execute("LOCK TABLES app.t WRITE")  # so that the primary cannot answer
         pair.comparing.begin(pair.command)
         wait_until(
-            lambda: not pair.applier_runs() or bool(pair.board.state.progress), 5, "it is under way"
+            lambda: not pair.applier_runs() or bool(pair.published.state.progress),
+            5,
+            "it is under way",
         )
         pair.comparing.admit(Promise(), Deadline(5))
         assert pair.applier_runs()
         assert pair.jobs.running == ""
         cursor.execute("UNLOCK TABLES")
-    assert pair.board.state.suspects == ("app.t",)
+    assert pair.published.state.suspects == ("app.t",)
     pair.compare()
-    assert pair.board.seen()[0].suspects == ()
+    assert pair.published.seen()[0].suspects == ()
 
 
 def test_an_agent_that_was_killed_amid_a_comparison_lets_the_applier_run_at_the_next_command(
@@ -280,12 +282,12 @@ def lax(pair: Pair) -> list[str]:
 def test_all_tables_are_verified_under_load_in_pieces(numbers: Pair) -> None:
     with writers(numbers.primary) as took:
         found = numbers.verify(anew=True)
-    assert found.ended >= found.began > 0, numbers.board.state
+    assert found.ended >= found.began > 0, numbers.published.state
     assert found.results["app.numbers"] == TableResult(rows=900, pieces=10)
     assert {"app.t", ODD, "app.big"} <= found.results.keys()
     assert not any(name.startswith(("mysql.", "sys.")) for name in found.results)
     assert found.different() == []
-    assert numbers.board.state.verified == found.told()
+    assert numbers.published.state.verified == found.told()
     assert max(took) < 2
 
 
@@ -303,17 +305,17 @@ def test_a_row_that_differs_is_found_in_its_range_and_stays_known_until_it_is_me
         Difference("app.numbers", "id behind 400 up to 600"),
         Difference("app.only_here", "somewhere in the whole table"),
     )
-    assert numbers.board.state.differs == known
+    assert numbers.published.state.differs == known
     again = PublishedState(MemberState("m1", numbers.replica.flavor))
     Fitness(numbers.fitness.path.parent, again)
     assert again.state.differs == known
     numbers.replica.sql(*lax(numbers), "UPDATE app.numbers SET v = 'row 250' WHERE id = 500")
     numbers.replica.sql(*lax(numbers), "DROP TABLE app.only_here")
     numbers.verify(tables=("app.numbers",))
-    assert numbers.board.state.differs == known[:1] + known[2:]
+    assert numbers.published.state.differs == known[:1] + known[2:]
     numbers.replica.sql(*lax(numbers), "DELETE FROM app.`od``d.name` WHERE a = 9")
     numbers.verify(anew=True)
-    assert numbers.board.state.differs == ()
+    assert numbers.published.state.differs == ()
 
 
 def test_interrupted_by_another_command_it_goes_on_from_there(numbers: Pair) -> None:
@@ -329,12 +331,12 @@ def test_interrupted_by_another_command_it_goes_on_from_there(numbers: Pair) -> 
     before = rows()
     assert 0 < before < 900
     assert numbers.verifying.findings.under_way
-    assert numbers.board.state.verified
-    assert numbers.board.state.verified.halted == "called off by the command Promise"
-    assert not numbers.board.state.verified.failed
+    assert numbers.published.state.verified
+    assert numbers.published.state.verified.halted == "called off by the command Promise"
+    assert not numbers.published.state.verified.failed
     numbers.verifying = numbers.another_agent()
-    assert numbers.board.state.verified
-    assert numbers.board.state.verified.ended == 0
+    assert numbers.published.state.verified
+    assert numbers.published.state.verified.ended == 0
     assert rows() == before
     found = numbers.verify()
     assert found.results["app.numbers"] == TableResult(rows=900, pieces=9 + 1)
@@ -370,4 +372,4 @@ def test_it_waits_while_a_server_has_too_much_to_do_and_refuses_a_table_that_is_
     found = numbers.verify(tables=("app.nothing",))
     assert (found.halted, found.failed) == ("there is no table app.nothing", True)
     assert found.ended
-    assert numbers.board.state.reason == ""  # the member is as well as before
+    assert numbers.published.state.reason == ""  # the member is as well as before

@@ -295,8 +295,8 @@ class Raised:
 
     def __init__(self, host: Host, command: tuple[str, ...], insist: bool = True) -> None:
         self.alarms: list[str] = []
-        clerk = BackgroundWriter()
-        self.gate = Gate(command, "holdfast_g", clerk, self.alarms.append, insist=insist)
+        writer = BackgroundWriter()
+        self.gate = Gate(command, "holdfast_g", writer, self.alarms.append, insist=insist)
         self.gate.start()
         self.host = host
 

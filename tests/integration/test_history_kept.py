@@ -148,5 +148,5 @@ def test_a_manager_that_was_killed_in_the_middle_is_followed_in_the_same_entry(
     assert found.before
     assert found.after
     texts = [each.text for each in found.moments]
-    assert any("goes on with it at the step elect" in each for each in texts), texts
+    assert any("continues it at the step elect" in each for each in texts), texts
     assert "is gone" in texts[0]

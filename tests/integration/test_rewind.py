@@ -120,8 +120,8 @@ def test_all_kinds_of_changes_are_saved_undone_and_forgotten(patient: Patient) -
     patient.rewind()
     assert content(patient.server, *TABLES) == before
     assert gtids(patient.server) == had
-    assert patient.board.state.unfit == ""
-    assert patient.board.state.suspects == tuple(
+    assert patient.published.state.unfit == ""
+    assert patient.published.state.suspects == tuple(
         f"app.{t}" for t in ("casc", "ch", "nopk", "p", "t", "uq", "uqn")
     )
     (text,) = patient.texts()
@@ -132,7 +132,7 @@ def test_all_kinds_of_changes_are_saved_undone_and_forgotten(patient: Patient) -
     assert "UPDATE app.uq (id=4, k=4) -> (id=4, k=5)" in text
     assert "DELETE app.p (id=1)" in text
     assert text.count("TRANSACTION") == 9
-    told = patient.board.state.tail
+    told = patient.published.state.tail
     assert Path(told.saved).read_text() == text
     assert told.transactions == 9
     assert_identical(patient)
@@ -216,8 +216,8 @@ def test_a_server_that_dies_at_any_statement_is_rewound_when_asked_again(patient
         assert content(patient.server, *TABLES) == before, seen[-1]
         assert gtids(patient.server) == had, seen[-1]
         assert patient.fitness.repair is None
-        assert patient.board.state.unfit == ""
-        assert "app.uq" in patient.board.state.suspects
+        assert patient.published.state.unfit == ""
+        assert "app.uq" in patient.published.state.suspects
         number += 1
     patient.rewinder.die_behind = -1
     assert any("COMMIT" in each for each in seen)
@@ -247,7 +247,7 @@ def test_what_a_foreign_key_changed_along_is_suspect(patient: Patient) -> None:
     """A cascade is in no binlog: only the comparison can tell that the child's row is missing."""
     patient.errant("DELETE FROM p WHERE id = 3")
     patient.rewind()
-    assert patient.board.state.suspects == ("app.casc", "app.p")
+    assert patient.published.state.suspects == ("app.casc", "app.p")
     assert content(patient.server, "p") == content(patient.primary, "p")
 
 
@@ -262,9 +262,9 @@ def test_rows_that_are_not_as_the_binlog_left_them_make_it_unfit_and_nothing_is_
         patient.rewind()
     assert content(patient.server, *TABLES) == left
     assert gtids(patient.server) != had
-    assert "cannot be rewound" in patient.board.state.unfit
+    assert "cannot be rewound" in patient.published.state.unfit
     patient.start_agent()
-    assert "cannot be rewound" in patient.board.state.unfit
+    assert "cannot be rewound" in patient.published.state.unfit
     assert "INSERT app.uq (id=5, k=5)" in patient.texts()[0]
 
 
@@ -284,7 +284,7 @@ def test_a_write_behind_the_undoing_is_found_before_its_gtid_would_be_forgotten(
     had = gtids(patient.server)
     assert not gtids(patient.primary).contains(had)  # a clone finds, and saves, the late one
     patient.start_agent()
-    assert "clients wrote here" in patient.board.state.unfit
+    assert "clients wrote here" in patient.published.state.unfit
     with pytest.raises(Refused, match="clients wrote here"):
         patient.settle()  # so it is never let follow
 
@@ -312,7 +312,7 @@ def test_what_cannot_be_undone_is_saved_and_the_member_is_to_be_cloned(
     had, left = gtids(patient.server), content(patient.server, "nopk", "p")
     with pytest.raises(HoldfastError):
         patient.rewind()
-    assert said in patient.board.state.unfit
+    assert said in patient.published.state.unfit
     assert gtids(patient.server) == had
     assert content(patient.server, "nopk", "p") == left
     (text,) = patient.texts()

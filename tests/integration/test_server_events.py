@@ -148,8 +148,10 @@ def test_what_was_disabled_stays_so_after_a_crash_as_well(servers: list[BareServ
     before = statuses(primary)
     assert before["never"] == "DISABLED"
     session = Connection(primary.socket, ADMIN)
-    board = PublishedState(MemberState("m1", primary.flavor, server=ServerStatus.UP, writable=True))
-    keep = DisabledEvents(board, partial(write_down, session))
+    published = PublishedState(
+        MemberState("m1", primary.flavor, server=ServerStatus.UP, writable=True)
+    )
+    keep = DisabledEvents(published, partial(write_down, session))
     keep.step()
     written = applied(primary)
     keep.step()

@@ -61,7 +61,7 @@ class Replica(Patient):
             TermFile(self.folder),
         )
         self.judging = Judging(
-            self.board,
+            self.published,
             self.server.adapter,
             self.rewinder,
             self.rewinding,
@@ -73,7 +73,7 @@ class Replica(Patient):
         """As the agent's observer does."""
         seen = self.server.adapter.observe(Deadline(SECONDS))
         self.receipts.seen(replace(seen, semi_sync=SemiSync(replica=True)), "a")
-        self.board.change(
+        self.published.change(
             server=ServerStatus.UP,
             incarnation="a",
             origin=seen.origin,
@@ -81,12 +81,12 @@ class Replica(Patient):
             received=seen.received,
             replication=seen.replication,
         )
-        return self.board.state
+        return self.published.state
 
     def judge(self) -> MemberState:
         self.look()
         self.judging.judge(Judge("m0", present(self.primary)), Deadline(SECONDS), self.steps.append)
-        return self.board.state
+        return self.published.state
 
     def forget(self) -> None:
         self.look()
@@ -119,8 +119,8 @@ def make_good(member: Replica) -> None:
     if member.server.flavor is Flavor.MARIADB:
         member.forget()
     else:
-        first = replace(member.board.state, applied=str(gtids(member.primary)))
-        wanted = to_commit(first, [member.board.state], 99)
+        first = replace(member.published.state, applied=str(gtids(member.primary)))
+        wanted = to_commit(first, [member.published.state], 99)
         member.primary.adapter.commit_empty(wanted.split(","), Deadline(SECONDS))
     wait_until(
         lambda: gtids(member.server) == gtids(member.primary), SECONDS, "both have the same GTIDs"
@@ -201,7 +201,7 @@ def test_anything_else_is_not_harmless(member: Replica, statement: str) -> None:
     if member.server.flavor is Flavor.MARIADB:
         with pytest.raises(Refused):
             member.forget()
-        assert not member.board.state.harmless
+        assert not member.published.state.harmless
     start_over(member)
 
 

@@ -114,10 +114,12 @@ def settling_of(
     server: BareServer, folder: Path, was_open: bool = False
 ) -> tuple[Settling, PublishedState]:
     state = MemberState("m1", server.flavor, server=ServerStatus.UP, incarnation="run 2")
-    board = PublishedState(state)
+    published = PublishedState(state)
     listed = PreparedTransactions(server.flavor, server.socket, ADMIN)
     index = server.datadir / "binlog.index"
-    return Settling(board, Fitness(folder, board), listed, index, lambda: was_open), board
+    return Settling(
+        published, Fitness(folder, published), listed, index, lambda: was_open
+    ), published
 
 
 def test_a_prepared_transaction_is_ended_on_the_replica_that_took_over(
@@ -131,10 +133,10 @@ def test_a_prepared_transaction_is_ended_on_the_replica_that_took_over(
     assert prepared(second) == {name("a")}
     second.sql("XA COMMIT 'a'")
     assert rows(second) == [1, 10]
-    settling, board = settling_of(first, tmp_path)
+    settling, published = settling_of(first, tmp_path)
     return_to(first, second, settling)
     assert (rows(first), prepared(first)) == (rows(second), frozenset())
-    assert (board.state.unfit, board.state.suspects) == ("", ())
+    assert (published.state.unfit, published.state.suspects) == ("", ())
 
 
 @pytest.mark.parametrize("ended", ["COMMIT", "ROLLBACK"])
@@ -152,7 +154,7 @@ def test_one_that_was_ended_while_its_primary_died_is_ended_there_too(
     take_over(second)
     here = [1, 20] if ended == "COMMIT" else [1]
     assert (rows(second), prepared(second)) == (here, frozenset())
-    settling, board = settling_of(first, tmp_path)
+    settling, published = settling_of(first, tmp_path)
     first.adapter.close()
     first.start()
     if first.flavor is Flavor.MARIADB:
@@ -164,7 +166,7 @@ def test_one_that_was_ended_while_its_primary_died_is_ended_there_too(
     first.kill()
     return_to(first, second, settling)
     assert (rows(first), prepared(first)) == (rows(second), frozenset())
-    assert board.state.unfit == ""
+    assert published.state.unfit == ""
 
 
 def test_one_that_was_being_prepared_when_its_primary_died_may_be_lost_there(
@@ -178,7 +180,7 @@ def test_one_that_was_being_prepared_when_its_primary_died_may_be_lost_there(
     first.kill()
     take_over(second)
     assert prepared(second) == {name("c")}
-    settling, board = settling_of(first, tmp_path)
+    settling, published = settling_of(first, tmp_path)
     if first.flavor is Flavor.MYSQL:
         return_to(first, second, settling)
         assert prepared(first) == {name("c")}
@@ -187,7 +189,7 @@ def test_one_that_was_being_prepared_when_its_primary_died_may_be_lost_there(
     with pytest.raises(Refused, match="has lost prepared XA transactions"):
         return_to(first, second, settling)
     assert prepared(first) == frozenset()
-    assert "has lost prepared XA transactions" in board.state.unfit, "so it is cloned"
+    assert "has lost prepared XA transactions" in published.state.unfit, "so it is cloned"
 
 
 def test_tables_that_know_no_transactions_are_compared_after_a_crash(
@@ -201,12 +203,14 @@ def test_tables_that_know_no_transactions_are_compared_after_a_crash(
     first.kill()
     take_over(second)
     assert rows(second, "m") == [5]
-    settling, board = settling_of(first, tmp_path)
+    settling, published = settling_of(first, tmp_path)
     return_to(first, second, settling)
-    assert board.state.suspects == ("app.m",)
+    assert published.state.suspects == ("app.m",)
     if first.flavor is Flavor.MYSQL:
         assert rows(first, "m") == [], "it has the GTID, and not the row"
-    assert Fitness(tmp_path, PublishedState(board.state)).suspects == ("app.m",), "it is on disk"
+    assert Fitness(tmp_path, PublishedState(published.state)).suspects == ("app.m",), (
+        "it is on disk"
+    )
     first.adapter.part(Deadline(SECONDS))
     assert first.process is not None
     first.process.terminate()
@@ -228,15 +232,15 @@ def test_half_a_statement_that_no_binlog_tells_of_has_its_table_compared(
     time.sleep(1)
     first.kill()
     take_over(second)
-    settling, board = settling_of(first, tmp_path, was_open=True)
+    settling, published = settling_of(first, tmp_path, was_open=True)
     assert not doubts(first.datadir / "binlog.index").tables
     settling.doubt(Deadline(SECONDS))
-    assert Fitness(tmp_path, PublishedState(board.state)).unlogged, "it is on disk"
+    assert Fitness(tmp_path, PublishedState(published.state)).unlogged, "it is on disk"
     return_to(first, second, settling)
     assert 0 < sum(n >= 1000 for n in rows(first, "m")) < 100
     assert rows(second, "m") == list(range(100))
-    assert board.state.suspects == ("`app`.`a table`", "app.m")
-    assert not Fitness(tmp_path, PublishedState(board.state)).unlogged
+    assert published.state.suspects == ("`app`.`a table`", "app.m")
+    assert not Fitness(tmp_path, PublishedState(published.state)).unlogged
 
 
 def test_of_a_replica_that_crashed_only_what_its_binlog_tells_of_is_compared(
@@ -244,11 +248,11 @@ def test_of_a_replica_that_crashed_only_what_its_binlog_tells_of_is_compared(
 ) -> None:
     first, second, _ = two
     second.kill()
-    settling, board = settling_of(second, tmp_path)
+    settling, published = settling_of(second, tmp_path)
     settling.doubt(Deadline(SECONDS))
-    assert not Fitness(tmp_path, PublishedState(board.state)).unlogged
+    assert not Fitness(tmp_path, PublishedState(published.state)).unlogged
     second.adapter.close()
     second.start()
     settling.settle(Deadline(SECONDS), lambda step: None)
-    assert board.state.suspects == ()
+    assert published.state.suspects == ()
     assert rows(second, "m") == rows(first, "m")

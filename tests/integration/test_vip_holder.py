@@ -418,12 +418,12 @@ def test_a_holder_that_was_killed_is_started_again(
     opened = MemberState(
         "m1", Flavor.MARIADB, server=ServerStatus.UP, incarnation="run", writable=True
     )
-    board, clerk, alarms = PublishedState(opened), BackgroundWriter(), list[str]()
-    clerk.start()
-    stack.callback(clerk.stop, 5)
+    published, writer, alarms = PublishedState(opened), BackgroundWriter(), list[str]()
+    writer.start()
+    stack.callback(writer.stop, 5)
     config = VipConfig(address=FOUR, interface="eth0", linger=2.0)
-    address = Address(config, board, clerk, alarms.append)
-    board.heeding.append(address.changed)
+    address = Address(config, published, writer, alarms.append)
+    published.heeding.append(address.changed)
     stack.callback(address.stop)
     address.arm(running, boottime.now() + 60)
     with a.inside():
@@ -436,11 +436,11 @@ def test_a_holder_that_was_killed_is_started_again(
     assert a.has(FOUR)
 
     told = []
-    board.on_change = lambda: told.append(a.has(FOUR))
-    board.change(writable=False)
+    published.on_change = lambda: told.append(a.has(FOUR))
+    published.change(writable=False)
     assert told == [False], "whoever freezes it for a switchover is told so when it is off"
     assert address.gone(10)
-    board.change(writable=True)
+    published.change(writable=True)
     until(lambda: address.shown)
     assert a.has(FOUR)
     assert not address.gone(0)

@@ -49,23 +49,23 @@ class Voter:
         self.folder.mkdir(exist_ok=True)
         following = Replication(source=PRIMARY, receiver=Receiver.ON, applier=True)
         state = MemberState(name, Flavor.MYSQL, server=ServerStatus.UP, replication=following)
-        self.board = PublishedState(state)
+        self.published = PublishedState(state)
         self.name = name
         self.clock = clock
-        self.vouching = Vouch(self.folder, self.board, AtOnce(), clock)
+        self.vouching = Vouch(self.folder, self.published, AtOnce(), clock)
         self.promises = 0
         self.run = 0
 
     def restart(self) -> None:
         """The agent alone: the server goes on as it is."""
-        self.vouching = Vouch(self.folder, self.board, AtOnce(), self.clock)
-        self.board.change(promised=0)
+        self.vouching = Vouch(self.folder, self.published, AtOnce(), self.clock)
+        self.published.change(promised=0)
         self.promises = 0
         self.run += 1
 
     def stop_receiver(self) -> None:
-        receiver = replace(self.board.state.replication, receiver=Receiver.OFF)
-        self.board.change(replication=receiver)
+        receiver = replace(self.published.state.replication, receiver=Receiver.OFF)
+        self.published.change(replication=receiver)
 
 
 class Lives:
@@ -87,7 +87,7 @@ class Lives:
         names = [f"m{n}" for n in range(2, 2 + voters)]
         self.voters = [Voter(folder, name, self._clock()) for name in names]
         self._known = Electorate("m1", 1, 1, (Quorum(tuple(names), need),), address=PRIMARY)
-        self._tenure = LeaseState(self._known, LEASE)
+        self._lease_state = LeaseState(self._known, LEASE)
         self._second = LeaseState(self._known, LEASE, ask_at=ASKS_AT)
         self._fencing = False
         self._hangs = self.chance.choice(["", "agent", "agent", "keeper"])
@@ -99,9 +99,9 @@ class Lives:
         self._over = surely_over(self._manager(), LEASE)
         self._promised: dict[str, float] = {}
         now = self._primary()
-        assert self._tenure.grant(now, now + LEASE, LEASE)
-        self._tenure.enforce(now, grace=False)
-        self._second.fed(self._tenure.until)
+        assert self._lease_state.grant(now, now + LEASE, LEASE)
+        self._lease_state.enforce(now, grace=False)
+        self._second.fed(self._lease_state.until)
         self._second.enforce(now, grace=False)
         self._lossy = self.chance.choice([0.0, 0.1, 0.5])
         self._slow = self.chance.choice([0.01, 0.3, 1.5])
@@ -143,29 +143,29 @@ class Lives:
     def _keep(self) -> None:
         if self._fencing or self._hanging("agent", self._keep):
             return
-        self._tenure.fed(self._second.until)
-        match self._tenure.due(self._primary()):
+        self._lease_state.fed(self._second.until)
+        match self._lease_state.due(self._primary()):
             case Due.FENCE:
                 self._kill(FENCE_SECONDS)
                 return
             case Due.ASK:
-                self._ask(self._tenure, "agent")
-        self._wake(self._tenure.next(), self._keep)
+                self._ask(self._lease_state, "agent")
+        self._wake(self._lease_state.next(), self._keep)
 
     def _keep_second(self) -> None:
         # an agent that goes on a moment after the end kills as well: the one that does so first counts
         if self.time >= self.ended or self._hanging("keeper", self._keep_second):
             return
-        now, tenure = self._primary(), self._second
-        tenure.fed(self._tenure.until)
-        if not tenure.held(now - BEHIND_SECONDS):
+        now, lease_state = self._primary(), self._second
+        lease_state.fed(self._lease_state.until)
+        if not lease_state.held(now - BEHIND_SECONDS):
             self._kill(FENCE_SECONDS - BEHIND_SECONDS)
             return
-        if tenure.due(now) is Due.ASK:
-            self._ask(tenure, "keeper")
-        end = tenure.until + BEHIND_SECONDS
-        due = tenure.next()
-        self._wake(end if due is None or not tenure.held(now) else due, self._keep_second)
+        if lease_state.due(now) is Due.ASK:
+            self._ask(lease_state, "keeper")
+        end = lease_state.until + BEHIND_SECONDS
+        due = lease_state.next()
+        self._wake(end if due is None or not lease_state.held(now) else due, self._keep_second)
 
     def _kill(self, within: float) -> None:
         self._fencing = True
@@ -176,21 +176,23 @@ class Lives:
         assert due is not None
         self._at(self.time + max(1e-6, (due - self._primary()) * (1 + CLOCK_DRIFT) / 2), event)
 
-    def _ask(self, tenure: LeaseState, who: str) -> None:
-        question = tenure.ask(self._primary())
+    def _ask(self, lease_state: LeaseState, who: str) -> None:
+        question = lease_state.ask(self._primary())
         for voter in self.voters:
-            self._send(partial(self._asked, voter, tenure, question, who))
+            self._send(partial(self._asked, voter, lease_state, question, who))
 
-    def _asked(self, voter: Voter, tenure: LeaseState, question: Question, who: str) -> None:
+    def _asked(self, voter: Voter, lease_state: LeaseState, question: Question, who: str) -> None:
         request = VouchRequest(member="m1", address=PRIMARY, seconds=LEASE)
         if voter.vouching.asked(request).vouched:
-            self._send(lambda: self._told(voter.name, tenure, question, who))
+            self._send(lambda: self._told(voter.name, lease_state, question, who))
 
-    def _told(self, name: str, tenure: LeaseState, question: Question, who: str) -> None:
-        if self._fencing or self._hanging(who, lambda: self._told(name, tenure, question, who)):
+    def _told(self, name: str, lease_state: LeaseState, question: Question, who: str) -> None:
+        if self._fencing or self._hanging(
+            who, lambda: self._told(name, lease_state, question, who)
+        ):
             return
-        if tenure.vouched(name, question):
-            self.upheld_alone |= tenure is self._second and self._hangs == "agent"
+        if lease_state.vouched(name, question):
+            self.upheld_alone |= lease_state is self._second and self._hangs == "agent"
 
     # the manager
 
@@ -210,7 +212,7 @@ class Lives:
 
     def _granted(self, until: float) -> None:
         if not (self._fencing or self._hanging("agent", lambda: self._granted(until))):
-            self._tenure.grant(self._primary(), until, LEASE)
+            self._lease_state.grant(self._primary(), until, LEASE)
 
     def _depose(self) -> None:
         for voter in self.voters:
@@ -230,7 +232,7 @@ class Lives:
         kept = self.chance.random() < 0.7
         if kept:
             voter.stop_receiver()
-            voter.board.change(promised=2)
+            voter.published.change(promised=2)
             left = voter.vouching.left
             self._send(lambda: self._promise_came(voter.name, left))
         voter.vouching.promise_ends(kept)

@@ -160,7 +160,7 @@ class Host:
     halted: bool = False
     hung: bool = False
     keeper_up: bool = True
-    tenure: LeaseState = field(default_factory=LeaseState)
+    lease_state: LeaseState = field(default_factory=LeaseState)
     agent_run: int = 1
     vouched_until: float = 0.0
     asked: tuple[str, float] | None = None
@@ -188,16 +188,16 @@ class Host:
         self.hung = False
         self.asked = None
         self.promised = 0
-        self.tenure = LeaseState(self.tenure.known)
-        self.vouched_until = now + self.tenure.length
+        self.lease_state = LeaseState(self.lease_state.known)
+        self.vouched_until = now + self.lease_state.length
         if self.cloning:
             self.break_off("its clone was interrupted")
-        if self.up and self.writable and self.tenure.known:
-            self.tenure.enforce(now, grace=True)
+        if self.up and self.writable and self.lease_state.known:
+            self.lease_state.enforce(now, grace=True)
 
     def answers(self, now: float) -> bool:
         """Whether a client that takes it for the primary gets an answer."""
-        leased = not (self.kept and self.tenure.enforced) or self.tenure.held(now)
+        leased = not (self.kept and self.lease_state.enforced) or self.lease_state.held(now)
         return self.up and self.writable and not self.frozen and not self.halted and leased
 
     @property
@@ -331,9 +331,9 @@ class Host:
             let_through=self.held.let_through if self.held else "",
             doubt=self.doubt,
             lease=Lease(
-                self.tenure.enforced,
-                quorums=self.tenure.known.quorums
-                if self.tenure.known and self.tenure.enforced
+                self.lease_state.enforced,
+                quorums=self.lease_state.known.quorums
+                if self.lease_state.known and self.lease_state.enforced
                 else None,
             ),
         )
@@ -356,7 +356,7 @@ class Host:
         self.tally = 0
         self.judged = ""
         self.tail = Tail()
-        self.tenure.release()
+        self.lease_state.release()
 
     def tear(self) -> None:
         """Its host's power fails. A primary flushes what it commits; of a replica's, tables and binlog disagree."""
@@ -478,9 +478,9 @@ class World:
 
     def keep(self, host: Host) -> None:
         """The agent or its keeper process: asks, and kills its server when the lease is over."""
-        tenure, known = host.tenure, host.tenure.known
+        lease_state, known = host.lease_state, host.lease_state.known
         peers = [self.hosts[n] for n in known.agents if n in self.hosts] if known else []
-        match tenure.due(self.now):
+        match lease_state.due(self.now):
             case Due.FENCE:
                 refused = all(self.linked(host, each) and not each.agent_up for each in peers)
                 if not host.agent_up and refused and peers:
@@ -488,14 +488,14 @@ class World:
                 else:
                     host.crash()
             case Due.ASK if known:
-                question = tenure.ask(self.now)
+                question = lease_state.ask(self.now)
                 for peer in peers:
                     if not (self.linked(host, peer) and peer.attended):
                         continue
                     peer.asked = (f"{host.name}:3306", self.now)
                     if self.vouch(peer, host):
-                        peer.vouched_until = max(peer.vouched_until, self.now + tenure.length)
-                        tenure.vouched(peer.name, question)
+                        peer.vouched_until = max(peer.vouched_until, self.now + lease_state.length)
+                        lease_state.vouched(peer.name, question)
 
     def part(self, name: str) -> None:
         """Cut a host off from managers and members; its clients reach it still."""
@@ -524,10 +524,10 @@ class World:
             host.mark, host.record = told.mark, told.record
         good = grant and not host.refuses(grant.term, grant.leader)
         if grant and good and grant.run == str(host.agent_run):
-            host.tenure.entrust(grant.electorate)
-            if host.up and host.writable and not host.tenure.enforced:
-                host.tenure.enforce(self.now, grace=False)
-            host.tenure.grant(self.now, grant.until, grant.lease)
+            host.lease_state.entrust(grant.electorate)
+            if host.up and host.writable and not host.lease_state.enforced:
+                host.lease_state.enforce(self.now, grace=False)
+            host.lease_state.grant(self.now, grant.until, grant.lease)
 
     def replicas(self, source: Host) -> list[Host]:
         return [h for h in self.hosts.values() if self.connected(h, source)]
@@ -768,7 +768,7 @@ class World:
                 yield lambda: setattr(host, "applying", True)
             case Drain(upto=upto, electorate=electorate):
                 if electorate:
-                    host.tenure.entrust(electorate)
+                    host.lease_state.entrust(electorate)
                 yield lambda: self._drain(host, upto)
             case Freeze():
                 if host.source:
@@ -803,13 +803,13 @@ class World:
                 yield lambda: setattr(host, "replica", semi_sync)
                 yield lambda: setattr(host, "receiving", True)
                 yield lambda: setattr(host, "applying", True)
-                yield host.tenure.release
+                yield host.lease_state.release
             case Promote(drained=drained) if drained and host.source:
                 yield from self._take_over(host, command)
             case Promote(acks=acks, serial=serial, timeout_seconds=timeout, wait_point=point):
                 host.promised = host.sealed = host.stopped = 0
                 assert command.electorate
-                host.tenure.entrust(command.electorate)
+                host.lease_state.entrust(command.electorate)
                 opened = host.writable and (host.source_on or not acks)
                 if not opened:
                     yield lambda: setattr(host, "receiving", False)
@@ -821,9 +821,9 @@ class World:
                     yield lambda: self._unfollow(host)
                 yield lambda: self._set_acks(host, acks, timeout, point)
                 yield lambda: self._prove(host, serial)
-                if not host.tenure.held(self.now):
+                if not host.lease_state.held(self.now):
                     raise ValueError("it has no lease")
-                yield lambda: host.tenure.enforce(self.now, grace=False)
+                yield lambda: host.lease_state.enforce(self.now, grace=False)
                 yield lambda: self._open(host)
             case SetAcks(acks=acks, timeout_seconds=timeout, wait_point=point):
                 if host.source or not host.writable:
@@ -833,7 +833,7 @@ class World:
                 if host.source or not host.writable:
                     raise ValueError("it is no open primary")
                 assert command.electorate
-                host.tenure.entrust(command.electorate)
+                host.lease_state.entrust(command.electorate)
                 yield lambda: self._prove(host, serial)
 
     def _take_over(self, host: Host, command: Promote) -> Iterator[Callable[[], object]]:
@@ -842,16 +842,16 @@ class World:
         Broken off, all of it is done again."""
         host.promised = host.sealed = host.stopped = 0
         assert command.electorate
-        host.tenure.entrust(command.electorate)
+        host.lease_state.entrust(command.electorate)
         yield lambda: self._drain(host, command.drained)
         waits = (command.acks, command.timeout_seconds, command.wait_point)
         yield lambda: self._mark(host, *waits)
         yield lambda: self._set_acks(host, *waits)
         if len([r for r in self.replicas(host) if r.replica]) < command.acks:
             raise ValueError("its ackers are not connected")
-        if not host.tenure.held(self.now):
+        if not host.lease_state.held(self.now):
             raise ValueError("it has no lease")
-        yield lambda: host.tenure.enforce(self.now, grace=False)
+        yield lambda: host.lease_state.enforce(self.now, grace=False)
         yield lambda: self._open(host)
         yield lambda: self._prove(host, command.serial)
         yield lambda: setattr(host, "receiving", False)

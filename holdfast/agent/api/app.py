@@ -25,31 +25,33 @@ HIGHEST_TERM = 2**53
 
 
 class LongPoll:
-    """Wakes everybody who waits for a new version of the board, on the event loop.
+    """Wakes everybody who waits for a new version of the published state, on the event loop.
 
     ``changed`` runs on the loop, so nothing can change between its look at the version and its wait.
 
     :param run: names this run of the agent
     """
 
-    def __init__(self, board: PublishedState, loop: asyncio.AbstractEventLoop, run: str) -> None:
-        self._board = board
+    def __init__(
+        self, published: PublishedState, loop: asyncio.AbstractEventLoop, run: str
+    ) -> None:
+        self._published = published
         self._run = run
         self._loop = loop
         self._event = asyncio.Event()
         self._closed = False
-        board.on_change = self._changed
+        published.on_change = self._changed
 
     async def changed(self, since: int | None, seconds: float) -> StateReply:
         """The state, as soon as its version is not ``since``, at the latest after ``seconds``."""
         end = asyncio.get_running_loop().time() + seconds
-        while self._board.version == since and not self._closed:
+        while self._published.version == since and not self._closed:
             try:
                 async with asyncio.timeout_at(end):
                     await self._event.wait()
             except TimeoutError:
                 break
-        state, version = self._board.seen()
+        state, version = self._published.seen()
         return StateReply(state=state, version=version, clock=boottime.now(), run=self._run)
 
     def close(self) -> None:
@@ -80,7 +82,7 @@ class Entrance:
 
 
 def make_app(
-    board: PublishedState,
+    published: PublishedState,
     commands: CommandQueue,
     poll: LongPoll,
     entrance: Entrance,

@@ -1,8 +1,8 @@
 """Answers for load balancers: one code and one word, to anybody who asks.
 
 Load balancers carry no token, and the agent's API tells strangers nothing: so this is a listener of its own, and it
-says no more than anybody who can reach the server finds out by connecting to it. All is read from the board, which the
-agent's threads keep: nothing is asked of the server while a check waits.
+says no more than anybody who can reach the server finds out by connecting to it. All is read from the published state,
+which the agent's threads keep: nothing is asked of the server while a check waits.
 """
 
 from __future__ import annotations

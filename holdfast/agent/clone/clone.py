@@ -68,7 +68,7 @@ class Cloning:
         was_reset: Callable[[], bool],
         look: Callable[[], None],
     ) -> None:
-        self._board = member.board
+        self._published = member.published
         self._jobs = jobs
         self._watch = member.watch
         self._server = member.server
@@ -103,23 +103,23 @@ class Cloning:
         """Say why the member must be cloned, if it must; called now and then while its server is down."""
         if self._now is not None:
             return
-        unfit, said = self.unfit(), self._board.state.unfit
+        unfit, said = self.unfit(), self._published.state.unfit
         if unfit:
-            self._board.change(unfit=unfit)
+            self._published.change(unfit=unfit)
         elif said == EMPTY:  # somebody has put data there
-            self._board.change(unfit="")
+            self._published.change(unfit="")
 
     def came_up(self) -> None:
         """A server that runs has data: that there were none before it was started is no reason any more."""
-        if self._board.state.unfit == EMPTY and self._now is None:
-            self._board.change(unfit="")
+        if self._published.state.unfit == EMPTY and self._now is None:
+            self._published.change(unfit="")
 
     def admit(self, command: Command, deadline: Deadline) -> None:
         """Called with every command before it is carried out. A fence calls a clone off.
 
         :raises Refused: the server is being cloned, or has to be: nothing that it says counts, and nobody may start it
         """
-        now, name = self._now, self._board.state.name
+        now, name = self._now, self._published.state.name
         match command:
             case Clone():
                 return
@@ -134,7 +134,7 @@ class Cloning:
             raise Refused(f"{what} is being cloned from {now.donor}")
         unfit = self.unfit() if isinstance(command, Start | Cut) else self._marker.unfit()
         if unfit:
-            self._board.change(unfit=unfit)
+            self._published.change(unfit=unfit)
             raise Refused(f"{what} has to be cloned from another member: {unfit}")
 
     def begin(self, command: Clone, deadline: Deadline, done: Done) -> None:
@@ -146,7 +146,7 @@ class Cloning:
         if now is not None and now.donor == command.donor:
             return
         try:
-            present = parse(self._board.state.flavor, command.present)
+            present = parse(self._published.state.flavor, command.present)
         except ValueError as error:
             raise BadInput("present", str(error)) from None
         donor = DonorAgent(command.donor, command.agent, self._shown.to(command.agent))
@@ -162,13 +162,13 @@ class Cloning:
             try:
                 self._give_up_old(command, present, deadline, done)
             except Refused as error:
-                self._board.change(clone_refused=str(error))
+                self._published.change(clone_refused=str(error))
                 raise
         self._marker.mark(command.donor)
         self._watch.kill_and_wait(f"cloned from {command.donor}", deadline.left)
         self._server.close()
         done("marked, server ended")
-        self._board.change(
+        self._published.change(
             unfit=f"it is being cloned from {command.donor}",
             promised=0,
             cloning=command.donor,
@@ -181,11 +181,11 @@ class Cloning:
             )
         except Refused:
             self._now = None
-            self._board.change(cloning="")
+            self._published.change(cloning="")
             raise
 
     def _check_donor(self, donor: MemberState, command: Clone) -> None:
-        own = self._board.state
+        own = self._published.state
         if donor.name == own.name:
             raise Refused(f"{own.name} cannot be cloned from itself")
         if donor.flavor is not own.flavor:
@@ -198,13 +198,13 @@ class Cloning:
 
     def _refuse_half_copies(self, donor: DonorAgent, deadline: Deadline) -> None:
         """MySQL's clone takes InnoDB's tables only, and its GTIDs say that all others are there, too."""
-        name = self._board.state.name
-        if self._board.state.flavor is Flavor.MYSQL and (left := donor.left_empty(deadline)):
+        name = self._published.state.name
+        if self._published.state.flavor is Flavor.MYSQL and (left := donor.left_empty(deadline)):
             why = (
                 f"{name} is not cloned: MySQL would leave the tables {', '.join(left[:MOST_NAMED])} empty, as they are "
                 "not InnoDB's: ALTER TABLE … ENGINE=InnoDB on the primary, or drop them"
             )
-            self._board.change(clone_refused=why)
+            self._published.change(clone_refused=why)
             raise Refused(why)
 
     def _give_up_old(
@@ -214,7 +214,7 @@ class Cloning:
 
         :raises Refused: it holds what cannot be saved; the server goes on, if it ran
         """
-        state = self._board.state
+        state = self._published.state
         running = self._watch.current() is not None
         if state.up and state.writable:
             raise Refused(f"{state.name} takes writes: fence it before it is cloned")
@@ -249,7 +249,7 @@ class Cloning:
     def _judge(
         self, present: GtidSet, executed: GtidSet | None, deadline: Deadline, discard: bool
     ) -> Holdings:
-        state = self._board.state
+        state = self._published.state
         own = self._own
         found = judge(
             state.flavor,
@@ -273,7 +273,7 @@ class Cloning:
     def _run(self, job: Job, command: Clone, donor: DonorAgent) -> None:
         try:
             with self._alone(job):
-                match self._board.state.flavor:
+                match self._published.state.flavor:
                     case Flavor.MARIADB:
                         had = self._mariadb(job, command, donor)
                     case Flavor.MYSQL:
@@ -286,7 +286,7 @@ class Cloning:
             self._look()  # what it has is to be known before it counts
             self._marker.clear()
             self._failed = ()
-            self._board.change(unfit="", suspects=(), differs=(), clone_failed=())
+            self._published.change(unfit="", suspects=(), differs=(), clone_failed=())
         except BaseException as error:
             with contextlib.suppress(HoldfastError):
                 self._watch.kill_and_wait(f"its clone from {command.donor} failed", KILL_SECONDS)
@@ -295,11 +295,11 @@ class Cloning:
                 self._failed = (*self._failed, command.donor)[-MOST_FAILURES:]
             with contextlib.suppress(HoldfastError):
                 self._marker.mark(command.donor, job.called_off or str(error))
-            self._board.change(unfit=self._marker.unfit(), clone_failed=self._failed)
+            self._published.change(unfit=self._marker.unfit(), clone_failed=self._failed)
             raise
         finally:
             self._now = None
-            self._board.change(cloning="")
+            self._published.change(cloning="")
 
     def _mariadb(self, job: Job, command: Clone, donor: DonorAgent) -> GtidSet:
         files.drop(self._own.datadir)
@@ -348,7 +348,7 @@ class Cloning:
             except Unreachable:
                 if self._has_ended():
                     raise Refused(
-                        f"the server ended when it was started on the copy: {self._board.state.why}"
+                        f"the server ended when it was started on the copy: {self._published.state.why}"
                     ) from None
             job.pause(0.05)
 

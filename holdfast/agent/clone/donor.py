@@ -69,13 +69,13 @@ class CopyGiver:
 
     def __init__(
         self,
-        board: PublishedState,
+        published: PublishedState,
         server: ServerConfig,
         admin: Account,
         state_dir: Path,
         unable: Callable[[], str],
     ) -> None:
-        self._board = board
+        self._published = published
         self._server = server
         self._admin = admin
         self._scratch = state_dir / "backup"
@@ -92,23 +92,23 @@ class CopyGiver:
         async def backup(pack: str = "auto") -> Response:
             """A copy of the server's data, in frames."""
             if self._giving:
-                busy = f"{self._board.state.name} gives a copy to another member"
+                busy = f"{self._published.state.name} gives a copy to another member"
                 return error_response(503, "Refused", busy)
             try:
                 process = self._begin()
             except (Refused, OSError) as error:
-                return error_response(409, "Refused", f"{self._board.state.name}: {error}")
+                return error_response(409, "Refused", f"{self._published.state.name}: {error}")
             frames = self._frames(process, pack != "never")
             return StreamingResponse(frames, media_type="application/octet-stream")
 
         @router.post("/v1/backup/end")
         def end(asked: EndCopy) -> Response:
             """MySQL: end the clones that an account has begun here."""
-            if self._server.flavor is Flavor.MYSQL and self._board.state.up:
+            if self._server.flavor is Flavor.MYSQL and self._published.state.up:
                 try:
                     end_clones(self._server.socket, self._admin, asked.account, Deadline(3.0))
                 except HoldfastError as error:
-                    return error_response(409, "Refused", f"{self._board.state.name}: {error}")
+                    return error_response(409, "Refused", f"{self._published.state.name}: {error}")
             return Response()
 
         @router.get("/v1/data")
@@ -119,7 +119,7 @@ class CopyGiver:
                 try:
                     left = left_empty(self._server.socket, self._admin, Deadline(LOOK_SECONDS))
                 except HoldfastError as error:
-                    return error_response(409, "Refused", f"{self._board.state.name}: {error}")
+                    return error_response(409, "Refused", f"{self._published.state.name}: {error}")
             found = size(self._server.datadir, self._is_not_copied)
             return JSONResponse({"bytes": found, "left_empty": left})
 
@@ -128,7 +128,7 @@ class CopyGiver:
     def _begin(self) -> subprocess.Popen[bytes]:
         if self._server.flavor is not Flavor.MARIADB:
             raise Refused("MySQL's server gives copies itself, through its CLONE plugin")
-        unable = self._unable() or ("" if self._board.state.up else "its server is not up")
+        unable = self._unable() or ("" if self._published.state.up else "its server is not up")
         if unable:
             raise Refused(f"nothing can be copied from it: {unable}")
         tools = find_tools(self._server.command, self._server.backup_command)
@@ -169,7 +169,7 @@ class CopyGiver:
         self._giving = False
 
     def _opening(self) -> Mapping[str, Any]:
-        version = self._board.state.version
+        version = self._published.state.version
         return {"bytes": size(self._server.datadir, self._is_not_copied), "version": version}
 
     def _end(self, status: int) -> Mapping[str, Any]:

@@ -86,10 +86,10 @@ class CommandExecutor:
     """Carries out commands. What one needs to know of the server is the last look; each ends with one."""
 
     def __init__(self, member: LocalMember, parts: Parts, observer: ServerObserver) -> None:
-        own, state_dir, flavor = member.own, member.state_dir, member.board.state.flavor
+        own, state_dir, flavor = member.own, member.state_dir, member.published.state.flavor
         self._server = member.server
         self._watch = member.watch
-        self._board = member.board
+        self._published = member.published
         self._marker = member.relaxed
         self._replication = member.replication
         self._accounts = parts.accounts
@@ -107,7 +107,7 @@ class CommandExecutor:
         self._engine = Engine(flavor, member.watch, own.datadir, state_dir)
         self._domains = Domains(state_dir / "domains", flavor)
         self._promoting = Promoting(
-            *(member.server, member.board, member.relaxed, parts.releases, parts.keeper),
+            *(member.server, member.published, member.relaxed, parts.releases, parts.keeper),
             *(observer.look, self._domains, parts.strangers),
         )
         self._note = observer.note
@@ -166,7 +166,7 @@ class CommandExecutor:
             case Restart():
                 self._restart(term, deadline, steps)
             case Clone():
-                self._domains.note_all(self._board.state)
+                self._domains.note_all(self._published.state)
                 self._cloning.begin(command, deadline, steps.done)
             case Rewind():
                 self._rewind(command, deadline, steps)
@@ -207,7 +207,7 @@ class CommandExecutor:
         running = self._watch.current()
         if running is None:
             return
-        if self._watch.started(running) and self._board.state.server is ServerStatus.STARTING:
+        if self._watch.started(running) and self._published.state.server is ServerStatus.STARTING:
             return  # it boots following nobody, and no command has come since
         self._server.stop_receiver(deadline)
         steps.done("receiver stopped")
@@ -223,7 +223,7 @@ class CommandExecutor:
         self._marker.mark()
         steps.done("marked as relaxed")
         source = Source(command.host, command.port, self._replication.fresh(), command.heartbeat)
-        self._board.change(proved=0, promised=0, frozen=0, stopped=0)
+        self._published.change(proved=0, promised=0, frozen=0, stopped=0)
         self._releases.end()
         self._strangers.forget()
         if command.events:
@@ -256,7 +256,7 @@ class CommandExecutor:
 
     def _promote(self, term: int, command: Promote, deadline: Deadline, steps: Steps) -> None:
         state = self._up("promote")
-        self._board.change(promised=0, frozen=0, stopped=0)
+        self._published.change(promised=0, frozen=0, stopped=0)
         self._trusted()
         self._keeper.entrust(command.electorate)
         self._rewinding.settle(deadline, steps.done)
@@ -273,16 +273,16 @@ class CommandExecutor:
 
     def _freeze(self, term: int, command: Freeze, deadline: Deadline, steps: Steps) -> None:
         incarnation = self._primary("freeze").incarnation
-        self._board.change(frozen=0, stopped=0)
+        self._published.change(frozen=0, stopped=0)
 
         def stopped(applied: str) -> None:
-            self._board.change(during=incarnation, applied=applied, stopped=term)
+            self._published.change(during=incarnation, applied=applied, stopped=term)
 
         within = Deadline(min(command.seconds, deadline.left), deadline.cancelled)
         try:
             applied = self._server.freeze(within, steps.done, stopped)
         except HoldfastError:
-            self._board.change(stopped=0)
+            self._published.change(stopped=0)
             raise
         self._note(incarnation, writable=False, applied=applied, stopped=term, frozen=term)
 
@@ -304,8 +304,8 @@ class CommandExecutor:
         self._up("rewind")
         self._trusted()
         self._releases.end()  # what is in its binlog is committed
-        self._domains.note_all(self._board.state)
-        self._board.change(judged="", harmless="")
+        self._domains.note_all(self._published.state)
+        self._published.change(judged="", harmless="")
         self._rewinding.part(deadline, steps.done)
         self._rewinding.rewind(command, deadline, steps.done)
 
@@ -333,14 +333,14 @@ class CommandExecutor:
             )
         if tail.verdict in (TailVerdict.CLEAN, TailVerdict.CUT):
             self._rewinding.doubt(deadline)
-        before = self._board.state.tail
+        before = self._published.state.tail
         if tail.verdict is TailVerdict.CLEAN and before.verdict is TailVerdict.CUT:
             tail = replace(before, term=term)  # asked again: what was cut is still worth knowing
-        self._board.change(tail=tail)
+        self._published.change(tail=tail)
 
     def _take_inventory(self, deadline: Deadline, steps: Steps) -> None:
         self._ended("its files can be read")
-        self._board.change(kept=str(take_inventory(self._own, self._state_dir, deadline)))
+        self._published.change(kept=str(take_inventory(self._own, self._state_dir, deadline)))
         steps.done("files read")
 
     def _ended(self, what: str) -> None:
@@ -351,7 +351,7 @@ class CommandExecutor:
     def _start(self, steps: Steps) -> None:
         self._trusted()
         self._marker.forget_former_boot()
-        if self._board.state.tail.verdict in (TailVerdict.UNCHECKED, TailVerdict.COMMITTED):
+        if self._published.state.tail.verdict in (TailVerdict.UNCHECKED, TailVerdict.COMMITTED):
             # COMMITTED: should the server die before it is up, that must be found again
             self._recovery.mark()
         self._watch.start()
@@ -361,12 +361,12 @@ class CommandExecutor:
         """Tables and binlog that a host's crash tore apart are neither followed on with nor served from."""
         reason = self._marker.verdict()
         if reason:
-            term = self._board.state.term
-            self._board.change(tail=Tail(TailVerdict.UNSAFE, term, reason=reason))
+            term = self._published.state.term
+            self._published.change(tail=Tail(TailVerdict.UNSAFE, term, reason=reason))
             raise Refused(reason)
 
     def _up(self, what: str) -> MemberState:
-        state = self._board.state
+        state = self._published.state
         if self._watch.current() is None or not state.up:
             raise Refused(f"cannot {what}: the server of {state.name} is {state.server}")
         self._recovery.clear()

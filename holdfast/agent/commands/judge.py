@@ -35,18 +35,18 @@ class Judging:
 
     def __init__(
         self,
-        board: PublishedState,
+        published: PublishedState,
         server: Server,
         rewinder: Rewinder,
         rewinding: Rewinding,
         index: Path,
         forgetting: Callable[[GtidSet], AbstractContextManager[None]],
     ) -> None:
-        self._board = board
+        self._published = published
         self._server = server
         self._rewinder = rewinder
         self._rewinding = rewinding
-        self._flavor = board.state.flavor
+        self._flavor = published.state.flavor
         self._index = index
         self._forgetting = forgetting
 
@@ -62,7 +62,7 @@ class Judging:
         :raises BadInput: ``present`` is no GTID set
         """
         present = _parsed(self._flavor, command.present)
-        state = self._board.state
+        state = self._published.state
         lacking = state.received_set().union(state.applied_set()).subtract(present)
         found = parse(self._flavor, "")
         try:
@@ -71,7 +71,7 @@ class Judging:
         except (HoldfastError, OSError, ValueError) as error:
             say(logger, f"what {command.primary} lacks cannot be judged: {error}", logging.WARNING)
         done("binlog read")
-        self._board.change(
+        self._published.change(
             during=state.incarnation, judged=as_text(lacking.union(found)), harmless=as_text(found)
         )
         if found:
@@ -87,7 +87,7 @@ class Judging:
             it is only that somebody else holds a lock, or has logged more
         """
         present = _parsed(self._flavor, command.present)
-        state = self._board.state
+        state = self._published.state
         if state.writable or self._flavor is not Flavor.MARIADB:
             raise Refused(f"{state.name} is no replica of MariaDB: it cannot forget transactions")
         self._rewinding.settle(deadline, done)
@@ -100,11 +100,11 @@ class Judging:
                 isinstance(error, StatementRefused) and error.code in LOCKED_OUT
             )
             if not later:
-                self._board.change(during=state.incarnation, harmless="")
+                self._published.change(during=state.incarnation, harmless="")
             raise
         finally:
             self._server.resume_applier(deadline)
-        self._board.change(during=state.incarnation, judged="", harmless="")
+        self._published.change(during=state.incarnation, judged="", harmless="")
         done("applier started")
 
     def _forget(

@@ -41,7 +41,7 @@ class Promoting:
     def __init__(
         self,
         server: Server,
-        board: PublishedState,
+        published: PublishedState,
         marker: RelaxedMarker,
         releases: Releases,
         keeper: Keeper,
@@ -50,7 +50,7 @@ class Promoting:
         strangers: Strangers,
     ) -> None:
         self._server = server
-        self._board = board
+        self._published = published
         self._marker = marker
         self._releases = releases
         self._keeper = keeper
@@ -120,7 +120,7 @@ class Promoting:
     def set_acks(self, command: SetAcks | Promote, deadline: Deadline, done: Done) -> None:
         waits = asked(command)
         if holds_back(waits):
-            self._releases.waits_for(min(waits.acks, self._board.state.semi_sync.acks))
+            self._releases.waits_for(min(waits.acks, self._published.state.semi_sync.acks))
         else:
             self._releases.end()
         self._server.set_acks(command.acks, deadline, command.timeout_seconds, command.wait_point)
@@ -141,7 +141,7 @@ class Promoting:
         insist: bool = True,
         following: bool = False,
     ) -> None:
-        before, seen, known = self._board.state, self._strangers.seen, self._releases.known
+        before, seen, known = self._published.state, self._strangers.seen, self._releases.known
         under = self._server.prove(term, serial, deadline, insist, following)
         if under.degraded:
             done("row committed, not acknowledged")
@@ -150,7 +150,7 @@ class Promoting:
             self._strangers.refuse_if_there(seen, deadline)
         if holds_back(under):
             self._releases.proved(under, known)
-        self._board.change(during=before.incarnation, proved=max(before.proved, serial))
+        self._published.change(during=before.incarnation, proved=max(before.proved, serial))
         done("proved")
 
     def _take_over(

@@ -53,7 +53,7 @@ class CommandQueue:
         obeyed: Obeyed,
         watch: ServerRun,
         observer: ServerObserver,
-        board: PublishedState,
+        published: PublishedState,
         vouching: Vouch,
     ) -> None:
         self._duties = duties
@@ -61,7 +61,7 @@ class CommandQueue:
         self._obeyed = obeyed
         self._watch = watch
         self._observer = observer
-        self._board = board
+        self._published = published
         self._vouching = vouching
         self.steering: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self._jobs: deque[_Job] = deque()
@@ -149,7 +149,7 @@ class CommandQueue:
                 error = self._look(job, error, steps)
             self._obeyed.settle()
             if error is None and isinstance(job.command, Promise):
-                self._board.change(promised=job.term)
+                self._published.change(promised=job.term)
         self._tell(job, error, steps, (time.monotonic() - begun) * 1000)
         return self._reply(steps, error)
 
@@ -168,7 +168,7 @@ class CommandQueue:
                 if isinstance(job.command, Fence):
                     raise OutcomeUnknown(f"the server was killed, but {error}") from error
                 raise
-            self._board.change(term=job.term, leader=job.told.leader)
+            self._published.change(term=job.term, leader=job.told.leader)
             steps.done("term on disk")
         else:
             self._obeyed.remember(job.told)
@@ -182,12 +182,16 @@ class CommandQueue:
             steps.done("observed")
         except HoldfastError as unseen:
             # what was seen before it is not what the member has received when its receiver stopped
-            if error is None and self._board.state.up and isinstance(job.command, Promise | Drain):
+            if (
+                error is None
+                and self._published.state.up
+                and isinstance(job.command, Promise | Drain)
+            ):
                 return OutcomeUnknown(f"done, but its positions cannot be read: {unseen}")
         return error
 
     def _reply(self, steps: Steps, error: HoldfastError | None) -> CommandReply:
-        state, version = self._board.seen()
+        state, version = self._published.seen()
         return CommandReply(
             state=state,
             version=version,
@@ -217,8 +221,8 @@ class CommandQueue:
 
     @contextlib.contextmanager
     def _busy(self, name: str) -> Iterator[None]:
-        self._board.change(busy=name)
+        self._published.change(busy=name)
         try:
             yield
         finally:
-            self._board.change(busy="")
+            self._published.change(busy="")

@@ -52,23 +52,23 @@ class Obeyed:
         self,
         state_dir: Path,
         term: TermFile,
-        board: PublishedState,
-        clerk: BackgroundWriter,
+        published: PublishedState,
+        writer: BackgroundWriter,
         cluster: str,
     ) -> None:
         self._file = RecordFile(state_dir)
         self._former = state_dir / "record"
         self._term = term
-        self._board = board
-        self._clerk = clerk
+        self._published = published
+        self._writer = writer
         self._cluster = cluster
         self._lock = threading.Lock()
         self.record, self._mark = self._read()
-        board.change(record=self._mark)
+        published.change(record=self._mark)
 
     def refusal(self, term: int, told: Told) -> HoldfastError | None:
         """Why a command is not obeyed; None where it may be. Nothing is changed."""
-        name, promised = self._board.state.name, self._term.promised
+        name, promised = self._published.state.name, self._term.promised
         if self._term.refuses(term, told.leader):
             return StaleTerm(name, term, promised)
         if not jump_allowed(promised, term):
@@ -91,7 +91,7 @@ class Obeyed:
 
     def stranger(self, told: Told) -> str:
         """Why that manager means another agent than this, or "". What it does not say is not looked at."""
-        state = self._board.state
+        state = self._published.state
         if told.cluster not in ("", self._cluster):
             return (
                 f"this is {state.name} of the cluster {self._cluster}, and the manager is one of {told.cluster}: "
@@ -106,7 +106,7 @@ class Obeyed:
     def _other_line(self, told: Told) -> Refused | None:
         if not told.mark.revision or told.mark == self._mark:
             return None  # a manager of an earlier version, before there is a record, or nothing new
-        name = self._board.state.name
+        name = self._published.state.name
         if told.leader and told.leader == self._mark.leader:
             if not late(told.mark, self._mark):
                 return None
@@ -180,18 +180,18 @@ class Obeyed:
                 self.remember(told)
                 self.settle()
 
-        self._clerk.do(keep)
+        self._writer.do(keep)
 
     def told(self) -> RecordReply:
         """What is remembered, for a repair of the store."""
-        state = self._board.state
+        state = self._published.state
         return RecordReply(
             term=self._term.promised, identity=state.identity, mark=self._mark, record=self.record
         )
 
     def _take(self, told: Told) -> None:
         self.record, self._mark = told.record, told.mark
-        self._board.change(record=told.mark)
+        self._published.change(record=told.mark)
 
     def _read(self) -> tuple[str, RecordMark]:
         """The latest of what stands in its files. What cannot be read there is not remembered: the term is."""

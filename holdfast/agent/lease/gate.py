@@ -49,7 +49,7 @@ class Gate:
         self,
         command: Sequence[str],
         name: str,
-        clerk: BackgroundWriter,
+        writer: BackgroundWriter,
         alarm: Callable[[str], None],
         clock: Callable[[], float] = boottime.now,
         ports: Callable[[int], Sequence[int]] = lambda pid: listening_ports(pid),
@@ -59,7 +59,7 @@ class Gate:
         self._able = insist
         self._command = command
         self._name = name
-        self._clerk = clerk
+        self._writer = writer
         self._alarm = alarm
         self._clock = clock
         self._ports = ports
@@ -211,7 +211,7 @@ class Gate:
         self._alarm(failed)
         if failed:
             level = logging.WARNING if self._able else logging.DEBUG
-            self._clerk.say(logger, failed, level)
+            self._writer.say(logger, failed, level)
 
 
 def listening_ports(pid: int) -> list[int]:

@@ -88,28 +88,28 @@ class Keeper:
 
     def __init__(
         self,
-        board: PublishedState,
+        published: PublishedState,
         watch: ServerRun,
         refuses: Callable[[int, str], bool],
         file: ElectorateFile,
         peers: Peers,
-        clerk: BackgroundWriter,
+        writer: BackgroundWriter,
         besides: Upholders,
         clock: boottime.Clock | None = None,
     ) -> None:
         self._second = besides.second
         self.run = secrets.token_hex(8)
-        self._board = board
+        self._published = published
         self._watch = watch
         self._refuses = refuses
         self._file = file
         self._peers = peers
-        self._clerk = clerk
+        self._writer = writer
         self._guards = besides.guards
         clock = clock or boottime.Clock(boottime.now, boottime.Alarm())
         self._clock, self._alarm = clock.now, clock.alarm
         self._lock = threading.Lock()
-        self._tenure = LeaseState(file.kept.electorate, file.kept.lease)
+        self._lease_state = LeaseState(file.kept.electorate, file.kept.lease)
         self._running: Running | None = None
         self._fenced = False
         self._told = Lease()
@@ -124,8 +124,8 @@ class Keeper:
         running = self._watch.current()
         if running is not None and running.incarnation == self._file.kept.incarnation:
             self._enforce(running, grace=True)
-        if self._tenure.known is not None:
-            self._peers.know(self._tenure.known.agents)
+        if self._lease_state.known is not None:
+            self._peers.know(self._lease_state.known.agents)
         self._tell()  # before anybody asks
         self._thread.start()
 
@@ -137,8 +137,10 @@ class Keeper:
     @property
     def accounts(self) -> frozenset[str]:
         """Replication accounts of all members; none as long as nobody has told them to this member as a primary."""
-        known = self._tenure.known
-        return known.accounts if known and known.primary == self._board.state.name else frozenset()
+        known = self._lease_state.known
+        return (
+            known.accounts if known and known.primary == self._published.state.name else frozenset()
+        )
 
     def join(self, seconds: float) -> None:
         self._thread.join(seconds)
@@ -146,21 +148,21 @@ class Keeper:
     def seen(self, state: MemberState) -> MemberState:
         """With what is left of the lease at this moment."""
         with self._lock:
-            enforced = self._tenure.enforced
-            left = max(0.0, self._tenure.until - self._clock())
+            enforced = self._lease_state.enforced
+            left = max(0.0, self._lease_state.until - self._clock())
         return replace(state, lease=replace(state.lease, left=left) if enforced else Lease())
 
     def granted(self, grant: Grant) -> bool:
         """A manager renews the lease; whether that was good for anything. Never blocks."""
-        state = self._board.state
+        state = self._published.state
         if grant.run != self.run or grant.electorate.primary != state.name:
             return False
         if self._refuses(grant.term, grant.leader) or not grant.lease > 0:
             return False
         with self._lock:
-            before = self._tenure.by
-            good = self._tenure.grant(self._clock(), grant.until, grant.lease)
-            news = self._tenure.entrust(grant.electorate)
+            before = self._lease_state.by
+            good = self._lease_state.grant(self._clock(), grant.until, grant.lease)
+            news = self._lease_state.entrust(grant.electorate)
             if good:
                 self._extended()
         if news:
@@ -169,7 +171,7 @@ class Keeper:
             self._tell()
         if good:
             self._adopt(state)
-        if before is not self._tenure.by:
+        if before is not self._lease_state.by:
             self._alarm.ring()
         return good
 
@@ -180,16 +182,16 @@ class Keeper:
         """
         if electorate is None:
             return
-        self._file.keep(electorate, self._tenure.length)
+        self._file.keep(electorate, self._lease_state.length)
         with self._lock:
-            self._tenure.entrust(electorate)
+            self._lease_state.entrust(electorate)
         self._share()
         self._peers.know(electorate.agents)
         self._tell()
 
     def proved(self) -> None:
         """A server that is open already is held to its lease from now on."""
-        self._adopt(self._board.state)
+        self._adopt(self._published.state)
 
     def about_to_open(self) -> None:
         """Does the part of :meth:`before_opening` that waits for the disk.
@@ -204,13 +206,13 @@ class Keeper:
         :raises Refused: no manager has granted it one
         """
         running = self._present()
-        within = min(self._tenure.length, deadline.left)
+        within = min(self._lease_state.length, deadline.left)
         patience = Deadline(within, deadline.cancelled)
         try:
-            patience.wait_until("a lease", lambda: self._tenure.held(self._clock()))
+            patience.wait_until("a lease", lambda: self._lease_state.held(self._clock()))
         except DeadlinePassed:
             raise Refused(
-                f"cannot open: for {within:.1f} s no manager has granted {self._board.state.name} a lease, "
+                f"cannot open: for {within:.1f} s no manager has granted {self._published.state.name} a lease, "
                 "and without one its server may not answer clients"
             ) from None
         self._file.enforcing(running.incarnation)
@@ -232,56 +234,56 @@ class Keeper:
         """The server follows another. Never blocks."""
         self._file.opens("")
         with self._lock:
-            if self._tenure.enforced:
+            if self._lease_state.enforced:
                 self._release()
         if self._file.kept.incarnation:  # also where it was to be opened, and was not
-            self._clerk.do(self._note_standing_down)
+            self._writer.do(self._note_standing_down)
 
     def _note_standing_down(self) -> None:
-        if not self._tenure.enforced:  # nor opened again meanwhile
+        if not self._lease_state.enforced:  # nor opened again meanwhile
             self._file.enforcing("")
 
     def _adopt(self, state: MemberState) -> None:
         """A server that takes clients already. Never blocks."""
         if not (state.writable and state.up) or state.replication.source:
             return
-        if self._tenure.known is None or self._tenure.enforced:
+        if self._lease_state.known is None or self._lease_state.enforced:
             return
         running = self._watch.current()
         if running is not None and running.incarnation == state.incarnation:
             self._enforce(running, grace=True)
-            self._clerk.do(lambda: self._file.enforcing(running.incarnation))
+            self._writer.do(lambda: self._file.enforcing(running.incarnation))
 
     def _enforce(self, running: Running, grace: bool) -> None:
         with self._lock:
             self._running = running
             self._fenced = False
-            self._tenure.enforce(self._clock(), grace)
+            self._lease_state.enforce(self._clock(), grace)
             for each in self._guards:
-                each.arm(running, self._tenure.until)
+                each.arm(running, self._lease_state.until)
         self._alarm.ring()
 
     def _share(self) -> None:
         """The second keeper goes by the same."""
         if self._second is not None:
             with self._lock:
-                known, length = self._tenure.known, self._tenure.length
+                known, length = self._lease_state.known, self._lease_state.length
             self._second.know(known, length)
 
     def _note(self, electorate: Electorate, lease: float) -> None:
         self._peers.know(electorate.agents)
-        self._clerk.do(lambda: self._file.keep(electorate, lease))
+        self._writer.do(lambda: self._file.keep(electorate, lease))
 
     def _extended(self) -> None:
-        if self._tenure.enforced:
+        if self._lease_state.enforced:
             for each in self._guards:
-                each.extend(self._tenure.until)
+                each.extend(self._lease_state.until)
 
     def _answered(self, name: str, question: Question, answer: Answer) -> None:
         if answer is not Answer.VOUCHED:
             return
         with self._lock:
-            if self._fenced or not self._tenure.vouched(name, question):
+            if self._fenced or not self._lease_state.vouched(name, question):
                 return
             self._extended()
         self._alarm.ring()
@@ -304,7 +306,7 @@ class Keeper:
         """Said once, not two hundred times a second."""
         if failed != self._failed:
             self._failed = failed
-            self._clerk.say(logger, f"keeping the lease failed: {failed}", logging.ERROR)
+            self._writer.say(logger, f"keeping the lease failed: {failed}", logging.ERROR)
 
     def _keep_once(self) -> None:
         with self._lock:
@@ -314,16 +316,16 @@ class Keeper:
                 running = None
             # this agent may have stood still, while the other one had its lease upheld
             second = self._second if running is not None else None
-            if second is not None and self._tenure.fed(second.until):
+            if second is not None and self._lease_state.fed(second.until):
                 self._extended()
             now = self._clock()
             if running is not None and not self._fenced:
-                due = self._tenure.due(now)
+                due = self._lease_state.due(now)
             if due is Due.ASK:
-                question = self._tenure.ask(now)
+                question = self._lease_state.ask(now)
                 self._extended()  # where nobody's word is needed
             self._fenced |= due is Due.FENCE
-            until = self._tenure.next() if running is not None and not self._fenced else None
+            until = self._lease_state.next() if running is not None and not self._fenced else None
         if due is Due.FENCE:
             self._fence(now)
         if question is not None:
@@ -332,23 +334,27 @@ class Keeper:
         self._alarm.sleep(until, *([running.fd] if running is not None else []))
 
     def _fence(self, now: float) -> None:
-        tenure = self._tenure
-        since = now - tenure.renewed_at
+        lease_state = self._lease_state
+        since = now - lease_state.renewed_at
         silence = f"for {since:.1f} s" if since < 1e6 else "since this agent started"
         self._watch.kill(
-            f"its lease is over: no manager has renewed it {silence}, and {tenure.shortfall()}"
+            f"its lease is over: no manager has renewed it {silence}, and {lease_state.shortfall()}"
         )
-        late = (self._clock() - tenure.until) * 1000
-        self._clerk.say(logger, f"killed {late:.1f} ms after the end of the lease", logging.WARNING)
+        late = (self._clock() - lease_state.until) * 1000
+        self._writer.say(
+            logger, f"killed {late:.1f} ms after the end of the lease", logging.WARNING
+        )
 
     def _ask(self, question: Question) -> None:
-        tenure, name = self._tenure, self._board.state.name
-        if tenure.known is None:
+        lease_state, name = self._lease_state, self._published.state.name
+        if lease_state.known is None:
             return
-        request = VouchRequest(member=name, address=tenure.known.address, seconds=tenure.length)
-        patience = tenure.length * PATIENCE
+        request = VouchRequest(
+            member=name, address=lease_state.known.address, seconds=lease_state.length
+        )
+        patience = lease_state.length * PATIENCE
         self._peers.ask(
-            tenure.known.agents,
+            lease_state.known.agents,
             request,
             patience,
             lambda peer, answer: self._answered(peer, question, answer),
@@ -356,23 +362,23 @@ class Keeper:
 
     def _release(self) -> None:
         self._running = None
-        self._tenure.release()
+        self._lease_state.release()
         for each in self._guards:
             each.lift()
 
     def _tell(self) -> None:
-        """The board has what changes rarely; one line is logged when somebody else upholds the lease."""
-        tenure = self._tenure
+        """The published state has what changes rarely; one line is logged when somebody else upholds the lease."""
+        lease_state = self._lease_state
         with self._telling:
-            by = LeaseHolder.NOBODY if self._fenced or not tenure.enforced else tenure.by
-            known = tenure.known if tenure.enforced else None
-            told = Lease(tenure.enforced, by, quorums=known.quorums if known else None)
+            by = LeaseHolder.NOBODY if self._fenced or not lease_state.enforced else lease_state.by
+            known = lease_state.known if lease_state.enforced else None
+            told = Lease(lease_state.enforced, by, quorums=known.quorums if known else None)
             if told == self._told:
                 return
             before, self._told = self._told, told
-            self._board.change(lease=told)
-        if before.by is not told.by and tenure.enforced and not self._fenced:
-            self._clerk.say(logger, _HOLDERS[told.by])
+            self._published.change(lease=told)
+        if before.by is not told.by and lease_state.enforced and not self._fenced:
+            self._writer.say(logger, _HOLDERS[told.by])
 
 
 _HOLDERS = {

@@ -125,7 +125,7 @@ class KeeperProcess:
         self._words = words
         self._attended = True
         self._ended = False
-        self._tenure = LeaseState(length=Timing().lease, ask_at=ASKS_AT)
+        self._lease_state = LeaseState(length=Timing().lease, ask_at=ASKS_AT)
         self._running: Running | None = None
         self._fenced = False
         self._answers: queue.SimpleQueue[tuple[str, Question, Answer]] = queue.SimpleQueue()
@@ -134,12 +134,12 @@ class KeeperProcess:
         self._alarm = alarm or boottime.Alarm()
         self._failed = ""
         self._peers = Peers(shown(begin))
-        self._clerk = BackgroundWriter()
+        self._writer = BackgroundWriter()
         self._guards: Sequence[Gate | Watchdog] = tuple(self._made_guards())
 
     def run(self) -> None:
         """Until the agent ends in order, or was killed and there is nothing left to hold."""
-        self._clerk.start()
+        self._writer.start()
         self._peers.start()
         for each in self._guards:
             each.start()
@@ -159,7 +159,7 @@ class KeeperProcess:
             each.stop()
         for each in self._guards:
             each.join(GUARD_SECONDS)
-        self._clerk.stop(GUARD_SECONDS)
+        self._writer.stop(GUARD_SECONDS)
 
     def _once(self) -> None:
         while self._attended and self._heard():
@@ -173,9 +173,9 @@ class KeeperProcess:
         now = self._words.looked_at = self._clock()
         until = None
         if running is not None and not self._fenced:
-            if self._tenure.held(now - BEHIND_SECONDS):
-                if self._tenure.due(now) is Due.ASK:
-                    self._ask(self._tenure.ask(now))
+            if self._lease_state.held(now - BEHIND_SECONDS):
+                if self._lease_state.due(now) is Due.ASK:
+                    self._ask(self._lease_state.ask(now))
                 until = self._next(now)
             elif self._stands_back(now):
                 running = None
@@ -192,35 +192,35 @@ class KeeperProcess:
 
     def _next(self, now: float) -> float:
         """When something will be due."""
-        tenure = self._tenure
-        end = tenure.until + BEHIND_SECONDS
-        due = tenure.next()
-        if due is None or not tenure.held(now):
+        lease_state = self._lease_state
+        end = lease_state.until + BEHIND_SECONDS
+        due = lease_state.next()
+        if due is None or not lease_state.held(now):
             return end
         # what goes into the kernel must be far from its end; and the agent sees that this process lives
         share = RENEWS_EVERY if self._guards else 1.0
-        return min(due, end, now + tenure.length * share)
+        return min(due, end, now + lease_state.length * share)
 
     def _renew(self) -> None:
         """Take in what the agent says, and the voters; after every message: they may be others by now."""
-        tenure, before = self._tenure, self._tenure.until
-        tenure.fed(self._words.agent_until)
+        lease_state, before = self._lease_state, self._lease_state.until
+        lease_state.fed(self._words.agent_until)
         while not self._answers.empty():
             name, question, answer = self._answers.get()
             self._refused.pop(name, None)
             if answer is Answer.NOBODY_THERE:
                 self._refused[name] = question.at
-            elif answer is Answer.VOUCHED and tenure.vouched(name, question):
-                self._words.keeper_until = tenure.until
-        if tenure.until > before:
+            elif answer is Answer.VOUCHED and lease_state.vouched(name, question):
+                self._words.keeper_until = lease_state.until
+        if lease_state.until > before:
             self._extended()
 
     def _ask(self, question: Question) -> None:
-        known, length = self._tenure.known, self._tenure.length
+        known, length = self._lease_state.known, self._lease_state.length
         if known is None:
             return
-        if self._tenure.until == question.at + length:  # nobody's word is needed
-            self._words.keeper_until = self._tenure.until
+        if self._lease_state.until == question.at + length:  # nobody's word is needed
+            self._words.keeper_until = self._lease_state.until
             self._extended()
         request = VouchRequest(member=self._begin.name, address=known.address, seconds=length)
 
@@ -232,15 +232,15 @@ class KeeperProcess:
 
     def _extended(self) -> None:
         for each in self._guards:
-            each.extend(self._tenure.until)
+            each.extend(self._lease_state.until)
 
     def _stands_back(self, now: float) -> bool:
         """Whether the server is left alone although its lease is over; see the head of this module."""
-        known = self._tenure.known
+        known = self._lease_state.known
         if self._attended or known is None or not known.agents:
             return False
         latest = [self._refused.get(name, -math.inf) for name in known.agents]
-        if min(latest) < now - self._tenure.length:
+        if min(latest) < now - self._lease_state.length:
             return False
         self._lift()
         self._say(
@@ -252,14 +252,14 @@ class KeeperProcess:
     def _fence(self, running: Running, now: float) -> None:
         self._fenced = True
         running.kill()
-        late = (now - self._tenure.until) * 1000
+        late = (now - self._lease_state.until) * 1000
         self._say(
             f"killed the server {late:.1f} ms after the end of its lease: its agent "
-            f"{'does not renew it' if self._attended else 'is gone'}, and {self._tenure.shortfall()}"
+            f"{'does not renew it' if self._attended else 'is gone'}, and {self._lease_state.shortfall()}"
         )
 
     def _say(self, text: str) -> None:
-        self._clerk.say(logger, text, logging.WARNING)
+        self._writer.say(logger, text, logging.WARNING)
 
     # -- what it is told -----------------------------------------------------------------------------
 
@@ -273,8 +273,8 @@ class KeeperProcess:
         match word:
             case "know":
                 known = KNOWN.validate_json(rest)
-                self._tenure.length = known.length
-                self._tenure.known = known.electorate
+                self._lease_state.length = known.length
+                self._lease_state.known = known.electorate
                 if known.electorate is not None:
                     self._peers.know(known.electorate.agents)
             case "token":
@@ -294,10 +294,10 @@ class KeeperProcess:
 
     def _arm(self, running: Running) -> None:
         self._running, self._fenced = running, False
-        self._tenure.fed(self._words.agent_until)
-        self._tenure.enforce(self._clock(), grace=False)
+        self._lease_state.fed(self._words.agent_until)
+        self._lease_state.enforce(self._clock(), grace=False)
         for each in self._guards:
-            each.arm(running, self._tenure.until)
+            each.arm(running, self._lease_state.until)
         threading.Thread(target=self._tell_ready, name="ready", daemon=True).start()
 
     def _tell_ready(self) -> None:
@@ -307,7 +307,7 @@ class KeeperProcess:
 
     def _lift(self) -> None:
         self._running = None
-        self._tenure.release()
+        self._lease_state.release()
         for each in self._guards:
             each.lift()
 
@@ -323,13 +323,13 @@ class KeeperProcess:
             yield Gate(
                 begin.gate,
                 begin.table,
-                self._clerk,
+                self._writer,
                 lambda failed: self._tell(f"gate {failed}"),
                 insist=begin.insist,
             )
         if begin.watchdog is not None:
             yield Watchdog(
-                begin.watchdog, self._clerk, lambda failed: self._tell(f"watchdog {failed}")
+                begin.watchdog, self._writer, lambda failed: self._tell(f"watchdog {failed}")
             )
 
 

@@ -65,14 +65,14 @@ class SecondKeeper:
         self,
         state_dir: Path,
         begin: Begin,
-        clerk: BackgroundWriter,
+        writer: BackgroundWriter,
         alarm: Callable[[str, str], None],
         wait: bool,
         changed: Callable[[Helpers], None] = lambda _: None,
     ) -> None:
         self._place = str(state_dir.absolute())
         self._begin = begin
-        self._clerk = clerk
+        self._writer = writer
         self._alarm = alarm
         self._wait = wait
         self._changed = changed
@@ -100,7 +100,7 @@ class SecondKeeper:
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
             os.close(fd)
-            self._clerk.say(
+            self._writer.say(
                 logger, f"the keeper process of the agent before this one is ended (pid {pid})"
             )
         self._thread.start()
@@ -281,7 +281,7 @@ class SecondKeeper:
         if what == "keeper":
             fault = fault and f"the process that ends its server with the lease, too, {fault}"
             if fault:
-                self._clerk.say(logger, fault, logging.WARNING)
+                self._writer.say(logger, fault, logging.WARNING)
         if what != "gate" or self._begin.insist:
             self._alarm(what, fault)
         works = {each: self._faults.get(each) == "" for each in ("gate", "watchdog")}

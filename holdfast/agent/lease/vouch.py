@@ -37,13 +37,13 @@ class Vouch:
     def __init__(
         self,
         state_dir: Path,
-        board: PublishedState,
-        clerk: BackgroundWriter,
+        published: PublishedState,
+        writer: BackgroundWriter,
         clock: Callable[[], float] = boottime.now,
     ) -> None:
         self._path = state_dir / "vouched"
-        self._board = board
-        self._clerk = clerk
+        self._published = published
+        self._writer = writer
         self._clock = clock
         self._lock = threading.Lock()
         self._longest = self._read()
@@ -59,7 +59,7 @@ class Vouch:
             return VouchReply(vouched=False, reason=f"a lease of {seconds} s cannot be confirmed")
         with self._lock:
             self._asked = (request.address, self._clock())
-            why = self._against(request, self._board.state)
+            why = self._against(request, self._published.state)
             if not why:
                 self._until = max(self._until, self._clock() + relied_on(seconds))
         return VouchReply(vouched=not why, reason=why)
@@ -105,7 +105,7 @@ class Vouch:
         if replication.receiver is Receiver.OFF:
             return f"{state.name} receives nothing: its receiver is off"
         if request.seconds > self._longest:
-            self._clerk.do(lambda: self._allow(request.seconds))
+            self._writer.do(lambda: self._allow(request.seconds))
             return f"{state.name} has to note first that leases last {request.seconds:g} s"
         return ""
 

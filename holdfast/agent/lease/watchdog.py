@@ -63,13 +63,13 @@ class Watchdog:
     def __init__(
         self,
         path: Path,
-        clerk: BackgroundWriter,
+        writer: BackgroundWriter,
         alarm: Callable[[str], None],
         clock: Callable[[], float] = boottime.now,
         device: Callable[[Path], Device] = Device,
     ) -> None:
         self._path = path
-        self._clerk = clerk
+        self._writer = writer
         self._alarm = alarm
         self._clock = clock
         self._open = device
@@ -158,4 +158,4 @@ class Watchdog:
         self._failed = failed
         self._alarm(failed)
         if failed:
-            self._clerk.say(logger, failed, logging.WARNING)
+            self._writer.say(logger, failed, logging.WARNING)

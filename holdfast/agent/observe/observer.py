@@ -71,7 +71,7 @@ logger = logging.getLogger(__name__)
 
 
 class ServerObserver:
-    """Keeps the board true to the server.
+    """Keeps the published state true to the server.
 
     :ivar every_seconds: between two looks; kept within bounds, and less while the source of a replica is silent
     :ivar on_look: called with each look, and when it began, before it is published; :ivar on_lost: with the error of
@@ -84,7 +84,7 @@ class ServerObserver:
     """
 
     def __init__(
-        self, server: Server, watch: ServerRun, board: PublishedState, binlog_index: Path
+        self, server: Server, watch: ServerRun, published: PublishedState, binlog_index: Path
     ) -> None:
         self.on_look: list[Callable[[Observation, float], None]] = []
         self.on_lost: Callable[[HoldfastError], None] = lambda error: None
@@ -93,12 +93,12 @@ class ServerObserver:
         self.on_answer: list[Callable[[Running, Deadline], None]] = []
         self._server = server
         self._watch = watch
-        self._board = board
+        self._published = published
         self._binlog = BinlogEnd(binlog_index)
         self._hearing = Hearing()
-        self.appliers = ApplierWatch(board.state.flavor)
+        self.appliers = ApplierWatch(published.state.flavor)
         self.freeing = PromotionFreeing(server)
-        self._slots = Slots(server, board)
+        self._slots = Slots(server, published)
         self.every_seconds = EVERY_SECONDS[-1]
         self._poked = threading.Event()
         self._looking = threading.Lock()
@@ -132,7 +132,7 @@ class ServerObserver:
             running = self._watch.current()
             if running is None:
                 return
-            state = self._board.state
+            state = self._published.state
             begun = time.monotonic()
             self._asked_at = self._asked_at or begun
             try:
@@ -153,10 +153,10 @@ class ServerObserver:
             written = self._binlog.look()
             applying = self.appliers.seen(found, files=bool(written.file))
             serves = found.writable or found.semi_sync.source
-            self._board.concern("binlog", _REMOVED if applying.removed and serves else "")
+            self._published.concern("binlog", _REMOVED if applying.removed and serves else "")
             held_up = applying.stalled >= HELD_UP_SECONDS
-            self._board.concern("applier", _HELD_UP if held_up else "")
-            self._board.change(
+            self._published.concern("applier", _HELD_UP if held_up else "")
+            self._published.change(
                 during=running.incarnation,
                 server=ServerStatus.UP,
                 silent_seconds=0.0,
@@ -164,7 +164,7 @@ class ServerObserver:
                 unobserved_seconds=0.0,
                 written=written,
                 applying=applying,
-                reason=self._board.lasting,
+                reason=self._published.lasting,
                 **{name: getattr(found, name) for name in _SHARED},
             )
         if state.server is not ServerStatus.UP:
@@ -173,7 +173,7 @@ class ServerObserver:
     def note(self, during: str, **found: Any) -> None:
         """What a command has found out itself, in place of a look: no older look overwrites it."""
         with self._looking:
-            self._board.change(during=during, **found)
+            self._published.change(during=during, **found)
 
     def _deadline(self, running: Running) -> Deadline:
         """A dying server's connections stay open: nothing but this ends the wait for it."""
@@ -197,28 +197,28 @@ class ServerObserver:
         if isinstance(error, Crowded):
             return self._crowded(incarnation, error)
         if self._watch.see_dying():
-            return Unreachable(f"{self._board.state.why}: {error}")
+            return Unreachable(f"{self._published.state.why}: {error}")
         if isinstance(error, SocketGone) or keeps_out(error):
             return self._kept_out(incarnation, str(error))
-        if isinstance(error, NotListening) and self._board.state.server is ServerStatus.UP:
+        if isinstance(error, NotListening) and self._published.state.server is ServerStatus.UP:
             return self._shuts_down(incarnation, error)
         silent = time.monotonic() - self._answered_at
-        starting = self._board.state.server is ServerStatus.STARTING
+        starting = self._published.state.server is ServerStatus.STARTING
         reason = "starting" if starting else "no answer from the server"
         said = f"{reason} for {silent:.1f} s"
         if starting and silent < TOLD_SECONDS:
             reason, silent, said = "", 0.0, "the server is starting"
         ended = self._watch.current() is None
-        if self._board.state.reason == "" and not starting and not ended:
+        if self._published.state.reason == "" and not starting and not ended:
             say(logger, "no answer from the server", logging.WARNING, error=error)
-        self._board.change(during=incarnation, reason=reason, lasted=silent)
+        self._published.change(during=incarnation, reason=reason, lasted=silent)
         return Unreachable(f"{said}: {error}")
 
     def _crowded(self, incarnation: str, error: Crowded) -> Unreachable:
         """It lives, it answers those who are connected, and it cannot be looked at: a session of ours was lost."""
         self._answered_at, self._asked_at = time.monotonic(), None
         reason = f"the server takes no more connections, not even those of its agent: {error}"
-        if self._board.state.reason == "":
+        if self._published.state.reason == "":
             say(logger, reason, logging.WARNING)
         since = round(time.monotonic() - self._looked_at, 1)
         fields: dict[str, object] = {
@@ -226,18 +226,18 @@ class ServerObserver:
             "silent_seconds": 0.0,
             "unobserved_seconds": since,
         }
-        if self._board.state.server is not ServerStatus.UP:  # nothing is known of it yet
+        if self._published.state.server is not ServerStatus.UP:  # nothing is known of it yet
             fields["unobserved"] = reason
-        self._board.change(during=incarnation, **fields)
+        self._published.change(during=incarnation, **fields)
         return error
 
     def _kept_out(self, incarnation: str, why: str) -> Unreachable:
         """It lives, and lets its agent in no more: what is known of it is as old as the last look."""
         now = time.monotonic()
         self._answered_at, self._asked_at = now, None
-        if self._board.state.unobserved != why:
+        if self._published.state.unobserved != why:
             say(logger, f"the server cannot be queried: {why}", logging.WARNING)
-        self._board.change(
+        self._published.change(
             during=incarnation,
             silent_seconds=0.0,
             unobserved=why,
@@ -248,9 +248,9 @@ class ServerObserver:
 
     def _shuts_down(self, incarnation: str, error: NotListening) -> Unreachable:
         """Its clients have lost their sessions, and find nobody who takes them: it is open no more."""
-        if not self._board.state.unobserved:
+        if not self._published.state.unobserved:
             say(logger, SHUTS_DOWN, logging.WARNING)
-        self._board.change(
+        self._published.change(
             during=incarnation,
             writable=False,
             unobserved=SHUTS_DOWN,
@@ -266,14 +266,14 @@ class ServerObserver:
             self._tell_silence()
 
     def _tell_silence(self) -> None:
-        asked, state = self._asked_at, self._board.state
+        asked, state = self._asked_at, self._published.state
         now = time.monotonic()
         looked_for = state.server is ServerStatus.UP or state.unobserved
         if asked is None or now - asked < UNDER_WAY_SECONDS or not looked_for:
             return
         silent = round(now - self._answered_at, 2)
         if silent >= SILENT_SECONDS and self._asked_at is not None:
-            self._board.change(during=state.incarnation, silent_seconds=silent)
+            self._published.change(during=state.incarnation, silent_seconds=silent)
 
     def _run(self) -> None:
         complaint = ""
@@ -293,7 +293,7 @@ class ServerObserver:
                 if str(error) != complaint:
                     logger.exception("looking at the server failed")
                 complaint = str(error)
-                self._board.change(reason=f"looking at the server failed: {error!r}")
+                self._published.change(reason=f"looking at the server failed: {error!r}")
             self._poked.wait(self._pause())
             self._poked.clear()
 
@@ -302,14 +302,14 @@ class ServerObserver:
         if isinstance(error, Unreachable) or str(error) == before:
             return before
         say(logger, str(error), logging.WARNING)
-        self._board.change(reason=str(error))
+        self._published.change(reason=str(error))
         return str(error)
 
     def _pause(self) -> float:
         """Until the next look. A receiver that was just told to follow connects within milliseconds, and a switchover
         waits until that is seen; where it goes on connecting, its source is silent.
         """
-        state = self._board.state
+        state = self._published.state
         match state.server:
             case ServerStatus.STARTING:
                 return STARTING_EVERY_SECONDS

@@ -67,28 +67,28 @@ def folders(files: Boot, datadir: Path, index: Path, state_dir: Path) -> Folders
 
 
 def room_of(
-    own: ServerConfig, state_dir: Path, board: PublishedState, on_room: Callable[[], None]
+    own: ServerConfig, state_dir: Path, published: PublishedState, on_room: Callable[[], None]
 ) -> Room:
     def where() -> Folders:
         files = boot.read(own.option_file, own.flavor, "", own.datadir)
         return folders(files, own.datadir, own.binlog_index, state_dir)
 
-    made = Room(where, board)
+    made = Room(where, published)
     made.on_room = on_room
     return made
 
 
 class Room:
-    """Tells the board what is full, and what is nearly so.
+    """Publishes what is full, and what is nearly so.
 
     :param where: asked now and then: an option file may be changed
     :ivar on_room: called when there is room again where there was none
     """
 
-    def __init__(self, where: Callable[[], Folders], board: PublishedState) -> None:
+    def __init__(self, where: Callable[[], Folders], published: PublishedState) -> None:
         self.on_room: Callable[[], None] = lambda: None
         self._where = where
-        self._board = board
+        self._published = published
         self._full: set[int] = set()
         self._folders = Folders(())
         self._looks = 0
@@ -137,11 +137,11 @@ class Room:
         return True
 
     def _tell(self, full: str, low: list[str]) -> None:
-        before = self._board.state.full
+        before = self._published.state.full
         if full != before:
             say(logger, full or "there is room again", logging.ERROR if full else logging.INFO)
-            self._board.change(full=full)
-        self._board.concern("room", "; ".join(low))
+            self._published.change(full=full)
+        self._published.concern("room", "; ".join(low))
         if before and not full:
             self.on_room()
 

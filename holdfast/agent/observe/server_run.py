@@ -49,7 +49,7 @@ class ServerRun:
     """
 
     def __init__(
-        self, process: ServerProcess, board: PublishedState, loop: asyncio.AbstractEventLoop
+        self, process: ServerProcess, published: PublishedState, loop: asyncio.AbstractEventLoop
     ) -> None:
         self.process = process
         self.on_appeared: Callable[[], None] = lambda: None
@@ -57,7 +57,7 @@ class ServerRun:
         self.on_end: Callable[[], None] = lambda: None
         self.on_failed: Callable[[Failure], None] = lambda failure: None
         self.before_start: list[Callable[[], None]] = []
-        self._board = board
+        self._published = published
         self._loop = loop
         self._lock = threading.RLock()
         self._running: Running | None = None
@@ -190,7 +190,7 @@ class ServerRun:
         self._since = time.monotonic()
         self._came_up = False
         self._killed_because = ""
-        self._board.change(
+        self._published.change(
             server=ServerStatus.STARTING,
             incarnation=running.incarnation,
             promised=0,
@@ -255,7 +255,7 @@ class ServerRun:
             if self._running is not running:
                 return
             self._running, self._dying = None, running
-            self._came_up |= self._board.state.server is ServerStatus.UP
+            self._came_up |= self._published.state.server is ServerStatus.UP
             reason = self._killed_because or "the server is ending"
             reason += (
                 "; the kernel has not taken it down yet: where that lasts, its disk does not answer"
@@ -271,7 +271,7 @@ class ServerRun:
             self.on_end()
             ending = running.ending()
             lived = time.monotonic() - self._since
-            self._came_up |= self._board.state.server is ServerStatus.UP
+            self._came_up |= self._published.state.server is ServerStatus.UP
             said = ""
             if not self._killed_because:
                 said = self._said(ending) if lived < 60 or not self._came_up else ""
@@ -287,8 +287,8 @@ class ServerRun:
                 each()
 
     def _gone(self, status: ServerStatus, reason: str) -> None:
-        state = self._board.state
-        self._board.change(
+        state = self._published.state
+        self._published.change(
             server=status,
             last_applied=state.applied or state.last_applied,
             incarnation="",

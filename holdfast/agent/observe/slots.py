@@ -24,9 +24,9 @@ logger = logging.getLogger(__name__)
 class Slots:
     """To be asked after each look, by one thread."""
 
-    def __init__(self, server: Server, board: PublishedState) -> None:
+    def __init__(self, server: Server, published: PublishedState) -> None:
         self._server = server
-        self._board = board
+        self._published = published
         self._run = ""
         self._given = 0
         self._limit = 0
@@ -35,7 +35,7 @@ class Slots:
 
     def looked(self) -> None:
         """Once a second, and more often while a promotion is under way."""
-        state, now = self._board.state, time.monotonic()
+        state, now = self._published.state, time.monotonic()
         if state.busy != PROMOTING:
             self._promoting = None
         elif self._promoting is None:
@@ -59,7 +59,7 @@ class Slots:
         if crowd.limit > self._given and crowd.limit > self._limit:
             say(logger, self._told(crowd.limit), logging.WARNING)
         self._limit = crowd.limit
-        self._board.alarm("slots", self._told(crowd.limit) if crowd.limit > self._given else "")
+        self._published.alarm("slots", self._told(crowd.limit) if crowd.limit > self._given else "")
 
     def _told(self, limit: int) -> str:
         return (

@@ -62,12 +62,12 @@ class Starts:
 
     def __init__(
         self,
-        board: PublishedState,
+        published: PublishedState,
         booted_with: Callable[[], str],
         unfit: Callable[[str], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._board = board
+        self._published = published
         self._booted_with = booted_with
         self._unfit = unfit
         self._clock = clock
@@ -79,7 +79,7 @@ class Starts:
 
     def failed(self, failure: Failure) -> None:
         """A run has ended, and nobody of us ended it."""
-        if self._board.state.cloning:
+        if self._published.state.cloning:
             return  # a copy that does not start has a reason of its own
         with self._lock:
             if not failure.counts:
@@ -90,28 +90,28 @@ class Starts:
             resting = self._times > 1
             self._due = self._clock() + (pause if resting else 0.0)
             self._with = self._booted_with() if resting else ""
-            self._board.change(start_failed=_why(failure, resting), resting=resting)
+            self._published.change(start_failed=_why(failure, resting), resting=resting)
             self._judge("" if failure.came_up else unusable(failure.errors))
 
     def before_start(self) -> None:
         """:raises Refused: it is too early"""
         self.look_again()
-        state = self._board.state
+        state = self._published.state
         if state.resting and not state.cloning:
             raise Refused(state.start_failed)
 
     def look_again(self) -> None:
         """While it is down: is it time?"""
         with self._lock:
-            if self._board.state.resting and (
+            if self._published.state.resting and (
                 self._clock() >= self._due or self._booted_with() != self._with
             ):
-                self._board.change(resting=False)
+                self._published.change(resting=False)
 
     def came_up(self) -> None:
         """How often it had failed counts until the end of this run."""
-        if self._board.state.start_failed:
-            self._board.change(start_failed="", resting=False)
+        if self._published.state.start_failed:
+            self._published.change(start_failed="", resting=False)
 
     def at_once(self) -> None:
         """What it failed of may be over, or its data was replaced."""
@@ -120,8 +120,8 @@ class Starts:
 
     def _forget(self) -> None:
         self._times, self._unusable = 0, ""
-        if self._board.state.start_failed:
-            self._board.change(start_failed="", resting=False)
+        if self._published.state.start_failed:
+            self._published.change(start_failed="", resting=False)
 
     def _judge(self, wrong: str) -> None:
         before, self._unusable = self._unusable, wrong

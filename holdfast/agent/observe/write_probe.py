@@ -58,7 +58,7 @@ class Probing(Protocol):
 
 
 class Prober:
-    """Tells the board for how long no write comes through.
+    """Publishes for how long no write comes through.
 
     :param folder: of the binlog
     """
@@ -66,12 +66,12 @@ class Prober:
     def __init__(
         self,
         probe: Probing,
-        board: PublishedState,
+        published: PublishedState,
         folder: Path,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._probe = probe
-        self._board = board
+        self._published = published
         self._folder = folder
         self._clock = clock
         self._stopped = threading.Event()
@@ -98,11 +98,11 @@ class Prober:
 
     def step(self) -> None:
         """Look once."""
-        state, now = self._board.state, self._clock()
+        state, now = self._published.state, self._clock()
         if not _is_open(state):
             self._begin("")
             if state.stuck_seconds:
-                self._board.change(stuck_seconds=0.0, stuck="")
+                self._published.change(stuck_seconds=0.0, stuck="")
             return
         if state.incarnation != self._run_of:
             self._begin(state.incarnation)
@@ -126,7 +126,7 @@ class Prober:
         lacking = waits.source and waits.clients < waits.acks and not waits.degraded
         if moved or not (waits.waiting or lacking):
             self._unblocked_at = now
-        self._board.blocked_seconds = now - self._unblocked_at
+        self._published.blocked_seconds = now - self._unblocked_at
 
     def _begin(self, incarnation: str) -> None:
         """Nothing is known yet. A write that hangs in a former run of the server ends with it."""
@@ -135,7 +135,7 @@ class Prober:
             self._write = None
         self._run_of = incarnation
         self._unblocked_at = self._clock()
-        self._board.blocked_seconds = 0.0
+        self._published.blocked_seconds = 0.0
         self._progress = None
         self._since = self._moved_at = self._own_until = self._probe_at = self._look_at = 0.0
         self._pause = PAUSES[0]
@@ -176,7 +176,7 @@ class Prober:
         )
 
     def _publish(self, now: float) -> None:
-        write, before = self._write, self._board.state
+        write, before = self._write, self._published.state
         held_up = write is not None or self._failed or before.full
         stuck = now - self._since if held_up else 0.0
         least, step = TELL_SECONDS
@@ -188,7 +188,7 @@ class Prober:
             say(logger, "no write comes through", logging.WARNING, cause=cause)
         elif not told:
             say(logger, "writes come through again")
-        self._board.change(during=self._run_of, stuck_seconds=told, stuck=cause)
+        self._published.change(during=self._run_of, stuck_seconds=told, stuck=cause)
 
     def _run(self) -> None:
         complaint = ""

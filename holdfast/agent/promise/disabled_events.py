@@ -16,12 +16,12 @@ SECONDS = 3.0
 class DisabledEvents:
     """:param write_down: as ``server.primary.events.write_down``, in a session of its own"""
 
-    def __init__(self, board: PublishedState, write_down: Callable[[Deadline], None]) -> None:
-        self._board = board
+    def __init__(self, published: PublishedState, write_down: Callable[[Deadline], None]) -> None:
+        self._published = published
         self._write_down = write_down
 
     def step(self) -> None:
-        state = self._board.state
+        state = self._published.state
         opened = state.up and state.writable and not state.replication.source
         # a row that waits would only wait with the others, or hold up what is under way
         if not opened or state.busy or state.silent_seconds or state.semi_sync.waiting:

@@ -22,9 +22,9 @@ class Hands:
     """
 
     def __init__(
-        self, board: PublishedState, what: str, clock: Callable[[], float] = time.monotonic
+        self, published: PublishedState, what: str, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._board = board
+        self._published = published
         self._what = what
         self._clock = clock
         self._lock = threading.Lock()
@@ -35,10 +35,10 @@ class Hands:
     def well(self) -> None:
         """A look found it as it should be."""
         with self._lock:
-            self._run, self._well_at = self._board.state.incarnation, self._clock()
+            self._run, self._well_at = self._published.state.incarnation, self._clock()
             if self._until is not None and self._well_at >= self._until:
                 self._until = None
-                self._board.concern(self._what, "")
+                self._published.concern(self._what, "")
 
     def put_back(self, found: str) -> None:
         """It was otherwise, and is as it should be again.
@@ -48,10 +48,10 @@ class Hands:
         with self._lock:
             now = self._clock()
             lasted = "for how long is not known"
-            if self._well_at is not None and self._run == self._board.state.incarnation:
+            if self._well_at is not None and self._run == self._published.state.incarnation:
                 lasted = f"that held for {now - self._well_at:.1f} s at most"
             at = time.strftime("%H:%M:%S UTC", time.gmtime())
             text = f"{found}; it was put back at {at}, {lasted}"
             self._until = now + TOLD_SECONDS
         say(logger, text, logging.ERROR)
-        self._board.concern(self._what, text)
+        self._published.concern(self._what, text)

@@ -38,21 +38,21 @@ class KeptSettings:
     def __init__(
         self,
         server: Server,
-        board: PublishedState,
+        published: PublishedState,
         relaxed: RelaxedMarker,
         state_dir: Path,
         has_opened: Callable[[str], bool],
         unfit: Callable[[str], None],
     ) -> None:
         self._server = server
-        self._board = board
+        self._published = published
         self._relaxed = relaxed
         self._path = state_dir / "unflushed"
         self._has_opened = has_opened
         self._unfit = unfit
         self._noted = self._path.exists()
         self._number = ("", 0)
-        self._hands = Hands(board, "settings")
+        self._hands = Hands(published, "settings")
         self._lock = threading.Lock()
 
     def seen(self, found: Observation) -> None:
@@ -60,8 +60,8 @@ class KeptSettings:
 
         :raises HoldfastError: what was changed could not be put back
         """
-        run = self._board.state.incarnation
-        if not self._board.state.term:
+        run = self._published.state.incarnation
+        if not self._published.state.term:
             return  # it was not adopted yet
         primary = found.writable and self._has_opened(run)
         with self._lock:
@@ -83,7 +83,7 @@ class KeptSettings:
 
     def before_start(self) -> None:
         """:raises Refused: the data must be replaced"""
-        if self._noted and not self._board.state.cloning:
+        if self._noted and not self._published.state.cloning:
             why = "its server died with innodb_flush_log_at_trx_commit = 0: its tables may lack what its binlog has"
             self._unfit(why)
             raise Refused(f"cannot start: {why}; to trust it as it is, remove {self._path}")
@@ -114,7 +114,7 @@ class KeptSettings:
     def _note(self) -> None:
         """:raises Refused: it cannot be written"""
         try:
-            replace_durably(self._path, f"{self._board.state.incarnation}\n")
+            replace_durably(self._path, f"{self._published.state.incarnation}\n")
         except OSError as error:
             raise Refused(f"cannot write {self._path}: {error.strerror}") from error
         self._noted = True

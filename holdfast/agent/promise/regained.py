@@ -25,8 +25,8 @@ from holdfast.server.process.process import Running
 class Regained:
     """To be told of each look, each end, each start, and each run that answers for the first time."""
 
-    def __init__(self, board: PublishedState, watch: ServerRun, index: Path) -> None:
-        self._board = board
+    def __init__(self, published: PublishedState, watch: ServerRun, index: Path) -> None:
+        self._published = published
         self._watch = watch
         self._index = index
         self._end = BinlogEnd(index)
@@ -66,4 +66,4 @@ class Regained:
         ours = self._watch.started(running)
         self._whole = bool(ours and left and left.exists() and left.stat().st_size >= self._bytes)
         self._run = began(self._index)
-        self._board.change(during=running.incarnation, regained=self._whole)
+        self._published.change(during=running.incarnation, regained=self._whole)

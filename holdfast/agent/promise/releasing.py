@@ -52,7 +52,7 @@ class Releases:
     def __init__(
         self,
         server: Server,
-        board: PublishedState,
+        published: PublishedState,
         mark: PendingMark,
         socket: Path,
         has_opened: Callable[[str], bool],
@@ -62,15 +62,15 @@ class Releases:
         self._kill = kill
         self._follows = ""
         self._server = server
-        self._board = board
+        self._published = published
         self._mark = mark
         self._socket = socket
         self._lock = threading.RLock()
         self._turn = threading.Lock()
         self._changed_at = 0.0
-        self._hands = Hands(board, "waiting")
+        self._hands = Hands(published, "waiting")
         if (found := mark.mark) is not None:
-            board.change(let_through=found.let_through, unacknowledged=found.unacknowledged)
+            published.change(let_through=found.let_through, unacknowledged=found.unacknowledged)
 
     @contextmanager
     def command(self) -> Iterator[None]:
@@ -84,7 +84,7 @@ class Releases:
     def begin(self, acks: int) -> None:
         """The server is about to be a primary whose commits wait for so many voters. On disk when this returns."""
         with self._lock:
-            self._mark.hold(self._board.state.incarnation, acks)
+            self._mark.hold(self._published.state.incarnation, acks)
             self._changed()
 
     def waits_for(self, acks: int) -> None:
@@ -108,18 +108,18 @@ class Releases:
             compared what is later than ``under``
         """
         with self._lock:
-            incarnation = self._board.state.incarnation
+            incarnation = self._published.state.incarnation
             if known == self.known:
                 self._compare(under, incarnation, "")
             self._mark.hold(incarnation, under.acks, under.tally)
-            self._board.change(let_through="")
+            self._published.change(let_through="")
             self._changed()
 
     def end(self) -> None:
         """What it issues from now on need not be pending. On disk when this returns."""
         with self._lock:
             self._mark.clear()
-            self._board.change(let_through="")
+            self._published.change(let_through="")
             self._changed()
 
     def let_through(self, release: Release) -> None:
@@ -139,7 +139,7 @@ class Releases:
         if not self._lock.acquire(blocking=False):
             return  # a command writes to the disk, for which no look may wait: the next one compares as well
         try:
-            mark, incarnation = self._mark.mark, self._board.state.incarnation
+            mark, incarnation = self._mark.mark, self._published.state.incarnation
             if mark is None or mark.incarnation != incarnation or begun < self._changed_at:
                 return
             self._compare(found.semi_sync, incarnation, found.applied)
@@ -153,13 +153,13 @@ class Releases:
             self._hands.well()
 
     def _keep_closed(self, found: Observation) -> None:
-        incarnation = self._board.state.incarnation
+        incarnation = self._published.state.incarnation
         if found.replication.source and not found.writable:
             self._follows = incarnation
         follows = found.replication.source or self._follows == incarnation
         if not found.writable or not follows or self._has_opened(incarnation):
             return
-        if not self._board.state.term:
+        if not self._published.state.term:
             return  # it was not adopted yet
         if not self._turn.acquire(blocking=False):
             return  # a command may be what opens it
@@ -183,7 +183,7 @@ class Releases:
         if not self._lock.acquire(blocking=False):
             return
         try:
-            mark, state = self._mark.mark, self._board.state
+            mark, state = self._mark.mark, self._published.state
             if mark is None or mark.let_through or mark.incarnation != state.incarnation:
                 return
             if isinstance(error, StatementRefused) and error.code == ER.UNKNOWN_SYSTEM_VARIABLE:
@@ -235,18 +235,18 @@ class Releases:
         assert mark.tally is not None
         if now.source or not applied:
             return counted(mark.tally, now)
-        before = self._board.state
+        before = self._published.state
         after = replace(before, applied=applied)
         return max(0, _issued(after) - _issued(before)) if before.applied else 0
 
     def _tell(self, mark: RunMark, release: Release, now: SemiSync | None = None) -> None:
-        total = self._board.state.unacknowledged + release.count
+        total = self._published.state.unacknowledged + release.count
         tally = now.tally if now is not None and now.source else mark.tally
         fallen = replace(
             mark, let_through=release.reason, unacknowledged=total, tally=tally or mark.tally
         )
         self._mark.change(fallen)
-        self._board.change(let_through=release.reason, unacknowledged=total)
+        self._published.change(let_through=release.reason, unacknowledged=total)
         if not mark.let_through:
             say(logger, describe(release), logging.WARNING)
 

@@ -46,14 +46,14 @@ class Strangers:
     def __init__(
         self,
         dumps: Dumps,
-        board: PublishedState,
+        published: PublishedState,
         accounts: Callable[[], frozenset[str]],
         state_dir: Path,
     ) -> None:
         self.seen = 0
         self.let_through: Callable[[], None] = lambda: None
         self._dumps = dumps
-        self._board = board
+        self._published = published
         self._accounts = accounts
         self._path = state_dir / "doubt"
         self._turn = threading.RLock()
@@ -64,7 +64,7 @@ class Strangers:
         self._told: dict[str, tuple[float, str]] = {}
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="strangers", daemon=True)
-        board.change(doubt=self._read())
+        published.change(doubt=self._read())
 
     def start(self) -> None:
         self._thread.start()
@@ -76,13 +76,13 @@ class Strangers:
 
     def step(self) -> None:
         """Look once, if commits wait for acknowledgements; else now and then, so that it can at once when they do."""
-        state, now = self._board.state, time.monotonic()
+        state, now = self._published.state, time.monotonic()
         if state.up and state.semi_sync.source:
             self._look(state, Deadline(LOOK_SECONDS), fresh=False)
         else:
             self._clean = ""
             if state.dumps:
-                self._board.change(dumps=())
+                self._published.change(dumps=())
             if state.doubt and state.replication.source:
                 self.forget()  # it came while this server became a replica
             if state.up and now >= self._idle_until:
@@ -99,7 +99,7 @@ class Strangers:
         :raises Refused: one was
         """
         with self._turn:
-            self._look(self._board.state, deadline, fresh=True)
+            self._look(self._published.state, deadline, fresh=True)
             if self.seen != seen:
                 raise Refused("the row may have been acknowledged by a replica that is no voter")
             self.forget()
@@ -109,14 +109,14 @@ class Strangers:
         with self._turn:
             self._unsettled = False
             self._path.unlink(missing_ok=True)
-            if self._board.state.doubt is not None:
-                self._board.change(doubt=None)
+            if self._published.state.doubt is not None:
+                self._published.change(doubt=None)
 
     def end(self, sessions: Sequence[int], why: str, deadline: Deadline) -> None:
         """A manager knows that they are no voters'."""
         with self._turn:
-            self._end(self._board.state, sessions, why, deadline)
-            self._look(self._board.state, deadline, fresh=True)
+            self._end(self._published.state, sessions, why, deadline)
+            self._look(self._published.state, deadline, fresh=True)
 
     def _look(self, state: MemberState, deadline: Deadline, fresh: bool) -> None:
         with self._turn:
@@ -141,8 +141,8 @@ class Strangers:
             else:
                 self._clean = state.applied
             left = tuple(dump for dump in look.dumps if dump not in (*found, *odd))
-            if left != self._board.state.dumps:
-                self._board.change(during=state.incarnation, dumps=left)
+            if left != self._published.state.dumps:
+                self._published.change(during=state.incarnation, dumps=left)
 
     def _lasting(self, dumps: Sequence[Dump]) -> dict[int, float]:
         """For how many seconds each session has been seen."""
@@ -173,7 +173,7 @@ class Strangers:
 
     def _doubt(self, state: MemberState, why: str, applied: str) -> None:
         """:param why: "": as before"""
-        before = self._board.state.doubt
+        before = self._published.state.doubt
         clean = parse(state.flavor, self._clean or state.applied)
         upto = parse(state.flavor, applied)
         if before is not None:
@@ -183,7 +183,7 @@ class Strangers:
         if why and why not in reasons:
             reasons.append(why)
         doubt = Doubt(str(upto), number, "; ".join(reasons))
-        self._board.change(doubt=doubt)
+        self._published.change(doubt=doubt)
         if why:
             say(logger, in_doubt(state.name, doubt), logging.WARNING)
         try:
@@ -207,7 +207,7 @@ class Strangers:
             for at, text in self._told.values()
             if now - at < SAY_SECONDS or state.semi_sync.source
         ]
-        self._board.alarm("strangers", "; ".join(shown))
+        self._published.alarm("strangers", "; ".join(shown))
 
     def _read(self) -> Doubt | None:
         try:

@@ -40,14 +40,14 @@ class KnownStreams:
 
     def __init__(
         self,
-        board: PublishedState,
+        published: PublishedState,
         state_dir: Path,
         do: Callable[[Callable[[], object]], None],
         unfit: Callable[[str, bool], None],
         kill: Callable[[str], object],
         data: Callable[[], str],
     ) -> None:
-        self._board = board
+        self._published = published
         self._path = state_dir / "streams"
         self._do = do
         self._unfit = unfit
@@ -61,7 +61,7 @@ class KnownStreams:
 
         :raises Refused: it is a primary, and was killed
         """
-        state = self._board.state
+        state = self._published.state
         streams = frozenset(parse(state.flavor, found.applied).streams)
         first = incarnation != self._compared
         self._compared = incarnation

@@ -40,9 +40,9 @@ class Fitness:
     :ivar path: a file that cannot be read makes the member unfit
     """
 
-    def __init__(self, state_dir: Path, board: PublishedState) -> None:
+    def __init__(self, state_dir: Path, published: PublishedState) -> None:
         self.path = state_dir / "fitness"
-        self._board = board
+        self._published = published
         self._known = self._read()
         self._publish()
 
@@ -133,7 +133,7 @@ class Fitness:
     def _publish(self) -> None:
         # a clone that has to be done anew has its own reason
         unfit = {"unfit": self._known.unfit} if self._known.unfit else {}
-        self._board.change(suspects=self._known.suspects, differs=self._known.differs, **unfit)
+        self._published.change(suspects=self._known.suspects, differs=self._known.differs, **unfit)
 
     def _read(self) -> _Known:
         try:

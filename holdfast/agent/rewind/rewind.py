@@ -44,7 +44,7 @@ class Rewinding:
 
     def __init__(
         self,
-        board: PublishedState,
+        published: PublishedState,
         watch: ServerRun,
         rewinder: Rewinder,
         fitness: Fitness,
@@ -55,10 +55,10 @@ class Rewinding:
     ) -> None:
         self.saved = saved
         self._settling = settling
-        self._board = board
+        self._published = published
         self._watch = watch
-        self._name = board.state.name
-        self._flavor = board.state.flavor
+        self._name = published.state.name
+        self._flavor = published.state.flavor
         self._rewinder = rewinder
         self._fitness = fitness
         self._index = index
@@ -92,7 +92,7 @@ class Rewinding:
 
         :raises Refused: it is writable
         """
-        state = self._board.state
+        state = self._published.state
         if state.writable:
             raise Refused(f"{state.name} is writable: fence it before it is rewound")
         replication, semi_sync = state.replication, state.semi_sync
@@ -104,14 +104,14 @@ class Rewinding:
             self._watch.start()
             deadline.wait_until("waiting for the server", self._is_up, 0.01)
             done("started anew")
-        self._board.change(proved=0, promised=0)
+        self._published.change(proved=0, promised=0)
         self._rewinder.leave(deadline)
         done("follows nobody")
 
     def _is_up(self) -> bool:
         if self._watch.current() is None:
-            raise Refused(f"the server of {self._name} ended: {self._board.state.why}")
-        return self._board.state.up
+            raise Refused(f"the server of {self._name} ended: {self._published.state.why}")
+        return self._published.state.up
 
     def rewind(self, command: Rewind, deadline: Deadline, done: Done) -> None:
         """Expects a server that :meth:`part` has made follow nobody.
@@ -238,9 +238,9 @@ class Rewinding:
 
         saved = save_errant(errant, self.saved, heading, columns, check)
         # only for telling: a server that runs has no verdict on its binlog's end
-        term = self._board.state.term
+        term = self._published.state.term
         tail = Tail(term=term, saved=str(saved.text), transactions=errant.transactions)
-        self._board.change(tail=tail)
+        self._published.change(tail=tail)
 
     def _plan(
         self, errant: Errant, was: str, slave_pos: str, present: GtidSet

@@ -36,13 +36,13 @@ class Settling:
 
     def __init__(
         self,
-        board: PublishedState,
+        published: PublishedState,
         fitness: Fitness,
         prepared: PreparedTransactions,
         index: Path,
         was_open: Callable[[], bool],
     ) -> None:
-        self._board = board
+        self._published = published
         self._fitness = fitness
         self._prepared = prepared
         self._index = index
@@ -71,7 +71,7 @@ class Settling:
 
         :raises Refused: it must be cloned
         """
-        state = self._board.state
+        state = self._published.state
         unlogged = self._fitness.unlogged
         if state.incarnation == self._settled or state.writable:
             return

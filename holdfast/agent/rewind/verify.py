@@ -50,7 +50,7 @@ class UnknownTable(Refused):
 class Verifying:
     def __init__(
         self,
-        board: PublishedState,
+        published: PublishedState,
         jobs: Jobs,
         hold: ApplierHold,
         digester: ChunkDigester,
@@ -58,7 +58,7 @@ class Verifying:
         shown: Credentials,
         state_dir: Path,
     ) -> None:
-        self._board = board
+        self._published = published
         self._jobs = jobs
         self._hold = hold
         self._digester = digester
@@ -294,7 +294,7 @@ class Verifying:
         self._saved_at = time.monotonic()
 
     def _publish(self) -> None:
-        self._board.change(verified=self.findings.told() if self.findings.began else None)
+        self._published.change(verified=self.findings.told() if self.findings.began else None)
 
     def _read(self) -> Findings:
         """What cannot be read is begun anew."""

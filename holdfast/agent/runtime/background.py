@@ -17,7 +17,7 @@ class BackgroundWriter:
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="clerk", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="background writer", daemon=True)
 
     def start(self) -> None:
         self._thread.start()

@@ -32,12 +32,12 @@ class Job:
     :ivar called_off: by whom, or ""
     """
 
-    def __init__(self, what: str, board: PublishedState) -> None:
+    def __init__(self, what: str, published: PublishedState) -> None:
         self.what = what
-        self._board = board
+        self._published = published
         self.called_off = ""
         self._called = threading.Event()
-        self._published = 0.0
+        self._published_at = 0.0
         self._marks: list[tuple[float, int]] = []
 
     def cancel(self, because: str) -> None:
@@ -66,21 +66,21 @@ class Job:
         """Another part of the work begins, with a count of its own."""
         self.what = what
         self._marks.clear()
-        self._published = 0.0
+        self._published_at = 0.0
         self.progress(0, 0)
 
     def progress(self, done: int, total: int = 0) -> None:
         """Tell how many bytes are done; published at most twice a second. :raises CalledOff:"""
         self.check()
         now = time.monotonic()
-        if self._published and now - self._published < PUBLISH_SECONDS:
+        if self._published_at and now - self._published_at < PUBLISH_SECONDS:
             return
-        self._published = now
+        self._published_at = now
         self._marks = [mark for mark in self._marks if now - mark[0] <= RATE_SECONDS]
         self._marks.append((now, done))
         began, first = self._marks[0]
         rate = (done - first) / (now - began) if now > began else 0.0
-        self._board.change(progress=Progress(self.what, done, total, round(rate)))
+        self._published.change(progress=Progress(self.what, done, total, round(rate)))
 
 
 class Jobs:
@@ -90,8 +90,8 @@ class Jobs:
     (``PublishedState.lasting``).
     """
 
-    def __init__(self, board: PublishedState) -> None:
-        self._board = board
+    def __init__(self, published: PublishedState) -> None:
+        self._published = published
         self._lock = threading.Lock()
         self._job: Job | None = None
         self._thread: threading.Thread | None = None
@@ -113,12 +113,12 @@ class Jobs:
                 raise Refused("the agent is stopping")
             if self._job is not None:
                 raise Refused(
-                    f"{self._board.state.name} is busy: {self._job.what}; wait for its end"
+                    f"{self._published.state.name} is busy: {self._job.what}; wait for its end"
                 )
-            job = self._job = Job(what, self._board)
-            over = {"reason": ""} if self._board.state.reason == self._board.lasting else {}
-            self._board.lasting = ""
-            self._board.change(progress=Progress(what), **over)
+            job = self._job = Job(what, self._published)
+            over = {"reason": ""} if self._published.state.reason == self._published.lasting else {}
+            self._published.lasting = ""
+            self._published.change(progress=Progress(what), **over)
             self._thread = threading.Thread(
                 target=self._run, args=(job, work), name=what, daemon=True
             )
@@ -163,7 +163,7 @@ class Jobs:
         with self._lock:
             self._job = None
             if failed:
-                self._board.lasting = failed
-                self._board.change(progress=None, reason=failed)
+                self._published.lasting = failed
+                self._published.change(progress=None, reason=failed)
             else:
-                self._board.change(progress=None)
+                self._published.change(progress=None)

@@ -22,7 +22,7 @@ class ReplicationAccounts:
     ) -> None:
         self._server = member.server
         self._watch = member.watch
-        self._board = member.board
+        self._published = member.published
         self._marker = member.relaxed
         self._shown = member.shown
         self._encrypted = member.own.tls is not None
@@ -57,7 +57,7 @@ class ReplicationAccounts:
 
     def _admit(self, command: Equip | EnsureAccount | MendAccount) -> None:
         """A server without semi-sync cannot be observed yet: to be equipped it need not be seen as up."""
-        state = self._board.state
+        state = self._published.state
         if isinstance(command, Equip):
             if self._watch.current() is None:
                 raise Refused("cannot equip: the server is not running")
@@ -70,7 +70,7 @@ class ReplicationAccounts:
             raise Refused(f"{what}{state.name} follows {state.replication.source}")
 
     def _mend(self, command: MendAccount, deadline: Deadline, done: Done) -> None:
-        state = self._board.state
+        state = self._published.state
         account = fetch_account(command.member, command.agent, self._shown, deadline)
         done("password asked")
         if account.user != command.user:

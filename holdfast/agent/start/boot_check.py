@@ -60,19 +60,19 @@ class BootCheck:
         self,
         server: Server,
         watch: ServerRun,
-        board: PublishedState,
+        published: PublishedState,
         inputs: Inputs,
         state_dir: Path,
     ) -> None:
         self._server = server
         self._watch = watch
-        self._board = board
+        self._published = published
         self._inputs = inputs
         self._path = state_dir / "boots_open"
         self._admitted: Running | None = None
         self._verdict = self._read()
         self._on_disk = self._verdict is not None
-        board.change(unstartable=self._verdict[0] if self._verdict else "")
+        published.change(unstartable=self._verdict[0] if self._verdict else "")
 
     def first_contact(self, running: Running, deadline: Deadline) -> None:
         """To be called when a run has answered, before it is published as up. Lets clients in where all is well.
@@ -82,7 +82,7 @@ class BootCheck:
         if self._admitted is running:
             return
         started = self._watch.started(running)
-        flavor, version = self._board.state.flavor, self._board.state.version
+        flavor, version = self._published.state.flavor, self._published.state.version
         files = boot.read(self._inputs.option_file, flavor, version, self._inputs.datadir)
         booted = self._server.booted(files, deadline)
         # one that somebody else has started has no shut door, and is none of ours to judge
@@ -107,7 +107,7 @@ class BootCheck:
         if removed or (of and self._inputs.fingerprint() != of):
             remove_durably(self._path)
             self._verdict, self._on_disk = None, False
-            self._board.change(unstartable="")
+            self._published.change(unstartable="")
             say(logger, "what the server boots with was changed: it may be started again")
 
     def _refused(self, running: Running, wrong: str) -> Refused:
@@ -117,7 +117,7 @@ class BootCheck:
         )
         say(logger, reason, logging.ERROR, pid=running.pid)
         self._verdict = (reason, self._inputs.fingerprint())
-        self._board.change(unstartable=reason)
+        self._published.change(unstartable=reason)
         self._watch.kill(reason)
         try:
             replace_durably(self._path, json.dumps({"reason": reason, "of": self._verdict[1]}))

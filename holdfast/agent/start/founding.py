@@ -43,7 +43,7 @@ class Founding:
     def __init__(
         self, member: LocalMember, obeyed: Callable[[], bool], fstab: Path = FSTAB
     ) -> None:
-        self._board = member.board
+        self._published = member.published
         self._watch = member.watch
         self._own = member.own
         self._admin = member.admin
@@ -56,8 +56,8 @@ class Founding:
 
     def publish(self) -> None:
         """Say what is there; called now and then while the server is down."""
-        if (found := self.data()) is not self._board.state.data:
-            self._board.change(data=found)
+        if (found := self.data()) is not self._published.state.data:
+            self._published.change(data=found)
 
     def data(self) -> Data:
         """What is in the data directory."""
@@ -77,12 +77,12 @@ class Founding:
         try:
             self._perform(command, deadline, done)
         except HoldfastError as error:
-            self._board.alarm("founding", f"its data directory is not initialised: {error}")
+            self._published.alarm("founding", f"its data directory is not initialised: {error}")
             raise
-        self._board.alarm("founding", "")
+        self._published.alarm("founding", "")
 
     def _perform(self, command: Initialise, deadline: Deadline, done: Done) -> None:
-        state = self._board.state
+        state = self._published.state
         if self._watch.look() is not None or state.server is not ServerStatus.DOWN:
             raise Refused(f"the server of {state.name} is {state.server}")
         match self.data():
@@ -123,7 +123,7 @@ class Founding:
         finally:
             files.drop(own.datadir, files.INCOMING)
         replace_durably(self._marker, _made(own.datadir))
-        self._board.change(data=self.data(), unfit="")
+        self._published.change(data=self.data(), unfit="")
         say(logger, f"{own.datadir} was initialised, to found a cluster")
         done("in place")
 

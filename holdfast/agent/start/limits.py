@@ -10,9 +10,9 @@ from holdfast.server.process import limits
 
 
 class Limits:
-    def __init__(self, watch: ServerRun, board: PublishedState) -> None:
+    def __init__(self, watch: ServerRun, published: PublishedState) -> None:
         self._watch = watch
-        self._board = board
+        self._published = published
         self._looked_at = 0
 
     def looked(self) -> None:
@@ -23,4 +23,4 @@ class Limits:
         self._looked_at = running.pid
         server = limits.of_server(running.pid)
         found = too_few(server, limits.inherited()) if server else None
-        self._board.concern("limits", "; ".join(found or ()))
+        self._published.concern("limits", "; ".join(found or ()))

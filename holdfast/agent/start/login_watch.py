@@ -38,20 +38,20 @@ LetIn = Callable[[Source], str]
 class KeptLogins:
     """Changes ``MemberState.logins``: several threads do, each a part of it."""
 
-    def __init__(self, board: PublishedState) -> None:
-        self._board = board
+    def __init__(self, published: PublishedState) -> None:
+        self._published = published
         self._lock = threading.Lock()
         self._mended: dict[str, float] = {}
 
     def change(self, during: str, **fields: Any) -> bool:
         with self._lock:
-            found = replace(self._board.state.logins, **fields)
-            return self._board.change(during=during, logins=found)
+            found = replace(self._published.state.logins, **fields)
+            return self._published.change(during=during, logins=found)
 
     def mended(self, during: str, account: str, logged: bool) -> None:
         with self._lock:
             self._mended[account] = time.monotonic()
-            owed = set(self._board.state.logins.owed)
+            owed = set(self._published.state.logins.owed)
             owed = owed - {account} if logged else owed | {account}
         self.change(during, mended=tuple(sorted(self._mended)), owed=tuple(sorted(owed)))
 
@@ -74,14 +74,14 @@ class LoginWatch:
 
     def __init__(
         self,
-        board: PublishedState,
+        published: PublishedState,
         told: KeptLogins,
         replication: Account,
         own: OwnLogin,
         let_in: LetIn,
         password_file: Path,
     ) -> None:
-        self._board = board
+        self._published = published
         self._told = told
         self._replication = replication
         self._own = own
@@ -101,7 +101,7 @@ class LoginWatch:
 
     def step(self) -> None:
         """Try both once. What cannot be told now stays as it was told last."""
-        state = self._board.state
+        state = self._published.state
         self._told.forget(state.incarnation)
         if not state.up:
             return self._publish(state, denied="", shut_out="")
@@ -123,7 +123,7 @@ class LoginWatch:
         if self._told.change(state.incarnation, denied=denied, shut_out=shut_out):
             mend = f"put its present password into {self._file} (it is read again), or set that one"
             told = f"its server refuses new sessions of its agent's account ({shut_out})"
-            self._board.alarm("logins", f"{told}: {mend}" if shut_out else "")
+            self._published.alarm("logins", f"{told}: {mend}" if shut_out else "")
 
     def _run(self) -> None:
         while not self._stopped.wait(EVERY_SECONDS):
@@ -135,13 +135,17 @@ class LoginWatch:
 
 
 def watching(
-    board: PublishedState, told: KeptLogins, own: ServerConfig, admin: Account, replication: Account
+    published: PublishedState,
+    told: KeptLogins,
+    own: ServerConfig,
+    admin: Account,
+    replication: Account,
 ) -> LoginWatch:
     """Of real servers."""
     connection = Connection(own.socket, admin)
-    flavor = board.state.flavor
+    flavor = published.state.flavor
     return LoginWatch(
-        board,
+        published,
         told,
         replication,
         lambda: logins.own_login(connection, Deadline(SECONDS)),

@@ -60,15 +60,15 @@ class Address:
     def __init__(
         self,
         config: VipConfig,
-        board: PublishedState,
-        clerk: BackgroundWriter,
+        published: PublishedState,
+        writer: BackgroundWriter,
         alarm: Callable[[str], None],
         words: LeaseWords | None = None,
     ) -> None:
         self._words = words
         self._config = config
-        self._board = board
-        self._clerk = clerk
+        self._published = published
+        self._writer = writer
         self._alarm = alarm
         self._lock = threading.Lock()
         self._running: Running | None = None
@@ -114,14 +114,14 @@ class Address:
         """A server is not opened any later for it."""
 
     def changed(self) -> None:
-        """The board did.
+        """The published state did.
 
         A server that was closed for another one to be opened is told to be so once the address is off. This waits in
         the thread that has looked at the server, and in no other: of one that has ended it is told at once.
         """
         with self._lock:
             dropped = self._drops()
-        if dropped and self._board.state.up:
+        if dropped and self._published.state.up:
             self.gone(CLOSE_SECONDS)
 
     def gone(self, seconds: float) -> bool:
@@ -136,7 +136,7 @@ class Address:
 
     def _order(self) -> None:
         running = self._running
-        wanted = belongs(self._board.state, running)
+        wanted = belongs(self._published.state, running)
         if wanted is None or self._channel is None:
             return
         order = f"hold {self._until!r}" if wanted else "drop"
@@ -222,13 +222,13 @@ class Address:
         match word:
             case "on":
                 self.shown = True
-                self._clerk.say(logger, f"the virtual address {ip} is on, at {interface}")
-                self._clerk.do(self._check_listening)
+                self._writer.say(logger, f"the virtual address {ip} is on, at {interface}")
+                self._writer.do(self._check_listening)
             case "off":
                 if rest:
-                    self._clerk.say(logger, _FOUND.format(ip=ip), logging.WARNING)
+                    self._writer.say(logger, _FOUND.format(ip=ip), logging.WARNING)
                 elif self.shown:
-                    self._clerk.say(logger, f"the virtual address {ip} is off")
+                    self._writer.say(logger, f"the virtual address {ip} is off")
                 self.shown = False
                 if self._sent[0] == "drop":
                     self._off.set()
@@ -258,7 +258,7 @@ class Address:
         )
         self._alarm(whole)
         if text:
-            self._clerk.say(logger, whole, logging.WARNING)
+            self._writer.say(logger, whole, logging.WARNING)
 
 
 def _received(channel: socket.socket) -> str:

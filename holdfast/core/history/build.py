@@ -108,7 +108,7 @@ def continued(record: Record, view: View, cause: str, manager: str) -> Entry:
         known = shown(view, record.primary)[1]
         entry = replace(entry, before=setup(record), positions=Positions(known))
     text = (
-        f"{manager} goes on with it at the step {transition.step} in term {record.term}: the manager before it was "
+        f"{manager} continues it at the step {transition.step} in term {record.term}: the manager before it was "
         "lost, or leads no more"
     )
     return taken_over(entry, view.date, manager, text)

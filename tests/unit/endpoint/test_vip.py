@@ -139,10 +139,10 @@ def test_of_a_server_that_was_not_asked_yet_nothing_is_known(running: Running) -
 
 
 def test_it_goes_when_writes_have_stopped_whatever_a_look_of_before_says(running: Running) -> None:
-    board = PublishedState(OPEN)
+    published = PublishedState(OPEN)
     address = Address(
         VipConfig(address="192.0.2.10/24", interface="eth0"),
-        board,
+        published,
         BackgroundWriter(),
         lambda failed: None,
     )
@@ -159,14 +159,14 @@ def test_it_goes_when_writes_have_stopped_whatever_a_look_of_before_says(running
     with address._channel, its:
         address.arm(running, 10.0)
         assert heard() == "hold"
-        board.change(stopped=3)
+        published.change(stopped=3)
         address.changed()
         assert heard() == "drop"
-        board.change(writable=True)
+        published.change(writable=True)
         address.changed()
         address.extend(11.0)
         assert told == ["hold", "drop"]
-        board.change(stopped=0)
+        published.change(stopped=0)
         address.changed()
         assert heard() == "hold", "it goes on"
 
@@ -251,9 +251,9 @@ def test_who_has_no_agent_yields_to_another_host_and_who_has_one_does_not() -> N
 def told(tmp_path: Path, *messages: str) -> list[str]:
     """The alarms after each message of the process that holds it."""
     found: list[str] = []
-    board = PublishedState(MemberState("m1", Flavor.MARIADB))
+    published = PublishedState(MemberState("m1", Flavor.MARIADB))
     config = VipConfig(address="192.0.2.10/24", interface="eth0")
-    address = Address(config, board, BackgroundWriter(), found.append)
+    address = Address(config, published, BackgroundWriter(), found.append)
     for each in messages:
         address._heard(*each.partition(" ")[::2])
     return found

@@ -321,11 +321,11 @@ def test_a_gate_is_told_of_once_it_was_tried(tmp_path: Path) -> None:
     """A status that names it before shows a protection that may not be there."""
     told: list[Helpers] = []
     faults: list[tuple[str, str]] = []
-    clerk = BackgroundWriter()
-    clerk.start()
+    writer = BackgroundWriter()
+    writer.start()
     begin = Begin("m1", gate=("/nowhere/nft",), table="holdfast_t")
     second = SecondKeeper(
-        tmp_path, begin, clerk, lambda *fault: faults.append(fault), True, told.append
+        tmp_path, begin, writer, lambda *fault: faults.append(fault), True, told.append
     )
     second.start()
     sleeps = subprocess.Popen((sys.executable, "-c", "import time; time.sleep(600)"))
@@ -338,7 +338,7 @@ def test_a_gate_is_told_of_once_it_was_tried(tmp_path: Path) -> None:
     finally:
         second.stop()
         second.join(5)
-        clerk.stop(5)
+        writer.stop(5)
         sleeps.kill()
         sleeps.wait()
 

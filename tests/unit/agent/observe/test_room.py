@@ -49,60 +49,60 @@ Watched = tuple[Room, PublishedState, Disks]
 
 @pytest.fixture
 def watched(monkeypatch: pytest.MonkeyPatch) -> Watched:
-    board = PublishedState(MemberState("m1", Flavor.MARIADB))
+    published = PublishedState(MemberState("m1", Flavor.MARIADB))
     where = Folders((Path("/data"), Path("/binlog")), (Path("/tmp"),))
     disks = Disks(monkeypatch, data=PLENTY, binlog=PLENTY, tmp=PLENTY)
-    return Room(lambda: where, board), board, disks
+    return Room(lambda: where, published), published, disks
 
 
 def test_plenty_is_no_word(watched: Watched) -> None:
-    room, board, _ = watched
+    room, published, _ = watched
     room.look()
-    assert (board.state.full, board.state.concerns) == ("", ())
+    assert (published.state.full, published.state.concerns) == ("", ())
 
 
 def test_nearly_full_is_warned_of_before_it_is_full(watched: Watched) -> None:
-    room, board, disks = watched
+    room, published, disks = watched
     disks.have("binlog", (4 << 30) - 4096)
     room.look()
-    assert board.state.full == ""
-    assert "less than 5% is free in /binlog" in board.state.concerns[0]
+    assert published.state.full == ""
+    assert "less than 5% is free in /binlog" in published.state.concerns[0]
     disks.have("binlog", 5 << 30)
     room.look()
-    assert board.state.concerns == ()
+    assert published.state.concerns == ()
 
 
 def test_full_is_what_nothing_can_be_written_to(watched: Watched) -> None:
-    room, board, disks = watched
+    room, published, disks = watched
     disks.free["data"] = 0
     disks.may_take["data"] = PLENTY  # blocks that are reserved for this user
     room.look()
-    assert board.state.full == ""
+    assert published.state.full == ""
     disks.have("data", 60 << 10)
     room.look()
-    assert board.state.full == "no space is left in /data"
+    assert published.state.full == "no space is left in /data"
 
 
 def test_it_has_room_again_once_there_is_enough(watched: Watched) -> None:
-    room, board, disks = watched
+    room, published, disks = watched
     told: list[str] = []
     room.on_room = lambda: told.append("room")
     disks.have("data", 0)
     room.look()
     disks.have("data", 1 << 20)
     room.look()
-    assert board.state.full
+    assert published.state.full
     disks.have("data", 8 << 20)
     room.look()
-    assert (board.state.full, told) == ("", ["room"])
+    assert (published.state.full, told) == ("", ["room"])
 
 
 def test_a_full_folder_that_no_commit_needs_is_named_and_stops_nobody(watched: Watched) -> None:
-    room, board, disks = watched
+    room, published, disks = watched
     disks.have("tmp", 0)
     room.look()
-    assert board.state.full == ""
-    assert board.state.concerns == ("no space is left in /tmp",)
+    assert published.state.full == ""
+    assert published.state.concerns == ("no space is left in /tmp",)
 
 
 def test_which_folders_count() -> None:
@@ -128,10 +128,10 @@ def test_a_trial_says_no_only_where_there_is_no_room(
 
 
 def test_a_concern_is_told_once(watched: Watched) -> None:
-    room, board, disks = watched
+    room, published, disks = watched
     disks.have("tmp", 0)
     room.look()
-    version = board.version
+    version = published.version
     room.look()
-    assert board.version == version
-    assert replace(board.state, concerns=()).concerns == ()
+    assert published.version == version
+    assert replace(published.state, concerns=()).concerns == ()

@@ -48,8 +48,8 @@ class World:
         self.asked: list[tuple[int, bool]] = []
         self.crowd = Crowd(7, 40, 40)
         state = MemberState("a", Flavor.MARIADB, server=ServerStatus.UP, incarnation="r")
-        self.board = PublishedState(state)
-        self.slots = Slots(cast("Server", cast("Any", self)), self.board)
+        self.published = PublishedState(state)
+        self.slots = Slots(cast("Server", cast("Any", self)), self.published)
         monkeypatch.setattr(agent_slots, "time", self)
 
     def monotonic(self) -> float:
@@ -73,7 +73,7 @@ def test_it_is_looked_at_once_a_second_and_at_each_look_of_a_promotion(world: Wo
     for _ in range(8):
         world.look(EVERY_SECONDS / 4)
     assert len(world.asked) == 2
-    world.board.change(busy="promote")
+    world.published.change(busy="promote")
     world.asked.clear()
     world.look(0.1)
     world.look(WAITED_SECONDS - 0.1)
@@ -85,12 +85,12 @@ def test_what_the_server_was_given_is_remembered_told_and_put_back(world: World)
     world.look()
     world.crowd = Crowd(41, 41, 40)
     world.look()
-    assert "max_connections is 40" in world.board.state.reason
-    assert "it is 41" in world.board.state.reason
+    assert "max_connections is 40" in world.published.state.reason
+    assert "it is 41" in world.published.state.reason
     world.crowd = Crowd(12, 40, 41)
     world.look()
     assert world.asked == [(0, False), (0, False), (40, False)]
-    assert world.board.state.reason == ""
+    assert world.published.state.reason == ""
 
 
 def test_another_limit_by_a_hand_counts(world: World) -> None:
@@ -100,15 +100,15 @@ def test_another_limit_by_a_hand_counts(world: World) -> None:
     world.look()
     world.look()
     assert [given for given, _ in world.asked] == [0, 40, 0]
-    assert world.board.state.reason == ""
+    assert world.published.state.reason == ""
 
 
 def test_another_run_of_the_server_has_its_own(world: World) -> None:
     world.crowd = Crowd(41, 41, 40)
     world.look()
-    world.board.change(incarnation="s")
+    world.published.change(incarnation="s")
     world.look()
     assert [given for given, _ in world.asked] == [0, 0]
-    world.board.change(server=ServerStatus.STARTING)
+    world.published.change(server=ServerStatus.STARTING)
     world.look()
     assert len(world.asked) == 2

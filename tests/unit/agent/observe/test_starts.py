@@ -28,9 +28,9 @@ class Host:
         self.now = 100.0
         self.booted_with = "a"
         self.unfit: list[str] = []
-        self.board = PublishedState(MemberState("m1", Flavor.MYSQL))
+        self.published = PublishedState(MemberState("m1", Flavor.MYSQL))
         self.starts = Starts(
-            self.board, lambda: self.booted_with, self.unfit.append, lambda: self.now
+            self.published, lambda: self.booted_with, self.unfit.append, lambda: self.now
         )
 
     def pauses(self, failure: Failure, count: int) -> list[float]:
@@ -45,7 +45,7 @@ class Host:
         return found
 
     def resting(self) -> bool:
-        why = self.board.state.start_failed
+        why = self.published.state.start_failed
         try:
             self.starts.before_start()
         except Refused as refused:
@@ -56,15 +56,17 @@ class Host:
 def test_it_is_started_again_at_once_and_then_ever_more_rarely() -> None:
     host = Host()
     assert host.pauses(TYPO, 8) == [0, 2, 4, 8, 16, 32, LONGEST_PAUSE, LONGEST_PAUSE]
-    assert "its server does not start: unknown variable 'typo=1'" in host.board.state.start_failed
+    assert (
+        "its server does not start: unknown variable 'typo=1'" in host.published.state.start_failed
+    )
 
 
 def test_what_is_said_of_it_stays_the_same_from_the_second_time_on() -> None:
     host = Host()
     host.pauses(TYPO, 2)
-    said = host.board.state.start_failed
+    said = host.published.state.start_failed
     host.pauses(TYPO, 3)
-    assert host.board.state.start_failed == said
+    assert host.published.state.start_failed == said
 
 
 def test_what_it_boots_with_was_changed_so_it_is_started_at_once() -> None:
@@ -74,7 +76,7 @@ def test_what_it_boots_with_was_changed_so_it_is_started_at_once() -> None:
     assert host.resting()
     host.booted_with = "b"
     host.starts.look_again()
-    assert not host.board.state.resting
+    assert not host.published.state.resting
     assert not host.resting()
 
 
@@ -84,7 +86,7 @@ def test_there_is_room_again_so_it_is_started_at_once() -> None:
     host.starts.failed(TYPO)
     host.starts.at_once()
     assert not host.resting()
-    assert not host.board.state.start_failed
+    assert not host.published.state.start_failed
 
 
 def test_one_that_was_killed_when_it_was_up_is_none_that_does_not_start() -> None:
@@ -94,9 +96,9 @@ def test_one_that_was_killed_when_it_was_up_is_none_that_does_not_start() -> Non
     crash = replace(TYPO, came_up=True, status=-signal.SIGSEGV)
     assert host.pauses(replace(crash, lived=SOON_SECONDS), 3) == [0, 0, 0]
     assert host.pauses(crash, 3) == [0, 2, 4]
-    assert "crashes soon after its start" in host.board.state.start_failed
+    assert "crashes soon after its start" in host.published.state.start_failed
     host.starts.came_up()
-    assert not host.board.state.start_failed
+    assert not host.published.state.start_failed
     assert host.pauses(crash, 1) == [8], "it came up, and crashed once more"
 
 
@@ -112,7 +114,7 @@ def test_damaged_data_twice_in_a_row_is_unfit_and_once_is_not() -> None:
 
 def test_while_it_is_cloned_nothing_is_said_of_it() -> None:
     host = Host()
-    host.board.change(cloning="m2")
+    host.published.change(cloning="m2")
     host.starts.failed(DAMAGED)
     host.starts.failed(DAMAGED)
     assert host.unfit == []

@@ -74,8 +74,8 @@ class Host:
             applied="0-1-1",
             semi_sync=SemiSync(source=True, acks=1),
         )
-        self.board = PublishedState(state)
-        self.prober = Prober(self.server, self.board, folder, lambda: self.server.now)
+        self.published = PublishedState(state)
+        self.prober = Prober(self.server, self.published, folder, lambda: self.server.now)
 
     def run(self, seconds: float) -> list[float]:
         """What is told meanwhile."""
@@ -89,12 +89,12 @@ class Host:
                 if not self.server.hangs:
                     write._thread.join(5)  # one that does not hang ends at once
                     self.server.asked.clear()
-            told.append(self.board.state.stuck_seconds)
+            told.append(self.published.state.stuck_seconds)
         return told
 
     def commit(self) -> None:
-        number = int(self.board.state.applied.rpartition("-")[2])
-        self.board.change(applied=f"0-1-{number + 1}")
+        number = int(self.published.state.applied.rpartition("-")[2])
+        self.published.change(applied=f"0-1-{number + 1}")
 
 
 @pytest.fixture
@@ -141,22 +141,22 @@ def test_one_write_that_hangs_is_told_in_time_and_no_other_is_begun(host: Host) 
     since = host.server.now - host.server.writes[0]
     assert since - 0.5 <= told[-1] <= since
     assert told[-1] >= 5, "some 2 s after the last commit it is known"
-    assert host.board.state.stuck == "the disk may not answer"
+    assert host.published.state.stuck == "the disk may not answer"
     host.server.goes_on.set()
     host.server.hangs = False
     assert host.run(0.5)[-1] == 0
-    assert host.board.state.stuck == ""
+    assert host.published.state.stuck == ""
 
 
 def test_who_waits_for_voters_is_not_stuck(host: Host) -> None:
-    host.board.change(semi_sync=SemiSync(source=True, acks=1, waiting=1))
+    host.published.change(semi_sync=SemiSync(source=True, acks=1, waiting=1))
     host.run(10)
     assert host.server.writes == []
-    host.board.change(semi_sync=SemiSync(source=True, acks=1))
+    host.published.change(semi_sync=SemiSync(source=True, acks=1))
     host.server.hangs = True
     host.run(2)
     assert len(host.server.writes) == 1
-    host.board.change(semi_sync=SemiSync(source=True, acks=1, waiting=2))
+    host.published.change(semi_sync=SemiSync(source=True, acks=1, waiting=2))
     assert set(host.run(10)[1:]) == {0}, "the write waits for voters as well"
 
 
@@ -173,24 +173,24 @@ def test_a_disk_that_answers_with_an_error_is_told_until_a_write_comes_through(h
     told = host.run(10)
     assert len(host.server.writes) > 8, "it is tried again and again"
     assert told[-1] >= 6
-    assert host.board.state.stuck == "error 1026: no space left"
+    assert host.published.state.stuck == "error 1026: no space left"
     host.server.error = None
     assert host.run(1)[-1] == 0
 
 
 def test_no_room_is_told_without_a_write_and_though_nobody_tried(host: Host) -> None:
     host.server.busy = False
-    host.board.change(full="no space is left in /data")
+    host.published.change(full="no space is left in /data")
     told = host.run(7)
     assert host.server.writes == [], "it would hang, and is known not to come through"
     assert told[-1] >= 6, "and that is known at once"
-    assert host.board.state.stuck == "no space is left in /data"
-    host.board.change(full="")
+    assert host.published.state.stuck == "no space is left in /data"
+    host.published.change(full="")
     assert host.run(1)[-1] == 0
 
 
 def test_no_room_and_commits_that_come_through_nevertheless(host: Host) -> None:
-    host.board.change(full="no space is left in /data")
+    host.published.change(full="no space is left in /data")
     for _ in range(40):
         host.commit()
         assert host.run(STEP) == [0]
@@ -198,7 +198,7 @@ def test_no_room_and_commits_that_come_through_nevertheless(host: Host) -> None:
 
 def test_commits_that_wait_while_there_is_no_room_wait_for_room(host: Host) -> None:
     waits = SemiSync(source=True, acks=1, waiting=1)
-    host.board.change(full="no space is left in /data", semi_sync=waits)
+    host.published.change(full="no space is left in /data", semi_sync=waits)
     assert host.run(7)[-1] >= 6
 
 
@@ -227,14 +227,14 @@ def test_an_error_that_is_not_the_disks_says_nothing(host: Host) -> None:
 def test_only_an_open_primary_is_written_to(host: Host, change: dict[str, Any]) -> None:
     host.server.hangs = True
     assert host.run(6)[-1] > 0
-    host.board.change(**change)
+    host.published.change(**change)
     assert host.run(5) == [0] * 20
     assert host.server.called_off.wait(5)
     assert len(host.server.writes) == 1
 
 
 def test_a_server_that_is_silent_is_not_written_to(host: Host) -> None:
-    host.board.change(silent_seconds=0.4)
+    host.published.change(silent_seconds=0.4)
     host.run(10)
     assert host.server.writes == []
 
@@ -242,7 +242,7 @@ def test_a_server_that_is_silent_is_not_written_to(host: Host) -> None:
 def test_another_run_of_the_server_begins_anew(host: Host) -> None:
     host.server.hangs = True
     assert host.run(6)[-1] > 0
-    host.board.change(incarnation="second", stuck_seconds=0.0)
+    host.published.change(incarnation="second", stuck_seconds=0.0)
     host.server.hangs = False
     assert set(host.run(5)) == {0}
     assert len(host.server.writes) > 1
@@ -255,26 +255,26 @@ def test_a_full_disk_is_named(host: Host, monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr("os.statvfs", lambda folder: Full)
     host.server.hangs = True
     host.run(6)
-    assert host.board.state.stuck == f"no space is left in {tmp_path}"
+    assert host.published.state.stuck == f"no space is left in {tmp_path}"
 
 
 def test_it_is_noted_for_how_long_commits_have_waited_for_voters(host: Host) -> None:
     def waits(**changes: Any) -> None:
         under = SemiSync(source=True, acks=1, clients=1)
-        host.board.change(semi_sync=replace(under, **changes))
+        host.published.change(semi_sync=replace(under, **changes))
 
     waits()
     host.run(3)
-    assert host.board.blocked() == 0.0
+    assert host.published.blocked() == 0.0
     waits(waiting=2)
     host.run(3)
-    assert 2.5 <= host.board.blocked() <= 3.0
-    host.board.change(applied="0-1-2")
+    assert 2.5 <= host.published.blocked() <= 3.0
+    host.published.change(applied="0-1-2")
     host.run(STEP)
-    assert host.board.blocked() == 0.0
+    assert host.published.blocked() == 0.0
     waits(clients=0)  # nobody writes, and a commit would wait
     host.run(2)
-    assert 1.5 <= host.board.blocked() <= 2.0
-    host.board.change(writable=False)
+    assert 1.5 <= host.published.blocked() <= 2.0
+    host.published.change(writable=False)
     host.run(STEP)
-    assert host.board.blocked() == 0.0
+    assert host.published.blocked() == 0.0

@@ -122,20 +122,20 @@ def test_what_was_put_back_is_told_with_how_long_it_held(world: World) -> None:
 
 def test_after_some_minutes_it_is_told_no_longer() -> None:
     now = [100.0]
-    board = PublishedState(MemberState("m1", Flavor.MYSQL, incarnation="a"))
-    hands = Hands(board, "settings", lambda: now[0])
+    published = PublishedState(MemberState("m1", Flavor.MYSQL, incarnation="a"))
+    hands = Hands(published, "settings", lambda: now[0])
     hands.put_back("x = 0 was set by hand")
-    assert board.state.concerns[0].endswith(", for how long is not known")
+    assert published.state.concerns[0].endswith(", for how long is not known")
     hands.well()
     now[0] += 2.0
     hands.put_back("x = 0 was set by hand")
-    assert board.state.concerns[0].endswith(", that held for 2.0 s at most")
+    assert published.state.concerns[0].endswith(", that held for 2.0 s at most")
     now[0] += TOLD_SECONDS - 1
     hands.well()
-    assert board.state.concerns
+    assert published.state.concerns
     now[0] += 1
     hands.well()
-    assert board.seen()[0].concerns == ()
-    board.change(incarnation="b")
+    assert published.seen()[0].concerns == ()
+    published.change(incarnation="b")
     hands.put_back("x = 0 was set by hand")
-    assert board.state.concerns[0].endswith(", for how long is not known"), "another run"
+    assert published.state.concerns[0].endswith(", for how long is not known"), "another run"

@@ -84,12 +84,12 @@ def test_what_its_agent_has_opened_stays_open_and_before_it_is_adopted_nothing_i
 ) -> None:
     server = MemoryServer()
     state = MemberState("a", Flavor.MARIADB, term=term, promised=0, server=ServerStatus.UP)
-    board = PublishedState(replace(state, incarnation="a run"))
+    published = PublishedState(replace(state, incarnation="a run"))
     killed: list[str] = []
     mark = PendingMark(tmp_path / "primary", tmp_path / "index", do_now)
     releases = Releases(
         cast("Server", server),
-        board,
+        published,
         mark,
         tmp_path / "sock",
         lambda run: run == opened,

@@ -45,8 +45,8 @@ class World:
         self.new_agent()
 
     def new_agent(self) -> None:
-        self.board = PublishedState(MemberState("m1", self.flavor))
-        self.part = Regained(self.board, cast(Any, self), self.index)
+        self.published = PublishedState(MemberState("m1", self.flavor))
+        self.part = Regained(self.published, cast(Any, self), self.index)
 
     def started(self, running: Run) -> bool:
         return running is self.ours
@@ -69,10 +69,10 @@ class World:
         run = Run(f"run {self.runs}")
         if not by_hand:
             self.ours = run
-        self.board.change(incarnation=run.incarnation)
+        self.published.change(incarnation=run.incarnation)
         for _ in range(2):
             self.part.answers(cast(Any, run), Deadline(1))
-        return self.board.state.regained
+        return self.published.state.regained
 
     def file(self) -> None:
         self.number += 1

@@ -41,8 +41,10 @@ class Alone:
     def begin(self) -> None:
         """The agent's run."""
         state = MemberState("a", Flavor.MARIADB, server=ServerStatus.UP, incarnation="1")
-        self.board = PublishedState(replace(state, semi_sync=SemiSync(True, 1), applied="0-1-10"))
-        self.part = Strangers(self.server.dumps, self.board, lambda: self.accounts, self.folder)
+        self.published = PublishedState(
+            replace(state, semi_sync=SemiSync(True, 1), applied="0-1-10")
+        )
+        self.part = Strangers(self.server.dumps, self.published, lambda: self.accounts, self.folder)
         self.fallen = 0
         self.part.let_through = self._let_through
 
@@ -56,7 +58,7 @@ class Alone:
 
     @property
     def state(self) -> MemberState:
-        return self.board.state
+        return self.published.state
 
 
 @pytest.fixture
@@ -99,17 +101,17 @@ def test_on_a_replica_a_locked_account_is_no_reason_to_act(
     alone: Alone, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(strangers, "SAY_SECONDS", 0.0)
-    alone.board.change(barred=("cdc",))
+    alone.published.change(barred=("cdc",))
     alone.comes()
     alone.part.step()
     assert "ACCOUNT UNLOCK" in alone.state.reason
-    alone.board.change(semi_sync=SemiSync())
+    alone.published.change(semi_sync=SemiSync())
     alone.part.step()
     assert not alone.state.reason
-    alone.board.change(semi_sync=SemiSync(True, 1))
+    alone.published.change(semi_sync=SemiSync(True, 1))
     alone.part.step()
     assert "ACCOUNT UNLOCK" in alone.state.reason
-    alone.board.change(barred=())
+    alone.published.change(barred=())
     alone.part.step()
     assert not alone.state.reason
 
@@ -122,7 +124,7 @@ def test_nobody_is_a_stranger_while_the_members_are_not_known(alone: Alone) -> N
 
 
 def test_where_commits_wait_for_nobody_anybody_may_acknowledge(alone: Alone) -> None:
-    alone.board.change(semi_sync=SemiSync())
+    alone.published.change(semi_sync=SemiSync())
     alone.comes()
     alone.part.step()
     assert not alone.fallen

@@ -41,9 +41,9 @@ class Agent:
     def __post_init__(self) -> None:
         self.unfit: list[tuple[str, bool]] = []
         self.killed: list[str] = []
-        self.board = PublishedState(MemberState("m1", self.flavor, 3))
+        self.published = PublishedState(MemberState("m1", self.flavor, 3))
         self.part = KnownStreams(
-            self.board,
+            self.published,
             self.folder,
             do_now,
             lambda why, reset: self.unfit.append((why, reset)),
@@ -121,7 +121,7 @@ def test_a_run_that_is_watched_is_not_compared(flavor: Flavor, tmp_path: Path) -
 def test_what_was_cut_is_not_missed(flavor: Flavor, tmp_path: Path) -> None:
     assert not Agent(flavor, tmp_path).look(HAD[flavor])
     again = Agent(flavor, tmp_path)
-    again.board.change(tail=Tail(TailVerdict.CUT))
+    again.published.change(tail=Tail(TailVerdict.CUT))
     assert not again.look(GONE[flavor])
 
 

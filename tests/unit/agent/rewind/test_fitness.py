@@ -19,9 +19,9 @@ REPAIR = RewindRepair("x", "0-1-9", "0-1-5", "0-1-5")
 
 
 def started(folder: Path) -> tuple[Fitness, MemberState]:
-    board = PublishedState(MemberState("a", Flavor.MARIADB))
-    fitness = Fitness(folder, board)
-    return fitness, board.state
+    published = PublishedState(MemberState("a", Flavor.MARIADB))
+    fitness = Fitness(folder, published)
+    return fitness, published.state
 
 
 def test_a_rewind_that_was_begun_is_known_after_a_restart(tmp_path: Path) -> None:

@@ -31,8 +31,8 @@ class Member:
     """
 
     def __init__(self, folder: Path) -> None:
-        self.board = PublishedState(MemberState("m2", Flavor.MYSQL))
-        self.jobs = Jobs(self.board)
+        self.published = PublishedState(MemberState("m2", Flavor.MYSQL))
+        self.jobs = Jobs(self.published)
         self.begun = threading.Event()
         self.tables: Callable[[Job], list[str]] = lambda job: []
         made = self
@@ -44,11 +44,11 @@ class Member:
 
         no_server: Any = None
         self.verifying = Tables(
-            self.board,
+            self.published,
             self.jobs,
             no_server,
             no_server,
-            Fitness(folder, self.board),
+            Fitness(folder, self.published),
             Credentials(),
             folder,
         )
@@ -61,8 +61,8 @@ class Member:
     @property
     def verified(self) -> Verification:
         assert self.jobs.wait(5)
-        assert self.board.state.verified is not None
-        return self.board.state.verified
+        assert self.published.state.verified is not None
+        return self.published.state.verified
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_what_to_try_again_would_not_help_is_over(member: Member) -> None:
     found = member.verified
     assert (found.halted, found.failed) == ("there is no table a.b", True)
     assert found.ended
-    assert member.board.state.reason == ""
+    assert member.published.state.reason == ""
     member.verifying.begin(Verify("m1", ASKED.agent, stop=True))
     assert member.verified == found  # as it was told
     member.tables = lambda job: []
@@ -122,7 +122,7 @@ def test_one_that_fails_says_of_what_until_it_goes_on(member: Member, error: Exc
     assert member.verified.failed
     member.tables = wait
     member.verify()
-    going_on = member.board.state.verified
+    going_on = member.published.state.verified
     assert going_on is not None
     assert (going_on.halted, going_on.failed) == ("", False)
     member.jobs.cancel("the test")
@@ -137,7 +137,7 @@ def test_a_command_interrupts_it_and_an_operator_ends_it(member: Member, tmp_pat
     assert (found.halted, found.failed) == ("called off by the command Promise", False)
     assert found.ended == 0
     again = Member(tmp_path)
-    assert again.board.state.verified == found, "the next run of the agent knows it"
+    assert again.published.state.verified == found, "the next run of the agent knows it"
     again.tables = wait
     again.verify(Verify("m1", ASKED.agent))
     again.verifying.begin(Verify("m1", ASKED.agent, stop=True))
@@ -151,8 +151,8 @@ def test_an_agent_that_ended_amid_one_says_so(member: Member, tmp_path: Path) ->
     member.tables = wait
     member.verify()
     again = Member(tmp_path)  # the first one is as good as killed
-    assert again.board.state.verified is not None
-    assert again.board.state.verified.halted == "its agent ended"
+    assert again.published.state.verified is not None
+    assert again.published.state.verified.halted == "its agent ended"
     member.jobs.cancel("the test")
     assert member.jobs.wait(5)
 
@@ -164,7 +164,7 @@ def test_a_repair_that_is_ordered_while_one_is_under_way_is_noted(member: Member
     member.jobs.cancel("the test")
     assert member.verified.repair
     member.verifying.forget()
-    assert member.board.state.verified is None
+    assert member.published.state.verified is None
     member.tables = lambda job: []
     member.verify()
     assert not member.verified.repair

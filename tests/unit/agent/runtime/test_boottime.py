@@ -294,9 +294,9 @@ def test_the_lease_s_thread_sleeps_also_when_what_it_killed_does_not_end(
     if asked:
         file.keep(known(), LEASE)
     watch = Unkillable(run_of(server))
-    board = PublishedState(MemberState("m1", Flavor.MARIADB))
+    published = PublishedState(MemberState("m1", Flavor.MARIADB))
     keeper = Keeper(
-        board,
+        published,
         cast(ServerRun, watch),
         lambda term, leader: False,
         file,
@@ -338,7 +338,7 @@ def test_the_keeper_process_sleeps_also_when_what_it_killed_does_not_end(
     words.agent_until = BEGIN + LEASE
     process = KeeperProcess(its, Begin("m1"), words, moments.clock, moments)
     process._peers = cast(Peers, _Mute())
-    process._tenure.known = known()
+    process._lease_state.known = known()
     process._arm(run_of(server))
     if killed:
         moments.at(0.5, lambda: agent.shutdown(socket.SHUT_RDWR))
@@ -420,9 +420,9 @@ def test_a_process_that_ends_at_once_is_started_once_a_second(
     keeper = SecondKeeper(
         tmp_path, Begin("m1"), BackgroundWriter(), lambda what, fault: None, False
     )
-    board = PublishedState(MemberState("m1", Flavor.MARIADB))
+    published = PublishedState(MemberState("m1", Flavor.MARIADB))
     config = VipConfig(address="192.0.2.10/24", interface="eth0")
-    address = Address(config, board, BackgroundWriter(), lambda failed: None)
+    address = Address(config, published, BackgroundWriter(), lambda failed: None)
     keeper.start()
     address.start()
     try:

@@ -15,25 +15,25 @@ from holdfast.errors import Refused, Unreachable
 
 
 @pytest.fixture
-def board() -> PublishedState:
+def published() -> PublishedState:
     return PublishedState(MemberState("m1", Flavor.MYSQL))
 
 
-def test_a_second_job_is_refused_until_the_first_has_ended(board: PublishedState) -> None:
-    jobs, go = Jobs(board), threading.Event()
+def test_a_second_job_is_refused_until_the_first_has_ended(published: PublishedState) -> None:
+    jobs, go = Jobs(published), threading.Event()
 
     def work(job: Job) -> None:
         go.wait(5)
 
     jobs.start("comparing", work)
-    progress = board.state.progress
+    progress = published.state.progress
     assert progress is not None
     assert progress.what == jobs.running == "comparing"
     with pytest.raises(Refused, match="m1 is busy: comparing"):
         jobs.start("cloning", lambda job: None)
     go.set()
     assert jobs.wait(5)
-    assert (board.state.progress, board.state.reason, jobs.running) == (None, "", "")
+    assert (published.state.progress, published.state.reason, jobs.running) == (None, "", "")
     jobs.start("cloning", lambda job: None)
     assert jobs.wait(5)
 
@@ -47,24 +47,26 @@ def test_a_second_job_is_refused_until_the_first_has_ended(board: PublishedState
     ],
 )
 def test_what_it_failed_of_stays_the_reason_until_the_next(
-    board: PublishedState, error: Exception, said: str
+    published: PublishedState, error: Exception, said: str
 ) -> None:
     def fail(job: Job) -> None:
         raise error
 
-    jobs = Jobs(board)
+    jobs = Jobs(published)
     jobs.start("cloning from m2", fail)
     assert jobs.wait(5)
-    assert said in board.state.reason
-    assert board.lasting == board.state.reason
-    assert board.state.progress is None
+    assert said in published.state.reason
+    assert published.lasting == published.state.reason
+    assert published.state.progress is None
     jobs.start("again", lambda job: None)
     assert jobs.wait(5)
-    assert board.lasting == board.state.reason == ""
+    assert published.lasting == published.state.reason == ""
 
 
-def test_it_can_be_called_off_while_it_waits_and_when_the_agent_ends(board: PublishedState) -> None:
-    jobs, ended = Jobs(board), []
+def test_it_can_be_called_off_while_it_waits_and_when_the_agent_ends(
+    published: PublishedState,
+) -> None:
+    jobs, ended = Jobs(published), []
 
     def work(job: Job) -> None:
         try:
@@ -84,17 +86,17 @@ def test_it_can_be_called_off_while_it_waits_and_when_the_agent_ends(board: Publ
         jobs.start("cloning", work)
 
 
-def test_progress_is_published_at_most_twice_a_second(board: PublishedState) -> None:
+def test_progress_is_published_at_most_twice_a_second(published: PublishedState) -> None:
     seen: list[Progress | None] = []
 
     def work(job: Job) -> None:
         for done in range(1, 1000):
             job.progress(done, 1000)
-        seen.append(board.state.progress)
+        seen.append(published.state.progress)
         job.stage("preparing")
-        seen.append(board.state.progress)
+        seen.append(published.state.progress)
 
-    jobs = Jobs(board)
+    jobs = Jobs(published)
     jobs.start("cloning", work)
     assert jobs.wait(5)
     assert seen == [Progress("cloning", 1, 1000), Progress("preparing")]

@@ -52,7 +52,7 @@ class Host:
         self.fstab = folder / "fstab"
         self.obeyed = False
         self.running: object | None = None
-        self.board = PublishedState(MemberState("m1", Flavor.MYSQL))
+        self.published = PublishedState(MemberState("m1", Flavor.MYSQL))
         own: Any = SimpleNamespace(
             flavor=Flavor.MYSQL,
             command=(sys.executable, str(folder / "server.py")),
@@ -71,7 +71,7 @@ class Host:
         )
         nothing: Any = None
         member = LocalMember(
-            self.board,
+            self.published,
             watch,
             nothing,
             own,
@@ -110,7 +110,7 @@ def test_an_empty_one_is_made_with_all_accounts_and_counts_as_new(host: Host) ->
     assert "ALTER USER 'root'@'localhost' ACCOUNT LOCK" in said
     assert "holdfast.proof" in said
     assert not (host.datadir / "auto.cnf").exists(), "each has a server_uuid of its own"
-    assert host.board.state.data is Data.NEW
+    assert host.published.state.data is Data.NEW
     host.make()  # asked again
     host.obeyed = True
     assert host.founding.data() is Data.USED
@@ -155,7 +155,7 @@ def test_innodb_s_files_elsewhere_are_not_known_to_be_empty(host: Host) -> None:
 def test_half_of_one_is_made_anew_and_what_was_put_there_since_is_kept(host: Host) -> None:
     (host.folder / "breaks").touch()
     assert "out of room" in refused(host)
-    assert "out of room" in host.board.state.reason, "said in the status"
+    assert "out of room" in host.published.state.reason, "said in the status"
     (host.datadir / "mysql").mkdir()  # the agent was killed while its work took its place
     assert host.founding.data() is Data.EMPTY
     (host.datadir / "shop").mkdir()
@@ -164,8 +164,8 @@ def test_half_of_one_is_made_anew_and_what_was_put_there_since_is_kept(host: Hos
     (host.datadir / "shop" / "orders.ibd").unlink()
     (host.folder / "breaks").unlink()
     host.make()
-    assert host.board.state.data is Data.NEW
-    assert host.board.state.reason == ""
+    assert host.published.state.data is Data.NEW
+    assert host.published.state.reason == ""
 
 
 def test_other_files_in_the_place_of_those_that_were_made_are_data(host: Host) -> None:
@@ -183,10 +183,10 @@ def test_a_server_that_runs_has_data_whatever_was_said_before_it_was_started(
     try:
         agent = world._agent
         assert agent is not None
-        agent.board.change(unfit=EMPTY)
+        agent.published.change(unfit=EMPTY)
         assert world.command(1, Start()).error == ""
-        until(lambda: agent.board.state.up, "it is up")
-        until(lambda: agent.board.state.unfit == "", "it is no reason any more")
+        until(lambda: agent.published.state.up, "it is up")
+        until(lambda: agent.published.state.unfit == "", "it is no reason any more")
     finally:
         world.end()
 

@@ -31,23 +31,23 @@ class OneRun:
 def test_a_server_with_more_than_its_agent_is_warned_of_once_per_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    board = PublishedState(MemberState("m1", Flavor.MYSQL))
+    published = PublishedState(MemberState("m1", Flavor.MYSQL))
     has = limits.of_server(os.getpid())
     assert has == resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     monkeypatch.setattr(limits, "inherited", lambda: has - 1)
     run = OneRun(os.getpid())
-    watch = Limits(cast(ServerRun, run), board)
+    watch = Limits(cast(ServerRun, run), published)
     watch.looked()
-    assert board.state.concerns[0].startswith(
+    assert published.state.concerns[0].startswith(
         f"its server may open {has} files, and its agent lets"
     )
     monkeypatch.setattr(limits, "inherited", lambda: has)
     watch.looked()
-    assert board.state.concerns, "it was looked at already"
+    assert published.state.concerns, "it was looked at already"
     run.pid = os.getppid()
     monkeypatch.setattr(limits, "of_server", lambda pid: has)
     watch.looked()
-    assert board.state.concerns == ()
+    assert published.state.concerns == ()
 
 
 def test_a_process_that_may_not_raise_its_limit_hands_on_what_it_has() -> None:

@@ -23,7 +23,7 @@ FOLLOWING = Replication("h:3306", Receiver.ON, True)
 def watching(
     own: Callable[[], str], let_in: Callable[[Source], str], account: Account | None = None
 ) -> tuple[PublishedState, KeptLogins, LoginWatch]:
-    board = PublishedState(
+    published = PublishedState(
         MemberState(
             "m1",
             Flavor.MARIADB,
@@ -32,23 +32,28 @@ def watching(
             replication=FOLLOWING,
         )
     )
-    told = KeptLogins(board)
+    told = KeptLogins(published)
     return (
-        board,
+        published,
         told,
-        LoginWatch(board, told, account or Account("r", "p"), own, let_in, Path("/pw")),
+        LoginWatch(published, told, account or Account("r", "p"), own, let_in, Path("/pw")),
     )
 
 
 def test_what_is_not_let_in_is_told_until_it_is() -> None:
     said = {"own": "error 1045: no", "source": "error 1045, no"}
-    board, _, watch = watching(lambda: said["own"], lambda _: said["source"])
+    published, _, watch = watching(lambda: said["own"], lambda _: said["source"])
     watch.step()
-    assert (board.state.logins.shut_out, board.state.logins.denied) == tuple(said.values())
-    assert "/pw" in board.state.reason
+    assert (published.state.logins.shut_out, published.state.logins.denied) == tuple(said.values())
+    assert "/pw" in published.state.reason
     said.update(own="", source="")
     watch.step()
-    assert board.state.logins.shut_out == board.state.logins.denied == board.state.reason == ""
+    assert (
+        published.state.logins.shut_out
+        == published.state.logins.denied
+        == published.state.reason
+        == ""
+    )
 
 
 def test_what_cannot_be_told_stays_as_it_was() -> None:
@@ -60,10 +65,10 @@ def test_what_cannot_be_told_stays_as_it_was() -> None:
         except StopIteration:
             raise Unreachable("too many connections") from None
 
-    board, _, watch = watching(own, lambda _: "")
+    published, _, watch = watching(own, lambda _: "")
     watch.step()
     watch.step()
-    assert board.state.logins.shut_out == "error 1045: no"
+    assert published.state.logins.shut_out == "error 1045: no"
 
 
 def test_it_is_tried_with_the_password_that_the_file_holds_now(tmp_path: Path) -> None:
@@ -76,23 +81,26 @@ def test_it_is_tried_with_the_password_that_the_file_holds_now(tmp_path: Path) -
         return ""
 
     account = Account("r", "old", read=partial(secret, path, "pw"))
-    board, _, watch = watching(lambda: "", let_in, account)
+    published, _, watch = watching(lambda: "", let_in, account)
     watch.step()
     path.write_text("")
     watch.step()
     assert tried == ["new", "old"]
-    board.change(replication=Replication())
+    published.change(replication=Replication())
     watch.step()
     assert len(tried) == 2, "it follows nobody"
 
 
 def test_that_an_account_was_mended_is_told_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    board, told, watch = watching(lambda: "", lambda _: "")
+    published, told, watch = watching(lambda: "", lambda _: "")
     told.mended("a", "repl_m2", logged=False)
-    assert (board.state.logins.mended, board.state.logins.owed) == (("repl_m2",), ("repl_m2",))
+    assert (published.state.logins.mended, published.state.logins.owed) == (
+        ("repl_m2",),
+        ("repl_m2",),
+    )
     told.mended("a", "repl_m2", logged=True)
     watch.step()
-    assert (board.state.logins.mended, board.state.logins.owed) == (("repl_m2",), ())
+    assert (published.state.logins.mended, published.state.logins.owed) == (("repl_m2",), ())
     monkeypatch.setattr(login_watch, "MENDED_SECONDS", 0.0)
     watch.step()
-    assert board.state.logins.mended == ()
+    assert published.state.logins.mended == ()
