@@ -194,7 +194,7 @@ def test_a_leading_manager_that_was_stopped_follows_when_it_wakes_up(managers: M
     assert not leading.leads
     successor = managers.leader()
     assert successor is not leading
-    assert "leads no more" in leading.log.read_text()
+    assert "no longer leads" in leading.log.read_text()
 
 
 def test_when_etcd_is_gone_nobody_leads_and_one_line_says_so_and_it_comes_back(
@@ -208,7 +208,7 @@ def test_when_etcd_is_gone_nobody_leads_and_one_line_says_so_and_it_comes_back(
     assert took < LEASE_SECONDS
     time.sleep(2)
     told = leading.log.read_text().removeprefix(before).splitlines()
-    assert len([line for line in told if "leads no more" in line]) == 1
+    assert len([line for line in told if "no longer leads" in line]) == 1
     assert 1 <= len([line for line in told if "etcd" in line]) <= 3, told
     for node in managers.etcd.nodes[:2]:
         node.start(managers.etcd.initial)
