@@ -12,9 +12,12 @@ from holdfast.core.change.preflight import SwitchOver, chosen, objections
 from holdfast.core.change.switchover import begun, step
 from holdfast.core.cluster import Cluster
 from holdfast.core.gtid import Flavor
+from holdfast.core.observed.applying import Applying
+from holdfast.core.observed.lapse import Lapse
 from holdfast.core.record import (
     RESUMED_SECONDS,
     Instant,
+    Pause,
     Planned,
     Step,
     Stray,
@@ -171,3 +174,35 @@ def test_a_record_with_a_switchover_under_way_and_another_planned_is_kept_whole(
     planned = Planned(2000.0, "m3", wait=True, kill_after=3.0)
     record = replace(RECORD, transition=transition, planned=planned)
     assert from_json(to_json(record)) == record
+
+
+def test_where_no_commit_comes_through_that_is_said_first_and_of_silent_members_no_more() -> None:
+    silent = {"silent_seconds": 3.0}
+    mute = Lapse(3.0, "its server does not answer")
+    found = view(primary(), replica("m2", **silent), replica("m3", **silent))
+    found = replace(found, lapses={"m2": mute, "m3": mute})
+    first, *others = texts(CLUSTER, found, SwitchOver())
+    assert first.startswith("commits on m1 are blocked: ")
+    assert others == ["m2: its server does not answer", "m3: its server does not answer"]
+
+
+def test_one_from_which_nobody_could_replicate_is_refused_and_that_does_not_pass() -> None:
+    gone = replica("m2", applying=Applying(removed=True))
+    found = view(primary(), gone, replica("m3"))
+    (against,) = objections(CLUSTER, RECORD, found, SwitchOver("m2"))
+    assert "binary log were removed" in against.text
+    assert not against.passes
+
+
+def test_paused_with_a_primary_that_is_lost_the_way_out_is_a_failover() -> None:
+    found = view(looks.down("m1"), replica("m2"), replica("m3"))
+    paused = replace(RECORD, paused=Pause("disks"))
+    for record, said in ((RECORD, False), (paused, True)):
+        (against,) = objections(CLUSTER, record, found, SwitchOver())
+        assert ("holdfast failover" in against.text) is said
+
+
+def test_a_name_that_is_no_members_is_refused_with_those_that_are() -> None:
+    assert texts(CLUSTER, ALL_WELL, SwitchOver("m9")) == [
+        "there is no member m9; there are m1, m2, m3"
+    ]

@@ -10,12 +10,14 @@ from holdfast.core.commands import Cut, Start
 from holdfast.core.decide import decide
 from holdfast.core.members.rejoin import rejoin
 from holdfast.core.observed.lapse import Lapse
-from holdfast.core.record import Step
+from holdfast.core.quorum import Configuration
+from holdfast.core.record import Pause, Step
 from holdfast.core.rules.diagnosis import Primary, diagnose
 from holdfast.core.rules.election import Elected, NobodyElected, elect
 from holdfast.core.rules.pulse import Pulse, felt, lapses
 from holdfast.core.rules.returned import OPENING
-from holdfast.core.view import Receiver, Replication, Seen, Tail, TailVerdict, View
+from holdfast.core.settings import Settings, WhenAlone
+from holdfast.core.view import Receiver, Replication, Seen, SemiSync, Tail, TailVerdict, View
 from holdfast.manager.leader.decision_log import DecisionLog
 from holdfast.manager.leader.events import EventKind, EventLog
 from tests.unit.looks import CLUSTER, NOW, RECORD, down, primary, replica, saved, view
@@ -151,3 +153,22 @@ def test_a_copy_that_replaced_a_members_data_is_told_with_its_reason() -> None:
         decision = decide(CLUSTER, RECORD, seen)
         teller.decided(CLUSTER, RECORD, seen, decision, decision)
     assert heard == [f"m3 was cloned from m1: {fails['unfit']}"]
+
+
+def test_a_primary_that_serves_alone_is_said_to_have_no_second_copy() -> None:
+    alone = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a")}), 0),))
+    cluster = replace(CLUSTER, settings=replace(Settings(), when_alone=WhenAlone.SERVE))
+    own = primary(semi_sync=SemiSync())
+    seen = view(own, down("m2"), down("m3"))
+    assert "its commits have no second copy" in decide(cluster, alone, seen).reason
+    one = replace(cluster, members=cluster.members[:1])
+    assert "second copy" not in decide(one, alone, view(own)).reason
+
+
+def test_what_a_pause_holds_up_is_said_of_each_member() -> None:
+    record = replace(RECORD, paused=Pause("disks"))
+    seen = view(primary(), down("m2"), replica("m3"))
+    for told, waits in ((RECORD, False), (record, True)):
+        shown = status(CLUSTER, told, seen, decide(CLUSTER, told, seen))
+        assert shown.members[1].reason.endswith("(PAUSED: not before it is resumed)") is waits
+        assert shown.members[2].reason == ""

@@ -161,6 +161,8 @@ def test_one_order_waits_at_a_time_and_none_overtakes_it(tmp_path: Path) -> None
             await until(lambda: it.leader.waiting)
             with pytest.raises(Refused, match=r"the switchover to m2 .* waits.*--cancel"):
                 await Switching(it.leader).begin(SwitchOver("m3", wait=True))
+            with pytest.raises(Refused, match=r"the switchover to m2 .* waits.*--cancel"):
+                await Switching(it.leader).begin(SwitchOver("m3"))
             assert it.leader.waiting is not None
             assert it.leader.waiting.order.to == "m2"
             await planner.cancel()
