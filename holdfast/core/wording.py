@@ -110,3 +110,12 @@ def capitalised(text: str) -> str:
     key = first + key_of(text)[1:]
     text = first + text[1:]
     return Reason(text, key) if key != text else text
+
+
+def is_under_way(kind: str) -> str:
+    """:param kind: of a transition"""
+    return f"{_KINDS.get(kind, f'a {kind}')} is under way"
+
+
+_KINDS = {"strengthen": "a change to mode strong", "bootstrap": "the opening of the first primary"}
+"""Those whose names are no nouns to an operator."""

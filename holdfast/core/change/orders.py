@@ -14,7 +14,7 @@ from holdfast.core.record import Record
 from holdfast.core.rules.attachment import attached, with_everything_of
 from holdfast.core.rules.seats import Candidate, chosen, may_be_alone
 from holdfast.core.view import MemberState, Receiver, View
-from holdfast.core.wording import agree
+from holdfast.core.wording import agree, is_under_way
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +68,7 @@ def objections(
         return (f"{cluster.name} has no primary yet",)
     found = []
     if record.transition:
-        found.append(f"a {record.transition.kind} is under way: ask again when it is over")
+        found.append(f"{is_under_way(record.transition.kind)}: ask again when it is over")
     primary = view.state(record.primary)
     if primary is None:
         found.append(f"the agent of {record.primary}, the primary, does not answer")

@@ -15,6 +15,7 @@ from holdfast.core.rules.blocked import blocked
 from holdfast.core.rules.diagnosis import GONE, Primary, diagnose
 from holdfast.core.rules.election import against as barred_by_settings
 from holdfast.core.view import MemberState, Receiver, View
+from holdfast.core.wording import is_under_way
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ def objections(
         return (Objection(f"{cluster.name} has no primary yet"),)
     found = []
     if record.transition:
-        found.append(Objection(f"a {record.transition.kind} is under way", passes=True))
+        found.append(Objection(is_under_way(record.transition.kind), passes=True))
     elif record.joint:
         found.append(Objection("the voters are changing", passes=True))
     diagnosis = diagnose(cluster, record, view)

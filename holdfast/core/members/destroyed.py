@@ -32,6 +32,7 @@ from dataclasses import replace
 from holdfast.core.cluster import Cluster
 from holdfast.core.record import Record
 from holdfast.core.view import Receiver, Seen, View
+from holdfast.core.wording import is_under_way
 
 SILENT_SECONDS = 10.0
 """For so long its agent must have been silent: a host that is being restarted is not destroyed."""
@@ -66,7 +67,7 @@ def lacks_lock(cluster: Cluster, record: Record, view: View, name: str) -> bool:
 def waits(cluster: Cluster, record: Record, view: View, name: str) -> str:
     """Why it cannot be forgotten yet, or ""; expects that nothing shows that it lives."""
     if record.transition:
-        return f"a {record.transition.kind} is under way"
+        return is_under_way(record.transition.kind)
     if record.names(name) or record.joint:
         return "it votes still"
     if lacks_lock(cluster, record, view, name):

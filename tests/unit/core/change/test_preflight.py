@@ -72,7 +72,7 @@ def test_everything_is_said_at_once() -> None:
     record = replace(RECORD, transition=Transition(TransitionKind.STRENGTHEN, Step.PROVE))
     said = [each.text for each in objections(CLUSTER, record, found, SwitchOver(), [blocker])]
     assert said == [
-        "a strengthen is under way",
+        "a change to mode strong is under way",
         "connection 17 (app@web1) has had a transaction open on m1 for 12 s: UPDATE t SET a = 1",
         "m2: its applier is stopped (duplicate key)",
         "m3: it receives nothing from m1",
