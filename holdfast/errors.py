@@ -7,6 +7,7 @@ HoldfastError
 │   └── Conflict       the stored record was changed by another manager
 ├── Unreachable        nobody answered; nothing is known to have been done
 ├── OutcomeUnknown     it may have been done: look before doing it again
+│   ├── CalledOff      it was begun, and something more important came
 │   └── DeadlinePassed it was begun and had not ended in time
 └── Fatal              the process that raised it cannot go on
 """
@@ -76,6 +77,13 @@ class DeadlinePassed(OutcomeUnknown):
         super().__init__(f"{what}: not done within {seconds:.2f} s")
         self.what = what
         self.seconds = seconds
+
+
+class CalledOff(OutcomeUnknown):
+    """The work was begun, and ended early by a manager, another command or an operator, whom the message names.
+
+    It says nothing about whether the work can be done: no verdict may follow from it.
+    """
 
 
 class Fatal(HoldfastError):

@@ -173,7 +173,7 @@ class GtidSet:
 
 @lru_cache(maxsize=1024)
 def parse(flavor: Flavor, text: str) -> GtidSet:
-    """Parse a GTID set as the server prints it.
+    """Parse a GTID set as the server prints it, or as :meth:`GtidSet.__str__` does (MariaDB: ``0-1-5..9`` too).
 
     :raises ValueError: with the offending part, when ``text`` is not one
     """
@@ -210,12 +210,15 @@ def _whole_issuer(flavor: Flavor, part: str) -> str:
 
 def _mariadb_entries(parts: Iterable[str]) -> Iterator[tuple[str, Interval]]:
     for part in parts:
-        numbers = part.split("-")
-        if len(numbers) != 3 or not all(number.isdecimal() for number in numbers):
+        prefix, range_, last = part.rpartition("..")
+        numbers = (prefix if range_ else part).split("-")
+        if len(numbers) != 3 or not all(n.isdecimal() for n in (*numbers, last if range_ else "0")):
             raise ValueError(f"not a MariaDB GTID: {part!r}")
         domain, server, number = (int(n) for n in numbers)
+        if range_ and not 1 <= number <= int(last):
+            raise ValueError(f"not an interval: {part!r}")
         if number:
-            yield f"{domain}-{server}", (1, number)
+            yield f"{domain}-{server}", (number, int(last)) if range_ else (1, number)
 
 
 def _mysql_entries(parts: Iterable[str]) -> Iterator[tuple[str, Interval]]:

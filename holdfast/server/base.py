@@ -20,7 +20,7 @@ from holdfast.core.observed.dumps import Dump
 from holdfast.core.settings import WaitPoint
 from holdfast.core.timing import Timing
 from holdfast.core.view import Replication, SemiSync
-from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
+from holdfast.errors import CalledOff, DeadlinePassed, HoldfastError, Unreachable
 from holdfast.server.authentication import identified
 from holdfast.tls import Files
 
@@ -98,10 +98,14 @@ class Deadline:
         """Seconds that are left; never negative."""
         return max(0.0, self._end - time.monotonic())
 
+    def to_its_end(self, seconds: float) -> Deadline:
+        """For what may not be left half done: one that is never called off, and leaves at least so much time."""
+        return Deadline(max(self.left, seconds))
+
     def check(self, what: str) -> None:
-        """:raises DeadlinePassed: when time is up; :raises Refused: when called off"""
+        """:raises DeadlinePassed: when time is up; :raises CalledOff: by a manager with a higher term"""
         if self.cancelled():
-            raise Refused(f"{what}: called off by a newer term")
+            raise CalledOff(f"{what}: called off by a newer term")
         if not self.left:
             raise DeadlinePassed(what, self.seconds)
 

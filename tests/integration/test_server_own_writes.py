@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,7 +21,7 @@ from holdfast.core.commands import Forget, Judge
 from holdfast.core.gtid import Flavor
 from holdfast.core.members.own_writes import to_commit
 from holdfast.core.view import MemberState, SemiSync, ServerStatus
-from holdfast.errors import Refused
+from holdfast.errors import CalledOff, Refused
 from holdfast.server.base import Deadline
 from holdfast.server.connection.sql import Connection
 from tests.integration.rewinding import Patient, gtids, present
@@ -83,16 +85,16 @@ class Replica(Patient):
         )
         return self.published.state
 
-    def judge(self) -> MemberState:
+    def judge(self, deadline: Deadline | None = None) -> MemberState:
         self.look()
-        self.judging.judge(Judge("m0", present(self.primary)), Deadline(SECONDS), self.steps.append)
+        within = deadline or Deadline(SECONDS)
+        self.judging.judge(Judge("m0", present(self.primary)), within, self.steps.append)
         return self.published.state
 
-    def forget(self) -> None:
+    def forget(self, deadline: Deadline | None = None) -> None:
         self.look()
-        self.judging.forget(
-            Forget("m0", present(self.primary)), Deadline(SECONDS), self.steps.append
-        )
+        within = deadline or Deadline(SECONDS)
+        self.judging.forget(Forget("m0", present(self.primary)), within, self.steps.append)
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,67 @@ def make_good(member: Replica) -> None:
     wait_until(
         lambda: gtids(member.server) == gtids(member.primary), SECONDS, "both have the same GTIDs"
     )
+
+
+def called_off(work: Callable[[Deadline], object], then: Callable[[], None]) -> int:
+    """Do it until it is done; each time a newer term calls it off a little later. How often that was.
+
+    :param then: checks what is left after that
+    """
+    for often in range(1000):
+        asked = itertools.count()
+        try:
+            work(Deadline(SECONDS, lambda asked=asked, often=often: next(asked) >= often))  # type: ignore[misc]  # lambda
+        except CalledOff:
+            then()
+        else:
+            return often
+    raise AssertionError("it is called off for ever")
+
+
+def test_nothing_is_concluded_from_what_a_newer_term_calls_off(member: Replica) -> None:
+    """A failover that began while a member forgot a harmless transaction once found it diverged, and named nobody."""
+    member.let_write()
+    member.server.sql("FLUSH PRIVILEGES")
+
+    def unjudged() -> None:
+        assert (member.published.state.judged, member.published.state.harmless) == ("", "")
+
+    assert called_off(member.judge, unjudged)
+    found = member.published.state.harmless
+    assert found
+
+    def as_harmless() -> None:
+        assert member.published.state.harmless == found
+        assert (member.fitness.unfit, member.killed) == ("", [])
+
+    if member.server.flavor is Flavor.MARIADB:
+        assert called_off(member.forget, as_harmless) > 3
+    make_good(member)
+    assert (member.fitness.unfit, member.fitness.repair, member.killed) == ("", None, [])
+
+
+def test_a_locked_table_does_not_keep_a_member_from_another_command(member: Replica) -> None:
+    """Forgetting waits for all locks. Called off, it leaves nothing behind, even if more is logged before the next."""
+    if member.server.flavor is Flavor.MYSQL:
+        return  # there nothing is forgotten
+    member.let_write()
+    member.server.sql("FLUSH PRIVILEGES")
+    member.judge()
+    begun = time.monotonic()
+    with closing(member.server.connect()) as client, client.cursor() as cursor:
+        cursor.execute("LOCK TABLES app.t WRITE")
+        with pytest.raises(CalledOff, match="READ LOCK"):
+            member.forget(Deadline(SECONDS, lambda: time.monotonic() > begun + 1))
+        waiting = "SELECT ID FROM information_schema.PROCESSLIST WHERE INFO LIKE 'FLUSH TABLES%'"
+        wait_until(lambda: not member.server.sql(waiting), 0.9, "nobody waits for the lock")
+        assert member.fitness.repair is None
+        member.settle()
+    member.server.sql("FLUSH STATUS")
+    member.settle()
+    member.judge()
+    make_good(member)
+    assert (member.fitness.unfit, member.killed) == ("", [])
 
 
 def test_what_servers_log_of_maintenance_is_recognised_and_made_good(member: Replica) -> None:

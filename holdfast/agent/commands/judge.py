@@ -19,7 +19,7 @@ from holdfast.core.commands import Forget, Judge
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.members.own_writes import as_text
 from holdfast.core.view import MemberState, Receiver
-from holdfast.errors import BadInput, HoldfastError, Refused
+from holdfast.errors import BadInput, CalledOff, HoldfastError, Refused
 from holdfast.log import say
 from holdfast.server.base import Deadline, Server
 from holdfast.server.connection.sql import StatementRefused
@@ -60,6 +60,7 @@ class Judging:
         """Publish a verdict on all that the server has and the primary lacks. What cannot be read is harmful.
 
         :raises BadInput: ``present`` is no GTID set
+        :raises CalledOff: no verdict is published
         """
         present = _parsed(self._flavor, command.present)
         state = self._published.state
@@ -68,6 +69,8 @@ class Judging:
         try:
             errant = self._errant(present, deadline)
             found = self._harmless(errant, lacking, deadline)
+        except CalledOff:
+            raise  # what was not read to its end is judged another time
         except (HoldfastError, OSError, ValueError) as error:
             say(logger, f"what {command.primary} lacks cannot be judged: {error}", logging.WARNING)
         done("binlog read")
@@ -83,6 +86,7 @@ class Judging:
     def forget(self, command: Forget, deadline: Deadline, done: Done) -> None:
         """Judge again with the applier stopped, so that nothing can come behind it; then forget.
 
+        :raises CalledOff: they are as harmless as before
         :raises Refused: something stands in the way. They are harmless no longer, so the member will be rewound, unless
             it is only that somebody else holds a lock, or has logged more
         """

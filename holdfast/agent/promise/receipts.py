@@ -120,16 +120,16 @@ class Receipts:
     @contextlib.contextmanager
     def forgetting(self, gtids: GtidSet) -> Iterator[None]:
         """These go within the block. While they do the server may say that it has nothing at all: then it is compared
-        after the block, with all that it had but for them. Where the block fails, with all that it had."""
+        after the block, with all that it had but for them: where the block fails they may be gone, too. They are its
+        own and change nothing: it acknowledged none of them."""
         with self._turn:
             self._paused = True
         try:
             yield
+        finally:
             with self._turn:
                 if self._last is not None:
                     self._last = self._last.without(gtids)
-        finally:
-            with self._turn:
                 self._paused = False
 
     def seen(self, found: Observation, incarnation: str) -> None:

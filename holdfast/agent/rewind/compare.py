@@ -10,9 +10,9 @@ from __future__ import annotations
 from holdfast.agent.rewind.applier_hold import HOLD_SECONDS, ApplierHold
 from holdfast.agent.rewind.fitness import Fitness
 from holdfast.agent.runtime.answers import answers_of
-from holdfast.agent.runtime.job import CalledOff, Job, Jobs
+from holdfast.agent.runtime.job import Job, Jobs
 from holdfast.core.commands import Command, Compare, Judge, Verify
-from holdfast.errors import DeadlinePassed, HoldfastError, Refused
+from holdfast.errors import CalledOff, DeadlinePassed, HoldfastError, Refused
 from holdfast.server.base import Deadline
 from holdfast.server.data.digest import Digester, HistoryPlace, parse_table, table_name
 from holdfast.tls import Credentials

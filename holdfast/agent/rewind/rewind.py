@@ -14,8 +14,10 @@ like that, so whoever wants that calls :meth:`Rewinding.settle` first.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from holdfast.agent.disk.datadir import forget_uuid
@@ -31,12 +33,15 @@ from holdfast.binlog.undo.rewind import format_statement, undo_statements
 from holdfast.core.commands import Rewind
 from holdfast.core.gtid import Flavor, GtidSet, Interval, parse
 from holdfast.core.view import Receiver, Tail
-from holdfast.errors import BadInput, DeadlinePassed, Refused
+from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused
 from holdfast.server.base import Deadline
 from holdfast.server.data.digest import table_name
 from holdfast.server.data.rewind import Disturbed, Rewinder, RewindRepair, Undo, Unrewindable
 
 Done = Callable[[str], None]
+
+LOOK_SECONDS = 1.0
+"""How long a look after a failure may take: somebody may be waiting for this to end."""
 
 
 class Rewinding:
@@ -173,21 +178,23 @@ class Rewinding:
         :raises Disturbed: somebody has logged more meanwhile: to be judged again, and asked for again
         :raises Refused: nothing was done
         """
-        repair = self._plan(errant, was, slave_pos, present)
-        if repair is None:
+        planned = self._plan(errant, was, slave_pos, present)
+        if planned is None:
             raise Refused(f"the GTIDs before {errant} are not known, or the primary lacks some")
+        repair = replace(planned, rows=False)
         same = parse(self._flavor, repair.slave_pos) == parse(self._flavor, slave_pos)
         if following and not same:
             raise Refused(f"{errant} is not where the applier stands: {slave_pos}")
         with self._rewinder.flushing_kept(deadline):
             self._fitness.begin_rewind(repair, ())
-            nothing = Undo(layout="DO 0", statements=lambda one_by_one: (), largest=0)
             try:
-                self._rewinder.undo(repair, nothing, deadline)
                 self._rewinder.repair(repair, deadline)
-            except Disturbed:  # there is more by now: nothing was forgotten
-                self._rewinder.drop_note(deadline)
-                self._fitness.end_rewind()
+            except HoldfastError:
+                with contextlib.suppress(
+                    HoldfastError
+                ):  # else that is settled before anything else is done
+                    if not self._rewinder.is_undone(repair, deadline.to_its_end(LOOK_SECONDS)):
+                        self._fitness.end_rewind()
                 raise
             self._fitness.end_rewind()
 

@@ -19,10 +19,10 @@ from holdfast.agent.rewind.applier_hold import HOLD_SECONDS, ApplierHold
 from holdfast.agent.rewind.fitness import Fitness
 from holdfast.agent.rewind.table_results import Findings, TableResult
 from holdfast.agent.runtime.answers import answers_of
-from holdfast.agent.runtime.job import CalledOff, Job, Jobs
+from holdfast.agent.runtime.job import Job, Jobs
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.commands import Command, Verify
-from holdfast.errors import DeadlinePassed, HoldfastError, Refused
+from holdfast.errors import CalledOff, DeadlinePassed, HoldfastError, Refused
 from holdfast.log import say
 from holdfast.server.base import Deadline
 from holdfast.server.data.chunks import Chunk, ChunkDigester, Key, described, rows_of

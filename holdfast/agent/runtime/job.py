@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.observed.progress import Progress
-from holdfast.errors import HoldfastError, Refused
+from holdfast.errors import CalledOff, HoldfastError, Refused
 from holdfast.log import say
 from holdfast.server.base import Deadline
 
@@ -19,10 +19,6 @@ RATE_SECONDS = 5.0
 """Over how long the rate is the average."""
 
 logger = logging.getLogger(__name__)
-
-
-class CalledOff(Refused):
-    """The work was called off, and says by whom."""
 
 
 class Job:

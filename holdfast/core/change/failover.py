@@ -17,7 +17,13 @@ from holdfast.core.change.hooking import hooks_step, owed
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Drain, Fetch, Forget, Judge, Promise, Start, Unbar
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.members.own_writes import about_brought, brought, settle, without_harmless
+from holdfast.core.members.own_writes import (
+    EXAMINING,
+    about_brought,
+    brought,
+    settle,
+    without_harmless,
+)
 from holdfast.core.quorum import Configuration, Voter, acks_for, settled
 from holdfast.core.record import Instant, Past, Record, Step, Stray, Transition, TransitionKind
 from holdfast.core.rules.ackers import missing, nobody_has
@@ -240,6 +246,8 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
         return _give_up(record, f"no failover: {outcome.reason}")
     chosen = prefer_learner(outcome, learners, quorum, cluster)
     name = chosen.state.name
+    if chosen.state.busy in EXAMINING:  # it would bring what it is forgetting
+        return _settled_first("failover", {name: None})
     if chosen.fetch_from:
         return _fetch(cluster, view, chosen)
     fence = fence_step(record, view)
@@ -272,11 +280,11 @@ def _without_quorum(
     return _give_up(record, f"too few voters answer: {'; '.join(ahead.missing)}")
 
 
-def _settled_first(reason: str, asked: Mapping[str, Judge | Forget]) -> Decision:
+def _settled_first(reason: str, asked: Mapping[str, Judge | Forget | None]) -> Decision:
     why = (
         f"{reason}; what {agree(list(asked), 'wrote itself', 'wrote themselves')} is examined first"
     )
-    return Decision(why, tuple(Send(name, command) for name, command in asked.items()))
+    return Decision(why, tuple(Send(name, each) for name, each in asked.items() if each))
 
 
 def _give_up(record: Record, reason: str) -> Decision:

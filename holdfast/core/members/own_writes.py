@@ -22,7 +22,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from holdfast.core.commands import Forget, Judge
+from holdfast.core.commands import Forget, Judge, name_of
 from holdfast.core.gtid import Flavor, GtidSet, everything, issuer_of, parse
 from holdfast.core.record import Record
 from holdfast.core.view import MemberState, Unseen, View
@@ -74,15 +74,24 @@ def as_text(gtids: GtidSet) -> str:
     return ",".join(f"{stream}-{spans[-1][1]}" for stream, spans in gtids.streams.items())
 
 
-def settle(states: Sequence[MemberState]) -> dict[str, Judge | Forget]:
+EXAMINING = frozenset({name_of(Judge), name_of(Forget)})
+
+
+def settle(states: Sequence[MemberState]) -> dict[str, Judge | Forget | None]:
     """What is asked of members when the primary is gone and nobody can be elected: each wrote something itself perhaps.
 
     Then there is no primary to compare them with. Looked at is what a member has in its own streams and no other member
     has. Should it be more than harmless, it stays, and so does the election's refusal.
+
+    :return: for each such member what it is asked; None: it is at it. What it shows meanwhile is of no use: its GTIDs
+        are gone already, its applier has not begun again
     """
-    asked: dict[str, Judge | Forget] = {}
+    asked: dict[str, Judge | Forget | None] = {}
     for state in states:
         if not state.up or not state.origin:
+            continue
+        if state.busy in EXAMINING:
+            asked[state.name] = None
             continue
         present = _all_but_own(state, [other for other in states if other is not state])
         lacking = state.applied_set().subtract(present)

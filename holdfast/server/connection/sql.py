@@ -80,7 +80,7 @@ class Connection:
     Errors are told apart by consequence: :meth:`look` changes nothing, so a lost connection is
     ``Unreachable``; after :meth:`run` it is ``OutcomeUnknown``. Both raise ``StatementRefused`` when the
     server says no, ``DeadlinePassed`` when it does not answer in time (the session is then given up;
-    the server goes on with the statement), and ``Refused`` when the deadline was called off.
+    the server goes on with the statement), and ``CalledOff`` when the deadline was called off.
 
     Messages name a statement without its arguments: those may be passwords.
 

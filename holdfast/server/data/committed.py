@@ -70,8 +70,8 @@ def last_commits(
     """The last commit of each rollback segment.
 
     :param command: runs the server's program; :param log: what it says goes there
-    :raises Refused: it could not be run, or its files cannot be read: then nothing is known. Or called off
-    :raises DeadlinePassed: what was prepared is prepared still
+    :raises Refused: it could not be run, or its files cannot be read: then nothing is known
+    :raises CalledOff, DeadlinePassed: what was prepared is prepared still
     """
     _recover(command, option_file, log, deadline)
     try:

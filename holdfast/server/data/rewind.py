@@ -21,6 +21,7 @@ from holdfast.errors import HoldfastError, Refused
 from holdfast.server.base import Account, Deadline
 from holdfast.server.connection.session import Session
 from holdfast.server.connection.sql import Row, StatementRefused
+from holdfast.server.replication.barring import kill
 
 LARGEST_PACKET = 1024**3
 """The most that both servers take."""
@@ -30,6 +31,12 @@ RESETS = 5
 
 LOCK_SECONDS = 10
 """How long to wait for a lock: nobody else should be there."""
+
+ENDING_SECONDS = 0.5
+"""How long it may take to end a statement that was given up."""
+
+RESET_SECONDS = 5.0
+"""How long a reset and the new GTID state may take at least, once they have begun."""
 
 NOTE_SCHEMA = (
     "CREATE DATABASE IF NOT EXISTS holdfast",
@@ -63,12 +70,14 @@ class RewindRepair:
     :ivar was: ``gtid_executed`` or ``gtid_binlog_state`` as it is when the undo is decided
     :ivar becomes: what it is to be
     :ivar slave_pos: MariaDB: ``gtid_slave_pos`` as it is to be
+    :ivar rows: rows are undone, too; else GTIDs are forgotten that changed none
     """
 
     name: str
     was: str
     becomes: str
     slave_pos: str = ""
+    rows: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +164,7 @@ class Rewinder:
             try:
                 yield
             finally:
-                session.run(f"SET GLOBAL {flushing} = {was}", deadline)
+                session.run(f"SET GLOBAL {flushing} = {was}", deadline.to_its_end(ENDING_SECONDS))
 
     def cascades(self, tables: Iterable[Table], deadline: Deadline) -> set[Table]:
         """Tables that may have been changed along with these by foreign keys, which no binlog shows."""
@@ -183,9 +192,12 @@ class Rewinder:
         return found
 
     def is_undone(self, repair: RewindRepair, deadline: Deadline) -> bool:
-        """Whether the note is there."""
+        """Whether the note is there; where there are no rows to undo, whether the old GTID state is gone."""
         with self._session() as session:
-            return self._noted(session, repair, deadline)
+            if repair.rows:
+                return self._noted(session, repair, deadline)
+            now = parse(self._flavor, self._state(session, deadline))
+            return not now.contains(parse(self._flavor, repair.was))
 
     # doing
 
@@ -219,11 +231,19 @@ class Rewinder:
     def repair(self, repair: RewindRepair, deadline: Deadline) -> None:
         """Set the GTID state, once the undo is done; then forget the note. Can be repeated.
 
-        :raises Disturbed: the state is neither what it was nor on its way to what it becomes
+        It is called off only as long as it waits for the lock. Between reset and new state the server has no history;
+        its agent would take it for one that was reset by hand, and kill it.
+
+        :raises Disturbed: the state is neither what it was nor on its way to what it becomes: nothing was done
         """
         with self._session() as session:
             self._prepare(session, deadline)
-            session.run("FLUSH TABLES WITH READ LOCK", deadline)
+            self._lock(session, deadline)
+            deadline = deadline.to_its_end(RESET_SECONDS)
+            if (
+                not self._mysql
+            ):  # else its reset may wait for the engine, which flushes once a second
+                session.run("FLUSH LOCAL ENGINE LOGS", deadline)
             state = self._state(session, deadline)
             if not self._same(state, repair.becomes):
                 if state and not self._same(state, repair.was):
@@ -238,6 +258,16 @@ class Rewinder:
                 session.run("SET GLOBAL gtid_slave_pos = %s", deadline, (repair.slave_pos,))
             session.run("DROP TABLE IF EXISTS holdfast.rewind", deadline)
         self._close_again(deadline)
+
+    def _lock(self, session: Session, deadline: Deadline) -> None:
+        number = session.session_id
+        try:
+            session.run("FLUSH TABLES WITH READ LOCK", deadline)
+        except HoldfastError:
+            # else it stands in everybody's way for another second on MariaDB, and for good on MySQL
+            with contextlib.suppress(HoldfastError), self._session() as other:
+                kill(other, number, Deadline(ENDING_SECONDS))
+            raise
 
     def _set_state(
         self, session: Session, reset: bool, repair: RewindRepair, deadline: Deadline
@@ -254,13 +284,6 @@ class Rewinder:
             except StatementRefused:
                 if attempt == RESETS:
                     raise
-
-    def drop_note(self, deadline: Deadline) -> None:
-        """What was noted as undone is not, and will not be."""
-        with self._session() as session:
-            self._prepare(session, deadline)
-            session.run("DROP TABLE IF EXISTS holdfast.rewind", deadline)
-        self._close_again(deadline)
 
     # parts
 

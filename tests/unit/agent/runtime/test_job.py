@@ -6,12 +6,12 @@ import threading
 
 import pytest
 
-from holdfast.agent.runtime.job import CalledOff, Job, Jobs
+from holdfast.agent.runtime.job import Job, Jobs
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.gtid import Flavor
 from holdfast.core.observed.progress import Progress
 from holdfast.core.view import MemberState
-from holdfast.errors import Refused, Unreachable
+from holdfast.errors import CalledOff, Refused, Unreachable
 
 
 @pytest.fixture

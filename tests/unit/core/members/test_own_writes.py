@@ -304,6 +304,28 @@ def test_without_a_primary_members_settle_what_they_wrote_before_anybody_is_elec
     assert settle([replace(own, judged="0-3-10")]) == {}
 
 
+@pytest.mark.parametrize("command", ["forget", "judge"])
+def test_an_election_waits_for_a_member_that_is_forgetting(command: str) -> None:
+    """Its GTIDs are gone, its applier stands: taken for broken, it once had the dead primary brought back."""
+    electing = replace(
+        RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
+    )
+    stands = Replication("127.0.0.1:3301", Receiver.OFF, False, error="out of order")
+    m2, m3 = (
+        replica(name, promised=5, received="0-1-10", replication=stands) for name in ("m2", "m3")
+    )
+    dead = down("m1", last_applied="0-1-9")
+    given_up = decide(CLUSTER, electing, view(dead, m2, m3))
+    assert "m1 must come back" in given_up.reason
+    waits = decide(CLUSTER, electing, view(dead, replace(m2, busy=command), m3))
+    assert (waits.reason, waits.steps) == ("failover; what m2 wrote itself is examined first", ())
+    able = replace(m2, applied="0-1-10", busy=command)
+    assert decide(CLUSTER, electing, view(dead, able, m3)) == waits
+    lost = decide(CLUSTER, RECORD, view(dead, replace(m2, busy=command), m3))
+    assert lost.reason.endswith("what m2 wrote itself is examined first")
+    assert lost.steps == ()
+
+
 def test_the_last_number_of_a_stream_stands_for_those_before_on_mariadb() -> None:
     lacking = parse(Flavor.MARIADB, "0-3-12,7-3-2").subtract(parse(Flavor.MARIADB, "0-3-9"))
     assert as_text(lacking) == "0-3-12,7-3-2"
@@ -319,19 +341,26 @@ HAND = "0-1-9,0-2-10"
 """What a hand wrote on m2, behind all that came from m1."""
 
 
-def test_a_row_of_a_hand_that_wins_an_election_is_told_from_where_it_is() -> None:
+@pytest.mark.parametrize(
+    ("before", "own", "what"),
+    [("", "0-2-10", "transactions"), (",0-2-5", "0-2-6..10", "5 transactions")],
+)
+def test_a_row_of_a_hand_that_wins_an_election_is_told_from_where_it_is(
+    before: str, own: str, what: str
+) -> None:
     electing = replace(
         RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
     )
     off = Replication("127.0.0.1:3301", Receiver.OFF, False)
     m2 = replica("m2", promised=5, received=HAND, applied=HAND, replication=off)
-    m3 = replica("m3", promised=5, replication=off)
+    known = replica("m3").applied + before
+    m3 = replica("m3", promised=5, replication=off, applied=known, received=known)
     seen = elected(m2, m3)
     (step,) = decide(CLUSTER, electing, seen).steps
     assert isinstance(step, Save)
     assert step.record.primary == "m2"
-    assert step.record.brought == "0-2-10"
-    said = "m2 brought transactions that it had written itself, and no other member had: 0-2-10; all members get them"
+    assert step.record.brought == own
+    said = f"m2 brought {what} that it had written itself, and no other member had: {own}; all members get them"
     assert said in step.why
     opened = replace(step.record, transition=None)
     assert from_json(to_json(opened)) == opened
@@ -347,12 +376,13 @@ def test_a_row_of_a_hand_that_wins_an_election_is_told_from_where_it_is() -> Non
         (HAND, [], HAND, ""),
         (HAND, [], "", ""),
         (HAND, [], "0-1-9", "0-2-10"),
+        (HAND, ["0-1-9,0-2-5"], "0-1-9", "0-2-6..10"),
         ("0-1-9,0-3-10", [], "0-1-9", ""),
         ("0-1-9", ["0-1-9"], "0-1-9", ""),
     ],
     ids=[
         "nobody else has it", "another has it", "the primary had it", "nothing is known of anybody",
-        "the primary had not", "another one's", "nothing",
+        "the primary had not", "another has a part", "another one's", "nothing",
     ],
 )  # fmt: skip
 def test_nothing_is_called_of_its_own_that_others_may_know(
