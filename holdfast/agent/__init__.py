@@ -1,1 +1,1 @@
-"""The daemon on a database host, the only one that touches the local server."""
+"""The daemon on a database host: the only process that touches the local server."""

@@ -1,4 +1,4 @@
-"""The agent's parts: built first, then subscribed to each other's news, then run."""
+"""The agent's parts: built first, then subscribed to each other's events, then run."""
 
 from __future__ import annotations
 
@@ -72,14 +72,15 @@ from holdfast.server.process.process import ServerProcess
 from holdfast.tls import Credentials
 
 STOP_SECONDS = 3.0
-"""How long the end of a job that was called off is waited for."""
+"""How long the end of a cancelled job is awaited."""
 
 
 @dataclass(frozen=True, slots=True)
 class Basics:
     """What an agent has before it looks for its server.
 
-    :ivar boot_id: of the kernel; :ivar admin: by which it logs in; :ivar replication: by which it replicates
+    :ivar boot_id: of the kernel; :ivar admin: the account by which the agent logs in; :ivar replication: the account by
+        which the server replicates
     """
 
     config: AgentConfig
@@ -99,7 +100,8 @@ class Basics:
 
 
 class Assembly:
-    """A server that runs is known from here on: the agent must not answer "down" first and then find it."""
+    """All parts of an agent. It knows a running server from its construction on: the agent must not answer "down" first
+    and find the server later."""
 
     def __init__(self, basics: Basics, loop: asyncio.AbstractEventLoop) -> None:
         self._basics = basics
@@ -224,7 +226,7 @@ class Assembly:
         )
 
     def _subscribe(self) -> None:
-        """Who is told of what. Each list is worked through in its order."""
+        """Connects events with their subscribers. Each list is called in its order."""
         published, watch, observer = self._member.published, self._member.watch, self._observer
         keeper, vouching = self._keeper, self._basics.vouching
         starts, regained, kept = self._starts, self._regained, self._kept
@@ -250,7 +252,7 @@ class Assembly:
         observer.on_look += [
             lambda found, _: starts.came_up(),
             lambda found, _: self._files.looked(),
-            self._releases.seen,  # what was let through is noted before the server is killed
+            self._releases.seen,  # records what was let through before the server is killed
             self._compared,
             lambda found, _: regained.looked(found),
             lambda found, _: self._cloning.came_up(),
@@ -277,7 +279,7 @@ class Assembly:
 
     def _compared(self, found: Observation, _: float) -> None:
         state = self._member.published.state
-        if state.term:  # before it is adopted nothing is done to it
+        if state.term:  # a server that is not adopted yet is left alone
             self._receipts.seen(found, state.incarnation)
             self._streams.seen(found, state.incarnation)
 
@@ -296,7 +298,7 @@ class Assembly:
             thread.start()
 
     def stop(self) -> None:
-        """Answer everybody who waits, and tell all threads to end."""
+        """Answer all waiting requests, and have all threads end."""
         self._poll.close()
         self._commands.stop()
         self._jobs.stop()
@@ -307,7 +309,7 @@ class Assembly:
             guard.stop()
 
     async def join(self) -> None:
-        """After :meth:`stop`: wait for the ends of all threads, and close what they used."""
+        """After :meth:`stop`: wait for the end of all threads, and close what they used."""
         await asyncio.to_thread(self._jobs.wait, STOP_SECONDS)
         await asyncio.to_thread(self._observer.stop)
         await asyncio.to_thread(self._prober.stop, 1.0)
@@ -344,7 +346,7 @@ class Assembly:
         return app
 
     def _addressees(self) -> set[str]:
-        """Addresses of servers that this one has to do with: the primary's, and its source's."""
+        """Addresses of the servers that concern this one: the primary's, and its source's."""
         known = self._basics.electorate.kept.electorate
         source = self._member.published.seen()[0].replication.source
         return {each for each in (known.address if known else "", source) if each}

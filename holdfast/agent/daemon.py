@@ -1,4 +1,4 @@
-"""Puts the agent together and runs it. It starts no server by itself, and leaves a running one running."""
+"""Builds the agent and runs it. The agent starts no server without a command, and does not end a running one."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ from holdfast.server.process.process import kernel_boot_id
 from holdfast.tls import Certificates, Credentials, Needed
 
 SWITCH_SECONDS = 0.0005
-"""How long a thread may hold up the others: a tenth of Python's usual, for the sake of quick answers."""
+"""How long a thread may keep the others from running: a tenth of Python's default, for quick answers."""
 
 logger = logging.getLogger(__name__)
 
 
 def run(config: AgentConfig, path: Path) -> None:
-    """Run the agent until SIGTERM or SIGINT; upon SIGHUP its file ``path`` is read again.
+    """Run the agent until SIGTERM or SIGINT; on SIGHUP its file ``path`` is read again.
 
     :raises BadInput: when a secret cannot be read
     :raises Fatal: when it cannot start: nothing was done
@@ -66,7 +66,7 @@ def run(config: AgentConfig, path: Path) -> None:
 
 
 class Agent:
-    """The parts of one agent.
+    """One agent: builds its parts and serves.
 
     :param server: instead of the one that the configuration names
     """
@@ -129,8 +129,8 @@ class Agent:
     ) -> None:
         """Serve until :meth:`stop`.
 
-        :param checks: where load balancers ask
-        :param reloading: signals are heeded, and by SIGHUP this is asked
+        :param checks: the socket of the health checks for load balancers
+        :param reloading: called on SIGHUP; without it, signals are not handled
         """
         loop = asyncio.get_running_loop()
         if reloading is not None:
@@ -165,6 +165,6 @@ class Agent:
         return assembly.app(lifespan)
 
     def stop(self) -> None:
-        """Answer everybody who waits, and end."""
+        """Answer all waiting requests, and end."""
         for each in self._on_stop:
             each()

@@ -1,4 +1,4 @@
-"""What holds a primary to its lease besides the agent, as the agent's file wants it."""
+"""What enforces a primary's lease besides the agent, as the agent's file configures it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from holdfast.config.token import TokenFile
 from holdfast.core.lease import Protection
 
 BY_ITSELF = (Protection.AGENT,)
-"""What an agent without a keeper process, gate and watchdog has."""
+"""What an agent has without keeper process, gate and watchdog."""
 
 
 def second_keeper(
@@ -28,7 +28,7 @@ def second_keeper(
     writer: BackgroundWriter,
     published: PublishedState,
 ) -> SecondKeeper | None:
-    """The keeper process, in which gate and watchdog run; None where it is not wanted."""
+    """The keeper process, in which gate and watchdog run; None where it is not configured."""
     lease = config.lease
     if not lease.keeper:
         return None
@@ -57,8 +57,8 @@ def second_keeper(
 def alone(
     config: AgentConfig, writer: BackgroundWriter, published: PublishedState
 ) -> tuple[Gate | Watchdog, ...]:
-    """Gate and watchdog without a keeper process. A gate that nobody has asked for is not raised then: it would shut
-    the server of an agent that hangs."""
+    """Gate and watchdog without a keeper process. A gate that is not configured explicitly is not raised then: it would
+    block the server of an agent that hangs."""
     lease = config.lease
     guards: list[Gate | Watchdog] = []
     if lease.gate is GateKind.NFTABLES:
@@ -82,7 +82,7 @@ def addresses(
     published: PublishedState,
     second: SecondKeeper | None,
 ) -> tuple[Address, ...]:
-    """What has the virtual addresses held, by the same lease."""
+    """What holds the virtual addresses, under the same lease."""
 
     def alarm(ip: str) -> Callable[[str], None]:
         return lambda failed: published.alarm(f"vip {ip}", failed)
@@ -92,6 +92,6 @@ def addresses(
 
 
 def _table(config: AgentConfig) -> str:
-    """Several members of one name may be on this machine, of different clusters."""
+    """The name of the gate's table: members of different clusters may have the same name on one machine."""
     place = zlib.crc32(os.fsencode(config.state_dir.absolute()))
     return f"holdfast_{config.name}_{place:08x}"

@@ -25,7 +25,7 @@ HIGHEST_TERM = 2**53
 
 
 class LongPoll:
-    """Wakes everybody who waits for a new version of the published state, on the event loop.
+    """Wakes, on the event loop, every request that waits for a new version of the published state.
 
     ``changed`` runs on the loop, so nothing can change between its look at the version and its wait.
 
@@ -43,7 +43,7 @@ class LongPoll:
         published.on_change = self._changed
 
     async def changed(self, since: int | None, seconds: float) -> StateReply:
-        """The state, as soon as its version is not ``since``, at the latest after ``seconds``."""
+        """Return the state as soon as its version is not ``since``, at the latest after ``seconds``."""
         end = asyncio.get_running_loop().time() + seconds
         while self._published.version == since and not self._closed:
             try:
@@ -55,7 +55,7 @@ class LongPoll:
         return StateReply(state=state, version=version, clock=boottime.now(), run=self._run)
 
     def close(self) -> None:
-        """Answer everybody now, and from now on at once."""
+        """Answer all waiting requests now; later requests are answered at once."""
         self._closed = True
         self._wake()
 
@@ -74,7 +74,7 @@ Lifespan = Callable[[FastAPI], AbstractAsyncContextManager[None]]
 
 @dataclass(frozen=True, slots=True)
 class Entrance:
-    """Who gets in: as in ``guard``."""
+    """Who may use the API: the arguments of ``guard``."""
 
     token: Token | None
     cluster: str = ""
@@ -90,26 +90,26 @@ def make_app(
     lifespan: Lifespan | None = None,
     identity: Identity | None = None,
 ) -> FastAPI:
-    """:param granted: told of a grant that comes with a command, before that is carried out"""
+    """:param granted: called with a grant that comes with a command, before the command is carried out"""
     app = make_api("Holdfast agent", lifespan)
     largest = {"/v1/command": LARGEST_REQUEST_BYTES}
     guard(app, entrance.token, AGENT_API, largest, entrance.cluster, entrance.hosts)
 
     @app.get("/v1/health")
     async def health() -> Response:
-        """Whether the agent itself runs; says nothing of its server."""
+        """Answers that the agent itself runs; says nothing about its server."""
         return json_response(b'{"status":"ok"}')
 
     if identity is not None:
 
         @app.get("/v1/identity", response_model=Identity)
         async def who() -> Identity:
-            """Who this agent's member is, as its files say."""
+            """Returns the identity of this agent's member, as its files give it."""
             return identity
 
     @app.get("/v1/state", response_model=StateReply)
     async def state(since: int | None = None, wait: float = 0.0) -> Response:
-        """The member's state, as soon as its version is not ``since``, at the latest after ``wait`` seconds."""
+        """Returns the member's state as soon as its version is not ``since``, at the latest after ``wait`` seconds."""
         return json_response(await poll.changed(since, bounded_wait(wait)))
 
     @app.post("/v1/command", response_model=CommandReply, openapi_extra=body_of(CommandRequest))
@@ -130,7 +130,7 @@ def make_app(
 
 
 def bounded_wait(seconds: float) -> float:
-    """For how long a poll may wait that asks for so long."""
+    """The time for which a poll may wait that asks for ``seconds``."""
     if not (math.isfinite(seconds) and seconds >= 0):
         raise BadInput("wait", "must be a number of seconds")
     return min(seconds, LONGEST_WAIT_SECONDS)

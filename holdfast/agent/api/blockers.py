@@ -1,4 +1,4 @@
-"""What would hold the primary up if it were to stop taking writes now."""
+"""What would delay the primary if it were to stop taking writes now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LOOK_SECONDS = 3.0
 def add_blockers(app: FastAPI, server: Server) -> None:
     @app.get("/v1/blockers", response_model=BlockersReply)
     async def blockers(seconds: float = 1.0) -> Response:
-        """Transactions and statements of clients that are older than so many seconds, and locks of tables."""
+        """Returns clients' transactions and statements that are older than ``seconds``, and table locks."""
         if not (math.isfinite(seconds) and seconds >= 0):
             raise BadInput("seconds", "must be a number of seconds")
         found = await asyncio.to_thread(server.blockers, seconds, Deadline(LOOK_SECONDS))

@@ -1,7 +1,8 @@
 """POST /v1/digest: digests of tables of a primary, for a member that compares its own with them.
 
 The answer is a stream of lines: ``{"place": …}`` as soon as the moment is chosen, ``{"digests": {table: digest}}`` at
-the end, or ``{"error": …}``; an empty line now and then in between. Whoever hangs up calls the work off.
+the end, or ``{"error": …}``; an empty line now and then in between. A client that closes the connection cancels the
+work.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from holdfast.server.data.digest import Digester, HistoryPlace, parse_table, tab
 DIGEST_SECONDS = 6 * 3600.0
 ALIVE_SECONDS = 0.25
 BUSY_SECONDS = 0.2
-"""Within which the work before has ended, whose asker has hung up."""
+"""How long a request waits for earlier work to end whose client has closed its connection."""
 MOST_TABLES = 10_000
 
 
@@ -38,9 +39,9 @@ Tell = Callable[[dict[str, Any]], None]
 
 
 class Lines:
-    """Answers in lines, of work in a thread; one piece of work at a time.
+    """Answers in lines what work in a thread produces; one piece of work at a time.
 
-    What the work raises becomes the last line, and whoever hangs up calls it off.
+    An error of the work becomes the last line. A client that closes the connection cancels the work.
     """
 
     def __init__(self) -> None:
@@ -49,8 +50,8 @@ class Lines:
     def stream(
         self, work: Callable[[threading.Event, Tell], None], last: str = ""
     ) -> StreamingResponse:
-        """:param work: is given what calls it off, and what sends a line
-        :param last: the key of the last line; "": the first one is the last
+        """:param work: gets the event that cancels it, and the function that sends a line
+        :param last: the key of the last line; "": the first line is the last
         """
         return StreamingResponse(self._answer(work, last), media_type="application/x-ndjson")
 
@@ -93,7 +94,7 @@ class Lines:
             work(called_off, tell)
         except HoldfastError as error:
             tell({"error": str(error)})
-        except Exception as error:  # whoever asked waits for an answer
+        except Exception as error:  # the client waits for an answer
             tell({"error": f"it failed here: {error!r}"})
             raise
         finally:
@@ -105,7 +106,7 @@ def add_digests(app: FastAPI, digester: Digester) -> None:
 
     @app.post("/v1/digest")
     async def digest(request: DigestRequest) -> StreamingResponse:
-        """Digests of tables at one moment; see ``holdfast/agent/api/digests.py``."""
+        """Returns digests of tables at one moment; see ``holdfast/agent/api/digests.py``."""
         if len(request.tables) > MOST_TABLES:
             raise BadInput("tables", f"{len(request.tables)}: at most {MOST_TABLES}")
         try:

@@ -1,4 +1,4 @@
-"""What the agent tells of its host when it is asked: facts for a check, and its replication account."""
+"""What the agent reports of its host on request: facts for a check, and its replication account."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ MARK_ROUNDS = 100_000
 
 
 class Inspector:
-    """Looks at the host anew each time.
+    """Examines the host anew for each request.
 
     :param running: the present run of the server; may take a while, and raise :class:`HoldfastError`
-    :param obeys: whether a manager's command would be obeyed
-    :param members: ``host:port`` of those servers that this one has to do with: the primary's, and its source's
+    :param obeys: whether the agent would obey a manager's command
+    :param members: ``host:port`` of the servers that concern this one: the primary's, and its source's
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class Inspector:
     def facts(self, counting: bool) -> Facts:
         try:
             running = self._running()
-        except HoldfastError:  # several of them: the server's answer decides
+        except HoldfastError:  # there are several such processes: the server's answer decides
             running = None
         return collect(self._place, running.pid if running else None, counting)
 
@@ -86,8 +86,11 @@ class Inspector:
         )
 
     def reach(self, asked: ReachRequest) -> ReachReply:
-        """Whether the member could follow there, and whom. Not at an address with which it has nothing to do, unless
-        the manager that leads asks, which may have it follow there."""
+        """Reports whether the member could replicate from the server at that address, and which server answers there.
+
+        Addresses that do not concern this member are refused, unless the leading manager asks: it may order the member
+        to follow there.
+        """
         members = self._members()
         led = asked.term > 0 and self._obeys(asked.term, asked.told)
         if not led and not _is_among(asked.host, asked.port, members):
@@ -107,20 +110,20 @@ class Inspector:
         connection = Connection(self._place.socket, self._place.admin)
         try:
             return public_key(connection, Deadline(KEY_SECONDS))
-        except HoldfastError:  # where it is needed, that will be said
+        except HoldfastError:  # the step that needs it will report the error
             return ""
         finally:
             connection.close()
 
 
 def _mark(account: Account, nonce: str) -> str:
-    """Slow to guess a password by, and of no use for another comparison."""
+    """A hash that is slow to guess a password by, and of no use for another comparison."""
     secret = f"{account.user}\0{account.password}".encode()
     return hashlib.pbkdf2_hmac("sha256", secret, nonce.encode(), MARK_ROUNDS).hex()
 
 
 def _is_among(host: str, port: int, addresses: Collection[str]) -> bool:
-    """By its text, or by what that name is resolved to."""
+    """Compares the text of the address, then what the name resolves to."""
     if f"{host}:{port}" in addresses:
         return True
     sought = _resolved(host)
@@ -141,7 +144,7 @@ def add_inspection(app: FastAPI, inspector: Inspector) -> None:
 
     @app.get("/v1/facts", response_model=FactsReply)
     async def facts(counting: bool = True) -> Response:
-        """All that a check looks at on this host; at once where nothing is to be counted."""
+        """Returns all facts that a check looks at on this host; at once where nothing is to be counted."""
         async with one_counts if counting else contextlib.nullcontext():
             found = await asyncio.to_thread(inspector.facts, counting)
         reply = FactsReply(facts=found, clock=time.time())
@@ -149,11 +152,11 @@ def add_inspection(app: FastAPI, inspector: Inspector) -> None:
 
     @app.post("/v1/reach", response_model=ReachReply)
     async def reach(asked: ReachRequest) -> ReachReply:
-        """Log in at a member's address with this one's replication account, and say which server it is."""
+        """Logs in at a member's address with this member's replication account, and says which server answers there."""
         return await asyncio.to_thread(inspector.reach, asked)
 
     @app.get("/v1/account", response_model=AccountReply)
     async def account(nonce: Annotated[str, Query(max_length=64)] = "") -> Response:
-        """The member's replication account, with what a server keeps instead of its password."""
+        """Returns the member's replication account, with what a server stores instead of its password."""
         reply = await asyncio.to_thread(inspector.account, nonce)
         return json_response(reply)

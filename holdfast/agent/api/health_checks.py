@@ -1,8 +1,8 @@
-"""Answers for load balancers: one code and one word, to anybody who asks.
+"""Answers load balancers' health checks: one code and one word, to any client.
 
-Load balancers carry no token, and the agent's API tells strangers nothing: so this is a listener of its own, and it
-says no more than anybody who can reach the server finds out by connecting to it. All is read from the published state,
-which the agent's threads keep: nothing is asked of the server while a check waits.
+Load balancers send no token, and the agent's API answers no stranger. So the checks have a listener of their own, which
+says no more than any client finds out by connecting to the server. Everything is read from the published state, which
+the agent's threads maintain: a check never waits for the server.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ METHODS = ("GET", "HEAD", "OPTIONS")
 
 
 def primary(state: MemberState) -> bool:
-    """It takes writes, and may: a lease that is enforced is not over.
+    """The server takes writes, and may: a lease that is enforced is not over.
 
-    That a server is silent, or cannot be looked into, is no reason: it is the primary until its lease is over.
+    A server that is silent, or that its agent cannot observe, still counts: it is the primary until its lease is over.
     """
     lease = state.lease
     if (
         state.unobserved and not state.up
-    ):  # by an agent that was restarted: it holds the server to its lease
+    ):  # open by an agent that was restarted: the agent enforces its lease
         return lease.enforced and lease.left > 0
     leased = not (lease.enforced and lease.left <= 0)
     return state.up and state.writable and not state.stopped and leased
 
 
 def commits(state: MemberState, blocked_seconds: float, most: float) -> bool:
-    """It is the primary, and commits have not been blocked there for longer than ``most`` seconds."""
+    """The server is the primary, and commits have not been blocked there for longer than ``most`` seconds."""
     return (
         primary(state) and max(blocked_seconds, state.silent_seconds, state.stuck_seconds) <= most
     )
 
 
 def replica(state: MemberState, max_lag: float | None = None) -> bool:
-    """It follows another, and what it shows is not older than ``max_lag`` seconds, or (None) of any age."""
+    """The server follows a source, and its data is not older than ``max_lag`` seconds (None: of any age)."""
     replication = state.replication
     if not _answers(state) or state.writable or state.unfit:
         return False
@@ -51,7 +51,7 @@ def replica(state: MemberState, max_lag: float | None = None) -> bool:
 
 
 def voter(state: MemberState) -> bool:
-    """Commits wait for its acknowledgements, or it is the primary."""
+    """Commits wait for the server's acknowledgements, or it is the primary."""
     return primary(state) or (replica(state) and state.semi_sync.replica)
 
 
@@ -76,7 +76,7 @@ def make_checks(
     now: Callable[[], MemberState], blocked_seconds: Callable[[], float] = lambda: 0.0
 ) -> ASGIApp:
     """:param now: the state at this moment; must not block
-    :param blocked_seconds: for how long commits have waited there for acknowledgements, and none came through
+    :param blocked_seconds: for how long commits have waited on this server without any acknowledgement
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

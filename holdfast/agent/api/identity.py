@@ -1,4 +1,4 @@
-"""Who this agent's member is, as its files say: asked before it is made a member of a cluster."""
+"""The identity of this agent's member, as its files give it; requested before the member joins a cluster."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from holdfast.server.process import boot
 
 
 def identity(config: AgentConfig) -> Identity:
-    """What the option file does not say, nor one that it includes, stays "" or 0."""
+    """Fields that the option file and the files it includes do not set stay "" or 0."""
     own = config.server
     found = boot.read(own.option_file, own.flavor, "", own.datadir).options
     return Identity(

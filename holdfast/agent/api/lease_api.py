@@ -1,4 +1,4 @@
-"""What goes over the agent's API about a primary's lease; ``wire.py`` says of what form it is."""
+"""The part of the agent's API that concerns a primary's lease; ``wire.py`` defines the format."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def add_lease(
     obeyed: Obeyed,
     heartbeat: Callable[[float], None],
 ) -> None:
-    """:param heartbeat: told how often the leading manager wants to hear something, in seconds"""
+    """:param heartbeat: called with the interval, in seconds, at which the leading manager wants an answer"""
 
     @app.post("/v1/watch", response_model=StateReply, openapi_extra=body_of(WatchRequest))
     async def watch(request: Request) -> Response:
@@ -41,10 +41,10 @@ def add_lease(
 
     @app.get("/v1/record", response_model=RecordReply)
     async def record() -> Response:
-        """What this agent remembers of the record that it obeyed last."""
+        """Returns what this agent remembers of the record that it obeyed last."""
         return json_response(obeyed.told())
 
     @app.post("/v1/vouch", response_model=VouchReply, openapi_extra=body_of(VouchRequest))
     async def vouch(request: Request) -> Response:
-        """Whether this member's word is given to the primary that asks."""
+        """Confirms to the primary that asks, or refuses to confirm, that this member promised no other term."""
         return json_response(vouching.asked(await parsed(request, VouchRequest)))

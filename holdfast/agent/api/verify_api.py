@@ -1,11 +1,11 @@
-"""What a primary's agent tells a member that verifies its tables; see ``agent/rewind/verify.py``.
+"""What a primary's agent answers to a member that verifies its tables; see ``agent/rewind/verify.py``.
 
 POST /v1/verify/tables                                    -> {"tables": [{"table", "rows", "skipped"}, …]}
 POST /v1/verify/load                                      -> {"running": threads that are at work}
 POST /v1/verify/piece  {"table", "after", "last", "rows"} -> {"place", "upto", "last"}, then {"digest", "key"}
 GET  /v1/verification                                     -> what this member's own verification has found
 
-The first three answer with lines, as ``digests.py`` says. To hang up calls the work off.
+The first three answer in lines, as ``digests.py`` describes. Closing the connection cancels the work.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ def add_verify(app: FastAPI, digester: ChunkDigester, verifying: Verifying) -> N
 
     @app.post("/v1/verify/tables")
     async def tables(_: NothingAsked) -> StreamingResponse:
-        """The tables that can be compared, and why others cannot."""
+        """Returns the tables that can be compared, and why others cannot."""
 
         def work(called_off: threading.Event, tell: Tell) -> None:
             found = digester.tables(Deadline(CHUNK_SECONDS, called_off.is_set))
@@ -60,7 +60,7 @@ def add_verify(app: FastAPI, digester: ChunkDigester, verifying: Verifying) -> N
 
     @app.post("/v1/verify/load")
     async def load(_: NothingAsked) -> StreamingResponse:
-        """How much the server has to do."""
+        """Returns how busy the server is."""
 
         def work(called_off: threading.Event, tell: Tell) -> None:
             tell({"running": digester.running(Deadline(CHUNK_SECONDS, called_off.is_set))})
@@ -69,7 +69,7 @@ def add_verify(app: FastAPI, digester: ChunkDigester, verifying: Verifying) -> N
 
     @app.post("/v1/verify/piece")
     async def piece(asked: PieceRequest) -> StreamingResponse:
-        """The digest of a table's next rows, at one moment."""
+        """Returns the digest of a table's next rows, at one moment."""
         try:
             table = parse_table(asked.table)
         except ValueError as error:
@@ -89,7 +89,7 @@ def add_verify(app: FastAPI, digester: ChunkDigester, verifying: Verifying) -> N
 
     @app.get("/v1/verification")
     async def verification() -> JSONResponse:
-        """Of each table, what this member's last verification has found."""
+        """Returns the result of this member's last verification, for each table."""
         found: dict[str, Any] = asdict(verifying.findings)
         for internal in ("table", "after", "last", "finished"):
             del found[internal]

@@ -1,1 +1,1 @@
-"""The member's data replaced by a copy of another's; giving such a copy."""
+"""Replaces the member's data by a copy of another's; gives such a copy."""

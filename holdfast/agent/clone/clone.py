@@ -1,18 +1,18 @@
-"""The Clone command: all data of this member is replaced by a copy of another's.
+"""The Clone command: all data of this member is replaced by a copy of another member's.
 
-From before the old data is touched until the copy is whole, a marker stands in the state directory. While it does,
-nobody may start the server as it is; whatever ends a clone, agent, server, donor or disk, it begins again from the
-beginning.
+A marker stands in the state directory from before the old data is touched until the copy is whole. While it does, the
+server must not be started with what is there. If the agent, the server, the donor or the disk ends a clone, it begins
+again from the start.
 
-1. *Judge* what nobody else has (``unique.py``), and save it.
+1. *Judge* what no other member has (``unique.py``), and save it.
 2. *Mark*, and end the server.
 3. *Fetch* into a folder beside the old files.
 4. *Exchange*: the old files go, the new ones take their place.
 5. *Start*, finish over SQL, make sure. Then *unmark*.
 
-MariaDB fetches a stream from the donor's agent. For MySQL a server of its own copies (``scratch_server.py``). The old
-files are there until the copy is whole, but where the file system has no room for both: then they go first, and that
-is said.
+MariaDB fetches a stream from the donor's agent. For MySQL a separate server makes the copy (``scratch_server.py``). The
+old files stay until the copy is whole, unless the file system has no room for both: then they are removed first, and
+the agent reports that.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ FINISH_SECONDS = 60.0
 LOOK_SECONDS = 0.25
 ASK_SECONDS = 30.0
 NEW_SERVER_BYTES = 200 * 1024 * 1024
-"""Of a MySQL server that holds nothing yet: its logs and system tables."""
+"""Size of a MySQL server that holds no data yet: its logs and system tables."""
 MOST_FAILURES = 16
-"""So many failed clones are remembered, to choose another donor."""
+"""The number of failed clones that are remembered, to choose another donor."""
 MOST_NAMED = 5
 EMPTY = "its data directory is empty"
 
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 
 
 class Cloning:
-    """:param was_reset: whether a hand has reset the binary log of this member
+    """:param was_reset: whether an operator has reset the binary log of this member
     :param look: observes the server, and publishes what it finds
     :ivar forget: called once the copy is whole: what was remembered of the old data is void"""
 
@@ -95,29 +95,30 @@ class Cloning:
         return self.running or bool(self._marker.unfit())
 
     def unfit(self) -> str:
-        """Why there is nothing here that may be started, or ""."""
+        """Why the data here must not be started, or ""."""
         empty = files.is_empty(self._own.datadir)
         return self._marker.unfit() or (EMPTY if empty else "")
 
     def publish(self) -> None:
-        """Say why the member must be cloned, if it must; called now and then while its server is down."""
+        """Publish why the member must be cloned, if it must; called now and then while its server is down."""
         if self._now is not None:
             return
         unfit, said = self.unfit(), self._published.state.unfit
         if unfit:
             self._published.change(unfit=unfit)
-        elif said == EMPTY:  # somebody has put data there
+        elif said == EMPTY:  # an operator has put data there
             self._published.change(unfit="")
 
     def came_up(self) -> None:
-        """A server that runs has data: that there were none before it was started is no reason any more."""
+        """A running server has data: a reason from before its start that there were none is void."""
         if self._published.state.unfit == EMPTY and self._now is None:
             self._published.change(unfit="")
 
     def admit(self, command: Command, deadline: Deadline) -> None:
-        """Called with every command before it is carried out. A fence calls a clone off.
+        """Called with every command before it is carried out. A fence cancels a clone.
 
-        :raises Refused: the server is being cloned, or has to be: nothing that it says counts, and nobody may start it
+        :raises Refused: the server is being cloned, or must be: nothing that it reports counts, and it must not be
+            started
         """
         now, name = self._now, self._published.state.name
         match command:
@@ -138,7 +139,7 @@ class Cloning:
             raise Refused(f"{what} has to be cloned from another member: {unfit}")
 
     def begin(self, command: Clone, deadline: Deadline, done: Done) -> None:
-        """Returns when the clone is under way; asked for the same again, it leaves that alone.
+        """Returns when the clone is under way. The same request repeated leaves a running clone alone.
 
         :raises Refused: nothing was done
         """
@@ -197,7 +198,7 @@ class Cloning:
             raise Refused(f"{donor.name} has no data to copy: {why}")
 
     def _refuse_half_copies(self, donor: DonorAgent, deadline: Deadline) -> None:
-        """MySQL's clone takes InnoDB's tables only, and its GTIDs say that all others are there, too."""
+        """MySQL's clone copies InnoDB tables only, but its GTIDs claim that all others were copied, too."""
         name = self._published.state.name
         if self._published.state.flavor is Flavor.MYSQL and (left := donor.left_empty(deadline)):
             why = (
@@ -210,9 +211,9 @@ class Cloning:
     def _give_up_old(
         self, command: Clone, present: GtidSet, deadline: Deadline, done: Done
     ) -> None:
-        """Judge, and save what nobody else has, before and after the server has been ended.
+        """Judge and save what no other member has, before and after the server has been ended.
 
-        :raises Refused: it holds what cannot be saved; the server goes on, if it ran
+        :raises Refused: the server holds what cannot be saved; if it ran, it continues to run
         """
         state = self._published.state
         running = self._watch.current() is not None
@@ -233,7 +234,7 @@ class Cloning:
         if running:
             self._watch.kill_and_wait(f"cloned from {command.donor}", deadline.left)
             done("server ended")
-            if found.unique:  # its files have come to rest
+            if found.unique:  # the server's files do not change any more
                 found = self._judge(present, executed, deadline, command.discard)
         if found.unique:
             try:
@@ -283,7 +284,7 @@ class Cloning:
                 forget()
             for path in (self._relaxed.path, self._state_dir / "recovering"):
                 Marker(path).clear()
-            self._look()  # what it has is to be known before it counts
+            self._look()  # the data must be known before the member counts
             self._marker.clear()
             self._failed = ()
             self._published.change(unfit="", suspects=(), differs=(), clone_failed=())
@@ -341,7 +342,7 @@ class Cloning:
         self._watch.start()
 
     def _until_up(self, job: Job, recipient: Recipient) -> None:
-        """However long its recovery takes; but not longer than its process lives."""
+        """Wait until the server is up, however long its recovery takes, but not longer than its process lives."""
         while True:
             try:
                 return recipient.ping(job.deadline(5.0))
@@ -357,7 +358,7 @@ class Cloning:
 
     @contextlib.contextmanager
     def _alone(self, job: Job) -> Iterator[None]:
-        """What an agent that was killed left running here holds the lock until it ends."""
+        """Take the lock. A tool that a killed agent left running here holds the lock until it ends."""
         descriptor = os.open(self._state_dir / "cloning.lock", os.O_RDWR | os.O_CREAT, 0o600)
         try:
             while True:

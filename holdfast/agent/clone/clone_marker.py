@@ -13,7 +13,8 @@ from holdfast.errors import Refused
 
 
 class CloneMarker:
-    """There from before the old data is touched until the copy is whole: says from whom, and what it failed of."""
+    """A file that exists from before the old data is touched until the copy is whole. It names the donor, and why the
+    clone failed."""
 
     def __init__(self, state_dir: Path) -> None:
         self._path = state_dir / "cloning"
@@ -50,12 +51,12 @@ def save_unique(index: Path, present: GtidSet, folder: Path) -> Path:
 
 
 def remember(state_dir: Path, datadir: Path, had: GtidSet) -> None:
-    """Note what a copy had; of which server it is, too."""
+    """Record which GTIDs a copy had, and of which server it is."""
     replace_durably(state_dir / "copied", f"{uuid_of(datadir)}\n{had}\n")
 
 
 def copied(state_dir: Path, datadir: Path, flavor: Flavor) -> GtidSet:
-    """What MySQL's data had when it was copied here; nothing where it is another server's by now."""
+    """The GTIDs that MySQL's data had when it was copied here; none if the data is another server's by now."""
     try:
         uuid, _, had = (state_dir / "copied").read_text().partition("\n")
         if flavor is Flavor.MYSQL and uuid and uuid == uuid_of(datadir):

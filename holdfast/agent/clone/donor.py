@@ -1,12 +1,12 @@
 """Gives a copy of the running MariaDB server's data to another member's agent.
 
-``POST /v1/backup/end`` {"account": NAME} ends what a MySQL server still gives to that account.
+``POST /v1/backup/end`` {"account": NAME} ends the copy that a MySQL server still gives to that account.
 
-``GET /v1/data`` says how large a copy would be; a MySQL server gives it without us.
+``GET /v1/data`` says how large a copy would be; a MySQL server gives the copy without its agent.
 
-``GET /v1/backup?pack=auto|never`` answers with a stream of frames (see ``frames.py``): an OPENING that says how much
-is to be expected, what ``mariadb-backup`` writes, and an END that says how it ended and which GTIDs the copy has. The
-server goes on serving; at the end its commits are held for a moment.
+``GET /v1/backup?pack=auto|never`` answers with a stream of frames (see ``frames.py``): an OPENING that says how much is
+to be expected, what ``mariadb-backup`` writes, and an END that says how it ended and which GTIDs the copy has. The
+server serves clients all the time; at the end its commits are held for a moment.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ ALIVE_SECONDS = 3.0
 LOOK_SECONDS = 5.0
 """How long the server may take to list its tables."""
 FIRST_GUESS_SECONDS = 0.004
-"""Compressing a chunk at level 1."""
+"""First estimate of the time that compressing a chunk at level 1 takes."""
 PLACE = re.compile(rb"binlog position: filename '([^']+)', position '(\d+)'")
 
 logger = logging.getLogger(__name__)
 
 
 class EndCopy(StrictModel):
-    """:ivar account: the replication account of the member that takes the copy no more"""
+    """:ivar account: the replication account of the member that stopped taking the copy"""
 
     account: str
 
@@ -82,7 +82,7 @@ class CopyGiver:
         self._unable = unable
         self._giving = False
         if server.flavor is Flavor.MARIADB:
-            # one that waits for a commit would hold up all further ones
+            # a former tool that waits for a commit would hold up all further commits
             end_leftover(f"--target-dir={self._scratch}")
 
     def router(self) -> APIRouter:
@@ -90,7 +90,7 @@ class CopyGiver:
 
         @router.get("/v1/backup")
         async def backup(pack: str = "auto") -> Response:
-            """A copy of the server's data, in frames."""
+            """Returns a copy of the server's data, in frames."""
             if self._giving:
                 busy = f"{self._published.state.name} gives a copy to another member"
                 return error_response(503, "Refused", busy)
@@ -103,7 +103,7 @@ class CopyGiver:
 
         @router.post("/v1/backup/end")
         def end(asked: EndCopy) -> Response:
-            """MySQL: end the clones that an account has begun here."""
+            """MySQL: ends the clones that an account has begun here."""
             if self._server.flavor is Flavor.MYSQL and self._published.state.up:
                 try:
                     end_clones(self._server.socket, self._admin, asked.account, Deadline(3.0))
@@ -113,7 +113,7 @@ class CopyGiver:
 
         @router.get("/v1/data")
         def data() -> Response:
-            """How many bytes a copy of the server's data takes, and which tables it would leave empty."""
+            """Returns how many bytes a copy of the server's data takes, and which tables it would leave empty."""
             left: list[str] = []
             if self._server.flavor is Flavor.MYSQL:
                 try:
@@ -155,16 +155,16 @@ class CopyGiver:
             while frame := await asyncio.to_thread(copy.next, ALIVE_SECONDS):
                 begun = time.monotonic()
                 yield frame
-                # worth it where the connection is slower than the compressing
+                # compress only where the connection is slower than the compression
                 copy.packed = pack and time.monotonic() - begun > copy.making_seconds
         finally:
-            # no await here: whoever was cut off is cancelled over and over
+            # no await here: the task of a lost connection is cancelled over and over
             _kill(process)
             threading.Thread(target=self._ended, args=(copy,), daemon=True).start()
 
     def _ended(self, copy: _Copy) -> None:
         copy.stop()
-        # it holds the administrator's password
+        # the file holds the administrator's password
         (self._scratch / OPTIONS).unlink(missing_ok=True)
         self._giving = False
 
@@ -173,7 +173,8 @@ class CopyGiver:
         return {"bytes": size(self._server.datadir, self._is_not_copied), "version": version}
 
     def _end(self, status: int) -> Mapping[str, Any]:
-        """How it ended, and what the copy has: what had been logged at the place that the tool names."""
+        """How the tool ended, and which GTIDs the copy has: all that had been logged at the position that the tool
+        names."""
         log = self._scratch / "log"
         if status != 0:
             return {"error": f"mariadb-backup ended with {status}: {last_words(log)}"}
@@ -189,18 +190,18 @@ class CopyGiver:
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    """The tool, and the program that runs it where ``backup_command`` names one: what waits for the server's commits
-    does not notice that nobody reads any more, and holds further commits up."""
+    """Kill the tool, and the program that runs it where ``backup_command`` names one. A tool that waits for the
+    server's commits does not notice that its reader is gone, and holds further commits up."""
     if process.poll() is None:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 class _Copy:
-    """What the tool writes, made into frames by a thread of its own.
+    """What the tool writes, made into frames by a separate thread.
 
-    :ivar packed: compress what comes next
-    :ivar making_seconds: how long the compressing of a chunk takes
+    :ivar packed: compress the next chunks
+    :ivar making_seconds: how long the compression of a chunk takes
     """
 
     def __init__(
@@ -223,14 +224,14 @@ class _Copy:
         self._thread.start()
 
     def next(self, seconds: float) -> bytes:
-        """The next frame, one that only says that we are there after ``seconds``, or nothing at the end."""
+        """Return the next frame, an ALIVE frame after ``seconds`` without one, or nothing at the end."""
         try:
             return self._ready.get(timeout=seconds)
         except queue.Empty:
             return ALIVE if self._thread.is_alive() else b""
 
     def stop(self) -> None:
-        """Expects that the process was killed, or has ended."""
+        """Call after the process was killed, or has ended."""
         self._stopped = True
         while self._thread.is_alive():
             with contextlib.suppress(queue.Empty):

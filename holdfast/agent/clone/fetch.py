@@ -29,9 +29,9 @@ from holdfast.server.process.initialise import last_words, run_to_end
 from holdfast.tls import Credentials, explain
 
 SILENCE_SECONDS = 20.0
-"""After this much silence a donor is given up: it says every three seconds that it is there."""
+"""After this much silence a donor is given up: a live donor sends something every three seconds."""
 STALL_SECONDS = 60.0
-"""After so long without a byte from a donor that is there, a copy is called off. On MariaDB a donor's commits are held
+"""A copy is cancelled after so long without a byte from a donor that is alive. On MariaDB a donor's commits are held
 while its backup waits for one of them."""
 FIRST_BYTE_SECONDS = 300.0
 """The same before the first byte: of 100,000 tables each is opened first."""
@@ -44,14 +44,14 @@ LARGEST_REFUSAL_BYTES = 65536
 LOOK_SECONDS = 2.0
 BUSY = 503
 BUSY_SECONDS = 20.0
-"""So long a donor is asked again: it may not have noticed yet that an earlier clone is over."""
+"""For so long a busy donor is asked again: it may not have noticed yet that an earlier clone is over."""
 
 
 NO_ROOM = "there was no room for both: the old data went first"
 
 
 class Busy(Refused):
-    """The donor cannot give a copy now, and will be able to."""
+    """The donor cannot give a copy now, but will be able to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +67,11 @@ class DonorAgent:
         return StateReply.model_validate_json(self._get("/v1/state", deadline)).state
 
     def data_bytes(self, deadline: Deadline) -> int:
-        """How much a copy takes. :raises Unreachable:"""
+        """The size of a copy. :raises Unreachable:"""
         return int(json.loads(self._get("/v1/data", deadline))["bytes"])
 
     def left_empty(self, deadline: Deadline) -> list[str]:
-        """MySQL: its tables that a copy would leave empty. :raises Unreachable: :raises Refused: it cannot tell"""
+        """MySQL: the tables that a copy would leave empty. :raises Unreachable: :raises Refused: the donor cannot tell"""
         return list(json.loads(self._get("/v1/data", deadline)).get("left_empty", ()))
 
     def _get(self, path: str, deadline: Deadline) -> bytes:
@@ -86,7 +86,8 @@ class DonorAgent:
             raise Unreachable(f"the agent of {self.name} ({self.agent}): {why}") from error
 
     def free(self, account: str, deadline: Deadline | None = None) -> None:
-        """MySQL: end what this account has begun to clone there, and nobody takes any more. :raises Unreachable:"""
+        """MySQL: end on the donor what this account has begun to clone and nobody receives any more. :raises
+        Unreachable:"""
         seconds = min(ANSWER_SECONDS, max(0.1, deadline.left)) if deadline else ANSWER_SECONDS
         try:
             with self._client(seconds) as http:
@@ -99,7 +100,7 @@ class DonorAgent:
 
     @contextlib.contextmanager
     def backup(self) -> Iterator[Iterator[bytes]]:
-        """:raises Busy: it gives a copy to another member; :raises Unreachable: no connection, or it was lost"""
+        """:raises Busy: the donor gives a copy to another member; :raises Unreachable: no connection, or it was lost"""
         place = urlsplit(self.agent)
         pack = "never" if is_loopback(f"{place.hostname}:0") else "auto"
         # not httpx: its parser in Python would be slower than the disk
@@ -142,7 +143,7 @@ class DonorAgent:
 
 
 class Stall:
-    """Notices that nothing comes any more although the donor is there: its copy waits for what may not come."""
+    """Notices that no bytes arrive although the donor is alive: its copy may wait for a commit that never comes."""
 
     def __init__(self, donor: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._donor = donor
@@ -152,10 +153,10 @@ class Stall:
         self._moved_at = clock()
 
     def look(self, done: int, stage: str = "", working_here: bool = False) -> None:
-        """:param done: bytes that have come
+        """:param done: bytes that have arrived
         :param stage: of the copy, as the server calls it
-        :param working_here: what is under way is done by this host alone
-        :raises Refused: nothing has come for too long
+        :param working_here: the current step is done by this host alone
+        :raises Refused: nothing has arrived for too long
         """
         now = self._clock()
         if (done, stage) != (self._done, self._stage) or working_here:
@@ -169,7 +170,7 @@ class Stall:
 
 
 class DonorWatch:
-    """Tells when a donor's server ended, and when nothing comes from it any more, whether its agent answers or not."""
+    """Notices when a donor's server ended, and when no bytes arrive from it, whether its agent answers or not."""
 
     def __init__(self, donor: DonorAgent, job: Job) -> None:
         self._donor = donor
@@ -180,7 +181,7 @@ class DonorWatch:
         self._came_at = self._looked_at = time.monotonic()
 
     def look(self, done: int, stage: str = "", working_here: bool = False) -> None:
-        """As :meth:`Stall.look`. :raises Refused: no more will come"""
+        """As :meth:`Stall.look`. :raises Refused: no more will arrive"""
         self._stall.look(done, stage, working_here)
         now = time.monotonic()
         if done != self._done:
@@ -204,9 +205,9 @@ def fetch(
     """Fill ``incoming`` with a copy that a server can be started on.
 
     :param scratch: a folder for logs
-    :param lock: a file descriptor that the tools hold open while they run
-    :returns: the GTIDs that the copy has, as ``@@gtid_binlog_state``
-    :raises HoldfastError: ``incoming`` is to be thrown away
+    :param lock: a file descriptor that the tools hold open while they run :returns: the GTIDs that the copy has, as
+        ``@@gtid_binlog_state``
+    :raises HoldfastError: ``incoming`` must be thrown away
     """
     tools = find_tools(own.command, own.backup_command)
     log = scratch / "clone.log"
@@ -242,7 +243,7 @@ def _receive(
     log: Path,
     lock: int,
 ) -> Mapping[str, Any]:
-    """Unpack what comes; returns what the END says."""
+    """Unpack the received frames; returns the fields of the END."""
     opening = next(frame for frame in frames if frame.kind is not FrameKind.ALIVE)
     if opening.kind is not FrameKind.OPENING:
         raise BrokenStream("the stream does not begin with its opening")

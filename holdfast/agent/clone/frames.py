@@ -1,8 +1,8 @@
-"""How a copy of a server's data goes over a connection: in frames that cannot be lost, torn or exchanged unseen.
+"""How a copy of a server's data is sent over a connection: in frames that cannot be lost, torn or exchanged unnoticed.
 
-A frame is a kind (one byte), the length of its payload and a CRC-32 (4 bytes each, big-endian). The CRC goes on from
-the one of the frame before, so each vouches for all that came before it too. The first frame is OPENING (JSON), the
-last is END (JSON). A stream without an END is never taken for a whole one, whatever closed the connection.
+A frame is a kind (one byte), the length of its payload and a CRC-32 (4 bytes each, big-endian). The CRC continues that
+of the frame before, so each frame also checks all earlier ones. The first frame is OPENING (JSON), the last is END
+(JSON). A stream without an END is never taken for a whole one, whatever closed the connection.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ LEVEL = 1
 
 
 class FrameKind(IntEnum):
-    """ALIVE holds nothing: it tells that whoever sends is still there. PACKED is DATA compressed with zstd."""
+    """ALIVE has no payload: it says that the sender is still there. PACKED is DATA compressed with zstd."""
 
     OPENING = 1
     DATA = 2
@@ -35,26 +35,26 @@ class FrameKind(IntEnum):
 
 
 ALIVE = HEAD.pack(FrameKind.ALIVE, 0, 0)
-"""May stand between any two frames; it is not counted into their checksums."""
+"""May stand between any two frames; it is not included in their checksums."""
 
 
 _KNOWN = frozenset(int(kind) for kind in FrameKind)
 
 
 class BrokenStream(Refused):
-    """What came is not what was sent, or not all of it."""
+    """What was received is not what was sent, or not all of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """:ivar payload: decompressed; :ivar wire_bytes: how much came over the connection for it"""
+    """:ivar payload: decompressed; :ivar wire_bytes: how many bytes the connection carried for it"""
 
     kind: FrameKind
     payload: bytes
     wire_bytes: int
 
     def fields(self) -> Mapping[str, Any]:
-        """What an OPENING or END says."""
+        """The fields of an OPENING or END."""
         said = json.loads(self.payload)
         if not isinstance(said, dict):
             raise BrokenStream(f"a frame {self.kind.name} without fields")
@@ -86,7 +86,7 @@ class FrameSender:
 
 
 def received(pieces: Iterable[bytes]) -> Iterator[Frame]:
-    """The frames in ``pieces``, which may be cut anywhere; ends with the END.
+    """Yield the frames in ``pieces``, which may be cut anywhere; ends with the END.
 
     :raises BrokenStream: as soon as something is wrong, and where the pieces end before the END
     """

@@ -1,8 +1,9 @@
-"""MySQL's CLONE into a folder beside the old data, by a server of its own that holds nothing.
+"""MySQL's CLONE into a folder beside the old data, made by a separate server without data.
 
-CLONE INSTANCE without a folder drops what the server that runs it has before anything has come. With DATA DIRECTORY it
-leaves that alone: so a small server, made for it beside the old data, fetches the copy, and what was there goes when
-the copy is whole. It listens on a socket alone, and ends with the clone, whatever becomes of that.
+CLONE INSTANCE without a folder drops the data of the server that runs it before anything has arrived. With DATA
+DIRECTORY it leaves that data alone. So a small server, created for the clone beside the old data, fetches the copy, and
+the old data is removed when the copy is whole. That server listens on a socket only, and ends with the clone, however
+the clone ends.
 """
 
 from __future__ import annotations
@@ -37,11 +38,11 @@ CLONE_SECONDS = 30 * 86400.0
 END_SECONDS = 30.0
 LOOK_SECONDS = 0.25
 BUFFER_POOL = "128M"
-"""It copies files, past its buffer pool."""
+"""Small: the server copies files without its buffer pool."""
 
 
 def end_former(datadir: Path) -> None:
-    """Kill the scratch server of an agent that was killed."""
+    """Kill the scratch server that a killed agent left behind."""
     end_leftover(f"--datadir={datadir / files.SCRATCH}")
 
 
@@ -49,7 +50,7 @@ def end_former(datadir: Path) -> None:
 def scratch_server(
     job: Job, own: ServerConfig, admin: Account, state_dir: Path, lock: int
 ) -> Iterator[Recipient]:
-    """A server without data, with the options of the member's own.
+    """A server without data, with the options of the member's own server.
 
     :param state_dir: for its option file and log
     :param lock: a file descriptor that it holds open while it runs
@@ -96,7 +97,7 @@ def scratch_server(
             yield recipient
     finally:
         if process is not None:
-            process.kill()  # it holds nothing that is missed
+            process.kill()  # it holds no data worth keeping
             process.wait()
         options.unlink(missing_ok=True)
         for left in (socket, socket.with_name(f"{socket.name}.lock")):
@@ -107,14 +108,15 @@ def scratch_server(
 def copy_from(
     job: Job, recipient: Recipient, source: Source, donor: DonorAgent, target: Path
 ) -> None:
-    """CLONE in a thread, looked at from here: it tries for minutes to reach a donor that is gone, and waits without end
-    for a donor's commits.
+    """Run CLONE in a thread and supervise it from here: CLONE tries for minutes to reach a donor that is gone, and
+    waits without a time limit for a donor's commits.
 
     :raises Refused: the copy was not made; nothing of this clone is left on the donor, if its agent could be reached
     """
     failed: list[HoldfastError] = []
     lives = DonorWatch(donor, job)
-    donor.free(source.account.user, job.deadline(END_SECONDS))  # what an earlier clone of ours left
+    # ends what an earlier clone of this member left
+    donor.free(source.account.user, job.deadline(END_SECONDS))
 
     def clone() -> None:
         try:
@@ -141,7 +143,7 @@ def copy_from(
             raise failed[0]
         recipient.whole(job.deadline(END_SECONDS))
     except BaseException:
-        # MySQL's donor notices only after a minute, or when no commit waits, that nobody takes the copy any more
+        # MySQL's donor notices only after a minute, or when no commit waits, that nobody receives the copy any more
         with contextlib.suppress(HoldfastError):
             donor.free(source.account.user)
         raise

@@ -1,6 +1,6 @@
-"""What a server holds that nobody else has: judged before its data directory is given up.
+"""What a server holds that no other member has: judged before its data directory is given up.
 
-The rule: what goes is on the primary too, or was saved first, or an operator ordered it to go.
+The rule: data is removed only if the primary has it too, or it was saved first, or an operator ordered its removal.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.errors import Refused
 
 HEADLESS_BYTES = {Flavor.MARIADB: 290, Flavor.MYSQL: 150}
-"""In less there is no room for a transaction: the server died when it had just begun the file."""
+"""A shorter file has no room for a transaction: the server died when it had just begun the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Holdings:
-    """:ivar unique: its binlogs hold transactions that the primary lacks: to be saved before the data goes
-    :ivar obstacle: why the data must not go without an order, or \"\"
+    """:ivar unique: the binlogs hold transactions that the primary lacks: they must be saved before the data is removed
+    :ivar obstacle: why the data must not be removed without an order, or \"\"
     """
 
     unique: bool = False
@@ -42,14 +42,14 @@ def judge(
     check: Callable[[], None],
     ours: bool = False,
 ) -> Holdings:
-    """Judge a data directory; the server may run, as long as nobody writes on it.
+    """Judge a data directory; the server may run, as long as no client writes on it.
 
     :param present: what the primary has, and all that it will ever issue
     :param executed: what a running server says that it has executed; None for one that is down
-    :param copied: what the data had when it was copied here: MySQL's binlogs do not tell of it
+    :param copied: what the data had when it was copied here: MySQL's binlogs do not contain it
     :param check: called now and then; raises when there is no time left
-    :param ours: it is this cluster's for certain, and a loss of power took what had not been flushed, or a hand reset
-        its binary log: binlogs that are missing, damaged or new had held what it was sent
+    :param ours: the data is this cluster's for certain, and a loss of power took what had not been flushed, or an
+        operator reset its binary log: binlogs that are missing, damaged or new had held what the server had received
     """
     binlogs = index.exists() or any(index.parent.glob(f"{index.stem}.[0-9]*"))
     empty = files.is_empty(datadir)
@@ -84,8 +84,8 @@ def judge(
 
 
 def _foreign(flavor: Flavor, datadir: Path, data: str, history: GtidSet, present: GtidSet) -> str:
-    """Whether this is another cluster's data. On MariaDB equal GTIDs prove nothing: a server that was not told
-    otherwise numbers from 0-1-1."""
+    """Why this is another cluster's data, or "". On MariaDB equal GTIDs prove nothing: by default every server numbers
+    from 0-1-1."""
     if not data:
         return ""
     shared = history.subtract(history.subtract(present))
@@ -101,8 +101,9 @@ def _foreign(flavor: Flavor, datadir: Path, data: str, history: GtidSet, present
 def _read(
     flavor: Flavor, index: Path, present: GtidSet, check: Callable[[], None]
 ) -> tuple[GtidSet, GtidSet, bool]:
-    """What was ever logged, as far as the newest file tells; what the primary lacks and no file holds any more; whether
-    the files hold what it lacks. Newest first, back to a file before which there is nothing that it lacks."""
+    """Return all that was ever logged, as far as the newest file tells; what the primary lacks and no file holds any
+    more; and whether the files hold what the primary lacks. Reads the newest file first, back to a file before which
+    there is nothing that the primary lacks."""
     nothing = parse(flavor, "")
     history: GtidSet | None = None
     lost, unique = nothing, False
@@ -126,7 +127,7 @@ def _read(
 
 
 def _lacks(file: Path, present: GtidSet, check: Callable[[], None]) -> bool:
-    """Whether the file holds what the primary lacks."""
+    """Whether the file holds transactions that the primary lacks."""
     lacks = False
     with open_binlog(file) as log:
         for item in log.groups():

@@ -1,1 +1,1 @@
-"""The manager's commands on their way: queued, checked, carried out."""
+"""The manager's commands in the agent: queued, checked, carried out."""

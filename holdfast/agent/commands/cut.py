@@ -1,4 +1,4 @@
-"""The Cut command: what the new primary lacks is saved, then removed from a stopped server's binlog."""
+"""The Cut command: saves what the new primary lacks, then removes it from a stopped server's binlog."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class StoppedServer:
     """:ivar index: of its binlog
     :ivar recovering: a start that took the binlog as it was may have got as far as committing its tail
     :ivar mark: of the run in which what the server issued was pending, up to the end of that run; None: in none
-    :ivar committed: why the engine may have committed what is to be cut, by its own word, or ""
+    :ivar committed: why the engine says that it may have committed what is to be cut, or ""
     """
 
     flavor: Flavor
@@ -44,10 +44,10 @@ def cut_pending(
     done: Callable[[str], None],
     note: Callable[[frozenset[str]], None],
 ) -> Tail:
-    """Judge the binlog, and cut its pending tail if it has one. Interrupted anywhere, it can be repeated.
+    """Judge the binlog, and cut its pending tail if it has one. It can be repeated after an interruption at any point.
 
     :param pending: the folder that keeps what was cut
-    :param note: told of the streams of what is taken back, before it is: see ``agent/promise/domains.py``
+    :param note: called with the streams of what is to be cut, before the cut: see ``agent/promise/domains.py``
     :raises BadInput: ``present`` is no GTID set
     """
     index, was_primary = server.index, server.mark is not None
@@ -77,7 +77,7 @@ def cut_pending(
         case tail.Clean():
             return Tail(TailVerdict.CLEAN, term)
         case tail.Unsafe(reason=reason, remedy=remedy, summary=known):
-            # nothing was pending on a replica: whatever is in its binlog, a rewind sees what can be done
+            # nothing was pending on a replica: a rewind decides what to do about the content of its binlog
             if known is not None and (remedy is tail.Remedy.REWIND or not was_primary):
                 return Tail(TailVerdict.COMMITTED, term, "", known.transactions, reason)
             return Tail(TailVerdict.UNSAFE, term, reason=reason)
@@ -112,7 +112,7 @@ def cut_pending(
 
 
 def _not_pending(index: Path, mark: Began | None) -> str:
-    """Why what the server wrote itself was not held back until its end, or ""."""
+    """Why what the server itself wrote was not pending until its end, or ""."""
     if mark is None:
         return "it was no primary whose commits all waited for an acknowledgement"
     if later := started_since(index, mark):

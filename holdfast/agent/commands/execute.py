@@ -68,7 +68,7 @@ STRANGER = Release("a replica that is no voter acknowledged")
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """To which part of the agent which commands go, or who has a say in them."""
+    """The parts of the agent that carry out commands, or may refuse them."""
 
     accounts: ReplicationAccounts
     cloning: Cloning
@@ -83,7 +83,7 @@ class Parts:
 
 
 class CommandExecutor:
-    """Carries out commands. What one needs to know of the server is the last look; each ends with one."""
+    """Carries out commands. A command relies on the last look at the server, and ends with a new one."""
 
     def __init__(self, member: LocalMember, parts: Parts, observer: ServerObserver) -> None:
         own, state_dir, flavor = member.own, member.state_dir, member.published.state.flavor
@@ -116,7 +116,7 @@ class CommandExecutor:
     def perform(
         self, term: int, command: Command, cancelled: Callable[[], bool], steps: Steps
     ) -> None:
-        """Do it; every command can be repeated.
+        """Carry out the command; every command can be repeated.
 
         :raises HoldfastError: by consequence
         """
@@ -143,7 +143,8 @@ class CommandExecutor:
                 self._promoting.set_acks(command, deadline, steps.done)
             case Prove(serial=serial, electorate=electorate):
                 self._open_primary("prove")
-                self._keeper.entrust(electorate)  # once the row is committed, an older one is void
+                # once the row is committed, an older electorate is void
+                self._keeper.entrust(electorate)
                 self._promoting.prove(term, serial, deadline, steps.done)
                 self._keeper.proved()
             case Fence():
@@ -160,7 +161,8 @@ class CommandExecutor:
                 self._server.bar(user, deadline)
                 steps.done("barred")
             case Unbar(user=user):
-                self._up("unbar")  # another may have to fetch from a replica that was primary once
+                # another member may have to fetch from a replica that was primary once
+                self._up("unbar")
                 self._server.unbar(user, deadline)
                 steps.done("let in")
             case Restart():
@@ -208,7 +210,7 @@ class CommandExecutor:
         if running is None:
             return
         if self._watch.started(running) and self._published.state.server is ServerStatus.STARTING:
-            return  # it boots following nobody, and no command has come since
+            return  # it boots without a source, and no command has come since
         self._server.stop_receiver(deadline)
         steps.done("receiver stopped")
 
@@ -227,10 +229,10 @@ class CommandExecutor:
         self._releases.end()
         self._strangers.forget()
         if command.events:
-            self._server.stop_events(deadline)  # before whoever waits for a lock may go on
+            self._server.stop_events(deadline)  # before sessions that wait for a lock may continue
         else:
             self._server.leave_events(deadline)
-        # it answers nobody, and nobody grants it a lease while it turns, which may last
+        # a frozen server answers no client, and no manager grants it a lease while it changes over, which may take long
         if state.frozen:
             self._keeper.stand_down()
         self._server.follow(source, command.semi_sync, deadline)
@@ -239,7 +241,7 @@ class CommandExecutor:
         steps.done("following")
 
     def _fetch(self, term: int, command: Fetch, deadline: Deadline, steps: Steps) -> None:
-        """Like :meth:`_follow`, but the promise stands: it is received from another that promised."""
+        """Like :meth:`_follow`, but the promise stands: the source is another member that promised."""
         state = self._up("fetch")
         if state.promised != term:
             raise Refused(f"{state.name} has not promised term {term}: promise, then fetch")
@@ -335,7 +337,8 @@ class CommandExecutor:
             self._rewinding.doubt(deadline)
         before = self._published.state.tail
         if tail.verdict is TailVerdict.CLEAN and before.verdict is TailVerdict.CUT:
-            tail = replace(before, term=term)  # asked again: what was cut is still worth knowing
+            # a repeated Cut: what the first one cut is still worth reporting
+            tail = replace(before, term=term)
         self._published.change(tail=tail)
 
     def _take_inventory(self, deadline: Deadline, steps: Steps) -> None:
@@ -352,13 +355,13 @@ class CommandExecutor:
         self._trusted()
         self._marker.forget_former_boot()
         if self._published.state.tail.verdict in (TailVerdict.UNCHECKED, TailVerdict.COMMITTED):
-            # COMMITTED: should the server die before it is up, that must be found again
+            # COMMITTED: should the server die before it is up, the next agent must find that again
             self._recovery.mark()
         self._watch.start()
         steps.done("started")
 
     def _trusted(self) -> None:
-        """Tables and binlog that a host's crash tore apart are neither followed on with nor served from."""
+        """Refuse to follow or serve with tables and binlog that the host's crash may have left inconsistent."""
         reason = self._marker.verdict()
         if reason:
             term = self._published.state.term
@@ -373,13 +376,13 @@ class CommandExecutor:
         return state
 
     def _open_primary(self, what: str) -> None:
-        """Told late, a primary that is frozen must stay as it is."""
+        """A command that arrives late must leave a frozen primary as it is."""
         state = self._primary(what)
         if state.frozen or (what == "prove" and not state.writable):
             raise Refused(f"cannot {what}: {state.name} is no open primary")
 
     def _primary(self, what: str) -> MemberState:
-        """A row of its own on a server that follows another one would make it diverge."""
+        """Refuse on a replica: a row of its own would make it diverge."""
         state = self._up(what)
         if state.replication.source:
             raise Refused(

@@ -1,4 +1,4 @@
-"""The Inventory command: which transactions the files of a stopped server hold, received ones too."""
+"""The Inventory command: which transactions the files of a stopped server hold, received ones included."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from holdfast.server.process import boot
 
 
 def take_inventory(own: ServerConfig, state_dir: Path, deadline: Deadline) -> GtidSet:
-    """Its binlog, what it was copied with (MySQL's binlog does not tell of that), and its relay log.
+    """Read its binlog, the GTIDs of its copy (MySQL's binlog does not contain them), and its relay log.
 
     :raises Refused: a file cannot be read, so nothing is known
     """
@@ -36,7 +36,7 @@ def take_inventory(own: ServerConfig, state_dir: Path, deadline: Deadline) -> Gt
 
 
 def _origin(own: ServerConfig, files: Boot) -> str:
-    """The stream of what it issues; "" where that cannot be told."""
+    """The stream of what the server issues; "" where that cannot be determined."""
     if own.flavor is Flavor.MYSQL:
         return uuid_of(own.datadir)
     server_id = files.options.get("server_id", "1")  # the server's own default
@@ -44,7 +44,7 @@ def _origin(own: ServerConfig, files: Boot) -> str:
 
 
 def logged(index: Path, flavor: Flavor) -> GtidSet:
-    """All that was ever in its binlog, as far as the newest file tells that says what came before it."""
+    """All that was ever in the binlog, by the newest file that says what came before it."""
     for file in reversed(read_index(index) if index.exists() else ()):
         size = file.stat().st_size
         try:
@@ -56,7 +56,7 @@ def logged(index: Path, flavor: Flavor) -> GtidSet:
 
 
 def relay_indexes(datadir: Path, files: Boot) -> Iterator[Path]:
-    """The index of its relay log, if it has one: by its options, or by the name that servers give it."""
+    """The index of the relay log, if there is one: by the server's options, or by its default name."""
     name = files.options.get("relay_log_index") or files.options.get("relay_log")
     if not name:
         yield from sorted(datadir.glob("*relay-bin.index"))

@@ -1,4 +1,4 @@
-"""The Judge and Forget commands: what a member wrote by itself, and whether it means anything.
+"""The Judge and Forget commands: what a member wrote by itself, and whether it changes anything.
 
 See ``core/members/own_writes.py`` for what is done about it, and why that loses nothing.
 """
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 class Judging:
     """:param index: of the server's binlogs
-    :param forgetting: to be entered with what is forgotten, while that is done
+    :param forgetting: a context to enter, with the transactions, while they are forgotten
     """
 
     def __init__(
@@ -70,7 +70,7 @@ class Judging:
             errant = self._errant(present, deadline)
             found = self._harmless(errant, lacking, deadline)
         except CalledOff:
-            raise  # what was not read to its end is judged another time
+            raise  # an incomplete read is judged another time
         except (HoldfastError, OSError, ValueError) as error:
             say(logger, f"what {command.primary} lacks cannot be judged: {error}", logging.WARNING)
         done("binlog read")
@@ -84,11 +84,11 @@ class Judging:
             )
 
     def forget(self, command: Forget, deadline: Deadline, done: Done) -> None:
-        """Judge again with the applier stopped, so that nothing can come behind it; then forget.
+        """Judge again with the applier stopped, so that nothing can follow it; then forget.
 
         :raises CalledOff: they are as harmless as before
         :raises Refused: something stands in the way. They are harmless no longer, so the member will be rewound, unless
-            it is only that somebody else holds a lock, or has logged more
+            the only obstacle is that another session holds a lock, or has logged more
         """
         present = _parsed(self._flavor, command.present)
         state = self._published.state

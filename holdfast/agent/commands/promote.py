@@ -1,4 +1,4 @@
-"""A server becomes the primary, or waits for other acknowledgements as one."""
+"""A server becomes the primary, or as primary changes the acknowledgements that it waits for."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from holdfast.log import say
 from holdfast.server.base import Deadline, Server
 
 ACKER_SECONDS = 1.0
-"""How long a promotion waits for replicas, where commits do not wait for ever either."""
+"""How long a promotion waits for replicas to connect, where commits wait for a limited time, too."""
 ATTEMPT_SECONDS = 2.0
-"""How long it waits for them in one attempt, where commits wait for ever: meanwhile its manager can tell it nothing
-else, and others may have to be let in, or kept out, first."""
+"""How long one attempt waits for them, where commits wait without a limit: during the attempt its manager can send no
+other command, and other members may have to be let in, or kept out, first."""
 
 logger = logging.getLogger(__name__)
 
@@ -32,8 +32,8 @@ Done = Callable[[str], None]
 
 
 class Promoting:
-    """:param marker: goes once every commit is flushed
-    :param releases: keeps the mark that what it issues is pending
+    """:param marker: cleared once every commit is flushed
+    :param releases: keeps the mark that what the server issues is pending
     :param look: observes the server, and publishes what it saw
     :param strangers: tells whether a row was acknowledged by voters
     """
@@ -60,10 +60,10 @@ class Promoting:
         self._noted: Future[None] | None = None
 
     def admit(self, command: Command, deadline: Deadline) -> None:
-        """Called with every command before it is carried out: what a promotion writes must not come after what the next
-        command takes back. A fence waits for no disk.
+        """Called with every command before it is carried out: files that a promotion writes must not be written after
+        the next command has removed them. A fence does not wait for the disk.
 
-        :raises DeadlinePassed: one that was called off is still being written down
+        :raises DeadlinePassed: a cancelled promotion is still writing
         """
         noted = self._noted
         if noted is None or isinstance(command, Fence):
@@ -95,7 +95,7 @@ class Promoting:
     ) -> None:
         noted: Future[None] | None = None
         if state.writable and (state.semi_sync.source or command.acks == 0):
-            if state.replication.source:  # somebody has pointed it at another
+            if state.replication.source:  # an operator has made it follow another server
                 self._server.leave(deadline)
                 done("follows nobody")
             self.set_acks(command, deadline, done)
@@ -156,21 +156,21 @@ class Promoting:
     def _take_over(
         self, state: MemberState, term: int, command: Promote, deadline: Deadline, done: Done
     ) -> None:
-        """The former primary is frozen, and this server has applied all that it has: nothing comes from there any more.
-        So it can be opened while it follows still, and what need not be done before is done behind.
+        """The former primary is frozen, and this server has applied all that it has: nothing more arrives from there.
+        So the server can be opened while it still follows, and the remaining steps are done afterwards.
 
-        Opened before its row is proven: whoever commits meanwhile waits for the same acknowledgements. That order needs
-        no gap in MariaDB's sequence numbers: nothing was cut from the former primary.
+        It is opened before its row is proven: a client that commits meanwhile waits for the same acknowledgements. That
+        order needs no gap in MariaDB's sequence numbers: nothing was cut from the former primary.
 
-        Called again after an interruption, it goes through all of it once more. What was let through since it was
-        opened is no more pending for that: its next row tells.
+        After an interruption all steps are repeated. The repetition does not make pending again what was let through
+        since the opening: the next row tells whether voters have it.
         """
         noted = self._note(state, command)
         self._set_up(command, deadline, done, following=True)
         connected = self._ackers_connected(command, deadline, done)
         _wait(noted, deadline, done)
         self._open(command, deadline, done, following=True)
-        self._look()  # whoever waits for a primary is told now
+        self._look()  # managers that wait for a primary learn of it now
         done("seen open")
         if connected:
             insist = not command.timeout_seconds
@@ -179,8 +179,8 @@ class Promoting:
         done("follows nobody")
 
     def _note(self, state: MemberState, command: Promote) -> Future[None]:
-        """What must be on disk before its first row, or before it is opened: written while the server is set up. What
-        must not be there any more is gone when this returns."""
+        """Write what must be on disk before the first row, or before the opening, while the server is set up. What must
+        no longer be on disk is gone when this returns."""
         acks = command.acks if not state.writable and holds_back(asked(command)) else 0
         if not acks:
             self._releases.end()
@@ -192,7 +192,7 @@ class Promoting:
                     self._releases.begin(acks)
                 if command.electorate is not None:
                     self._keeper.about_to_open()
-            except Exception as error:  # whatever it is, nobody waits in vain
+            except Exception as error:  # any error must end the wait for the result
                 noted.set_exception(error)
             else:
                 noted.set_result(None)
@@ -209,7 +209,8 @@ class Promoting:
         done("prepared")
 
     def _begin_alone(self, term: int, command: Promote, deadline: Deadline, done: Done) -> None:
-        """A time-out would let it through all the same: but a new primary begins with a row of its own."""
+        """Commit the first row without acknowledgements. The semi-sync time-out would release it anyway, but a new
+        primary begins with a row of its own."""
         self._server.set_acks(0, deadline)
         self._server.prove(term, command.serial, deadline)
         self.set_acks(command, deadline, done)
@@ -227,7 +228,7 @@ class Promoting:
         done("opened")
 
     def _ackers_connected(self, command: Promote, deadline: Deadline, done: Done) -> bool:
-        """Where commits wait for a time only, so does this."""
+        """Wait for voters to connect; only for a limited time where commits wait for a limited time."""
         if not command.timeout_seconds:
             attempt = min(ATTEMPT_SECONDS, deadline.left)
             self._server.wait_for_ackers(command.acks, Deadline(attempt, deadline.cancelled))

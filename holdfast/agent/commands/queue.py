@@ -1,4 +1,4 @@
-"""The command lane: one command at a time, and a newer manager's before an older one's."""
+"""The command queue: one command at a time, a newer manager's before an older one's."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ class _Job:
 
 
 class CommandQueue:
-    """Carries out commands in the order of their coming, in one thread.
+    """Carries out commands in the order of their arrival, in one thread.
 
-    A command calls off, running or waiting, every one of a lower term; a fence also those of its own term.
-    A command that equals the last in line shares that one's answer.
+    A command cancels every running or waiting command of a lower term; a fence also those of its own term. A command
+    that equals the last one in the queue shares its answer.
 
-    :ivar steering: around each command: it may restart the server's receiver
+    :ivar steering: context around each command: the command may restart the server's receiver
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class CommandQueue:
         self._thread.start()
 
     def stop(self) -> None:
-        """Call off what is under way and take nothing more; the server is left as it is. Never blocks."""
+        """Cancel the running command and accept no more; the server is left as it is. Never blocks."""
         with self._more:
             self._stopped = True
             for job in self._jobs:
@@ -81,9 +81,9 @@ class CommandQueue:
             self._more.notify()
 
     def submit(self, term: int, command: Command, told: Told | None = None) -> Future[CommandReply]:
-        """Put it in the line; never blocks. The reply says how it ended, also when it failed.
+        """Append a command to the queue; never blocks. The reply says how it ended, also when it failed.
 
-        :param told: who asks, and by which record
+        :param told: the sender, and its record
         """
         fence = isinstance(command, Fence)
         told = told or Told()
@@ -101,11 +101,11 @@ class CommandQueue:
             if last and same and not last.cancelled:
                 return last.reply
             job = _Job(term, command, told)
-            job.reply.set_running_or_notify_cancel()  # whoever waits may leave, the work goes on
+            job.reply.set_running_or_notify_cancel()  # the client may disconnect, the work continues
             for other in self._jobs:
                 other.cancelled |= other.term < term or (fence and other.term == term)
             if fence:
-                # at once: a fence waits neither for disks nor for SQL. The duty makes sure of it
+                # at once: a fence waits neither for disks nor for SQL. The command itself makes sure of it
                 self._watch.kill(f"fenced by term {term}")
             if isinstance(command, Promise):
                 self._vouching.promise_begins()
@@ -122,7 +122,7 @@ class CommandQueue:
                 job = self._jobs[0]
             try:
                 reply = self._carry_out(job)
-            except Exception as error:  # the lane must go on, whatever a command ran into
+            except Exception as error:  # the queue must continue, whatever error a command raised
                 logger.exception("a command failed unexpectedly")
                 reply = self._reply(Steps(), OutcomeUnknown(repr(error)))
             if isinstance(job.command, Promise):
@@ -174,14 +174,14 @@ class CommandQueue:
             self._obeyed.remember(job.told)
 
     def _look(self, job: _Job, error: HoldfastError | None, steps: Steps) -> HoldfastError | None:
-        """The reply shows the server as it is after the command."""
+        """Observe the server: the reply shows it as it is after the command."""
         if isinstance(error, StaleTerm):
             return error
         try:
             self._observer.look()
             steps.done("observed")
         except HoldfastError as unseen:
-            # what was seen before it is not what the member has received when its receiver stopped
+            # an earlier look does not show what the member had received when its receiver stopped
             if (
                 error is None
                 and self._published.state.up

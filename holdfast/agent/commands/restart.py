@@ -1,5 +1,4 @@
-"""The Restart command's first half: the server is shut down in order, or goes on as before. And Close, which is half of
-that."""
+"""The Restart command's first half: the server is shut down in order, or continues as before. Close is half of it."""
 
 from __future__ import annotations
 
@@ -11,7 +10,7 @@ from holdfast.errors import HoldfastError, OutcomeUnknown, Refused
 from holdfast.server.base import Account, Deadline, Server, Source
 
 PREPARE_SECONDS = 10.0
-"""How long it may take until the server can be shut down; after that it goes on as before."""
+"""How long it may take until the server can be shut down; after that it continues as before."""
 
 UNDO_SECONDS = 3.0
 
@@ -25,10 +24,10 @@ def end_in_order(
     deadline: Deadline,
     done: Callable[[str], None],
 ) -> None:
-    """A primary without a commit that waits, a replica without anything that was received and not applied.
+    """End a primary when no commit waits, and a replica when it has applied all that it received.
 
-    :raises Refused: it cannot be brought there; it goes on as before
-    :raises DeadlinePassed: it was told to end, and has not
+    :raises Refused: the server cannot be brought there; it continues as before
+    :raises DeadlinePassed: the server was asked to end, and has not
     """
     patience = Deadline(min(PREPARE_SECONDS, deadline.left), deadline.cancelled)
     follows = state.replication.source
@@ -38,7 +37,7 @@ def end_in_order(
             done("receiver stopped")
             server.drain(patience)
             done("applied")
-            # or MySQL would wait a minute for the rest of a transaction that was half received
+            # else MySQL would wait a minute for the rest of a transaction that was half received
             server.hold_applier(patience)
             done("applier stopped")
         elif state.writable or state.semi_sync.source:
@@ -59,9 +58,9 @@ def end_in_order(
 
 
 def close(server: Server, was_open: bool, deadline: Deadline, done: Callable[[str], None]) -> None:
-    """A primary takes no more writes.
+    """Have a primary take no more writes.
 
-    :raises Refused: a commit waits, or is under way; it goes on as before
+    :raises Refused: a commit waits, or is under way; the server continues as before
     """
     try:
         server.quiesce(deadline)

@@ -1,4 +1,4 @@
-"""A data directory as files: how large it is, what it holds, and how another takes its place."""
+"""A data directory as files: its size, its content, and its replacement by another."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
 
 INCOMING = ".holdfast-incoming"
-"""Where a copy grows. Within the data directory: on its file system, and where the agent may write."""
+"""The folder that a copy is written to. It is within the data directory: on the same file system, and where the agent
+may write."""
 SCRATCH = "#holdfast-scratch"
-"""Where MySQL's server lives that fetches the copy: InnoDB does not look for its files in hidden folders."""
+"""The data directory of the MySQL server that fetches the copy: InnoDB does not look for its files in hidden folders.
+"""
 _OURS = frozenset({INCOMING, SCRATCH})
 
 _SYSTEM = frozenset({"mysql", "sys", "performance_schema", "information_schema", "holdfast"})
@@ -27,7 +29,7 @@ _SPARE_BYTES = 64 * 1024 * 1024
 
 
 def is_empty(datadir: Path) -> bool:
-    """Whether no server has ever made it its own: nothing but what we, or the file system, or a log put there."""
+    """Whether no server has ever used it: it holds nothing but files of the agent, of the file system, or logs."""
     try:
         return not any(_is_data(name) for name in os.listdir(datadir))
     except FileNotFoundError:
@@ -35,12 +37,12 @@ def is_empty(datadir: Path) -> bool:
 
 
 def is_server_s(datadir: Path) -> bool:
-    """Whether it looks like a database server's."""
+    """Whether it looks like a database server's data directory."""
     return (datadir / "mysql").is_dir() or (datadir / "ibdata1").is_file()
 
 
 def user_data(datadir: Path, flavor: Flavor) -> str:
-    """Name of something in it that a person may have put there, or ""; empty schemas are nothing."""
+    """The name of a file in it that a user may have created, or ""; empty schemas do not count."""
     for entry in sorted(os.scandir(datadir), key=lambda each: each.name):
         if not _is_data(entry.name):
             continue
@@ -59,10 +61,10 @@ def user_data(datadir: Path, flavor: Flavor) -> str:
 
 
 def mark_of(datadir: Path, flavor: Flavor) -> str:
-    """Another text for data of another cluster; "" where nothing tells.
+    """A text that differs for the data of another cluster; "" where nothing identifies the data.
 
     MariaDB gives each table that is created an id of its own, in its ``.frm``; MySQL each data directory, in
-    ``auto.cnf``. Both are in files that a server flushes or writes once, so that a loss of power leaves them.
+    ``auto.cnf``. A server flushes those files or writes them once, so a loss of power leaves them.
     """
     name = "holdfast/proof.frm" if flavor is Flavor.MARIADB else "auto.cnf"
     try:
@@ -77,7 +79,7 @@ def has_proof(datadir: Path) -> bool:
 
 
 def size(datadir: Path, but: Callable[[str], bool] = lambda name: False) -> int:
-    """Bytes in its files; those at the top for which ``but`` holds are left out."""
+    """The bytes in its files, without the top-level entries for which ``but`` holds."""
     total = 0
     for folder, folders, files in os.walk(datadir):
         if folder == str(datadir):
@@ -94,7 +96,7 @@ def size(datadir: Path, but: Callable[[str], bool] = lambda name: False) -> int:
 def make_room(datadir: Path, index: Path, wanted: int) -> bool:
     """Make sure that ``wanted`` more bytes fit; where they only fit without the old data, remove that.
 
-    :returns: whether the old data went, before anything has come
+    :returns: whether the old data was removed, before any new data has arrived
     :raises Refused: they do not fit; nothing was removed
     """
     wanted += wanted // 20 + _SPARE_BYTES
@@ -113,13 +115,13 @@ def make_room(datadir: Path, index: Path, wanted: int) -> bool:
 
 
 def remove_old(datadir: Path, index: Path) -> None:
-    """Remove what a server left there, and the binlogs that belong to it wherever they are."""
+    """Remove what a server left there, and its binlogs wherever they are."""
     if index.parent.resolve() != datadir.resolve():
         for file in _binlogs(index):
             file.unlink(missing_ok=True)
         index.unlink(missing_ok=True)
         if index.parent.exists():
-            sync(index.parent)  # else they may be back after a loss of power, beside the new data
+            sync(index.parent)  # else a loss of power could bring them back beside the new data
     for path in _old(datadir):
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -128,7 +130,7 @@ def remove_old(datadir: Path, index: Path) -> None:
 
 
 def fresh(datadir: Path, name: str = INCOMING) -> Path:
-    """An empty folder of ours: for what comes, if nothing else is said."""
+    """Make an empty folder of the agent's; by default the one for incoming data."""
     folder = datadir / name
     drop(datadir, name)
     folder.mkdir(mode=0o700)
@@ -137,15 +139,15 @@ def fresh(datadir: Path, name: str = INCOMING) -> Path:
 
 
 def drop(datadir: Path, *names: str) -> None:
-    """Remove these of our folders; all, where none is named."""
+    """Remove these of the agent's folders; all if none is named."""
     for name in names or sorted(_OURS):
         shutil.rmtree(datadir / name, ignore_errors=True)
 
 
 def take_place(datadir: Path, index: Path) -> None:
-    """What came takes the place of what was there; on disk when this returns.
+    """Replace the old data by the incoming data; on disk when this returns.
 
-    Not in one step: until the caller has forgotten that it is cloning, nobody may start a server here.
+    This is not one step: until the caller has removed the marker of the clone, no server must be started here.
     """
     incoming = datadir / INCOMING
     for path in _files(incoming):
@@ -159,7 +161,7 @@ def take_place(datadir: Path, index: Path) -> None:
 
 
 def belong(path: Path, datadir: Path) -> None:
-    """Root's agent makes files the server's: their owner is that of the data directory."""
+    """Give files that the agent made as root to the server: their owner becomes that of the data directory."""
     if os.geteuid() == 0:
         owner = datadir.stat()
         if owner.st_uid:
@@ -177,7 +179,7 @@ def sync(path: Path) -> None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """All folders and files below, and the folder itself last."""
+    """Yield all folders and files below, and the folder itself last."""
     for parent, _, files in os.walk(folder, topdown=False):
         yield from (Path(parent, name) for name in files)
         yield Path(parent)
@@ -197,7 +199,7 @@ def _is_data(name: str) -> bool:
 
 
 def _is_log(name: str) -> bool:
-    """The server's words on what happened are kept."""
+    """Whether a file is one of the server's logs, which are kept."""
     return name == "error.log" or name.endswith(".err")
 
 
@@ -213,7 +215,7 @@ def _mb(count: int) -> str:
 
 
 def forget_uuid(datadir: Path) -> None:
-    """MySQL makes itself a new ``server_uuid``."""
+    """Remove ``auto.cnf``, so that MySQL makes a new ``server_uuid``."""
     try:
         os.unlink(datadir / "auto.cnf")
     except FileNotFoundError:

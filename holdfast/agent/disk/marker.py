@@ -1,4 +1,4 @@
-"""A file whose being there is what is remembered, across the ends of agent and server."""
+"""A file whose existence is the information that it keeps, across the ends of agent and server."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from holdfast.errors import Refused
 
 
 class Marker:
-    """A file whose being there is what is remembered, across the ends of agent and server.
+    """A file whose existence is the information that it keeps, across the ends of agent and server.
 
-    ``recovering`` is there from a start in place until the server is up: crash recovery commits the pending tail
-    first and marks the binlog afterwards, so that, killed in between, the binlog alone looks as if nothing had been
+    ``recovering`` exists from a start in place until the server is up. Crash recovery commits the pending tail first
+    and marks the binlog afterwards: if the server is killed in between, the binlog alone looks as if nothing had been
     committed.
     """
 
@@ -20,7 +20,7 @@ class Marker:
         self._path = path
 
     def mark(self) -> None:
-        """On disk when this returns. :raises Refused: when it cannot be written"""
+        """Create the file; on disk when this returns. :raises Refused: when it cannot be written"""
         if self.marked():
             return
         try:
@@ -29,7 +29,7 @@ class Marker:
             raise Refused(f"cannot write {self._path}: {error.strerror}") from error
 
     def clear(self) -> None:
-        """Gone for good when this returns: a loss of power must not bring it back."""
+        """Remove the file for good before this returns: a loss of power must not bring it back."""
         remove_durably(self._path)
 
     def marked(self) -> bool:

@@ -1,8 +1,8 @@
-"""Whom this agent obeys, and what it remembers of the record that it obeyed last.
+"""Which managers this agent obeys, and what it remembers of the record that it obeyed last.
 
-A manager says with each command, and with its polls, of which cluster it is, whom it means, and by which record it
-decides. A manager of another cluster that was pointed at this agent is refused, one that takes this agent for another,
-and one whose record does not follow what was obeyed here: its store was put back, or is another one
+A manager sends with each command, and with its polls, the id of its cluster, the agent that it means, and the record by
+which it decides. The agent refuses a manager of another cluster, a manager that takes it for another agent, and one
+whose record does not follow the record obeyed here: its store was restored from a backup, or is another one
 (``core/observed/lineage.py``).
 """
 
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 def own_identity(state_dir: Path) -> str:
-    """Made once, and kept.
+    """The agent's id: made once, and kept.
 
     :raises Fatal: it cannot be read or written
     """
@@ -46,7 +46,7 @@ def own_identity(state_dir: Path) -> str:
 
 
 class Obeyed:
-    """:ivar record: as it came, or "" """
+    """:ivar record: as it was received, or \"\""""
 
     def __init__(
         self,
@@ -67,7 +67,7 @@ class Obeyed:
         published.change(record=self._mark)
 
     def refusal(self, term: int, told: Told) -> HoldfastError | None:
-        """Why a command is not obeyed; None where it may be. Nothing is changed."""
+        """Why a command is refused; None if it may be obeyed. Changes nothing."""
         name, promised = self._published.state.name, self._term.promised
         if self._term.refuses(term, told.leader):
             return StaleTerm(name, term, promised)
@@ -82,15 +82,15 @@ class Obeyed:
 
     @property
     def anybody(self) -> bool:
-        """Whether it has ever obeyed a manager that had a record."""
+        """Whether this agent has ever obeyed a manager that had a record."""
         return bool(self._term.promised or self.record or self._mark.revision)
 
     def obeys(self, term: int, told: Told) -> bool:
-        """Whether it would."""
+        """Whether it would obey that manager in that term."""
         return self.refusal(term, told) is None
 
     def stranger(self, told: Told) -> str:
-        """Why that manager means another agent than this, or "". What it does not say is not looked at."""
+        """Why that manager means another agent than this, or "". Fields that it does not send are not compared."""
         state = self._published.state
         if told.cluster not in ("", self._cluster):
             return (
@@ -141,9 +141,10 @@ class Obeyed:
             self._take(told)
 
     def remember(self, told: Told) -> None:
-        """Of a command that is to be obeyed: a process that dies has it from here on, a host after :meth:`settle`.
+        """Remember the record of a command that is obeyed. From here on it survives the agent's process; after
+        :meth:`settle` it survives the host.
 
-        Nothing that clients wait for waits for the disk here.
+        Clients' waits do not depend on the disk here.
 
         :raises Refused: it cannot be written
         """
@@ -166,7 +167,8 @@ class Obeyed:
                 say(logger, f"cannot keep the record: {error}", logging.WARNING)
 
     def heard(self, told: Told) -> None:
-        """With the poll of the manager that leads: remembered soon, if it may be believed. Never blocks."""
+        """Called with each poll of the leading manager: its record is remembered soon, if it may be believed. Never
+        blocks."""
         if not told.record or told.mark.age <= self._mark.age:
             return
         term = told.mark.term
@@ -183,7 +185,7 @@ class Obeyed:
         self._writer.do(keep)
 
     def told(self) -> RecordReply:
-        """What is remembered, for a repair of the store."""
+        """Returns what is remembered, for a repair of the store."""
         state = self._published.state
         return RecordReply(
             term=self._term.promised, identity=state.identity, mark=self._mark, record=self.record
@@ -194,9 +196,9 @@ class Obeyed:
         self._published.change(record=told.mark)
 
     def _read(self) -> tuple[str, RecordMark]:
-        """The latest of what stands in its files. What cannot be read there is not remembered: the term is."""
+        """The latest valid content of its files. An unreadable record is not remembered; the term is."""
         texts, known = [self._term.record, self._file.text], [("", RecordMark())]
-        with contextlib.suppress(OSError):  # of an earlier version
+        with contextlib.suppress(OSError):  # a file of an earlier version
             texts.append(self._former.read_text(encoding="utf-8", errors="replace").strip())
         for text in texts:
             with contextlib.suppress(ValueError):

@@ -1,11 +1,11 @@
-"""The record that an agent remembers, in two files which are written in turn.
+"""The record that an agent remembers, in two files that are written in turn.
 
-They are overwritten in place. A new file and a rename, as elsewhere, have the file system write to its journal, also
-without a sync; a failover waits for that with each command (measured with ext4 under the load of a failover: 0.4 to
-1.5 ms, overwriting 0.02; with the sync 0.9 against 0.2).
+They are overwritten in place. Writing a new file and renaming it, as the agent does elsewhere, makes the file system
+write to its journal, even without a sync; a failover waits for that with each command (measured with ext4 under the
+load of a failover: 0.4 to 1.5 ms, overwriting 0.02; with the sync 0.9 against 0.2).
 
-So a file may be torn by the end of the process or of the host. It tells how long its text is, and the digest of it: one
-that is torn counts as none, and what was remembered before stands in the other.
+So the end of the process or of the host can leave a file torn. Each file states the length of its text, and its digest:
+a torn file is ignored, and the other file holds what was remembered before.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from holdfast.binlog.files.durable import sync_folder
 
 
 class RecordFile:
-    """For one thread at a time."""
+    """To be used by one thread at a time."""
 
     def __init__(self, state_dir: Path) -> None:
         self._paths = (state_dir / "record.0", state_dir / "record.1")
@@ -28,9 +28,9 @@ class RecordFile:
         self._created = False
 
     def write(self, text: str) -> None:
-        """It survives the process once this returns.
+        """Write ``text``; it survives the process once this returns.
 
-        :raises OSError: it could not be written; what was written before stands
+        :raises OSError: it could not be written; the text before it is kept
         """
         self.sync()  # else neither file might survive the host
         body, number = text.encode(), self._number + 1
@@ -46,7 +46,7 @@ class RecordFile:
         self._number, self.text, self._unsynced = number, text, path
 
     def sync(self) -> None:
-        """It survives a loss of power once this returns. :raises OSError: it may not"""
+        """What was written survives a loss of power once this returns. :raises OSError: it may not"""
         if self._unsynced is None:
             return
         fd = os.open(self._unsynced, os.O_WRONLY)
@@ -60,7 +60,7 @@ class RecordFile:
 
 
 def _read(path: Path) -> tuple[int, str]:
-    """Its number and its text; (0, "") where it is not whole."""
+    """The file's number and text; (0, "") if the file is not complete."""
     with contextlib.suppress(OSError, ValueError):
         head, _, rest = path.read_bytes().partition(b"\n")
         number, length, digest = head.decode().split()

@@ -1,8 +1,8 @@
-"""Remembers that the server runs with relaxed flushing, so that a host that went down is not trusted.
+"""Remembers that the server runs with relaxed flushing, so that its data is not trusted after its host went down.
 
 A replica does not flush each transaction (``sync_binlog=0``, ``innodb_flush_log_at_trx_commit=2``). Killing its process
-loses nothing: the kernel has it. But when the host goes down, tables and binlog may each lose another end, and crash
-recovery cannot bring them together.
+loses nothing: the kernel has the data. But when the host goes down, tables and binlog may each lose a different end,
+and crash recovery cannot make them consistent.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from holdfast.errors import Refused
 
 
 class RelaxedMarker:
-    """A file that holds the kernel's boot id for as long as something may not have been flushed, and whose data it was.
+    """A file that holds the kernel's boot id, and whose data it is, for as long as something may not have been flushed.
 
     :param data: tells this cluster's data from any other; "" where nothing does
     :ivar path: an operator who starts the server as it is nevertheless removes this file first
@@ -58,13 +58,13 @@ class RelaxedMarker:
                 raise Refused(f"cannot write {self.path}: {error.strerror}") from error
 
     def clear_in_background(self) -> None:
-        """Call once every commit is flushed again: the server is a primary that proved it, or it shut down."""
+        """Call once every commit is flushed again: the server is a primary that has proved a row, or it shut down."""
         if self._marked_at():
             threading.Thread(target=self._clear, name="flush binlogs", daemon=True).start()
 
     def flush_last(self) -> None:
-        """What the server has written to its last binlog, to disk: else its next durable commit has to wait for that.
-        Where it cannot be, that commit will tell."""
+        """Flush the server's last binlog, so that its next durable commit need not wait for that. If this fails, that
+        commit will report it."""
         with contextlib.suppress(OSError, IndexError, Refused):
             _flush(read_index(self._index)[-1])
 
@@ -79,8 +79,8 @@ class RelaxedMarker:
         )
 
     def of_this_cluster(self) -> bool:
-        """Whether the data that cannot be trusted is the one that this agent's server ran with: what its binlogs do not
-        tell any more, as they were not flushed, had come from the cluster."""
+        """Whether the data that cannot be trusted is the data that this agent's server ran with. If so, transactions
+        that its binlogs no longer contain, as they were not flushed, had come from the cluster."""
         if not self.verdict():
             return False
         data = self._data()
@@ -100,15 +100,16 @@ class RelaxedMarker:
         except (OSError, Refused):
             return  # the marker stays, which is safe
         with self._lock:
-            # relaxed again in the meantime
+            # flushing was relaxed again in the meantime
             if self._marks == marks:
                 with contextlib.suppress(
                     OSError
-                ):  # it may be back after a loss of power: safe as well
+                ):  # a loss of power may bring it back: safe as well
                     remove_durably(self.path)
 
     def _flush_binlogs(self) -> None:
-        """A file that the server rotated away from may never have been flushed; the last one was, by its commit."""
+        """Flush all binlogs. A file that the server rotated away from may never have been flushed; the last one was, by
+        its commit."""
         for file in (*read_index(self._index), self._index):
             _flush(file)
         sync_folder(self._index.parent)
@@ -118,7 +119,7 @@ class RelaxedMarker:
 
     def _lines(self) -> list[str]:
         try:
-            # damaged: not this boot's id, so it is not trusted
+            # damaged: it does not equal this boot's id, so the data is not trusted
             text = self.path.read_bytes().decode(errors="replace").strip()
         except FileNotFoundError:
             return []
@@ -134,7 +135,7 @@ def _flush(file: Path) -> None:
 
 
 def _shut_down(index: Path) -> bool:
-    """Whether the last binlog was closed by an orderly shutdown, as when the host was restarted on purpose."""
+    """Whether the last binlog was closed by an orderly shutdown, as when an operator restarted the host."""
     try:
         files = read_index(index)
         if not files:

@@ -1,4 +1,4 @@
-"""Keeps what a member has and the primary lacks in two files: for the servers' tools, and for people."""
+"""Saves what a member has and the primary lacks in two files: one for the servers' tools, one for people."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The agent's folder of what it must remember: one agent at a time."""
+"""The folder in which the agent keeps its state: for one agent at a time."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from holdfast.errors import Fatal
 
 @contextlib.contextmanager
 def held(state_dir: Path) -> Iterator[None]:
-    """Hold the state directory against a second agent."""
+    """Lock the state directory against a second agent."""
     try:
         make_folder(state_dir)
-        # what a former agent removed last, and may have been killed before it was on disk
+        # a former agent may have been killed before its last removal was on disk
         sync_folder(state_dir)
         fd = os.open(state_dir / "agent.lock", os.O_RDWR | os.O_CREAT, 0o600)
     except OSError as error:

@@ -1,6 +1,6 @@
 """The promised term, on disk: an agent never obeys a manager that it has promised to refuse.
 
-A term is a number and the leadership it was promised to: two managers that come upon the same number are told apart.
+A term is a number and the leadership it was promised to: so two managers that choose the same number are distinguished.
 The record under which it was promised is written with it (see ``obeyed.py``).
 """
 
@@ -21,7 +21,7 @@ class TermFile:
 
     A file of an earlier version names no leadership and no record.
 
-    :raises Fatal: when there is a file and it cannot be read: it is never taken for "nothing promised"
+    :raises Fatal: when the file exists and cannot be read: it is never taken for "nothing promised"
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -34,16 +34,16 @@ class TermFile:
 
     @property
     def leader(self) -> str:
-        """The leadership to which it was promised; "" where that is not known."""
+        """The leadership to which the term was promised; "" where that is not known."""
         return self._kept[1]
 
     @property
     def record(self) -> str:
-        """The record that was written with it, as it came, or ""."""
+        """The record that was written with the term, as it was received, or ""."""
         return self._kept[2]
 
     def refuses(self, term: int, leader: str) -> bool:
-        """Whether a lower term was asked for, or the same by another leadership."""
+        """Whether ``term`` is lower than the promised one, or equal but of another leadership."""
         promised, to, _ = self._kept
         return term < promised or (term == promised and leader != to)
 
@@ -78,7 +78,7 @@ class TermFile:
 
 
 def replace_durably(path: Path, text: str) -> None:
-    """Replace the file in one step; it survives a loss of power once this returns."""
+    """Replace the file in one step; the new content survives a loss of power once this returns."""
     part = path.with_name(f".{path.name}.part")
     try:
         with part.open("w", encoding="utf-8") as file:
@@ -93,7 +93,7 @@ def replace_durably(path: Path, text: str) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make the folder, for its owner alone, unless it is there; it survives a loss of power once this returns."""
+    """Make the folder, readable only by its owner, unless it exists; it survives a loss of power once this returns."""
     try:
         path.mkdir(mode=0o700)
     except FileExistsError:
@@ -102,7 +102,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove_durably(path: Path) -> None:
-    """Remove the file, if it is there; it stays removed after a loss of power once this returns."""
+    """Remove the file if it exists; it stays removed after a loss of power once this returns."""
     try:
         path.unlink()
     except FileNotFoundError:

@@ -1,1 +1,1 @@
-"""The primary's lease on this host: kept, vouched for, and what ends the server when it is over."""
+"""The primary's lease on this host: who upholds it, and what ends the server when it is over."""

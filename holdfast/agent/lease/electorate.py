@@ -1,4 +1,4 @@
-"""What a primary's lease hangs on, on disk: an agent that comes back goes on where the one before stood."""
+"""What a primary's lease depends on, on disk: an agent that starts continues where its predecessor ended."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from holdfast.errors import Fatal, Refused
 
 @dataclass(frozen=True, slots=True)
 class Entrusted:
-    """:ivar lease: how long one is, in seconds
+    """:ivar lease: its duration, in seconds
     :ivar incarnation: the run of the server that lives no longer than its lease, or ""
     """
 
@@ -30,9 +30,9 @@ _FORM = TypeAdapter(Entrusted)
 
 
 class ElectorateFile:
-    """Never replaces an electorate by an older one.
+    """Keeps the latest electorate; never replaces it by an older one.
 
-    :raises Fatal: when there is a file and it cannot be read
+    :raises Fatal: when the file exists and cannot be read
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -46,15 +46,15 @@ class ElectorateFile:
         return self._kept
 
     def has_opened(self, incarnation: str) -> bool:
-        """Whether that run of the server takes writes because its agent had it do so."""
+        """Whether that run of the server takes writes because its agent opened it."""
         return bool(incarnation) and incarnation in (self._kept.incarnation, self._opened)
 
     def opens(self, incarnation: str) -> None:
-        """That run is being opened; "": it follows again. Known to this agent, also where no lease is kept."""
+        """The agent is about to open that run; "": the server is a replica again. Kept also where no lease is used."""
         self._opened = incarnation
 
     def keep(self, electorate: Electorate, lease: float) -> None:
-        """On disk when this returns.
+        """Keep the electorate; on disk when this returns.
 
         :raises Refused: it cannot be written, as from :meth:`enforcing`
         """
@@ -63,7 +63,7 @@ class ElectorateFile:
             self._write(replace(self._kept, electorate=known, lease=lease))
 
     def enforcing(self, incarnation: str) -> None:
-        """That run of the server must not outlive its lease; "": none must."""
+        """Note that this run of the server must not outlive its lease; "": none must."""
         with self._lock:
             self._write(replace(self._kept, incarnation=incarnation))
 

@@ -1,10 +1,10 @@
-"""Shuts a primary's ports in the kernel when its lease is over, for the case that its agent cannot kill it in time.
+"""Closes a primary's ports in the kernel when its lease is over, in case its agent cannot kill it in time.
 
-A host that was frozen and is thawed runs its server before its agent may have looked at the clock; another primary may
-be open by then. The gate shuts without anybody of this host doing anything. It is lifted by the end of the agent: a
-server whose agent died goes on.
+A host that was frozen and is thawed may run its server before its agent has looked at the clock; another primary may be
+open by then. The gate closes without any process of this host doing anything. The end of the agent lifts it: a server
+whose agent died continues to serve.
 
-The unix socket is not gated: who is on the host is answered until the agent has killed the server.
+The unix socket is not gated: clients on the host are answered until the agent has killed the server.
 """
 
 from __future__ import annotations
@@ -28,21 +28,21 @@ from holdfast.errors import HoldfastError, Refused, Unreachable
 from holdfast.server.process.process import Running
 
 RETRY_SECONDS = 1.0
-"""After which a gate that could not be raised is tried again."""
+"""A gate that could not be raised is tried again after this time."""
 SELDOM_SECONDS = 60.0
-"""The same where it has never worked, and need not."""
+"""The same where the gate has never worked, and is not required."""
 _LISTENS = "0A"
 
 logger = logging.getLogger(__name__)
 
 
 class Gate:
-    """A guard of the lease keeper's: a thread of its own does what it is told.
+    """A guard of the lease keeper's, with a thread of its own.
 
-    While there is no gate an nft stands by for one: clients wait for a new primary, and it waits for its gate.
+    While there is no gate a started nft process stands by: clients wait for a new primary, which waits for its gate.
 
-    :param alarm: told why there is no gate; "" once there is, or is known to be possible
-    :param insist: there should be one: else it is looked first whether there can be
+    :param alarm: called with why there is no gate; with "" once there is one, or one is known to be possible
+    :param insist: the gate is required: otherwise the gate is tested first
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class Gate:
         self._thread.start()
 
     def stop(self) -> None:
-        """The server goes on without a gate."""
+        """Remove the gate; the server continues without one."""
         with self._told:
             self._stopped = True
             self._told.notify()
@@ -104,7 +104,7 @@ class Gate:
             self._told.notify()
 
     def ready(self, seconds: float) -> None:
-        """An opening does not wait for a gate that nobody asked for."""
+        """An opening waits only for a gate that is required."""
         if self._insist:
             self._settled.wait(seconds)
 
@@ -132,7 +132,7 @@ class Gate:
             try:
                 self._show(running, until)
                 self._say("")
-            except Exception as error:  # without this thread the ports would be shut for good
+            except Exception as error:  # without this thread the ports would stay closed for good
                 self._lower()
                 known = error if isinstance(error, HoldfastError) else repr(error)
                 self._say(f"the gate that shuts its port when the lease is over is not up: {known}")
@@ -146,13 +146,13 @@ class Gate:
         if self._failed:
             return False
         if self._table is None:
-            # a lease that is over raises no gate: its server is being killed, which a disk that hangs may hold up
+            # once the lease is over no gate is raised: the server is being killed, which a disk that hangs may hold up
             return self._clock() < self._until
         return self._until > self._shown
 
     def _show(self, running: Running, until: float) -> None:
         if self._clock() >= until:
-            return  # the server is being killed; what is shut stays shut
+            return  # the server is being killed; closed ports stay closed
         if self._table is None:
             ports = self._ports(running.pid)
             if not ports:
@@ -162,7 +162,7 @@ class Gate:
         try:
             self._table.renew(until)
         except Expired:
-            # the lease may have been renewed since; what is read now is newer than what came too late
+            # the lease may have been renewed since; what is read now is newer than the renewal that was late
             if self._clock() < self._until:
                 self._table.reopen(self._until)
 
@@ -188,11 +188,11 @@ class Gate:
         if not self._able:
             return
         if self._table is None and self._spare is None and not self._stopped:
-            with contextlib.suppress(Refused):  # told when there is to be a gate
+            with contextlib.suppress(Refused):  # reported when a gate is needed
                 self._spare = nft.start(self._command)
 
     def _taken(self) -> subprocess.Popen[bytes] | None:
-        """The one that stands by, if it lives."""
+        """The nft process that stands by, if it lives."""
         spare, self._spare = self._spare, None
         if spare is not None and spare.poll() is not None:
             nft.end(spare)
@@ -220,10 +220,10 @@ def listening_ports(pid: int) -> list[int]:
 
 
 def listens_at(pid: int, ip: str) -> bool:
-    """Whether it takes connections to that address of this host."""
+    """Whether the process takes connections to that address of this host."""
     wanted = ip_address(ip)
     for found, _ in _listening(pid):
-        # "::" stands for both versions, save where the server has said otherwise
+        # "::" stands for both versions, unless the server has set it otherwise
         if found == wanted or (found.is_unspecified and found.version >= wanted.version):
             return True
     return False
@@ -250,7 +250,7 @@ def _listening(pid: int) -> Iterator[tuple[IPv4Address | IPv6Address, int]]:
 
 
 def _here(pid: int) -> bool:
-    """Whether it is in the network namespace of this thread."""
+    """Whether the process is in the network namespace of this thread."""
     try:
         own = Path("/proc/thread-self/ns/net").stat().st_ino
         return own == Path(f"/proc/{pid}/ns/net").stat().st_ino
@@ -259,13 +259,13 @@ def _here(pid: int) -> bool:
 
 
 def _address(text: str) -> IPv4Address | IPv6Address:
-    """As the kernel shows it: words of 32 bits, each in the order of this machine."""
+    """Parse an address as the kernel shows it: words of 32 bits, each in the byte order of this machine."""
     words = [int(text[at : at + 8], 16) for at in range(0, len(text), 8)]
     return ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))
 
 
 def _sockets(pid: int) -> Iterator[str]:
-    """Inodes of the sockets that it has open."""
+    """Inodes of the sockets that the process has open."""
     try:
         with os.scandir(f"/proc/{pid}/fd") as entries:
             for entry in entries:

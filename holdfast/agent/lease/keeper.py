@@ -1,11 +1,11 @@
 """Keeps a primary's lease, and kills its server when the lease is over.
 
-The keeper has a thread of its own that touches no disk, no SQL, no name server and no log: whatever stalls these, it
-goes on to kill.
+The keeper has a thread of its own that touches no disk, no SQL, no name server and no log: whatever stalls these, the
+thread still kills in time.
 
 The server is killed by SIGKILL at once, on MySQL too. ``offline_mode`` would need a connection to a server that may be
 the very thing that hangs, and takes 30 ms where all is well. A signal takes effect before any thread of the server
-runs on: what is taken down of the process after that, for 10 to 60 ms, answers nobody.
+continues: what the kernel takes down of the process after that, for 10 to 60 ms, answers no client.
 """
 
 from __future__ import annotations
@@ -37,39 +37,39 @@ from holdfast.server.process.process import Running
 PATIENCE = 0.3
 """The share of a lease that a peer has to answer."""
 GUARD_SECONDS = 1.0
-"""For how long the opening of a server waits for what guards it besides."""
+"""How long the opening of a server waits for its other guards."""
 RECOVER_SECONDS = 0.005
 
 logger = logging.getLogger(__name__)
 
 
 class Guard(Protocol):
-    """Something besides the keeper that holds the server to its lease. Nothing but :meth:`ready` may block."""
+    """An additional mechanism that holds the server to its lease. Only :meth:`ready` may block."""
 
     def arm(self, running: Running, until: float) -> None:
-        """From now on it holds that run of the server: the lease ends at ``until``."""
+        """Hold that run of the server from now on: the lease ends at ``until``."""
 
     def extend(self, until: float) -> None:
         """The lease ends at ``until`` now."""
 
     def lift(self) -> None:
-        """The server is gone, or follows another."""
+        """Hold no server: it is gone, or follows another."""
 
     def ready(self, seconds: float) -> None:
-        """Wait, for so long at most, until it holds. It tells itself where it cannot."""
+        """Wait for at most ``seconds`` until the guard holds. The guard itself reports where it cannot."""
 
 
 class Second(Protocol):
-    """Another process of this host that holds the same lease, and asks the same voters where this agent does not.
+    """Another process of this host that holds the same lease, and asks the same voters when this agent does not.
 
-    :ivar until: until when it has had it vouched for
+    :ivar until: the time until which voters have confirmed the lease to that process
     """
 
     @property
     def until(self) -> float: ...
 
     def know(self, electorate: Electorate | None, length: float) -> None:
-        """When this returns, no others' word than theirs prolongs the lease any more."""
+        """Use this electorate. When this returns, only its members' confirmations prolong the lease."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,24 +119,24 @@ class Keeper:
         self._thread = threading.Thread(target=self._keep, name="lease", daemon=True)
 
     def start(self) -> None:
-        """A server that must not outlive its lease is found again; it has one lease to be upheld."""
+        """Begin. A server found running that must not outlive its lease gets one lease's time to have it upheld."""
         self._share()
         running = self._watch.current()
         if running is not None and running.incarnation == self._file.kept.incarnation:
             self._enforce(running, grace=True)
         if self._lease_state.known is not None:
             self._peers.know(self._lease_state.known.agents)
-        self._tell()  # before anybody asks
+        self._tell()  # before the first request is answered
         self._thread.start()
 
     def stop(self) -> None:
-        """The server is left as it is, and answers on: nobody kills it any more."""
+        """End the keeper; the server continues to serve, and is not killed any more."""
         self._stopped = True
         self._alarm.ring()
 
     @property
     def accounts(self) -> frozenset[str]:
-        """Replication accounts of all members; none as long as nobody has told them to this member as a primary."""
+        """Replication accounts of all members; empty until this member has learned them as a primary."""
         known = self._lease_state.known
         return (
             known.accounts if known and known.primary == self._published.state.name else frozenset()
@@ -146,14 +146,14 @@ class Keeper:
         self._thread.join(seconds)
 
     def seen(self, state: MemberState) -> MemberState:
-        """With what is left of the lease at this moment."""
+        """Returns ``state`` with what is left of the lease at this moment."""
         with self._lock:
             enforced = self._lease_state.enforced
             left = max(0.0, self._lease_state.until - self._clock())
         return replace(state, lease=replace(state.lease, left=left) if enforced else Lease())
 
     def granted(self, grant: Grant) -> bool:
-        """A manager renews the lease; whether that was good for anything. Never blocks."""
+        """A manager renews the lease; returns whether the grant was of use. Never blocks."""
         state = self._published.state
         if grant.run != self.run or grant.electorate.primary != state.name:
             return False
@@ -176,7 +176,7 @@ class Keeper:
         return good
 
     def entrust(self, electorate: Electorate | None) -> None:
-        """Given with a command: on disk when this returns. None: as before.
+        """Take over the electorate given with a command: on disk when this returns. None: as before.
 
         :raises Refused: it cannot be written
         """
@@ -194,14 +194,14 @@ class Keeper:
         self._adopt(self._published.state)
 
     def about_to_open(self) -> None:
-        """Does the part of :meth:`before_opening` that waits for the disk.
+        """Do the part of :meth:`before_opening` that waits for the disk.
 
         :raises Refused: it cannot be written, or the server is gone
         """
         self._file.enforcing(self._present().incarnation)
 
     def before_opening(self, deadline: Deadline) -> None:
-        """Call right before the server is opened: whatever happens from now on, it does not outlive its lease.
+        """Call right before the server is opened: from now on it does not outlive its lease in any case.
 
         :raises Refused: no manager has granted it one
         """
@@ -221,7 +221,7 @@ class Keeper:
             each.ready(min(GUARD_SECONDS, deadline.left))
 
     def opens(self) -> None:
-        """The server is about to be opened by a command. :raises Refused: it is gone"""
+        """Note that a command is about to open the server. :raises Refused: it is gone"""
         self._file.opens(self._present().incarnation)
 
     def _present(self) -> Running:
@@ -236,15 +236,15 @@ class Keeper:
         with self._lock:
             if self._lease_state.enforced:
                 self._release()
-        if self._file.kept.incarnation:  # also where it was to be opened, and was not
+        if self._file.kept.incarnation:  # also where the server was to be opened, and was not
             self._writer.do(self._note_standing_down)
 
     def _note_standing_down(self) -> None:
-        if not self._lease_state.enforced:  # nor opened again meanwhile
+        if not self._lease_state.enforced:  # and was not opened again meanwhile
             self._file.enforcing("")
 
     def _adopt(self, state: MemberState) -> None:
-        """A server that takes clients already. Never blocks."""
+        """Hold a server to its lease that takes clients already. Never blocks."""
         if not (state.writable and state.up) or state.replication.source:
             return
         if self._lease_state.known is None or self._lease_state.enforced:
@@ -264,7 +264,7 @@ class Keeper:
         self._alarm.ring()
 
     def _share(self) -> None:
-        """The second keeper goes by the same."""
+        """Give the second keeper the same lease."""
         if self._second is not None:
             with self._lock:
                 known, length = self._lease_state.known, self._lease_state.length
@@ -289,8 +289,8 @@ class Keeper:
         self._alarm.ring()
 
     def _keep(self) -> None:
-        # on a host that is fully loaded it would wait for its turn while the server answers on
-        with contextlib.suppress(OSError):  # no right to
+        # on a fully loaded host this thread would wait for a processor while the server still answers
+        with contextlib.suppress(OSError):  # no permission
             policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
             os.sched_setscheduler(0, policy, os.sched_param(1))
         while not self._stopped:
@@ -298,12 +298,12 @@ class Keeper:
                 self._keep_once()
             except (
                 Exception
-            ) as error:  # without this thread nobody ends a server whose lease is over
+            ) as error:  # without this thread nothing ends a server whose lease is over
                 self._fails(repr(error))
                 time.sleep(RECOVER_SECONDS)  # not the alarm: it may be what has failed
 
     def _fails(self, failed: str) -> None:
-        """Said once, not two hundred times a second."""
+        """Log a failure once, not two hundred times a second."""
         if failed != self._failed:
             self._failed = failed
             self._writer.say(logger, f"keeping the lease failed: {failed}", logging.ERROR)
@@ -314,7 +314,7 @@ class Keeper:
             if running is not None and not running.alive:
                 self._release()
                 running = None
-            # this agent may have stood still, while the other one had its lease upheld
+            # this agent may have stood still, while the second keeper had its lease upheld
             second = self._second if running is not None else None
             if second is not None and self._lease_state.fed(second.until):
                 self._extended()
@@ -323,7 +323,7 @@ class Keeper:
                 due = self._lease_state.due(now)
             if due is Due.ASK:
                 question = self._lease_state.ask(now)
-                self._extended()  # where nobody's word is needed
+                self._extended()  # where no confirmation is needed
             self._fenced |= due is Due.FENCE
             until = self._lease_state.next() if running is not None and not self._fenced else None
         if due is Due.FENCE:
@@ -367,7 +367,7 @@ class Keeper:
             each.lift()
 
     def _tell(self) -> None:
-        """The published state has what changes rarely; one line is logged when somebody else upholds the lease."""
+        """Publish what changes rarely; log one line when another party begins to uphold the lease."""
         lease_state = self._lease_state
         with self._telling:
             by = LeaseHolder.NOBODY if self._fenced or not lease_state.enforced else lease_state.by

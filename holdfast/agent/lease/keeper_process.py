@@ -1,27 +1,26 @@
 """A second process that holds a primary to its lease: ``python -m holdfast.agent.lease.keeper_process STATE_DIR``.
 
-The agent may hang, be stopped by a debugger, or be killed while its server runs on. So this process kills the server as
-well when its lease is over, and what shuts its ports in the kernel and feeds the watchdog is run here. While the agent
-does not renew the lease, this process asks the voters itself: an agent that hangs alone costs nothing.
+The agent may hang, be stopped by a debugger, or be killed while its server continues to run. So this process, too,
+kills the server when its lease is over, and runs what closes its ports in the kernel and feeds the watchdog. While the
+agent does not renew the lease, this process asks the voters itself: a hanging agent alone does not cost the primary.
 
-It is spoken to by its standard input, a socket that keeps messages apart:
+Its standard input is a socket that preserves message boundaries, on which the agent sends:
 
-    JSON           the first one: what it is to know for good (:class:`Begin`); the memory of ``words.py`` comes
-                   with it
-    token TEXT     what is shown to the agents of others from now on
-    know JSON      whose vouches the lease depends on from now on, and how long a lease is (:class:`Known`)
-    arm PID        that server is held to the lease; a pidfd comes with it
-    lift           none is
-    bye            the agent ends in order: its server is left as it is, and nobody ends it any more
+    JSON           the first message: the constant settings (:class:`Begin`), with the memory of ``words.py``
+    token TEXT     the token to show to other members' agents from now on
+    know JSON      the voters whose vouches the lease depends on from now on, and its duration (:class:`Known`)
+    arm PID        hold that server to the lease; a pidfd comes with it
+    lift           hold no server
+    bye            the agent ends in order: its server is left as it is, and is not ended any more
     (end of file)  the agent was killed
 
-and answers ``up`` once it has begun, ``gate TEXT`` and ``watchdog TEXT`` when these do not work (``TEXT`` empty: they
-do again), and ``ready`` after each ``arm``, once gate and watchdog hold.
+It answers ``up`` once it has begun, ``gate TEXT`` and ``watchdog TEXT`` when these do not work (``TEXT`` empty: they
+work again), and ``ready`` after each ``arm``, once gate and watchdog hold.
 
-Where the agent was killed, this process carries on as long as the voters vouch. When they do not it kills, save in one
-case: the hosts of *all* of them say that no agent runs there. So when all agents of a cluster end, for one and the same
-reason perhaps, its database lives: nobody can be elected without agents. Managers do not take such a server for one
-that is ended with its lease (``core/rules/enforcement.py``).
+If the agent was killed, this process keeps the server running as long as the voters vouch. When they stop, it kills the
+server, with one exception: the hosts of *all* of them say that no agent runs there. So when all agents of a cluster
+end, perhaps for the same reason, its database lives: nothing can be elected without agents. Managers do not assume that
+such a server ends with its lease (``core/rules/enforcement.py``).
 """
 
 from __future__ import annotations
@@ -62,13 +61,13 @@ from holdfast.server.process.process import Running
 ASKS_AT = 0.4
 """The share of a lease that is left when this process asks the peers: the agent begins a little earlier."""
 RENEWS_EVERY = 0.2
-"""The share of a lease after which gate and watchdog are told of a renewal."""
+"""The share of a lease after which gate and watchdog get a renewal."""
 PATIENCE = 0.3
 """The share of a lease that a peer has to answer."""
 BEHIND_SECONDS = 0.005
-"""By so much this process kills later than the agent, which can tell why: within ``FENCE_SECONDS`` still."""
+"""This process kills so much later than the agent, which can report why: still within ``FENCE_SECONDS``."""
 SWITCH_SECONDS = 0.0005
-"""How long a thread that asks a peer may hold up the one that kills: a tenth of Python's usual."""
+"""How long a thread that asks a peer may delay the thread that kills: a tenth of Python's default."""
 GUARD_SECONDS = 1.0
 RECOVER_SECONDS = 0.005
 MESSAGE_BYTES = 65536
@@ -77,10 +76,10 @@ MOST_FILES = 2
 
 @dataclass(frozen=True, slots=True)
 class Begin:
-    """:ivar name: of the member; :ivar cluster: of which the agents of others must be, by their certificates
-    :ivar token, files: what is shown to the agents of others
+    """:ivar name: of the member; :ivar cluster: of which the other members' agents must be, by their certificates
+    :ivar token, files: what is shown to the other members' agents
     :ivar gate: argv that runs nft; empty: no gate
-    :ivar insist: the gate was asked for; else there is one where there can be
+    :ivar insist: the gate is required; otherwise it is used where it works
     :ivar table: name of the gate's table
     """
 
@@ -138,19 +137,20 @@ class KeeperProcess:
         self._guards: Sequence[Gate | Watchdog] = tuple(self._made_guards())
 
     def run(self) -> None:
-        """Until the agent ends in order, or was killed and there is nothing left to hold."""
+        """Run until the agent ends in order, or was killed and there is no server left to hold."""
         self._writer.start()
         self._peers.start()
         for each in self._guards:
             each.start()
         self._tell("up")
-        with contextlib.suppress(OSError):  # no right to: on a loaded host it waits for its turn
+        # no permission: on a loaded host the process waits for a processor
+        with contextlib.suppress(OSError):
             policy = os.SCHED_RR | os.SCHED_RESET_ON_FORK
             os.sched_setscheduler(0, policy, os.sched_param(1))
         while self._needed:
             try:
                 self._once()
-            except Exception as error:  # without this loop nobody ends a server whose agent hangs
+            except Exception as error:  # without this loop nothing ends a server whose agent hangs
                 if (failed := repr(error)) != self._failed:
                     self._failed = failed
                     self._say(f"keeping the lease failed: {failed}")
@@ -191,7 +191,7 @@ class KeeperProcess:
         return not self._ended and (self._attended or self._running is not None)
 
     def _next(self, now: float) -> float:
-        """When something will be due."""
+        """The time at which something will be due."""
         lease_state = self._lease_state
         end = lease_state.until + BEHIND_SECONDS
         due = lease_state.next()
@@ -202,7 +202,7 @@ class KeeperProcess:
         return min(due, end, now + lease_state.length * share)
 
     def _renew(self) -> None:
-        """Take in what the agent says, and the voters; after every message: they may be others by now."""
+        """Take in renewals by the agent and by the voters; after every message, as the electorate may have changed."""
         lease_state, before = self._lease_state, self._lease_state.until
         lease_state.fed(self._words.agent_until)
         while not self._answers.empty():
@@ -219,7 +219,7 @@ class KeeperProcess:
         known, length = self._lease_state.known, self._lease_state.length
         if known is None:
             return
-        if self._lease_state.until == question.at + length:  # nobody's word is needed
+        if self._lease_state.until == question.at + length:  # no confirmation is needed
             self._words.keeper_until = self._lease_state.until
             self._extended()
         request = VouchRequest(member=self._begin.name, address=known.address, seconds=length)
@@ -261,10 +261,10 @@ class KeeperProcess:
     def _say(self, text: str) -> None:
         self._writer.say(logger, text, logging.WARNING)
 
-    # -- what it is told -----------------------------------------------------------------------------
+    # -- messages of the agent ------------------------------------------------------------------------
 
     def _heard(self) -> bool:
-        """Whether the agent had said something."""
+        """Read one message; returns whether there was one."""
         try:
             data, fds = received(self._agent)
         except BlockingIOError:
@@ -311,10 +311,10 @@ class KeeperProcess:
         for each in self._guards:
             each.lift()
 
-    # -- what it tells -------------------------------------------------------------------------------
+    # -- messages to the agent ------------------------------------------------------------------------
 
     def _tell(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # it is gone, or does not listen
+        with contextlib.suppress(OSError):  # the agent is gone, or does not read
             self._agent.send(text.encode()[:MESSAGE_BYTES], socket.MSG_DONTWAIT)
 
     def _made_guards(self) -> Iterator[Gate | Watchdog]:
@@ -334,7 +334,8 @@ class KeeperProcess:
 
 
 def shown(begin: Begin) -> tls.Credentials:
-    """To the agents of others, which must be that: any other certificate of the CA could vouch else.
+    """The credentials for other members' agents. Only agents' certificates are accepted from peers: any other
+    certificate of the CA could otherwise vouch.
 
     :raises BadInput: a file is not as it should be
     """
@@ -347,7 +348,7 @@ def shown(begin: Begin) -> tls.Credentials:
 
 
 def received(channel: socket.socket) -> tuple[bytes, list[int]]:
-    """The next message, and the files that came with it; an empty one when there will be none.
+    """The next message, and the file descriptors that came with it; an empty one when there will be none.
 
     :raises BlockingIOError: there is none now
     """
@@ -367,7 +368,7 @@ def received(channel: socket.socket) -> tuple[bytes, list[int]]:
 
 def main() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
-    # its certificates it looks at by itself; the agent tells what else there is
+    # this process reloads its certificates by itself; the agent sends the rest
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     agent = socket.socket(fileno=0)
     select.select([agent], [], [])
