@@ -1,4 +1,4 @@
-"""Record, view and time -> the next steps, and why. Total and deterministic; dispatch only."""
+"""Record, view and time -> the next steps, and why. A total and deterministic function; this module only dispatches."""
 
 from __future__ import annotations
 
@@ -41,15 +41,16 @@ from holdfast.core.view import MemberState, Receiver, View
 from holdfast.core.wording import agree, capitalised, counted, moment, once
 
 HELP_SECONDS = 0.5
-"""For so long a new primary is opened with the help of those alone that can acknowledge at once: as a rule it takes a
-fifth of that. Less than a lease: the primary before, which was frozen, must be told to follow within its own."""
+"""For so long a new primary is opened with the help of only those members that can acknowledge at once; usually it
+takes a fifth of that. Less than a lease: the previous primary, which was frozen, must get the command to follow within
+its own lease."""
 
 EMPTY_ONES = 200
 """Empty transactions that the primary commits by one command."""
 
 
 def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
-    """What to do next. Asked again after every step, and whenever anything that was observed changes."""
+    """What to do next. Called again after every step, and whenever an observation changes."""
     if record is None:
         return bootstrap.bootstrap(cluster, view)
     decision = start_step(record, view, _decide(cluster, record, view))
@@ -117,11 +118,11 @@ def _kind(record: Record) -> TransitionKind | None:
 
 
 def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) -> Decision:
-    """OPEN: the others attach while the primary is made ready.
+    """OPEN: the other members attach while the primary is made ready.
 
-    Servers that are down are started afterwards, unless they are needed: crash recovery would compete with
-    the opening for the host's processors and disks. They are needed where the voters that seem to live do not
-    acknowledge for as long as ``HELP_SECONDS``: nobody knows whether those ever will.
+    Servers that are down are started afterwards, unless they are needed: crash recovery would compete with the opening
+    for the host's processors and disks. They are needed if the voters that seem to live do not acknowledge for as long
+    as ``HELP_SECONDS``: nobody knows whether those ever will.
     """
     attach, unwell = _others(cluster, record, view, primary, acks_are_set=True)
     if view.opening < HELP_SECONDS and len(_living(record, view)) >= record.acks:
@@ -135,7 +136,8 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
         why = "; ".join(each.why for each in mended)
         return Decision(why, (*(each.step for each in mended), *attach))
     if locked := [s.command.user for s in attach if isinstance(s.command, Unbar)]:
-        # from when it was primary before: it would wait in vain for those to connect, and obey nothing meanwhile
+        # barred when it was primary before: it would wait in vain for these to connect, and carry out no command
+        # meanwhile
         return Decision(f"{primary.name} lets {', '.join(locked)} connect again", attach)
     close = copying.closing(cluster, record, view, primary)
     if close and close.command:
@@ -149,10 +151,11 @@ def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) ->
 
 
 def _witnesses(cluster: Cluster, record: Record, view: View) -> tuple[Send, ...]:
-    """Voters of a primary that nobody sees, and that follow another: chained below a candidate, or not told yet whom
-    to follow. Once they follow it, they tell whether its server lives (``core/rules/diagnosis.py``).
+    """Make voters of a primary that cannot be seen follow it, if they follow another server: they were chained below a
+    candidate, or have not been told yet which server to follow. Once they follow the primary, they report whether its
+    server lives (``core/rules/diagnosis.py``).
 
-    They are no nearer to being elected for it, and acknowledge to nobody who may not count on them.
+    This brings none of them nearer to being elected, and they acknowledge to no server that must not count on them.
     """
     address = cluster.member(record.primary).address
     return tuple(
@@ -167,7 +170,7 @@ def _witnesses(cluster: Cluster, record: Record, view: View) -> tuple[Send, ...]
 
 
 def _living(record: Record, view: View) -> frozenset[Voter]:
-    """Voters beside the primary that can acknowledge to it, as far as is known: one that nobody sees may be gone."""
+    """Voters beside the primary that can acknowledge to it, as far as is known: one that cannot be seen may be gone."""
     voters = record.target.without(record.primary) - membership.dead_voters(record, view)
     return frozenset(voter for voter in voters if view.state(voter[0]))
 
@@ -178,7 +181,7 @@ def _keep(
     """Nothing is under way: keep the servers as the record says, and finish a change of voters or mode."""
     if not primary.writable:
         again = Send(primary.name, modes.promotion(cluster, record))
-        # its voters may follow another: a switchover that was undone left them there
+        # its voters may follow another server: a switchover that was undone left them there
         waits = modes.waits_as(primary, modes.wanted_acks(cluster, record))
         attach, unwell = _others(cluster, record, view, primary, waits)
         if closed := copying.closed_for(cluster, record, view, primary):
@@ -241,7 +244,7 @@ def _keep(
         )
     if close := copying.closing(cluster, record, view, primary):
         if isinstance(close.command, Fence) and record.transition is None:
-            # first, so that the history tells why it ended, and that nobody is to take over
+            # saved first, so that the history says why it ended, and that no other member is to take over
             restarting = replace(record, transition=OPENING)
             return Decision(close.reason, (Save(restarting, close.reason),))
         steps = (*((Send(primary.name, close.command),) if close.command else ()), *steps)
@@ -280,8 +283,10 @@ def _stalled(cluster: Cluster, view: View, primary: MemberState) -> bool:
 
 
 def _again(cluster: Cluster, record: Record, view: View) -> tuple[Send, ...]:
-    """An acknowledgement that was lost with its connection is not sent again, and what waits for it keeps others
-    out of the binlog. Told to follow as it does, a voter acknowledges what it has received
+    """Make the voters follow again as they do now.
+
+    An acknowledgement that was lost with its connection is not sent again, and the commit that waits for it blocks
+    other commits in the binlog. A voter that gets the command to follow acknowledges what it has received
     (``server/replication/acknowledge.py``).
     """
     return tuple(
@@ -319,16 +324,16 @@ def _short_of(cluster: Cluster, record: Record, primary: MemberState) -> list[st
 
 
 def _unproved(record: Record, primary: MemberState, ready: int) -> bool:
-    """Whether commits went on without a voter, and a row can be acknowledged now: from it on, what the primary issues
-    is pending again until voters have it (``agent/promise/pending_mark.py``)."""
+    """Whether commits completed without a voter, and a row can be acknowledged now: from that row on, what the primary
+    issues is pending again until voters have it (``agent/promise/pending_mark.py``)."""
     return bool(primary.let_through) and 0 < record.acks <= ready
 
 
 def _waits_for_voter(record: Record, ready: int) -> bool:
-    """From alone to two: its voter acknowledges first, so that commits do not wait for it to begin.
+    """A change from one voter to two: the voter must acknowledge before commits wait for it.
 
-    Who acknowledges to a primary that serves alone gives nothing away: it is not deposed until the new configuration
-    stands alone.
+    It does no harm if other servers acknowledge to a primary that serves alone: it is not deposed until the new
+    configuration stands alone.
     """
     return _alone(record) and ready < record.acks
 
@@ -352,10 +357,10 @@ def acking(cluster: Cluster, record: Record, view: View) -> int:
 def _others(
     cluster: Cluster, record: Record, view: View, primary: MemberState, acks_are_set: bool
 ) -> tuple[tuple[Send, ...], list[str]]:
-    """The next step of each other member, and why those that are not well are not.
+    """The next step of each other member, and what is wrong with those that are not well.
 
-    A member that gained a vote starts to acknowledge only when the primary waits for the number that
-    the new configuration asks (``acks_are_set``): ``quorum.extendable`` counts on it.
+    A member that gained a vote starts to acknowledge only when the primary waits for the number that the new
+    configuration asks (``acks_are_set``): ``quorum.extendable`` relies on that.
     """
     steps: list[Send] = []
     unwell: list[str] = []

@@ -28,7 +28,7 @@ MYSQL_VOTERS = 7
 
 
 def acks_for(voters: int, settings: Settings, flavor: Flavor) -> int:
-    """k: how many voters beside the primary must have received a transaction before it is committed."""
+    """k: how many voters beside the primary must have received a transaction before its commit returns."""
     if settings.mode is Mode.ASYNC:
         return 0
     asked = voters - 1 if settings.durability is Durability.ALL else voters // 2
@@ -50,7 +50,7 @@ def most_voters(settings: Settings, flavor: Flavor) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Who votes, and how many acknowledgements a commit needs.
+    """Which members vote, and how many acknowledgements a commit needs.
 
     :ivar voters: the primary among them
     """
@@ -71,9 +71,9 @@ class Configuration:
     def recoverable(self, primary: str, promised: Set[Voter]) -> bool:
         """Whether ``promised`` is a recovery quorum: its promise makes it safe to depose ``primary``.
 
-        By fact 1 every set of k voters that can have acknowledged something meets a set of |V| - k, and no k
-        voters outside it remain to acknowledge more. With k = 0 the primary alone holds what it acknowledged:
-        |V| voters other than itself do not exist, so it is never deposed.
+        By fact 1 every set of k voters that can have acknowledged something meets a set of |V| - k, and outside that
+        set fewer than k voters remain, too few to acknowledge more. With k = 0 the primary alone holds what it
+        acknowledged: |V| voters other than itself do not exist, so it is never deposed.
         """
         return len(promised & self.without(primary)) >= len(self.voters) - self.acks
 
@@ -89,17 +89,18 @@ def recoverable(in_force: Iterable[Configuration], primary: str, promised: Set[V
 
 
 def extendable(target: Configuration, primary: str, acking: Set[Voter]) -> bool:
-    """Whether ``target`` may be put in force beside what is in force.
+    """Whether ``target`` may be put in force beside the configurations in force.
 
-    ``acking`` are all that may still acknowledge to the primary: voters in force and strays, without those whose
-    server process has ended, and those whose account is barred there. Each must be a voter of the target: then
-    what acknowledges from now on are target voters alone, and once the primary waits for ``target.acks`` of them,
-    fact 1 makes them meet its recovery quorums. (Until then it waits for the number of a configuration before, of
-    that one's voters, whose quorums are needed too. A member that gains a vote begins to acknowledge afterwards.)
-    A live voter outside could, with one inside, form a set that every quorum of either misses.
+    ``acking`` are all members that may still acknowledge to the primary: voters in force and strays, without those
+    whose server process has ended, and without those whose account is barred there. Each must be a voter of the target.
+    Then only target voters acknowledge from now on, and once the primary waits for ``target.acks`` of them, fact 1
+    makes them meet the target's recovery quorums. (Until then the primary waits for the number of an earlier
+    configuration, of that one's voters, whose quorums are needed too. A member that gains a vote begins to acknowledge
+    afterwards.) A live voter outside the target could, together with one inside, form a set that every quorum of either
+    configuration misses.
 
-    A target with k = 0 takes away whom it likes: while it is in force the primary is not deposed. Who may still
-    acknowledge then is remembered as a stray.
+    A target with k = 0 may leave out any voter: while it is in force the primary is not deposed. The record remembers
+    each voter that may still acknowledge then as a stray.
     """
     return target.acks == 0 or acking <= target.without(primary)
 
@@ -107,7 +108,7 @@ def extendable(target: Configuration, primary: str, acking: Set[Voter]) -> bool:
 def settled(target: Configuration, primary: str, holders: Set[Voter]) -> bool:
     """Whether ``target`` may stand alone: k of its voters hold all that was acknowledged so far.
 
-    Then by fact 1 each of its recovery quorums has a member that holds everything. By fact 2 a row that the
-    primary commits under ``target.acks`` acknowledgements, once the target is in force, proves it.
+    Then by fact 1 each of its recovery quorums has a member that holds everything. By fact 2 a row that the primary
+    commits under ``target.acks`` acknowledgements, once the target is in force, proves this.
     """
     return len(holders & target.without(primary)) >= target.acks

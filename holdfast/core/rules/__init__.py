@@ -1,1 +1,1 @@
-"""The rules: who counts, who may be primary, what is wrong."""
+"""Safety rules: which acknowledgements count, which member may become primary, what is wrong with the primary."""

@@ -1,21 +1,24 @@
-"""Who acknowledges to a primary: every dump session that could, and what is done about those that are no voter's.
+"""Which sessions acknowledge to a primary: every dump session that could, and what Holdfast does about those of
+non-voters.
 
-A commit counts the acknowledgements of *any* semi-sync replica: neither server can be told whose. So intersection and
-barrier (``quorum.py``) hold only as long as all who can acknowledge are voters. Three rules keep that so:
+A commit counts the acknowledgement of *any* semi-sync replica; neither server can be configured to count only some. So
+intersection and barrier (``quorum.py``) hold only while every server that can acknowledge is a voter. Three rules keep
+that true:
 
-1. *Prevention.* The primary's agent looks at its dump sessions many times a second. One that could acknowledge under an
-   account that is no member's is ended at once, and its account locked (:func:`strangers`). A member's session that
-   is no voter's is found by the manager, who knows who votes (:func:`pretenders`).
-2. *Doubt.* What was released before that took hold may have been acknowledged by the stranger alone. All that the
-   primary had committed when the stranger was gone is *in doubt*: the record keeps that set. It ends when a row that
-   the primary commits afterwards is acknowledged, with no stranger there from before the row until after it: by fact 2
-   (barrier) the k voters that acknowledge it hold everything before it, so all of the set.
-3. *No failover past a doubt.* Until then only a member that holds the whole set takes over (:func:`missing`). One that
-   does has all that anybody can have been told, so it does not matter who acknowledged it. Where nobody does, the
-   primary comes back in place, or an operator accepts the loss.
+1. *Prevention.* The primary's agent looks at its dump sessions many times a second. It ends a session that could
+   acknowledge under an account that belongs to no member, and locks that account (:func:`strangers`). The manager,
+   which knows the voters, finds sessions of members that are not voters (:func:`pretenders`).
+2. *Doubt.* Commits that were released before that took effect may have been acknowledged by the stranger alone.
+   Everything that the primary had committed when the stranger was gone is *in doubt*, and the record keeps that set.
+   The doubt ends when a row that the primary commits afterwards is acknowledged, with no stranger connected from before
+   the row until after it: by fact 2 (barrier) the k voters that acknowledge the row hold everything before it, so the
+   whole set.
+3. *No failover past a doubt.* Until then only a member that holds the whole set takes over (:func:`missing`). Such a
+   member has everything that any client can have been told, so it does not matter which replica acknowledged it. If no
+   member holds the set, the primary comes back in place, or an operator accepts the loss.
 
-And nothing in doubt is cut from the primary's binlog: the agent's mark (``agent/commands/cut.py``) falls before the
-stranger is ended. An acknowledgement by a stranger is as good as none.
+Nothing in doubt is cut from the primary's binlog: the agent's mark (``agent/commands/cut.py``) is removed before the
+stranger is ended. An acknowledgement by a stranger is worth no more than none.
 """
 
 from __future__ import annotations
@@ -33,22 +36,23 @@ from holdfast.core.view import MemberState, Seen, Unseen, View
 from holdfast.core.wording import transactions
 
 ASKING_AGAIN = 0x4000_0000
-"""What ``server/replication/acknowledge.py`` adds to a member's server id where it must use another one (MariaDB)."""
+"""What ``server/replication/acknowledge.py`` adds to a member's server id when it needs a second one (MariaDB)."""
 
 NAMELESS_SECONDS = 1.0
-"""``server/replication/acknowledge.py`` needs such sessions for half a second at most, and each for a few
+"""``server/replication/acknowledge.py`` needs such sessions for half a second in total at most, and each for a few
 milliseconds."""
 
 
 def strangers(dumps: Collection[Dump], clients: int, accounts: Collection[str]) -> tuple[Dump, ...]:
-    """Sessions that may acknowledge, under accounts that are no member's.
+    """Sessions that may acknowledge, under accounts that belong to no member.
 
-    Where a session does not show whether it acknowledges, the server's count tells: as long as it is no higher than the
-    number of sessions that are known to, or are members', nobody else does. If it is, each that may be the one is
-    taken for it: an asynchronous reader that is ended comes back, an acknowledged transaction does not.
+    Some sessions do not show whether they acknowledge. The server's count of semi-sync replicas decides then: while it
+    is not higher than the number of sessions that are known to acknowledge or belong to members, no other session
+    acknowledges. If it is higher, every session that may acknowledge is treated as one that does: an asynchronous
+    reader that is ended reconnects, but an acknowledged transaction cannot be taken back.
 
     :param clients: how many semi-sync replicas the server counts
-    :param accounts: of all members
+    :param accounts: the accounts of all members
     """
     certain = [dump for dump in dumps if dump.acks is Acks.YES and dump.account not in accounts]
     explained = [
@@ -63,10 +67,12 @@ def strangers(dumps: Collection[Dump], clients: int, accounts: Collection[str]) 
 def nameless(
     dumps: Collection[Dump], accounts: Collection[str], seconds: Mapping[int, float]
 ) -> tuple[Dump, ...]:
-    """Sessions under a member's account that acknowledge and do not say whose they are, for longer than its agent needs
-    one: MySQL counts acknowledgements by server id, so such a one could count as a voter more.
+    """Sessions of a member's account that acknowledge, do not name their server, and last longer than an agent needs
+    one.
 
-    :param seconds: for which each session has been seen
+    MySQL counts acknowledgements by server id, so such a session could count as one voter more.
+
+    :param seconds: for how long each session has been seen
     """
     return tuple(
         dump
@@ -81,15 +87,18 @@ def nameless(
 def pretenders(
     cluster: Cluster, record: Record, view: View, primary: MemberState
 ) -> EndReplicas | None:
-    """What ends the sessions by which a member's account acknowledges and no voter does: a learner whose semi-sync was
-    switched on by hand, and servers that use a member's account and are not it. None where there are none.
+    """The command that ends sessions which acknowledge under a member's account and belong to no voter; None if there
+    are none.
 
-    The member's own receiver comes back; the manager has it follow as it should (``attachment.attached``). The account
-    is not locked, for its member needs it.
+    Such sessions come from a learner whose semi-sync was switched on by hand, and from servers that use a member's
+    account and are not that member.
 
-    A session may be on the primary's list for a moment after its server has ended, or was barred, which says nothing of
-    who acknowledges now. And nothing is wrong where commits wait for nobody: then the primary is not deposed
-    (``quorum.py``).
+    A member's own receiver reconnects, and the manager makes it follow as it should (``attachment.attached``). The
+    account is not locked, because its member needs it.
+
+    A session may stay on the primary's list for a moment after its server has ended, or after its account was barred;
+    this says nothing about which sessions acknowledge now. And there is nothing to end while commits wait for no
+    acknowledgement: then the primary is not deposed (``quorum.py``).
     """
     if not any(each.acks for each in record.configurations):
         return None
@@ -125,8 +134,8 @@ def _pretenders(
 
 
 def acknowledges(view: View, primary: MemberState, name: str, account: str) -> bool:
-    """Whether a session of that member's server may acknowledge to the primary under another account than its own:
-    one that barring its account does not end."""
+    """Whether a session of that member's server may acknowledge to the primary under an account that is not its own:
+    barring the member's account does not end such a session."""
     state = _known(view, name)
     return state is not None and any(
         dump.acks is not Acks.NO
@@ -138,13 +147,14 @@ def acknowledges(view: View, primary: MemberState, name: str, account: str) -> b
 
 
 def _is_of(dump: Dump, state: MemberState) -> bool:
-    """Whether it may be a session of that server. One that does not say whose it is may be anybody's."""
+    """Whether the session may belong to that server. A session that does not name its server may belong to any."""
     own = {state.origin, str(state.server_id), str(state.server_id + ASKING_AGAIN)}
     return not dump.server or not state.server_id or dump.server in own
 
 
 def doubtful(record: Record, view: View) -> GtidSet | None:
-    """What the recorded primary may have acknowledged without a voter, as far as it is known; None where nothing is."""
+    """The transactions that the recorded primary may have acknowledged without a voter, as far as known; None if there
+    are none."""
     state = _known(view, record.primary)
     texts = [record.doubt] if record.doubt else []
     if state and state.doubt:
@@ -159,9 +169,9 @@ def doubtful(record: Record, view: View) -> GtidSet | None:
 
 
 def missing(record: Record, view: View, has: GtidSet) -> str:
-    """Why one that has this may not take over by itself, or "".
+    """Why a member that has these transactions may not take over automatically, or "".
 
-    :param has: what it has applied: on MariaDB what it has received is known by the last GTID alone
+    :param has: what the member has applied: on MariaDB what a member has received is known by the last GTID alone
     """
     doubt = doubtful(record, view)
     lacking = doubt.subtract(has) if doubt is not None else None
@@ -175,7 +185,7 @@ def missing(record: Record, view: View, has: GtidSet) -> str:
 
 
 def nobody_has(record: Record, view: View, heirs: Collection[MemberState]) -> str:
-    """Why none of these may take over by itself, or "", as far as can be told before any is drained
+    """Why none of these members may take over automatically, or "", as far as can be said before one of them is drained
     (see ``GtidSet.covers``)."""
     doubt = doubtful(record, view)
     if doubt is None or not heirs or any(s.received_set().covers(doubt) for s in heirs):
@@ -185,9 +195,9 @@ def nobody_has(record: Record, view: View, heirs: Collection[MemberState]) -> st
 
 
 def noted(record: Record, primary: MemberState) -> tuple[Record, str] | None:
-    """The record with what its primary says is in doubt, and why; None where it says so already.
+    """The record extended by what its primary reports as in doubt, and why; None if the record has that already.
 
-    A new serial: what was proven before proves nothing of this.
+    The record gets a new serial: an earlier proof says nothing about this doubt.
     """
     if primary.doubt is None or not record.acks:
         return None
@@ -199,7 +209,8 @@ def noted(record: Record, primary: MemberState) -> tuple[Record, str] | None:
 
 
 def proven(record: Record, primary: MemberState) -> bool:
-    """Whether what the record has in doubt is held by voters: a row that was committed since is acknowledged."""
+    """Whether voters hold everything that the record has in doubt: a row that was committed since then is
+    acknowledged."""
     return primary.doubt is None and primary.proved >= record.serial
 
 
@@ -212,7 +223,7 @@ def in_doubt(name: str, doubt: Doubt) -> str:
 
 
 def _known(view: View, name: str) -> MemberState | None:
-    """What is known of it, or was before its agent fell silent."""
+    """The member's state as seen now, or as last seen before its agent stopped answering."""
     match view.members.get(name):
         case Seen(state=state):
             return state

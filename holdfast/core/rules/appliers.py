@@ -1,38 +1,41 @@
 """Members whose applier is broken: what they still count for, and when their data is replaced.
 
-A replica whose applier has stopped by an error (a row that is there twice, or missing; a table that is missing, or
-full) goes on receiving, and acknowledges. What it received is as good as anybody's: the argument of ``quorum.py`` asks
-that k voters *have received* what was acknowledged, and that holds. What it cannot do is to take over: who is named has
-applied everything. So, where another voter is sound:
+The applier of a replica can stop with an error: a duplicate or missing row, a table that is missing or full. The
+replica still receives and acknowledges. What it received is as good as what any other voter received: the argument of
+``quorum.py`` requires that k voters *have received* what was acknowledged, and that holds. But such a replica cannot
+take over, because a new primary has applied everything. So, while another voter is sound:
 
-1. *It votes no longer* (:func:`stands_in`). Else a commit could be answered that nobody but it has beside the primary,
-   and the death of that primary would leave the transaction to one that cannot apply it: nothing lost, and nobody to
-   take over. Without its vote each commit is on a sound voter. It loses its vote like any other live voter: barred
-   first, so that it acknowledges nothing more (``quorum.extendable``).
-   Until that is done it counts: an election asks it for its promise, what it has received stands against a
-   member that has less, and no member that has less is named (``election.py``).
-2. *It is not among the voters of a new primary* (``failover.name_primary``), unless no sound one is: it cannot follow
-   without dropping what it cannot apply. Nothing is given up with it: the one that is named has everything that the
+1. *It does not vote* (:func:`stands_in`). Otherwise a commit could be acknowledged by this replica alone, and when that
+   primary died, only a replica that cannot apply the transaction would have it: nothing lost, and no member to take
+   over. Without its vote each commit is on a sound voter. It loses its vote like any other live voter: it is barred
+   first, so that it acknowledges nothing more (``quorum.extendable``). Until that is done it counts: an election asks
+   it for its promise, and names no member that has received less than it has (``election.py``).
+2. *It is not among the voters of a new primary* (``failover.name_primary``), unless no voter is sound: it cannot follow
+   without dropping what it cannot apply. Nothing is lost by leaving it out: the new primary has everything that the
    recovery quorum has.
 
-Where no other voter is sound, it votes: it may be admitted for want of others, as an acknowledgement from it is one
-more copy, and the primary goes on. Then nobody can take over from the primary, which is said, and which comes back in
-place when it dies.
+If no other voter is sound, the replica votes. It may even be admitted then, because its acknowledgement means one more
+copy, and the primary continues. No member can take over from that primary; status says so, and the primary comes back
+in place when it dies.
 
-What it has received and cannot apply is dropped in two cases, and fetched again from the primary:
+The transactions that the replica has received and cannot apply are dropped in two cases, and fetched again from the
+primary:
 
-* It has not acknowledged anything since its receiver began (a learner): nothing was ever counted on it.
-* Its server is restarted for it (:func:`must_restart`): the next run is another voter, which counts for nothing until
-  it is admitted, as after any crash of a replica. That is done only once a primary is named for good, and where that
-  primary came back in place, once it is known to have all that this one has received (``returned.py``).
+* The replica has acknowledged nothing since its receiver began (a learner): no commit ever counted on it.
+* Its server is restarted for this purpose (:func:`must_restart`): the next run is another voter, which counts for
+  nothing until it is admitted, as after any crash of a replica. This is done only once a primary is named for good; if
+  that primary came back in place, only once it is known to have everything that this replica has received
+  (``returned.py``).
 
-After ``repair_after`` its data is replaced by a copy of another's (:func:`due`), while it has no vote: its data is then
-in no quorum. One at a time (``core/members/copying.py``), from a sound replica or from the primary; never while commits
-wait for it. Each repair that has not helped doubles the time to the next: what a copy does not carry (MySQL: tables of
-other engines; both: rows of MEMORY tables) breaks it again.
+After ``repair_after`` the replica's data is replaced by a copy of another member's (:func:`due`), while it has no vote,
+so that its data is in no quorum. This is done to one member at a time (``core/members/copying.py``), from a sound
+replica or from the primary, and never while commits wait for it. Each repair that did not help doubles the time until
+the next: what a copy does not carry (MySQL: tables of other engines; both servers: rows of MEMORY tables) breaks the
+applier again.
 
-All this holds, too, of a replica the files of whose binary log were removed while its server runs: it goes on writing
-to what nobody else can open any more. It receives, applies and acknowledges; as a primary, nobody could follow it.
+The same holds for a replica whose binary log files were removed while its server runs: the server keeps writing to
+files that no other process can open. Such a replica receives, applies and acknowledges; but if it were primary, no
+replica could follow it.
 """
 
 from __future__ import annotations
@@ -56,14 +59,14 @@ def broken(state: MemberState) -> bool:
 
 
 def reason(state: MemberState) -> str:
-    """Why it cannot take over, of one that is broken."""
+    """Why a member whose applier is broken cannot take over."""
     if state.applying.error:
         return f"its applier is broken ({state.applying.error})"
     return REMOVED
 
 
 def due(cluster: Cluster, state: MemberState) -> bool:
-    """Whether it has been broken for so long that its data is to be replaced."""
+    """Whether the applier has been broken for so long that the member's data must be replaced."""
     patience = cluster.settings.repair_after
     if not broken(state) or patience is None:
         return False
@@ -72,8 +75,8 @@ def due(cluster: Cluster, state: MemberState) -> bool:
 
 
 def stands_in(cluster: Cluster, lame: Iterable[MemberState]) -> list[MemberState]:
-    """Which of these, whose appliers are broken, may vote where nobody else does: so that one of several can be
-    repaired while the others acknowledge. The last one goes only where the primary may serve alone meanwhile."""
+    """Which of these members with broken appliers may vote while no sound member does: so that one of several can be
+    repaired while the others acknowledge. The last one loses its vote only if the primary may serve alone meanwhile."""
     all_of_them = sorted(lame, key=lambda state: state.name)
     patient = [state for state in all_of_them if not due(cluster, state)]
     if patient or may_be_alone(cluster.settings):
@@ -82,8 +85,11 @@ def stands_in(cluster: Cluster, lame: Iterable[MemberState]) -> list[MemberState
 
 
 def acknowledger(cluster: Cluster, record: Record, view: View, chosen: MemberState) -> Voter | None:
-    """Who can acknowledge to a new primary for want of a sound voter: one that is there, and has promised. It need not
-    have been a voter: the new primary is not deposed before a row has proven that it holds everything."""
+    """The voter that can acknowledge to a new primary if no voter is sound: a member that is up and has promised.
+
+    It need not have been a voter before: the new primary is not deposed until a row has proved that this voter holds
+    everything.
+    """
     for member in cluster.others(record.primary):
         state = view.state(member.name)
         if state is None or not state.up or state.name == chosen.name:
@@ -96,10 +102,10 @@ def acknowledger(cluster: Cluster, record: Record, view: View, chosen: MemberSta
 def must_restart(
     cluster: Cluster, record: Record, primary: MemberState, state: MemberState
 ) -> bool:
-    """Whether it can do what the record asks only once it has dropped what it cannot apply. A learner, which
-    acknowledges nothing, may drop that as it runs (``server/procedures.py``).
+    """Whether the member can do what the record asks only after it has dropped what it cannot apply.
 
-    MariaDB drops it when its receiver is restarted, MySQL only when it is to follow another.
+    A learner acknowledges nothing, so it may drop that while its server runs (``server/procedures.py``). MariaDB drops
+    it when its receiver is restarted, MySQL only when it is to follow another server.
     """
     if not state.applying.error or drained(state) or not state.semi_sync.replica:
         return False
@@ -113,7 +119,7 @@ def must_restart(
 
 
 def told(cluster: Cluster, record: Record, state: MemberState) -> str:
-    """What is said of one whose applier is broken."""
+    """What status says about a member whose applier is broken."""
     what = f"it cannot take over: {reason(state)}"
     mend = "fix it, or " if state.applying.error else ""
     if cluster.settings.repair_after is None:

@@ -1,4 +1,4 @@
-"""How much a member has received and not applied."""
+"""How many transactions a member has received and not applied."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from holdfast.core.view import MemberState
 
 
 def backlog(state: MemberState) -> int:
-    """About how many transactions that is; 0 when there is none.
+    """About how many transactions are received and not applied; 0 if there are none.
 
-    MariaDB's sequence numbers jump where a primary was promoted: what is left of the reign before is not counted.
+    MariaDB's sequence numbers jump where a primary was promoted: what is left of the term before that is not counted.
     """
     received, applied = state.received_set(), state.applied_set()
     left = received.subtract(applied)

@@ -1,4 +1,4 @@
-"""Whether commits on the primary come through, as its clients feel it."""
+"""Whether commits on the primary complete, as its clients see it."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ NONE_CAN = "none of its voters can acknowledge"
 
 
 def takes_writes(cluster: Cluster, record: Record, view: View) -> bool:
-    """Whether the primary takes clients and their commits come through, as far as is known.
+    """Whether the primary accepts clients and their commits complete, as far as is known.
 
-    A primary that cannot be looked into is known by what it was and by who hears it: that its agent does not answer, or
-    that its server lets that agent in no more, says nothing about its clients.
+    If a primary cannot be observed, its last known state and the voters that hear it decide: an agent that does not
+    answer, or that its server refuses to log in, says nothing about the server's clients.
     """
     state = view.state(record.primary)
     if state is None or state.unobserved:
@@ -24,10 +24,11 @@ def takes_writes(cluster: Cluster, record: Record, view: View) -> bool:
 
 
 def blocked(cluster: Cluster, record: Record, view: View) -> str:
-    """Why no commit comes through on the primary, though it takes clients; "" while they do, as far as is known.
+    """Why no commit completes on the primary, although it accepts clients; "" while commits complete, as far as is
+    known.
 
-    Told also while nobody writes: a voter that cannot acknowledge says so before a client finds out. What passes within
-    ``ack_patience`` is not told.
+    This is reported also while no client writes: a voter that cannot acknowledge is named before a client finds out.
+    What lasts less than ``ack_patience`` is not reported.
     """
     primary = view.state(record.primary)
     if primary is None or not primary.up or not primary.writable or primary.unobserved:
@@ -75,7 +76,7 @@ def _cannot_acknowledge(voter: Voter, view: View, patience: float) -> str:
 
 
 def _was_open(record: Record, view: View) -> bool:
-    """Whether the server took clients when it was last looked into, and nobody has been told to close it since."""
+    """Whether the server accepted clients when it was last observed, and no command to close it was sent since."""
     if record.transition and record.transition.step in (Step.ELECT, Step.FREEZE):
         return False
     sighting = view.members.get(record.primary)
@@ -88,12 +89,13 @@ def _was_open(record: Record, view: View) -> bool:
             return False
     if last.incarnation != record.target.incarnation(record.primary) or last.stopped:
         return False
-    # an agent that was restarted, and has not looked yet, holds to its lease what had been opened
+    # an agent that was restarted and has not looked yet enforces the lease of what had been opened
     return last.writable if last.up else bool(last.unobserved) and last.lease.enforced
 
 
 def _is_heard(cluster: Cluster, record: Record, view: View) -> bool:
-    """Whether as many voters as a commit waits for, one member at least, follow its server and hear it."""
+    """Whether as many voters as a commit waits for, and at least one member, follow the primary's server and hear
+    it."""
     address = cluster.member(record.primary).address
     patience = cluster.settings.timing.detection
     hearing = [

@@ -1,4 +1,5 @@
-"""Before another primary is named, the old one surely answers nobody any more. Why that is so: ``lease.py``."""
+"""Another primary is named only when the old one certainly answers no client any more. ``lease.py`` has the
+argument."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from holdfast.core.view import MemberState, Seen, Unseen, View
 
 
 def is_deposed(record: Record, state: MemberState) -> bool:
-    """Whether that is the server of the primary that is being deposed, running still."""
+    """Whether this is the server of the primary that is being deposed, and it still runs."""
     return (
         state.name == record.primary
         and not state.ended
@@ -26,7 +27,7 @@ def is_deposed(record: Record, state: MemberState) -> bool:
 
 
 def fence_step(record: Record, view: View) -> tuple[Send, ...]:
-    """Once its voters have promised, the old primary commits nothing more: kill it, if it can be told."""
+    """Kill the old primary, if its agent answers: once its voters have promised, it commits nothing more."""
     state = view.state(record.primary)
     if state and is_deposed(record, state):
         return (Send(record.primary, Fence()),)
@@ -36,9 +37,9 @@ def fence_step(record: Record, view: View) -> tuple[Send, ...]:
 def hold(
     cluster: Cluster, record: Record, view: View, promised: Sequence[MemberState]
 ) -> Decision | None:
-    """Why another may not be named yet; None when it may.
+    """Why another primary may not be named yet; None if it may.
 
-    :param promised: all whose promise holds, as they are seen now
+    :param promised: all members whose promise holds, as they are seen now
     """
     name = record.primary
     sighting = view.members.get(name)
@@ -66,10 +67,10 @@ def hold(
 
 
 def surely_revoked(cluster: Cluster, record: Record, view: View, promised: Collection[str]) -> bool:
-    """:func:`revoked`, by what the record asks for and by what the primary's agent last said that it goes by.
+    """:func:`revoked`, by the electorate of the record and by the one that the primary's agent last reported.
 
-    Where mode strong holds, the two agree before anything relies on it: a configuration is dropped from the record once
-    the primary has proven the next one with a row, and knows it. A weaker mode is recorded before the primary is told.
+    In mode strong the two agree before anything relies on it: the record drops a configuration only after the primary
+    has proved the next one with a row, and knows it. A weaker mode is recorded before the primary is told.
     """
     known = electorate(cluster, record)
     sighting = view.members.get(record.primary)
@@ -80,7 +81,7 @@ def surely_revoked(cluster: Cluster, record: Record, view: View, promised: Colle
 
 
 def wished(cluster: Cluster, wish: str) -> Cluster:
-    """The cluster, with the one whom an operator wants to take over before all others; "": nobody is."""
+    """The cluster in which the member that an operator chose has the highest priority; with "" the cluster as it is."""
     if not wish:
         return cluster
     settings = cluster.settings

@@ -1,5 +1,5 @@
-"""What is wrong with the primary, as far as it can be told. One vantage never decides, and "could not observe" is
-never "down"."""
+"""What is wrong with the primary, as far as observers can say. One observer alone never decides, and "could not
+observe" is never "down"."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from holdfast.core.wording import agree, joined, lasting
 class Primary(Enum):
     """The recorded primary's condition.
 
-    WELL: runs in the recorded incarnation and takes writes. CLOSED: runs, and does not take writes, or does
-    not wait for the acknowledgements it should. DEAD: its agent says that its process is gone. RESTARTED: it
-    runs, or is starting, in another incarnation than the recorded one. UNSEEN: its agent does not
-    answer, or cannot look into it, which says nothing about the server.
+    WELL: the server runs in the recorded incarnation and takes writes. CLOSED: it runs, and takes no writes, or does
+    not wait for the acknowledgements that it should. DEAD: its agent says that the process is gone. RESTARTED: it runs,
+    or is starting, in another incarnation than the recorded one. UNSEEN: its agent does not answer, or cannot query it,
+    which says nothing about the server.
 
-    LOST: its agent does not answer, and so many voters hear nothing from its server that without them it
-    could not go on. FROZEN: its agent answers, its server answers neither the agent nor that many voters. STUCK: it
-    answers, and a small write on it does not come through; or it does not answer its agent, and its voters hear
-    that it lives, and receive nothing; or it is shutting down, which takes MySQL seconds. ISOLATED: agent and server
-    are well, and so many voters have heard nothing from it for so long that no write can be acknowledged. UNOPENED: it
-    was named, and cannot be opened, for a reason that lies with itself.
+    LOST: the agent does not answer, and so many voters hear nothing from the server that it could not commit without
+    them. FROZEN: the agent answers; the server answers neither the agent nor that many voters. STUCK: the server
+    answers, and a small write on it does not complete; or it does not answer its agent, and its voters hear that it
+    lives but receive nothing; or it is shutting down, which takes MySQL seconds. ISOLATED: agent and server are well,
+    and so many voters have heard nothing from the server for so long that no write can be acknowledged. UNOPENED: the
+    member was named primary, and cannot be opened, for a reason of its own.
     """
 
     WELL = auto()
@@ -55,15 +55,16 @@ GONE = frozenset(
         Primary.UNOPENED,
     }
 )
-"""Another one is to take over, if it may."""
+"""In these conditions another member takes over, if it may."""
 
 ANSWERS = frozenset({Primary.STUCK, Primary.ISOLATED, Primary.UNOPENED})
-"""Its agent and its server answer: where nobody may take over, whatever would help it is done all the same."""
+"""In these conditions agent and server answer: where no member may take over, everything else that helps the primary is
+still done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """:ivar sound: nothing is to be said against it: ``reason`` says no more than that"""
+    """:ivar sound: nothing is wrong with the primary: ``reason`` says only that"""
 
     primary: Primary
     reason: str
@@ -83,7 +84,7 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
     asked = state.up or bool(state.unobserved)
     silent = asked and state.silent_seconds >= cluster.settings.timing.detection
     if state.incarnation != record.target.incarnation(name):
-        if silent and is_returning(record):  # it may hang as well before it was opened
+        if silent and is_returning(record):  # it may also hang before it was opened
             hangs = _silent(cluster, record, view, state)
             if hangs.primary in GONE:
                 return hangs
@@ -155,7 +156,8 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
 
 
 def _cannot_tell(cluster: Cluster, record: Record, view: View, can: Collection[str]) -> list[str]:
-    """Each voter that says nothing of the primary's server, and why: until it does, nobody knows who hears that."""
+    """Each voter that says nothing about the primary's server, and why: until it does, nobody knows whether it hears
+    that server."""
     address = cluster.member(record.primary).address
     found = []
     for name in sorted(record.target.names() - {record.primary} - set(can)):
@@ -173,10 +175,10 @@ def _cannot_tell(cluster: Cluster, record: Record, view: View, can: Collection[s
 
 
 def _unobserved(cluster: Cluster, record: Record, view: View, state: MemberState) -> Diagnosis:
-    """Its process runs, and its agent cannot query it: what that says of the server is that it lives.
+    """The server's process runs, and its agent cannot query it: this shows only that the server lives.
 
-    So it is no reason to replace it, nor to take clients away from it: it has a lease like any other, and its voters
-    tell when they hear nothing more from it.
+    So it is no reason to replace the server or to direct clients away from it: it has a lease like any other primary,
+    and its voters report when they hear nothing more from it.
     """
     hearing, _, _ = _heard(cluster, record, view)
     heard = f"; {agree(hearing, 'hears', 'hear')} it" if hearing else ""
@@ -184,7 +186,7 @@ def _unobserved(cluster: Cluster, record: Record, view: View, state: MemberState
 
 
 def cannot_look_into(state: MemberState) -> str:
-    if state.look_failure is LookFailure.NOT_YET:  # as a rule for some milliseconds
+    if state.look_failure is LookFailure.NOT_YET:  # usually for some milliseconds
         return f"the agent of {state.name}, the primary, was restarted, and looks at its server"
     return (
         f"the server of {state.name}, the primary, runs, and its agent cannot query it: "
@@ -193,7 +195,7 @@ def cannot_look_into(state: MemberState) -> str:
 
 
 def _kept(record: Record, view: View) -> str:
-    """Who ends that server when it is cut off from its voters, too."""
+    """What ends that server if it is cut off from its voters, too."""
     if view.enforced:
         return "; its keeper process keeps its lease"
     return (
@@ -215,7 +217,7 @@ def _silent(cluster: Cluster, record: Record, view: View, state: MemberState) ->
     patience = cluster.settings.write_patience
     idle = [name for name in hearing if view.quiet.get(name, 0.0) >= patience]
     if state.silent_seconds >= patience and revoked(electorate(cluster, record), [*deaf, *idle]):
-        # its disk is full, for instance: its threads that only send heartbeats live on
+        # its disk is full, for instance: its threads that only send heartbeats still run
         return Diagnosis(
             Primary.STUCK, silence + f", and {agree(idle, 'receives', 'receive')} nothing new"
         )
@@ -234,14 +236,15 @@ def _isolated(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
 
 
 def _unopened(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
-    """A primary that was named, answers, and is not opened: would another be?
+    """A primary that was named, answers, and is not opened: would another member be opened?
 
-    It would where as many voters follow this one as must acknowledge, and it is still not opened: its disk, a lock,
-    or what it lacks stands in the way. And where so many others, of which one is to take over, hear nothing from it
-    that the rest is enough to acknowledge to that one: a cut between hosts. Where acknowledgements are missing for
-    another reason, another primary would miss them as well.
+    It would, if as many voters as must acknowledge follow this primary and it is still not opened: then its disk, a
+    lock, or missing transactions stand in the way. It would also, if so many other members hear nothing from this
+    primary that one of them can take over and the rest can acknowledge to it: a cut between hosts. If acknowledgements
+    are missing for another reason, another primary would miss them as well.
 
-    Nothing that was acknowledged is lost: another is named by the same rules as ever, from the configurations in force.
+    Nothing that was acknowledged is lost: another primary is named by the usual rules, from the configurations in
+    force.
     """
     patience = cluster.settings.write_patience
     if not record.acks or view.opening < patience:
@@ -271,9 +274,11 @@ def _unopened(cluster: Cluster, record: Record, view: View) -> Diagnosis | None:
 def _heard(
     cluster: Cluster, record: Record, view: View, silence: float | None = None
 ) -> tuple[list[str], list[str], bool]:
-    """Who hears the primary's server, who does not, and whether one of these was told that its process is gone.
+    """Members that hear the primary's server, members that do not, and whether one of the latter found its port
+    refused.
 
-    Who cannot be asked is neither. Members that do not replicate from it say nothing of it.
+    A member that cannot be asked is in neither list. Members that do not replicate from the primary say nothing about
+    it.
 
     :param silence: seconds that a silence must have lasted; None: ``detection``
     """
@@ -290,7 +295,7 @@ def _heard(
         if replication.source != address or not state.observed:
             continue
         if replication.receiver is Receiver.OFF and not state.promised:
-            continue  # somebody stopped it
+            continue  # stopped by hand
         if replication.receiver is Receiver.ON and replication.unheard < detection:
             hearing.append(member.name)
         elif replication.unheard >= detection or (

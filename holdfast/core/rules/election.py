@@ -1,4 +1,4 @@
-"""Who takes over: one that has received everything that any of the recovery quorum has received."""
+"""Which member takes over: one that has received everything that any member of the recovery quorum has received."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ SOON_APPLIED = 2000
 """Transactions that a learner may have left to apply when it is preferred to the voters."""
 
 SOON_FETCHED = 2000
-"""Transactions that a member of higher priority may lack when it is preferred to one that lacks none."""
+"""Transactions that a member of higher priority may lack when it is preferred to a member that lacks none."""
 
 HELD_UP_SECONDS = 1.0
-"""An applier that has finished nothing for so long may go on like that: a lock, or a long transaction."""
+"""An applier that has finished nothing for so long may stay blocked: by a lock or a long transaction."""
 
 WISHED = 1_000_000
 """A priority above all that can be set: an operator wants this member and no other."""
@@ -25,8 +25,8 @@ WISHED = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Elected:
-    """:ivar drained: it has applied all that it received, and may be named
-    :ivar fetch_from: the member from which it must first fetch what it lacks, or \"\"
+    """:ivar drained: the member has applied all that it received, and may be named
+    :ivar fetch_from: the member from which it must first fetch what it lacks, or ""
     """
 
     state: MemberState
@@ -36,7 +36,7 @@ class Elected:
 
 @dataclass(frozen=True, slots=True)
 class NobodyElected:
-    """:ivar reason: one sentence that says who stands against whom, and what to do"""
+    """:ivar reason: one sentence that names the members, says what stands against each, and what to do"""
 
     reason: str
 
@@ -44,11 +44,12 @@ class NobodyElected:
 def elect(
     quorum: Sequence[MemberState], cluster: Cluster, learners: Sequence[MemberState] = ()
 ) -> Elected | NobodyElected:
-    """Choose among ``quorum``: by priority, then whoever is ready first. ``learners``, who promised too, may fetch
-    from it what they lack, where nobody of it may be primary.
+    """Choose a member of ``quorum``: by priority, then the one that is ready first.
 
-    Before anybody is named it has applied what it received; only then are MariaDB's sets exact (see
-    ``GtidSet.covers``), and a history that another of the quorum has and it lacks shows.
+    If no member of the quorum may be primary, ``learners``, which promised too, may fetch from one what they lack.
+
+    A member is named only after it has applied what it received; only then are MariaDB's sets exact (see
+    ``GtidSet.covers``), and only then does a history show that another member of the quorum has and it lacks.
     """
     foremost = [
         state
@@ -100,15 +101,15 @@ def elect(
 
 
 def _goes_on_from(front: MemberState, learner: MemberState) -> bool:
-    """Whether the learner can fetch from ``front`` what it lacks. On MariaDB histories that have diverged are told by
-    ``contains`` alone, and only once all that was received is applied (``GtidSet.covers``)."""
+    """Whether the learner can fetch from ``front`` what it lacks. On MariaDB only ``contains`` shows that histories
+    have diverged, and only once everything that was received is applied (``GtidSet.covers``)."""
     if not front.received_set().covers(learner.received_set()):
         return False
     return not drained(front) or front.applied_set().contains(learner.applied_set())
 
 
 def against(state: MemberState, cluster: Cluster) -> str:
-    """Why a member may not become primary, or \"\"."""
+    """Why a member may not become primary, or ""."""
     setting = cluster.setting(state.name)
     if setting.priority <= 0:
         return "its priority is 0"
@@ -132,9 +133,11 @@ def against(state: MemberState, cluster: Cluster) -> str:
 def _preferred(
     quorum: Sequence[MemberState], able: Sequence[MemberState], cluster: Cluster
 ) -> MemberState | None:
-    """The highest priority, of those whose agents can log in, if any. One that must fetch first is passed over
-    where that could take long, and one whose applier does not come on, for sessions there or a long transaction, for
-    any that does."""
+    """The eligible member with the highest priority, preferably one whose agent can log in.
+
+    A member that must fetch first is passed over if that could take long. So is a member whose applier makes no
+    progress, because of sessions there or a long transaction, if another member is eligible.
+    """
     ready = [state for state in able if not against(state, cluster)]
     front = able[0].received_set()
 
@@ -163,9 +166,10 @@ def prefer_learner(
     quorum: Sequence[MemberState],
     cluster: Cluster,
 ) -> Elected:
-    """A learner that received more than the whole quorum goes first, if it can apply it soon.
+    """Prefer a learner that received more than the whole quorum, if it can apply that soon.
 
-    Whoever has everything that the quorum has may be named. Passed over, the learner would have to be rewound.
+    Any member that has everything that the quorum has may be named. If the learner were passed over, it would have to
+    be rewound.
     """
     if elected.fetch_from:
         return elected
@@ -190,12 +194,12 @@ def prefer_learner(
 
 
 def held_up(state: MemberState) -> bool:
-    """Whether its applier, which is not broken, has finished nothing for a while although something is left."""
+    """Whether the applier, which is not broken, has finished nothing for a while although transactions are left."""
     return state.applying.stalled >= HELD_UP_SECONDS and not drained(state)
 
 
 def drained(state: MemberState) -> bool:
-    """Whether all that was received is applied."""
+    """Whether everything that was received is applied."""
     return state.applied_set().contains(state.received_set())
 
 

@@ -1,20 +1,21 @@
-"""Whether anybody still ends the server of a primary whose agent cannot be asked, when its lease is over.
+"""Whether some process still ends the server of a primary when its lease is over, although its agent cannot be asked.
 
-An agent that hangs, or has ended, ends nothing. As long as its server and its voters see each other that costs
-nothing; but once the host is cut off as well, that server would answer reads from old data beside the next primary. So
-what its voters tell while they still hear it is kept until its agent answers again:
+An agent that hangs or has ended does not end its server. While server and voters see each other this costs nothing. But
+once the host is cut off as well, the server would answer reads from old data beside the next primary. So what the
+voters report while they still hear the server is kept until its agent answers again:
 
-* *Nobody enforces the lease.* A voter has heard the server although its lease was surely over: no manager had renewed
-  it, and too few of its voters can have vouched. Whoever enforced it would have killed the server before. That is
-  treated as an agent that is known to have ended: an alarm, and nobody is promoted when the voters later hear nothing.
-* *Somebody does.* A voter was asked to vouch for it: only what enforces a lease asks. After an agent has ended, or
-  while it hangs, that is its keeper process (``agent/lease/keeper_process.py``). That process leaves a server alone
-  only when the hosts of all voters say that no agent runs there: what a voter's agent was asked in its present run is
-  later.
+* *Nothing enforces the lease.* A voter has heard the server although its lease was certainly over: no manager had
+  renewed it, and too few voters can have vouched. A process that enforced the lease would have killed the server
+  before. This is treated like an agent that is known to have ended: an alarm, and no member is promoted when the voters
+  later hear nothing.
+* *Something does.* A voter was asked to vouch for the server, and only a process that enforces a lease asks. After an
+  agent has ended, or while it hangs, that is its keeper process (``agent/lease/keeper_process.py``). The keeper process
+  releases a server only when the hosts of all voters say that no agent runs there; so a question that a voter's agent
+  got in its present run was asked after that.
 
 A server that was frozen with its host is heard for a moment before it is killed, and what a dead host had sent may be
-heard late. So the server must have been heard for as long as ``detection``, without a silence of that length. A mistake
-that is left after that is an alarm without need; it ends when the voters are told that the server is gone.
+heard late. So the server must have been heard for as long as ``detection``, without a silence of that length. The error
+that remains is a needless alarm; it ends when the voters find that the server is gone.
 """
 
 from __future__ import annotations
@@ -34,13 +35,13 @@ from holdfast.core.view import Receiver, Seen, Unseen, View
 class Evidence:
     """Moments by the manager's clock, in seconds.
 
-    :ivar primary: whose lease it is about
-    :ivar since: since when its agent does not answer: another silence, other evidence
-    :ivar nobody: the last moment at which nobody enforced it
-    :ivar somebody: the last moment at which a voter was asked to vouch, as far as those say that are seen now
-    :ivar asked: the same, of all that were ever seen in this silence
-    :ivar outlived: since when it has been heard although its lease was over; inf: it is not
-    :ivar gone: it was noted that the agent has ended
+    :ivar primary: the member whose lease the evidence is about
+    :ivar since: since when its agent does not answer: another silence needs new evidence
+    :ivar nobody: the last moment at which nothing enforced the lease
+    :ivar somebody: the last moment at which a voter was asked to vouch, according to the voters that are seen now
+    :ivar asked: the same, according to all voters that were seen in this silence
+    :ivar outlived: since when the server has been heard although its lease was over; inf: it is not heard
+    :ivar gone: whether the end of the agent is noted
     """
 
     primary: str
@@ -52,9 +53,9 @@ class Evidence:
     gone: bool = False
 
     def enforced(self, settle: float) -> bool | None:
-        """None: nothing is known.
+        """Whether the lease is enforced; None: nothing is known.
 
-        :param settle: so much may lie between what a member says and the moment at which it is read
+        :param settle: how much time may lie between what a member reports and the moment at which it is read
         """
         if self.somebody > self.nobody + settle:
             return True
@@ -64,7 +65,7 @@ class Evidence:
 def weighed(
     before: Evidence | None, cluster: Cluster, record: Record, view: View
 ) -> Evidence | None:
-    """The evidence after a look at ``view``; to be asked at every look. None: the primary's agent answers."""
+    """The evidence after a look at ``view``; None: the primary's agent answers. Must be called at every look."""
     sighting = view.members.get(record.primary)
     if not isinstance(sighting, Unseen):
         return None
@@ -86,9 +87,8 @@ def weighed(
 
 
 def noted(record: Record, view: View) -> Save | None:
-    """Keeps in the record that nobody ends the primary's server, until its agent answers again or another is primary:
-    the next manager may find it cut off already.
-    """
+    """Keep in the record that nothing ends the primary's server, until its agent answers again or another member is
+    primary: the next manager may find the server already cut off."""
     name = record.primary
     run = record.target.incarnation(name) or ""
     if record.unkept == run and run and view.state(name) is not None:
@@ -101,13 +101,13 @@ def noted(record: Record, view: View) -> Save | None:
 
 
 def unkept(record: Record, view: View) -> bool:
-    """Whether the primary's server is surely ended by nobody, as far as this manager or one before it knows."""
+    """Whether nothing ends the primary's server, as far as this manager or one before it knows."""
     run = record.target.incarnation(record.primary)
     return view.enforced is False or (record.unkept == run and view.enforced is None)
 
 
 def _outlived(cluster: Cluster, record: Record, view: View, known: Evidence) -> float | None:
-    """The last moment at which a voter heard a server whose lease was surely over; None: none did lately."""
+    """The last moment at which a voter heard a server whose lease was certainly over; None: no voter did lately."""
     over = view.leases.get(record.primary, math.inf)
     over = max(over, known.asked + relied_on(record.lease))
     patience = cluster.settings.timing.detection
@@ -128,7 +128,7 @@ def _outlived(cluster: Cluster, record: Record, view: View, known: Evidence) -> 
 
 
 def _word_ended(seen: Seen) -> float:
-    """When its last word, given or assumed, could be relied on no longer."""
+    """When the voter's last confirmation, given or assumed, became invalid."""
     return seen.at + (seen.state.vouched or -seen.state.unvouched)
 
 

@@ -1,4 +1,4 @@
-"""What a failover may lose in the modes that do not promise anything."""
+"""What a failover may lose in the modes that promise nothing."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast.core.wording import transactions
 
 
 def refused(cluster: Cluster, record: Record) -> str:
-    """Why nobody may take over although that would lose nothing for certain, or \"\" where a loss is allowed."""
+    """Why no member may take over: it could lose transactions; "" if a loss is allowed."""
     if record.mode is Mode.STRONG:
         return "too few voters answer" if record.acks else f"{record.primary} served alone"
     if cluster.settings.allow_loss:
@@ -27,7 +27,7 @@ def refused(cluster: Cluster, record: Record) -> str:
 
 
 def missing_from(record: Record, view: View, chosen: MemberState) -> str:
-    """How much cannot be vouched for when ``chosen`` takes over."""
+    """How many transactions may be missing when ``chosen`` takes over."""
     state = view.state(record.primary)
     known = state.last_applied if state else ""
     moment = f"what {record.primary} committed in its last moments may be missing"
@@ -40,7 +40,7 @@ def missing_from(record: Record, view: View, chosen: MemberState) -> str:
 
 
 def without_errants(record: Record, view: View, states: Sequence[MemberState]) -> list[MemberState]:
-    """Those that have nothing which the deposed primary did not have, as far as that is known; else all."""
+    """The members that have nothing which the deposed primary lacked, as far as that is known; all if there is none."""
     primary = view.state(record.primary)
     if primary is None or not primary.origin:
         return list(states)

@@ -1,4 +1,4 @@
-"""Since when each member owes the primary an acknowledgement: the one thing that a single look cannot tell."""
+"""Since when each member owes the primary an acknowledgement: the one thing that a single look cannot show."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from holdfast.core.view import MemberState, Receiver, Sighting, Unseen, View
 
 @dataclass(frozen=True, slots=True)
 class Pulse:
-    """One member.
+    """The pulse of one member.
 
-    :ivar run: the primary's incarnation at the mark; what another one had does not count
-    :ivar mark: what the primary had committed at ``since``, as it says it
+    :ivar run: the primary's incarnation at the mark; what another incarnation had does not count
+    :ivar mark: what the primary had committed at ``since``, as the primary reports it
     :ivar since: the last moment (the manager's clock, seconds) at which nothing was held against the member
-    :ivar until: the last look by which something was held against it: an agent that answers late on a busy machine
-        makes nobody guilty
+    :ivar until: the last look by which something was held against it: an agent that answers late on a busy machine is
+        no reason to blame the member
     :ivar reason: what is held against it now, or ""
     """
 
@@ -31,7 +31,8 @@ class Pulse:
 
 
 def felt(before: Mapping[str, Pulse], primary: str, view: View) -> dict[str, Pulse]:
-    """The pulses after a look at ``view``. To be felt at every look: what was never seen well is counted from now."""
+    """The pulses after a look at ``view``. Must be called at every look: a member that was never seen well counts from
+    now."""
     state = view.state(primary)
     up = state if state and state.up else None
     now = view.now
@@ -48,7 +49,7 @@ def felt(before: Mapping[str, Pulse], primary: str, view: View) -> dict[str, Pul
 
 
 def lapses(pulses: Mapping[str, Pulse]) -> dict[str, Lapse]:
-    """Members that owe something, for how long, and what; the primary, when its commits wait."""
+    """The members that owe something, for how long, and what; also the primary, while its commits wait."""
     return {
         name: Lapse(pulse.until - pulse.since, pulse.reason)
         for name, pulse in pulses.items()
@@ -58,14 +59,15 @@ def lapses(pulses: Mapping[str, Pulse]) -> dict[str, Lapse]:
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far a member has received, and since when it is no further (the manager's clock, seconds)."""
+    """How far a member has received, and since when it has not received more (the manager's clock, seconds)."""
 
     received: str
     since: float
 
 
 def reached(before: Mapping[str, Reach], view: View) -> dict[str, Reach]:
-    """To be asked at every look. Who cannot be seen has nothing that is known."""
+    """How far each member has received. Must be called at every look. Nothing is known of a member that cannot be
+    seen."""
     now = {
         name: Reach(state.received, view.now)
         for name in view.members
@@ -79,7 +81,8 @@ def reached(before: Mapping[str, Reach], view: View) -> dict[str, Reach]:
 
 @dataclass(frozen=True, slots=True)
 class OpeningPulse:
-    """The primary that was named in ``term`` is to be opened, since that moment (the manager's clock, seconds)."""
+    """The primary that was named in ``term`` has been waiting to be opened since this moment (the manager's clock,
+    seconds)."""
 
     term: int
     primary: str
@@ -87,7 +90,8 @@ class OpeningPulse:
 
 
 def opening(before: OpeningPulse | None, record: Record, view: View) -> OpeningPulse | None:
-    """To be asked at every look; None: nobody is to be opened, or it is seen to be open."""
+    """The pulse of a primary that is to be opened; None: there is none, or it is seen to be open. Must be called at
+    every look."""
     state = view.state(record.primary)
     opens = record.transition is not None and record.transition.step is Step.OPEN
     if not opens or (state and state.writable):
@@ -109,7 +113,7 @@ def _felt(
         since = min(before.since, at - state.unobserved_seconds)
         return replace(before, since=since, until=at, reason="its agent cannot query its server")
     if not state.up:
-        return well  # known to be down: no matter of patience
+        return well  # known to be down: patience does not apply
     against = _against(state, primary, before.mark)
     if not against:
         return well
@@ -118,7 +122,7 @@ def _felt(
 
 
 def _against(state: MemberState, primary: MemberState | None, mark: str) -> str:
-    """What is held against a member that is up; the cause may be another: its disk is full."""
+    """What is held against a member that is up; the cause may be a full disk instead."""
     if state.silent_seconds:
         return "its server does not answer"
     if state.replication.receiver is not Receiver.ON:
@@ -130,7 +134,7 @@ def _against(state: MemberState, primary: MemberState | None, mark: str) -> str:
 
 
 def _stalled(before: Pulse, fresh: Pulse, sighting: Sighting) -> Pulse:
-    """The primary's own: since when its commits have waited, and none was released."""
+    """The primary's own pulse: since when its commits have waited without one being released."""
     if isinstance(sighting, Unseen):
         return fresh
     state, at = sighting.state, sighting.at
@@ -140,9 +144,10 @@ def _stalled(before: Pulse, fresh: Pulse, sighting: Sighting) -> Pulse:
 
 
 def _owes(state: MemberState, primary: MemberState, mark: str) -> bool:
-    """Whether it lacks what the primary had at the mark, or commits have been waiting since then for its kind.
+    """Whether the member lacks what the primary had at the mark, or commits have been waiting for such a member since
+    then.
 
-    MySQL does not show what waits: who has received something of it has more than the primary shows.
+    MySQL does not show which commit waits: a member that has received something of it has more than the primary shows.
     """
     received = state.received_set()
     if not received.covers(parse(primary.flavor, mark)):

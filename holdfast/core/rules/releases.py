@@ -1,13 +1,13 @@
-"""When a commit of a primary may have gone on without an acknowledgement, and what that means for its binlog.
+"""When a commit of a primary may have completed without an acknowledgement, and what that means for its binlog.
 
-What a primary has issued and nobody else has is *pending*, and may be cut when it returns, only where no commit went on
-without k voters: not even for a moment, and whoever made it so. Commits are let through by (tested on both servers,
-``tests/integration/test_server_releases.py``):
+What a primary has issued and no other member has is *pending*. It may be cut when the primary returns, but only if no
+commit completed without k voters: not even for a moment, and no matter what caused it. Commits are let through by
+(tested on both servers, ``tests/integration/test_server_releases.py``):
 
 ===============================================  ==========================  ============================
                                                  MariaDB counts              MySQL counts
 ===============================================  ==========================  ============================
-KILL, KILL QUERY of a session that waits         let_through                 (it goes on waiting)
+KILL, KILL QUERY of a session that waits         let_through                 (it keeps waiting)
 ``wait_no_slave`` / ``wait_no_replica`` off      let_through                 let_through, switched_off
 semi-sync off and on again                       switched_off                switched_off
 a time-out that strikes                          let_through, switched_off   let_through, switched_off
@@ -17,8 +17,8 @@ SHUTDOWN, SIGTERM                                (the server answers no more; it
 UNINSTALL PLUGIN                                 (there is none)             (nothing can be asked any more)
 ===============================================  ==========================  ============================
 
-So the counters tell of every way, also of one that was over before anybody looked; how commits wait *now* tells of the
-rest. Counters that went down tell that something is no longer known, which counts as if it had happened.
+So the counters show every one of these, also one that was over before the agent looked; how commits wait *now* shows
+the rest. Counters that went down show that something is no longer known, which is treated as if it had happened.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from holdfast.core.view import SemiSync
 
 @dataclass(frozen=True, slots=True)
 class Release:
-    """Commits went on, or may have gone on, without k voters.
+    """Commits completed, or may have completed, without k voters.
 
     :ivar reason: what let them through, in words that follow "because"
-    :ivar count: at least so many of them are known
+    :ivar count: how many of them are known, at least
     """
 
     reason: str
@@ -44,12 +44,12 @@ class Release:
 
 
 def holds_back(waits: SemiSync) -> bool:
-    """Whether commits wait for an acknowledgement, for ever, and before they are carried out."""
+    """Whether commits wait for an acknowledgement, without a time limit, and before they are carried out."""
     return not lesser(waits, waits.acks)
 
 
 def asked(command: SetAcks | Promote) -> SemiSync:
-    """How commits are to wait."""
+    """How commits are to wait according to the command."""
     return SemiSync(
         source=command.acks > 0,
         acks=command.acks,
@@ -59,7 +59,8 @@ def asked(command: SetAcks | Promote) -> SemiSync:
 
 
 def lesser(waits: SemiSync, acks: int) -> str:
-    """How a primary waits less than without end, for ``acks`` voters, before it commits; "" when it does not."""
+    """In which way a primary waits for less than it should (without end, for ``acks`` voters, before it commits); "" if
+    it does not."""
     if not waits.source:
         return "semi-sync is off"
     if waits.degraded:
@@ -76,7 +77,7 @@ def lesser(waits: SemiSync, acks: int) -> str:
 
 
 def let_through(acks: int, before: Tally, now: SemiSync) -> Release | None:
-    """Whether commits went on without ``acks`` voters since the server's counters were as in ``before``.
+    """Whether commits completed without ``acks`` voters since the server's counters were as in ``before``.
 
     :param before: read while commits waited as :func:`holds_back` says
     """
@@ -101,7 +102,7 @@ def counted(before: Tally, now: SemiSync) -> int:
 
 
 def recounted(before: Tally, now: Tally) -> bool:
-    """Whether the server has begun to count anew."""
+    """Whether the server's counters were reset."""
     return (
         now.acknowledged < before.acknowledged
         or now.let_through < before.let_through
@@ -112,8 +113,8 @@ def recounted(before: Tally, now: Tally) -> bool:
 def acknowledged(begun: SemiSync, ended: SemiSync) -> bool:
     """Whether a row that was committed between two looks was acknowledged, and not let through.
 
-    While it was under way nothing was let through at all, so it was not either. What others are let through with at the
-    same time makes it void: then another row is committed.
+    Nothing at all was let through while the row was under way, so the row was not either. If other commits were let
+    through at the same time, the row proves nothing: another row is committed then.
     """
     return (
         begun.source
@@ -128,7 +129,7 @@ def acknowledged(begun: SemiSync, ended: SemiSync) -> bool:
 
 
 def describe(release: Release, name: str = "") -> str:
-    """For people. :param name: of the member; "": it speaks of itself"""
+    """The release in words for an operator. :param name: of the member; "": the member reports about itself"""
     where = f" on {name}" if name else ""
     if not release.count:
         return f"commits{where} may have completed without a voter: {release.reason}"

@@ -1,30 +1,32 @@
 """The primary came back in place: does it still hold all that was acknowledged?
 
-Nobody promises that a server which ended comes back with what it had: a disk that lied, a data directory put back from
-a snapshot, a recovery that cuts the binlog by itself. Where it has less, its voters have what it lacks; opened all the
-same, it would make them rewind transactions that clients were told are committed.
+A server that ended may come back with less than it had: the disk lied, the data directory was put back from a snapshot,
+recovery cut the binlog. Then its voters have transactions that it lacks; if it were opened nevertheless, they would
+have to rewind transactions that clients were told are committed.
 
-So it is compared with its voters before it is opened for the first time after its end. The argument:
+So the primary is compared with its voters before it is opened for the first time after its end. The argument:
 
 * What was acknowledged under a configuration was received by k of its |V| - 1 voters beside the primary. Any |V| - k of
   these voters meet each such set (fact 1 in ``quorum.py``): if none of |V| - k voters holds anything that the primary
-  lacks, it lacks nothing that was acknowledged under that configuration. All configurations in force are asked for.
-* A voter that is down holds what its files hold, received or applied; its agent reads them (``Inventory``), and nobody
-  starts it before: when it follows again, MariaDB drops what it had received and not applied.
-* What a voter has issued itself is left out: that may be what it never had acknowledged, as primary, or what a hand
-  wrote there. Nothing is missed for it. What the present primary had of that stream stands before its own first row in
-  its binlog, and whatever takes away the end of a binlog takes that row too; k voters have received it, and it is the
-  primary's own.
-* Where the primary is known to have regained all that it had when it ended (``agent/promise/regained.py``), nothing is
+  lacks, the primary lacks nothing that was acknowledged under that configuration. All configurations in force are
+  checked in this way.
+* A voter that is down holds what its files hold, received or applied; its agent reads the files (``Inventory``). Its
+  server is not started before that: when it follows again, MariaDB drops what it had received and not applied.
+* What a voter has issued itself is left out: that may be what it never had acknowledged, as primary, or what was
+  written there by hand. This hides nothing. What the present primary had of that stream stands before its own first row
+  in its binlog, and anything that removes the end of a binlog removes that row too; k voters have received that row,
+  and it is the primary's own.
+* If the primary is known to have regained all that it had when it ended (``agent/promise/regained.py``), nothing is
   left to ask: what was acknowledged before its reign it had when it was named, and what it acknowledged itself it had
-  logged before. So it is after a kill, where only the kernel's memory is needed; a host that is gone for good then
-  keeps nobody closed. Whatever a voter holds beyond that was never acknowledged.
-* A voter that somebody else has started meanwhile holds what it says; what that start has lost is lost for everybody.
-* While the primary is compared it commits nothing, so the looks need not be of one moment.
+  logged before. This is the case after a kill, where only the kernel's memory is needed; then a host that is gone for
+  good does not keep the primary closed. Anything that a voter holds beyond that was never acknowledged.
+* A voter whose server was started by hand meanwhile holds what it reports; what that start has lost is lost for the
+  whole cluster.
+* While the primary is compared it commits nothing, so the looks need not be of the same moment.
 
-Where k = 0 nobody else was asked to hold anything: who can be seen is compared, and nobody is waited for.
+With k = 0 no other member had to hold anything: the members that can be seen are compared, and nothing is waited for.
 
-A voter whose server cannot be asked leaves the question open. To open the primary nevertheless is up to an operator
+A voter whose server cannot be asked leaves the question open. Only an operator can then open the primary
 (``takeover.FailOver`` to the primary itself), which the record keeps as ``Transition.lossy``.
 """
 
@@ -43,8 +45,8 @@ from holdfast.core.view import MemberState, ServerStatus, View
 class ReturnDoubt:
     """Why a primary that came back in place stays closed.
 
-    :ivar lacks: somebody holds what it lacks; else it is not known yet whether anybody does
-    :ivar asks: what would tell
+    :ivar lacks: a voter holds what the primary lacks; else it is not known yet whether one does
+    :ivar asks: the commands that would find out
     """
 
     reason: str
@@ -56,7 +58,7 @@ OPENING = Transition(TransitionKind.RESTART, Step.OPEN)
 
 
 def not_started(state: MemberState) -> str:
-    """Why a primary whose server is down is not started in place now, or ""."""
+    """Why the server of a primary, which is down, is not started in place now, or ""."""
     return state.unstartable or (state.start_failed if state.resting else "")
 
 
@@ -70,7 +72,7 @@ def is_returning(record: Record) -> bool:
 
 
 def doubt(record: Record, view: View, primary: MemberState) -> ReturnDoubt | None:
-    """None when it may be opened."""
+    """Why the primary may not be opened; None if it may."""
     transition = record.transition
     if transition is None or not is_returning(record):
         return None
@@ -109,22 +111,22 @@ def doubt(record: Record, view: View, primary: MemberState) -> ReturnDoubt | Non
 
 
 def may_be_copied(record: Record, view: View, primary: MemberState) -> bool:
-    """Whether what the primary has is what counts: it is open, or being opened; or it came back in place and has all
-    that its voters have, and takes no writes."""
+    """Whether the primary's data is the data that counts: it is open, or being opened; or it came back in place, has
+    all that its voters have, and takes no writes."""
     if primary.writable or primary.semi_sync.source:
         return True
     return is_returning(record) and doubt(record, view, primary) is None
 
 
 def awaits(record: Record, view: View) -> bool:
-    """Whether the primary is up, and closed for nothing but what is not known of its voters."""
+    """Whether the primary is up, and stays closed only because something is not known about its voters."""
     primary = view.state(record.primary)
     found = doubt(record, view, primary) if primary and primary.up else None
     return found is not None and not found.lacks
 
 
 def held(state: MemberState | None) -> GtidSet | None:
-    """All that a member is known to hold; None when that is not known."""
+    """Everything that a member is known to hold; None if that is not known."""
     if state is None:
         return None
     if state.up:
@@ -135,7 +137,7 @@ def held(state: MemberState | None) -> GtidSet | None:
 
 
 def _suffice(record: Record, known: set[str]) -> bool:
-    """Whether these voters were enough to be compared with: a recovery quorum of each configuration in force."""
+    """Whether the primary was compared with enough voters: a recovery quorum of each configuration in force."""
     return all(
         len({name for name, _ in each.without(record.primary)} & known)
         >= len(each.voters) - each.acks

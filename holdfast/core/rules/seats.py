@@ -1,4 +1,4 @@
-"""Who of those that could vote gets one of the seats."""
+"""Which of the members that could vote become voters: the number of voters is limited."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ class Candidate:
 def chosen(
     cluster: Cluster, primary: MemberState, candidates: Sequence[Candidate]
 ) -> frozenset[Voter]:
-    """The voters beside the primary: those that vote already, then by priority, as far as there are seats.
+    """The voters beside the primary: first those that vote already, then by priority, up to the limit.
 
-    With durability ``zones`` any k of them must hold one in another zone than the primary's: so fewer than k
-    are of its own.
+    With durability ``zones`` any k of them must include one in another zone than the primary's: so fewer than k are of
+    its own zone.
     """
     seats = most_voters(cluster.settings, primary.flavor) - 1
     order = [member.name for member in cluster.members]
@@ -58,7 +58,7 @@ def chosen(
 
 
 def why_standby(cluster: Cluster, primary: MemberState, name: str) -> str:
-    """Why there is no seat for a member that is well, beside those that vote."""
+    """Why a member that is well does not vote beside the present voters."""
     settings = cluster.settings
     if not cluster.setting(name).voter:
         return f"members.{name}.voter is false"
@@ -74,5 +74,5 @@ def why_standby(cluster: Cluster, primary: MemberState, name: str) -> str:
 
 
 def may_be_alone(settings: Settings) -> bool:
-    """Whether a primary without any other voter acknowledges."""
+    """Whether a primary without any other voter still acknowledges commits."""
     return settings.mode is Mode.ASYNC or settings.when_alone is WhenAlone.SERVE
