@@ -1,1 +1,1 @@
-"""A change of primary, step by step: failover, switchover, restart in place; and how a cluster begins."""
+"""A change of primary, step by step: failover, switchover, restart in place; and the first start of a cluster."""

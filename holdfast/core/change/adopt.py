@@ -1,8 +1,9 @@
-"""Taking over a replication cluster that runs already, with data and clients: whether, and with which record.
+"""Taking over a replication cluster that already runs, with data and clients: whether it is possible, and with which
+record.
 
-Nothing here stops a write. The record names the server that is writable as it is, alone and for no acknowledgements
-(such a primary is never deposed); members become voters from there on as they always do. Before it is
-saved, each replica follows by an account of its own, so that it can be barred later.
+No step here stops a write. The record names the server that takes writes as the primary, alone and with no
+acknowledgements (such a primary is never deposed); the other members then become voters in the usual way. Before the
+record is saved, each replica follows by an account of its own, so that it can be barred later.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ SERIAL = 1
 
 @dataclass(frozen=True, slots=True)
 class AdoptionPlan:
-    """What adopting would do.
+    """What ``holdfast adopt`` would do.
 
     :ivar server_id, uuid: of the primary's server
-    :ivar accounts: replication accounts that are made on the primary, or get the password that the agents have
-    :ivar repointed: replicas that follow by another account, or by another name of the primary, as yet
-    :ivar equipped: members into whose servers semi-sync is loaded
+    :ivar accounts: replication accounts that are created on the primary, or get the password that the agents have
+    :ivar repointed: replicas that still follow by another account, or by another name of the primary
+    :ivar equipped: members whose servers get semi-sync loaded
     """
 
     primary: str
@@ -46,7 +47,7 @@ class Refusals:
 
 
 def plan(cluster: Cluster, found: Mapping[str, Facts]) -> AdoptionPlan | Refusals:
-    """Who is primary: the one that takes writes, and that all others follow."""
+    """The plan: the primary is the server that takes writes and that all others follow."""
     reasons = [reason for member in cluster.members for reason in _unfit(member, found)]
     if reasons:
         return Refusals(tuple(reasons))
@@ -81,7 +82,7 @@ def plan(cluster: Cluster, found: Mapping[str, Facts]) -> AdoptionPlan | Refusal
 
 
 def first_record(cluster: Cluster, view: View, primary: str) -> Record | Refusals:
-    """The record with which managing begins, from what is observed when everything is prepared."""
+    """The record with which managing begins, made from what is observed when everything is prepared."""
     head = view.state(primary)
     if head is None or not head.up or not head.writable or head.replication.source:
         return Refusals((f"{primary} is not seen to be up, to take writes and to have no source",))
@@ -113,7 +114,7 @@ def known_before(cluster: Cluster, view: View) -> Refusals | None:
 
 
 def diverged(cluster: Cluster, view: View, primary: str) -> tuple[str, ...]:
-    """Replicas that have what the primary lacks, as far as they can be observed."""
+    """Replicas that have transactions which the primary lacks, as far as they can be observed."""
     head = view.state(primary)
     if head is None or not head.up:
         return ()
@@ -207,7 +208,7 @@ def _as_state(facts: Facts) -> MemberState:
 
 
 def _is(server_id: int, uuid: str, facts: Facts) -> bool:
-    """Whether this is the server that a receiver has been connected to."""
+    """Whether this is the server to which a receiver has been connected."""
     if facts.flavor is Flavor.MYSQL:
         return bool(uuid) and uuid == facts.variables.get("server_uuid")
     return bool(server_id) and str(server_id) == facts.variables.get("server_id")

@@ -1,7 +1,7 @@
-"""How a cluster begins: all members fresh, the same (usually no) data, and no record yet.
+"""How a cluster begins: all members fresh, with the same data (usually none), and no record yet.
 
 Empty data directories are initialised first (``core/observed/data_state.py``). Accounts that are missing on the first
-primary are made before anybody waits for those who log in by them (``core/members/accounts.py``).
+primary are created before it waits for the members that log in by them (``core/members/accounts.py``).
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ from holdfast.core.view import MemberState, ServerStatus, View
 from holdfast.core.wording import joined
 
 TERM = 0
-"""The term of commands before there is a record: an agent that has promised anything refuses them."""
+"""The term of commands before there is a record: an agent that has promised any term refuses them."""
 
 
 def bootstrap(cluster: Cluster, view: View) -> Decision:
-    """Start every member, then name the first one.
+    """Start every member, then name the first primary.
 
-    Only members whose agents have promised nothing are touched: where one has, a record existed, and what its
-    servers hold that was never acknowledged can be told by that record alone.
+    Only members whose agents have promised nothing are touched: if one has, a record existed, and only that record says
+    what the servers hold that was never acknowledged.
     """
     states: list[MemberState] = []
     for member in cluster.members:
@@ -48,7 +48,7 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
                 "a new one, no member may take writes or replicate"
             )
     for state in states:
-        if state.server is ServerStatus.STARTING:  # once it is seen, it may turn out to be at work
+        if state.server is ServerStatus.STARTING:  # it may turn out to serve clients
             hidden = state.unobserved
             why = f"its agent cannot query it: {hidden}: see holdfast check" if hidden else ""
             return Decision(
@@ -78,10 +78,10 @@ def bootstrap(cluster: Cluster, view: View) -> Decision:
 
 
 def _initialised(cluster: Cluster, states: Sequence[MemberState]) -> Decision | None:
-    """Where some data directories are empty: how they are initialised, or why not. None where none is.
+    """How the empty data directories are initialised, or why not; None if no data directory is empty.
 
-    :param states: of all configured members, whose agents have obeyed nobody; see ``core/observed/data_state.py`` for
-        all conditions
+    :param states: of all configured members, whose agents have obeyed no manager; see ``core/observed/data_state.py``
+        for all conditions
     """
     empty = [state for state in states if state.data is Data.EMPTY]
     if not empty:

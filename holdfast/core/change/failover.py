@@ -1,10 +1,10 @@
 """The next step of a failover, of a restart in place, and of opening a primary once it is named.
 
-    Save(ELECT, new term) -> Promise to all -> Fetch, where a preferred one lacks something -> Drain
-      -> the old primary answers nobody any more (``core/rules/deposed.py``) -> Call(STOP), where there are hooks
-      -> Save(OPEN: the commit point) -> Promote, and the others Follow -> Save(settled)
+    Save(ELECT, new term) -> Promise to all -> Fetch, if a preferred member lacks something -> Drain
+      -> the old primary answers no client any more (``core/rules/deposed.py``) -> Call(STOP), if there are hooks
+      -> Save(OPEN: the commit point) -> Promote, and the other members Follow -> Save(settled)
 
-Nothing is remembered between two calls but the record: any manager can go on from it and a fresh look.
+Only the record is remembered between two calls: any manager can continue from it and a fresh look.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from holdfast.core.wording import agree, lasting
 
 HOUR = 3600.0
 PATIENCE = 3.0
-"""Seconds for which an agent may be silent before its promise is given up."""
+"""Seconds for which an agent may be silent before the failover stops waiting for its promise."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +49,8 @@ class Prospects:
     """Whether a recovery quorum can be gathered.
 
     :ivar reachable: voters that could promise now
-    :ivar silent: members that could perhaps, but whose agent does not answer, and not for long
-    :ivar missing: one phrase per voter that cannot: who, and why
+    :ivar silent: members that may be able to promise: their agent or server has been silent, but not for long
+    :ivar missing: one phrase per voter that cannot promise, with the reason
     """
 
     reachable: frozenset[Voter]
@@ -87,9 +87,9 @@ def prospects(record: Record, view: View) -> Prospects:
 
 
 def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Decision:
-    """The primary is gone: start a failover if a recovery quorum can be had.
+    """The primary is gone: start a failover if a recovery quorum can be gathered.
 
-    Else it is restarted in place where its process is known to have ended, and waited for where not.
+    Otherwise restart it in place if its process is known to have ended, and wait for it if not.
     """
     ahead = prospects(record, view)
     safe = record.recoverable(ahead.reachable)
@@ -143,14 +143,14 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
 
 
 def _ago(view: View, past: Past) -> float:
-    """Seconds, at least: of what another kernel's clock says nothing is known (:meth:`Record.taken_over`)."""
+    """Seconds ago, at least; 0 if the moment is of another kernel's clock (:meth:`Record.taken_over`)."""
     return max(0.0, view.now - past.instant.at) if past.instant.boot == view.boot else 0.0
 
 
 def forgotten(cluster: Cluster, record: Record, view: View) -> Record | None:
-    """Without the automatic failovers that count no longer; None where there are none.
+    """The record without the automatic failovers that no longer count; None if there are none.
 
-    A manager of another host would take them for new ones.
+    A manager on another host would take them for recent ones.
     """
     kept = max(HOUR, cluster.settings.failover_interval)
     lately = tuple(each for each in record.failovers if _ago(view, each) < kept)
@@ -164,12 +164,12 @@ def _against(
     lost: Diagnosis,
     heirs: Sequence[MemberState],
 ) -> str:
-    """Why none is begun by itself although somebody could take over, or ""."""
+    """Why no failover begins automatically although a member could take over, or ""."""
     settings = cluster.settings
     if not settings.automatic_failover:
         return "automatic_failover is off"
     if lost.primary is Primary.UNOPENED:
-        return ""  # the failover before goes on
+        return ""  # the previous failover continues
     ago = [_ago(view, each) for each in record.failovers]
     if settings.failovers_per_hour and sum(s < HOUR for s in ago) >= settings.failovers_per_hour:
         return (
@@ -192,7 +192,7 @@ def _against(
 def _heirs(
     cluster: Cluster, record: Record, view: View, ahead: Prospects, safe: bool
 ) -> list[MemberState]:
-    """Who would be elected among, as things look now."""
+    """The members among which an election would choose now."""
     states = [s for m in cluster.others(record.primary) if (s := view.state(m.name)) and s.up]
     if safe:
         return [s for s in states if (s.name, s.incarnation) in ahead.reachable]
@@ -210,7 +210,7 @@ def _learners(
 
 
 def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
-    """ELECT: gather promises, drain the foremost, name it."""
+    """ELECT: gather promises, drain the member that is furthest ahead, name it."""
     ahead = prospects(record, view)
     promised = [
         state
@@ -288,16 +288,16 @@ def _settled_first(reason: str, asked: Mapping[str, Judge | Forget | None]) -> D
 
 
 def _give_up(record: Record, reason: str) -> Decision:
-    """Nobody else was named: the primary may come back in place."""
+    """No other member was named: the primary may come back in place."""
     why = f"{reason}; {record.primary} must come back"
     given_up = replace(record, transition=Transition(TransitionKind.RESTART, Step.OPEN))
     return Decision(why, (Save(given_up, why),))
 
 
 def _fetch(cluster: Cluster, view: View, chosen: Elected) -> Decision:
-    """The preferred one lacks something that another received: it fetches that first.
+    """The preferred member lacks something that another received: it fetches that first.
 
-    A Drain in between brings a fresh look at how far it is.
+    A Drain in between brings a fresh look at its progress.
     """
     name, source = chosen.state.name, cluster.member(chosen.fetch_from)
     replication = chosen.state.replication
@@ -312,7 +312,7 @@ def _fetch(cluster: Cluster, view: View, chosen: Elected) -> Decision:
 
 
 def could_follow(cluster: Cluster, record: Record, view: View) -> set[str]:
-    """Members that could take over where loss is allowed."""
+    """Members that could take over if loss is allowed."""
     return {
         member.name
         for member in cluster.others(record.primary)
@@ -332,16 +332,16 @@ def name_primary(
 ) -> Record:
     """The commit point: the record that names ``chosen`` with the configurations that are safe from then on.
 
-    The whole quorum, if enough of it already hold all that the new primary holds, and so all that was ever
-    acknowledged (``quorum.settled``). Else those that do come first, and the whole beside them as the target,
-    until the new primary's first row proves that enough have caught up. Where no other is level, the first is the
-    new primary alone with k = 0: until that row, it cannot be deposed.
+    This is the whole quorum, if enough of it already hold all that the new primary holds, and so all that was ever
+    acknowledged (``quorum.settled``). Otherwise those that do come first, and the whole quorum stands beside them as
+    the target, until the new primary's first row proves that enough have caught up. If no other member is level, the
+    first is the new primary alone with k = 0: until that row, it cannot be deposed.
 
-    What was in doubt is so no longer: the member that is named has it (``ackers.missing``), or an operator gave it up.
+    The doubt ends: the named member has what was in doubt (``ackers.missing``), or an operator gave it up.
 
-    ``quorum.extendable`` asks that whoever can acknowledge is a voter of the target. That may be a voter of long
-    ago: cut off from the managers when its primary was deposed, it follows that server still. Where that server is
-    chosen again, such a stray votes.
+    ``quorum.extendable`` requires that every server that can acknowledge is a voter of the target. This can include a
+    former voter: cut off from the managers when its primary was deposed, it still follows that server. If that server
+    is chosen again, such a stray votes.
     """
     own = (chosen.name, chosen.incarnation)
     holders = {
@@ -355,7 +355,7 @@ def name_primary(
     everyone = {own} | seated(cluster, chosen, candidates)
     everyone |= {(s.name, s.incarnation) for s in strays if s.source == chosen.name}
     if len(everyone) == 1 and not may_be_alone(cluster.settings):
-        # alone it blocks: the last other voter stays, until one is back
+        # alone it blocks: the last other voter stays, until another is back
         before = (record.primary, record.target.incarnation(record.primary) or "")
         everyone.add(acknowledger(cluster, record, view, chosen) or before)
     level = {own} | (everyone & holders)
@@ -379,7 +379,7 @@ def name_primary(
 
 
 def may_follow(record: Record, view: View) -> frozenset[Stray]:
-    """Voters, of now and of before, that may still follow the primary they had: nobody has stopped them."""
+    """Present and former voters that may still follow the primary they had: no promise stopped their receiver."""
     following = {
         Stray(*voter, record.primary)
         for each in record.configurations

@@ -1,14 +1,14 @@
 """When hooks are called on the way to another primary, and what waits for them.
 
-    STOP    before the commit point, when the old primary surely takes no more writes, or is about to be frozen:
-            nobody is named until it has ended well
-    START   when the primary takes writes, be it the new one or, where nobody was named after all, the old one again:
+    STOP    before the commit point, when the old primary certainly takes no more writes, or is about to be frozen:
+            no member is named until it has succeeded
+    START   when the primary takes writes, be it the new one or, if no member was named, the old one again:
             nothing waits for it
 
-The record owes START (``Record.owed``) from before STOP is called until START has ended well, whoever leads then. That
-STOP was called is remembered nowhere: a manager that takes over calls it again.
+The record owes START (``Record.owed``) from before STOP is called until START has succeeded, no matter which manager
+leads then. The call of STOP is not recorded: a manager that takes over calls it again.
 
-A hook says nothing of the servers: no rule that keeps a transaction, or a second primary away, depends on one.
+A hook says nothing about the servers: no rule that protects a transaction or prevents a second primary depends on one.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from holdfast.core.view import View
 
 
 def hooks_step(record: Record, view: View, phase: Phase = Phase.STOP) -> Decision | None:
-    """The call, or why it is waited for; None: go on.
+    """The call, or why the hook is waited for; None: continue.
 
-    Where it failed it is asked for on and on; whoever calls it decides how often that is done
+    A hook that failed is requested again at each decision; the caller decides how often it is called
     (``manager/listeners/hooks.py``).
     """
     if not view.hooked or (record.transition and record.transition.skip_stop):
@@ -47,7 +47,7 @@ def hooks_step(record: Record, view: View, phase: Phase = Phase.STOP) -> Decisio
 
 
 def failed(record: Record, view: View, phase: Phase = Phase.STOP) -> str:
-    """Why the hook stands in the way, or \"\"; also while it is being called again."""
+    """Why the hook blocks the change, or ""; also while it is being called again."""
     if not view.hooked or (record.transition and record.transition.skip_stop):
         return ""
     last = _called(record, view, phase)
@@ -55,14 +55,14 @@ def failed(record: Record, view: View, phase: Phase = Phase.STOP) -> str:
 
 
 def called(record: Record, view: View, phase: Phase = Phase.STOP) -> bool:
-    """Whether it was, by this manager. A script may set the server read-only, as MHA's samples do."""
+    """Whether this manager has called the hook. A script may set the server read-only, as MHA's samples do."""
     return view.hooked and _called(record, view, phase) is not None
 
 
 def owed(record: Record, view: View, kind: TransitionKind | None = None) -> Owed | None:
-    """What a record that comes after this one owes, as a change of primary begins or is decided.
+    """What the next record owes, when a change of primary begins or is decided.
 
-    :param kind: of change; None: as its transition says
+    :param kind: of the change; None: as the transition of ``record`` says
     """
     if not view.hooked:
         return None
@@ -72,7 +72,7 @@ def owed(record: Record, view: View, kind: TransitionKind | None = None) -> Owed
 
 
 def start_step(record: Record, view: View, decision: Decision) -> Decision:
-    """``decision``, with what START asks for beside it."""
+    """``decision``, extended by what START requires."""
     if record.owed is None or not _open(record, view):
         return decision
     if any(isinstance(step, Save) for step in decision.steps):
@@ -98,7 +98,7 @@ def start_step(record: Record, view: View, decision: Decision) -> Decision:
 
 
 def _open(record: Record, view: View) -> bool:
-    """Whether clients can be sent to the primary, and are not about to be taken from it."""
+    """Whether clients can be directed to the primary, and will not be directed away from it at once."""
     step = record.transition.step if record.transition else None
     if step in (Step.ELECT, Step.CLOSE, Step.CHAIN, Step.FREEZE):
         return False

@@ -11,10 +11,10 @@ from holdfast.core.wording import some_of
 
 
 def open_step(cluster: Cluster, record: Record, primary: MemberState) -> Decision:
-    """OPEN, the primary's part: it is up; have it proven and writable, then settle.
+    """OPEN, the primary's part: it is up; make it prove its voters and take writes, then settle.
 
-    One that took over in a switchover stops following the former primary last of all. Settled before, and left so by an
-    agent that ended, it would obey nothing that is for a primary: no SetAcks, no Bar.
+    A primary that took over in a switchover stops following the former primary last of all. If the record were settled
+    before that, and the agent ended, the primary would obey no command that is for a primary: no SetAcks, no Bar.
     """
     if primary.writable and primary.proved >= record.serial and not primary.replication.source:
         why = f"{record.primary} is open: {_needed(record, record.target.acks)} must acknowledge"

@@ -1,4 +1,4 @@
-"""What a person may order done to one member, what stands against it now, and how it begins."""
+"""What an operator may order for one member: what stands against it now, and its first step."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from holdfast.core.wording import agree, is_under_way
 
 @dataclass(frozen=True, slots=True)
 class CloneMember:
-    """Replace its data by a copy of another's.
+    """Replace the member's data by a copy of another member's.
 
     :ivar donor: "" for the best one
-    :ivar discard: what nobody else has need not be saved first
+    :ivar discard: what no other member has need not be saved first
     """
 
     member: str
@@ -40,9 +40,9 @@ class CloneMember:
 
 @dataclass(frozen=True, slots=True)
 class RestartMember:
-    """End its server in order, and start it again.
+    """Shut down the member's server in order, and start it again.
 
-    :ivar waiting: writes may wait meanwhile, where they must
+    :ivar waiting: writes may wait meanwhile, if they must
     """
 
     member: str
@@ -63,7 +63,7 @@ Order = CloneMember | RestartMember
 def objections(
     cluster: Cluster, record: Record | None, view: View, order: Order
 ) -> tuple[str, ...]:
-    """All that stands against carrying it out now; () when nothing does."""
+    """Everything that stands against carrying out the order now; () if nothing does."""
     if record is None:
         return (f"{cluster.name} has no primary yet",)
     found = []
@@ -87,18 +87,18 @@ def objections(
 
 
 def first_step(cluster: Cluster, record: Record, view: View, order: Order) -> Send | Save:
-    """How it begins. Expects that there are no objections."""
+    """The first step of the order. Expects that there are no objections."""
     if isinstance(order, CloneMember):
         return _clone(cluster, record, view, order)
     if order.member != record.primary:
         return Send(order.member, Restart())
-    # the record says so first: whoever leads then knows that nobody is to take over
+    # recorded first: another manager then knows that no member is to take over
     why = f"{order.member}, the primary, will be restarted"
     return Save(replace(record, transition=CLOSING), why)
 
 
 def goes_on_without(cluster: Cluster, record: Record, view: View, name: str) -> bool:
-    """Whether commits are acknowledged while ``name`` is away, but for a moment in which the voters change."""
+    """Whether commits are acknowledged while ``name`` is away, apart from a moment in which the voters change."""
     primary = view.state(record.primary)
     if may_be_alone(cluster.settings):
         return True

@@ -1,4 +1,4 @@
-"""What stands against a switchover that a person wants: all of it at once, before anything is touched."""
+"""What stands against a switchover that an operator wants: all of it at once, before anything is touched."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from holdfast.core.wording import is_under_way
 
 @dataclass(frozen=True, slots=True)
 class SwitchOver:
-    """What a person wants.
+    """What the operator wants.
 
-    :ivar to: "" for the best one
-    :ivar seconds: after which it is undone, if it has not passed its commit point
+    :ivar to: the member that takes over; "" for the best one
+    :ivar seconds: after which the switchover is undone, if it has not passed its commit point
     :ivar old: seconds from which on transactions, statements and locks on the primary stand in the way
     :ivar behind: how many small transactions the candidate may have left to apply
     :ivar wait: until transactions and locks have ended, lag is caught up, voters have changed; up to ``seconds``
-    :ivar kill_after: seconds of such waiting after which the sessions that hold it up are ended; None: never
+    :ivar kill_after: seconds of such waiting after which the sessions that block it are ended; None: never
     """
 
     to: str = ""
@@ -44,8 +44,8 @@ class SwitchOver:
 
 @dataclass(frozen=True, slots=True)
 class Objection:
-    """:ivar passes: it may pass by itself: worth waiting for
-    :ivar candidate: whose taking over it stands against; "" for a switchover to anybody
+    """:ivar passes: the objection may pass without help: worth waiting for
+    :ivar candidate: the member against whose takeover it speaks; "" for a switchover to any member
     """
 
     text: str
@@ -65,10 +65,10 @@ def objections(
     blockers: Sequence[Blocker] = (),
     wrong: Wrong | None = None,
 ) -> tuple[Objection, ...]:
-    """All that stands against it; () when nothing does.
+    """Everything that stands against the switchover; () if nothing does.
 
     :param blockers: what is older than ``order.old`` on the primary
-    :param wrong: what else stands against members, where their hosts were asked
+    :param wrong: what else stands against members whose hosts were asked
     """
     if record is None:
         return (Objection(f"{cluster.name} has no primary yet"),)
@@ -98,22 +98,25 @@ def objections(
 
 
 def may_pass(objections: Sequence[Objection]) -> bool:
-    """Whether it is worth waiting until nothing stands against it: for one candidate it is enough."""
+    """Whether waiting may help: the objections to at least one candidate may all pass."""
     barred = {each.candidate for each in lasting(objections)}
     candidates = {each.candidate for each in objections} - {""}
     return "" not in barred and (not candidates or bool(candidates - barred))
 
 
 def lasting(objections: Sequence[Objection]) -> tuple[Objection, ...]:
-    """Those that do not pass by themselves."""
+    """The objections that do not pass without help."""
     return tuple(each for each in objections if not each.passes)
 
 
 def chosen(
     cluster: Cluster, record: Record, view: View, order: SwitchOver, wrong: Wrong | None = None
 ) -> str:
-    """Who takes over: whom the person named, or of those against whom nothing stands the one of the highest priority,
-    then the one with the least left to apply; "" when there is none."""
+    """The member that takes over; "" if there is none.
+
+    This is the member that the operator named. Otherwise it is, of those without objections, the one with the highest
+    priority, then the one with the least left to apply.
+    """
     if order.to:
         return order.to
     primary = view.state(record.primary)
@@ -152,7 +155,7 @@ def against(
         return [Objection(f"{name}: its agent does not answer")]
     if not state.up:
         return [Objection(f"{name}: its server is {state.server.value}")]
-    # of both no more is known
+    # in both cases nothing more is known
     if state.unobserved:
         return [Objection(f"{name}: its agent cannot query it: {state.unobserved}")]
     if state.silent_seconds:

@@ -1,4 +1,4 @@
-"""What is wrong with members' hosts and settings, as far as it speaks against their taking over on purpose."""
+"""What is wrong with members' hosts and settings, as far as it speaks against a switchover to them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from holdfast.core.check.member import check_member
 from holdfast.core.check.together import check_together
 
 NO_WORSE = frozenset({"disk", "service"})
-"""Keys of findings that harm a primary alone. Where they are the present one's as well, it is no reason to stay with
-it: a disk that fills up is often why somebody wants to leave."""
+"""Keys of findings that harm any primary. If the present primary has them too, they are no reason to stay with it: a
+disk that fills up is often why an operator wants to switch."""
 
 
 OF_ALL = frozenset({"replicas"})
-"""Keys of findings that take the facts of all members: of two, a third one looks like a stranger."""
+"""Keys of findings that need the facts of all members: with the facts of two, a third looks like a stranger."""
 
 
 def wrong(
@@ -25,12 +25,11 @@ def wrong(
     unanswered: Mapping[str, str],
     shut: Mapping[tuple[str, str], str] | None = None,
 ) -> dict[str, tuple[Objection, ...]]:
-    """For each member but the primary, what is wrong with it, or with it and the primary together.
+    """For each member but the primary: what is wrong with it, or with it and the primary together.
 
-    :param shut: whom it would not let in, and why: who, where -> why
-
-    :param found: facts by member; of the primary where it answers
+    :param found: facts by member; of the primary, if it answers
     :param unanswered: members of which nothing is known, and why
+    :param shut: (member, source) -> why the host of the member could not replicate from that source
     """
     present = found.get(primary)
     objections = {

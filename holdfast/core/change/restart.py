@@ -1,4 +1,5 @@
-"""The primary is ended and started again in place, by order, or because it hangs: nobody else takes over meanwhile."""
+"""The primary is shut down and started again in place, by order, or because it hangs: no other member takes over
+meanwhile."""
 
 from __future__ import annotations
 
@@ -15,13 +16,13 @@ from holdfast.core.view import View
 CLOSING = Transition(TransitionKind.RESTART, Step.CLOSE)
 RESTARTING = name_of(Restart)
 PATIENCES = 4
-"""A server that has not answered for so many times ``write_patience`` does not come back by itself."""
+"""A server that has not answered for this many times ``write_patience`` does not recover without help."""
 
 
 def close_step(record: Record, view: View) -> Decision:
-    """CLOSE: the primary's agent ends its server in order and starts it again; then it is opened in place.
+    """CLOSE: the primary's agent shuts down its server in order and starts it again; then it is opened in place.
 
-    Should the agent be interrupted while the server is down, it is a primary that died like any other.
+    If the agent is interrupted while the server is down, this is a primary that died like any other.
     """
     name = record.primary
     state = view.state(name)
@@ -39,16 +40,17 @@ def close_step(record: Record, view: View) -> Decision:
 def hung_step(
     cluster: Cluster, record: Record, view: View, lost: Diagnosis, refusal: str
 ) -> Decision:
-    """The primary's server does not answer, and nobody may take over from it: it is killed, to be started again.
+    """The primary's server does not answer, and no member may take over from it: it is killed, to be started again.
 
-    A statement may wait for an acknowledgement and hold what a server needs to let anybody in or to answer its agent:
-    MySQL logs nobody in while a ``CREATE USER`` waits, MariaDB opens ``mysql.user`` for nobody. When the voters were
-    restarted meanwhile, they have to be let in anew, which such a primary cannot do: without this it stands for good.
+    A statement may wait for an acknowledgement and hold what the server needs to log in any account or to answer its
+    agent: MySQL logs nobody in while a ``CREATE USER`` waits, MariaDB opens ``mysql.user`` for nobody. If the voters
+    were restarted meanwhile, they must log in again, which such a primary cannot allow: without this step it would
+    stand still for good.
 
-    Nothing that was acknowledged is lost: it is the crash of a primary in whose place nobody may be named. It has
-    flushed what it acknowledged, and is compared with its voters before it is opened (``core/rules/returned.py``).
+    Nothing that was acknowledged is lost: this is the crash of a primary that no member may replace. It has flushed
+    what it acknowledged, and is compared with its voters before it is opened (``core/rules/returned.py``).
 
-    :param refusal: why nobody may take over; not for a setting's sake, as then people decide
+    :param refusal: why no member may take over; not because of a setting, as operators decide then
     """
     name = record.primary
     state = view.state(name)
@@ -61,5 +63,5 @@ def hung_step(
     why = refusal + f"; {name} is killed and will be restarted in place"
     if is_returning(record):
         return Decision(why, (Send(name, Fence()),))
-    # first, so that the history tells why it ended
+    # saved first, so that the history says why it ended
     return Decision(why, (Save(replace(record, transition=OPENING), why),))

@@ -1,27 +1,29 @@
-"""A planned change of primary, a step at a time.
+"""A planned change of primary, step by step.
 
     Save(CHAIN, new term) -> the other voters Follow the candidate, which Drains -> Call(STOP) -> Save(FREEZE)
       -> Freeze the primary -> the candidate Drains all that the primary has, once its writes have stopped
-      -> Save(OPEN: the commit point) -> Promote the candidate, and the old primary and the rest Follow -> Save(settled)
+      -> Save(OPEN: the commit point) -> Promote the candidate, and all other members Follow -> Save(settled)
 
-Whatever takes time is done before writes stop. Voters are chained below the candidate, so that they acknowledge to it
-the moment it is open; as many as a commit needs stay with the primary. Those that are chained acknowledge to nobody
+Everything that takes time is done before writes stop. Voters are chained below the candidate, so that they acknowledge
+to it the moment it is open; as many as a commit needs stay with the primary. Chained voters acknowledge to no server
 meanwhile and receive everything through the candidate. What the primary commits is still acknowledged by k of its
-voters, so a failover in between is as safe as ever. But one that cannot be reached then may follow the candidate, and
-would acknowledge to it: the record keeps each as a stray of the candidate's from before it is told.
+voters, so a failover in between is as safe as ever. But a chained voter that cannot be reached then may follow the
+candidate, and would acknowledge to it: the record keeps each as a stray of the candidate from before it gets the
+command.
 
 Why the candidate may be named: the primary has confirmed, in this term, that it takes no more writes and that no commit
-is under way (``MemberState.frozen``), so nothing more is acknowledged by it. It opens again only by a command of its
-manager's, in this term or a higher one. In this term there is none: whoever undoes the switchover makes a higher one
-with the compare-and-set that competes with the one that names the candidate. The candidate has applied all
-that the primary has, and so all that was ever acknowledged. From then on ``failover.name_primary`` holds, with the old
-primary as one more member that is known to hold everything.
+is under way (``MemberState.frozen``), so it acknowledges nothing more. It opens again only by a command of a manager,
+in this term or a higher one. In this term there is none: a manager that undoes the switchover makes a higher term, by a
+compare-and-set that competes with the one that names the candidate. The candidate has applied all that the primary has,
+and so all that was ever acknowledged. From then on ``failover.name_primary`` holds, with the old primary as one more
+member that is known to hold everything.
 
-Before writes stop, the candidate's agent has on disk whose word will count once it is primary. That binds nobody until
-its server is opened; and whatever follows an undone switchover is of a higher term, and replaces it.
+Before writes stop, the candidate's agent has on disk which members' confirmations will count once it is primary. This
+has no effect until its server is opened; and every command after an undone switchover is of a higher term, and replaces
+it.
 
 Until the commit point everything can be undone: no transition, a higher term, and ``decide`` opens the primary again
-and points the others at it. After it, it is carried through like a failover.
+and makes the other members follow it. After the commit point the switchover is completed like a failover.
 """
 
 from __future__ import annotations
@@ -48,25 +50,26 @@ some tens (MySQL took up to 150 ms for 200)."""
 
 LATE_SECONDS = 20.0
 NEAR = 2000
-"""With so few seconds left more is put up with, about a second's work: clients write faster than it can apply."""
+"""With so few seconds left the candidate may be further behind, about a second's work: clients write faster than it can
+apply."""
 
 FREEZE_SECONDS = 1.0
-"""How long what is under way on the primary may hold up the freeze, before it is given up."""
+"""How long work under way on the primary may delay the freeze before the freeze is given up."""
 
 LONGEST_FREEZE_SECONDS = 3.0
-"""How long writes may be stopped before the commit point; then the primary goes on."""
+"""How long writes may be stopped before the commit point; after that the primary continues."""
 
 SILENT_SECONDS = 1.0
-"""For so long the candidate may leave its agent without an answer: a busy host, not a dead one."""
+"""For so long the candidate's server may leave its agent without an answer: a busy host, not a dead one."""
 
 
 def under_way(record: Record) -> bool:
-    """Whether one is, and has not passed its commit point."""
+    """Whether a switchover is under way, and has not passed its commit point."""
     return record.transition is not None and record.transition.step in (Step.CHAIN, Step.FREEZE)
 
 
 def begun(cluster: Cluster, record: Record, view: View, to: str, seconds: float) -> Save:
-    """The first step. Expects that nothing stands against it.
+    """The first step of a switchover. Expects that nothing stands against it.
 
     :param seconds: after which it is undone
     """
@@ -85,9 +88,10 @@ def begun(cluster: Cluster, record: Record, view: View, to: str, seconds: float)
 
 
 def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> Decision:
-    """CHAIN and FREEZE: the next step, or back to where it began.
+    """CHAIN and FREEZE: the next step, or back to where the switchover began.
 
-    Also where the primary is gone: a new term first, so that nobody who is told late attaches himself to the candidate.
+    This holds also if the primary is gone: a new term first, so that no member that gets a command late follows the
+    candidate.
     """
     transition = record.transition
     assert transition is not None
@@ -110,7 +114,7 @@ def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> 
 
 
 def undone(record: Record, why: str) -> Save:
-    """What was told in this term is void; the primary goes on."""
+    """The commands of this term are void; the primary continues."""
     to = record.transition.wish if record.transition else ""
     text = f"the switchover to {to} is undone: {why}; {record.primary} stays primary"
     return Save(replace(record, term=record.term + 1, transition=None), text)
@@ -129,7 +133,7 @@ def _chain(
     candidate: MemberState,
 ) -> Decision:
     to = cluster.member(candidate.name)
-    others = record.target.without(record.primary)  # who is primary now may have been chained once
+    others = record.target.without(record.primary)  # the present primary may have been chained once
     steps: list[Send] = []
     waiting = []
     for stray in sorted(record.strays, key=lambda each: each.name):
@@ -146,10 +150,10 @@ def _chain(
     for member in cluster.members:
         account = cluster.account(member.name)
         if account in candidate.barred and unbarrable(record, view, member.name):
-            steps.append(Send(to.name, Unbar(account)))  # from when it was primary before
+            steps.append(Send(to.name, Unbar(account)))  # barred when it was primary before
             waiting.append(f"it lets {account} connect")
     if not steps and primary.term != record.term:
-        # a row that is acknowledged by those that stayed; and its agent has this term on disk before writes stop
+        # a row that the voters which stayed acknowledge; and its agent has this term on disk before writes stop
         prove = Prove(record.serial, electorate(cluster, record))
         steps.append(Send(record.primary, prove))
         waiting.append(f"{record.primary} commits without those that are chained")
@@ -173,7 +177,7 @@ def _near(record: Record, view: View) -> int:
 
 
 def _left(record: Record, view: View) -> float:
-    """Seconds until it is undone. Writes may be stopped meanwhile: that goes by no clock that can be set."""
+    """Seconds until the switchover is undone. Writes may be stopped meanwhile, so no clock that can be set is used."""
     until = record.transition.until if record.transition else None
     return until.at - view.now if until and until.boot == view.boot else 0.0
 
@@ -214,7 +218,7 @@ def _named(
         if (state := view.state(name)) and state.up and state.incarnation == incarnation
     ]
     if candidate not in voters:
-        voters.append(candidate)  # where commits wait for nobody it need not vote
+        voters.append(candidate)  # if commits wait for no acknowledgement it need not vote
     named = name_primary(cluster, record, view, candidate, [*voters, primary])
     transition = Transition(
         TransitionKind.SWITCHOVER,
@@ -230,7 +234,7 @@ def _named(
 def _to_be_chained(
     cluster: Cluster, record: Record, view: View, to: str
 ) -> Sequence[tuple[str, str]]:
-    """All voters that the primary can do without beside the candidate: those that are seen to be well."""
+    """All voters that are seen to be well and that the primary can do without, apart from the candidate."""
     address = cluster.member(record.primary).address
     well = [
         (name, incarnation)
@@ -247,18 +251,19 @@ def _to_be_chained(
 
 
 def can_open_first(record: Record, primary: MemberState, acking: int) -> bool:
-    """Past the commit point: whether the others can follow later, as enough acknowledge to the new primary already.
+    """Past the commit point: whether the other members can follow later, because enough already acknowledge to the new
+    primary.
 
-    Each that is pointed at it takes processors and disks from its opening.
+    Each member that is made to follow takes processors and disks from the opening.
 
-    :param acking: how many of its voters do
+    :param acking: how many voters of the new primary acknowledge to it
     """
     drained = record.transition is not None and record.transition.drained
     return bool(drained) and not primary.writable and acking >= record.acks
 
 
 def chained(cluster: Cluster, record: Record, state: MemberState) -> bool:
-    """Whether it follows the candidate of a switchover that has not passed its commit point."""
+    """Whether the member follows the candidate of a switchover that has not passed its commit point."""
     if not under_way(record) or record.transition is None:
         return False
     addresses = [each.address for each in cluster.members if each.name == record.transition.wish]

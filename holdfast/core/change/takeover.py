@@ -1,4 +1,4 @@
-"""A failover that a person orders: for a primary that is lost, where nobody is promoted by itself."""
+"""A failover that an operator orders: for a primary that is lost, where no member is promoted automatically."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from holdfast.core.view import MemberState, View
 
 @dataclass(frozen=True, slots=True)
 class FailOver:
-    """Have another primary take over.
+    """Make another member take over.
 
-    :ivar to: who, if possible; "" for the best one
-    :ivar accept_loss: also where what was acknowledged may be lost, or where the old primary, which cannot be
-        reached, may answer its clients still. Of a primary that came back in place: open it with what it has
-    :ivar skip_stop: go on without the stop hook, which may leave clients with the old primary's address
+    :ivar to: the member that takes over, if possible; "" for the best one
+    :ivar accept_loss: also if what was acknowledged may be lost, or if the old primary, which cannot be reached, may
+        still answer its clients. For a primary that came back in place: open it with what it has
+    :ivar skip_stop: continue without the stop hook, which may leave clients with the old primary's address
     """
 
     to: str = ""
@@ -39,7 +39,7 @@ class FailOver:
 
     @property
     def member(self) -> str:
-        """Whom it is about."""
+        """The member that the order is about."""
         return self.to
 
     @property
@@ -54,7 +54,8 @@ class FailOver:
 
 
 def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tuple[str, ...]:
-    """All that stands against beginning it now, or going on with one that a hook holds up; () when nothing does."""
+    """Everything that stands against beginning the failover now, or against continuing one that a hook blocks; () if
+    nothing does."""
     if record.transition and record.transition.step is Step.ELECT:
         held_up = failed(record, view) or (order.skip_stop and not record.transition.skip_stop)
         return _unable(record, view, order) if held_up else ("a failover is under way",)
@@ -77,7 +78,7 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
         found.append(doubt)
     unable = _unable(record, view, order)
     if heirs and not unable and order.to and order.to not in (names := [s.name for s in heirs]):
-        # it may have less than what was acknowledged: another one would take over in its place
+        # it may have less than what was acknowledged: another member would take over in its place
         unable = (
             f"{order.to} does not vote, and cannot take over while voters can ({', '.join(names)})",
         )
@@ -85,7 +86,7 @@ def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tu
 
 
 def _lives(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> str:
-    """Why a failover is refused for a primary that is not lost, and what helps instead where it takes no writes."""
+    """Why a failover is refused for a primary that is not lost, and what helps instead if it takes no writes."""
     why = blocked(cluster, record, view)
     reason = f"commits on {record.primary} are blocked ({why}), but it is alive" if why else ""
     text = f"{reason or diagnosis.reason}: a failover needs a lost primary"
@@ -97,7 +98,7 @@ def _lives(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -
 
 
 def _unsure(cluster: Cluster, record: Record, view: View) -> str:
-    """Why nobody can take over without a loss; how to accept one."""
+    """Why no member can take over without a loss, and how to accept one."""
     accept = f"to accept that: holdfast failover --accept-loss {cluster.name}"
     if record.mode is not Mode.STRONG:
         return f"mode {record.mode}: replicas may lack commits of {record.primary}; {accept}"
@@ -109,7 +110,8 @@ def _unsure(cluster: Cluster, record: Record, view: View) -> str:
 
 
 def _against_opening(record: Record, view: View, order: FailOver) -> tuple[str, ...]:
-    """A primary that came back in place, and that may lack something; see ``core/rules/returned.py``."""
+    """What stands against opening a primary that came back in place and may lack something; see
+    ``core/rules/returned.py``."""
     primary = view.state(record.primary)
     found = returned.doubt(record, view, primary) if primary else None
     return () if order.accept_loss or found is None else (found.reason,)
@@ -124,7 +126,7 @@ def _unable(record: Record, view: View, order: FailOver) -> tuple[str, ...]:
 
 
 def begun(record: Record, view: View, order: FailOver) -> Save:
-    """Expects that nothing stands against it."""
+    """The first step of the failover. Expects that nothing stands against it."""
     if record.transition and record.transition.step is Step.ELECT:
         return _again(record, record.transition, order)
     if record.transition and returned.awaits(record, view) and order.to in ("", record.primary):
@@ -154,7 +156,7 @@ def begun(record: Record, view: View, order: FailOver) -> Save:
 
 
 def _again(record: Record, under_way: Transition, order: FailOver) -> Save:
-    """Go on without the hook, or have it called once more, which another term does."""
+    """Continue without the hook, or have it called once more, which a new term causes."""
     transition = replace(under_way, skip_stop=order.skip_stop, wish=order.to or under_way.wish)
     if order.skip_stop:
         why = "the failover continues without the stop hook: requested by an operator"
@@ -164,7 +166,7 @@ def _again(record: Record, under_way: Transition, order: FailOver) -> Save:
 
 
 def _heirs(cluster: Cluster, record: Record, view: View, order: FailOver) -> Sequence[MemberState]:
-    """Who would be elected among."""
+    """The members among which the election would choose."""
     reachable = prospects(record, view).reachable
     states = [s for m in cluster.others(record.primary) if (s := view.state(m.name)) and s.up]
     if record.recoverable(reachable):

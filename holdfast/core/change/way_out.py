@@ -1,4 +1,4 @@
-"""What an operator can do where hosts are gone and nothing heals without help: added to the reason after a while."""
+"""What an operator can do when hosts are gone and nothing recovers without help: added to the reason after a while."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE = 10.0
 
 
 def told(cluster: Cluster, record: Record | None, view: View, decision: Decision) -> Decision:
-    """The decision, with the way out at the end of its reason where there is one."""
+    """The decision, with the way out at the end of its reason if there is one."""
     if record is None or decision.well or any(isinstance(s, Save) for s in decision.steps):
         return decision
     found = way_out(cluster, record, view)
@@ -24,13 +24,14 @@ def told(cluster: Cluster, record: Record | None, view: View, decision: Decision
 
 
 def way_out(cluster: Cluster, record: Record, view: View) -> str:
-    """Of a cluster in which no commit can be acknowledged because hosts are gone; "" of every other."""
+    """The way out for a cluster in which no commit can be acknowledged because hosts are gone; "" for every other
+    cluster."""
     if record.transition and record.transition.kind is TransitionKind.SWITCHOVER:
         return ""
     gone = {name for name in (m.name for m in cluster.members) if _is_gone(view, name)}
     if record.primary in gone:
         if record.recoverable(prospects(record, view).reachable) or len(gone) == len(view.members):
-            return ""  # a failover is begun, or is held up by something else; or there is nobody to go on with
+            return ""  # a failover begins, or something else blocks it; or no member is left
         who = ", ".join(sorted(gone))
         return (
             f"if {who} will never return: holdfast failover --accept-loss {cluster.name} (loses what no other member "

@@ -1,1 +1,1 @@
-"""Members: who votes, how they come back, whose data is replaced."""
+"""Members: which of them vote, how they come back, whose data is replaced."""

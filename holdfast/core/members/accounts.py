@@ -1,19 +1,19 @@
-"""Replication accounts that were dropped, locked, or given another password by hand are mended on the primary.
+"""Replication accounts that were dropped, locked, or given another password by hand are repaired on the primary.
 
-It shows itself to nobody as long as connections of before stand: so each agent tries anew now and then
-(``core/observed/logins.py``), and each server says which accounts may replicate there. The password of such an account
-is known to its member's agent alone, which gives what a server keeps instead. Why mending lets nobody acknowledge who
-must not:
+The damage does not show while existing connections last. So each agent tries a new login now and then
+(``core/observed/logins.py``), and each server reports which accounts may replicate there. Only its member's agent knows
+the password of such an account; it hands out only what a server stores instead. Repairing lets no server acknowledge
+that must not:
 
-* **Mending never opens an account.** One that is locked stays locked, and one that is missing is made locked. A member
-  that was barred for its eviction, and whose account is then dropped by hand, stays barred so. Accounts are opened by
-  the one rule that knows who may acknowledge (``membership.unbarrable``), which finds it among those that are barred.
-* It is done outside the binlog first: with its account gone, the member may be the one for whose acknowledgement a
-  statement in the binlog would wait, and MySQL lets nobody in while CREATE USER waits.
-* As soon as as many voters acknowledge as commits wait for, it is done through the binlog, too: a replica that becomes
-  primary, or gives a copy, must let the others in. On the primary such an account is there already, and open unless it
-  is the primary's own (``CREATE USER IF NOT EXISTS`` changes nothing there): so this opens nothing either. On a replica
-  it is made open, where nobody's acknowledgement counts.
+* **A repair never opens an account.** A locked account stays locked, and a missing one is created locked. A member that
+  was barred for its eviction, and whose account is then dropped by hand, so stays barred. Only one rule opens accounts:
+  ``membership.unbarrable`` knows which members may acknowledge, and finds the account among those that are barred.
+* The repair is done outside the binlog first: with its account gone, the member may be the one for whose
+  acknowledgement a statement in the binlog would wait, and MySQL logs nobody in while CREATE USER waits.
+* Once as many voters acknowledge as commits wait for, the repair is done through the binlog, too: a replica that
+  becomes primary, or gives a copy, must let the other members log in. On the primary such an account already exists,
+  and is open unless it is the primary's own (``CREATE USER IF NOT EXISTS`` changes nothing there): so this opens
+  nothing either. On a replica it is created open, where no acknowledgement counts.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ class Mend:
 def mends(
     cluster: Cluster, record: Record, view: View, primary: MemberState, ready: int
 ) -> Iterator[Mend]:
-    """What is to be done about members' accounts on the primary.
+    """What must be done about members' accounts on the primary.
 
-    :param ready: how many voters acknowledge to it
+    :param ready: how many voters acknowledge to the primary
     """
     flows = primary.writable and ready >= record.acks and not primary.semi_sync.waiting
     for member in cluster.members:
         state = view.state(member.name)
         if state is None:
-            continue  # nobody tells its password
+            continue  # only its agent knows its password
         account = cluster.account(member.name)
         if why := _amiss(cluster, record, primary, state, account):
             logged = flows and account in (primary.replicators or ())
@@ -59,8 +59,8 @@ def mends(
 
 
 def needed(cluster: Cluster, record: Record, view: View, primary: MemberState) -> tuple[Mend, ...]:
-    """Those for whose acknowledgement the opening of the primary waits: it would wait in vain, and obey nothing
-    meanwhile."""
+    """The repairs for members for whose acknowledgement the opening of the primary waits: it would wait in vain, and
+    carry out no command meanwhile."""
     voters = {cluster.account(name) for name, _ in record.target.without(record.primary)}
     found = mends(cluster, record, view, primary, ready=-1)
     return tuple(each for each in found if each.account in voters)
@@ -91,14 +91,15 @@ def _amiss(
 def _owed(
     cluster: Cluster, record: Record, view: View, primary: MemberState, member: Member
 ) -> bool:
-    """Whether replicas may lack what the primary has; see the head of this file for who is barred."""
+    """Whether replicas may lack the account that the primary has; the head of this file says which accounts are
+    barred."""
     account = cluster.account(member.name)
     if account in primary.barred and member.name != primary.name:
         return False
     if account in primary.logins.owed:
         return True
     if account in primary.logins.mended:
-        return False  # what replicas say may be older
+        return False  # what replicas report may be older
     source = cluster.member(record.primary).address
     return any(
         state.replicators is not None

@@ -1,23 +1,26 @@
-"""When a member's data may be given up for a copy of another's, and what is done about commits that wait for it.
+"""When a member's data may be given up for a copy of another's, and what is done about commits that wait for that
+member.
 
-``rejoin.py`` says what each member needs by itself. These rules look at all of them:
+``rejoin.py`` says what each member needs, looked at alone. These rules look at all of them:
 
-1. *One at a time.* While one member is being cloned, or an agent that was cloning has only just fallen silent, no other
-   begins. A member whose clone has begun holds nothing that counts: two of them at once, and the primary may hold the
-   one copy that is left, although each of the two still had most of it before.
-2. *The primary lives.* Nothing is given up while its server does not answer: what it has may be the copy that is lost.
+1. *One at a time.* While one member is being cloned, or an agent that was cloning has only just become silent, no other
+   clone begins. A member whose clone has begun holds nothing that counts: with two at once the primary may hold the
+   only copy left, although each of the two had most of the data before.
+2. *The primary lives.* No data is given up while the primary's server does not answer: what the primary has may be
+   lost.
 3. *No clone begins that cannot end* (:func:`ends`). MySQL's CLONE (stage PAGE COPY) and MariaDB's backup (BACKUP STAGE
    BLOCK_COMMIT) wait for every commit that is under way on the donor, and a commit that waits for an acknowledgement is
    under way. On a primary whose voters are gone such a commit waits for the very member that is to be cloned.
-4. *Then the primary is closed for the copy* (:func:`closing`), where no member can come back without one. What waits
-   cannot be called off so that nobody is told OK by it, and the engine has it or not alike on both servers: a server
-   that is killed tells nobody anything, and what its binlog holds is committed by the start that follows (a recovered
-   transaction is not an acknowledged one, so this promises nothing). Closed, it takes no writes, and nothing waits.
-   With ``when_alone: serve`` none of this is needed: with k = 0 nothing waits.
+4. *Then the primary is closed for the copy* (:func:`closing`), if no member can come back without one. Neither server
+   can cancel a waiting commit in such a way that no client gets an OK and the engine has a defined state. A server that
+   is killed answers no client, and what its binlog holds is committed by the start that follows (a recovered
+   transaction is not an acknowledged one, so this promises nothing). Once closed, the primary takes no writes, and
+   nothing waits. With ``when_alone: serve`` none of this is needed: with k = 0 nothing waits.
 
-Why 4 loses nothing: the record does not change. The primary stays the primary of the configurations in force, and it
-alone, or a recovery quorum of those, may go on: what was acknowledged before stays on the members that it was on, and
-nothing is acknowledged until the copy votes: it has all that the primary had, which was closed when it was made.
+Why rule 4 loses nothing: the record does not change. The primary stays the primary of the configurations in force, and
+only the primary, or a recovery quorum of those configurations, may continue. What was acknowledged before stays on the
+members that had it. Nothing is acknowledged until the copy votes, and the copy has everything that the primary had,
+which was closed when the copy was made.
 """
 
 from __future__ import annotations
@@ -34,13 +37,14 @@ from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, Receiver, Seen, TailVerdict, Unseen, View
 
 SILENT_CLONE_SECONDS = 60.0
-"""For so long a member whose agent fell silent in the midst of a clone counts as being cloned: it may only restart."""
+"""For so long a member whose agent became silent during a clone counts as being cloned: the agent may only be
+restarting."""
 
 STALL_SECONDS = 5.0
-"""For so long commits must have waited before a primary is killed to end their wait: a voter may just be restarting."""
+"""For so long commits must have waited before a primary is killed to end their wait: a voter may only be restarting."""
 
 RETURN_SECONDS = 30.0
-"""For so long another member that may come back by itself is waited for, before the primary is closed for a copy."""
+"""For so long another member that may come back without help is waited for, before the primary is closed for a copy."""
 
 WAY_OUT = (
     "to take writes meanwhile without a second copy: holdfast config set when_alone serve "
@@ -50,14 +54,16 @@ WAY_OUT = (
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """:ivar command: what closes the primary now; None: not yet; :ivar reason: one sentence"""
+    """:ivar command: what closes the primary now; None: not yet
+    :ivar reason: one sentence
+    """
 
     command: Close | Fence | None
     reason: str
 
 
 def next_step(cluster: Cluster, record: Record, view: View, member: Member) -> Rejoin:
-    """:func:`rejoin`, but for a clone that may not begin now."""
+    """:func:`rejoin`, except for a clone that may not begin now."""
     step = rejoin(cluster, record, view, member)
     if not isinstance(step.command, Clone):
         return step
@@ -88,10 +94,10 @@ def cloned_now(view: View, name: str) -> str:
 def ends(
     cluster: Cluster, record: Record, view: View, primary: MemberState, donor: str, name: str
 ) -> bool:
-    """Whether a clone of ``name`` from ``donor`` comes to its end: the donor's commits do, without ``name``.
+    """Whether a clone of ``name`` from ``donor`` can end: the donor's commits must end without ``name``.
 
-    A replica waits for nobody. A primary's commits end where it takes none and none waits, where it waits for nobody or
-    for a time only, and where as many others as it waits for acknowledge.
+    A replica's commits wait for no acknowledgement. A primary's commits end if it takes no writes and no commit waits,
+    if commits wait for no acknowledgement or only for a time, or if as many other members acknowledge as it waits for.
     """
     if donor != primary.name:
         return True
@@ -106,15 +112,15 @@ def ends(
 
 
 def closing(cluster: Cluster, record: Record, view: View, primary: MemberState) -> Closing | None:
-    """What is to be done about a primary that is open and must not be while a member is cloned from it; None where no
-    clone waits for that."""
+    """What to do about a primary that is open and must not be while a member is cloned from it; None if no clone waits
+    for that."""
     found = _next(cluster, record, view)
     if found is None or cloned_now(view, ""):
         return None
     name, clone = found
     state = view.state(name)
     if state is None or state.clone_refused or not _spent(state):
-        return None  # nobody is closed for one that can be waited for
+        return None  # no primary is closed for a member that can wait
     if ends(cluster, record, view, primary, clone.donor, name):
         return None
     lapse = view.lapses.get(primary.name)
@@ -136,10 +142,10 @@ def closing(cluster: Cluster, record: Record, view: View, primary: MemberState) 
 
 
 def closed_for(cluster: Cluster, record: Record, view: View, primary: MemberState) -> str:
-    """Why a primary that takes no writes is not opened now, or "": the member that its commits would wait for is being
-    cloned from it. Opened, it would hold the copy up.
+    """Why a primary that takes no writes is not opened now, or "".
 
-    It is opened as soon as others acknowledge, or it need wait for nobody.
+    The member that its commits would wait for is being cloned from it: if the primary were opened, it would block the
+    copy. It is opened once other voters acknowledge, or once it need not wait for any.
     """
     if primary.writable or not record.acks:
         return ""
@@ -159,7 +165,7 @@ def closed_for(cluster: Cluster, record: Record, view: View, primary: MemberStat
 
 
 def _against(cluster: Cluster, record: Record, view: View, name: str, donor: str) -> str:
-    """Why its clone does not begin now, or ""."""
+    """Why the member's clone does not begin now, or ""."""
     primary = view.state(record.primary)
     if primary is None or primary.silent_seconds or primary.unobserved:
         return f"not while {record.primary} does not answer"
@@ -173,7 +179,7 @@ def _against(cluster: Cluster, record: Record, view: View, name: str, donor: str
 
 
 def _next(cluster: Cluster, record: Record, view: View) -> tuple[str, Clone] | None:
-    """Who is cloned first of those that must be, and how: not one whose agent refuses, then by priority."""
+    """The member that is cloned first, and how: preferably one whose agent does not refuse, then by priority."""
     must = [
         (
             bool(state.clone_refused),
@@ -191,7 +197,7 @@ def _next(cluster: Cluster, record: Record, view: View) -> tuple[str, Clone] | N
 
 
 def _spent(state: MemberState) -> bool:
-    """Whether its data may be what cannot be gone on from: asked first, for it costs nothing."""
+    """Whether the member's data may be unusable: checked first, because this check is cheap."""
     unsafe = state.tail.verdict is TailVerdict.UNSAFE
     return bool(state.unfit or state.cloning or state.replication.purged or unsafe)
 
@@ -211,7 +217,7 @@ def _acking(cluster: Cluster, record: Record, view: View, name: str) -> list[str
 
 
 def _coming(cluster: Cluster, record: Record, view: View, name: str) -> str:
-    """Which other member may vote again without being cloned, or ""."""
+    """Another member that may vote again without being cloned, or ""."""
     for member in cluster.others(record.primary):
         if member.name == name or not cluster.setting(member.name).voter:
             continue

@@ -1,27 +1,28 @@
-"""Forgetting a member whose host will never answer again: an operator's word takes the place of its agent's.
+"""Forgetting a member whose host will never answer again: an operator's statement replaces the agent's answer.
 
-A voter that lost its vote and could not be told so is remembered as a *stray* (``record.Stray``), until its agent has
-answered: it may follow its source still, and acknowledge to it whenever that is the primary. Of a host that was
-destroyed no answer ever comes. So it could never be removed, and where its source is named again it would get a seat
-among the voters, and be waited for (``failover.name_primary``).
+A voter that lost its vote and could not be told is remembered as a *stray* (``record.Stray``) until its agent has
+answered: it may still follow its source, and acknowledge to it whenever that is the primary. A host that was destroyed
+never answers. So its member could never be removed, and if its source is named primary again, it would become one of
+the voters, and commits would wait for it (``failover.name_primary``).
 
-Why it is safe to forget it: strays stand for servers that may acknowledge, in two rules. ``quorum.extendable`` counts
-them among those who can, ``name_primary`` gives them a vote. A server that does not exist acknowledges nothing, so
-without it both rules see what is. It holds no vote when it is forgotten: that is taken from it before, by the same
-steps as from any other member (``membership.py``), so every recovery quorum that is needed stands without it.
+Why it is safe to forget the member: strays stand for servers that may acknowledge, in two rules. ``quorum.extendable``
+counts them among those that can, ``name_primary`` gives them a vote. A server that does not exist acknowledges nothing,
+so without it both rules describe what is true. The member holds no vote when it is forgotten: its vote is removed
+before, by the same steps as for any other member (``membership.py``), so every recovery quorum that is needed exists
+without it.
 
-And should the operator be mistaken, so that the server comes back as it was:
+The operator may be wrong, and the server may come back as it was:
 
-1. At the primary of that time its account is locked before it is forgotten (:func:`lacks_lock`), and nobody unlocks an
-   account that is no member's.
-2. At any other that becomes primary later it is a stranger (``core/rules/ackers.py``): its session is ended when the
-   agent looks, 20 times a second, and its account locked; what it may have acknowledged alone until then is in doubt,
-   and nobody who lacks that takes over by himself.
+1. On the present primary its account is locked before the member is forgotten (:func:`lacks_lock`), and nothing unlocks
+   an account that belongs to no member.
+2. On any server that becomes primary later it is a stranger (``core/rules/ackers.py``): the agent, which looks 20 times
+   a second, ends its session and locks its account. What it may have acknowledged alone until then is in doubt, and no
+   member that lacks it takes over automatically.
 
-What is risked is so what any stranger costs: a primary that dies within that moment, before a manager has heard of the
-doubt, may take with it what was acknowledged by that server alone. So it is refused while anything shows that the
-server lives. (That the primary lists a session of it shows nothing: of a host without power one stays until TCP gives
-it up.)
+So the risk is the same as with any stranger: a primary that dies within that moment, before a manager has heard of the
+doubt, may take with it what that server alone acknowledged. Therefore the order is refused while anything shows that
+the server lives. (A session of it in the primary's list shows nothing: the session of a host without power stays until
+TCP gives it up.)
 """
 
 from __future__ import annotations
@@ -35,11 +36,11 @@ from holdfast.core.view import Receiver, Seen, View
 from holdfast.core.wording import is_under_way
 
 SILENT_SECONDS = 10.0
-"""For so long its agent must have been silent: a host that is being restarted is not destroyed."""
+"""For so long the member's agent must have been silent: a host that is being restarted is not destroyed."""
 
 
 def signs_of_life(cluster: Cluster, view: View, name: str) -> list[str]:
-    """What shows that it is not destroyed, or may not be; [] where nothing does."""
+    """What shows that the host is not destroyed, or may not be; [] if nothing does."""
     found = []
     sighting = view.members.get(name)
     if isinstance(sighting, Seen):
@@ -59,13 +60,13 @@ def signs_of_life(cluster: Cluster, view: View, name: str) -> list[str]:
 
 
 def lacks_lock(cluster: Cluster, record: Record, view: View, name: str) -> bool:
-    """Whether the primary, as far as it is known, would let it in."""
+    """Whether the primary would let the member's account log in, as far as is known."""
     primary = view.state(record.primary)
     return primary is None or cluster.account(name) not in primary.barred
 
 
 def waits(cluster: Cluster, record: Record, view: View, name: str) -> str:
-    """Why it cannot be forgotten yet, or ""; expects that nothing shows that it lives."""
+    """Why the member cannot be forgotten yet, or "". Expects that nothing shows that it lives."""
     if record.transition:
         return is_under_way(record.transition.kind)
     if record.names(name) or record.joint:
@@ -76,5 +77,6 @@ def waits(cluster: Cluster, record: Record, view: View, name: str) -> str:
 
 
 def forgotten(record: Record, name: str) -> Record:
-    """The record without it. Expects that nothing is waited for, and that nothing shows that it lives."""
+    """The record without the member. Expects that there is nothing to wait for, and that nothing shows that the member
+    lives."""
     return replace(record, strays=frozenset(s for s in record.strays if s.name != name))

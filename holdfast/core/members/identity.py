@@ -1,6 +1,6 @@
-"""Which agent is which member: each has an identity of its own, made once, and the record says whose it is.
+"""Which agent belongs to which member: each agent has an identity, made once, and the record says whose it is.
 
-A member's name and address are written by hands: two hosts may have the same, an address may come to lead to another
+A member's name and address are written by hand: two hosts may have the same, an address may come to lead to another
 host, and a virtual machine that is copied has everything twice.
 """
 
@@ -13,16 +13,16 @@ from holdfast.core.view import MemberState, Seen, Unseen, View
 
 
 def identity_of(record: Record | None, name: str) -> str:
-    """Of the agent that is known as that member; "" while none is."""
+    """The identity of the agent that is known as that member; "" while none is."""
     return dict(record.identities).get(name, "") if record else ""
 
 
 def impostor(record: Record | None, name: str, said: MemberState, view: View) -> str:
-    """Why the agent that answers for ``name`` is not taken for that member, or "".
+    """Why the agent that answers for ``name`` is not accepted as that member, or "".
 
-    An agent that has promised nothing and obeyed nothing is one whose state_dir is new: its host was installed anew,
-    and it takes the place of the one before. One that brings a past of its own takes nobody's place unless an operator
-    says so.
+    An agent that has promised nothing and obeyed nothing has a new state_dir: its host was installed anew, and the
+    agent takes the place of the previous one. An agent with a past of its own takes no member's place unless an
+    operator says so.
     """
     if not said.identity:
         return ""  # an agent of an earlier version
@@ -53,12 +53,12 @@ def _copied(name: str, other: str) -> str:
 
 
 def pinned(record: Record, view: View) -> Record | None:
-    """The record with the identities that were seen; None where it has them, or that can wait.
+    """The record with the identities that were seen; None if it has them already, or if that can wait.
 
-    A member that is seen the first time waits until nothing is under way. One that was installed anew does not:
-    commands name the agent that is meant.
+    A member that is seen for the first time waits until nothing is under way. A member that was installed anew does not
+    wait, because commands name the agent that they are for.
 
-    :param view: unmasked
+    :param view: as observed, not the result of :func:`unmasked`
     """
     seen = {
         name: sighting.state.identity
@@ -76,7 +76,7 @@ def pinned(record: Record, view: View) -> Record | None:
 
 
 def unmasked(record: Record | None, view: View) -> View:
-    """The view without what impostors say: they count as members whose agents do not answer."""
+    """The view without what impostors report: they count as members whose agents do not answer."""
     found = dict(view.members)
     for name, sighting in view.members.items():
         if isinstance(sighting, Seen) and (why := impostor(record, name, sighting.state, view)):

@@ -1,10 +1,9 @@
-"""Who should vote, and the next step towards it.
+"""Which members should vote, and the next step towards that.
 
-The order in which voters change is the same whatever the reason, and any manager can go on with it:
-accounts of live voters that shall leave are barred on the primary (Bar) -> the new configuration is put in force
-beside the old one (Save) -> the primary waits for the new number of acknowledgements (SetAcks) -> members that gained a
-vote switch semi-sync on (Follow) -> the primary proves with a row that the new voters hold everything (Prove)
--> it stands alone (Save).
+Voters change in the same order whatever the reason, and any manager can continue: bar the accounts of live voters that
+are to leave on the primary (Bar) -> put the new configuration in force beside the old one (Save) -> the primary waits
+for the new number of acknowledgements (SetAcks) -> members that gained a vote switch semi-sync on (Follow) -> the
+primary proves with a row that the new voters hold everything (Prove) -> the new configuration stands alone (Save).
 """
 
 from __future__ import annotations
@@ -36,7 +35,8 @@ BINLOG_SIZE = 128 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class VoterChange:
-    """:ivar bar: voters to be barred first; :ivar lost: live ones that lose their vote
+    """:ivar bar: voters to be barred first
+    :ivar lost: live voters that lose their vote
     :ivar why: one sentence for the log
     """
 
@@ -52,8 +52,8 @@ def step(cluster: Cluster, record: Record, view: View, primary: MemberState) -> 
     if change is None:
         return None
     if change.bar and primary.replication.source:
-        # named, and not opened yet: it follows its predecessor, and has nobody who could be barred. To be opened comes
-        # first; who does not acknowledge then is barred after it.
+        # named, and not opened yet: it follows its predecessor, and no session is there to be barred. It is opened
+        # first; a voter that does not acknowledge then is barred after that.
         return None
     if change.bar:
         sends = tuple(Send(primary.name, Bar(cluster.account(n))) for n in change.bar)
@@ -66,7 +66,7 @@ def step(cluster: Cluster, record: Record, view: View, primary: MemberState) -> 
 def next_change(
     cluster: Cluster, record: Record, view: View, primary: MemberState
 ) -> VoterChange | None:
-    """The configuration to be put in force next; None when the last one is right, or nothing can be done."""
+    """The configuration to be put in force next; None if the last one is right, or nothing can be done."""
     settings = cluster.settings
     present = record.target.without(record.primary)
     dead = dead_voters(record, view)
@@ -96,8 +96,8 @@ def next_change(
     own = (record.primary, primary.incarnation)
     acks = acks_for(len(voters) + 1, settings, primary.flavor)
     if 0 < record.target.acks < acks and not _can_acknowledge(cluster, record, view, voters, acks):
-        # first they vote under the number of before, for which the others suffice: commits wait for no receiver
-        # that is restarted to acknowledge
+        # first they vote under the previous number, for which the other voters suffice: commits do not wait for a
+        # receiver that is restarted to acknowledge
         acks = record.target.acks
     target = Configuration(voters | {own}, acks)
     if voters == present and acks == record.target.acks:
@@ -114,7 +114,7 @@ def next_change(
 def _lame(
     cluster: Cluster, record: Record, view: View, primary: MemberState, seated: set[Voter]
 ) -> list[Candidate]:
-    """Those whose applier is broken, as far as they may vote where nobody else does."""
+    """Members with a broken applier, as far as they may vote while no sound member does."""
     states = [
         state
         for member in cluster.others(record.primary)
@@ -133,7 +133,7 @@ def _lame(
 def _can_acknowledge(
     cluster: Cluster, record: Record, view: View, voters: frozenset[Voter], acks: int
 ) -> bool:
-    """Whether as many of them as the primary is to wait for acknowledge already."""
+    """Whether as many of these voters as the primary is to wait for acknowledge already."""
     states = [(view.state(name), run) for name, run in voters]
     able = [
         state
@@ -150,7 +150,7 @@ def _can_acknowledge(
 def _last_one(
     cluster: Cluster, view: View, primary: MemberState, live: frozenset[Voter]
 ) -> frozenset[Voter]:
-    """The one voter that stays where none is fit to: so that it can be mended, see ``rejoin``."""
+    """The one voter that stays if none is fit to: so that it can be repaired, see ``rejoin``."""
     states = [view.state(name) for name, _ in live]
     if not all(state and state.up and spoiled(cluster, primary, state) for state in states):
         return frozenset()
@@ -160,9 +160,9 @@ def _last_one(
 def acking_voters(
     record: Record, view: View, primary: MemberState, cluster: Cluster
 ) -> frozenset[Voter]:
-    """All that may still acknowledge to the primary: voters in force and strays, but for the dead and the barred.
+    """All voters in force and strays that may still acknowledge to the primary, without the dead and the barred.
 
-    A barred one that has connected by another account may still: somebody has pointed it there by hand.
+    A barred one that has connected by another account may still acknowledge: it was made to follow the primary by hand.
     """
     may = {voter for each in record.configurations for voter in each.without(record.primary)}
     may |= {(s.name, s.incarnation) for s in record.strays if s.source == record.primary}
@@ -178,14 +178,17 @@ def acking_voters(
 
 
 def dead_voters(record: Record, view: View) -> frozenset[Voter]:
-    """Voters whose server process has ended for certain: their agent says so, or that another one runs."""
+    """Voters whose server process has certainly ended: their agent says so, or says that another process runs."""
     voters = {voter for each in record.configurations for voter in each.without(record.primary)}
     return frozenset(voter for voter in voters if _ended(view, voter))
 
 
 def found_strays(cluster: Cluster, record: Record, view: View) -> frozenset[Stray]:
-    """Strays that have been reached: their server ended, or does what the record asks, and has been told so in this
-    term, so that nothing of before can make it follow another."""
+    """Strays that have been reached.
+
+    The stray's server has ended; or it does what the record asks, and has had a command of this term, so that no
+    earlier command can make it follow another server.
+    """
     address = cluster.member(record.primary).address
 
     def found(stray: Stray) -> bool:
@@ -231,9 +234,10 @@ def lapsed(cluster: Cluster, view: View, primary: MemberState, name: str) -> str
 
 
 def admissible(cluster: Cluster, view: View, primary: MemberState, state: MemberState) -> bool:
-    """Whether a learner is near enough to the head of the primary's binlog to vote.
+    """Whether a learner is close enough to the end of the primary's binlog to vote.
 
-    One whose applier is broken has only to have received that: see ``core/rules/appliers.py`` for when it may vote.
+    A learner whose applier is broken only needs to have received it: see ``core/rules/appliers.py`` for when it may
+    vote.
     """
     replication = state.replication
     lame = appliers.broken(state)
@@ -257,7 +261,7 @@ def admissible(cluster: Cluster, view: View, primary: MemberState, state: Member
 
 
 def should_vote(cluster: Cluster, record: Record, primary: MemberState, name: str) -> bool:
-    """Whether there is a seat for it beside those that vote."""
+    """Whether the member would become a voter beside those that vote."""
     if not cluster.setting(name).voter:
         return False
     beside = [Candidate(voter, run, True) for voter, run in record.target.without(record.primary)]
@@ -266,11 +270,11 @@ def should_vote(cluster: Cluster, record: Record, primary: MemberState, name: st
 
 
 def unbarrable(record: Record, view: View, name: str) -> bool:
-    """Whether a barred member may connect to the primary again: as a voter of the target, or one that is known to
+    """Whether a barred member may connect to the primary again: as a voter of the target, or because it is known to
     acknowledge nothing.
 
-    The agent of such a one has had a command of this term, which began when it was barred: one of before that would
-    make it acknowledge is refused there from now on.
+    In the second case its agent has had a command of this term, which began when the member was barred: an earlier
+    command that would make it acknowledge is refused there from now on.
     """
     state = view.state(name)
     if state is None or state.silent_seconds or state.unobserved or state.busy:

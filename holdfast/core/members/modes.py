@@ -1,7 +1,7 @@
-"""From one mode to another without a moment in which more is promised than holds.
+"""From one mode to another, so that the record never promises more than what holds.
 
 A weaker mode is recorded first and carried out afterwards. Mode strong is recorded last: when the primary waits without
-end, and a row that it committed since is acknowledged, all before that row is on k voters.
+end, and a row that it committed since then is acknowledged, everything before that row is on k voters.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROVING = Transition(TransitionKind.STRENGTHEN, Step.PROVE)
 
 
 def step(cluster: Cluster, record: Record, primary: MemberState) -> Decision | None:
-    """The next change of the record that the wanted mode asks for; None when there is none now."""
+    """The next change of the record that the wanted mode requires; None if there is none now."""
     wanted = cluster.settings.mode
     proving = record.transition == PROVING
     if wanted is not Mode.STRONG:

@@ -1,20 +1,21 @@
-"""What a member wrote by itself and that means nothing: recognised, made good, and no reason to lose a copy.
+"""Harmless transactions that a member wrote itself: recognised, repaired, and no reason to lose a copy.
 
 A replica that logs ``FLUSH SLOW LOGS`` has a GTID that the primary lacks. Rewinding it would cost its vote and a
-restart, cloning it the copy; and logrotate does that on all hosts in the same minute. So before a member is held to
-have diverged, its agent reads what it has (``Judge``), and says what of it changes nothing
+restart, cloning it would cost the copy; and logrotate does that on all hosts in the same minute. So before a member is
+considered diverged, its agent reads the transactions (``Judge``), and says which of them change nothing
 (``binlog/pending/harmless.py``).
 
-* MySQL: the primary commits empty transactions of these GTIDs (``CommitEmpty``). Every member has them then, nothing
+* MySQL: the primary commits empty transactions with these GTIDs (``CommitEmpty``). Then every member has them, nothing
   is reset, no server restarts, and all votes stay. Such a commit waits for acknowledgements like any other, so it is
-  asked for only while enough voters give them.
-* MariaDB: GTIDs of a domain form one line, and the primary has gone on with it: they cannot be issued there any more,
-  and the member's applier stops at the next event (``gtid_strict_mode``). So the member forgets them (``Forget``):
-  where nothing of the primary's stands behind them in its binlog, its GTID state before them is that of its tables.
-  What it has received is not touched, so its vote stays, too. It loses its binlog files: the primary has them.
+  requested only while enough voters acknowledge.
+* MariaDB: the GTIDs of a domain form one line, and the primary has continued it: these GTIDs cannot be issued there any
+  more, and the member's applier stops at the next event (``gtid_strict_mode``). So the member forgets them
+  (``Forget``): if no transaction of the primary stands behind them in its binlog, its GTID state before them is that of
+  its tables. What it has received is not touched, so its vote stays, too. The member loses its binlog files: the
+  primary has them.
 
 Why a vote may stay: a voter counts because it has *received* what it acknowledged, in the primary's order. What it
-wrote itself takes nothing away from that. Harmful transactions cost the vote as before, once they were read.
+wrote itself removes nothing from that. Harmful transactions cost the vote as before, once they were read.
 """
 
 from __future__ import annotations
@@ -30,25 +31,27 @@ from holdfast.core.wording import transactions
 
 
 def unjudged(state: MemberState, errant: GtidSet) -> GtidSet:
-    """What its agent has not read yet."""
+    """The transactions that the member's agent has not read yet."""
     return errant.subtract(parse(state.flavor, state.judged))
 
 
 def harmful(state: MemberState, errant: GtidSet) -> GtidSet:
-    """What it may not keep: all that was read and does not change nothing. What was not read yet is read at once."""
+    """The transactions that the member may not keep: those that were read and are not harmless. Unread ones are read at
+    once."""
     read = errant.subtract(unjudged(state, errant))
     return read.subtract(parse(state.flavor, state.harmless))
 
 
 def in_the_way(state: MemberState, errant: GtidSet) -> GtidSet:
-    """What a learner must be rid of before it votes. The primary may be waiting for its vote to commit empty ones."""
+    """The transactions that a learner must be rid of before it votes. The primary may be waiting for its vote to commit
+    empty ones."""
     if state.flavor is Flavor.MARIADB:
         return errant
     return errant.subtract(parse(state.flavor, state.harmless))
 
 
 def without_harmless(states: Sequence[MemberState]) -> list[MemberState]:
-    """As an election is to see them: with harmless GTIDs of its own no replica contains another.
+    """The members as an election must see them: without harmless GTIDs, with which no replica contains another.
 
     Only on MySQL, where sets are exact. On MariaDB such a member forgets them first: its applier has stopped.
     """
@@ -67,8 +70,11 @@ def without_harmless(states: Sequence[MemberState]) -> list[MemberState]:
 
 
 def as_text(gtids: GtidSet) -> str:
-    """For ``judged`` and ``harmless``. What a member has of a stream on MariaDB and the primary lacks are its last
-    numbers, so the last one stands for them: nobody asks for those that the primary has."""
+    """The set as text, for ``judged`` and ``harmless``.
+
+    On MariaDB the transactions of a stream that the primary lacks are the member's last numbers, so the last one stands
+    for them: the numbers that the primary has are never asked for.
+    """
     if gtids.flavor is Flavor.MYSQL:
         return str(gtids)
     return ",".join(f"{stream}-{spans[-1][1]}" for stream, spans in gtids.streams.items())
@@ -78,13 +84,14 @@ EXAMINING = frozenset({name_of(Judge), name_of(Forget)})
 
 
 def settle(states: Sequence[MemberState]) -> dict[str, Judge | Forget | None]:
-    """What is asked of members when the primary is gone and nobody can be elected: each wrote something itself perhaps.
+    """What members must do when the primary is gone and none can be elected, perhaps because each wrote something
+    itself.
 
-    Then there is no primary to compare them with. Looked at is what a member has in its own streams and no other member
-    has. Should it be more than harmless, it stays, and so does the election's refusal.
+    Then there is no primary to compare them with. So each agent reads what its member has in its own streams and no
+    other member has. If some of that is harmful, it stays, and the election still refuses.
 
-    :return: for each such member what it is asked; None: it is at it. What it shows meanwhile is of no use: its GTIDs
-        are gone already, its applier has not begun again
+    :return: for each such member its command; None: it is carrying one out. What it shows meanwhile is of no use: its
+        GTIDs are gone already, its applier has not begun again
     """
     asked: dict[str, Judge | Forget | None] = {}
     for state in states:
@@ -105,7 +112,7 @@ def settle(states: Sequence[MemberState]) -> dict[str, Judge | Forget | None]:
 
 
 def _all_but_own(state: MemberState, others: Sequence[MemberState]) -> GtidSet:
-    """What the others have, and all that was issued by any server but this one."""
+    """What the other members have, and everything that any server but this one issued."""
     flavor, own = state.flavor, issuer_of(state.flavor, state.origin)
     issuers = {issuer_of(flavor, stream) for stream in state.applied_set().streams} - {own}
     present = parse(flavor, ",".join(everything(flavor, each) for each in sorted(issuers)))
@@ -115,11 +122,12 @@ def _all_but_own(state: MemberState, others: Sequence[MemberState]) -> GtidSet:
 
 
 def brought(record: Record, view: View, chosen: MemberState) -> GtidSet:
-    """What a member that takes over wrote itself, by a hand, and nobody else has: it becomes everybody's.
+    """The transactions that the member which takes over wrote itself, by hand, and that no other member has: all
+    members get them.
 
-    An election takes who has received most, and cannot take the rows back: applied where they stand they are part of
-    all that follows. So they are told. What it issued as a primary of before is known to others, or was to the one
-    that is replaced; where neither is known nothing is claimed.
+    An election takes the member that has received most, and cannot remove the rows: applied where they stand, they are
+    part of everything that follows. So they are reported. What the member issued as a former primary is known to other
+    members, or was known to the one that is replaced; if neither is known, nothing is reported.
     """
     sighting = view.members.get(record.primary)
     old = sighting.last if isinstance(sighting, Unseen) else view.state(record.primary)
@@ -133,7 +141,7 @@ def brought(record: Record, view: View, chosen: MemberState) -> GtidSet:
 
 
 def about_brought(name: str, gtids: GtidSet) -> str:
-    """Told when it takes over, and as long as it is primary."""
+    """What is reported when the member takes over, and as long as it is primary."""
     if gtids.flavor is Flavor.MYSQL:
         how = f"mysqlbinlog --verbose --include-gtids='{gtids}'"
     else:
@@ -145,7 +153,7 @@ def about_brought(name: str, gtids: GtidSet) -> str:
 
 
 def to_commit(primary: MemberState, states: Iterable[MemberState], most: int) -> str:
-    """MySQL: GTIDs that the primary is to commit as empty transactions, or \"\"."""
+    """MySQL: the GTIDs that the primary is to commit as empty transactions, or ""."""
     wanted = parse(Flavor.MYSQL, "")
     for state in states:
         if state.up and state.harmless and state.flavor is Flavor.MYSQL:

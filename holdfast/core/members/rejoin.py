@@ -1,4 +1,4 @@
-"""How a member that is not the primary comes to follow it: checked, started, attached."""
+"""How a member that is not the primary comes to follow it: it is checked, started, attached."""
 
 from __future__ import annotations
 
@@ -30,8 +30,9 @@ from holdfast.core.wording import lasting
 
 @dataclass(frozen=True, slots=True)
 class Rejoin:
-    """:ivar command: what to do next, if anything; :ivar reason: why the member is not well, or \"\"
-    :ivar because: why it must be cloned, where that is what to do next; whether it may be now: ``copying.py``
+    """:ivar command: what to do next, if anything
+    :ivar reason: why the member is not well, or ""
+    :ivar because: why it must be cloned, if that is the next step; ``copying.py`` says whether it may be now
     """
 
     command: Command | None = None
@@ -107,8 +108,8 @@ def _next_step(cluster: Cluster, record: Record, view: View, member: Member) -> 
 def _broken(
     cluster: Cluster, record: Record, view: View, primary: MemberState, state: MemberState
 ) -> Rejoin:
-    """It receives, and its applier has stopped by an error: that is tried again, in case a hand has mended it, and in
-    the end its data is replaced."""
+    """The member receives, and its applier has stopped with an error: the applier is started again, in case an operator
+    has repaired it, and in the end the member's data is replaced."""
     why = appliers.told(cluster, record, state)
     voted_out = not record.counts(state.name, state.incarnation)
     if appliers.due(cluster, state) and voted_out and primary.writable:
@@ -120,7 +121,7 @@ def _broken(
 def _mend_own_writes(
     cluster: Cluster, record: Record, primary: MemberState, state: MemberState, errant: GtidSet
 ) -> Rejoin | None:
-    """What is done about transactions that the primary lacks; None where that is done on the primary."""
+    """What the member must do about transactions that the primary lacks; None if the primary does it."""
     present = str(with_everything_of(primary))
     accepted = _accepted(primary)
     if harmful(state, errant):
@@ -136,7 +137,7 @@ def _mend_own_writes(
 
 
 def spoiled(cluster: Cluster, primary: MemberState, state: MemberState) -> str:
-    """Why a member cannot go on from what it has, or ""."""
+    """Why a member cannot continue with the data that it has, or ""."""
     if state.unfit:
         return state.unfit
     if errant := harmful(state, errant_transactions(primary, state)):
@@ -147,32 +148,35 @@ def spoiled(cluster: Cluster, primary: MemberState, state: MemberState) -> str:
 
 
 def _purged(cluster: Cluster, primary: MemberState, state: MemberState) -> bool:
-    """Whether the primary lacks what it needs next. What another source lacked, which it follows still, says nothing:
-    it is told to follow the primary first. So does what a receiver ran into before it was stopped for a promise."""
+    """Whether the primary lacks the binlogs that the member needs next.
+
+    What another source lacked, which the member still follows, says nothing: the member must follow the primary first.
+    Nor does an error that a receiver had before it was stopped for a promise.
+    """
     replication = state.replication
     from_primary = replication.source == cluster.member(primary.name).address
     return replication.purged and from_primary and not state.promised
 
 
 def _unseat(record: Record, state: MemberState, why: str) -> Rejoin:
-    """What a voter has received is not touched: first it must lose its vote. The last one is never evicted; restarted,
-    it is another incarnation, which does not vote."""
+    """A voter must lose its vote before what it has received is touched. The last voter is never evicted; when it is
+    restarted, it is another incarnation, which does not vote."""
     if len(record.target.without(record.primary)) > 1 or record.joint:
         return Rejoin(reason=why)
     return Rejoin(Restart(), f"{why}; restarting it: it must not vote before that is fixed")
 
 
 def _accepted(primary: MemberState) -> bool:
-    """Whether what the primary has is what counts: it is open, or being opened. One that came back in place is looked
-    at first: see ``core/rules/returned.py``."""
+    """Whether the primary's data is the data that counts: it is open, or being opened. A primary that came back in
+    place is compared first: see ``core/rules/returned.py``."""
     return primary.writable or primary.semi_sync.source
 
 
 def _told_too_little(
     cluster: Cluster, record: Record, primary: MemberState, state: MemberState
 ) -> bool:
-    """A member whose account is barred must have had a command of this term: see ``membership.unbarrable``.
-    So must a stray: see ``membership.found_strays``."""
+    """Whether the member needs a command of this term: its account is barred (``membership.unbarrable``), or it is a
+    stray (``membership.found_strays``)."""
     if state.term == record.term:
         return False
     stray = any(s.name == state.name for s in record.strays)
@@ -191,17 +195,18 @@ def _clone(
         return Rejoin(reason=why)
     donor = cluster.member(best_donor(cluster, record, view, state.name))
     if donor.name == primary.name and cluster.account(state.name) in primary.barred:
-        return Rejoin(reason=why)  # it is let in first
+        return Rejoin(reason=why)  # its account is unlocked first
     present = str(with_everything_of(primary))
     clone = Clone(donor.name, donor.host, donor.port, donor.agent, present)
     return Rejoin(clone, f"{why}: it is cloned from {donor.name}", why)
 
 
 def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
-    """From whom ``name`` is cloned: a replica before the primary, a learner before a voter; and first of all, from
-    whom the fewest clones have failed since the last that was made.
+    """The member from which ``name`` is cloned.
 
-    A replica on which its account is still barred, from when that one was primary, would not let it in.
+    First the one from which the fewest clones have failed since the last that succeeded; then a replica before the
+    primary, a learner before a voter. A replica on which the account of ``name`` is still barred, from when that
+    replica was primary, would refuse the login.
     """
     recipient = view.state(name)
     failed = recipient.clone_failed if recipient else ()
@@ -234,8 +239,8 @@ def best_donor(cluster: Cluster, record: Record, view: View, name: str) -> str:
 def _start(
     cluster: Cluster, record: Record, view: View, primary: MemberState, state: MemberState
 ) -> Rejoin:
-    """A server that is down is started when its binlog ends with nothing that the primary lacks, or when what it ends
-    with is committed already: then it is rewound."""
+    """Start a server that is down, if its binlog ends with nothing that the primary lacks, or if what it ends with is
+    already committed: then it is rewound."""
     if state.unstartable:
         return Rejoin(reason=state.unstartable)
     tail = state.tail
@@ -253,7 +258,7 @@ def _start(
 
 
 def follow(cluster: Cluster, record: Record, state: MemberState) -> Follow:
-    """What has it follow the recorded primary as the record asks."""
+    """The command that makes the member follow the recorded primary as the record asks."""
     primary = cluster.member(record.primary)
     semi_sync = record.votes(state.name, state.incarnation)
     heartbeat = cluster.settings.timing.heartbeat
@@ -262,7 +267,8 @@ def follow(cluster: Cluster, record: Record, state: MemberState) -> Follow:
 
 
 def _differs(state: MemberState, primary: str) -> str:
-    """What a verification found is not mended by itself: nobody knows which of the two is right."""
+    """What a verification found. It is not repaired automatically: only an operator can say which of the two is
+    right."""
     if not state.differs:
         return ""
     tables = ", ".join(map(str, state.differs))
@@ -273,7 +279,7 @@ def _differs(state: MemberState, primary: str) -> str:
 
 
 def _idle(cluster: Cluster, record: Record, state: MemberState) -> str:
-    """What can be said of it while the primary cannot be asked."""
+    """What can be said about the member while the primary cannot be asked."""
     if state.ended and state.start_failed:
         return state.start_failed
     if state.ended:

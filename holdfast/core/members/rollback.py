@@ -1,9 +1,9 @@
 """A record that is older than what agents have obeyed: noticed, and rebuilt from what the agents remember.
 
-The store is where the record is; a store that was put back from a backup, emptied, or is another manager's, says
-something that was true once, or never. Nothing may be decided by it: the primary that it names may have been deposed,
-the voters that it lists may not be those that acknowledged. See ``core/observed/lineage.py`` for why agents know
-better.
+The record is in the store. A store that was put back from a backup, was emptied, or belongs to another manager says
+something that was true once, or never was. Nothing may be decided on it: the primary that it names may have been
+deposed, and the voters that it lists may not be those that acknowledged. ``core/observed/lineage.py`` says why the
+agents know better.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from holdfast.core.record import Record, Reign
 from holdfast.core.view import MemberState, Seen, Unseen, View
 
 LONGEST_JUMP = 2**24
-"""By so much at most a term may exceed the one that an agent has promised. A manager that begins a term each second
-needs half a year for that; who would burn all numbers (2**53) needs 2**29 commands, each on disk before the next."""
+"""A term may exceed the one that an agent has promised by this much at most. A manager that begins a term each second
+needs half a year for that; to use up all numbers (2**53) takes 2**29 commands, each on disk before the next."""
 
 FIRST_JUMP = 2**48
 """The same for an agent that has promised nothing yet: it comes into a cluster of any age."""
@@ -29,7 +29,7 @@ def jump_allowed(promised: int, term: int) -> bool:
 
 
 def last_states(view: View) -> dict[str, MemberState]:
-    """What each agent said last, now or before: what it has obeyed it does not forget."""
+    """What each agent reported last, now or before: an agent does not forget what it has obeyed."""
     found: dict[str, MemberState] = {}
     for name, sighting in view.members.items():
         match sighting:
@@ -41,13 +41,13 @@ def last_states(view: View) -> dict[str, MemberState]:
 
 
 def contradicted(cluster: Cluster, record: Record, view: View, stored: Record | None = None) -> str:
-    """Why nothing may be decided by this record, or "": an agent has obeyed what does not lead to it.
+    """Why nothing may be decided on this record, or "": an agent has obeyed a record that does not lead to it.
 
-    To be asked before each decision, with the record as the manager leads by it: where it is "", every term that was
-    promised is lower, or of this leadership, and every record that was obeyed is an earlier one of this line.
-    Members that an operator gave up are not asked, until they obey this line again.
+    Must be called before each decision, with the record by which the manager leads. If the result is "", every promised
+    term is lower, or of this leadership, and every obeyed record is an earlier one of this line. Members that an
+    operator gave up are left out until they obey this line again.
 
-    :param stored: as it stands in the store, where the manager has not begun to lead by it
+    :param stored: the record as it is in the store, if the manager does not lead by it yet
     """
     against: dict[str, list[str]] = {}
     for name, state in sorted(last_states(view).items()):
@@ -77,9 +77,9 @@ def contradicted(cluster: Cluster, record: Record, view: View, stored: Record | 
 
 
 def promised_elsewhere(record: Record, state: MemberState) -> bool:
-    """Whether it has promised a term of another leadership that is not below this one's.
+    """Whether the agent has promised a term of another leadership that is not below this one's.
 
-    An agent of an earlier version, which has no identity, does not say to whom it has promised.
+    An agent of an earlier version, which has no identity, does not report to which leadership it has promised.
     """
     if state.term != record.term:
         return state.term > record.term
@@ -88,13 +88,16 @@ def promised_elsewhere(record: Record, state: MemberState) -> bool:
 
 
 def fits(record: Record, state: MemberState) -> bool:
-    """Whether an agent has obeyed nobody, or this line alone."""
+    """Whether an agent has obeyed no manager, or only this line."""
     return not promised_elsewhere(record, state) and follows(record, state.record)
 
 
 def regained(record: Record, view: View) -> Record | None:
-    """The next step towards a member that an operator gave up and that answers again: a term above the one that it has
-    promised elsewhere, and, once it has obeyed in this line, a memory that counts. None: there is none."""
+    """The next step towards a member that an operator gave up and that answers again; None: there is none.
+
+    First a term above the one that the member has promised elsewhere; then, once it has obeyed in this line, its memory
+    counts again.
+    """
     for name in sorted(record.forsaken):
         state = view.state(name)
         if state is None:
@@ -114,9 +117,9 @@ def _told(mark: RecordMark) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What one agent says of itself when it is asked for a repair.
+    """What one agent reports about itself when it is asked for a repair.
 
-    :ivar term: that it has promised
+    :ivar term: the term that it has promised
     :ivar memory: None: it remembers no record
     """
 
@@ -129,8 +132,8 @@ class Remembered:
 @dataclass(frozen=True, slots=True)
 class Rebuilt:
     """:ivar memory: what is to be stored: record and settings
-    :ivar source: whose memory it is; "" where the store's own record is the newest
-    :ivar doubts: why it is not proved that this is the newest that had an effect; empty: it is
+    :ivar source: the member whose memory this is; "" if the store's own record is the newest
+    :ivar doubts: why it is not proved that this is the newest record that had an effect; empty: it is proved
     """
 
     memory: Memory
@@ -149,14 +152,14 @@ def rebuilt(
 
     *Proved* when all members answer and remember: those that are configured, those that the newest record counts on,
     and those that it was made with. A later record would have had an effect only through an agent that obeyed it, and
-    that agent would have answered and remembered it (``core/observed/lineage.py``). Nothing less proves it: a primary
-    that is silent may have been told last that it goes on alone, or without those that answer here.
+    that agent would have answered and remembered it (``core/observed/lineage.py``). Nothing less proves it: the last
+    command of a silent primary may have been to continue alone, or without those that answer here.
 
-    The terms of all that answer lie below the new one, so nobody is left that obeys another.
+    The terms of all agents that answer are below the new one, so none is left that obeys another manager.
 
     :param stored: what the store holds, if anything
-    :param silent: why each of the others does not answer
-    :param wanted: whose memory to take, as an operator has decided; "": the newest
+    :param silent: why each of the other members does not answer
+    :param wanted: the member whose memory an operator has chosen; "": the newest
     """
     known = {name: each for name, each in heard.items() if each.memory is not None}
     if not known:
@@ -189,7 +192,8 @@ def rebuilt(
 def _of_stored(
     cluster: Cluster, stored: Memory, heard: Mapping[str, Remembered], silent: Mapping[str, str]
 ) -> Rebuilt | str:
-    """Agents of an earlier version, which remember terms alone: only an operator can know whether it is the newest."""
+    """The store's record, for agents of an earlier version, which remember only terms: only an operator can know
+    whether it is the newest."""
     return _made(stored, "", _unknown(cluster, stored, heard, silent), heard, silent)
 
 
@@ -210,8 +214,8 @@ def _made(
 
 
 def _same(one: Record, other: Record) -> bool:
-    """Whether two lines stand where they parted: nothing that either has done since changed who is primary, who votes,
-    or how commits wait. What is under way in one of them is asked for again in the term to come."""
+    """Whether two lines are still as they were when they parted: neither has since changed the primary, the voters, or
+    how commits wait. What is under way in one of them is started again in the next term."""
 
     def matter(record: Record) -> tuple[object, ...]:
         return (
@@ -227,7 +231,7 @@ def _same(one: Record, other: Record) -> bool:
 
 
 def _newest(known: Mapping[str, Remembered]) -> list[str]:
-    """Whose memory is followed by nobody else's; one of those that remember the same."""
+    """The members whose memory no other memory follows; one of those that remember the same."""
     found: list[str] = []
     by_age = sorted(known, key=lambda name: (known[name].mark.age, name), reverse=True)
     for name in by_age:
@@ -240,7 +244,7 @@ def _newest(known: Mapping[str, Remembered]) -> list[str]:
 def _unknown(
     cluster: Cluster, best: Memory, heard: Mapping[str, Remembered], silent: Mapping[str, str]
 ) -> list[str]:
-    """Members whose memory could be a later one."""
+    """Members that may remember a later record."""
     record = best.record
     counted = {name for each in record.configurations for name in each.names()}
     names = counted | {each.name for each in cluster.members} | set(best.agents)
@@ -264,7 +268,7 @@ def _unknown(
 
 
 def _above(best: Memory, heard: Mapping[str, Remembered], silent: Mapping[str, str]) -> Memory:
-    """With a term above all that were promised; what others remember is of the past from now on."""
+    """The memory with a term above all promised ones; from now on what other agents remember is of the past."""
     record = best.record
     # a poll brings a record before its term is promised
     known = [max(each.term, each.mark.term) for each in heard.values()]
@@ -274,7 +278,7 @@ def _above(best: Memory, heard: Mapping[str, Remembered], silent: Mapping[str, s
         for each in sorted(heard.values(), key=lambda each: each.mark.age)
         if each.mark.revision and not follows(record, each.mark)
     }
-    # those of before come first: the oldest one tells from when on the list is complete
+    # earlier ones come first: the oldest shows since when the list is complete
     kept = [each for each in record.lineage if each.leader not in past]
     lineage = tuple(sorted([*kept, *past.values()], key=lambda each: each.term))
     forsaken = record.forsaken | frozenset(silent)

@@ -1,4 +1,4 @@
-"""Which member's tables are compared with the primary's next: one member at a time, and nothing else under way."""
+"""Which member's tables are compared with the primary's next: one member at a time, while nothing else is under way."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from holdfast.core.rules.attachment import attached
 from holdfast.core.view import MemberState, Receiver, View
 
 MOST_NAMED = 20
-"""So many tables that differ stand in one sentence."""
+"""This many tables that differ are named in one sentence."""
 
 
 def objections(cluster: Cluster, record: Record | None, view: View, name: str) -> tuple[str, ...]:
-    """All that stands against verifying that member now; () when nothing does."""
+    """Everything that stands against verifying that member now; () if nothing does."""
     if record is None:
         return (f"{cluster.name} has no primary yet",)
     if name == record.primary:
@@ -38,10 +38,11 @@ def objections(cluster: Cluster, record: Record | None, view: View, name: str) -
 
 
 def due(cluster: Cluster, record: Record | None, view: View) -> Send | None:
-    """What is to be begun by itself: one that was interrupted goes on; then whichever ``verify_every`` is over for.
+    """The verification to begin automatically: an interrupted one continues first; then a member whose ``verify_every``
+    is over.
 
-    By the wall clock, as it is a person's schedule: a clock that is wrong makes it come too early or too late, and
-    nothing else.
+    It goes by the wall clock, because the schedule is the operator's: if the clock is wrong, a verification comes too
+    early or too late, and nothing else happens.
     """
     if record is None or record.transition or record.joint or record.paused or _verifying(view):
         return None
@@ -60,7 +61,7 @@ def due(cluster: Cluster, record: Record | None, view: View) -> Send | None:
 
 
 def told(state: MemberState) -> str:
-    """What came of the last one, in one sentence; "" while it is under way, or where there was none."""
+    """The result of the last verification, in one sentence; "" while it is under way, or if there was none."""
     found = state.verified
     if found is None or not (found.ended or found.halted):
         return ""
