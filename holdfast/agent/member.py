@@ -1,4 +1,4 @@
-"""The member of this host, as the parts of its agent work with it."""
+"""The member of this host, as the parts of its agent use it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from holdfast.tls import Credentials
 @dataclass(frozen=True, slots=True)
 class LocalMember:
     """:ivar published: what the agent publishes of it; :ivar watch: the run of its server
-    :ivar server: statements to it; :ivar own: its server, as the agent's file describes it
-    :ivar admin: by which the agent logs in; :ivar replication: by which it logs in to its source
-    :ivar shown: what this agent shows to the agents of other members
-    :ivar state_dir: where the agent remembers, as an absolute path
+    :ivar server: executes statements on it; :ivar own: its server, as the agent's file describes it
+    :ivar admin: the account of the agent; :ivar replication: the account by which the server logs in to its source
+    :ivar shown: the credentials that this agent shows to other members' agents
+    :ivar state_dir: the folder of the agent's state, as an absolute path
     :ivar relaxed: whether something may not have been flushed
     """
 

@@ -1,4 +1,4 @@
-"""Puts together what looks after accounts, and founds a cluster."""
+"""Builds what maintains accounts, and founds a cluster."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Upkeep:
 
 
 def upkeep(member: LocalMember, obeyed: Callable[[], bool]) -> Upkeep:
-    """:param obeyed: whether this agent has ever obeyed anybody, or its data are being cloned"""
+    """:param obeyed: whether this agent has ever obeyed a manager, or its data are being cloned"""
     published, own, admin = member.published, member.own, member.admin
     logins = KeptLogins(published)
     adopter = Adopter(own.flavor, own.socket, admin, encrypted=own.tls is not None)

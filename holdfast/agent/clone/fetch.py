@@ -71,7 +71,7 @@ class DonorAgent:
         return int(json.loads(self._get("/v1/data", deadline))["bytes"])
 
     def left_empty(self, deadline: Deadline) -> list[str]:
-        """MySQL: the tables that a copy would leave empty. :raises Unreachable: :raises Refused: the donor cannot tell"""
+        """MySQL: tables that a copy would leave empty. :raises Unreachable: :raises Refused: the donor cannot tell"""
         return list(json.loads(self._get("/v1/data", deadline)).get("left_empty", ()))
 
     def _get(self, path: str, deadline: Deadline) -> bytes:

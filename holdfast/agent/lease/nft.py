@@ -1,8 +1,9 @@
-"""A table of nftables that refuses a server's ports once its lease is over, held by an nft process of ours.
+"""A table of nftables that refuses a server's ports once its lease is over, held by an nft process of the agent's.
 
 The table belongs to that process (``flags owner``): the kernel removes it when the process ends. The ports stand in a
-set whose elements time out, so it is the kernel that shuts them, also on a host that was frozen and thawed. What such a
-server had already written is refused on its way out, which ends the connection too: nothing is sent again later.
+set whose elements time out, so it is the kernel that closes them, also on a host that was frozen and thawed. The table
+also refuses, on its way out, what such a server had already written, and ends the connection: nothing is sent again
+later.
 """
 
 from __future__ import annotations
@@ -18,22 +19,23 @@ from collections.abc import Callable, Sequence
 from holdfast.errors import Refused, Unreachable
 
 ANSWER_SECONDS = 0.3
-"""After which an nft that has not answered is given up."""
+"""An nft that has not answered within this time is given up."""
 MARGIN_SECONDS = 0.008
-"""The kernel counts in jiffies: so much earlier an element times out, that it does not so later than the lease."""
+"""The kernel counts in jiffies. Elements time out so much earlier, lest they do so later than the lease."""
 HEARD_SECONDS = 0.01
-"""And so much earlier again: the time counts from when the kernel hears of it. What took longer is done once more."""
+"""And so much earlier again: the time counts from when the kernel receives it. A renewal that took longer is
+repeated."""
 _REFUSAL = r"(?:^|: )Error: (.+)$"
 PRIORITY = -200
-"""Before what else may let a packet through for good."""
+"""The hook's priority: before other rules that may let a packet through for good."""
 
 
 class Expired(Exception):
-    """The elements had timed out before they were renewed, so they were not."""
+    """The elements had timed out before their renewal, which therefore had no effect."""
 
 
 def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
-    """An nft that waits for orders. It takes 7 to 17 ms until it hears them, measured.
+    """Start an nft that waits for input. It takes 7 to 17 ms until it reads, measured.
 
     :raises Refused: it cannot be run
     """
@@ -44,16 +46,17 @@ def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             bufsize=0,
-            start_new_session=True,  # what ends the agent in order must not end the table first
+            # a signal that ends the agent in order must not end the table first
+            start_new_session=True,
         )
     except OSError as error:
         raise Refused(f"cannot run {command[0]}: {error.strerror}") from None
 
 
 def probe(command: Sequence[str], name: str) -> None:
-    """Make such a table and have it removed: whether that can be done here at all.
+    """Make such a table and have it removed, to find out whether that works on this host at all.
 
-    :raises Refused: nft cannot be run, or will not; :raises Unreachable: it does not answer
+    :raises Refused: nft cannot be run, or refuses; :raises Unreachable: it does not answer
     """
     process = start(command)
     where = f"inet {_identifier(name)}"
@@ -68,7 +71,7 @@ def probe(command: Sequence[str], name: str) -> None:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """What it had made is gone when this returns."""
+    """End the process. What it had made is gone when this returns."""
     process.kill()
     for pipe in (process.stdin, process.stdout):
         if pipe is not None:
@@ -78,11 +81,11 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Table:
-    """A table, and the process that it lives by.
+    """A table, and the process that owns it.
 
     :param clock: the leases'
-    :param process: that has been started for it, by `start`
-    :raises Refused: nft cannot be run, or will not make the table
+    :param process: that `start` has started for it
+    :raises Refused: nft cannot be run, or refuses to make the table
     :raises Unreachable: nft has ended, or does not answer
     """
 
@@ -106,7 +109,7 @@ class Table:
             raise
 
     def renew(self, until: float) -> None:
-        """Let the ports through until then.
+        """Let packets to the ports through until then.
 
         An element that has timed out cannot be deleted, and then the whole transaction is void: so a renewal that was
         on its way when the host was frozen does not open the ports of a server that was thawed too late.
@@ -123,9 +126,9 @@ class Table:
         self._ask(f"flush set {self._where} leased; {self._add(until)}")
 
     def _again_if_late(self, asked: float, until: float) -> None:
-        """What is not heard in time lets clients through for longer than the lease."""
+        """Repeat a renewal that the kernel received late: it would let clients through for longer than the lease."""
         if self._clock() - asked > HEARD_SECONDS:
-            with contextlib.suppress(Expired):  # it may have timed out meanwhile
+            with contextlib.suppress(Expired):  # the element may have timed out meanwhile
                 self.reopen(until)
 
     def close(self) -> None:
@@ -152,7 +155,7 @@ class Table:
         return ", ".join(map(str, self.ports))
 
     def _add(self, until: float) -> str:
-        """:raises Expired: there is nothing left to add"""
+        """:raises Expired: there is no time left to add"""
         milliseconds = int((until - self._clock() - MARGIN_SECONDS - HEARD_SECONDS) * 1000)
         if milliseconds <= 0:
             raise Expired
@@ -160,7 +163,8 @@ class Table:
         return f"add element {self._where} leased {{ {elements} }}"
 
     def _ask(self, transaction: str) -> None:
-        """nft answers only what is asked: so whether it was done is asked right behind it."""
+        """Send a transaction, and a query right behind it, as nft answers nothing else: the answer shows that it was
+        done."""
         look = f"list set {self._where} leased"
         end = rf"^(\}}|{re.escape(look)})$"
         said = _exchange(self._process, f"{transaction}\n{look}\n", end)
@@ -174,9 +178,9 @@ class Table:
 
 
 def _exchange(process: subprocess.Popen[bytes], text: str, last: str) -> str:
-    """What nft says to that, up to a line in which the pattern ``last`` is found.
+    """Send ``text``; return nft's output up to a line in which the pattern ``last`` is found.
 
-    :raises Unreachable: it has ended, or does not answer
+    :raises Unreachable: nft has ended, or does not answer
     """
     assert process.stdin is not None
     assert process.stdout is not None

@@ -1,4 +1,4 @@
-"""Asks other agents for their word. Nothing here may hold up whoever asks: each is asked in a thread of its own."""
+"""Asks other agents to vouch. Nothing here may delay the caller: each peer is asked in a separate thread."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LARGEST_ANSWER_BYTES = 64 * 1024
 
 
 class Answer(Enum):
-    """NOBODY_THERE: its host says that no agent runs there. Silence is none."""
+    """NOBODY_THERE: the peer's host says that no agent runs there. Silence says nothing."""
 
     VOUCHED = auto()
     DECLINED = auto()
@@ -29,7 +29,7 @@ class Answer(Enum):
 
 
 Answered = Callable[[str, Answer], None]
-"""Told the name of each peer that answers, and what."""
+"""Called with the name of each peer that answers, and its answer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,12 +41,12 @@ class _Round:
 
 
 class Peers:
-    """The other agents. Their hosts' addresses are looked up ahead of time: a name server that is lost with the
-    network must not cost a healthy primary its lease.
+    """The other agents. Their hosts' addresses are looked up ahead of time: a name server that is lost with the network
+    must not cost a healthy primary its lease.
     """
 
     def __init__(self, shown: Credentials) -> None:
-        # one that is made for a connection would read files: the disk may be what is stuck
+        # a context that is made for each connection would read files: the disk may be what is stuck
         self._context = shown.context or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         self._shown = shown
         self._addresses: dict[str, str] = {}
@@ -60,11 +60,11 @@ class Peers:
         self._work.put(None)
 
     def show(self, token: str | None) -> None:
-        """Another token from now on."""
+        """Use another token from now on."""
         self._shown = replace(self._shown, token=token)
 
     def know(self, peers: Mapping[str, str]) -> None:
-        """They may be asked later on: URL of each. Never blocks."""
+        """Resolve ahead the URLs of peers that may be asked later. Never blocks."""
         self._work.put(dict(peers))
 
     def ask(
@@ -97,10 +97,10 @@ class Peers:
             work.answered(name, Answer.NOBODY_THERE)
             self._resolve(url)
         except (OSError, HTTPException, ValidationError):
-            self._resolve(url)  # no word; another address may be the right one next time
+            self._resolve(url)  # no answer; another address may be the right one next time
 
     def _answer(self, url: str, work: _Round) -> VouchReply:
-        """A connection of its own for each question: an old one may lead to a host that is no more."""
+        """Use a new connection for each question: an old one may lead to a host that no longer exists."""
         host = urlsplit(url).hostname or ""
         connection = self._connection(url, work.patience)
         try:

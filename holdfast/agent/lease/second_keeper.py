@@ -1,4 +1,4 @@
-"""Has the keeper process hold the server to its lease as well, and runs it for as long as the agent lives."""
+"""Runs the keeper process, which holds the server to its lease as well, for as long as the agent lives."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ from holdfast.server.process.process import Running
 
 MODULE = "holdfast.agent.lease.keeper_process"
 AGAIN_SECONDS = 1.0
-"""At least so much is between two starts of a process that has ended."""
+"""Minimum time between two starts of the process."""
 LOOK_SECONDS = 1.0
-"""How often it is looked whether the process stands still."""
+"""How often the agent checks whether the process stands still."""
 
 logger = logging.getLogger(__name__)
 
@@ -53,10 +53,10 @@ class Helpers:
 
 
 class SecondKeeper:
-    """A guard of the lease keeper's. Nothing in here blocks but `ready` and `join`.
+    """A guard of the lease keeper's. Only `ready` and `join` block.
 
     :ivar words: the memory that both share
-    :param alarm: told of what, and what is wrong with it, or ""
+    :param alarm: called with the guard's name and what is wrong with it, or ""
     :param wait: a server is opened only once gate and watchdog hold it
     :param changed: called when :attr:`helpers` has changed
     """
@@ -83,7 +83,7 @@ class SecondKeeper:
         self._channel: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._faults: dict[str, str] = {}
-        """By what is faulty; what works has an empty text, what was not tried yet has none."""
+        """Fault texts by guard: "" for one that works; one that was not tried yet has no entry."""
         self._helpers = Helpers()
         self._settled = threading.Event()
         self._stopped = threading.Event()
@@ -91,11 +91,11 @@ class SecondKeeper:
 
     @property
     def until(self) -> float:
-        """Until when the process has had the lease vouched for, on the clock of leases."""
+        """The time until which voters have confirmed the lease to the process, on the clock of leases."""
         return self.words.keeper_until
 
     def start(self) -> None:
-        """The process that an agent before this one has left is ended first: it does not know this agent's lease."""
+        """Start the process. One that a former agent left is ended first: it does not know this agent's lease."""
         for pid, fd in keepers(self._place):
             with contextlib.suppress(OSError):
                 signal.pidfd_send_signal(fd, signal.SIGKILL)
@@ -106,7 +106,7 @@ class SecondKeeper:
         self._thread.start()
 
     def stop(self) -> None:
-        """The agent ends in order: the server goes on, and nobody ends it."""
+        """The agent ends in order: the server continues to run, and nothing ends it."""
         self._stopped.set()
         with self._lock:
             self._send("bye")
@@ -116,7 +116,8 @@ class SecondKeeper:
         self._thread.join(seconds)
 
     def know(self, electorate: Electorate | None, length: float) -> None:
-        """From now on no other voters' word prolongs the lease: the process reads this before it counts."""
+        """Use this electorate. From now on only its voters' confirmations prolong the lease: the process reads this
+        before it counts them."""
         with self._lock:
             known = Known(electorate, length)
             if known != self._known:
@@ -124,7 +125,7 @@ class SecondKeeper:
                 self._send_known()
 
     def show(self, token: str) -> None:
-        """Another token is shown to the agents of others from now on."""
+        """Show another token to the other members' agents from now on."""
         with self._lock:
             self._begin = replace(self._begin, token=token)
             self._send(f"token {token}")
@@ -163,7 +164,7 @@ class SecondKeeper:
             self._stopped.wait(max(0.0, begun + AGAIN_SECONDS - time.monotonic()))
 
     def _attend(self) -> None:
-        """Start the process, and listen to it until it ends.
+        """Start the process, and read its messages until it ends.
 
         :raises OSError: it cannot be started
         """
@@ -173,12 +174,12 @@ class SecondKeeper:
                 (sys.executable, "-m", MODULE, self._place),
                 stdin=its.fileno(),
                 stdout=subprocess.DEVNULL,
-                start_new_session=True,  # what ends the agent must not end it
+                start_new_session=True,  # a signal that ends the agent must not end the process
             )
         begin = BEGIN.dump_json(self._begin)
         try:
             socket.send_fds(own, [begin], [self.words.fd])
-        except OSError:  # it has ended already
+        except OSError:  # the process has ended already
             own.close()
             process.kill()
             process.wait()
@@ -187,7 +188,7 @@ class SecondKeeper:
             self._process, self._channel = process, own
             for tried_anew in ("gate", "watchdog"):
                 self._faults.pop(tried_anew, None)
-            if self._begin.token:  # it may have been renewed since
+            if self._begin.token:  # the token may have been renewed since
                 self._send(f"token {self._begin.token}")
             self._send_known()
             self._send_armed()
@@ -208,7 +209,7 @@ class SecondKeeper:
         process.wait()
 
     def _listens(self, channel: socket.socket) -> bool:
-        """Take in its next message; whether there may be more."""
+        """Read its next message; returns whether there may be more."""
         poll = select.poll()
         poll.register(channel, select.POLLIN)
         if not poll.poll(LOOK_SECONDS * 1000):
@@ -231,7 +232,7 @@ class SecondKeeper:
         return True
 
     def _hangs(self) -> bool:
-        """Whether it holds a server and has not looked at its clock for longer than a lease."""
+        """Whether the process holds a server and has not looked at its clock for longer than a lease."""
         with self._lock:
             held, length = self._running, self._known.length if self._known else Timing().lease
             alive = held is not None and held.alive and self._helpers.process
@@ -242,7 +243,7 @@ class SecondKeeper:
         self._tell("keeper", "hangs, and is started again")
         return True
 
-    # -- what it is told; with the lock held ---------------------------------------------------------
+    # -- messages to the process; with the lock held --------------------------------------------------
 
     def _send_known(self) -> None:
         if self._known is not None:
@@ -253,7 +254,7 @@ class SecondKeeper:
             self._send(f"arm {self._running.pid}", self._running.fd)
 
     def _send(self, text: str, *fds: int) -> None:
-        """A process that cannot be told must not go by what it was told before: it is ended."""
+        """Send a message. A process that cannot be reached must not go by former messages: it is ended."""
         if self._channel is None:
             return
         try:
@@ -272,7 +273,7 @@ class SecondKeeper:
             with contextlib.suppress(OSError):
                 channel.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
 
-    # -- what is told of it --------------------------------------------------------------------------
+    # -- messages of the process ---------------------------------------------------------------------
 
     def _tell(self, what: str, fault: str) -> None:
         if self._faults.get(what) == fault:
@@ -294,7 +295,7 @@ class SecondKeeper:
 
 
 def keepers(place: str) -> list[tuple[int, int]]:
-    """Keeper processes for that state directory, by pid and pidfd: agents that were killed leave them."""
+    """Keeper processes for that state directory, by pid and pidfd: killed agents leave them."""
     found = []
     own = os.getuid()
     for entry in os.scandir("/proc"):

@@ -1,4 +1,4 @@
-"""A lease as arithmetic: what it is now, and what is to be done when. Time is an argument.
+"""A lease as arithmetic: its present state, and what is to be done when. Time is an argument.
 
 ``now`` and all moments are seconds on one clock of the agent's host; see ``agent/runtime/boottime.py``.
 """
@@ -13,11 +13,11 @@ from holdfast.core.lease import Electorate, LeaseHolder, upheld
 from holdfast.core.timing import ASK_PEERS_AT, Timing
 
 ASK_AGAIN = 0.25
-"""After this share of a lease its peers are asked anew, while too few of them vouch."""
+"""After this share of a lease the peers are asked again, while too few of them vouch."""
 
 
 class Due(Enum):
-    """What is to be done now. FENCE: the lease is over. ASK: nobody renews, ask the peers."""
+    """What is to be done now. FENCE: the lease is over. ASK: no manager renews it, ask the peers."""
 
     NOTHING = auto()
     ASK = auto()
@@ -26,7 +26,7 @@ class Due(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """Peers are asked at ``at``, before anything is sent: from there on their word counts."""
+    """Peers are asked at ``at``, before anything is sent: their confirmations count from that moment."""
 
     number: int
     at: float
@@ -35,9 +35,10 @@ class Question:
 class LeaseState:
     """One member's lease. Not for several threads at once.
 
-    :ivar known: without whose word nobody else can be named; None: not known, so nobody can stand in for a manager
+    :ivar known: the members whose votes are needed to replace the primary; None: not known, so no peer can stand in for
+        a manager
     :ivar length: of a lease, in seconds
-    :ivar until: when it ends
+    :ivar until: when the lease ends
     :ivar by: who upheld it last
     :ivar enforced: the server is open as primary, or about to be opened
     :param ask_at: the share of a lease that is left when peers are to be asked
@@ -63,7 +64,7 @@ class LeaseState:
         return now < self.until
 
     def grant(self, now: float, until: float, length: float) -> bool:
-        """A manager's, for no longer than a lease from now; whether it is good for anything."""
+        """Take a manager's grant, for no longer than a lease from now; returns whether it was of use."""
         until = min(until, now + length)
         if until <= now:
             return False
@@ -74,7 +75,8 @@ class LeaseState:
         return True
 
     def fed(self, until: float) -> bool:
-        """Another process of this host holds the same lease, and has had it upheld; whether that prolongs it."""
+        """Another process of this host holds the same lease, and voters confirmed it there; returns whether that
+        prolongs it."""
         if until <= self.until:
             return False
         self.until = until
@@ -82,9 +84,9 @@ class LeaseState:
         return True
 
     def entrust(self, electorate: Electorate) -> bool:
-        """Whether it is another one than before. An older one never replaces a later one.
+        """Take over an electorate; returns whether it differs from the former. An older one never replaces a later one.
 
-        Where two of one configuration differ, the word of both is needed: which one is later cannot be told.
+        Where two of one configuration differ, confirmations by both are needed: it cannot be determined which is later.
         """
         known = self.known
         self.known = merged(known, electorate)
@@ -93,7 +95,7 @@ class LeaseState:
     def enforce(self, now: float, grace: bool) -> None:
         """From now on the server lives no longer than its lease.
 
-        :param grace: it takes clients already: whoever upholds it has one lease to do so
+        :param grace: the server takes clients already: there is one lease's time to have the lease upheld
         """
         self.enforced = True
         if grace and not self.held(now):
@@ -101,7 +103,7 @@ class LeaseState:
             self.by = LeaseHolder.NOBODY
 
     def release(self) -> None:
-        """The server is gone, or follows another. A lease that is held still is good for its next run."""
+        """The server is gone, or follows another. A lease that has not ended stays valid for its next run."""
         self.enforced = False
         if self.by is LeaseHolder.PEERS:
             self.by = LeaseHolder.NOBODY
@@ -114,7 +116,7 @@ class LeaseState:
         return Due.ASK if now >= self._next_question() else Due.NOTHING
 
     def next(self) -> float | None:
-        """When something will be due; None: not by time alone."""
+        """The time at which something will be due; None: time alone makes nothing due."""
         return min(self.until, self._next_question()) if self.enforced else None
 
     def ask(self, now: float) -> Question:
@@ -125,14 +127,15 @@ class LeaseState:
         return self._question
 
     def vouched(self, name: str, question: Question) -> bool:
-        """A peer vouched; whether that prolongs the lease. An answer to an earlier question counts for nothing."""
+        """Count a peer's confirmation; returns whether that prolongs the lease. Answers to an earlier question do not
+        count."""
         if question != self._question:
             return False
         self._vouching.add(name)
         return self._count()
 
     def shortfall(self) -> str:
-        """Who did not vouch, for a person."""
+        """Which peers did not vouch, as text for an operator."""
         quorums = self.known.quorums if self.known else ()
         for each in quorums:
             vouching = sorted(self._vouching & set(each.names))
@@ -145,7 +148,7 @@ class LeaseState:
         until = self._question.at + self.length
         if self.known is None or not upheld(self.known, self._vouching):
             return False
-        # a manager that renewed in the meantime upholds it
+        # a manager that renewed it in the meantime upholds it
         if until <= self.until or self.renewed_at >= self._question.at:
             return False
         self.until = until

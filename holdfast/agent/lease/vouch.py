@@ -1,8 +1,8 @@
-"""Gives this member's word, to the agent of the primary that it follows, that nobody deposes that primary.
+"""Confirms to the agent of the primary that this member follows it, and has promised no other term.
 
-From the moment a promise is asked for, no word is given, until the promise has failed or the member was told to follow
-again and does. So where enough have promised, the primary finds nobody any more; and the answer to the promise says for
-how long it may still rely on a word of before.
+From the moment a promise is requested this member does not vouch, until the promise has failed, or the member was
+ordered to follow again and does so. So once enough members have promised, nobody vouches for the primary; and the
+answer to the promise says for how long the primary may still rely on an earlier confirmation.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from holdfast.errors import Fatal
 from holdfast.http.wire import VouchReply, VouchRequest
 
 LONGEST_SECONDS = 60.0
-"""For no longer does this member give its word at once."""
+"""Maximum duration of one confirmation."""
 
 
 class Vouch:
     """Safe for several threads; never waits for a disk.
 
-    Which words were given is not on disk: an agent that starts takes it that one was given just before, for the longest
-    time that was ever asked for. That time is on disk before a word is given for as long.
+    Confirmations are not kept on disk: an agent that starts assumes that it gave one just before, for the longest time
+    that was ever requested. That time is on disk before a confirmation is given for as long.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Vouch:
         self._asked: tuple[str, float] | None = None
 
     def asked(self, request: VouchRequest) -> VouchReply:
-        """Give it, or say why not."""
+        """Vouch, or say why not."""
         seconds = request.seconds
         if not (math.isfinite(seconds) and 0 < seconds <= LONGEST_SECONDS):
             return VouchReply(vouched=False, reason=f"a lease of {seconds} s cannot be confirmed")
@@ -65,7 +65,7 @@ class Vouch:
         return VouchReply(vouched=not why, reason=why)
 
     def seen(self, state: MemberState) -> MemberState:
-        """With what is given, and since when no more, at this moment."""
+        """Returns ``state`` with how long this member still vouches, or since when no longer, at this moment."""
         now = self._clock()
         left, asked = self._until - now, self._asked
         return replace(
@@ -81,18 +81,18 @@ class Vouch:
         return max(0.0, self._until - self._clock())
 
     def promise_begins(self) -> None:
-        """One was asked for: it need not have been looked at."""
+        """A promise was requested; called before the request is examined."""
         with self._lock:
             self._promises += 1
 
     def promise_ends(self, kept: bool) -> None:
-        """Call once its answer has been written."""
+        """Call once the answer to the request has been written."""
         with self._lock:
             self._promises -= 1
             self._kept = self._kept or kept
 
     def follows(self) -> None:
-        """The server follows whom it was told to: a promise that was kept before has been released."""
+        """The server follows the primary that a manager named: a promise that was kept before is released."""
         with self._lock:
             self._kept = False
 
@@ -115,7 +115,7 @@ class Vouch:
             self._longest = seconds
 
     def _read(self) -> float:
-        """The longest time for which somebody has ever asked."""
+        """The longest time for which any primary has ever asked."""
         try:
             longest = float(self._path.read_text())
         except FileNotFoundError:

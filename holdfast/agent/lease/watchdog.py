@@ -1,8 +1,8 @@
 """Feeds the kernel's watchdog while a primary's lease is held: a host that can no longer end its server is reset.
 
-It is for what no signal and no gate helps against: a kernel that hangs, an agent that was stopped for good. A watchdog
-does not ask why it is not fed: where one is configured, an agent that is killed costs its host. One that ends in order
-stops it first.
+It helps where no signal and no gate does: a kernel that hangs, an agent that was stopped for good. A watchdog does not
+ask why it is not fed: where one is configured, killing the agent resets its host. An agent that ends in order stops the
+watchdog first.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ SET_TIMEOUT = 0xC0045706
 """WDIOC_SETTIMEOUT: _IOWR('W', 6, int), whole seconds (linux/watchdog.h)."""
 LEAST_SECONDS = 2
 GRACE_SECONDS = 1.0
-"""What ending the server may take beyond the end of its lease."""
+"""Time that ending the server may take beyond the end of its lease."""
 RETRY_SECONDS = 5.0
 
 logger = logging.getLogger(__name__)
 
 
 class Device:
-    """``/dev/watchdog``. Opening it begins; raises OSError, as all that follow."""
+    """``/dev/watchdog``. Opening it starts the watchdog; raises OSError, as all methods do."""
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
@@ -44,7 +44,7 @@ class Device:
         os.write(self._fd, b"\0")
 
     def disarm(self) -> None:
-        """The magic character: without it, closing the device does not stop it."""
+        """Write the magic character: without it, closing the device does not stop the watchdog."""
         try:
             os.write(self._fd, b"V")
         finally:
@@ -54,10 +54,10 @@ class Device:
 class Watchdog:
     """A guard of the lease keeper's.
 
-    Fed while the lease is held; after that there is as much time to kill the server as it was set to. It is stopped
-    when that server is gone.
+    The watchdog is fed while the lease is held; then there is as much time to kill the server as it was set to. It is
+    stopped when that server is gone.
 
-    :param alarm: told what is wrong with it, or "" once it was fed
+    :param alarm: called with what is wrong with it, or "" once it was fed
     """
 
     def __init__(

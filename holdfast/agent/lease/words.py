@@ -1,7 +1,7 @@
-"""What agent and keeper process tell each other without a message: until when each of them upholds the lease.
+"""Memory shared by agent and keeper process: each writes there until when it upholds the lease.
 
-Either of them may stand still for as long as it likes; the other one then reads what was true last, and what it writes
-itself is read once that one goes on. A channel would be full by then.
+Either of them may stand still for any time. The other one then reads its last value, and writes its own, which is read
+once the first continues. A channel of messages would be full by then.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ _WORDS = 3
 
 
 class LeaseWords:
-    """Moments on the clock of leases; each has one writer. A word is written at once, never in halves.
+    """Moments on the clock of leases; each has one writer. A value is written in one step, never in halves.
 
     :ivar fd: of the memory, to be handed to the other process
     """
 
     def __init__(self, fd: int | None = None) -> None:
-        """:param fd: of the other process's; None: new ones"""
+        """:param fd: the other process's memory; None: new memory"""
         new = fd is None
         self.fd = os.memfd_create("holdfast-lease") if fd is None else fd
         size = _WORDS * ctypes.sizeof(ctypes.c_double)
@@ -35,7 +35,7 @@ class LeaseWords:
 
     @property
     def agent_until(self) -> float:
-        """As the agent upholds it: by a manager's grant, or by its peers."""
+        """The end of the lease as the agent upholds it: by a manager's grant, or by its peers."""
         return self._words[0]
 
     @agent_until.setter
@@ -44,7 +44,7 @@ class LeaseWords:
 
     @property
     def keeper_until(self) -> float:
-        """As the keeper process has had it vouched for."""
+        """The end of the lease as voters have confirmed it to the keeper process."""
         return self._words[1]
 
     @keeper_until.setter

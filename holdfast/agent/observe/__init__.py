@@ -1,1 +1,1 @@
-"""Looking at the server: its process, its replication, its room on disk."""
+"""Observes the server: its process, its replication, its room on disk."""

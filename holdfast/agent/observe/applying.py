@@ -1,9 +1,9 @@
-"""Whether the applier of a replica is broken, or held up, told from one look to the next.
+"""Determines, from one look to the next, whether a replica's applier is broken or held up.
 
-A broken applier is started again now and then (what it lacked may have been mended by hand). Then it runs for a moment
-before it stops at the same place; so it counts as broken until it has come past that place, or nothing is left.
+A broken applier is started again now and then (an operator may have fixed the cause). Then it runs for a moment before
+it stops at the same place; so it counts as broken until it has passed that place, or nothing is left.
 
-And whether the files of its own binary log are still there: see ``core/rules/appliers.py`` for what that is like.
+Also checks whether the files of its own binary log still exist: see ``core/rules/appliers.py`` for what that means.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from holdfast.core.view import Receiver
 from holdfast.server.base import Observation
 
 STEADY_SECONDS = 2.0
-"""An applier that has come on, and has run for so long, is broken no longer: with several threads it may come on a
+"""An applier that has advanced, and has run for so long, is broken no longer: with several threads it may advance a
 little before it stops."""
 
 GONE_SECONDS = 2.0
-"""For so long the index, or the last file, must be missing: a server that purges puts a new index in place."""
+"""The index, or the last file, must be missing for so long: a server that purges puts a new index in place."""
 
 FORGIVEN_SECONDS = 3600.0
-"""A repair so long ago counts no longer."""
+"""A repair so long ago is counted no longer."""
 
 
 class ApplierWatch:
-    """To be told of each look. Remembered over a restart of the server, not over one of the agent."""
+    """To be called with each look. Its memory survives a restart of the server, but not one of the agent."""
 
     def __init__(self, flavor: Flavor) -> None:
         self._flavor = flavor
@@ -48,8 +48,8 @@ class ApplierWatch:
 
     def seen(self, found: Observation, now: float | None = None, files: bool = False) -> Applying:
         """:param now: seconds, by a clock that nobody sets
-        :param files: whether the index of its binary log, and the last file, can be read; where they never could,
-            nothing is told of them
+        :param files: whether the index of its binary log, and the last file, can be read; where they never could be,
+            nothing is reported of them
         """
         now = time.monotonic() if now is None else now
         with self._lock:
@@ -63,7 +63,7 @@ class ApplierWatch:
             return replace(told, removed=True, seconds=max(told.seconds, round(gone, 1)))
 
     def replaced(self) -> None:
-        """All its data was replaced by a copy."""
+        """All data of the member was replaced by a copy."""
         with self._lock:
             if self._error or self._removed:
                 self._repairs.append(time.monotonic())
@@ -73,7 +73,7 @@ class ApplierWatch:
     def _seen(self, found: Observation, now: float) -> Applying:
         replication = found.replication
         moved = found.applied != self._last_place
-        # sets are compared only where the applier may be held up: while it comes on they need not be
+        # sets are compared only where the applier may be held up: while it advances they need not be
         left = bool(replication.source) and (
             self._is_left(found) if self._error or not moved else True
         )
@@ -82,7 +82,7 @@ class ApplierWatch:
                 self._since = now
             if (
                 not self._error or found.applied != self._place
-            ):  # the same one is not always told in the same words
+            ):  # the same error does not always come in the same words
                 self._error, self._place = replication.applier_error, found.applied
             self._runs_since = None
         elif self._error and self._has_passed(found, left, now):
@@ -98,8 +98,8 @@ class ApplierWatch:
         )
 
     def _has_passed(self, found: Observation, left: bool, now: float) -> bool:
-        """Whether one that was broken is so no longer. A server that was just started has nothing left to apply only
-        because it has received nothing yet."""
+        """Whether an applier that was broken is so no longer. A server that was just started has nothing left to apply
+        only because it has received nothing yet."""
         replication = found.replication
         if not replication.source:
             return True
@@ -113,7 +113,7 @@ class ApplierWatch:
         return (moved and not left) or (steady and (moved or not left))
 
     def _is_left(self, found: Observation) -> bool:
-        """Whether it has received what it has not applied."""
+        """Whether the server has received what it has not applied."""
         texts = (found.received, found.applied)
         if texts != self._texts:
             received, applied = (parse(self._flavor, text) for text in texts)

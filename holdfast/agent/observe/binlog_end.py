@@ -11,7 +11,7 @@ from holdfast.errors import Refused
 
 
 class BinlogEnd:
-    """Remembers which file is the last one for as long as the index stays the same.
+    """Caches which file is the last one for as long as the index stays the same.
 
     :ivar last: the last file at the last look; None when there was none
     """

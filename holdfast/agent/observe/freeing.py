@@ -1,6 +1,6 @@
-"""A promotion that clients' sessions on this server hold up: they are ended after a bound, and named.
+"""Ends clients' sessions on this server that hold up a promotion, after a time limit, and names them.
 
-A promotion that is not held up pays nothing for it: the thread that observes the server sees how long one takes.
+A promotion that is not held up loses no time: the thread that observes the server measures how long a promotion takes.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from holdfast.log import say
 from holdfast.server.base import Deadline, Server
 
 FREE_SECONDS = 2.0
-"""For so long sessions may hold a promotion up. What came before in the same failover counts: who is to acknowledge
-to the new primary is told to follow it only when that has been named."""
+"""How long sessions may hold a promotion up. Earlier time of the same failover counts: the voters of the new primary
+are ordered to follow it only after it was named."""
 
 FAILOVER_SECONDS = 10.0
-"""For so long after a promise what follows in its term counts from the promise."""
+"""For so long after a promise, commands of its term count from the promise."""
 
 AGAIN_SECONDS = 0.5
-"""Between two rounds; the last sort of sessions is ended in the second one."""
+"""Time between two rounds; the last kind of sessions is ended in the second round."""
 
 TOGETHER_SECONDS = 1.0
-"""Commands that follow each other within this belong to one promotion."""
+"""Commands that follow each other within this time belong to one promotion."""
 
 LOOK_SECONDS = 0.5
 
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class PromotionFreeing:
-    """To be told of each command, and asked now and then from a thread that may wait for the server."""
+    """To be called with each command, and now and then from a thread that may wait for the server."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -48,7 +48,7 @@ class PromotionFreeing:
 
     @contextlib.contextmanager
     def during(self, term: int, command: Command, steps: Steps) -> Iterator[None]:
-        """Around what a command does."""
+        """Context around a command."""
         now = time.monotonic()
         if isinstance(command, Promise):
             self._promised = (term, now)
@@ -69,7 +69,7 @@ class PromotionFreeing:
             self._ended = time.monotonic()
 
     def looked(self) -> None:
-        """End those who hold up what is under way, if it has been so for too long."""
+        """End the sessions that hold up the current promotion, if it has taken too long."""
         steps, now = self._steps, time.monotonic()
         if steps is None or now - self._begun < FREE_SECONDS or now - self._tried < AGAIN_SECONDS:
             return
@@ -86,7 +86,7 @@ class PromotionFreeing:
 
 
 def _promotes(command: Command) -> bool:
-    """Of a failover. In a switchover nobody is ended without having been told to: it is undone in time."""
+    """Whether the command promotes in a failover. A switchover ends no session without notice: it is undone in time."""
     match command:
         case Drain(upto=upto, electorate=electorate):
             return not upto and electorate is None

@@ -1,7 +1,7 @@
-"""Looks at the server a few times a second, and at once when poked, in a thread of its own.
+"""Observes the server a few times a second, and at once when poked, in a separate thread.
 
-A look costs the server about a millisecond. While something may be wrong, looks follow each other quickly: that a
-server or a source is silent must be known on time.
+A look costs the server about a millisecond. While something may be wrong, looks follow each other quickly: the silence
+of a server or a source must be known on time.
 """
 
 from __future__ import annotations
@@ -44,23 +44,24 @@ from holdfast.server.connection.sql import keeps_out
 from holdfast.server.process.process import Running
 
 EVERY_SECONDS = (0.05, 0.25)
-"""The least and the most time between two looks at a server that is up."""
+"""Minimum and maximum time between two looks at a server that is up."""
 STARTING_EVERY_SECONDS = 0.025
 DOWN_EVERY_SECONDS = 1.0
-"""How often a server that somebody else has started is looked for."""
+"""How often the agent looks for a server that it did not start itself."""
 OBSERVE_SECONDS = 1.0
 SILENT_SECONDS = 0.3
-"""A server that has answered nothing for so long is told to be silent."""
+"""A server that has answered nothing for so long is reported as silent."""
 TOLD_SECONDS = 1.0
-"""A start that lasts so long is told."""
+"""A start that lasts so long is reported."""
 UNDER_WAY_SECONDS = 0.2
-"""So long a look may take before what it waits for counts as silence: this host may just be busy."""
+"""A look may take so long before its wait counts as silence: this host may just be busy."""
 LISTEN_EVERY_SECONDS = 0.05
-"""How often it is looked whether a look is under way for too long."""
+"""How often the agent checks whether a look is taking too long."""
 
 _REMOVED = f"{REMOVED}: make another member primary (holdfast switchover), then its data is replaced by a copy"
 HELD_UP_SECONDS = 10.0
-"""So long an applier must have finished nothing, with something left, to be told of: longer transactions are rare."""
+"""An applier is reported when it has finished nothing for so long, with something left: longer transactions are
+rare."""
 _HELD_UP = (
     "its applier has finished nothing for a while, and something is left: a lock is held there, or it applies a long "
     "transaction; until it continues, reads there are behind, and taking over would wait for it"
@@ -71,16 +72,17 @@ logger = logging.getLogger(__name__)
 
 
 class ServerObserver:
-    """Keeps the published state true to the server.
+    """Keeps the published state up to date.
 
     :ivar every_seconds: between two looks; kept within bounds, and less while the source of a replica is silent
     :ivar on_look: called with each look, and when it began, before it is published; :ivar on_lost: with the error of
         one that failed, while the server runs
-    :ivar appliers: how the applier gets on, from look to look
-    :ivar freeing: ends who holds a promotion up
+    :ivar appliers: the applier's progress, from look to look
+    :ivar freeing: ends sessions that hold a promotion up
     :ivar on_down: called now and then while no server runs
-    :ivar on_answer: called while a server is starting, when it has answered; one raises where it must not be seen as up
-    :ivar holds_applier: whether the applier was stopped on purpose, and will run on by itself: then it is told to run
+    :ivar on_answer: called while a server is starting, when it has answered; raises where it must not be seen as up
+    :ivar holds_applier: whether the applier was stopped on purpose, and will continue by itself: it is reported as
+        running
     """
 
     def __init__(
@@ -119,11 +121,11 @@ class ServerObserver:
         self._listener.join(0.5)
 
     def poke(self) -> None:
-        """Look now, not when it is time."""
+        """Have the next look made now."""
         self._poked.set()
 
     def look(self) -> None:
-        """Observe and publish, with nothing in it that was true only before this was called.
+        """Observe and publish. The result contains nothing that was true only before this was called.
 
         :raises Unreachable: when the server does not answer; what was known of it stays, with the reason
         """
@@ -171,12 +173,12 @@ class ServerObserver:
             say(logger, "the server is up", version=found.version)
 
     def note(self, during: str, **found: Any) -> None:
-        """What a command has found out itself, in place of a look: no older look overwrites it."""
+        """Publish what a command itself has found out, in place of a look: no older look overwrites it."""
         with self._looking:
             self._published.change(during=during, **found)
 
     def _deadline(self, running: Running) -> Deadline:
-        """A dying server's connections stay open: nothing but this ends the wait for it."""
+        """A dying server's connections stay open: nothing but this deadline ends the wait for it."""
         return Deadline(OBSERVE_SECONDS, lambda: self._watch.current() is not running)
 
     def appeared(self) -> None:
@@ -215,7 +217,7 @@ class ServerObserver:
         return Unreachable(f"{said}: {error}")
 
     def _crowded(self, incarnation: str, error: Crowded) -> Unreachable:
-        """It lives, it answers those who are connected, and it cannot be looked at: a session of ours was lost."""
+        """The server lives and answers connected clients, but cannot be observed: a session of the agent's was lost."""
         self._answered_at, self._asked_at = time.monotonic(), None
         reason = f"the server takes no more connections, not even those of its agent: {error}"
         if self._published.state.reason == "":
@@ -232,7 +234,7 @@ class ServerObserver:
         return error
 
     def _kept_out(self, incarnation: str, why: str) -> Unreachable:
-        """It lives, and lets its agent in no more: what is known of it is as old as the last look."""
+        """The server lives, but no longer lets its agent log in: what is known of it is as old as the last look."""
         now = time.monotonic()
         self._answered_at, self._asked_at = now, None
         if self._published.state.unobserved != why:
@@ -247,7 +249,7 @@ class ServerObserver:
         return Unreachable(why)
 
     def _shuts_down(self, incarnation: str, error: NotListening) -> Unreachable:
-        """Its clients have lost their sessions, and find nobody who takes them: it is open no more."""
+        """The server's clients have lost their sessions, and it accepts no new ones: it is open no more."""
         if not self._published.state.unobserved:
             say(logger, SHUTS_DOWN, logging.WARNING)
         self._published.change(
@@ -261,7 +263,7 @@ class ServerObserver:
         return error
 
     def _listen(self) -> None:
-        """Tells that the server is silent while a look still waits for it; not of a server that is starting."""
+        """Report that the server is silent while a look still waits for it; not of a server that is starting."""
         while not self._stopped.wait(LISTEN_EVERY_SECONDS):
             self._tell_silence()
 
@@ -289,7 +291,8 @@ class ServerObserver:
                 complaint = ""
             except HoldfastError as error:
                 complaint = self._complain(error, complaint)
-            except Exception as error:  # the loop must not end: without it nobody looks any more
+            # the loop must not end: without it the server is not observed
+            except Exception as error:
                 if str(error) != complaint:
                     logger.exception("looking at the server failed")
                 complaint = str(error)
@@ -298,7 +301,7 @@ class ServerObserver:
             self._poked.clear()
 
     def _complain(self, error: HoldfastError, before: str) -> str:
-        """An unanswered look has been published already; whatever else is said once."""
+        """Log an error once. An unanswered look has been published already."""
         if isinstance(error, Unreachable) or str(error) == before:
             return before
         say(logger, str(error), logging.WARNING)
@@ -306,8 +309,8 @@ class ServerObserver:
         return str(error)
 
     def _pause(self) -> float:
-        """Until the next look. A receiver that was just told to follow connects within milliseconds, and a switchover
-        waits until that is seen; where it goes on connecting, its source is silent.
+        """The time until the next look. A receiver that was just started connects within milliseconds, and a switchover
+        waits until that is seen; if the receiver keeps connecting, its source is silent.
         """
         state = self._published.state
         match state.server:

@@ -1,9 +1,9 @@
 """How much room is left on the file systems that a server and its agent write to.
 
-A look is one ``statvfs`` for each of them, a few microseconds; in a thread of its own, for it may not answer. Where
-next to nothing is left it is tried out, as the server would have it, with the same user, quotas and reserved blocks: a
-small file is given blocks. What a server waits for when its disk is full it does not say, so the cause must be known
-here.
+A look is one ``statvfs`` for each of them, a few microseconds; in a separate thread, as it may not return. Where next
+to nothing is left the agent tests a write as the server would make it, with the same user, quotas and reserved blocks:
+it allocates blocks for a small file. A server whose disk is full does not say what it waits for, so the cause must be
+found here.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from holdfast.server.process import boot
 
 EVERY_SECONDS = 0.25
 READ_AGAIN = 40
-"""Looks after which the option file is read again."""
+"""The option file is read again after so many looks."""
 LOW_SHARE, LOW_BYTES = 0.05, 4 << 30
 """Less than this share, and less than so many bytes, is a warning."""
 TRIED_BYTES = 16 << 20
-"""With less than this it is tried out whether anything can be written."""
+"""With less than this the agent tests whether anything can be written."""
 LEAST_BYTES, ENOUGH_BYTES = 64 << 10, 4 << 20
-"""What a trial asks for, and what has to be had before a full file system counts as having room again."""
+"""The size of a test write, and the size needed before a full file system counts as having room again."""
 TRIAL = ".holdfast-room"
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
@@ -79,10 +79,10 @@ def room_of(
 
 
 class Room:
-    """Publishes what is full, and what is nearly so.
+    """Publishes which file systems are full or nearly full.
 
-    :param where: asked now and then: an option file may be changed
-    :ivar on_room: called when there is room again where there was none
+    :param where: called now and then: an option file may be changed
+    :ivar on_room: called when a full file system has room again
     """
 
     def __init__(self, where: Callable[[], Folders], published: PublishedState) -> None:
@@ -149,12 +149,12 @@ class Room:
         while not self._stopped.wait(EVERY_SECONDS):
             try:
                 self.look()
-            except Exception:  # the loop must not end: without it nobody looks any more
+            except Exception:  # the loop must not end: without it room is not observed
                 logger.exception("looking for room failed")
 
 
 def can_take(folder: Path, size: int) -> bool:
-    """Whether so many bytes can be written there by this user. True where that cannot be told."""
+    """Whether this user can write so many bytes there. True where that cannot be determined."""
     path = folder / TRIAL
     try:
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)

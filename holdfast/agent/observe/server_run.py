@@ -1,4 +1,4 @@
-"""Which run of the server is the present one: noticed when it appears, and the moment it ends."""
+"""The present run of the server: the agent notices when it appears, and at once when it ends."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ from holdfast.server.process.process import ProcessEnding, Running, ServerProces
 
 ENDING_EVERY_SECONDS = 0.05
 DYING_SECONDS = 0.1
-"""A server that was killed has ended within this time, as a rule; then it is looked whether it hangs."""
+"""A killed server usually ends within this time; then the agent checks whether it hangs."""
 DYING_EVERY_SECONDS = 0.02
 TAKEN_DOWN_SECONDS = 3.0
-"""So long the end of a process that is dying is waited for where another one is to be started."""
+"""How long the end of a dying process is awaited before another one is started."""
 
 T = TypeVar("T")
 
@@ -39,13 +39,13 @@ logger = logging.getLogger(__name__)
 
 
 class ServerRun:
-    """Holds the present run of the server and publishes its coming and going.
+    """Holds the present run of the server and publishes its start and end.
 
     :ivar on_appeared: called after a run was published as STARTING
     :ivar on_clean_end: called when the server is known to have shut down by itself, and in order
     :ivar on_end: called the moment a run is known to have ended, before that is published
-    :ivar on_failed: called when a run has ended that nobody here has ended, before that is published
-    :ivar before_start: called before each start; one raises Refused where it must not be
+    :ivar on_failed: called when a run has ended that this agent did not end, before that is published
+    :ivar before_start: called before each start; raises Refused where the server must not be started
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class ServerRun:
         self._killed_because = ""
 
     def current(self) -> Running | None:
-        """The present run; None when there is none, also when its end has not come through to us yet."""
+        """The present run; None when there is none, also when the agent has not yet processed its end."""
         running = self._running
         if running is not None and not running.alive:
             self._ended(running)
@@ -77,7 +77,7 @@ class ServerRun:
         return running
 
     def look(self) -> Running | None:
-        """The present run, looked for among all processes when none is known. A dying one is none."""
+        """The present run, searched for among all processes when none is known. A dying one does not count."""
         with self._lock:
             running = self.current()
             if running is None and not self._hanging():
@@ -88,11 +88,11 @@ class ServerRun:
             return running
 
     def started(self, running: Running) -> bool:
-        """Whether this agent itself started it, so all that was ever asked of it is known."""
+        """Whether this agent itself started the run, so everything that was ever ordered of it is known."""
         return self._started is running
 
     def start(self) -> Running:
-        """:raises Refused: when it is running already, or cannot be started"""
+        """:raises Refused: when the server is running already, or cannot be started"""
         self.refuse_while_dying()
         for each in self.before_start:
             each()
@@ -104,7 +104,8 @@ class ServerRun:
             return running
 
     def alone(self, run: Callable[[], T]) -> T:
-        """Have the server's program run for something else than to serve; meanwhile nobody starts it, or looks for it.
+        """Run the server's program for another purpose than to serve. Meanwhile the agent neither starts nor looks for
+        it.
 
         :raises Refused: the server is running
         """
@@ -114,7 +115,7 @@ class ServerRun:
             return run()
 
     def refuse_while_dying(self) -> None:
-        """Wait for a moment until a former run is gone: to take a large server down takes the kernel a second.
+        """Wait for a moment until a former run is gone: the kernel takes a second to take down a large server.
 
         :raises Refused: it still holds the data, and the kernel may write what it has begun to write
         """
@@ -137,7 +138,7 @@ class ServerRun:
             self._attend_in_background(running)
 
     def fence(self, because: str, seconds: float) -> None:
-        """Kill whatever runs with our option file; DOWN or DYING is published when this returns.
+        """Kill every process that runs with this agent's option file; DOWN or DYING is published when this returns.
 
         :raises DeadlinePassed: it lives
         """
@@ -149,7 +150,7 @@ class ServerRun:
                 raise DeadlinePassed(f"killing the server (pid {running.pid})", seconds)
 
     def kill_and_wait(self, because: str, seconds: float) -> None:
-        """Kill whatever runs with our option file; DOWN is published when this returns.
+        """Kill every process that runs with this agent's option file; DOWN is published when this returns.
 
         :raises DeadlinePassed: it is not gone, and may still write what it had begun to
         """
@@ -160,7 +161,7 @@ class ServerRun:
             self._ended(running)
 
     def see_dying(self) -> bool:
-        """Look whether the present run is dying, whoever killed it; whether it is."""
+        """Check whether the present run is dying, whatever killed it."""
         running = self._running
         if running is None or not running.dying:
             return False
@@ -168,10 +169,10 @@ class ServerRun:
         return True
 
     def end_in_order(self, because: str, seconds: float, meanwhile: Callable[[], None]) -> None:
-        """SIGTERM; DOWN is published when this returns.
+        """Send SIGTERM; DOWN is published when this returns.
 
-        :param meanwhile: called again and again until it has ended
-        :raises DeadlinePassed: it has not ended, and goes on ending
+        :param meanwhile: called again and again until the server has ended
+        :raises DeadlinePassed: it has not ended yet, and is still shutting down
         """
         running = self.current()
         if running is not None:
@@ -223,13 +224,13 @@ class ServerRun:
         self._attended = running
         with contextlib.suppress(
             RuntimeError
-        ):  # no more threads: the pidfd still tells when it is gone
+        ):  # no more threads: the pidfd still shows when it is gone
             threading.Thread(
                 target=self._attend, args=(running,), name="dying", daemon=True
             ).start()
 
     def _attend(self, running: Running, seconds: float = math.inf) -> bool:
-        """Wait until one that was killed is gone, or dying, and publish that."""
+        """Wait until a killed run is gone, or dying, and publish that."""
         end = time.monotonic() + seconds
         pause = min(DYING_SECONDS, seconds)
         while not running.wait(pause):
@@ -316,7 +317,7 @@ class ServerRun:
         )
 
     def _said(self, ending: ProcessEnding) -> str:
-        """The error that explains its end: one that was killed has said nothing of that."""
+        """The error that explains the server's end. One that was killed has logged nothing about that."""
         if ending.clean:
             return ""
         killed = ending.status is None or ending.status < 0

@@ -1,4 +1,4 @@
-"""Clients that hold every connection of this server keep neither its replicas nor its agent out."""
+"""Keeps clients that use all connections of this server from locking out its replicas and its agent."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.server.base import Deadline, Server
 
 EVERY_SECONDS = 1.0
 WAITED_SECONDS = 1.0
-"""A promotion that lasts so long may be waiting for replicas that do not get in."""
+"""A promotion that lasts so long may be waiting for replicas that cannot connect."""
 
 LOOK_SECONDS = 0.5
 PROMOTING = name_of(Promote)
@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Slots:
-    """To be asked after each look, by one thread."""
+    """To be called after each look, by one thread."""
 
     def __init__(self, server: Server, published: PublishedState) -> None:
         self._server = server
@@ -34,7 +34,7 @@ class Slots:
         self._promoting: float | None = None
 
     def looked(self) -> None:
-        """Once a second, and more often while a promotion is under way."""
+        """Check once a second, and more often while a promotion is under way."""
         state, now = self._published.state, time.monotonic()
         if state.busy != PROMOTING:
             self._promoting = None
@@ -54,7 +54,7 @@ class Slots:
     def _keep_one(self, promoting: bool) -> None:
         raised = self._given if self._limit > self._given else 0
         crowd = self._server.keep_slot(raised, promoting, Deadline(LOOK_SECONDS))
-        if not raised or crowd.was != self._limit:  # a hand has set another one
+        if not raised or crowd.was != self._limit:  # an operator has set another limit
             self._given = crowd.was
         if crowd.limit > self._given and crowd.limit > self._limit:
             say(logger, self._told(crowd.limit), logging.WARNING)

@@ -1,23 +1,22 @@
-"""For how long a replica has heard nothing from its source, told from look to look."""
+"""For how long a replica has received nothing from its source, computed from look to look."""
 
 from __future__ import annotations
 
 from holdfast.core.view import Receiver, Replication
 
 LATE_SECONDS = 0.5
-"""Two looks may be so far apart. Of a longer time between them only this much counts as silence: the agent, or the
-whole host, may not have run meanwhile, and what the source said then waits to be read."""
+"""Maximum silence that one pair of looks can add. If more time lies between them, the agent, or the whole host, may not
+have run meanwhile, and what the source sent then waits to be read."""
 
 
 class Hearing:
     """Counts silence, and never more of it than there was.
 
-    Something was heard when what it leaves has changed from one look to the next, or the receiver has connected. It
-    came before the *end* of the look that shows it, and nothing until the *beginning* of one that shows no change: only
-    that much is told.
+    Something was received when its traces have changed from one look to the next, or the receiver has connected. It
+    came before the *end* of the look that shows it, and nothing came until the *beginning* of a look that shows no
+    change: only that time is reported.
 
-    A receiver that is OFF hears nothing because it was told to: the count stands still. It begins anew with another
-    source.
+    A receiver that is OFF receives nothing on purpose: the count stands still. It begins anew with another source.
     """
 
     def __init__(self) -> None:
@@ -30,7 +29,7 @@ class Hearing:
     def heard(
         self, begun: float, ended: float, replication: Replication, traces: tuple[object, ...]
     ) -> float:
-        """For how long nothing has come.
+        """For how long nothing has been received.
 
         :param begun, ended: of this look, on a monotonic clock
         """

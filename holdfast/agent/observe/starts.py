@@ -1,9 +1,9 @@
-"""A server that does not come up is started again ever more rarely, and its own error is kept until it does.
+"""A server that does not come up is started again at growing intervals, and its own error is kept until it does.
 
-The first time it is started again at once, then after 2, 4, 8 … seconds, once a minute in the end; and at once where
-what it boots with was changed. So it is for one that comes up and crashes soon; not for one that is killed when it is
-up, which says nothing of the next start. Where it says twice that its data files cannot be used it is unfit: see
-``core/check/unusable.py``.
+It is started again at once the first time, then after 2, 4, 8 … seconds, in the end once a minute; and at once when
+what it boots with has changed. The same holds for a server that comes up and crashes soon; not for one that is killed
+when it is up, which says nothing about the next start. If it logs twice that its data files cannot be used it is unfit:
+see ``core/check/unusable.py``.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from holdfast.log import say
 FIRST_PAUSE = 2.0
 LONGEST_PAUSE = 60.0
 SOON_SECONDS = 60.0
-"""One that crashes within this time after its start is started again ever more rarely."""
+"""A server that crashes within this time after its start is started again at growing intervals."""
 KILLED = frozenset({-signal.SIGKILL, -signal.SIGTERM})
 
 logger = logging.getLogger(__name__)
@@ -54,10 +54,10 @@ class Failure:
 
 
 class Starts:
-    """To be told of each end, and asked before each start.
+    """To be called with each end, and before each start.
 
-    :param booted_with: another text whenever something is changed that the server boots with
-    :param unfit: told why the data must be replaced
+    :param booted_with: returns a text that changes with everything that the server boots with
+    :param unfit: called with why the data must be replaced
     """
 
     def __init__(
@@ -78,9 +78,9 @@ class Starts:
         self._unusable = ""
 
     def failed(self, failure: Failure) -> None:
-        """A run has ended, and nobody of us ended it."""
+        """A run has ended, and this agent did not end it."""
         if self._published.state.cloning:
-            return  # a copy that does not start has a reason of its own
+            return  # a copy that does not start has another reason
         with self._lock:
             if not failure.counts:
                 self._forget()
@@ -101,7 +101,7 @@ class Starts:
             raise Refused(state.start_failed)
 
     def look_again(self) -> None:
-        """While it is down: is it time?"""
+        """Called while the server is down: publish when the wait is over."""
         with self._lock:
             if self._published.state.resting and (
                 self._clock() >= self._due or self._booted_with() != self._with
@@ -109,12 +109,12 @@ class Starts:
                 self._published.change(resting=False)
 
     def came_up(self) -> None:
-        """How often it had failed counts until the end of this run."""
+        """The number of failures is kept until the end of this run."""
         if self._published.state.start_failed:
             self._published.change(start_failed="", resting=False)
 
     def at_once(self) -> None:
-        """What it failed of may be over, or its data was replaced."""
+        """The cause of the failure may be gone, or the data was replaced."""
         with self._lock:
             self._forget()
 

@@ -1,12 +1,12 @@
-"""Whether a primary that answers can commit: its disk may be full, or read-only, or not answer.
+"""Tests whether a primary that answers can commit: its disk may be full, read-only, or not answer.
 
-Nothing is written while commits come through, nor while nobody wants to write: a server that lies idle is not asked to
-prove itself, and whoever comes first and waits is noticed. So it is looked, when nothing was committed for a moment,
-whether somebody is at work or has tried to write; if so, a row is written, one at a time. One that does not come back
-is left alone: what it waits for is what everybody waits for.
+Nothing is written while commits succeed, nor while no client wants to write: an idle server need not prove that it
+works, and the first client that waits is noticed. So when nothing was committed for a moment, the agent checks whether
+a session is at work or has tried to write; if so, it writes a row, one at a time. A write that does not return is left
+alone: it waits for what all commits wait for.
 
-Commits that wait for voters say nothing of the disk, and neither does a write that waits for somebody's lock. Where no
-space is left (``room.py``) nobody is asked: nothing comes through, unless commits do.
+Commits that wait for voters say nothing about the disk, and neither does a write that waits for a client's lock. Where
+no space is left (``room.py``) no row is written: writes are taken as blocked, unless commits succeed.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from holdfast.server.primary.probe import Activity, DiskFailed
 
 EVERY_SECONDS = 0.25
 QUIET_SECONDS = 0.5
-"""So long nothing was committed before it is looked whether anybody wants to, and then as often."""
+"""After so long without a commit the agent checks whether a client wants to write, and then as often."""
 PAUSES = (1.0, 30.0)
-"""Between two writes that came through: the first pause, and what doubling it leads to."""
+"""Between two successful writes: the first pause, and the limit of its doubling."""
 AGAIN_SECONDS = 0.5
-"""After a write that failed."""
+"""Pause after a write that failed."""
 TELL_SECONDS = (1.0, 0.5)
-"""From when on, and in which steps, it is told that nothing comes through."""
+"""The silence from which blocked writes are reported, and the steps in which it is."""
 LOOK_SECONDS = 0.5
 WRITE_SECONDS = 86400.0
 OTHERWISE_ENGAGED = frozenset(
@@ -58,7 +58,7 @@ class Probing(Protocol):
 
 
 class Prober:
-    """Publishes for how long no write comes through.
+    """Publishes for how long no write has succeeded.
 
     :param folder: of the binlog
     """
@@ -89,7 +89,7 @@ class Prober:
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """What hangs in the server is left there."""
+        """End; a write that hangs in the server is left there."""
         self._stopped.set()
         self._thread.join(seconds)
         if self._write is not None:
@@ -97,7 +97,7 @@ class Prober:
         self._probe.close()
 
     def step(self) -> None:
-        """Look once."""
+        """Check once."""
         state, now = self._published.state, self._clock()
         if not _is_open(state):
             self._begin("")
@@ -122,14 +122,14 @@ class Prober:
             self._write = _Write(self._probe, self._folder)
 
     def _note_blocked(self, now: float, moved: bool, waits: SemiSync) -> None:
-        """MariaDB's binlog has the first commits that wait, so that it moves once more when they begin to."""
+        """MariaDB's binlog contains the first commits that wait, so it grows once more when they begin to."""
         lacking = waits.source and waits.clients < waits.acks and not waits.degraded
         if moved or not (waits.waiting or lacking):
             self._unblocked_at = now
         self._published.blocked_seconds = now - self._unblocked_at
 
     def _begin(self, incarnation: str) -> None:
-        """Nothing is known yet. A write that hangs in a former run of the server ends with it."""
+        """Forget all that is known. A write that hangs in a former run of the server ends with that run."""
         if self._write is not None:
             self._write.void()
             self._write = None
@@ -143,7 +143,7 @@ class Prober:
         self._before = None
 
     def _settle(self, now: float) -> None:
-        """Take note of a write that has ended."""
+        """Evaluate a write that has ended."""
         write = self._write
         if write is None or not write.ended:
             return
@@ -168,7 +168,7 @@ class Prober:
         self._look_at = now + QUIET_SECONDS
         try:
             before, self._before = self._before, self._probe.activity(Deadline(LOOK_SECONDS))
-        except DiskFailed as error:  # for a look it needs room, too
+        except DiskFailed as error:  # a look needs room, too
             say(logger, f"looking whether anybody writes: {error}", logging.WARNING)
             return True
         return before is not None and (
@@ -197,19 +197,19 @@ class Prober:
                 self.step()
                 complaint = ""
             except Unreachable:
-                continue  # whoever observes the server tells that it does not answer
+                continue  # the observer reports that the server does not answer
             except HoldfastError as error:
                 if str(error) != complaint:
                     say(logger, f"looking whether writes come through: {error}", logging.WARNING)
                 complaint = str(error)
-            except Exception:  # the loop must not end: without it nobody looks any more
+            except Exception:  # the loop must not end: without it writes are not tested
                 logger.exception("looking whether writes come through failed")
 
 
 class _Write:
-    """One write, in a thread of its own.
+    """One write, in a separate thread.
 
-    :ivar cause: what may hold it up, as far as the file system says; :ivar failed: why it failed, or ""
+    :ivar cause: what may hold it up, as far as the file system shows; :ivar failed: why it failed, or \"\"
     """
 
     def __init__(self, probe: Probing, folder: Path) -> None:
@@ -234,7 +234,7 @@ class _Write:
             self._probe.write(Deadline(WRITE_SECONDS, lambda: self._void))
         except DiskFailed as error:
             self.failed = str(error)
-        except HoldfastError as error:  # it says nothing of the disk
+        except HoldfastError as error:  # it says nothing about the disk
             if not self._void:
                 say(logger, f"a small write: {error}", logging.WARNING)
         except OSError as error:

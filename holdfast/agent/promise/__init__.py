@@ -1,1 +1,1 @@
-"""What the promise rests on, watched at each look: hands may change it."""
+"""What the promise depends on, checked with each look: operators may change it by hand."""

@@ -1,5 +1,5 @@
-"""Keeps written down which events an open primary has disabled: who takes over from one that is dead knows no other way
-(``server/primary/events.py``). Looked at every few seconds; something is written only where that has changed."""
+"""Records in a table which events an open primary has disabled: the successor of a dead primary cannot know otherwise
+(``server/primary/events.py``). Checked every few seconds; something is written only when the list has changed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from holdfast.errors import HoldfastError
 from holdfast.server.base import Deadline
 
 SECONDS = 3.0
-"""How long a look, or a row, may take: then it is tried again the next time."""
+"""How long a check, or a write, may take: then it is tried again the next time."""
 
 
 class DisabledEvents:
-    """:param write_down: as ``server.primary.events.write_down``, in a session of its own"""
+    """:param write_down: as ``server.primary.events.write_down``, in a separate session"""
 
     def __init__(self, published: PublishedState, write_down: Callable[[Deadline], None]) -> None:
         self._published = published
@@ -29,4 +29,4 @@ class DisabledEvents:
         try:
             self._write_down(Deadline(SECONDS))
         except HoldfastError:
-            return  # that the server does not answer, or takes no writes, is told elsewhere
+            return  # other parts report that the server does not answer, or takes no writes

@@ -1,8 +1,8 @@
-"""The domains in which this server has issued what was taken back, kept on disk (MariaDB).
+"""The domains in which this server has issued transactions that were taken back, kept on disk (MariaDB).
 
-A GTID that was cut, rewound or given up with the data may still be on a server that is away. A promotion leaves a
-gap in the numbers of every domain that the server knows (``server/mariadb.py``). Of a domain in which *everything* was
-taken back its binlog state knows nothing: its numbers would begin at 1 again. So such domains are kept, before that.
+A GTID that was cut, rewound or given up with the data may still be on a server that is away. A promotion leaves a gap
+in the numbers of every domain that the server knows (``server/mariadb.py``). A domain in which *everything* was taken
+back is missing in its binlog state: its numbers would begin at 1 again. So such domains are recorded beforehand.
 """
 
 from __future__ import annotations
@@ -33,11 +33,12 @@ class Domains:
             raise Refused(f"cannot read {self._path}: {error}") from error
 
     def note_all(self, state: MemberState) -> None:
-        """Of a server whose data or transactions go; what one that is down ended with, its cut has noted."""
+        """Record the domains of a running server whose data or transactions will be removed. For a server that is down,
+        its cut has recorded them."""
         self.note(parse(state.flavor, state.applied or state.last_applied).streams)
 
     def note(self, streams: Iterable[str]) -> None:
-        """Streams (``domain-server``) of which something is going to be taken back. On disk when this returns.
+        """Record streams (``domain-server``) of which transactions will be taken back. On disk when this returns.
 
         :raises Refused: it cannot be written
         """

@@ -1,4 +1,4 @@
-"""What a hand changed on a server, and its agent put back: told for some minutes, with how long it held at most."""
+"""Reports, for some minutes, what an operator changed on a server and its agent put back, and for how long it held."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ logger = logging.getLogger(__name__)
 
 
 class Hands:
-    """One matter that is watched at each look.
+    """One setting that is checked with each look.
 
-    :param what: names the matter among a member's concerns
+    :param what: names the setting among a member's concerns
     """
 
     def __init__(
@@ -33,7 +33,7 @@ class Hands:
         self._until: float | None = None
 
     def well(self) -> None:
-        """A look found it as it should be."""
+        """A look found the setting as it should be."""
         with self._lock:
             self._run, self._well_at = self._published.state.incarnation, self._clock()
             if self._until is not None and self._well_at >= self._until:
@@ -41,7 +41,7 @@ class Hands:
                 self._published.concern(self._what, "")
 
     def put_back(self, found: str) -> None:
-        """It was otherwise, and is as it should be again.
+        """The setting was otherwise, and is as it should be again.
 
         :param found: a sentence without its end
         """

@@ -1,13 +1,14 @@
-"""Settings on which the promise rests are watched at each look: what a hand has changed is put back.
+"""Settings on which the promise depends are checked with each look: what an operator has changed is put back.
 
 *Flushing.* A primary flushes each commit, in binlog and InnoDB. With ``innodb_flush_log_at_trx_commit = 0`` a server
 that is killed loses a second from InnoDB that its binlog has: it comes back with GTIDs whose rows it lacks, and nothing
-would tell. So that is noted on disk first; then it is put back, and the redo log is flushed; only then the note goes. A
-server that dies in between is not started again before it was cloned. Less lowered (2, or ``sync_binlog``), only the
-host's end would lose something: that is what ``flushing.RelaxedMarker`` is for. Of a replica, 0 alone is too little.
+would show it. So the agent first makes a note on disk; then it puts the setting back and has the redo log flushed; only
+then it removes the note. A server that dies in between is not started again before it was cloned. With 2, or a changed
+``sync_binlog``, only the end of the host would lose something: ``flushing.RelaxedMarker`` is for that. On a replica, 0
+alone is too little.
 
-*The server's number.* A replica passes over events that bear its own: one that changes a primary's number to that of a
-voter has the voter acknowledge what it throws away. (A voter's own number: ``receipts.py``.)
+*The server's number.* A replica skips events that bear its own number. If an operator changes a primary's number to
+that of a voter, the voter acknowledges what it throws away. (A voter's own number: ``receipts.py``.)
 
 A server that dies before the next look (0.25 s) after such a statement is not noticed.
 """
@@ -31,8 +32,8 @@ REPLICA = {"innodb_flush_log_at_trx_commit": 2}
 
 
 class KeptSettings:
-    """:param has_opened: whether a run of the server is open because its agent had it so
-    :param unfit: told why the data must be replaced
+    """:param has_opened: whether a run of the server is open because its agent opened it
+    :param unfit: called with why the data must be replaced
     """
 
     def __init__(
@@ -56,13 +57,13 @@ class KeptSettings:
         self._lock = threading.Lock()
 
     def seen(self, found: Observation) -> None:
-        """To be told of each look before it is published.
+        """To be called with each look before it is published.
 
         :raises HoldfastError: what was changed could not be put back
         """
         run = self._published.state.incarnation
         if not self._published.state.term:
-            return  # it was not adopted yet
+            return  # the server was not adopted yet
         primary = found.writable and self._has_opened(run)
         with self._lock:
             wanted = self._lowered(found, primary)
@@ -77,7 +78,7 @@ class KeptSettings:
                 self._hands.well()
             if (
                 not wanted and self._noted
-            ):  # by the agent before this one, which did not come to an end with it
+            ):  # noted by a former agent, which ended before it had finished
                 self._server.put_back({}, Deadline(PUT_BACK_SECONDS))
                 self._forget()
 
@@ -89,7 +90,7 @@ class KeptSettings:
             raise Refused(f"cannot start: {why}; to trust it as it is, remove {self._path}")
 
     def ended(self) -> None:
-        """The server shut down in order, or its data was replaced: all is on disk."""
+        """The server shut down in order, or its data was replaced: everything is on disk."""
         with self._lock:
             if self._noted:
                 self._forget()
@@ -125,7 +126,10 @@ class KeptSettings:
 
 
 def _changed(wanted: Mapping[str, int], found: Observation) -> str:
-    """:param wanted: what is put back"""
+    """Describe what was changed.
+
+    :param wanted: what is put back
+    """
     now = {
         "sync_binlog": found.sync_binlog,
         "innodb_flush_log_at_trx_commit": found.redo_flush,

@@ -1,14 +1,15 @@
-"""The mark, across the ends of agent and server, that what a server has issued is pending, and may be cut.
+"""The mark that what a server has issued is pending, and may be cut. It survives the ends of agent and server.
 
-It is there from a promotion on, or from a row that was acknowledged, while commits wait as
-:func:`~holdfast.core.rules.releases.holds_back` says: what the server issues, and nobody else has, no client was told
-of, and no session has seen. It names the run of the server by the binlog file that was the last one then: what another
-run has written, which somebody started meanwhile, is none of it (``binlog/files/run.py``).
+It exists from a promotion on, or from a row that was acknowledged, while commits wait as
+:func:`~holdfast.core.rules.releases.holds_back` demands. What the server issues then, and no other server has, no
+client was told is committed, and no session has seen. The mark names the run of the server by the binlog file that was
+the last one then: it does not cover what another run has written that somebody started meanwhile
+(``binlog/files/run.py``).
 
-It goes *before* the server is told to wait in any lesser way (what is let through then is committed) or to follow
-another (what somebody writes on a replica is committed at once); and as soon as it is seen that something was let
-through. Then only a row that was acknowledged since brings it back: whoever has that row has all that stands before it
-in the binlog, so nothing that was let through is ever among what the next primary lacks.
+The mark is removed *before* the server is ordered to wait in any lesser way (what is let through then is committed) or
+to follow another (what a client writes on a replica is committed at once); and as soon as the agent sees that a commit
+was let through. Then only a row that was acknowledged afterwards restores it: a server that has that row has everything
+before it in the binlog, so nothing that was let through is ever among what the next primary lacks.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from holdfast.errors import Refused
 
 @dataclass(frozen=True, slots=True)
 class RunMark:
-    """:ivar incarnation: run of the server; :ivar began: the same, as its binlogs tell it; None: they did not
+    """:ivar incarnation: run of the server; :ivar began: the same run, as its binlogs identify it; None: they did not
     :ivar acks: how many voters its commits wait for
     :ivar tally: what the server had counted when nothing had been let through; None: not known yet
     :ivar let_through: why the mark holds no longer; "" while it does
@@ -61,12 +62,12 @@ class PendingMark:
         return self._mark
 
     def pending(self) -> Began | None:
-        """The run in which all that the server issued was held back; None when there is none that is certain."""
+        """The run in which everything that the server issued was held back; None when no such run is certain."""
         mark = self._mark
         return mark.began if mark is not None and not mark.let_through else None
 
     def hold(self, incarnation: str, acks: int, tally: Tally | None = None) -> None:
-        """On disk when this returns, but for a tally of the same mark, which is written later.
+        """Set the mark. It is on disk when this returns, except for a tally of the same mark, which is written later.
 
         :raises Refused: when it cannot be written
         """
@@ -80,15 +81,16 @@ class PendingMark:
             self._mark = mark
 
     def change(self, mark: RunMark | None) -> None:
-        """At once for this agent, and on disk a little later: an agent that ends in between finds the old one.
+        """Change the mark at once for this agent, and on disk a little later: an agent that ends in between leaves the
+        old mark.
 
-        Waits for no disk: who looks at the server calls it.
+        Waits for no disk: the thread that observes the server calls it.
         """
         self._mark = mark
         self._later(self._write_quietly)
 
     def clear(self) -> None:
-        """Gone when this returns, also for an agent that comes after a loss of power."""
+        """Remove the mark. It is gone when this returns, also for an agent that starts after a loss of power."""
         with self._writing:
             self._mark = None
             self._remove()
@@ -105,7 +107,8 @@ class PendingMark:
         self._written = mark
 
     def _write_quietly(self) -> None:
-        """A mark that holds no longer must not outlast this agent: where it cannot be written, it goes."""
+        """A mark that holds no longer must not outlast this agent: if the change cannot be written, the file is
+        removed."""
         with self._writing:
             mark = self._mark
             if mark == self._written:
@@ -121,7 +124,7 @@ class PendingMark:
                 raise
 
     def _read(self) -> RunMark | None:
-        """What cannot be read counts as none: then nothing is cut."""
+        """A mark that cannot be read counts as none: then nothing is cut."""
         try:
             data = json.loads(self._path.read_bytes())
             return _mark(data)

@@ -1,30 +1,29 @@
 """What a server has must not become less while it runs: what a voter acknowledged may be gone then.
 
-The rules count a voter by the run of its server: what it acknowledged in that run, it holds. A hand can make that
+The rules count a voter by the run of its server: what it acknowledged in that run, it holds. An operator can make that
 untrue. MariaDB drops the relay log when both threads are started (``STOP SLAVE; START SLAVE``), and fetches anew what
 was not applied, if its source still lives; ``RESET REPLICA`` drops it on both servers.
 
-So each look is compared with the one before. Where something is gone, the server is killed: its next run is another
-voter, which has to be admitted like any other. That is the one thing that no manager can overlook, also one that learns
-of it late, and it needs no statement of a server on which somebody is at work. What was dropped and fetched again
-between two looks is not noticed, and not lost. An agent that was away goes by what the one before it has left, see
-``receiver_mark.py``.
+So each look is compared with the one before. Where something is gone, the agent kills the server: its next run is
+another voter, which has to be admitted like any other. No manager can overlook that, even if it learns of it late, and
+it needs no statement on a server on which an operator is at work. What was dropped and fetched again between two looks
+is not noticed, and not lost. An agent that was away goes by what its predecessor has left, see ``receiver_mark.py``.
 
 A replication filter (``SET GLOBAL replicate_do_db``, ``CHANGE REPLICATION FILTER``, ``CHANGE MASTER TO
-IGNORE_DOMAIN_IDS``) has the server acknowledge what it then leaves out. What that was nobody knows afterwards: it is
-killed, too, and is not fit before it was cloned.
+IGNORE_DOMAIN_IDS``) makes the server acknowledge what it then leaves out. Afterwards it cannot be determined what that
+was: the server is killed, too, and must be cloned before it is fit.
 
-A voter whose ``server_id`` becomes the primary's acknowledges what it then passes over as its own: the same. One whose
-applier waits on purpose (``SOURCE_DELAY``) keeps what it acknowledges, and could not take over for as long: it is
+A voter whose ``server_id`` becomes the primary's acknowledges what it then skips as its own: the same. A voter whose
+applier waits on purpose (``SOURCE_DELAY``) keeps what it acknowledges, but could not take over during the delay: it is
 killed, and follows without the delay.
 
-``RESET MASTER`` (``RESET BINARY LOGS AND GTIDS``) leaves a server that nobody can follow any more, whether it votes or
+After ``RESET MASTER`` (``RESET BINARY LOGS AND GTIDS``) no server can follow this one any more, whether it votes or
 not. On a primary all commits wait from then on, as no voter finds its position: it is killed while others have what it
 has acknowledged.
 
 A rewind makes the history shorter on purpose, in a run of the server that has acknowledged nothing
-(``rewinding.Rewinding.part``). So does a Forget, in a run that may have: what it takes out the member has written
-itself, and it takes nothing else (:meth:`Receipts.forgetting`).
+(``rewinding.Rewinding.part``). So does a Forget, in a run that may have: it removes only what the member itself has
+written (:meth:`Receipts.forgetting`).
 """
 
 from __future__ import annotations
@@ -55,7 +54,7 @@ logger = logging.getLogger(__name__)
 class _Look:
     """:ivar run: the incarnation; :ivar votes: it has acknowledged in this run; :ivar acks: it does so now
     :ivar works: how often the agent had begun or ended work on its replication
-    :ivar texts: what the server said, received and applied
+    :ivar texts: what the server reported as received and applied
     """
 
     run: str
@@ -71,13 +70,13 @@ class _Look:
         return replace(self, texts=("", ""), received=received, applied=applied)
 
     def gone(self, now: _Look) -> GtidSet:
-        """What the later look ``now`` has no more, of either."""
+        """What the server received or applied by this look, and no longer has by the later look ``now``."""
         return self.received.subtract(now.received).union(self.applied.subtract(now.applied))
 
     def was_reset(self, now: _Look) -> bool:
-        """Whether the history begins anew. A domain that a hand has taken out of MariaDB's (``FLUSH BINARY LOGS
-        DELETE_DOMAIN_ID``) is gone as a whole, and all others are as they were. Where a MariaDB server logs on at once,
-        and nobody but one had written, nothing is missed."""
+        """Whether the history begins anew. A domain that an operator has deleted on MariaDB (``FLUSH BINARY LOGS
+        DELETE_DOMAIN_ID``) is gone as a whole, and all others are as they were. If a MariaDB server logs again at once,
+        and only one server had written, nothing is found missing."""
         gone = self.applied.subtract(now.applied)
         domains = {stream.partition("-")[0] for stream in now.applied.streams}
         whole_domains = all(stream.partition("-")[0] not in domains for stream in gone.streams)
@@ -91,10 +90,11 @@ def _waits(semi_sync: SemiSync) -> bool:
 
 
 class Receipts:
-    """Of a server that acknowledges, or may, or whose commits wait: the last look at what it has.
+    """The last look at what a server has that acknowledges, or may, or whose commits wait.
 
-    :param unfit: told, before the server is killed, why its data must be replaced, and whether its history was reset
-    :param has_opened: whether a run of the server is open because its agent had it so: a hand may open one, too
+    :param unfit: called before the server is killed, with why its data must be replaced, and whether its history was
+        reset
+    :param has_opened: whether a run of the server is open because its agent opened it: an operator may open one, too
     """
 
     def __init__(
@@ -119,9 +119,9 @@ class Receipts:
 
     @contextlib.contextmanager
     def forgetting(self, gtids: GtidSet) -> Iterator[None]:
-        """These go within the block. While they do the server may say that it has nothing at all: then it is compared
-        after the block, with all that it had but for them: where the block fails they may be gone, too. They are its
-        own and change nothing: it acknowledged none of them."""
+        """Within the block these transactions are forgotten. Meanwhile the server may report that it has nothing at
+        all: it is compared after the block with everything that it had except these. If the block fails they may be
+        gone, too. They are the server's own and change nothing: it acknowledged none of them."""
         with self._turn:
             self._paused = True
         try:
@@ -133,7 +133,7 @@ class Receipts:
                 self._paused = False
 
     def seen(self, found: Observation, incarnation: str) -> None:
-        """To be told of each look before it is published.
+        """To be called with each look before it is published.
 
         :raises Refused: the server has lost what it had, and was killed
         """
@@ -151,9 +151,9 @@ class Receipts:
 
     @contextlib.contextmanager
     def steering(self) -> Iterator[None]:
-        """Around what this agent itself does with the server's replication. Of one that does not vote it may begin the
-        history anew (a rewind)."""
-        self._works += 1  # an odd number while it is at work; no look is waited for
+        """Context around the agent's own work on the server's replication. On a server that does not vote that work may
+        begin the history anew (a rewind)."""
+        self._works += 1  # odd while the agent is at work; no look is awaited
         try:
             with self._mark.steering():
                 yield
@@ -166,8 +166,8 @@ class Receipts:
         open_or_opening = found.writable or found.semi_sync.source
         primary = open_or_opening and self._has_opened(incarnation)
         votes = found.semi_sync.replica or (last is not None and last.votes)
-        # by its agent: a rewind, or what a learner cannot apply and fetches anew. The agent asks the server itself
-        # whether it acknowledges before it drops that
+        # a rewind by the agent, or a learner fetches anew what it cannot apply. Before it drops that, the agent asks
+        # the server itself whether it acknowledges
         may_begin_anew = not primary and (not votes or (last is not None and not last.acks))
         if last is not None and may_begin_anew and last.works != works:
             last = None
@@ -218,7 +218,7 @@ class Receipts:
             return
         what = ", ".join(replication.filters)
         self._unfit(f"its replication leaves something out ({what})", False)
-        # MariaDB keeps some over a restart: until the next Follow they do no harm
+        # MariaDB keeps some filters over a restart: until the next Follow they do no harm
         if replication.applier or replication.receiver is not Receiver.OFF:
             raise self._killed(
                 f"its replication leaves something out ({what}), so it may not have all that it acknowledged: it was "
@@ -247,5 +247,5 @@ class Receipts:
 
     def _killed(self, reason: str) -> Refused:
         say(logger, reason, logging.ERROR)
-        self._watch.kill(reason)  # until it is gone, it is compared with what it had
+        self._watch.kill(reason)  # until the server is gone, it is compared with what it had
         return Refused(reason)

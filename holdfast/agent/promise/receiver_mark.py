@@ -1,15 +1,15 @@
-"""Which receiver an agent has watched, kept for the agent after it.
+"""Which receiver an agent has observed, kept for its successor.
 
-Whatever takes away what a running server has received stops its receiver first: ``RESET``, ``CHANGE MASTER``, and on
-MariaDB ``STOP SLAVE; START SLAVE``, which drops the relay log. Each start of the receiver is another thread of the
-server; lost connections are made again in the same one (both found by trying: ``test_server_received.py``). So an agent
-that finds another receiver, or none, in a run of the server that it had watched knows that somebody was at work
-meanwhile.
+Everything that removes what a running server has received stops its receiver first: ``RESET``, ``CHANGE MASTER``, and
+on MariaDB ``STOP SLAVE; START SLAVE``, which drops the relay log. Each start of the receiver is another thread of the
+server; the same thread restores lost connections (both found by trying: ``test_server_received.py``). So an agent that
+finds another receiver, or none, in a run of the server that its predecessor had observed knows that somebody changed
+replication meanwhile.
 
 The file ``receiver`` in the state directory is written without a sync: it need not outlive the host, as no run of the
-server does. It holds for the term in which it was written: the first command of another one, which may stop the
-receiver, need not take it back, for even without a sync a file system lets a rename wait for milliseconds while others
-write to its journal.
+server does. It is valid for the term in which it was written: so the first command of another term, which may stop the
+receiver, need not remove it. Removing it would take time: even without a sync a file system lets a rename wait for
+milliseconds while others write to its journal.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from holdfast.log import say
 from holdfast.server.base import RECEIVER_CONNECTING, RECEIVER_FAILED, Deadline, Server
 
 EVERY_SECONDS = 1.0
-"""How often the thread is asked for. An agent that is killed so soon after a hand restarted a receiver takes that for
-done in its absence: a voter too many is admitted anew then, and nothing is lost."""
+"""How often the thread's id is read. If an agent is killed so soon after an operator restarted a receiver, its
+successor takes the restart for one in its absence: then a voter is admitted anew without need, and nothing is lost."""
 AFTER_COMMAND_SECONDS = 0.2
-"""So long after a command of its own nothing is marked: the next one of a failover would have to take it back."""
+"""No mark is written so soon after a command of the agent's: the next command of a failover would have to remove it."""
 LOOK_SECONDS = 1.0
 
 logger = logging.getLogger(__name__)
 
 
 class ReceiverMark:
-    """Of a voter: the run of its server, and its receiver's thread (``Server.receiver_thread``).
+    """For a voter: the run of its server, and its receiver's thread (``Server.receiver_thread``).
 
-    The agent's own commands may restart the receiver (:meth:`steering`): meanwhile nothing is marked.
+    The agent's own commands may restart the receiver (:meth:`steering`): meanwhile no mark is written.
     """
 
     def __init__(self, server: Server, state_dir: Path, term: TermFile) -> None:
@@ -56,7 +56,7 @@ class ReceiverMark:
 
     @contextlib.contextmanager
     def steering(self) -> Iterator[None]:
-        """Within the block the agent itself is at work."""
+        """Context around the agent's own work on replication."""
         with self._lock:
             self._steering += 1
             self._steered += 1
@@ -69,10 +69,10 @@ class ReceiverMark:
                 self._asked_at = time.monotonic() - EVERY_SECONDS + AFTER_COMMAND_SECONDS
 
     def moved(self, run: str) -> bool:
-        """Of the first look of this agent: whether the agent before it has watched another receiver in this run."""
+        """At the first look of this agent: whether its predecessor had observed another receiver in this run."""
         if self._before is None:
             return False
-        # one that ended with an error dropped nothing: a hand that resets it takes the error away
+        # a receiver that ended with an error dropped nothing: an operator who resets it also clears the error
         watched, thread, term = self._before
         other_now = watched != run or term != self._term.promised
         if other_now or self._thread() in (thread, RECEIVER_FAILED):
@@ -94,7 +94,7 @@ class ReceiverMark:
                 self._write(found)
 
     def drop(self) -> None:
-        """It votes no more."""
+        """The member votes no more."""
         with self._lock:
             self._take_back()
 
@@ -114,7 +114,7 @@ class ReceiverMark:
             part.replace(self._path)
         except OSError as error:
             self._complain(f"cannot write {self._path}: {error.strerror}")
-            with contextlib.suppress(OSError):  # a full disk lets go of a file
+            with contextlib.suppress(OSError):  # a full disk still removes a file
                 self._path.unlink(missing_ok=True)
             found = None  # so it is tried again
         else:

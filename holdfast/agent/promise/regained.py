@@ -1,12 +1,12 @@
 """Whether a primary that came back has all that it had when it ended; see ``core/rules/returned.py``.
 
-Killing a server takes nothing from its binlog: the kernel has what was written. What may: a recovery that cuts the
-binlog by itself, a data directory that was exchanged, a host that went down. So the agent compares the binlog's end
-three times: when it hears that the server has ended, right before it starts it again, and when that is up. It may not
-be shorter, and no other run of a server may have come in between.
+Killing a server takes nothing from its binlog: the kernel has what was written. Other things may: a recovery that cuts
+the binlog by itself, a data directory that was exchanged, a host that went down. So the agent compares the binlog's end
+three times: when it notices that the server has ended, right before it starts it again, and when the server is up. The
+binlog must not be shorter, and no other run of a server may have come in between.
 
-That it is known needs an agent that has seen the server serve as a primary, and its end; an agent that was started
-since knows nothing.
+This can only be known by an agent that has observed the server as an open primary, and its end; an agent that was
+started afterwards knows nothing.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from holdfast.server.process.process import Running
 
 
 class Regained:
-    """To be told of each look, each end, each start, and each run that answers for the first time."""
+    """To be called with each look, each end, each start, and each run that answers for the first time."""
 
     def __init__(self, published: PublishedState, watch: ServerRun, index: Path) -> None:
         self._published = published
@@ -44,11 +44,11 @@ class Regained:
             self._whole = False
 
     def ended(self) -> None:
-        """Called the moment its end is noticed: nobody can have put other data in its place by then."""
+        """Called the moment the server's end is noticed: nobody can have put other data in its place by then."""
         self._ended_at = self._end.look()
 
     def before_start(self) -> None:
-        """Its last run has ended, and the agent is about to start it."""
+        """The server's last run has ended, and the agent is about to start it."""
         self._left = None
         had, self._ended_at = self._ended_at, None
         run, end = self._run, self._end.look()
@@ -58,7 +58,7 @@ class Regained:
             self._left, self._bytes = self._end.last, end.offset
 
     def answers(self, running: Running, _: Deadline) -> None:
-        """A run that is not seen as up yet, perhaps again and again."""
+        """Called, perhaps again and again, for a run that is not published as up yet."""
         if running is self._answered:
             return
         self._answered = running

@@ -1,12 +1,12 @@
-"""Watches that no commit goes on without a voter: says so at once, and puts back what a hand has changed.
+"""Checks that no commit is released without a voter: reports one at once, and puts back what an operator has changed.
 
-What the client of such a commit was told cannot be taken back. What can be done is to know it: the mark by which the
-binlog's end may be cut goes (``pending_mark.py``), so that what was let through is rewound, and never torn out of the
-binlog while the engine keeps it. The rules stand in ``core/rules/releases.py``.
+The client of such a commit got an answer that cannot be taken back. But the agent can record the fact: it removes the
+mark by which the binlog's end may be cut (``pending_mark.py``), so that what was let through is rewound, and never cut
+from the binlog while the engine keeps it. The rules are in ``core/rules/releases.py``.
 
-A replica that a hand opens (``SET GLOBAL read_only = 0``) answers clients without any voter, and nobody else's rule
-stops it while no manager leads: its agent closes it at the next look, or kills it. Which runs of its server the agent
-has opened itself is on disk before it opens them (``lease.Keeper.before_opening``).
+A replica that an operator opens (``SET GLOBAL read_only = 0``) answers clients without any voter, and no other rule
+stops it while no manager leads: its agent closes it at the next look, or kills it. Before the agent itself opens a run
+of its server it writes that to disk (``lease.Keeper.before_opening``).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from holdfast.server.base import Deadline, Observation, Server
 from holdfast.server.connection.sql import StatementRefused
 
 MEND_SECONDS = 0.5
-"""So long a look may be held up by putting variables back."""
+"""How long putting variables back may hold up a look."""
 OURS = frozenset(name_of(kind) for kind in (Restart, Rewind, Clone, Fence))
 """Commands during which the agent itself ends its server."""
 
@@ -44,8 +44,8 @@ logger = logging.getLogger(__name__)
 
 
 class Releases:
-    """:param socket: the server's; it goes when a shutdown begins, and stays after a crash
-    :param has_opened: whether a run of the server is open because its agent had it so
+    """:param socket: the server's; a shutdown removes it first, a crash leaves it
+    :param has_opened: whether a run of the server is open because its agent opened it
     :param kill: ends the server, with the reason
     """
 
@@ -74,7 +74,7 @@ class Releases:
 
     @contextmanager
     def command(self) -> Iterator[None]:
-        """While a command is carried out nothing is put back: it may be what changes the waiting."""
+        """Context around a command. During it nothing is put back: the command itself may change how commits wait."""
         with self._turn:
             yield
 
@@ -88,7 +88,7 @@ class Releases:
             self._changed()
 
     def waits_for(self, acks: int) -> None:
-        """It is about to wait, or has begun to wait, for another number of voters."""
+        """The server is about to wait, or has begun to wait, for another number of voters."""
         with self._lock:
             mark = self._mark.mark
             if mark is not None and mark.acks != acks:
@@ -102,10 +102,10 @@ class Releases:
         return mark.tally if mark is not None else None
 
     def proved(self, under: SemiSync, known: Tally | None) -> None:
-        """A row was acknowledged while commits waited as in ``under``, which was looked at before it was committed.
+        """A row was acknowledged while commits waited as in ``under``, which was read before the row was committed.
 
-        :param known: what was :attr:`known` before that; where it is something else by now, a look amid the row has
-            compared what is later than ``under``
+        :param known: what :attr:`known` was before that; if it has changed by now, a look during the row has compared a
+            state later than ``under``
         """
         with self._lock:
             incarnation = self._published.state.incarnation
@@ -116,28 +116,29 @@ class Releases:
             self._changed()
 
     def end(self) -> None:
-        """What it issues from now on need not be pending. On disk when this returns."""
+        """What the server issues from now on need not be pending. On disk when this returns."""
         with self._lock:
             self._mark.clear()
             self._published.change(let_through="")
             self._changed()
 
     def let_through(self, release: Release) -> None:
-        """Something went on without a voter that counts: known otherwise than by the server's counters."""
+        """A commit was released without a voter that counts; found otherwise than by the server's counters."""
         with self._lock:
             mark = self._mark.mark
             if mark is not None:
                 self._tell(mark, release)
 
     def seen(self, found: Observation, begun: float) -> None:
-        """Told of each look at the server.
+        """To be called with each look at the server.
 
-        :param begun: when it began: what was changed since then it may have seen in part
-        :raises Refused: it was a replica that took writes, and does so no more
+        :param begun: when the look began: it may show later changes in part
+        :raises Refused: the server was a replica that took writes, and takes none any more
         """
         self._keep_closed(found)
         if not self._lock.acquire(blocking=False):
-            return  # a command writes to the disk, for which no look may wait: the next one compares as well
+            # a command writes to the disk, for which no look may wait: the next look compares as well
+            return
         try:
             mark, incarnation = self._mark.mark, self._published.state.incarnation
             if mark is None or mark.incarnation != incarnation or begun < self._changed_at:
@@ -160,7 +161,7 @@ class Releases:
         if not found.writable or not follows or self._has_opened(incarnation):
             return
         if not self._published.state.term:
-            return  # it was not adopted yet
+            return  # the server was not adopted yet
         if not self._turn.acquire(blocking=False):
             return  # a command may be what opens it
         try:
@@ -178,8 +179,8 @@ class Releases:
         raise Refused("this replica was made writable by hand: it is read-only again")
 
     def lost(self, error: HoldfastError) -> None:
-        """A look failed: whether the server is being shut down, which lets through what waits, or cannot be asked any
-        more how its commits wait."""
+        """A look failed: check whether the server is shutting down, which releases what waits, or can no longer report
+        how its commits wait."""
         if not self._lock.acquire(blocking=False):
             return
         try:
@@ -208,9 +209,9 @@ class Releases:
             self._tell(mark, Release("it is being shut down, and commits waited", told))
 
     def _compare(self, now: SemiSync, incarnation: str, applied: str) -> None:
-        """Hold the mark against what the server says of itself.
+        """Compare the mark with what the server reports.
 
-        :param applied: what it has applied, to count by where it does not count itself; "": not known
+        :param applied: what the server has applied, to count by where it does not count itself; "": not known
         """
         mark = self._mark.mark
         if mark is None or mark.incarnation != incarnation:
@@ -231,7 +232,7 @@ class Releases:
             self._tell(mark, release, now)
 
     def _count(self, mark: RunMark, now: SemiSync, applied: str) -> int:
-        """Where semi-sync is off nothing is counted: then it is what was issued since the look before this one."""
+        """Where semi-sync is off the server counts nothing: then what was issued since the look before counts."""
         assert mark.tally is not None
         if now.source or not applied:
             return counted(mark.tally, now)
@@ -251,9 +252,9 @@ class Releases:
             say(logger, describe(release), logging.WARNING)
 
     def _put_back(self, mark: RunMark, given_up: bool, why: str) -> None:
-        """Waiting more is safe at any moment; a command may ask for less, so it is done between commands only.
+        """Waiting for more is safe at any moment; a command may ask for less, so this is done between commands only.
 
-        :param given_up: all commits go on since one was let through, and will until a replica acknowledges
+        :param given_up: the server has stopped waiting since one commit was let through, until a replica acknowledges
         """
         if not self._turn.acquire(blocking=False):
             return
@@ -273,7 +274,7 @@ class Releases:
 
 
 def _issued(state: MemberState) -> int:
-    """How many transactions that it issued itself a member has; on MariaDB up to the number of the last one."""
+    """How many transactions a member has that it issued itself; on MariaDB the number of the last one."""
     own = issuer_of(state.flavor, state.origin) if state.origin else ""
     return sum(
         last - first + 1

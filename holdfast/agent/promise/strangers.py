@@ -1,7 +1,7 @@
-"""Keeps a primary's commits from being acknowledged by anybody but members; see ``core/rules/ackers.py``.
+"""Prevents that anything but a member acknowledges a primary's commits; see ``core/rules/ackers.py``.
 
-A thread of its own looks at the sessions of replicas many times a second while commits wait for acknowledgements. What
-one look costs the server is told in ``docs/servers.md``.
+A separate thread reads the replicas' sessions many times a second while commits wait for acknowledgements.
+``docs/servers.md`` says what one such look costs the server.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ IDLE_SECONDS = 1.0
 LOOK_SECONDS = 1.0
 END_SECONDS = 2.0
 SAY_SECONDS = 6.0
-"""So long a stranger is a reason in the status; and as long as its account is locked, which is looked up each 5 s."""
+"""For so long a stranger is a reason in the status; and as long as its account is locked, which is checked every 5
+s."""
 
 _FORM = TypeAdapter(Doubt)
 
@@ -38,7 +39,7 @@ logger = logging.getLogger(__name__)
 
 class Strangers:
     """:ivar seen: how often there were some
-    :ivar let_through: called before they are ended: something may have been released without a voter
+    :ivar let_through: called before they are ended: a commit may have been released without a voter
 
     :param accounts: of all members; none: not known, and nobody is a stranger
     """
@@ -75,7 +76,7 @@ class Strangers:
             self._thread.join(seconds)
 
     def step(self) -> None:
-        """Look once, if commits wait for acknowledgements; else now and then, so that it can at once when they do."""
+        """Look once, if commits wait for acknowledgements; else now and then, to be ready when they do."""
         state, now = self._published.state, time.monotonic()
         if state.up and state.semi_sync.source:
             self._look(state, Deadline(LOOK_SECONDS), fresh=False)
@@ -92,11 +93,11 @@ class Strangers:
         self._tell(state)
 
     def refuse_if_there(self, seen: int, deadline: Deadline) -> None:
-        """After a row of the primary's own was acknowledged: by voters, if no stranger was there since ``seen``.
+        """After a row of the primary's own was acknowledged: voters did so, if no stranger was there since ``seen``.
 
-        Then all before it is held by voters, and no doubt is left.
+        Then voters have everything before that row, and no doubt is left.
 
-        :raises Refused: one was
+        :raises Refused: a stranger was there
         """
         with self._turn:
             self._look(self._published.state, deadline, fresh=True)
@@ -105,7 +106,7 @@ class Strangers:
             self.forget()
 
     def forget(self) -> None:
-        """What was in doubt is held by voters; or this server is no primary any more."""
+        """Voters have everything that was in doubt; or this server is no primary any more."""
         with self._turn:
             self._unsettled = False
             self._path.unlink(missing_ok=True)
@@ -113,7 +114,7 @@ class Strangers:
                 self._published.change(doubt=None)
 
     def end(self, sessions: Sequence[int], why: str, deadline: Deadline) -> None:
-        """A manager knows that they are no voters'."""
+        """End sessions of which a manager knows that they are no voters'."""
         with self._turn:
             self._end(self._published.state, sessions, why, deadline)
             self._look(self._published.state, deadline, fresh=True)
@@ -145,7 +146,7 @@ class Strangers:
                 self._published.change(during=state.incarnation, dumps=left)
 
     def _lasting(self, dumps: Sequence[Dump]) -> dict[int, float]:
-        """For how many seconds each session has been seen."""
+        """For how many seconds each session has existed."""
         now = time.monotonic()
         self._since = {dump.session: self._since.get(dump.session, now) for dump in dumps}
         return {session: now - since for session, since in self._since.items()}
@@ -192,8 +193,8 @@ class Strangers:
             say(logger, f"cannot write {self._path}: {error.strerror}", logging.WARNING)
 
     def _tell(self, state: MemberState) -> None:
-        """A reason in the status for a while, and as long as somebody is shut out for it where commits wait: on a
-        replica a locked account keeps nobody from anything, and on MySQL it could not be unlocked there."""
+        """Publish a reason in the status for a while; and as long as an account is locked for it where commits wait. On
+        a replica a locked account has no effect, and on MySQL it could not be unlocked there."""
         if not self._told:
             return
         now = time.monotonic()
@@ -222,7 +223,7 @@ class Strangers:
                 self.step()
                 complaint = ""
             except HoldfastError as error:
-                # that it does not answer is told by the observer; what it refuses is not
+                # the observer reports that the server does not answer, but not what it refuses
                 if str(error) != complaint and isinstance(error, Refused):
                     say(logger, f"looking at the replicas: {error}", logging.WARNING)
                 complaint = str(error)

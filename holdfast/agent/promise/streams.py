@@ -1,15 +1,17 @@
-"""Whose transactions a server had when it was last seen: what a returning one has none of any more was taken away.
+"""Which streams of transactions a server had when it was last observed: if a returning server lacks a whole stream,
+that was taken away.
 
-Somebody has emptied its history while its agent looked away, or while it was down: ``RESET MASTER`` (MySQL:
+Somebody has emptied its history while its agent did not observe it, or while it was down: ``RESET MASTER`` (MySQL:
 ``RESET BINARY LOGS AND GTIDS``), or binlog files that were removed together with their index. Such a server would start
-over: fetch what its tables hold already, and pass over what carries its own number. So it is cloned.
+over: it would fetch what its tables hold already, and skip what carries its own number. So it is cloned.
 
-What it holds may be given up for that where it is the cluster's for certain, though no history says so any more: where
-it is the data that replicated in this cluster when its agent saw it (:func:`~holdfast.agent.disk.datadir.mark_of`).
+Its data may be given up for that where it is certainly the cluster's, though no history shows it any more: where it is
+the data that replicated in this cluster when its agent observed it (:func:`~holdfast.agent.disk.datadir.mark_of`).
 Another cluster's data that was put in its place begins anew, too, and may be the only copy: an operator decides.
 
-What goes rightly is the end of a stream (a Cut), seldom a whole one: of a server that had just begun to write. After a
-Cut of this agent's nothing is compared; after a rewind the next look is noted. Who ends in between is cloned in vain.
+The end of a stream may be removed rightly (a Cut), seldom a whole stream: that of a server that had just begun to
+write. After a Cut by this agent nothing is compared; after a rewind the next look is recorded. A server that ends in
+between is cloned without need.
 
 The file ``streams`` in the state directory is written when there is another stream, that is after a change of primary,
 and when the data is known for the first time.
@@ -34,8 +36,9 @@ logger = logging.getLogger(__name__)
 
 class KnownStreams:
     """:param do: has something written without waiting for it
-    :param unfit: told why the data must be replaced, and whether it is this cluster's though its history was reset
-    :param kill: ends the server; :param data: tells data from any other; "" where nothing does
+    :param unfit: called with why the data must be replaced, and whether it is this cluster's though its history was
+        reset
+    :param kill: ends the server; :param data: identifies the data; "" where nothing does
     """
 
     def __init__(
@@ -57,7 +60,7 @@ class KnownStreams:
         self._compared = ""
 
     def seen(self, found: Observation, incarnation: str) -> None:
-        """To be told of each look before it is published, once the server belongs to a cluster.
+        """To be called with each look before it is published, once the server belongs to a cluster.
 
         :raises Refused: it is a primary, and was killed
         """
@@ -73,7 +76,7 @@ class KnownStreams:
                     "logs were removed, by hand"
                 )
                 self.unfit(why, True)
-                if found.writable or found.semi_sync.source:  # nobody can follow it any more
+                if found.writable or found.semi_sync.source:  # no server can follow it any more
                     self._kill(why)
                     raise Refused(f"{why}: it was killed, and is cloned")
                 return
@@ -84,7 +87,7 @@ class KnownStreams:
             self._do(lambda: self._write(streams, ours))
 
     def unfit(self, why: str, reset: bool) -> None:
-        """:param reset: its history was reset: whose data this is must be known from before"""
+        """:param reset: the history was reset: whose data this is must be known from before"""
         self._unfit(why, reset and bool(self._ours) and self._data() == self._ours)
 
     def forget(self) -> None:
@@ -109,8 +112,8 @@ class KnownStreams:
 
 
 def taken_away(flavor: Flavor, known: Collection[str], streams: Collection[str]) -> list[str]:
-    """Streams that a hand has taken away. A domain of MariaDB's that is gone as a whole while others are left may have
-    been deleted (``FLUSH BINARY LOGS DELETE_DOMAIN_ID``): its tables keep what it was."""
+    """Streams that somebody has taken away. A domain of MariaDB's that is gone as a whole while others are left may
+    have been deleted (``FLUSH BINARY LOGS DELETE_DOMAIN_ID``): its tables keep what it was."""
     gone = sorted(set(known) - set(streams))
     if flavor is Flavor.MARIADB:
         domains = {stream.partition("-")[0] for stream in streams}

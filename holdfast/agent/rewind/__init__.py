@@ -1,1 +1,1 @@
-"""Transactions undone, and tables compared afterwards."""
+"""Undoes transactions, and compares tables afterwards."""

@@ -1,7 +1,7 @@
-"""The applier is held on purpose while tables are compared with the primary's at one place in its history.
+"""Stops the applier on purpose while tables are compared with the primary's at one place in its history.
 
-The receiver is left alone: a voter goes on acknowledging. That it is held is on disk, so that an agent which was killed
-meanwhile lets it run on.
+The receiver keeps running: a voter continues to acknowledge. A marker on disk says that the applier is held, so that
+the successor of an agent that was killed meanwhile starts it again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ HOLD_SECONDS = 5.0
 
 
 class ApplierHold:
-    """:ivar held: the applier is stopped on purpose, and will run on by itself"""
+    """:ivar held: the applier is stopped on purpose, and will continue by itself"""
 
     def __init__(
         self, server: Server, digester: Digester, publish: Callable[[], None], state_dir: Path
@@ -32,7 +32,8 @@ class ApplierHold:
 
     @contextlib.contextmanager
     def stopped(self) -> Iterator[None]:
-        """Within it the applier is stopped, but for what the digester has it apply; it runs on at the end."""
+        """Context in which the applier is stopped, except for what the digester has it apply; it continues at the
+        end."""
         self.held = True
         try:
             self._holding.mark()
@@ -42,7 +43,7 @@ class ApplierHold:
             self._let_run()
 
     def let_run_what_is_left(self) -> None:
-        """Of an agent that was killed amid a comparison."""
+        """Start the applier that a killed agent left stopped amid a comparison."""
         if not self.held and self._holding.marked():
             with contextlib.suppress(HoldfastError):
                 self._let_run()
@@ -54,7 +55,7 @@ class ApplierHold:
             self._digester.release(Deadline(HOLD_SECONDS))
             self._publish()
         except Unreachable:
-            pass  # a server that ended holds nothing any more
+            pass  # a server that ended holds no applier any more
         finally:
             self.held = False
         self._holding.clear()

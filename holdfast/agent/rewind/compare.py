@@ -1,8 +1,8 @@
 """The Compare command: tables that a rewind touched are compared with the primary's, at one moment of its history.
 
-The applier is held while the primary's agent chooses that moment, then it applies up to it; both ends take their
-digests, and the applier runs on. The receiver is left alone: a voter goes on acknowledging. Called off or failed, the
-tables stay suspect, and it is asked for again.
+The applier is held while the primary's agent chooses that moment, then it applies up to it; both agents compute their
+digests, and the applier continues. The receiver keeps running: a voter continues to acknowledge. If the comparison is
+cancelled or fails, the tables stay suspect, and the manager orders it again.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from holdfast.tls import Credentials
 
 DIGEST_SECONDS = 6 * 3600.0
 PAUSE_SECONDS = (10.0, 30.0, 120.0, 300.0)
-"""After each attempt that did not work out: one may hold the primary's writers up for a second."""
+"""After each failed attempt: one may hold the primary's writers up for a second."""
 
 
 class Comparing:
-    """Compares the tables of ``Fitness.suspects``, and has what is found written down there."""
+    """Compares the tables of ``Fitness.suspects``, and has the result recorded there."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Comparing:
             raise DeadlinePassed("calling off the comparison", deadline.seconds)
 
     def begin(self, command: Compare) -> None:
-        """Returns when it is under way; asked for again, it leaves that alone.
+        """Returns when the comparison is under way; a repeated request leaves it alone.
 
         :raises Refused: something else is under way
         """

@@ -1,4 +1,4 @@
-"""Asks the engine of a server that is down what of its binlog's end it has committed."""
+"""Finds out which transactions of its binlog's end the engine of a stopped server has committed."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PATIENCE_SECONDS = 45.0
 
 
 class Engine:
-    """:param state_dir: what the server's program says meanwhile goes there"""
+    """:param state_dir: what the server's program logs meanwhile is written there"""
 
     def __init__(self, flavor: Flavor, watch: ServerRun, datadir: Path, state_dir: Path) -> None:
         self._flavor = flavor
@@ -27,10 +27,10 @@ class Engine:
     def committed(self, tail: Pending, deadline: Deadline) -> str:
         """Why something of ``tail`` is committed, or may be; "" where nothing is.
 
-        MySQL's engine tells it after the start only (``server/data/committed.py``): the GTID of what it has committed,
-        and what was cut, is in ``gtid_executed`` then, and nowhere in its binlogs, so that the member is cloned.
+        MySQL's engine shows it only after the start (``server/data/committed.py``): what it has committed, and what was
+        cut, is then in ``gtid_executed``, and nowhere in its binlogs, so that the member is cloned.
 
-        :raises Refused: called off
+        :raises Refused: cancelled
         """
         if self._flavor is Flavor.MYSQL:
             return ""

@@ -19,8 +19,8 @@ from holdfast.server.data.rewind import RewindRepair
 class _Known:
     """:ivar suspects, unfit, differs: as in ``MemberState``; :ivar repair: a rewind that was begun
     :ivar xa: what the binlog says of XA transactions, and the tables may not: see ``binlog/pending/doubts.py``
-    :ivar unlogged: it crashed while it took writes: tables that know no transactions may have changed unseen
-    :ivar reset: a hand has reset its binary log: that tells no more whose data this is
+    :ivar unlogged: it crashed while it took writes: tables without transactions may have changed unnoticed
+    :ivar reset: an operator has reset its binary log, which no longer shows whose data this is
     """
 
     suspects: tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class _Known:
 class Fitness:
     """Tables that a rewind touched, why the member must be cloned, and the rewind that is under way.
 
-    What is said here is on disk before it is published.
+    Every fact is on disk before it is published.
 
     :ivar path: a file that cannot be read makes the member unfit
     """
@@ -67,7 +67,7 @@ class Fitness:
         return self._known.unlogged
 
     def doubt(self, tables: Iterable[str], xa: Mapping[str, str], unlogged: bool) -> None:
-        """The server crashed, and these may not be as its binlog says. :raises Refused:"""
+        """The server crashed, and these may differ from what its binlog says. :raises Refused:"""
         suspects = tuple(sorted({*self._known.suspects, *tables}))
         xa, unlogged = {**self._known.xa, **xa}, unlogged or self._known.unlogged
         known = replace(self._known, suspects=suspects, xa=xa, unlogged=unlogged)
@@ -75,9 +75,9 @@ class Fitness:
             self._write(known)
 
     def settled(self, unlogged: Collection[str], needless: Collection[str]) -> None:
-        """The XA transactions are as the binlog says, and which tables are to be compared is known.
+        """The XA transactions are as the binlog says, and the tables to be compared are known.
 
-        :param unlogged: those that may have changed without a word; :param needless: those that need not be compared
+        :param unlogged: those that may have changed unnoticed; :param needless: those that need not be compared
         """
         suspects = tuple(sorted({*self._known.suspects, *unlogged} - {*needless}))
         self._write(replace(self._known, suspects=suspects, xa={}, unlogged=False))
@@ -91,7 +91,7 @@ class Fitness:
         self._write(replace(self._known, repair=None))
 
     def compared(self) -> None:
-        """The suspects are as they should be."""
+        """The suspect tables are as they should be."""
         self._write(replace(self._known, suspects=()))
 
     @property
@@ -99,14 +99,14 @@ class Fitness:
         return self._known.reset
 
     def declare_unfit(self, reason: str, reset: bool = False) -> None:
-        """:param reset: a hand has reset its binary log"""
+        """:param reset: an operator has reset its binary log"""
         reset |= self._known.reset
         known = replace(self._known, unfit=" ".join(reason.split()), reset=reset)
         if known != self._known:
             self._write(known)
 
     def verified(self, found: Sequence[Difference], tables: Collection[str] = ()) -> None:
-        """What a verification has found: all differences there are.
+        """Record the result of a verification: all differences there are.
 
         :param tables: only these were compared; (): all
         """
@@ -131,7 +131,7 @@ class Fitness:
         self._publish()
 
     def _publish(self) -> None:
-        # a clone that has to be done anew has its own reason
+        # a clone that must be repeated has its own reason
         unfit = {"unfit": self._known.unfit} if self._known.unfit else {}
         self._published.change(suspects=self._known.suspects, differs=self._known.differs, **unfit)
 

@@ -1,15 +1,15 @@
 """The Rewind command: what this server has committed and the primary lacks is saved, undone and forgotten.
 
-In this order, so that it can end anywhere and be asked for again:
+The order lets it end anywhere and be repeated:
 
-1. *Find* it in the binlogs, and *save* it, also when it turns out that it cannot be undone.
-2. *Judge* whether it can. If not, the member is unfit: it is cloned.
+1. *Find* the transactions in the binlogs, and *save* them, also when it turns out that they cannot be undone.
+2. *Judge* whether they can be undone. If not, the member is unfit: it is cloned.
 3. *Note* on disk that a rewind begins, of which tables, and which GTID state it leads to.
 4. *Undo* the rows, in one transaction that leaves a note in the server.
-5. *Repair* the GTID state; the note in the server goes, then the one on disk.
+5. *Repair* the GTID state; the note in the server is removed, then the one on disk.
 
-A server that ends between 4 and 5 has its rows undone and its GTIDs not, or none at all: it must not follow anybody
-like that, so whoever wants that calls :meth:`Rewinding.settle` first.
+A server that ends between 4 and 5 has undone its rows and not its GTIDs, or has no GTIDs at all: it must not follow any
+server like that, so a command that makes it follow calls :meth:`Rewinding.settle` first.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ from holdfast.server.data.rewind import Disturbed, Rewinder, RewindRepair, Undo,
 Done = Callable[[str], None]
 
 LOOK_SECONDS = 1.0
-"""How long a look after a failure may take: somebody may be waiting for this to end."""
+"""How long a look after a failure may take: somebody may be waiting for the command to end."""
 
 
 class Rewinding:
@@ -74,7 +74,7 @@ class Rewinding:
         self._settling.doubt(deadline)
 
     def settle(self, deadline: Deadline, done: Done) -> None:
-        """Bring a rewind that was interrupted to its end, or to its beginning; call before the server follows anybody.
+        """Complete or revert a rewind that was interrupted; call before the server follows any other.
 
         :raises Refused: the member is unfit
         """
@@ -89,11 +89,11 @@ class Rewinding:
             self._fitness.end_rewind()
 
     def part(self, deadline: Deadline, done: Done) -> None:
-        """Make the server follow nobody. One that does, or that acknowledges, is started anew: what it received counts
+        """Make the server follow no other. If it follows one, or acknowledges, it is restarted: what it received counts
         no longer from then on, as it is another incarnation.
 
-        MySQL always is: the GTIDs that will be undone may be on a server that is away, so this one must never issue
-        them again with another content. MariaDB's promotions begin at the next million for that.
+        MySQL is always restarted: the GTIDs that will be undone may be on a server that is away, so this one must never
+        issue them again with another content. MariaDB's promotions begin at the next million for that.
 
         :raises Refused: it is writable
         """
@@ -119,9 +119,9 @@ class Rewinding:
         return self._published.state.up
 
     def rewind(self, command: Rewind, deadline: Deadline, done: Done) -> None:
-        """Expects a server that :meth:`part` has made follow nobody.
+        """Rewind a server that :meth:`part` has made follow no other.
 
-        When it is not possible, the member is unfit from then on, and what was found is saved.
+        If that is not possible, the member is unfit from then on, and what was found is saved.
 
         :raises BadInput: ``present`` is no GTID set; :raises Refused: the member is unfit; or nothing was done
         """
@@ -172,10 +172,10 @@ class Rewinding:
         following: bool,
         deadline: Deadline,
     ) -> None:
-        """Take what changes nothing, and ends the binlog, out of the GTID state (MariaDB); the applier must be stopped.
+        """Remove what changes nothing, and ends the binlog, from the GTID state (MariaDB); the applier must be stopped.
 
         :param following: the receiver runs, so the applier's position cannot be set, and need not be
-        :raises Disturbed: somebody has logged more meanwhile: to be judged again, and asked for again
+        :raises Disturbed: another session has logged more meanwhile: to be judged and requested again
         :raises Refused: nothing was done
         """
         planned = self._plan(errant, was, slave_pos, present)
@@ -192,7 +192,7 @@ class Rewinding:
             except HoldfastError:
                 with contextlib.suppress(
                     HoldfastError
-                ):  # else that is settled before anything else is done
+                ):  # otherwise that is settled before anything else is done
                     if not self._rewinder.is_undone(repair, deadline.to_its_end(LOOK_SECONDS)):
                         self._fitness.end_rewind()
                 raise
@@ -244,7 +244,7 @@ class Rewinding:
             return [ColumnName(name, kind) for name, kind in found]
 
         saved = save_errant(errant, self.saved, heading, columns, check)
-        # only for telling: a server that runs has no verdict on its binlog's end
+        # only to publish it: a running server has no verdict on its binlog's end
         term = self._published.state.term
         tail = Tail(term=term, saved=str(saved.text), transactions=errant.transactions)
         self._published.change(tail=tail)
@@ -271,14 +271,15 @@ class Rewinding:
 
 
 def _in_order(state: GtidSet) -> str:
-    """``gtid_binlog_state``: MariaDB takes the last that it names of a domain for the domain's head."""
+    """``gtid_binlog_state``: MariaDB takes the last GTID that it lists for a domain as the domain's head."""
     return ",".join(
         f"{stream}-{spans[-1][1]}" for stream, spans in sorted(_entries(state), key=_age)
     )
 
 
 def _heads(before: GtidSet, applied: GtidSet, undone: GtidSet) -> Iterable[str]:
-    """``gtid_slave_pos``: the last of each domain; of one that had no transaction in the binlog, what it was."""
+    """``gtid_slave_pos``: the last of each domain; for a domain without transactions in the binlog, its former
+    value."""
     kept = [entry for entry in _entries(applied) if not undone.has(entry[0], entry[1][-1][1])]
     last: dict[str, str] = {}
     for stream, spans in sorted([*_entries(before), *kept], key=_age):

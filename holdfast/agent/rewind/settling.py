@@ -1,7 +1,7 @@
-"""After a crash: what the binlog holds and the tables may not, made equal, compared, or a reason to clone.
+"""After a crash: makes equal, compares, or clones what the binlog holds and the tables may not.
 
-The member's agent notes it while the server is down (:meth:`Settling.doubt`), on disk, and settles it before the server
-follows anybody or is opened (:meth:`Settling.settle`).
+While the server is down its agent records this on disk (:meth:`Settling.doubt`); it settles it before the server
+follows any other or is opened (:meth:`Settling.settle`).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from holdfast.server.data.digest import table_name
 from holdfast.server.data.xa import PreparedTransactions
 
 SYSTEM = frozenset({"mysql", "sys", "performance_schema"})
-"""MariaDB keeps accounts in tables that know no transactions; statements on them are logged as such."""
+"""MariaDB keeps accounts in tables without transactions; statements on them are logged as such."""
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ Done = Callable[[str], None]
 class Settling:
     """One member.
 
-    :param was_open: whether the run of the server that was the last one took writes
+    :param was_open: whether the last run of the server took writes
     """
 
     def __init__(
@@ -50,9 +50,9 @@ class Settling:
         self._settled = ""
 
     def doubt(self, deadline: Deadline) -> None:
-        """Note what the server that is down may lack although it has logged it.
+        """Record what the stopped server may lack although it has logged it.
 
-        :raises Refused: it cannot be read, or noted
+        :raises Refused: it cannot be read, or recorded
         """
         if not self._index.exists():
             return
@@ -63,11 +63,11 @@ class Settling:
                 f"{found.unknown}"
             )
         tables = [table_name(each) for each in found.tables if each[0] not in SYSTEM]
-        # a replica has what it applied half in its relay log, and applies it again
+        # a replica has what it applied in part in its relay log, and applies it again
         self._fitness.doubt(tables, found.xa, found.crashed and self._was_open())
 
     def settle(self, deadline: Deadline, done: Done) -> None:
-        """Before a server that was just started follows anybody, or is opened.
+        """Call before a server that was just started follows any other, or is opened.
 
         :raises Refused: it must be cloned
         """
@@ -87,11 +87,11 @@ class Settling:
         self._settled = state.incarnation
 
     def _settle_xa(self, noted: bool, deadline: Deadline, done: Done) -> None:
-        """MariaDB: carry out what its binlog says and recovery did not. What is prepared there and not here cannot be
-        made anew."""
+        """MariaDB: carry out what its binlog says and recovery did not. A transaction that is prepared there and not
+        here cannot be recreated."""
         now = self._prepared.now(deadline)
         said: Mapping[str, str] = self._fitness.xa
-        if now and not noted:  # a primary that comes back in place: nobody has read its binlog
+        if now and not noted:  # a primary that comes back in place: its binlog was not read yet
             said = doubts(self._index, lambda: deadline.check("reading the binlog")).xa
         for xid, end in sorted(said.items()):
             if xid in now and end != XaEnd.PREPARED:

@@ -1,4 +1,4 @@
-"""What a verification has found so far, table by table, and how far it is; kept on disk as JSON."""
+"""The results of a verification so far, by table, and its progress; kept on disk as JSON."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from holdfast.core.observed.comparison import Difference, Verification
 from holdfast.server.data.chunks import Key
 
 NAMED = 3
-"""So many of its ranges stand in one sentence."""
+"""The number of a table's ranges that one sentence names."""
 SHOWN = 20
-"""So many pieces of a table that differ are named; all are counted."""
+"""The number of differing pieces of a table that are named; all are counted."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableResult:
-    """:ivar rows: that were compared; :ivar pieces: in how many
-    :ivar different: how many pieces differ; :ivar ranges: which, the first of them
-    :ivar skipped: why it was not compared, or ""
+    """:ivar rows: how many were compared; :ivar pieces: in how many
+    :ivar different: how many pieces differ; :ivar ranges: the first of them
+    :ivar skipped: why it was not compared, or \"\"
     """
 
     rows: int = 0
@@ -42,11 +42,11 @@ class TableResult:
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """What a verification has found so far, and how far it is.
+    """The results of a verification so far, and its progress.
 
     :ivar began, ended: seconds since 1970; 0: not yet
-    :ivar wanted, rate, max_load: as it was asked for
-    :ivar table, after: where it goes on; :ivar last: the last key of that table when it was begun
+    :ivar wanted, rate, max_load: as it was ordered
+    :ivar table, after: where it continues; :ivar last: the last key of that table when it was begun
     :ivar finished: tables that are done
     :ivar halted, failed, interrupted, ordered, repair: as in ``view.Verification``
     """
@@ -100,7 +100,7 @@ class Findings:
 
     @classmethod
     def of_json(cls, text: str) -> Findings:
-        """:raises ValueError: that is none"""
+        """:raises ValueError: the text is no such JSON"""
         return TypeAdapter(cls).validate_json(text)
 
 

@@ -1,10 +1,10 @@
-"""The Verify command: all tables are compared with the primary's, a piece at a time, while both are at work.
+"""The Verify command: all tables are compared with the primary's, a piece at a time, while both servers are at work.
 
-For each piece the applier is held while the primary's agent chooses its end and its place in the history, applies up to
-that place, and runs on once the piece is read: a fraction of a second. Where it has come is on disk: called off by any
-other command, or by the end of the agent, it goes on from there when it is asked for again.
+For each piece the applier is held while the primary's agent chooses the piece's end and its place in the history,
+applies up to that place, and continues once the piece is read: a fraction of a second. The progress is on disk: after
+any other command, or the end of the agent, has cancelled a verification, the next request continues it there.
 
-A piece that differs is looked at once more before it is believed. Nothing is mended here.
+A piece that differs is compared once more before it is reported. Nothing is repaired here.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ from holdfast.tls import Credentials
 CHUNK_SECONDS = 60.0
 """How long one piece may take; a table without a primary key is one piece."""
 WANTED_SECONDS = 0.2
-"""How long the applier is held for a piece, about: by this the number of its rows is chosen."""
+"""Approximate time that the applier is held for a piece: it determines the number of its rows."""
 FIRST_ROWS, LEAST_ROWS, MOST_ROWS = 2_000, 1_000, 200_000
 SAVE_SECONDS = 2.0
 ATTEMPTS = 20
 ATTEMPT_SECONDS = 1.0
 """Between two attempts at a piece, where commits wait or the table is locked."""
 BUSY_SECONDS = 0.5
-"""Between two looks at a primary that has too much to do."""
+"""Between two looks at a primary that is too busy."""
 logger = logging.getLogger(__name__)
 
 
 class UnknownTable(Refused):
-    """Neither server has it: to be tried again would not help."""
+    """Neither server has the table: another attempt would not help."""
 
 
 class Verifying:
@@ -74,8 +74,8 @@ class Verifying:
         self._publish()
 
     def admit(self, command: Command, deadline: Deadline) -> None:
-        """Called with every command before it is carried out: any other one ends what is under way, to be gone on with
-        later.
+        """Called with every command before it is carried out: any other command interrupts the verification, which
+        continues later.
 
         :raises DeadlinePassed: it does not end
         """
@@ -86,7 +86,8 @@ class Verifying:
             raise DeadlinePassed("interrupting the verification", deadline.seconds)
 
     def begin(self, command: Verify) -> None:
-        """Returns when it is under way. One that was interrupted goes on; one that is under way is left alone.
+        """Returns when the verification is under way. An interrupted one continues; one that is under way is left
+        alone.
 
         :raises Refused: something else is under way
         """
@@ -124,12 +125,12 @@ class Verifying:
             raise
 
     def forget(self) -> None:
-        """The data was replaced: what was found is true no longer."""
+        """The data was replaced: former results are void."""
         self._repair = False
         self._keep(Findings())
 
     def _stop(self) -> None:
-        """What is over already stays as it was told."""
+        """Stop; a verification that has ended stays as it was reported."""
         if self._running:
             self._jobs.cancel("an operator")
             self._jobs.wait(HOLD_SECONDS)
@@ -148,7 +149,7 @@ class Verifying:
         except UnknownTable as error:
             self._halt(str(error), failed=True, ended=time.time())
         except HoldfastError as error:
-            # nothing is amiss with the member, also where it failed: that is told by itself, and it is tried again
+            # the member is well even if it failed: the failure is reported separately, and it is tried again
             self._halt(job.called_off or str(error), failed=not job.called_off)
             say(logger, str(error), logging.INFO if job.called_off else logging.WARNING)
         except Exception as error:
@@ -158,7 +159,7 @@ class Verifying:
             self._running = False
 
     def _halt(self, why: str, failed: bool, ended: float = 0.0) -> None:
-        """Told at once, also where it cannot be written down."""
+        """Report the end at once, also where it cannot be written to disk."""
         self.findings = replace(
             self.findings, halted=why, failed=failed, repair=self._repair, ended=ended
         )
@@ -166,7 +167,7 @@ class Verifying:
         self._save()
 
     def _tables(self, job: Job, agent: str) -> list[str]:
-        """Those of the primary and of this member; what is not compared is noted."""
+        """The tables of the primary and of this member; tables that are not compared are recorded with the reason."""
         shown = self._shown.to(agent)
         with answers_of(job, agent, "/v1/verify/tables", shown, {}) as answers:
             listed = next(answers)["tables"]
@@ -220,7 +221,7 @@ class Verifying:
     def _piece(
         self, job: Job, agent: str, name: str, after: Key, rows: int
     ) -> tuple[Chunk, int, str]:
-        """The piece behind ``after``: which one, how many rows, and how it differs, or \"\"."""
+        """Compare the piece behind ``after``: return the piece, its number of rows, and how it differs, or \"\"."""
         differed = False
         for attempt in range(ATTEMPTS):
             try:
@@ -263,7 +264,7 @@ class Verifying:
         return chunk, mine, str(theirs["digest"]), tuple(theirs["key"])
 
     def _wait_for_quiet(self, job: Job, agent: str) -> None:
-        """As long as either server has too much to do."""
+        """Wait as long as either server is too busy."""
         while self.findings.max_load:
             shown = self._shown.to(agent)
             with answers_of(job, agent, "/v1/verify/load", shown, {}) as answers:
@@ -297,7 +298,7 @@ class Verifying:
         self._published.change(verified=self.findings.told() if self.findings.began else None)
 
     def _read(self) -> Findings:
-        """What cannot be read is begun anew."""
+        """A file that cannot be read is begun anew."""
         try:
             return Findings.of_json(self._path.read_text())
         except (OSError, ValueError):

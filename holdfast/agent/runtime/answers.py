@@ -1,6 +1,6 @@
-"""What another agent answers line by line, read in a thread of its own: whoever waits for it can be called off at once.
+"""Reads another agent's answer line by line in a separate thread, so that waiting for it can be cancelled at once.
 
-A peer whose host is frozen says nothing, and a read of its socket waits for seconds. A failover must not.
+A peer whose host is frozen sends nothing, and a read of its socket waits for seconds. A failover must not.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from holdfast.errors import HoldfastError, Refused, Unreachable
 from holdfast.tls import Credentials, explain
 
 SILENT_SECONDS = 5.0
-"""The other agent says something four times a second."""
+"""The other agent sends something four times a second."""
 LOOK_SECONDS = 0.01
-"""How often it is looked whether the work was called off."""
+"""How often cancellation is checked."""
 
 Answer = dict[str, Any] | HoldfastError
 
@@ -31,7 +31,7 @@ Answer = dict[str, Any] | HoldfastError
 def answers_of(
     job: Job, agent: str, path: str, shown: Credentials, asked: Mapping[str, Any]
 ) -> Iterator[Iterator[dict[str, Any]]]:
-    """Each line of the answer. To leave has the other agent call its work off.
+    """Yield each line of the answer. Leaving the context makes the other agent cancel its work.
 
     Reading them raises :class:`CalledOff`; :class:`Refused`, as the other agent did; or :class:`Unreachable`, also
     where the answer ends too early.

@@ -15,10 +15,10 @@ ASK_SECONDS = 1.0
 
 
 def fetch_account(member: str, agent: str, shown: Credentials, deadline: Deadline) -> AccountReply:
-    """The replication account of another member, with what a server keeps instead of its password.
+    """The replication account of another member, with what a server stores instead of its password.
 
     :raises Unreachable: its agent does not answer
-    :raises Refused: it does not tell
+    :raises Refused: its agent refuses
     """
     seconds = min(ASK_SECONDS, max(0.1, deadline.left))
     to = shown.to(agent)

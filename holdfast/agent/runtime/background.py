@@ -1,4 +1,4 @@
-"""Writes and speaks for threads that must wait neither for a disk nor for whoever reads the log."""
+"""Writes and logs for threads that must wait neither for a disk nor for the reader of the log."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger(__name__)
 
 
 class BackgroundWriter:
-    """Does what it is given in the order of its coming, in a thread of its own. Giving never blocks."""
+    """Runs the functions that it is given in their order, in a separate thread. Giving one never blocks."""
 
     def __init__(self) -> None:
         self._work: queue.SimpleQueue[Callable[[], object] | None] = queue.SimpleQueue()
@@ -23,7 +23,7 @@ class BackgroundWriter:
         self._thread.start()
 
     def stop(self, seconds: float) -> None:
-        """Do what there is, for so long at most."""
+        """Run what is left, for so long at most."""
         self._work.put(None)
         self._thread.join(seconds)
 
@@ -37,5 +37,5 @@ class BackgroundWriter:
         while (work := self._work.get()) is not None:
             try:
                 work()
-            except Exception:  # whatever one piece of work ran into, the next one is done
+            except Exception:  # whatever error one function raised, the next one is run
                 logger.exception("work in the background failed")

@@ -1,7 +1,7 @@
 """The clock of leases, and a sleep that ends at a moment on it.
 
-CLOCK_BOOTTIME goes on while the host is suspended, and nobody can set it. A sleep on it ends at once when a host that
-was suspended past its end comes back; one on Python's own clock would go on sleeping.
+CLOCK_BOOTTIME keeps running while the host is suspended, and cannot be set. A sleep on it ends at once when a host that
+was suspended past its end resumes; one on Python's own clock would keep sleeping.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ class _Setting(ctypes.Structure):
 
 
 class Sleep(Protocol):
-    """What a loop sleeps by."""
+    """How a loop sleeps."""
 
     def ring(self) -> None:
         """Wake the thread that sleeps now, or is about to."""
 
     def sleep(self, until: float | None, *files: int) -> None:
-        """Return at ``until`` (None: never), when somebody rings, or when one of ``files`` becomes readable."""
+        """Return at ``until`` (None: never), after :meth:`ring`, or when one of ``files`` becomes readable."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """:ivar now: seconds; :ivar alarm: what a thread that goes by it sleeps by"""
+    """:ivar now: seconds; :ivar alarm: by which a thread that uses it sleeps"""
 
     now: Callable[[], float]
     alarm: Sleep
@@ -59,9 +59,9 @@ class Clock:
 class Floor:
     """The minimum of the next sleep, from how long the sleeps before took. Pure: time is an argument.
 
-    A single sleep that ends at once costs nothing: what waits for it is done without delay.
+    A single sleep that ends at once costs nothing: the thread continues without delay.
 
-    :ivar seconds: the next sleep takes so long at least
+    :ivar seconds: the next sleep takes at least so long
     """
 
     def __init__(self) -> None:
@@ -76,7 +76,7 @@ class Floor:
 
 
 class Alarm:
-    """Lets one thread sleep until a moment, and others wake it; however it is used, the thread sleeps."""
+    """Lets one thread sleep until a moment, and others wake it; even when misused, it lets the thread sleep."""
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None, use_errno=True)

@@ -1,4 +1,4 @@
-"""What takes longer than a command may: one piece of work at a time, in a thread of its own."""
+"""Work that takes longer than a command may: one job at a time, in a separate thread."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from holdfast.server.base import Deadline
 PUBLISH_SECONDS = 0.5
 """How often progress is published."""
 RATE_SECONDS = 5.0
-"""Over how long the rate is the average."""
+"""The time over which the rate is averaged."""
 
 logger = logging.getLogger(__name__)
 
 
 class Job:
-    """One piece of work, as the work itself sees it.
+    """One job, as the work itself uses it.
 
-    :ivar what: for a person, such as "cloning from m2"; may be changed while it goes on
-    :ivar called_off: by whom, or ""
+    :ivar what: text for an operator, such as "cloning from m2"; may change while the job runs
+    :ivar called_off: who cancelled it, or \"\"
     """
 
     def __init__(self, what: str, published: PublishedState) -> None:
@@ -50,12 +50,12 @@ class Job:
             raise CalledOff(f"{self.what}: {self.called_off}")
 
     def pause(self, seconds: float) -> None:
-        """Wait, unless it is called off. :raises CalledOff:"""
+        """Wait, unless the job is cancelled. :raises CalledOff:"""
         self._called.wait(seconds)
         self.check()
 
     def deadline(self, seconds: float) -> Deadline:
-        """One that ends when the work is called off."""
+        """A deadline that also ends when the job is cancelled."""
         return Deadline(seconds, lambda: self.cancelled)
 
     def stage(self, what: str) -> None:
@@ -66,7 +66,7 @@ class Job:
         self.progress(0, 0)
 
     def progress(self, done: int, total: int = 0) -> None:
-        """Tell how many bytes are done; published at most twice a second. :raises CalledOff:"""
+        """Report how many bytes are done; published at most twice a second. :raises CalledOff:"""
         self.check()
         now = time.monotonic()
         if self._published_at and now - self._published_at < PUBLISH_SECONDS:
@@ -80,9 +80,9 @@ class Job:
 
 
 class Jobs:
-    """The agent's background: at most one job.
+    """The agent's background work: at most one job.
 
-    What a job failed of is logged, and stays the member's reason until the next one begins
+    The error of a failed job is logged, and stays the member's reason until the next job begins
     (``PublishedState.lasting``).
     """
 
@@ -100,7 +100,7 @@ class Jobs:
         return job.what if job else ""
 
     def start(self, what: str, work: Callable[[Job], None]) -> Job:
-        """Begin ``work`` in a thread of its own.
+        """Begin ``work`` in a separate thread.
 
         :raises Refused: when another job is running, or the agent ends
         """
@@ -122,20 +122,20 @@ class Jobs:
             return job
 
     def cancel(self, because: str) -> None:
-        """Call off what is under way, if anything; does not wait."""
+        """Cancel what is under way, if anything; does not wait."""
         job = self._job
         if job is not None:
             job.cancel(because)
 
     def wait(self, seconds: float) -> bool:
-        """Whether nothing is under way any more, at the latest after ``seconds``."""
+        """Wait for at most ``seconds``; returns whether no job is under way any more."""
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
             thread.join(seconds)
         return self._job is None
 
     def stop(self) -> None:
-        """Call off what is under way, and begin nothing more; does not wait."""
+        """Cancel what is under way, and begin nothing more; does not wait."""
         with self._lock:
             self._stopped = True
         self.cancel("the end of the agent")
@@ -151,7 +151,7 @@ class Jobs:
         except OSError as error:
             failed = f"{job.what}: {error}"
             say(logger, failed, logging.WARNING)
-        except Exception as error:  # the thread's end must be told, whatever it ran into
+        except Exception as error:  # the thread's end must be published, whatever error it raised
             failed = f"{job.what} failed: {error!r}"
             logger.exception("%s failed unexpectedly", job.what)
         else:

@@ -1,4 +1,4 @@
-"""Ends helpers of an agent that was killed: nobody else would."""
+"""Ends helper processes of an agent that was killed: nothing else would."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 def end_leftover(argument: str) -> None:
-    """Kill the processes that have this word on their command line; it must name a place of this agent's alone."""
+    """Kill the processes that have this word on their command line; it must name a place that only this agent uses."""
     wanted = os.fsencode(argument)
     for entry in os.scandir("/proc"):
         if not entry.name.isdigit():

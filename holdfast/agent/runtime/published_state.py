@@ -14,17 +14,17 @@ from holdfast.core.observed.tally import Tally
 from holdfast.core.view import LookFailure, MemberState
 
 SILENCE = (0.3, 0.05)
-"""From when on, and in which steps, it is told for how long a server or its source has been silent."""
+"""The silence from which the silence of a server or its source is published, and the steps in which it is."""
 
 
 class PublishedState:
     """One member's present state. Threads of the agent write it, the event loop reads it.
 
-    The version starts at the time of day, so a number that a former agent gave out is not met again.
+    The version starts at the time of day, so a number that a former agent used does not occur again.
 
     :ivar on_change: called, in the thread that made the change, after each new version; :ivar heeding: before it
-    :ivar blocked_seconds: for how long commits have waited for acknowledgements, or would wait, and none came through
-    :ivar as_of_now: fills in what changes with time alone, whenever the state is given out
+    :ivar blocked_seconds: for how long commits have waited for acknowledgements, or would wait, without any release
+    :ivar as_of_now: fills in what changes with time alone, whenever the state is read
     """
 
     def __init__(self, state: MemberState) -> None:
@@ -56,7 +56,7 @@ class PublishedState:
 
     @property
     def lasting(self) -> str:
-        """The reason to go back to once the server is well: what the last job failed of, and what else is amiss."""
+        """The reason to return to once the server is well: the last job's error, and what else is wrong."""
         return "; ".join(each for each in (self._failed, *self._alarms.values()) if each)
 
     @lasting.setter
@@ -64,14 +64,14 @@ class PublishedState:
         self._failed = failed
 
     def alarm(self, what: str, reason: str) -> None:
-        """Something besides the server is amiss, or (``reason`` is "") no longer."""
+        """Something besides the server is wrong, or (``reason`` is "") no longer."""
         before = self.lasting
         self._alarms[what] = reason
         if self.state.reason == before:
             self.change(reason=self.lasting)
 
     def concern(self, what: str, text: str) -> None:
-        """An operator should see to something, or (``text`` is "") no longer; the member is well nevertheless."""
+        """An operator should attend to something, or (``text`` is "") no longer; the member is well nevertheless."""
         with self._lock:
             if self._concerns.get(what, "") == text:
                 return
@@ -82,11 +82,10 @@ class PublishedState:
     def change(self, *, during: str | None = None, **fields: Any) -> bool:
         """Replace fields of the state.
 
-        :param during: change it only while this incarnation is the present one: what was learned of
-            a server that has died meanwhile is void
-        :returns: whether it was changed
+        :param during: change it only while this incarnation is the present one: what was learned of a server that has
+            died meanwhile is void :returns: whether it was changed
         """
-        # what belongs to a text goes with it
+        # the fields that describe a text are replaced with it
         if "reason" in fields:
             fields.setdefault("lasted", 0.0)
         if "unobserved" in fields:
@@ -105,11 +104,12 @@ class PublishedState:
 
 
 def _worth_telling(state: MemberState) -> MemberState:
-    """Without what changes all the time: positions, lag, who waits; and how long ago the last answer came, save in
-    steps of silence.
+    """The state without what changes all the time: positions, lag, waiting clients, and the age of the last answer,
+    except for steps of silence.
 
     What a command alone changes is left out as well (``busy``, what was promised, proven and remembered): its manager
-    has that with the answer, and a failover is no quicker for a look in between. ``progress`` but for its kind.
+    gets that with the answer, and a look in between would make no failover quicker. Of ``progress`` only the kind is
+    kept.
     """
     progress, applying = state.progress, state.applying
     return replace(
@@ -140,6 +140,6 @@ def _worth_telling(state: MemberState) -> MemberState:
 
 
 def _steps(silence: float) -> int:
-    """Rounded down: a step is told once it is over."""
+    """Rounded down: a step is published once it is over."""
     begin, step = SILENCE
     return int(silence / step + 1e-6) if silence >= begin else 0

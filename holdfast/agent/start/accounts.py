@@ -1,4 +1,5 @@
-"""Equips a server that somebody else has started, makes and mends replication accounts on it, and makes its data."""
+"""Equips a server that an operator has started, creates and repairs its replication accounts, and initialises its
+data."""
 
 from __future__ import annotations
 
@@ -56,7 +57,7 @@ class ReplicationAccounts:
                 self._mend(command, deadline, done)
 
     def _admit(self, command: Equip | EnsureAccount | MendAccount) -> None:
-        """A server without semi-sync cannot be observed yet: to be equipped it need not be seen as up."""
+        """A server without semi-sync cannot be observed yet: it need not be published as up to be equipped."""
         state = self._published.state
         if isinstance(command, Equip):
             if self._watch.current() is None:

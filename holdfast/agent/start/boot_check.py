@@ -1,4 +1,4 @@
-"""A server that this agent started is looked at before clients come in; one that boots open is not started again."""
+"""Examines a server that this agent started before clients come in; one that boots open is not started again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from holdfast.server.process import boot
 from holdfast.server.process.process import Running
 
 SMALL_BYTES = 1 << 20
-"""A larger word of the command is a program, not a script: it is known by its size and its time."""
+"""A larger part of the command is a program, not a script: it is identified by its size and its time."""
 
 logger = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class Inputs:
     datadir: Path
 
     def fingerprint(self) -> str:
-        """Another text whenever one of them is changed."""
+        """A text that changes whenever one of them is changed."""
         digest = hashlib.sha256(boot.fingerprint(self.option_file, self.datadir).encode())
         for word in self.command:
             digest.update(f"{word}\n".encode())
@@ -52,8 +52,8 @@ class BootCheck:
     """Judges the first look at each run, and remembers a verdict across the agent's own end.
 
     The file ``boots_open`` in the state directory holds why the server is not started, and the fingerprint of what it
-    booted with: once that is another one, or the file is removed, it is started again. A verdict that cannot be written
-    is held while the agent lives; one that cannot be read, until it is removed.
+    booted with: once the fingerprint differs, or the file is removed, the server is started again. A verdict that
+    cannot be written is held while the agent lives; one that cannot be read, until it is removed.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class BootCheck:
         flavor, version = self._published.state.flavor, self._published.state.version
         files = boot.read(self._inputs.option_file, flavor, version, self._inputs.datadir)
         booted = self._server.booted(files, deadline)
-        # one that somebody else has started has no shut door, and is none of ours to judge
+        # a server that somebody else has started does not keep clients out, and is not judged
         if booted.wrong and (started or booted.shut):
             raise self._refused(running, "; ".join(booted.wrong))
         if booted.shut:
@@ -99,7 +99,7 @@ class BootCheck:
             raise Refused(self._verdict[0])
 
     def look_again(self) -> None:
-        """While it is down: has what it boots with been changed?"""
+        """Called while the server is down: check whether what it boots with has changed."""
         if self._verdict is None:
             return
         of = self._verdict[1]

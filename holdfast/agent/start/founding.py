@@ -1,7 +1,7 @@
-"""Makes a data directory where there is none, to found a cluster: see ``core/observed/data_state.py`` for when.
+"""Initialises a data directory where there is none, to found a cluster: see ``core/observed/data_state.py`` for when.
 
-The server makes it in a folder of ours within the data directory, from where it takes its place. A marker in the state
-directory tells how far that came, and of which files it is: half of one that was interrupted is made anew.
+The server creates it in a folder of the agent's within the data directory, which then replaces the empty one. A marker
+in the state directory records the progress, and the files concerned: a half-made one is made anew.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Done = Callable[[str], None]
 
 
 class Founding:
-    """:param obeyed: whether this agent has ever obeyed anybody, or its data are being cloned"""
+    """:param obeyed: whether this agent has ever obeyed a manager, or its data are being cloned"""
 
     def __init__(
         self, member: LocalMember, obeyed: Callable[[], bool], fstab: Path = FSTAB
@@ -55,7 +55,7 @@ class Founding:
         self._fstab = fstab
 
     def publish(self) -> None:
-        """Say what is there; called now and then while the server is down."""
+        """Publish what is there; called now and then while the server is down."""
         if (found := self.data()) is not self._published.state.data:
             self._published.change(data=found)
 
@@ -102,7 +102,7 @@ class Founding:
         done("accounts asked")
         own = self._own
         replace_durably(self._marker, MAKING)
-        files.remove_old(own.datadir, own.binlog_index)  # half of what was made before, if anything
+        files.remove_old(own.datadir, own.binlog_index)  # a former half-made one, if there is any
         incoming = files.fresh(own.datadir)
         try:
             initialise(
@@ -128,7 +128,7 @@ class Founding:
         done("in place")
 
     def _statements(self, state: MemberState, command: Initialise, deadline: Deadline) -> list[str]:
-        """Accounts of all members, and what is written first: made here, it is in nobody's binlog."""
+        """Accounts of all members, and the first rows: made here, they are in no server's binlog."""
         flavor, encrypted = state.flavor, self._own.tls is not None
         made = [*PROOF_SCHEMA, *administrator(self._admin)]
         for member, agent in command.agents:
@@ -146,7 +146,7 @@ class Founding:
         return made
 
     def _unmounted(self) -> str:
-        """The data directory, or this agent's own, is on a mount point on which nothing is mounted; or ""."""
+        """The data directory, or this agent's own, if it is on a mount point on which nothing is mounted; or ""."""
         points = _mount_points(self._fstab)
         for folder in (self._own.datadir, self._own.binlog_index.parent, self._state_dir):
             whole = Path(os.path.realpath(folder))
@@ -163,7 +163,7 @@ class Founding:
 
 
 def _made(datadir: Path) -> str:
-    """Names the files that were made: others that are put there are other ones."""
+    """Identifies the files that were made: files that somebody puts there instead differ."""
     try:
         found = [(datadir / "mysql").stat()]
         with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Warns where a server that this agent starts would have less than the one that runs now; see
+"""Warns where a server that this agent starts would have lower limits than the one that runs now; see
 ``core/check/limits.py``."""
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ class Limits:
         self._looked_at = 0
 
     def looked(self) -> None:
-        """Called at each look; it asks once for each run."""
+        """Called at each look; checks once for each run."""
         running = self._watch.current()
         if running is None or running.pid == self._looked_at:
             return

@@ -1,7 +1,7 @@
-"""Tries the member's two accounts anew every few seconds, in a thread of its own: see ``core/members/accounts.py``.
+"""Tries the member's two accounts again every few seconds, in a separate thread: see ``core/members/accounts.py``.
 
-A password that a hand has changed, an account that was dropped or locked, is noticed by nobody as long as sessions of
-before stand: until the server is to be promoted, or its receiver must connect again.
+If an operator has changed a password, or dropped or locked an account, nothing shows it as long as earlier sessions
+last: until the server is to be promoted, or its receiver must connect again.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from holdfast.server.replication import logins
 
 EVERY_SECONDS = 5.0
 MENDED_SECONDS = 2 * EVERY_SECONDS
-"""Within this time after an account was mended its member has tried it anew."""
+"""Within this time after an account was repaired its member has tried it again."""
 SECONDS = 1.0
 """How long one attempt may take."""
 
@@ -56,7 +56,7 @@ class KeptLogins:
         self.change(during, mended=tuple(sorted(self._mended)), owed=tuple(sorted(owed)))
 
     def forget(self, during: str) -> None:
-        """Those whose members must have tried them since."""
+        """Forget repaired accounts that their members must have tried since."""
         with self._lock:
             now = time.monotonic()
             kept = {a: at for a, at in self._mended.items() if now - at < MENDED_SECONDS}
@@ -67,9 +67,9 @@ class KeptLogins:
 
 
 class LoginWatch:
-    """:param own: tries the agent's account on its own server; :param let_in: the replication account at a source.
-    Both say why it is not let in, or "", and raise :class:`HoldfastError` where that cannot be told
-    :ivar also: what else is looked at as often
+    """:param own: tries the agent's account on its own server; :param let_in: the replication account at a source. Both
+        return why they were refused, or "", and raise :class:`HoldfastError` where that cannot be determined
+    :ivar also: what else is checked as often
     """
 
     def __init__(
@@ -100,7 +100,7 @@ class LoginWatch:
             self._thread.join(seconds)
 
     def step(self) -> None:
-        """Try both once. What cannot be told now stays as it was told last."""
+        """Try both once. What cannot be determined now stays as it was published last."""
         state = self._published.state
         self._told.forget(state.incarnation)
         if not state.up:
@@ -130,7 +130,7 @@ class LoginWatch:
             try:
                 for step in (self.step, *self.also):
                     step()
-            except Exception:  # the loop must not end: without it nobody tries any more
+            except Exception:  # the loop must not end: without it the accounts are not tried
                 logger.exception("trying the accounts failed")
 
 
@@ -141,7 +141,7 @@ def watching(
     admin: Account,
     replication: Account,
 ) -> LoginWatch:
-    """Of real servers."""
+    """A watch on real servers."""
     connection = Connection(own.socket, admin)
     flavor = published.state.flavor
     return LoginWatch(

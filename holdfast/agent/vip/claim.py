@@ -1,8 +1,8 @@
 """Whether a virtual address belongs on this host now. Pure: time is an argument.
 
-While the agent lives, its word counts, and no longer than the lease that came with it. Where the agent is gone its
-server goes on (``agent/lease/keeper.py``), and so does the address: for as long as that very server lives, nobody else
-says to have the address, and ``linger`` is not over.
+While the agent lives, its order counts, but no longer than the lease that came with it. Where the agent is gone its
+server continues to run (``agent/lease/keeper.py``), and the address stays: as long as that very server lives, no other
+host announces the address, and ``linger`` is not over.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from __future__ import annotations
 import math
 
 UNATTENDED_SECONDS = 2
-"""The lifetime in the kernel while the agent is gone: nothing else of the host ends it when all of it stands still."""
+"""The lifetime in the kernel while the agent is gone: when the whole host stands still, nothing else ends the
+address."""
 RENEW_UNATTENDED_SECONDS = 0.5
 
 
 class Claim:
-    """:ivar until: it belongs here until then
+    """:ivar until: the address belongs here until then
     :ivar attended: there is an agent
     """
 
@@ -29,17 +30,17 @@ class Claim:
         return now < self.until
 
     def held(self, until: float) -> None:
-        """The agent says: its server is the open primary, by a lease until then."""
+        """The agent says that its server is the open primary, under a lease until then."""
         self.until = until
         self._renew_at = -math.inf
 
     def upheld(self, until: float) -> None:
-        """The lease by which it is held lasts longer than the agent has said."""
+        """The lease under which the address is held lasts longer than the agent has said."""
         if math.isfinite(self.until) and until > self.until:
             self.held(until)
 
     def dropped(self) -> None:
-        """The agent says that it is not; or the server has ended."""
+        """The agent says that its server is not the open primary; or the server has ended."""
         self.until = -math.inf
 
     def abandoned(self, now: float) -> None:
@@ -50,15 +51,16 @@ class Claim:
             self._renew_at = -math.inf
 
     def contested(self) -> None:
-        """Another host says to have it. Without an agent nobody knows here who is right, so it is left to that one."""
+        """Another host announces the address. Without an agent nothing here shows which host is right, so this one
+        yields."""
         if not self.attended:
             self.until = -math.inf
 
     def renewal(self, now: float) -> int | None:
         """The lifetime in whole seconds to give the address in the kernel now; None: not yet.
 
-        It is counted from each renewal of the lease and no longer than what is left of that, if possible: so on a host
-        that stands still the address goes when the lease does. Less than a second cannot be had.
+        It is counted from each renewal of the lease, and is no longer than what is left of that, if possible: so on a
+        host that stands still the address ends with the lease. The kernel's unit is one second.
         """
         if not self.holds(now) or now < self._renew_at:
             return None
@@ -69,7 +71,8 @@ class Claim:
         return max(1, int(self.until - now))
 
     def next(self, now: float) -> float | None:
-        """When something will be due; None: not by time alone, as when what held has ended."""
+        """The time at which something will be due; None: time alone makes nothing due, as when the held server has
+        ended."""
         if not self.holds(now):
             return None
         return min(self.until, max(self._renew_at, now))

@@ -1,10 +1,10 @@
 """The process that holds a virtual address for an agent: ``python -m holdfast.agent.vip.process JSON``.
 
-A process of its own, since the address must survive its agent for a while and must not survive its server: it sees the
-end of both. Nothing in here waits for a disk, a log, a name server or the agent, and it is not held up by what else the
-agent does. When all of the host stands still, the lifetime in the kernel ends the address.
+It is a separate process, as the address must survive its agent for a while and must not survive its server: it sees the
+end of both. It never waits for a disk, a log, a name server or the agent, and the agent's other work does not delay it.
+When the whole host stands still, the lifetime in the kernel ends the address.
 
-It is spoken to by its standard input, a socket that keeps messages apart:
+Its standard input is a socket that preserves message boundaries, on which the agent sends:
 
     hold UNTIL         the server is the open primary, under a lease until then on the clock of leases; a pidfd of that
                        server comes with the first one, and where there is a keeper process the memory in which it
@@ -12,10 +12,10 @@ It is spoken to by its standard input, a socket that keeps messages apart:
     drop               it is not
     (end of file)      the agent is gone
 
-and answers ``on``; ``off`` (after each drop; ``off found`` where it was on and nobody had put it on by this); ``rival
-HARDWARE`` and ``trouble TEXT`` (nothing after the word: no longer).
+It answers ``on``; ``off`` (after each drop; ``off found`` where the address was on and no process had set it so);
+``rival HARDWARE`` and ``trouble TEXT`` (nothing after the word: no longer).
 
-Before its first order is given it touches nothing. With that it takes over from the one that a former agent has left.
+Before its first order it touches nothing. With that order it takes over from the process that a former agent has left.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from holdfast.errors import Refused
 
 ANNOUNCE_AFTER = (0.0, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
 ANNOUNCE_EVERY = 5.0
-"""Later on: for whoever was cut off when it moved."""
+"""Later announcements, for hosts that were cut off when the address moved."""
 UNATTENDED_EVERY = 0.5
-"""Without an agent it is asked so often whether somebody else has it."""
+"""Without an agent, how often it checks whether another host has the address."""
 READ_EVERY = 0.2
-"""How often it is looked whether the lease is upheld while the agent is silent: the lifetime in the kernel is rounded
-down to whole seconds, and ends before the lease does."""
+"""How often it checks whether the lease is upheld while the agent is silent: the lifetime in the kernel is rounded down
+to whole seconds, and ends before the lease does."""
 RIVAL_SECONDS = 8.0
-"""So long after its last word a rival counts as gone."""
+"""So long after its last announcement a rival counts as gone."""
 RETRY_SECONDS = 0.5
 YIELD_SECONDS = 0.2
 MESSAGE_BYTES = 4096
@@ -83,10 +83,10 @@ class VipProcess:
         self._alarm = alarm or boottime.Alarm()
 
     def run(self) -> None:
-        """Until the agent is gone and there is nothing left to hold."""
+        """Run until the agent is gone and there is no address left to hold."""
         self._say("trouble", self._vip.trouble())
         while self._claim.attended or self._claim.holds(self._clock()):
-            # one look at the clock for both: what ends between two would be slept over
+            # one reading of the clock for both: what ends between two readings would be missed by the sleep
             now = self._clock()
             self._settle(now)
             self._alarm.sleep(self._next(now), *self._files())
@@ -116,7 +116,7 @@ class VipProcess:
             self._asked_to_yield(self._seat)
 
     def _heard(self) -> bool:
-        """Whether the agent had said something."""
+        """Read one message; returns whether there was one."""
         fds = array.array("i")
         try:
             text, more, _, _ = self._agent.recvmsg(
@@ -143,20 +143,21 @@ class VipProcess:
                 self._claim.held(float(rest))
             case _:
                 self._claim.dropped()
-                self._on = None  # looked at and answered in any case
+                self._on = None  # checked and answered in any case
         if word and not self._ordered:
             self._ordered = True
             self._take_over()
         return True
 
     def _read_along(self, fd: int | None = None) -> None:
-        if fd is not None and self._words is None:  # it is the same as long as the agent lives
+        # the memory is the same as long as the agent lives
+        if fd is not None and self._words is None:
             self._words = LeaseWords(fd)
         elif fd is not None:
             os.close(fd)
 
     def _settle(self, now: float) -> None:
-        """Bring the address to where it belongs."""
+        """Put the address where it belongs."""
         if not self._ordered:
             return
         try:
@@ -164,7 +165,8 @@ class VipProcess:
                 self._hold(now)
             elif self._on is not False and now >= self._retry_at:
                 if self._server >= 0:
-                    self._vip.hang_up()  # its clients can still be told; one that ends tells them itself
+                    # its clients can still be reached; a server that ends closes its connections itself
+                    self._vip.hang_up()
                 found = self._vip.remove() and self._on is None and not self._put_at
                 self._put_off(found)
             elif self._on is False and self._retry_at:  # what failed is not wanted any more
@@ -201,7 +203,7 @@ class VipProcess:
             self._announce_at = self._put_at + ANNOUNCE_AFTER[self._announced]
         else:
             self._announce_at = now + ANNOUNCE_EVERY
-        # who has no lease to go by must not draw clients away from one who has
+        # a host without a known lease must not draw clients away from one that has it
         self._vip.announce(tell=self._claim.attended)
 
     def _put_off(self, found: bool) -> None:
@@ -212,8 +214,8 @@ class VipProcess:
         self._say("trouble", self._vip.trouble())
 
     def _next(self, now: float) -> float | None:
-        """When something will be due. What was due up to now is done: a moment in the past would end every sleep at
-        once, and this process may have a real-time priority.
+        """The time at which something will be due. What was due up to now is done: a moment in the past would end every
+        sleep at once, and this process may have a real-time priority.
         """
         if not self._ordered:
             return None
@@ -230,19 +232,19 @@ class VipProcess:
         return min(due, default=None)
 
     def _say(self, about: str, text: str) -> None:
-        """Only what is news."""
+        """Send only what has changed."""
         if self._said.get(about, "") != text:
             self._said[about] = text
             self._tell(f"{about} {text}")
 
     def _tell(self, text: str) -> None:
-        with contextlib.suppress(OSError):  # it is gone, or does not listen
+        with contextlib.suppress(OSError):  # the agent is gone, or does not read
             self._agent.send(text.encode()[:MESSAGE_BYTES], socket.MSG_DONTWAIT)
 
-    # -- one after the other ------------------------------------------------------------------------
+    # -- one process after the other ----------------------------------------------------------------
 
     def _take_over(self) -> None:
-        """From the holder that a former agent has left, which goes without touching the address."""
+        """Take over from the process that a former agent has left, which ends without touching the address."""
         for _ in range(2):
             seat = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
             try:
@@ -264,7 +266,7 @@ class VipProcess:
                 asked.recv(1)
 
     def _asked_to_yield(self, seat: socket.socket) -> None:
-        """One whose agent lives does not."""
+        """Yield to another process of this user, unless this one's agent lives."""
         with contextlib.suppress(OSError):
             asked, _ = seat.accept()
             with asked:
@@ -278,7 +280,7 @@ class VipProcess:
 
     @property
     def _place(self) -> bytes:
-        """In the abstract space of this host's network: it goes with the process."""
+        """A socket in the abstract space of this host's network: it ends with the process."""
         return f"\0holdfast-vip-{self._vip}-{self._vip.interface}".encode()
 
 
@@ -291,9 +293,10 @@ def _readable(fd: int) -> bool:
 def main() -> None:
     signal.signal(
         signal.SIGHUP, signal.SIG_IGN
-    )  # it is the agent's: there is nothing to read again
+    )  # SIGHUP is for the agent: there is nothing to read again
     told = json.loads(sys.argv[1])
-    with contextlib.suppress(OSError):  # no right to: on a loaded host it waits for its turn
+    # no permission: on a loaded host the process waits for a processor
+    with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     agent = socket.socket(fileno=0)
     VipProcess(Vip(told["address"], told["interface"]), told["linger"], agent).run()

@@ -1,7 +1,7 @@
-"""Has a virtual address held where and while this agent's server is the open primary, under a lease that holds.
+"""Has a virtual address held while this agent's server is the open primary, under a lease that holds.
 
-The agent goes by its own server's state and its own lease alone. What touches the address is a process of its own
-(``process.py``); this tells it what holds, and hears what came of it.
+The agent uses only its own server's state and its own lease. A separate process (``process.py``) touches the address;
+this module sends it orders, and reads the results.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ from holdfast.server.process.process import Running
 
 _FOUND = "the virtual address {ip} was on although this server is no primary: taken off"
 CLOSE_SECONDS = 0.05
-"""It takes a millisecond, as a rule."""
+"""It usually takes a millisecond."""
 AGAIN_SECONDS = 1.0
-"""At least so much is between two starts of a holder that has ended."""
+"""Minimum time between two starts of the process."""
 
 logger = logging.getLogger(__name__)
 
 
 def belongs(state: MemberState, running: Running | None) -> bool | None:
-    """Whether the address belongs to this server, apart from its lease; None: not known yet, as it was not asked.
+    """Whether the address belongs to this server, apart from its lease; None: not known, as it was not observed yet.
 
     :param running: the run of the server that the lease is kept for
     """
@@ -50,10 +50,10 @@ def belongs(state: MemberState, running: Running | None) -> bool | None:
 class Address:
     """A guard of the lease keeper's.
 
-    Nothing in here blocks but `join`, `gone` and, for a moment, `changed`.
+    Only `join`, `gone` and, for a moment, `changed` block.
 
     :ivar shown: the address is on
-    :param alarm: told what is wrong with it, or ""
+    :param alarm: called with what is wrong with the address, or ""
     :param words: until when a keeper process has the lease upheld
     """
 
@@ -82,11 +82,11 @@ class Address:
         self._thread = threading.Thread(target=self._run, name="address", daemon=True)
 
     def start(self) -> None:
-        """Once it is known whether the lease of a server that was found is kept: whatever else is on is taken off."""
+        """Call once it is known whether the lease of a server that was found is kept: any other address is removed."""
         self._thread.start()
 
     def stop(self) -> None:
-        """The server goes on, and so does the address."""
+        """The server continues to run, and the address stays."""
         self._stopped.set()
         with self._lock:
             self._hang_up()
@@ -111,13 +111,14 @@ class Address:
             self._order()
 
     def ready(self, seconds: float) -> None:
-        """A server is not opened any later for it."""
+        """An opening never waits for this guard."""
 
     def changed(self) -> None:
-        """The published state did.
+        """The published state has changed.
 
-        A server that was closed for another one to be opened is told to be so once the address is off. This waits in
-        the thread that has looked at the server, and in no other: of one that has ended it is told at once.
+        A server that was closed so that another one can be opened is published as closed only once the address is off.
+        The wait happens in the thread that has observed the server, and in no other: the end of a server is published
+        at once.
         """
         with self._lock:
             dropped = self._drops()
@@ -125,11 +126,11 @@ class Address:
             self.gone(CLOSE_SECONDS)
 
     def gone(self, seconds: float) -> bool:
-        """Wait, for so long at most, until it is off; whether it is."""
+        """Wait for at most ``seconds``; returns whether the address is off."""
         return self._off.wait(seconds)
 
     def _drops(self) -> bool:
-        """Whether it is told so now."""
+        """Send the order; returns whether it changes from hold to drop."""
         held = self._sent[0].startswith("hold")
         self._order()
         return held and self._sent[0] == "drop"
@@ -146,7 +147,7 @@ class Address:
         if order == before and running is named:
             return
         self._off.clear()
-        self._sent = (order, running)  # before it is answered
+        self._sent = (order, running)  # before the answer arrives
         try:
             data = order.encode()
             if running is not None and running is not named:
@@ -155,7 +156,7 @@ class Address:
                 socket.send_fds(self._channel, [data], fds, socket.MSG_DONTWAIT)
             else:
                 self._channel.send(data, socket.MSG_DONTWAIT)
-        except OSError:  # it has ended, or does not read: the next order says all the same
+        except OSError:  # the process has ended, or does not read: the next order repeats it
             self._sent = (before, named)
 
     def _run(self) -> None:
@@ -175,7 +176,7 @@ class Address:
             self._stopped.wait(max(0.0, begun + AGAIN_SECONDS - time.monotonic()))
 
     def _attend(self) -> None:
-        """Start a holder and listen to it until it ends.
+        """Start the process and read its messages until it ends.
 
         :raises OSError: it cannot be started
         """
@@ -185,7 +186,7 @@ class Address:
                 (sys.executable, "-m", "holdfast.agent.vip.process", self._told_at_start()),
                 stdin=its.fileno(),
                 stdout=subprocess.DEVNULL,
-                start_new_session=True,  # what ends the agent must not end it
+                start_new_session=True,  # a signal that ends the agent must not end the process
             )
         with self._lock:
             self._channel = own
@@ -201,7 +202,7 @@ class Address:
         own.close()
         self.shown = False
         if self._stopped.is_set():
-            process.returncode = 0  # it outlives this agent, and Popen need not care
+            process.returncode = 0  # the process outlives this agent, and Popen need not care
             return
         process.kill()
         process.wait()
@@ -215,7 +216,7 @@ class Address:
         channel, self._channel = self._channel, None
         if channel is not None:
             with contextlib.suppress(OSError):
-                channel.shutdown(socket.SHUT_RDWR)  # wakes whoever reads
+                channel.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
 
     def _heard(self, word: str, rest: str) -> None:
         ip, interface = self._config.ip, self._config.interface
