@@ -1,4 +1,4 @@
-"""Puts the manager together and runs it."""
+"""Builds the manager and runs it."""
 
 from __future__ import annotations
 
@@ -50,13 +50,13 @@ from holdfast.tls import Certificates, Credentials, Needed
 ANY_ADDRESS = ("0.0.0.0", "::")
 TOKENS = ("token_file", "agent_token_file")
 HISTORY_THREADS = 2
-"""For all clusters: one may hang in the store while a person asks."""
+"""For all clusters: one thread may hang in the store while an operator's request needs another."""
 
 logger = logging.getLogger(__name__)
 
 
 def run(config: ManagerConfig, path: Path) -> None:
-    """Run the manager until SIGTERM or SIGINT; upon SIGHUP its file ``path`` is read again.
+    """Run the manager until SIGTERM or SIGINT; on SIGHUP its file ``path`` is read again.
 
     :raises BadInput: when a secret cannot be read
     :raises Fatal: when it cannot start: nothing was done
@@ -137,7 +137,7 @@ async def _serve(
         await asyncio.gather(*tasks, return_exceptions=True)
 
     def end() -> None:
-        """Hand on what is led at once: not after those who wait for an answer have left."""
+        """Hand over all leaderships at once, not after the waiting clients have gone."""
         server.should_exit = True
         for task in tasks:
             if not task.cancelling():
@@ -151,7 +151,7 @@ async def _serve(
     heed(end, reloading)
 
     def _unexpected(task: asyncio.Task[None]) -> None:
-        """A cluster that nobody manages any more is worse than a manager that is started anew."""
+        """End the process: a cluster without a manager's attention is worse than a restart of the manager."""
         if not task.cancelled() and (error := task.exception()):
             logger.critical("the manager fails", exc_info=error)
             failures.append(error)
@@ -213,7 +213,7 @@ def open_store(config: StoreConfig) -> Store:
 
 
 def candidate(config: ManagerConfig) -> LeadershipCandidate:
-    """This manager, as people and the other managers shall know it."""
+    """This manager, as operators and the other managers know it."""
     host, _, port = config.listen.rpartition(":")
     if host.strip("[]") in ANY_ADDRESS:
         host = socket.gethostname()
@@ -227,7 +227,7 @@ def candidate(config: ManagerConfig) -> LeadershipCandidate:
 
 
 def _secrets(config: ManagerConfig) -> dict[str, str]:
-    """Contents of files that are read at the start alone, by the key that names them.
+    """Contents of files that are read only at the start, by the key that names them.
 
     :raises BadInput: one cannot be read
     """

@@ -1,1 +1,1 @@
-"""The agents that a manager watches and commands."""
+"""The agents that a manager observes and commands."""

@@ -1,4 +1,4 @@
-"""How a manager speaks to an agent: HTTP, with a deadline on every call."""
+"""A manager's connection to an agent: HTTP, with a deadline on every call."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ from holdfast.http.wire import (
 
 CONNECT_SECONDS = 0.5
 GRACE_SECONDS = 1.5
-"""What a long poll may take beyond the time it was told to wait: a busy machine is not a dead one."""
+"""What a long poll may take beyond the wait that it asks for: a slow answer of a busy machine is no failure."""
 
 FACTS_SECONDS = 5.0
 COUNTING_SECONDS = 20.0
-"""Tables are counted, on a server that may be busy."""
+"""The agent counts tables, on a server that may be busy."""
 
 BLOCKERS_SECONDS = 5.0
 
 FAILURES = (httpx.TransportError, ssl.SSLError)
-"""The second comes as it is when the other side breaks an open connection off by a TLS alert."""
+"""The second is raised as it is when the agent breaks an open connection off by a TLS alert."""
 
 Reply = TypeVar("Reply", bound=BaseModel)
 
@@ -53,7 +53,7 @@ _REPLY = TypeAdapter(CommandReply)
 
 
 class _Bearer(httpx.Auth):
-    """The token of the moment: it may be changed while connections are open."""
+    """The current token: it may change while connections are open."""
 
     def __init__(self, shown: tls.Credentials) -> None:
         self._shown = shown
@@ -64,7 +64,7 @@ class _Bearer(httpx.Auth):
 
 
 class AgentGone(Unreachable):
-    """The agent's host has answered that nobody listens there."""
+    """The agent's host has answered that nothing listens on that port."""
 
 
 class AgentClient:
@@ -83,9 +83,9 @@ class AgentClient:
         )
 
     async def state(self, since: int | None, wait: float) -> StateReply:
-        """The state, as soon as its version is not ``since``, at the latest after ``wait`` seconds.
+        """Returns the state as soon as its version is not ``since``, at the latest after ``wait`` seconds.
 
-        :raises AgentGone: nobody listens there; :raises Unreachable: no answer, or none that can be understood
+        :raises AgentGone: nothing listens there; :raises Unreachable: no answer, or none that can be understood
         """
         params = {"wait": str(wait)} | ({"since": str(since)} if since is not None else {})
         timeout = httpx.Timeout(wait + GRACE_SECONDS, connect=CONNECT_SECONDS)
@@ -105,11 +105,11 @@ class AgentClient:
         grant: Grant | None,
         told: Told | None = None,
     ) -> StateReply:
-        """As :meth:`state`, as the manager that leads: answered within ``wait`` seconds, the heartbeat.
+        """As :meth:`state`, for the leading manager: answered within ``wait`` seconds, the heartbeat.
 
         :param patience: seconds after which it counts as not answering
-        :param told: who asks, and by which record he decides
-        :raises AgentGone: nobody listens there; :raises Unreachable: else
+        :param told: this manager, and the record by which it decides
+        :raises AgentGone: nothing listens there; :raises Unreachable: else
         """
         asked = WatchRequest(since=since, wait=wait, grant=grant, told=told or Told())
         body = asked.model_dump_json()
@@ -123,7 +123,7 @@ class AgentClient:
             raise kind(_why(error)) from None
 
     async def identity(self) -> Identity:
-        """Who is there, as its files say.
+        """Returns the identity of the agent's member, as its files give it.
 
         :raises Unreachable: no answer, or none that can be understood
         """
@@ -136,7 +136,7 @@ class AgentClient:
             raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
 
     async def facts(self, counting: bool = True) -> Facts:
-        """What a check looks at on the member's host, with how far its clock is from ours.
+        """Returns what a check examines on the member's host, with the offset of its clock from this host's.
 
         :param counting: its tables, too
         :raises Unreachable: no answer, or none that can be understood
@@ -147,7 +147,7 @@ class AgentClient:
         return dataclasses.replace(reply.facts, clock_offset=reply.clock - time.time())
 
     async def verification(self) -> dict[str, Any]:
-        """What its last verification has found; see ``agent/api/verify_api.py``.
+        """Returns the result of its last verification; see ``agent/api/verify_api.py``.
 
         :raises Unreachable: no answer, or none that can be understood
         """
@@ -159,7 +159,7 @@ class AgentClient:
             raise Unreachable(f"agent of {self._member}: {_why(error)}") from None
 
     async def record(self) -> RecordReply:
-        """What it remembers of the record.
+        """Returns what it remembers of the record.
 
         :raises Unreachable: no answer, or none that can be understood
         """
@@ -174,7 +174,7 @@ class AgentClient:
     async def reach(
         self, host: str, port: int, public_key: str = "", term: int = 0, told: Told | None = None
     ) -> ReachReply:
-        """Who answers the member's replication account at that address.
+        """Asks which server lets the member's replication account in at that address.
 
         :param public_key: of the server that should be there, as its agent says
         :param term, told: of this manager, where it leads
@@ -186,7 +186,7 @@ class AgentClient:
         return await self._inspected("/v1/reach", ReachReply, 8.0, asked)
 
     async def blockers(self, seconds: float) -> tuple[Blocker, ...]:
-        """What is open or runs there for so long, and holds locks of tables.
+        """Returns transactions and statements that have been open there for ``seconds``, and table locks.
 
         :raises Unreachable: no answer, or none that can be understood
         """
@@ -212,7 +212,7 @@ class AgentClient:
         grant: Grant | None = None,
         told: Told | None = None,
     ) -> CommandReply:
-        """Have ``command`` carried out; the reply's ``fail`` raises what went wrong there.
+        """Have ``command`` carried out; the reply's ``fail`` raises the agent's error.
 
         :raises Unreachable: it was not sent; :raises OutcomeUnknown: no answer came
         """
@@ -254,7 +254,7 @@ def _said(response: httpx.Response) -> str:
 
 
 def _refused(error: BaseException | None) -> bool:
-    """Whether the host itself has answered that nobody listens at that port."""
+    """Whether the host itself has answered that nothing listens on that port."""
     while error is not None:
         if isinstance(error, ConnectionRefusedError):
             return True

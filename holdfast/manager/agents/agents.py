@@ -1,4 +1,4 @@
-"""The agents that a manager watches and commands: those of the members that are configured now."""
+"""The agents that a manager observes and commands: those of the members that are configured now."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from holdfast.manager.agents.observe import AgentObserver
 
 
 class Agents:
-    """One cluster's.
+    """One cluster's agents.
 
     :ivar clients: by member
     """
@@ -24,9 +24,9 @@ class Agents:
         self._closing: set[asyncio.Task[None]] = set()
 
     def adopt(self, members: Iterable[Member], forget: Callable[[str], None]) -> None:
-        """Watch and command these, and no others.
+        """Observe and command these, and no others.
 
-        :param forget: told of each that is none any more, or whose agent is another one
+        :param forget: called with each member that is removed, or whose agent is another one
         """
         urls = {each.name: each.agent for each in members}
         for name in [name for name in self.clients if self._urls[name] != urls.get(name)]:

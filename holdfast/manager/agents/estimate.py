@@ -1,4 +1,4 @@
-"""How long a learner will need to catch up, from how fast it did lately."""
+"""How long a learner will need to catch up, estimated from its recent speed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Estimate:
             self.looks.popleft()
 
     def seconds_left(self) -> float | None:
-        """None when it cannot be told: too few looks, or it does not come nearer."""
+        """None when it cannot be estimated: too few looks, or the member does not get closer."""
         if not self.looks:
             return None
         (began, then), (now, left) = self.looks[0], self.looks[-1]
@@ -39,7 +39,7 @@ class Estimate:
 
 
 class Estimates:
-    """Of all members of a cluster that are on their way."""
+    """Of all members of a cluster that are catching up."""
 
     def __init__(self) -> None:
         self._of: dict[str, Estimate] = {}
@@ -47,7 +47,7 @@ class Estimates:
     def look(
         self, cluster: Cluster, record: Record | None, view: View, members: Iterable[str]
     ) -> dict[str, float]:
-        """Seconds until each learner has caught up, where that can be told."""
+        """Seconds until each learner has caught up, where that can be estimated."""
         found = {}
         for name in members:
             stands = standing(cluster, record, view, name) if record else None

@@ -1,4 +1,4 @@
-"""What leases this manager has granted, and when each is surely over; see ``core/lease.py``."""
+"""Which leases this manager has granted, and when each is surely over; see ``core/lease.py``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast.http.wire import Grant
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """:ivar at: when it came, by our clock"""
+    """:ivar at: when the answer came, by this manager's clock"""
 
     run: str
     clock: float
@@ -23,10 +23,10 @@ class _Answer:
 
 
 class Leases:
-    """Grants leases to one cluster's primary. What a manager before this one may have granted counts as granted by it
-    at the moment when it began to lead.
+    """Grants leases to one cluster's primary. Leases that an earlier manager may have granted count as granted by it at
+    the moment when this one began to lead.
 
-    :param clock: ours, monotonic, in seconds
+    :param clock: this manager's, monotonic, in seconds
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -45,9 +45,9 @@ class Leases:
         self._before = surely_over(self._clock(), longest)
 
     def allow(self, cluster: Cluster, record: Record | None, until: float) -> None:
-        """Grant leases to the recorded primary as long as nobody is to take its place.
+        """Grant leases to the recorded primary as long as no member is to take its place.
 
-        :param until: by our clock: nobody else leads before
+        :param until: by this manager's clock: no other manager leads before
         """
         deposing = record and record.transition and record.transition.step is Step.ELECT
         if record is None or deposing:
@@ -64,11 +64,11 @@ class Leases:
         self._holder, self._electorate = "", None
 
     def answered(self, member: str, run: str, clock: float) -> None:
-        """Take note of what an agent's clock showed in its answer, the moment it has come."""
+        """Record what an agent's clock showed in its answer, the moment it has arrived."""
         self._answers[member] = _Answer(run, clock, self._clock())
 
     def grant(self, member: str) -> Grant | None:
-        """What goes with the next request to this member; it counts as granted from now on."""
+        """The grant for the next request to this member; it counts as granted from now on."""
         known, answer = self._electorate, self._answers.get(member)
         if known is None or answer is None or member != self._holder or not answer.run:
             return None
@@ -86,5 +86,5 @@ class Leases:
         )
 
     def over(self, members: list[str]) -> dict[str, float]:
-        """When each member's lease is surely over, by our clock."""
+        """When each member's lease is surely over, by this manager's clock."""
         return {name: max(self._before, self._over.get(name, 0.0)) for name in members}

@@ -1,4 +1,4 @@
-"""Watches every agent by long poll and keeps what was seen last."""
+"""Observes every agent by long poll and keeps the last answers."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ TWINS_SECONDS = 30.0
 """For so long after two agents have answered in turn at one address, neither is believed."""
 FORMER_RUNS = 8
 FOLLOWING_SECONDS = 1.0
-"""How often a manager that does not lead hears something at least: enough to be ready."""
+"""How often, at least, a manager that does not lead gets an answer: enough to be ready."""
 
 
 class AgentObserver:
-    """The manager's eyes on one cluster; whom it watches may change while it runs.
+    """Observes the members of one cluster; their list may change while it runs.
 
     :ivar changed: set whenever anything new was seen
-    :ivar timing: how often agents speak to a manager that leads, and after how long a silence they count as unseen
-    :ivar leases: go out with the polls of a manager that leads
-    :ivar told: what goes with a command or poll to a member: by which record this manager decides
+    :ivar timing: how often agents answer a manager that leads, and after how long a silence they count as unseen
+    :ivar leases: their grants are sent with the polls of a manager that leads
+    :ivar told: what is sent with a command or poll to a member: the record by which this manager decides
     """
 
     def __init__(self, leases: Leases | None = None) -> None:
@@ -44,14 +44,14 @@ class AgentObserver:
         self.changed = asyncio.Event()
 
     def watch(self, name: str, agent: AgentClient) -> None:
-        """Watch this member from now on, through ``agent``; what was seen through another is forgotten."""
+        """Observe this member from now on, through ``agent``; what was seen through another agent is forgotten."""
         self.forget(name)
         self._sightings[name] = Unseen(NOT_ASKED, time.monotonic(), asked=False)
         self._watched[name] = (agent, self._begin(name, agent))
         self.changed.set()
 
     def forget(self, name: str) -> None:
-        """Watch it no longer."""
+        """Observe the member no longer."""
         _, task = self._watched.pop(name, (None, None))
         if task is not None:
             task.cancel()
@@ -62,12 +62,12 @@ class AgentObserver:
         self.changed.set()
 
     def lead(self, leading: bool) -> None:
-        """Watch as a manager that leads, from this moment on, or as one that follows."""
+        """Poll as the leading manager from this moment on, or as one that does not lead."""
         if leading is self._leading:
             return
         self._leading = leading
         for name, (agent, task) in self._watched.items():
-            if task is not None:  # what is under way could take too long
+            if task is not None:  # a poll that is under way could take too long
                 task.cancel()
                 self._watched[name] = (agent, self._begin(name, agent))
 
@@ -75,7 +75,7 @@ class AgentObserver:
         return View(dict(self._sightings), time.monotonic())
 
     def accept(self, state: MemberState, version: int) -> None:
-        """Take in what an agent said; an answer that was overtaken by a newer one is dropped."""
+        """Take in an agent's answer; one that a newer answer has overtaken is dropped."""
         if state.name not in self._watched:
             return
         if version < self._versions.get(state.name, 0):
@@ -85,15 +85,15 @@ class AgentObserver:
         self.changed.set()
 
     async def run(self) -> None:
-        """Watch until cancelled."""
+        """Observe until cancelled."""
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
             for name, (agent, _) in self._watched.items():
                 self._watched[name] = (agent, self._begin(name, agent))
-            await asyncio.Event().wait()  # the group stays open for those that come later
+            await asyncio.Event().wait()  # the group stays open for members that are added later
 
     def _begin(self, name: str, agent: AgentClient) -> asyncio.Task[None] | None:
-        """None before :meth:`run`, which begins them all."""
+        """None before :meth:`run`, which begins all."""
         return self._tasks.create_task(self._watch(name, agent)) if self._tasks else None
 
     async def _watch(self, name: str, agent: AgentClient) -> None:
@@ -124,12 +124,12 @@ class AgentObserver:
         if not self._leading:
             return await agent.state(known, FOLLOWING_SECONDS)
         heartbeat, patience = self.timing.heartbeat, self.timing.detection
-        # who answers is looked at afterwards: an agent that was installed anew has to be seen
+        # the identity is checked afterwards: a newly installed agent has to be seen
         told = self.told(name).model_copy(update={"identity": ""})
         return await agent.watch(known, heartbeat, patience, self.leases.grant(name), told)
 
     def _twin(self, name: str, run: str) -> bool:
-        """Whether two agents answer there: a run of an agent that was followed by another one never comes back."""
+        """Whether two agents answer there: an agent's run that another has followed never comes back."""
         runs = self._runs.setdefault(name, [])
         now = time.monotonic()
         if run and (not runs or runs[-1] != run):

@@ -1,4 +1,4 @@
-"""The manager's HTTP API, for the command line and for whoever monitors.
+"""The manager's HTTP API, for the command line and for monitoring.
 
 GET    /v1/health
 GET    /v1/clusters                                      -> {"clusters": [name, …]}
@@ -16,10 +16,11 @@ POST   /v1/clusters/{name}/members/{member}/restart      RestartRequest -> {"don
 POST   /v1/clusters/{name}/failover      FailoverRequest -> {"done": sentence}
 POST   /v1/clusters/{name}/pause         PauseRequest    -> orders.Paused
 POST   /v1/clusters/{name}/resume        {}              -> {"done": sentence}
+
 The history's are in ``history.py``, those of check and adopt in ``manager/people/check.py``.
 
 Errors are ``{"error": class, "message": one line}``: 400 bad input, 404 no such cluster or member, 409 refused, 503
-nobody to do it (not leading, an agent that does not answer), 504 the outcome is unknown.
+cannot be done here (this manager does not lead, or an agent does not answer), 504 the outcome is unknown.
 """
 
 from __future__ import annotations
@@ -60,8 +61,8 @@ class NoArguments(StrictModel):
 
 
 class SettingsChange(StrictModel):
-    """:ivar set: values by dotted key, as people write them
-    :ivar expected: the version that it is based on; None for whatever is there
+    """:ivar set: values by dotted key, as operators write them
+    :ivar expected: the version that it is based on; None for any version
     """
 
     set: dict[str, str | int | float | bool | None] = Field(default_factory=dict)
@@ -88,7 +89,7 @@ class CloneRequest(StrictModel):
 
 
 class FailoverRequest(StrictModel):
-    """:ivar accept_loss: the cluster's name, where the risk is taken; "" where not"""
+    """:ivar accept_loss: the cluster's name, if the operator accepts the risk; else \"\""""
 
     to: str = ""
     accept_loss: str = ""
@@ -96,14 +97,14 @@ class FailoverRequest(StrictModel):
 
 
 class PauseRequest(StrictModel):
-    """:ivar seconds: after which it ends by itself; None: it does not"""
+    """:ivar seconds: after which the pause ends by itself; None: it does not"""
 
     reason: Annotated[str, Field(min_length=1, max_length=300)]
     seconds: Annotated[float, Field(gt=0, le=30 * 86400)] | None = None
 
 
 class RestartRequest(StrictModel):
-    """:ivar waiting: writes may wait meanwhile, where they must"""
+    """:ivar waiting: the restart may let writes wait, if they must"""
 
     waiting: bool = False
 
@@ -120,18 +121,18 @@ def make_app(
 
     @app.get("/v1/health")
     async def health() -> dict[str, str]:
-        """Whether the manager itself runs; says nothing of the clusters."""
+        """Answers that the manager itself runs; says nothing about the clusters."""
         return {"status": "ok"}
 
     @app.get("/v1/clusters")
     async def clusters(request: Request) -> dict[str, list[str]]:
-        """Those that are the asker's business."""
+        """Returns the clusters that concern the client."""
         holder: CertificateHolder | None = getattr(request.state, "holder", None)
         return {"clusters": [name for name in leaders if holder is None or holder.is_of(name)]}
 
     @app.get("/v1/clusters/{name}/leader")
     async def leader(name: str) -> dict[str, Any]:
-        """Who leads, as far as this manager knows: name and URL are "" where it does not."""
+        """Returns the leading manager as far as this one knows: name and URL are "" where it does not."""
         place = of_cluster(leaders, name).place
         known = place.leader
         return {
@@ -150,7 +151,7 @@ def make_app(
         since: int = 0,
         wait: Annotated[float, Query(ge=0, le=LONGEST_WAIT_SECONDS)] = 0.0,
     ) -> Response:
-        """The events after ``since``; waits up to ``wait`` seconds for the first."""
+        """Returns the events after ``since``; waits up to ``wait`` seconds for the first."""
         found = await of_cluster(leaders, name).events.since(since, wait)
         return json_response(_EVENTS.dump_json({"events": found}))
 
@@ -160,7 +161,7 @@ def make_app(
 
     @app.post("/v1/clusters/{name}/settings")
     async def change_settings(name: str, change: SettingsChange) -> dict[str, Any]:
-        """Set and unset keys, all or nothing."""
+        """Sets and unsets keys, all or nothing."""
         return await People(of_cluster(leaders, name)).set(
             change.set, change.unset, change.expected
         )
@@ -171,29 +172,29 @@ def make_app(
 
     @app.post("/v1/clusters/{name}/members")
     async def add_member(name: str, newcomer: NewcomerRequest) -> dict[str, Any]:
-        """Make it a member, if its agent answers and nothing stands against it."""
+        """Adds a member, if its agent answers and nothing stands against it."""
         return await People(of_cluster(leaders, name)).add(Newcomer(**newcomer.model_dump()))
 
     @app.post("/v1/clusters/{name}/members/{member}/remove")
     async def remove_member(name: str, member: str, asked: RemoveRequest) -> dict[str, Any]:
-        """Take it out, or begin to; to be asked again until ``removed``."""
+        """Removes a member, or begins to; repeat the request until ``removed``."""
         return await People(_of(name, member)).remove(member, asked.destroyed)
 
     @app.post("/v1/clusters/{name}/members/{member}/clone")
     async def clone_member(name: str, member: str, asked: CloneRequest) -> dict[str, str]:
-        """Replace its data; answers when that has begun."""
+        """Replaces a member's data; answers when that has begun."""
         order = CloneMember(member, asked.donor, asked.discard)
         return {"done": await Orders(_of(name, member)).carry_out(order)}
 
     @app.post("/v1/clusters/{name}/members/{member}/restart")
     async def restart_member(name: str, member: str, asked: RestartRequest) -> dict[str, str]:
-        """Restart its server; answers when it is up, or for the primary when it has begun."""
+        """Restarts a member's server; answers when it is up, for the primary when the restart has begun."""
         order = RestartMember(member, asked.waiting)
         return {"done": await Orders(_of(name, member)).carry_out(order)}
 
     @app.post("/v1/clusters/{name}/failover")
     async def fail_over(name: str, asked: FailoverRequest) -> dict[str, str]:
-        """Have another primary take over from one that is lost; answers when that has begun."""
+        """Has another member take over from a lost primary; answers when that has begun."""
         if asked.accept_loss and asked.accept_loss != name:
             raise BadInput("accept_loss", f"must be the cluster's name, {name}, to be sure")
         if asked.to:
@@ -203,7 +204,7 @@ def make_app(
 
     @app.post("/v1/clusters/{name}/pause")
     async def pause(name: str, asked: PauseRequest) -> dict[str, Any]:
-        """Begin nothing by itself; a pause that holds is replaced."""
+        """Pauses: the manager begins nothing by itself. Replaces a pause that holds."""
         return asdict(await Orders(of_cluster(leaders, name)).pause(asked.reason, asked.seconds))
 
     @app.post("/v1/clusters/{name}/resume")

@@ -1,8 +1,8 @@
 """Shows the history; any manager of the cluster can, whether it leads or not.
 
 GET /v1/clusters/{name}/history?most=N    -> {"entries": [core.history.entry.head, …]}, the newest first; of one that
-                                             cannot be read {"number", "unreadable": why} GET
-                                             /v1/clusters/{name}/history/{number}  -> core.history.entry.Entry
+                                             cannot be read {"number", "unreadable": why}
+GET /v1/clusters/{name}/history/{number}  -> core.history.entry.Entry
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ def add_history(app: FastAPI, histories: Mapping[str, History]) -> None:
     async def history(
         name: str, most: Annotated[int, Query(ge=1, le=ENTRIES_KEPT)] = SHOWN
     ) -> dict[str, list[dict[str, Any]]]:
-        """Failovers, switchovers, restarts in place, orders and verifications, the newest first."""
+        """Returns failovers, switchovers, restarts in place, orders and verifications, the newest first."""
         return {"entries": await of_cluster(histories, name).newest(most)}
 
     @app.get("/v1/clusters/{name}/history/{number}")
     async def entry(name: str, number: int) -> Response:
-        """All that is known of one."""
+        """Returns one entry with all details."""
         if (
             not 0 < number < 10**9
             or (found := await of_cluster(histories, name).entry(number)) is None

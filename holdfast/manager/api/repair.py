@@ -1,4 +1,4 @@
-"""The manager's HTTP API for repairs that an operator orders; ``app.py`` says how errors are told.
+"""The manager's HTTP API for repairs that an operator orders; ``app.py`` describes the errors.
 
 POST   /v1/clusters/{name}/store/repair              RepairRequest -> repair.RepairReply
 POST   /v1/clusters/{name}/members/{member}/confirm  {}            -> {"done": sentence}
@@ -22,8 +22,8 @@ _REPLY = TypeAdapter(RepairReply)
 
 
 class RepairRequest(StrictModel):
-    """:ivar accept_loss: the cluster's name, where the risk is taken; "" where not
-    :ivar source: the member whose memory is taken; "": that of the newest record
+    """:ivar accept_loss: the cluster's name, if the operator accepts the risk; else ""
+    :ivar source: the member whose memory is used; "": the one with the newest record
     """
 
     dry_run: bool = False
@@ -34,7 +34,7 @@ class RepairRequest(StrictModel):
 def add_repair(app: FastAPI, leaders: dict[str, Leader]) -> None:
     @app.post("/v1/clusters/{name}/store/repair", response_model=RepairReply)
     async def repair(name: str, asked: RepairRequest) -> Response:
-        """Rebuild the record from what the agents remember."""
+        """Rebuilds the record from what the agents remember."""
         if asked.accept_loss and asked.accept_loss != name:
             raise BadInput("accept_loss", f"must be the cluster's name, {name}, to be sure")
         risk = bool(asked.accept_loss)
@@ -43,7 +43,7 @@ def add_repair(app: FastAPI, leaders: dict[str, Leader]) -> None:
 
     @app.post("/v1/clusters/{name}/members/{member}/confirm")
     async def confirm_member(name: str, member: str, _: NoArguments) -> dict[str, Any]:
-        """Take the agent that answers for that member now for its agent."""
+        """Accepts the agent that now answers for that member as its agent."""
         leader = of_cluster(leaders, name)
         check_member(member, [each.name for each in leader.cluster.members])
         return {"done": await confirm(leader, member)}

@@ -3,10 +3,10 @@
 POST    /v1/clusters/{name}/switchover  SwitchoverRequest -> {"done": sentence, "to": member, "event": its number};
                                         with dry_run {"to": member or "", "against": [sentence, …]};
                                         with at or detach {"done": sentence}
-DELETE  /v1/clusters/{name}/switchover?waiting=BOOL  -> {"done": sentence}: the one that waits is called off, else the
-                                        one that is under way is undone, or the one that is planned is taken back
+DELETE  /v1/clusters/{name}/switchover?waiting=BOOL  -> {"done": sentence}: cancels the one that waits, else undoes
+                                        the one that is under way, else deletes the one that is planned
 
-What waits until it can begin is called off when its client leaves, unless it was detached.
+An order that waits until it can begin is cancelled when its client disconnects, unless it was detached.
 
 Errors are as in ``app.py``.
 """
@@ -30,7 +30,7 @@ class SwitchoverRequest(StrictModel):
     """As ``core.change.preflight.SwitchOver``.
 
     :ivar at: begin then, in seconds since 1970; None: now
-    :ivar detach: it stays ordered when the client leaves
+    :ivar detach: the order stays when the client disconnects
     """
 
     to: str = ""
@@ -62,8 +62,8 @@ def add_switchover(app: FastAPI, planners: Mapping[str, Planner]) -> None:
 
     @app.delete("/v1/clusters/{name}/switchover")
     async def cancel(name: str, waiting: bool = False) -> dict[str, str]:
-        """Take back what was ordered, while that can be done.
+        """Cancels an order while that is possible.
 
-        :param waiting: only what waits
+        :param waiting: only an order that waits
         """
         return {"done": await of_cluster(planners, name).cancel(waiting)}

@@ -1,1 +1,1 @@
-"""Leading one cluster: look, decide, act."""
+"""Leads one cluster: look, decide, act."""

@@ -1,4 +1,4 @@
-"""Has commands carried out: one at a time for each member, and not the same one over and over."""
+"""Has commands carried out: one at a time for each member, and a failing one at growing intervals."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 AT_ONCE = 3
 LONGEST_PAUSE_OF_ANOTHER = 1.0
-"""Another command of a kind is sent at once, as it may be what mends the cluster; unless that many have failed in turn:
-two that are refused alternately would go to and fro without a pause."""
+"""A different command of the same kind is sent at once, as it may repair the cluster; unless that many have failed in
+turn: two commands that are refused alternately would otherwise follow each other without a pause."""
 STILL_ASKED = LONGEST_PAUSE + 2.0
-"""A command that failed so long ago, and was not sent again, is not asked for any more."""
+"""A command that failed so long ago, and was not sent again, is no longer wanted."""
 FORGET = 15.0
-"""Seconds before the same command may be sent again: doubled each time it is asked for again within FORGET."""
+"""Seconds before the same command may be sent again: doubled each time it is wanted again within FORGET."""
 
 
 @dataclass(slots=True)
@@ -54,19 +54,19 @@ class Actor:
         self._last: dict[tuple[str, type[Command]], _Last] = {}
 
     def send(self, term: int, step: Send) -> None:
-        """Start it, unless the member is busy with a command of this term, or it was sent just now."""
+        """Send the command, unless the member is busy with a command of this term, or it was sent just now."""
         busy = self._under_way.get(step.member)
         if (busy and busy[0] >= term) or step.member not in self._agents:
             return
         if not self._due(term, step):
             return
-        # by which record it was decided: another may be saved before the task begins
+        # the record of this decision: another may be saved before the task begins
         told = self._observer.told(step.member)
         task = asyncio.create_task(self._carry_out(term, step, told))
         self._under_way[step.member] = (term, step.command, task)
 
     async def order(self, term: int, step: Send) -> CommandReply:
-        """Carry out what a person ordered, after what is under way, and answer how it went.
+        """Carry out an operator's order, after what is under way, and return the result.
 
         :raises HoldfastError: by consequence
         """
@@ -79,7 +79,7 @@ class Actor:
         name = command_name(step.command)
         what = f"{step.member}: {name}, as ordered"
         try:
-            # whoever ordered it may leave: the member is busy with it until it has ended
+            # the client may disconnect: the member is busy with the command until it has ended
             reply = await asyncio.shield(task)
         except asyncio.CancelledError:
             if task.cancelled():
@@ -104,7 +104,7 @@ class Actor:
         return await self._agents[step.member].command(term, step.command, grant, told)
 
     def _over(self, member: str) -> None:
-        """What this task did for ``member`` has ended."""
+        """The task for ``member`` has ended."""
         if self._under_way.get(member, (0, None, None))[2] is asyncio.current_task():
             del self._under_way[member]
         self._observer.changed.set()
@@ -115,7 +115,7 @@ class Actor:
         return last.refused if last else ""
 
     def failures(self, term: int) -> dict[str, str]:
-        """By member, why its last command of this term was refused, or failed, of each kind that is still asked for."""
+        """By member: why its last command of this term was refused, or failed, for each kind that is still wanted."""
         now = time.monotonic()
         found: dict[str, list[str]] = {}
         for (member, kind), last in self._last.items():
@@ -125,11 +125,11 @@ class Actor:
         return {member: "; ".join(texts) for member, texts in found.items()}
 
     def forgive(self, member: str, kind: type[Command]) -> None:
-        """Forget how commands of that kind went there."""
+        """Forget the results of commands of that kind there."""
         self._last.pop((member, kind), None)
 
     def forget(self, member: str) -> None:
-        """It is no longer a member: what is under way there is called off."""
+        """The member was removed: what is under way there is cancelled."""
         _, _, task = self._under_way.pop(member, (0, None, None))
         if task is not None:
             task.cancel()
@@ -183,7 +183,7 @@ class Actor:
             self._over(step.member)
 
     def _told(self, step: Send, text: str) -> bool:
-        """Whether the outcome differs from the last one of that command: the same failure is told once."""
+        """Whether the outcome differs from the last one of that command: the same failure is logged once."""
         last = self._last[step.member, type(step.command)]
         if last.told == text:
             return False
@@ -198,7 +198,7 @@ class Actor:
 
 
 def given_up(record: Record | None, actor: Actor) -> Save | None:
-    """A primary that refuses to be restarted, or to stop taking writes, goes on as before."""
+    """If the primary refuses to be restarted, or to stop taking writes, it continues as before: returns that record."""
     if record is None or record.transition is None:
         return None
     if record.transition == CLOSING and (refusal := actor.refusal(record.primary, Restart)):

@@ -1,4 +1,4 @@
-"""Which run of the kernel this manager's monotonic clock is of: managers that it runs share that clock."""
+"""Which run of the kernel this manager's monotonic clock belongs to: all managers in that run share the clock."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 @functools.cache
 def kernel_boot() -> str:
-    """Another one after every start of the host."""
+    """An id that changes with every start of the host."""
     return _BOOT_ID.read_text().strip()

@@ -1,4 +1,4 @@
-"""What the leading manager tells of what it sees and decides: one line per decision, once."""
+"""What the leading manager logs of what it sees and decides: one line per decision, once."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ logger = logging.getLogger(__name__)
 
 
 BLOCKED_SECONDS = 1.0
-"""For so long commits must not come through to be told so: a voter that has died is passed over sooner."""
+"""Commits must be blocked for so long to be logged so: a voter that has died is removed sooner."""
 BEGINNING = frozenset({TransitionKind.FAILOVER, TransitionKind.RESTART})
-"""What begins because the primary is lost."""
+"""The transitions that begin because the primary is lost."""
 
 
 class DecisionLog:
@@ -62,7 +62,7 @@ class DecisionLog:
         self._note_clones(view)
 
     def saving(self, cluster: Cluster, before: Record | None, record: Record, view: View) -> None:
-        """Tell that the primary is gone, when the first step against it is taken."""
+        """Log that the primary is gone, when the first step against it is taken."""
         if before is None or before.transition or not record.transition:
             return
         diagnosis = diagnose(cluster, before, view)
@@ -87,7 +87,7 @@ class DecisionLog:
             self._events.add(EventKind.BLOCKED, text, record.primary)
 
     def _note_degraded(self, record: Record | None, view: View) -> None:
-        """Mode semi-sync: tell when commits stop waiting, and when they wait again."""
+        """Mode semi-sync: log when commits stop waiting, and when they wait again."""
         state = view.state(record.primary) if record else None
         if state is None or not state.up or state.semi_sync.degraded is self._degraded:
             return
@@ -98,8 +98,9 @@ class DecisionLog:
         self._events.add(EventKind.DEGRADED, text, state.name)
 
     def _note_unacknowledged(self, view: View) -> None:
-        """Of every member: who let something through may be no primary any more. What a manager that begins to lead
-        finds, and is not mended yet, it tells as well: nobody may have told it."""
+        """Log, for every member, unacknowledged commits that it let through: it may be no primary any more. A
+        manager that begins to lead also logs those that it finds and that are not repaired yet: no other may have
+        logged them."""
         for name, sighting in view.members.items():
             if not isinstance(sighting, Seen):
                 continue
@@ -112,7 +113,7 @@ class DecisionLog:
                 self._events.add(EventKind.UNACKNOWLEDGED, describe(release, name), name)
 
     def _note_concerns(self, view: View) -> None:
-        """What an operator should see to, when it begins."""
+        """Log what an operator should attend to, when it begins."""
         for name, sighting in view.members.items():
             if not isinstance(sighting, Seen):
                 continue
@@ -123,7 +124,7 @@ class DecisionLog:
                     self._events.add(EventKind.CONCERN, f"{name}: {each}", name)
 
     def _note_clones(self, view: View) -> None:
-        """That a member's data was replaced, and why: nobody may have ordered it."""
+        """Log that a member's data was replaced, and why: perhaps no operator ordered it."""
         for name, sighting in view.members.items():
             if not isinstance(sighting, Seen):
                 continue
@@ -139,14 +140,14 @@ class DecisionLog:
 
 
 def level(before: Record | None, record: Record) -> int:
-    """At which the change of a record is logged: somebody who is woken at night filters by it."""
+    """The level at which the change of a record is logged: operators' alarms filter by it."""
     was = before.transition.kind if before and before.transition else None
     now = record.transition.kind if record.transition else None
     return logging.WARNING if now in BEGINNING and was is not now else logging.INFO
 
 
 def _level(cluster: Cluster, record: Record | None, view: View) -> int:
-    """Of a reason: that nobody takes writes, or that none comes through, is no mere information."""
+    """The level of a reason: that no server takes writes, or that no commit succeeds, is more than information."""
     primary = view.state(record.primary) if record else None
     takes = record is None or (primary is not None and primary.up and primary.writable)
     stand = record is not None and blocked(cluster, record, view)
@@ -154,7 +155,7 @@ def _level(cluster: Cluster, record: Record | None, view: View) -> int:
 
 
 def _unseen(cluster: Cluster, record: Record | None, view: View) -> bool:
-    """Whether the primary's agent has not answered for longer than any machine is busy: somebody must look."""
+    """Whether the primary's agent has not answered for longer than any machine is busy: an operator must look."""
     sighting = view.members.get(record.primary) if record else None
     patience = cluster.settings.timing.detection
     return isinstance(sighting, Unseen) and view.now - sighting.since >= patience

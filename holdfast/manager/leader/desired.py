@@ -1,4 +1,4 @@
-"""A cluster as people want it: what the manager's file begins it with, and what was changed since."""
+"""The cluster that operators want: what the manager's file begins it with, and what was changed since."""
 
 from __future__ import annotations
 
@@ -51,11 +51,11 @@ class Given:
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """What the store remembers of changes by people.
+    """What the store holds of operators' changes.
 
     :ivar settings: flat, by dotted key
     :ivar added: members that the file does not have, or has with another address
-    :ivar removed: members that the file has and that were taken out
+    :ivar removed: members that the file has and that were removed
     """
 
     settings: Layer = field(default_factory=dict)
@@ -94,7 +94,7 @@ class Changed:
         )
 
     def without_member(self, given: Given, name: str) -> Changed:
-        """Also without what was set for it: should it come again, it begins anew."""
+        """Also without the settings for the member: if it is added again, it begins anew."""
         in_file = any(each.name == name for each in given.members)
         return Changed(
             {key: value for key, value in self.settings.items() if not _is_of(key, name)},
@@ -105,7 +105,7 @@ class Changed:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One setting, for a person.
+    """One setting, as operators see it.
 
     :ivar source: default, file or store
     """
@@ -131,7 +131,7 @@ class Configured:
         self._store = store
 
     async def load(self) -> bool:
-        """Take over what the store holds; whether that is another cluster than before.
+        """Take over what the store holds; returns whether the cluster differs from before.
 
         :raises Refused: it cannot be read
         """
@@ -139,7 +139,7 @@ class Configured:
         return self._accept(stored, Changed.parsed(stored.document))
 
     def misfit(self) -> str:
-        """What does not fit together, or "": the file may have changed below what the store holds."""
+        """What does not fit together, or "": the file may have changed after the store was written."""
         try:
             check(self.cluster.settings, _names(self.cluster))
         except BadInput as error:
@@ -160,7 +160,7 @@ class Configured:
         self._accept(StoredSettings(document, version), changed)
 
     async def restore(self, document: Mapping[str, Any]) -> None:
-        """Take back what the store held before it was lost: it was checked then.
+        """Put back what the store held before it was lost: it was checked then.
 
         :raises Conflict: another manager has changed the settings meanwhile
         """
@@ -172,7 +172,7 @@ class Configured:
     def with_settings(
         self, pairs: Mapping[str, Any], unset: Sequence[str], flavor: Flavor | None
     ) -> Changed:
-        """What is to be saved for these values, as people write them, and without the keys of ``unset``.
+        """What is to be saved for these values, as operators write them, without the keys of ``unset``.
 
         :raises BadInput: naming the key
         """

@@ -1,4 +1,4 @@
-"""What happened to a cluster lately, for the log and for whoever watches."""
+"""Recent events of a cluster, for the log and for those who watch it."""
 
 from __future__ import annotations
 
@@ -19,16 +19,15 @@ logger = logging.getLogger(__name__)
 
 
 class EventKind(StrEnum):
-    """LED: this manager leads from now on. DETECTED: the primary is gone. ALARM: somebody should look, nothing is
-    done by itself. DECIDED: a record was saved. COMMAND: an agent has done what it was asked; FAILED: it has not.
-    BLOCKED: no commit comes through, or they do again. DEGRADED: commits stop waiting for acknowledgements, or wait
-    again. UNACKNOWLEDGED: commits that should have waited went on without a voter. CONCERN: an operator should see to
-    something, although the member is well. WHOLE: every member is well again.
-    CONFIGURED: an operator has changed settings or members; ORDERED: an operator wants something done; NOT_BEGUN: that
-    did not begin, and perhaps nobody waits for it.
-    CLONED: a member's data was replaced by a copy of another's.
-    ENDPOINT: it shows clients to another server. HOOK: an executable of the user's, or a webhook, was called.
-    VERIFIED: a member holds the same as the primary."""
+    """LED: this manager leads from now on. DETECTED: the primary is gone. ALARM: an operator should look, Holdfast does
+    nothing by itself. DECIDED: a record was saved. COMMAND: an agent has carried out a command; FAILED: it has not.
+    BLOCKED: no commit succeeds, or they do again. DEGRADED: commits stop waiting for acknowledgements, or wait again.
+    UNACKNOWLEDGED: commits that should have waited were released without a voter. CONCERN: an operator should attend to
+    something, although the member is well. WHOLE: every member is well again. CONFIGURED: an operator has changed
+    settings or members; ORDERED: an operator has given an order; NOT_BEGUN: the order did not begin, and perhaps no
+    client waits for it. CLONED: a member's data was replaced by a copy of another's. ENDPOINT: it directs clients to
+    another server. HOOK: an executable of the user's, or a webhook, was called. VERIFIED: a member holds the same as
+    the primary."""
 
     LED = "led"
     DETECTED = "detected"
@@ -60,15 +59,15 @@ LEVELS = {
     EventKind.NOT_BEGUN: logging.WARNING,
     EventKind.DEGRADED: logging.WARNING,
 }
-"""At which they are logged; all others as INFO."""
+"""The levels at which they are logged; all others as INFO."""
 
 
 @dataclass(frozen=True, slots=True)
 class AskedCommand:
-    """A command that an agent was asked to carry out.
+    """A command that was sent to an agent.
 
     :ivar command: its name, as on the wire
-    :ivar ordered: an operator wanted it
+    :ivar ordered: an operator ordered it
     :ivar steps: milliseconds of its parts
     """
 
@@ -79,15 +78,15 @@ class AskedCommand:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One thing that happened. ``text`` is for people, and may be worded anew at any time: programs read the rest.
+    """One event. ``text`` is for people, and may be reworded at any time: programs read the other fields.
 
     :ivar id: grows, across restarts of the manager too
     :ivar at: seconds since 1970
-    :ivar member: whom it concerns, or ""; of DECIDED: the primary in the new record
+    :ivar member: which it concerns, or ""; of DECIDED: the primary in the new record
     :ivar ms: how long it took
     :ivar steps: milliseconds of its parts
     :ivar command: of COMMAND, and of FAILED where it was one: its name, as on the wire; else ""
-    :ivar ordered: an operator wanted that command
+    :ivar ordered: an operator ordered that command
     :ivar change: of DECIDED: what the new record changes
     """
 
@@ -104,9 +103,9 @@ class Event:
 
 
 class EventLog:
-    """The last events of one cluster; every one is logged as a line too.
+    """The last events of one cluster; each of them is logged as a line too.
 
-    :ivar hearers: are told of each as it comes; none may block, or fail
+    :ivar hearers: are called with each new event; none may block, or fail
     """
 
     def __init__(self, cluster: str) -> None:
@@ -157,7 +156,7 @@ class EventLog:
             hear(event)
 
     async def since(self, number: int, wait: float) -> list[Event]:
-        """The events after ``number``; waits up to ``wait`` seconds for the first."""
+        """Returns the events after ``number``; waits up to ``wait`` seconds for the first."""
         if self._last <= number and wait > 0:
             try:
                 async with asyncio.timeout(wait):

@@ -1,4 +1,4 @@
-"""Leads one cluster: a term of its own, then decide, act, and decide again."""
+"""Leads one cluster: begins a term, then decides and acts, again and again."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from holdfast.manager.leader.waiting import Waiting
 from holdfast.store.base import Leadership, LeadershipCandidate, Store
 
 LOOK_AGAIN_SECONDS = 0.2
-"""Time itself may change a decision (patience, pauses), so one is made at least this often."""
+"""Time alone may change a decision (patience, pauses), so one is made at least this often."""
 
 logger = logging.getLogger(__name__)
 
@@ -46,14 +46,14 @@ logger = logging.getLogger(__name__)
 class Leader:
     """One cluster in this manager.
 
-    Nothing is kept here that the next manager would need: the record is in the store, the rest is seen anew.
+    Nothing is kept here that the next manager would need: the record is in the store, the rest is observed anew.
 
-    :ivar place: whether this manager leads, and else who does
-    :ivar configured: what people want of the cluster; :meth:`adopt` follows it
+    :ivar place: whether this manager leads, and else which one does
+    :ivar configured: what operators want of the cluster; :meth:`adopt` follows it
     :ivar connect: makes a client of a member's agent
-    :ivar listeners: are told of every look and every change of the record
+    :ivar listeners: are called with every look and every change of the record
     :ivar waiting: the switchover that waits until it can begin
-    :ivar deciding: held while a decision is made and saved: whoever wants neither to change under his hands takes it
+    :ivar deciding: a lock held while a decision is made and saved; take it where neither may change meanwhile
     """
 
     def __init__(
@@ -92,13 +92,13 @@ class Leader:
 
     @property
     def record(self) -> Record | None:
-        """None, too, where its primary is no member that is configured: nothing can be told by it."""
+        """None, too, if its primary is no member that is configured: such a record says nothing."""
         known = self._record is not None and self.cluster.has(self._record.primary)
         return self._record if known else None
 
     @property
     def decision(self) -> Decision:
-        """The last one."""
+        """The last decision."""
         return self._decision
 
     @property
@@ -106,11 +106,11 @@ class Leader:
         return self._agents
 
     def view(self) -> View:
-        """What is known now, and for how long each member owes an acknowledgement."""
+        """What is known now, and for how long each member has owed an acknowledgement."""
         return self._looks.now(self.cluster, self.record, list(self._agents), self.hooks)
 
     def status(self) -> Status:
-        """Decided anew, so that what it says of the whole fits what it says of the members."""
+        """Decided anew, so that its text on the cluster fits its texts on the members."""
         view = self.view()
         decides = self._actor and (self._record is None or self._decides)
         decision = self._decided(self.record, view) if decides else self._decision
@@ -132,22 +132,22 @@ class Leader:
             await asyncio.gather(*(each.close() for each in self.listeners))
 
     def adopt(self) -> None:
-        """Watch and command the members that are configured now, and no others."""
+        """Observe and command the members that are configured now, and no others."""
         forget = self._actor.forget if self._actor else lambda _: None
         self._all.adopt(self.cluster.members, forget)
 
     def look_again(self) -> None:
-        """Something outside has changed that a decision depends on."""
+        """Decide again: something outside has changed that a decision depends on."""
         self._observer.changed.set()
 
     def refuse_elsewhere(self) -> None:
-        """:raises Unreachable: another manager is the one to ask"""
+        """:raises Unreachable: another manager leads: the request must go to that one"""
         if not self.place.leads:
             leads = f"ask {self.place.leader}" if self.place.leader else self._decision.reason
             raise Unreachable(f"this manager does not lead {self.cluster.name}: {leads}")
 
     def leading(self) -> tuple[Actor, Record | None]:
-        """What a person's order needs; call it with ``deciding`` held.
+        """What an operator's order needs; call it with ``deciding`` held.
 
         :raises Unreachable: this manager does not lead the cluster, or has not asked its agents yet
         :raises Refused: agents contradict the record
@@ -165,24 +165,25 @@ class Leader:
         return self._standing is not None and self._standing.begun and not self._standing.refused
 
     def told(self, name: str) -> Told:
-        """By which record this manager decides, for that member's agent."""
+        """The record by which this manager decides, for that member's agent."""
         if self._standing is None:
             return Told()
         return self._standing.told(self.cluster, self._record, name, self._observer.view())
 
     @property
     def mistaken(self) -> bool:
-        """Whether agents contradict the record in the store, or remember one and there is none."""
+        """Whether agents contradict the record in the store, or remember one and the store has none."""
         if self._record is None:
             return any(each.term for each in last_states(self._observer.view()).values())
         return self._standing is not None and bool(self._standing.refused)
 
     def answering(self, name: str) -> Sighting | None:
-        """Who answers for that member, whether it is taken for it or not."""
+        """Which agent answers for that member, whether it is accepted as the member's or not."""
         return self._observer.view().members.get(name)
 
     async def restore(self, record: Record, why: str) -> None:
-        """Go on from this record, in place of the store's; call it with ``deciding`` held, while this manager leads."""
+        """Continue from this record, in place of the store's; call it with ``deciding`` held, while this manager
+        leads."""
         kept, self._record = self._record, record
         try:
             await self._replace(record.taken_over(Instant(kernel_boot(), time.monotonic())))
@@ -197,12 +198,12 @@ class Leader:
         self._observer.changed.set()
 
     async def decided(self, step: Save) -> None:
-        """Save what a person's order begins with; call it with ``deciding`` held."""
+        """Save the record that an operator's order begins with; call it with ``deciding`` held."""
         await self.save(step.record, step.why)
         self._observer.changed.set()
 
     async def carry_out(self, step: Send) -> None:
-        """Have a command carried out in the present term, beside what is decided; see also
+        """Have a command carried out in the present term, in addition to what is decided; see also
         ``manager/people/founding.py``.
 
         :raises Unreachable: this manager does not lead the cluster
@@ -223,7 +224,7 @@ class Leader:
         return self._decision.well and not (self._record and self._record.transition)
 
     async def follow(self, trouble: str) -> None:
-        """Keep up with the cluster and what people want, to be ready, and to tell those who ask."""
+        """Load the record and the configuration, to be ready, and to answer requests."""
         leader = self.place.leader
         reason = f"another manager leads it: {leader}" if leader else "no manager leads it now"
         if trouble:
@@ -267,12 +268,12 @@ class Leader:
             await actor.close()
 
     def _pause(self) -> float:
-        """How long to wait for news until time itself may have changed the decision."""
+        """How long to wait for news until time alone may have changed the decision."""
         again = self._decision.again
         return LOOK_AGAIN_SECONDS if again is None else min(again, LOOK_AGAIN_SECONDS)
 
     async def _begin(self) -> None:
-        """Its term begins with the first look that speaks for the record; see :meth:`_stand`."""
+        """Begin. The manager's term begins with the first look that supports the record; see :meth:`_stand`."""
         await self.configured.load()
         self.adopt()
         if misfit := self.configured.misfit():
@@ -287,18 +288,18 @@ class Leader:
 
     def _begin_leases(self, record: Record) -> None:
         longest = max(record.lease, self.cluster.settings.timing.lease)
-        # another may have granted until it noticed that it leads no more
+        # another manager may have granted leases until it noticed that it leads no more
         overlap = self._leadership.alone_from - time.monotonic() if self._leadership else 0.0
         self._observer.leases.begin(longest + max(0.0, overlap))
 
     async def _stand(self, standing: Standing, record: Record, view: View) -> bool:
-        """A new leading manager, a new term: what an older one still asks for is void from then on. Whether this one
-        may decide by the record that it has."""
+        """Begin a new term: what an older leading manager still orders is void from then on. Returns whether this
+        manager may decide by the record that it has."""
         why = standing.waits(self.cluster, view)
         if not why and (why := standing.look(self.cluster, record, view)):
             stored = await asyncio.to_thread(self._store.load, self.cluster.name)
             if stored.version != self._version:
-                raise Conflict(self.cluster.name, self._version)  # another leads by now
+                raise Conflict(self.cluster.name, self._version)  # another manager leads by now
         if why:
             self._observer.leases.stop()
             if standing.refused and why != self._decision.reason:
@@ -311,7 +312,7 @@ class Leader:
         return True
 
     async def _step(self, actor: Actor) -> bool:
-        """Decide once and begin what was decided; whether the record was changed."""
+        """Decide once and begin what was decided; returns whether the record was changed."""
         async with self.deciding:
             return await self._decide(actor)
 
@@ -360,7 +361,7 @@ class Leader:
         return self._record.term if self._record else bootstrap.TERM
 
     async def save(self, record: Record, why: str, view: View | None = None) -> None:
-        """Replace the record, and tell; call it with ``deciding`` held.
+        """Replace the record, and log it; call it with ``deciding`` held.
 
         :param view: by which it was decided; None: by the present one
         :raises Refused: the record breaks a rule of ``core/change/invariants.py``
@@ -387,7 +388,7 @@ class Leader:
         self._standing.begun = True
 
     def _estimated(self, view: View) -> dict[str, float]:
-        """Seconds until each learner has caught up, where that can be told."""
+        """Seconds until each learner has caught up, where that can be estimated."""
         return self._estimates.look(self.cluster, self.record, view, self._agents)
 
     def _decide_nothing(self, reason: str) -> None:

@@ -1,4 +1,4 @@
-"""Where this manager stands among those that would lead a cluster: it leads, or it follows whoever does."""
+"""Whether this manager leads a cluster, or follows the manager that does."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from holdfast.store.base import Leadership, LeadershipCandidate, Store
 ASK_AGAIN_SECONDS = 1.0
 """At most; less where the store hints that something changed."""
 YIELD_SECONDS = 1.0
-"""For so long a manager on the primary's host leaves the place to others: host and primary may die together."""
+"""For so long a manager on the primary's host lets others lead first: host and primary may die together."""
 YIELDING_SECONDS = 0.1
 STEADY_SECONDS = 5.0
-"""After which a manager on the primary's host looks for another that could lead."""
+"""After this time a manager on the primary's host looks for another that could lead."""
 HAND_OVER_AGAIN_SECONDS = 600.0
 FOREVER_SECONDS = 3600.0
 
@@ -30,23 +30,25 @@ class Work(Protocol):
     """What a manager does for a cluster."""
 
     async def lead(self) -> None:
-        """Until it fails; cancelled as soon as the leadership is over."""
+        """Run until it fails; cancelled as soon as the leadership is over."""
 
     async def follow(self, trouble: str) -> None:
-        """Keep up, once.
+        """Load the present state once.
 
-        :param trouble: why it is not even known who leads, or ""
+        :param trouble: why it is not even known which manager leads, or \"\"
         """
 
     def primary_host(self) -> str:
-        """As far as is known, or ""."""
+        """The primary's host as far as it is known, or ""."""
 
     def steady(self) -> bool:
         """Nothing is under way or wrong, so another manager may as well lead."""
 
 
 class LeadershipContest:
-    """:ivar who: this manager
+    """Competes for the leadership of one cluster.
+
+    :ivar who: this manager
     :ivar leadership: while it leads
     """
 
@@ -67,16 +69,16 @@ class LeadershipContest:
 
     @property
     def leads(self) -> bool:
-        """Also right away after this process was stopped for a while."""
+        """Whether this manager leads; correct also right after this process was stopped for a while."""
         return time.monotonic() < self.until
 
     @property
     def leader(self) -> LeadershipCandidate | None:
-        """Who leads, when last asked."""
+        """Which manager leads, by the last answer of the store."""
         return self.who if self.leads else self._other
 
     async def run(self, work: Work) -> None:
-        """Lead whenever nobody else does, until cancelled: then the leadership is handed on."""
+        """Lead whenever no other manager does, until cancelled: then the leadership is handed over."""
         hint = _in_this_loop(self._news)
         with self._store.watch(self._cluster, hint):
             while True:
@@ -94,7 +96,7 @@ class LeadershipContest:
                         await self._news.wait()
 
     async def _once(self, work: Work) -> float:
-        """Lead until that is over, or follow for once; for how long to wait for news."""
+        """Lead until that is over, or follow once; returns how long to wait for news."""
         if await self._yields(work.primary_host()):
             await work.follow("")
             return YIELDING_SECONDS
@@ -137,7 +139,7 @@ class LeadershipContest:
 
     @contextlib.asynccontextmanager
     async def _sought(self, lost: Callable[[], None]) -> AsyncIterator[Leadership | None]:
-        """The leadership if nobody else has it; handed on at the end."""
+        """The leadership if no other manager has it; handed over at the end."""
         context = self._store.lead(self._cluster, self.who, lost)
         entering = asyncio.ensure_future(asyncio.to_thread(context.__enter__))
         try:
@@ -153,7 +155,7 @@ class LeadershipContest:
             await asyncio.to_thread(context.__exit__, None, None, None)
 
     async def _yields(self, primary_host: str) -> bool:
-        """Whether to wait, as the place is free and others are better for it."""
+        """Whether to wait: no manager leads, and others are better placed."""
         if not primary_host or primary_host != self.who.host:
             return False
         self._other = await asyncio.to_thread(self._store.leader, self._cluster)
@@ -167,12 +169,13 @@ class LeadershipContest:
         return now - self._free_since < YIELD_SECONDS
 
     async def _others(self, primary_host: str) -> list[LeadershipCandidate]:
-        """Those that live elsewhere than the primary."""
+        """The managers that run on another host than the primary."""
         found = await asyncio.to_thread(self._store.candidates, self._cluster)
         return [each for each in found if each.name != self.who.name and each.host != primary_host]
 
     async def _better_elsewhere(self, work: Work) -> None:
-        """Return when another manager had better lead; not again soon, as it may not have been able to."""
+        """Return when another manager had better lead. The next attempt is delayed, as that one may not have been able
+        to."""
         while True:
             await asyncio.sleep(STEADY_SECONDS)
             host = work.primary_host()
@@ -195,11 +198,11 @@ async def _ended(leadership: Leadership, over: asyncio.Event) -> None:
 
 
 def _in_this_loop(event: asyncio.Event) -> Callable[[], None]:
-    """Sets it, from any thread."""
+    """Returns a function that sets the event from any thread."""
     loop = asyncio.get_running_loop()
 
     def told() -> None:
-        with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is there to be told
+        with contextlib.suppress(RuntimeError):  # the loop has ended: nothing waits for the event
             loop.call_soon_threadsafe(event.set)
 
     return told

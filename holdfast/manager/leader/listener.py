@@ -1,4 +1,4 @@
-"""Who else is told of what the leading manager sees and decides, and who is asked on the way."""
+"""The interfaces of what the leading manager informs of its looks and decisions, and of what it calls on the way."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ class Listener(Protocol):
     """Nothing here may block, or take long: it is called between a decision and its steps."""
 
     def looked(self, cluster: Cluster, record: Record | None, view: View) -> None:
-        """At every look, which is up to hundreds of times a second."""
+        """Called with every look, up to hundreds of times a second."""
 
     def saved(
         self, cluster: Cluster, before: Record | None, record: Record, why: str, view: View
     ) -> None:
-        """The record was replaced; ``before`` is None for the first one. Also by a person's order."""
+        """The record was replaced, perhaps by an operator's order; ``before`` is None for the first one."""
 
     async def close(self) -> None:
         """This manager ends; what is under way may be given up."""
 
 
 class Caller(Protocol):
-    """Calls the hooks of a cluster, and knows what came of it.
+    """Calls the hooks of a cluster, and knows their results.
 
     :ivar hooked: whether there are any
     :ivar called: by phase, the last call; a manager that has just begun to lead has called none
@@ -44,7 +44,7 @@ class Caller(Protocol):
         after a pause. Never blocks; when it has ended, the manager looks again."""
 
     def stop(self) -> None:
-        """This manager leads no more: what runs is ended."""
+        """This manager leads no more: running hooks are ended."""
 
 
 class NoHooks:

@@ -1,4 +1,4 @@
-"""What the leading manager makes of what was observed: for how long each member owes something."""
+"""What the leading manager derives from its observations: for how long each member has owed something."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from holdfast.manager.leader.listener import Caller
 
 
 class Looks:
-    """One cluster's."""
+    """One cluster's looks."""
 
     def __init__(self, observer: AgentObserver) -> None:
         self._observer = observer
@@ -30,7 +30,7 @@ class Looks:
     def now(
         self, cluster: Cluster, record: Record | None, members: list[str], hooks: Caller
     ) -> View:
-        """What is known now, and for how long each member owes an acknowledgement."""
+        """What is known now, and for how long each member has owed an acknowledgement."""
         view = replace(
             unmasked(record, self._observer.view()),
             leases=self._observer.leases.over(members),
@@ -42,7 +42,8 @@ class Looks:
         if record is None:
             return view
         if switchover.under_way(record):
-            self._pulses = {}  # who is chained below the candidate owes the primary nothing
+            # a replica that is chained below the candidate owes the primary nothing
+            self._pulses = {}
         self._pulses = felt(self._pulses, record.primary, view)
         self._reaches = reached(self._reaches, view)
         quiet = {name: view.now - each.since for name, each in self._reaches.items()}

@@ -1,7 +1,7 @@
-"""By which right this manager decides: a leadership of its own, and a record that agrees with what agents obeyed.
+"""What entitles this manager to decide: its own leadership, and a record that agrees with what agents obeyed.
 
 A term is begun only once every member was asked and no agent contradicts the record (``core/members/rollback.py``): a
-store that was put back is left as it is, however often managers try.
+store that was restored from a backup is left as it is, however often managers try.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ class Standing:
     """One leadership of one cluster.
 
     :ivar leader: names it
-    :ivar begun: it has a term of its own: the record in the store is its
+    :ivar begun: it has begun its own term: the record in the store is of this term
     :ivar refused: why nothing is decided, or ""
-    :ivar put_back: the store itself shows that it is older than what was written to it, or ""
+    :ivar put_back: the store itself shows that it is older than what was written to it, or \"\"
     """
 
     def __init__(self, configured: Configured) -> None:
@@ -43,11 +43,11 @@ class Standing:
         return self.next(record, record)
 
     def next(self, record: Record, before: Record | None) -> Record:
-        """As it is saved in place of ``before``."""
+        """The record as it is saved in place of ``before``."""
         return stamped(record, before, self.leader)
 
     def loaded(self, cluster: Cluster, stored: Stored, seen: int) -> None:
-        """Take note of how old the store is.
+        """Record how old the store is.
 
         :param seen: the highest version that this process has read or written
         """
@@ -80,7 +80,7 @@ class Standing:
         return self.refused
 
     def told(self, cluster: Cluster, record: Record | None, name: str, view: View) -> Told:
-        """What goes with a command or a poll to that member."""
+        """What is sent with a command or a poll to that member."""
         known = identity_of(record, name)
         said = Told(cluster=cluster.name, member=name, identity=known)
         if record is None or not self.begun or self.refused:
@@ -108,8 +108,8 @@ class Standing:
 
 
 def stranger(cluster: Cluster, record: Record) -> str:
-    """Why nothing is decided where the primary is none of the members that are configured, or "": the manager's file
-    was changed, or the record is older than the settings in the store."""
+    """Why nothing is decided if the primary is none of the members that are configured, or "": the manager's file was
+    changed, or the record is older than the settings in the store."""
     if cluster.has(record.primary):
         return ""
     return (

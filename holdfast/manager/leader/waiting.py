@@ -11,26 +11,26 @@ from holdfast.core.history.entry import clipped
 from holdfast.core.wording import Reason, joined, key_of
 
 Gone = Callable[[], Awaitable[bool]]
-"""Whether the client that gave an order has left."""
+"""Whether the client that gave an order has disconnected."""
 
 LONGEST_TEXT = 400
 
 
 async def never() -> bool:
-    """Of an order that no client waits for."""
+    """For an order that no client waits for."""
     return False
 
 
 @dataclass(slots=True)
 class Waiting:
-    """A switchover that was ordered, and touched nothing yet.
+    """A switchover that was ordered, and has touched nothing yet.
 
-    It exists in the memory of the manager that leads only: where that ends, so does the order.
+    It exists only in the memory of the leading manager: if that ends, so does the order.
 
-    :ivar who: gave the order; :ivar gone: whether that client has left; it is called off then
+    :ivar who: gave the order; :ivar gone: whether that client has disconnected; the order is cancelled then
     :ivar since: by ``time.monotonic()``
     :ivar against: what it waits for; :ivar ended: whose sessions were ended for it
-    :ivar cancelled: by whom it was called off, or ""
+    :ivar cancelled: who cancelled it, or \"\"
     """
 
     order: SwitchOver
@@ -43,7 +43,7 @@ class Waiting:
 
     @property
     def seconds(self) -> float:
-        """For which it has waited."""
+        """How long it has waited."""
         return time.monotonic() - self.since
 
     @property
@@ -53,7 +53,7 @@ class Waiting:
 
     @property
     def text(self) -> str:
-        """For status."""
+        """The text for status."""
         why = joined("; ", (each.text for each in self.against))
         why = Reason(clipped(why, LONGEST_TEXT), clipped(key_of(why), LONGEST_TEXT))
         return f"{self.what} waits, {self.order.seconds:g} s at most{self._ends()}: " + why

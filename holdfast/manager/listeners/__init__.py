@@ -1,1 +1,1 @@
-"""Who is told of what happens: history, hooks, reports, endpoints."""
+"""What is informed of events: history, hooks, reports, endpoints."""

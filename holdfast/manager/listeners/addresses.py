@@ -15,7 +15,7 @@ RENEW_SECONDS = 60.0
 
 
 class Addresses:
-    """Never blocks; whoever is not known yet stands for himself."""
+    """Never blocks; a host name that is not known yet stands for itself."""
 
     def __init__(self) -> None:
         self._known: dict[str, str] = {}
@@ -23,7 +23,7 @@ class Addresses:
         self._at = 0.0
 
     def prepare(self, cluster: Cluster) -> None:
-        """Look up who is not known, or not lately. Cheap, unless there is something to do."""
+        """Look up names that are unknown or not fresh. Cheap, unless there is something to do."""
         hosts = frozenset(member.host for member in cluster.members)
         now = time.monotonic()
         if hosts == self._asked_for and now - self._at < RENEW_SECONDS:
@@ -37,7 +37,7 @@ class Addresses:
         for host in hosts:
             try:
                 found = socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)
-            except (OSError, UnicodeError):  # the second: it is no name at all
+            except (OSError, UnicodeError):  # the second: it is no host name at all
                 continue  # what was known of it before is better than nothing
             self._known[host] = str(found[0][4][0])
 

@@ -1,4 +1,4 @@
-"""Entries of the history on their way to the store and back. Everything here blocks: call it in a thread."""
+"""Writes entries of the history to the store, and reads them. Everything here blocks: call it in a thread."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from holdfast.store.base import Store, StoredEntry
 
 TRIES = 5
 RECENT = 3
-"""Among so many is what another manager has written at the same time."""
+"""The newest entries, among which is what another manager has written at the same time."""
 VERIFIED_AMONG = 40
-"""Among so many is what was written of the same verification, and of the one before it."""
+"""The newest entries, among which is what was written of the same verification, and of the one before it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Put:
     """Where an entry is.
 
-    :ivar before: what another manager wrote of the same before it was lost; then nothing was written yet
+    :ivar before: what another manager wrote of the same event before it was lost; then nothing was written yet
     """
 
     number: int
@@ -37,7 +37,7 @@ class Archive:
         self._cluster = cluster
 
     def newest(self, most: int) -> list[tuple[StoredEntry, Entry | str]]:
-        """The newest first; one that cannot be read with the reason instead of it.
+        """The newest first; an unreadable entry is replaced by the reason.
 
         :raises HoldfastError: by consequence
         """
@@ -60,7 +60,7 @@ class Archive:
         return found, stored.version
 
     def put(self, entry: Entry, version: int, taken_over: bool = False) -> Put:
-        """Write it.
+        """Write the entry.
 
         :param version: 0 when it was never known to be stored: it gets the next number
         :param taken_over: it was under way, or over, when this manager began to lead
@@ -85,13 +85,13 @@ class Archive:
                     continue
                 if stored is None or stored.version == version or not _is_ours(stored, entry):
                     raise
-                version = stored.version  # written by us, and the answer was lost
+                version = stored.version  # this manager has written it, and the answer was lost
         raise Conflict(self._cluster, version, f"entry {entry.number} of the history")
 
     def _put_verified(self, entry: Entry, found: Verified, late: bool) -> Put:
-        """Of one verification there is one entry, whichever manager writes it, and when; see ``verified.merged``.
+        """Write a verification: it has one entry, whichever manager writes it, and when; see ``verified.merged``.
 
-        :returns: number 0 where it is so old that it was told long ago, or is not worth it
+        :returns: number 0 where it is so old that it was reported long ago, or is not worth it
         """
         for _ in range(TRIES):
             newest = self._store.entries(self._cluster, VERIFIED_AMONG)
@@ -118,9 +118,9 @@ class Archive:
         raise Conflict(self._cluster, version, f"entry {number} of the history")
 
     def _placed(self, entry: Entry, taken_over: bool) -> Put:
-        """Where to write what is new; with version 0, unless it was written although nobody knew.
+        """Where to write a new entry; with version 0, unless it was written before without an answer.
 
-        A manager that leads no more may write at the same time: of one transition there is one entry all the same, as
+        A manager that leads no more may write at the same time. Of one transition there is one entry nevertheless, as
         only one of them gets the next number, and the other looks again.
         """
         newest = self._store.entries(self._cluster, RECENT)
@@ -145,7 +145,7 @@ def _read(stored: StoredEntry) -> Entry | str:
 
 
 def _is_ours(stored: StoredEntry, entry: Entry) -> bool:
-    """Whether that was written by the manager that writes ``entry`` now."""
+    """Whether the manager that writes ``entry`` now wrote that one, too."""
     found = _read(stored)
     return isinstance(found, Entry) and (
         (found.what, found.begun, found.term, found.old, found.managers)

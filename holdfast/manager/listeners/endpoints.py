@@ -1,4 +1,4 @@
-"""Has each endpoint show where clients are to go now."""
+"""Has each endpoint direct clients to where they must go now."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from holdfast.errors import HoldfastError
 from holdfast.manager.leader.events import EventKind, EventLog
 
 AGAIN_SECONDS = 1.0
-"""What is right is shown anew this often: an endpoint may have been restarted, or been told otherwise."""
+"""Each endpoint is set anew this often: it may have been restarted, or changed by others."""
 FRESH_SECONDS = 1.0
 """A manager that leads looks several times a second; one that has not looked for so long leads no more."""
 BACKOFF_SECONDS = (0.05, 2.0)
@@ -28,7 +28,7 @@ logger = logging.getLogger(__name__)
 
 
 class Endpoints:
-    """A Listener. Each endpoint has a task of its own: one that hangs holds up no other."""
+    """A Listener. Each endpoint has a task of its own: one that hangs delays no other."""
 
     def __init__(
         self,
@@ -99,7 +99,7 @@ class _Show:
                 continue
             try:
                 await self._endpoint.show(wanted)
-            except Exception as error:  # what one endpoint does must not end the showing
+            except Exception as error:  # an error of one endpoint must not end its task
                 if not isinstance(error, HoldfastError):
                     logger.exception("%s failed", self._endpoint.name)
                 self._fails(str(error) or repr(error))
@@ -109,7 +109,7 @@ class _Show:
                 self._works(wanted)
 
     def _fails(self, reason: str) -> None:
-        """Told once, until it works again."""
+        """Log a failure once, until the endpoint works again."""
         if not self._failed:
             text = f"{self._endpoint.name} does not accept where clients must go: {reason}"
             self._events.add(EventKind.ALARM, text)
@@ -135,7 +135,7 @@ class _Show:
 
 
 def _gist(wanted: Directions) -> Directions:
-    """Without what changes all the time."""
+    """The directions without what changes all the time."""
     return replace(
         wanted, readers=tuple(replace(each, lag_seconds=None) for each in wanted.readers)
     )

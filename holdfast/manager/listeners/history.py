@@ -1,8 +1,8 @@
 """Keeps the history of one cluster while this manager leads it.
 
-What is saved, seen and heard becomes entries (``core/history/build.py``) in memory at once, and goes to the store
-behind the back of whoever leads: in threads of its own, not before nothing was saved for a moment, and again until it
-succeeds. A store that is down delays it; nothing that is decided ever waits for it, or fails with it.
+Looks, events and saved records become entries (``core/history/build.py``) in memory at once. Separate threads write
+them to the store, not before the record has been unchanged for a moment, and again until it succeeds. A store that is
+down delays only the history: no decision ever waits for it, or fails with it.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ from holdfast.manager.listeners.archive import Archive
 from holdfast.manager.listeners.pages import Page, heard
 
 QUIET_SECONDS = 0.25
-"""Nothing is written so soon after the record was: by then most failovers are over, and none has to share the store."""
+"""Nothing is written so soon after the record was: by then most failovers are over, and need not share the store."""
 LATER_SECONDS = 1.0
-"""For what does not change the record."""
+"""The same for what does not change the record."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 15.0
 """Seconds until the store is tried again."""
 CLOSE_SECONDS = 1.0
 RECENT = 20
-"""How many entries a manager looks through for some that are not complete."""
+"""The number of entries that a manager searches for incomplete ones."""
 FRESH_SECONDS = 5.0
-"""So long before a transition its cause may have been told."""
+"""The cause of a transition may have been logged so long before it."""
 
 logger = logging.getLogger(__name__)
 P = ParamSpec("P")
@@ -51,7 +51,7 @@ class History:
     """A Listener. Everything but :meth:`newest` and :meth:`entry` is called in the manager's event loop.
 
     :param decision: the last one that was made
-    :param pool: where the store is asked; its threads are nobody else's
+    :param pool: where the store is called; its threads serve nothing else
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class History:
         self._safely(self._heard, event)
 
     def verified(self, found: Verified, told: str, record: Record, late: bool) -> None:
-        """Keep what came of a verification.
+        """Keep the result of a verification.
 
         :param told: in one sentence; :param late: it was so already when this manager began to lead
         """
@@ -100,7 +100,7 @@ class History:
         self._soon(LATER_SECONDS)
 
     async def close(self) -> None:
-        """What is not written yet gets a last chance."""
+        """Try once more to write what is not written yet."""
         if self._writing is not None:
             self._writing.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -128,7 +128,7 @@ class History:
         return self._latest(*found) if found else None
 
     def _latest(self, stored: Entry, version: int) -> Entry:
-        """With what this manager has not written yet; another may have gone on with it, which counts then."""
+        """The entry with what this manager has not written yet; if another has continued it, that version counts."""
         for page in self._pages:
             if page.entry.number == stored.number and page.version == version:
                 return page.entry
@@ -138,7 +138,7 @@ class History:
         try:
             do(*args, **kwargs)
         except Exception:
-            # whoever leads must go on, whatever is wrong with what is told of it
+            # the manager must continue to lead, whatever is wrong with the history
             logger.exception("the history failed: the current operation is not recorded")
             self._pages.clear()
             self._told.clear()
@@ -223,9 +223,7 @@ class History:
 
     def _heard(self, event: Event) -> None:
         if event.kind is EventKind.ORDERED:
-            if (
-                self._ordered is not None
-            ):  # an order of its own, of which nothing came that is kept otherwise
+            if self._ordered is not None:  # an order without a result that is kept elsewhere
                 self._told.append(self._ordered)
             self._ordered = event
         elif event.kind in (EventKind.CONFIGURED, EventKind.NOT_BEGUN):
@@ -241,7 +239,7 @@ class History:
                 self._change(page, heard(entry, event), LATER_SECONDS)
 
     def _take_over(self, cluster: Cluster, record: Record, view: View) -> None:
-        """This manager has begun to lead, or does again: another may have gone on meanwhile."""
+        """This manager has begun to lead, or does again: another may have continued the history meanwhile."""
         self._term = record.term
         self._found = (record, view.date)
         found = None
@@ -264,7 +262,7 @@ class History:
 
     @property
     def _present(self) -> Page | None:
-        """Which one concerns all that happens now: the last one, until every member is as it should be."""
+        """The entry that all present events belong to: the last one, until every member is as it should be."""
         for page in reversed(self._pages):
             if page.entry.what.is_transition:
                 alive = page.entry.live and page.entry.outcome is not Outcome.REPLACED
@@ -281,7 +279,7 @@ class History:
             self._soon(delay)
 
     def _soon(self, delay: float) -> None:
-        """What changes the record puts a write off, anything else does not."""
+        """Schedule a write. A change of the record postpones it, anything else does not."""
         now = time.monotonic()
         if delay == QUIET_SECONDS or self._due <= now:
             self._due = max(now + delay, self._not_before)
@@ -313,7 +311,7 @@ class History:
                     self._due = self._not_before = time.monotonic() + pause
                     pause = min(2 * pause, LONGEST_PAUSE)
                 except Exception:
-                    # an entry that cannot be written must not keep the others from it
+                    # an entry that cannot be written must not block the others
                     logger.exception("the history cannot be written")
                     self._found = None
                     self._pages.clear()
@@ -350,7 +348,7 @@ class History:
         self._pages = [p for p in self._pages if p.entry.live or p.entry is not p.written]
 
     async def _read(self, record: Record, at: float) -> None:
-        """Find what is not complete, and go on with it.
+        """Find incomplete entries, and continue them.
 
         :param record: with which this manager began to lead; :param at: when that was
         """
@@ -364,7 +362,7 @@ class History:
             mine = next((p for p in self._pages if p.entry.number == each.number), None)
             begun = next((p for p in self._pages if p.begun_elsewhere), None)
             if mine is not None:
-                if each.version > mine.version:  # another manager has gone on with it
+                if each.version > mine.version:  # another manager has continued it
                     mine.entry = mine.written = entry
                     mine.version = each.version
             elif begun is not None and build.same(entry, begun.entry):

@@ -23,7 +23,7 @@ from holdfast.manager.leader.events import EventKind, EventLog
 from holdfast.manager.listeners.addresses import Addresses
 
 PROCEED = 10
-"""MHA's exit code for: it did not work, go on."""
+"""MHA's exit code for: it did not work, continue."""
 
 FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 60.0
@@ -47,7 +47,7 @@ def configured(config: HooksConfig, key: str) -> dict[str, Hook]:
 
 
 def verdict(ran: Ran) -> tuple[HookOutcome, str]:
-    """What a run means, and what is to be told of it."""
+    """What a run means, and the text to report of it."""
     if ran.code == 0:
         return HookOutcome.GOOD, ""
     what = f"{ran.hook} --command={ran.command}"
@@ -59,7 +59,7 @@ def verdict(ran: Ran) -> tuple[HookOutcome, str]:
 
 @dataclass(slots=True)
 class _Call:
-    """One that is under way.
+    """A call that is under way.
 
     :ivar executions: those that were begun; the last one may run
     :ivar complete: all have ended, and none of them badly
@@ -78,7 +78,7 @@ class _Call:
 
 
 class Hooks:
-    """Implements ``listening.Caller``. One call at a time: a new one ends what still runs of the one before.
+    """Implements ``listening.Caller``. One call at a time: a new call ends what still runs of the former.
 
     :ivar hooked: there are any that are called on the way
     """
@@ -131,7 +131,7 @@ class Hooks:
         self._begin(self._call, change, [self._hooks[name] for name in names])
 
     def stop(self) -> None:
-        """Another manager calls it anew, and two of them would be in each other's way."""
+        """End the running call: another manager calls it anew, and two calls would disturb each other."""
         if self._call:
             self._call.end()
 
@@ -156,10 +156,10 @@ class Hooks:
                 else:
                     call.complete = True
             finally:
-                if not loop.is_closed():  # else nobody wants to know
+                if not loop.is_closed():  # else nothing waits for it
                     loop.call_soon_threadsafe(self._ended, call, tuple(ran))
 
-        # a thread of its own: those of the pool save the record
+        # not a thread of the pool: those save the record
         threading.Thread(target=run, name=f"hook {call.phase}", daemon=True).start()
 
     def _ended(self, call: _Call, ran: tuple[Ran, ...]) -> None:
@@ -190,14 +190,14 @@ class Hooks:
             say(logger, f"hook {ran.hook} printed: {ran.output}", hook=ran.hook)
 
     def _set(self, phase: Phase, called: Called) -> None:
-        """Another mapping, as what was seen before must not change."""
+        """Replace the mapping: readers may still use the old one."""
         self._called = {**self._called, phase: called}
 
 
 def described(
     phase: Phase, cluster: Cluster, record: Record, view: View, addresses: Addresses
 ) -> PrimaryChange:
-    """The change on the way of which a hook is called."""
+    """The change of primary for which a hook is called."""
     transition, owed = record.transition, record.owed
     primary = addresses.place(cluster.member(record.primary))
     if phase is Phase.START:
@@ -234,5 +234,5 @@ def replicas(
 
 
 def _known(cluster: Cluster, name: str, otherwise: str) -> str:
-    """It may be a member no more."""
+    """The name if it is still a member's, else ``otherwise``."""
     return name if any(member.name == name for member in cluster.members) else otherwise

@@ -1,4 +1,4 @@
-"""Puts together what a cluster's ``hooks:`` of the manager's file ask for."""
+"""Builds what a cluster's ``hooks:`` in the manager's file ask for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from holdfast.manager.listeners.reports import Reporter
 
 @dataclass(frozen=True, slots=True)
 class Outsiders:
-    """What is to be called and told, checked: nothing of it is missing.
+    """The hooks and webhooks, checked: all their files exist.
 
     :ivar ended: set when this manager ends
     """

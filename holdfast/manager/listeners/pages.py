@@ -1,4 +1,4 @@
-"""Entries of the history that are written still, and what is heard of them."""
+"""Entries of the history that are still being written, and the events that belong to them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from holdfast.manager.leader.events import Event, EventKind
 
 @dataclass(slots=True, eq=False)
 class Page:
-    """An entry that is written still.
+    """An entry that is still being written.
 
     :ivar version: in the store; 0 while it is not there
-    :ivar written: what is there
+    :ivar written: what is in the store
     :ivar taken_over: it was under way, or over, when this manager began to lead: another may have written of it before
-    :ivar reason: the key of the last one of the manager's that is in it
+    :ivar reason: the key of the manager's last reason that is in it
     :ivar naming: what is to be compared when there is time: cluster, records before and after, and what was seen
     """
 
@@ -32,12 +32,12 @@ class Page:
 
     @property
     def begun_elsewhere(self) -> bool:
-        """It may go on with what another manager has written, which is not known yet."""
+        """It may continue what another manager has written, which is not known yet."""
         return self.taken_over and not self.version and self.entry.what.is_transition
 
 
 def heard(entry: Entry, event: Event) -> Entry:
-    """With what was heard, if it belongs to it."""
+    """The entry with the event, if that belongs to it."""
     match event.kind:
         case EventKind.COMMAND | EventKind.FAILED:
             done = event.kind is EventKind.COMMAND

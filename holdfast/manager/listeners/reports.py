@@ -1,4 +1,4 @@
-"""Tells the report hook and the webhooks of every change of primary, and of what keeps one from being made."""
+"""Reports every change of primary, and what prevents one, to the report hook and the webhooks."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ from holdfast.manager.listeners.addresses import Addresses
 from holdfast.manager.listeners.hooks import described, replicas, verdict
 
 MOST_WAITING = 100
-"""Reports that one target may owe; beyond them, the newest is dropped."""
+"""Undelivered reports per target; beyond them, the newest is dropped."""
 
 CHANGES = (TransitionKind.FAILOVER, TransitionKind.SWITCHOVER)
 
 
 class Result(StrEnum):
-    """DONE: another primary takes writes. GIVEN_UP: nobody was named, the one before goes on or must come back.
-    HELD_UP: the stop hook failed. START_FAILED: the primary takes writes, and the start hook failed."""
+    """DONE: another primary takes writes. GIVEN_UP: no new primary was named, the former one continues or must come
+    back. HELD_UP: the stop hook failed. START_FAILED: the primary takes writes, and the start hook failed."""
 
     DONE = "done"
     GIVEN_UP = "given_up"
@@ -40,7 +40,7 @@ class Result(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class ChangeReport:
-    """:ivar number: names it, also when it is sent again"""
+    """:ivar number: identifies the report, also when it is sent again"""
 
     number: str
     result: Result
@@ -71,7 +71,7 @@ class ChangeReport:
 
 
 class ReportTarget:
-    """Whoever is told: one report after the other, by a thread of its own that begins with the first."""
+    """A receiver of reports: one report after the other, sent by a separate thread that begins with the first."""
 
     def __init__(self, tell: Callable[[ChangeReport], None]) -> None:
         self._tell = tell
@@ -79,7 +79,7 @@ class ReportTarget:
         self._thread: threading.Thread | None = None
 
     def put(self, report: ChangeReport) -> bool:
-        """Whether it was taken; never blocks."""
+        """Whether the report was accepted; never blocks."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="report", daemon=True)
             self._thread.start()
@@ -95,8 +95,8 @@ class ReportTarget:
 
 
 class Reporter:
-    """Implements ``listening.Listener``. What was not delivered when this manager ends is given up; what was not
-    begun, because it ended in the middle of a change, the next one reports."""
+    """Implements ``listening.Listener``. What was not delivered when this manager ends is given up. What was not begun,
+    because the manager ended in the middle of a change, the next manager reports."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class Reporter:
         senders: Sequence[WebhookSender],
         ended: threading.Event,
     ) -> None:
-        """:param ended: is set when this manager ends; the senders look at it"""
+        """:param ended: is set when this manager ends; the senders check it"""
         self._addresses = addresses
         self._events = events
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -178,7 +178,7 @@ class Reporter:
         )
 
     def _report(self, result: Result, change: PrimaryChange, view: View, since: int) -> None:
-        """:param since: the first term of which hooks were called for it"""
+        """:param since: the first term in which hooks were called for it"""
         calls = [called for called in view.called.values() if called.term >= since]
         ran = tuple(run for called in calls for run in called.ran)
         number = f"{change.cluster}-{change.term}-{change.kind}-{result}"
@@ -214,7 +214,7 @@ class Reporter:
 
 
 def _over(record: Record, view: View) -> bool:
-    """Whether the change is, as far as clients are concerned: its start hook is not waited for when it has failed."""
+    """Whether the change is over as far as clients are concerned: a failed start hook is not awaited."""
     if record.transition is not None and record.transition.kind in CHANGES:
         return False
     start = view.called.get(Phase.START)

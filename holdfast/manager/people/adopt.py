@@ -1,8 +1,8 @@
-"""Takes over a cluster that runs already, when a person orders it.
+"""Takes over a cluster that runs already, when an operator orders it.
 
-In this order, each step harmless by itself and done again by the next attempt: servers are equipped -> accounts are
-made on the primary, and tried from each host -> each replica follows by its own -> the record is saved: from here on
-the cluster is managed.
+The steps in order, each harmless by itself and repeated by the next attempt: equip servers; make accounts on the
+primary, and try them from each host; have each replica follow with its own account; save the record. From then on the
+cluster is managed.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ from holdfast.manager.people.founding import found as found_cluster
 from holdfast.manager.people.founding import prepare
 
 OBSERVED_SECONDS = 10.0
-"""How long agents may take to see servers that have just been equipped."""
+"""How long agents may take to observe servers that have just been equipped."""
 
 ATTACHED_SECONDS = 60.0
-"""How long replicas may take to have the new accounts, and to follow by them."""
+"""How long replicas may take to receive the new accounts, and to follow with them."""
 
 LOOK_SECONDS = 0.2
 
@@ -56,7 +56,7 @@ class AdoptReply:
 
 
 class Adoption:
-    """One cluster's."""
+    """One cluster's adoption."""
 
     def __init__(self, leader: Leader, gather: Gather) -> None:
         self._leader = leader
@@ -65,7 +65,7 @@ class Adoption:
 
     async def run(self, dry_run: bool, primary: str, members: Mapping[str, str]) -> AdoptReply:
         """:raises Refused: not on a dry run: with all that stands against it
-        :raises HoldfastError: a step failed; what was done is harmless, and done again by the next attempt
+        :raises HoldfastError: a step failed; what was done is harmless, and repeated by the next attempt
         """
         leader = self._leader
         leader.refuse_elsewhere()
@@ -79,7 +79,7 @@ class Adoption:
                 raise Refused(f"{leader.cluster.name} is not adopted: {'; '.join(against)}")
             if primary and primary != planned.primary:
                 raise Refused(f"{planned.primary} is primary now, not {primary}: look again")
-            # whoever ordered it may leave: a half is finished
+            # the client may disconnect: a half is finished
             await asyncio.shield(asyncio.create_task(self._carry_out(planned)))
             return AdoptReply(leader.cluster.name, planned, done=True)
 
@@ -126,7 +126,7 @@ class Adoption:
         await self._try(planned)
         head = leader.view().state(primary)
         if head is not None and head.semi_sync.source:
-            # its replicas stop acknowledging when they are repointed: until they vote, nobody waits for them
+            # replicas stop acknowledging when they are repointed: until they vote, no commit waits for them
             await prepare(leader, Send(primary, SetAcks(0)))
         source = cluster.member(primary)
         for name in planned.replicas:
@@ -134,7 +134,7 @@ class Adoption:
         await self._found(primary)
 
     async def _try(self, planned: AdoptionPlan) -> None:
-        """A replica that was told to follow a wrong place would follow nobody any more.
+        """Try the accounts first: a replica that was ordered to follow a wrong address would follow no server any more.
 
         :raises Refused: with all that stands against it
         """
@@ -155,7 +155,7 @@ class Adoption:
             raise Refused(f"{leader.cluster.name} is not adopted: {'; '.join(against)}")
 
     async def _until_observed(self) -> None:
-        """A MySQL server is seen as up only when semi-sync is loaded."""
+        """Wait: a MySQL server is observed as up only when semi-sync is loaded."""
         end = time.monotonic() + OBSERVED_SECONDS
         while True:
             view = self._leader.view()
@@ -168,7 +168,7 @@ class Adoption:
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _repoint(self, name: str, step: Follow) -> None:
-        """One replica after the other, so that the others have what the primary commits meanwhile.
+        """Repoint one replica after the other, so that the other replicas have what the primary commits meanwhile.
 
         A replica that is behind applies what it has received first.
         """

@@ -1,4 +1,4 @@
-"""Asks all agents what they find on their hosts, and has it judged.
+"""Asks all agents for facts of their hosts, and has them judged.
 
 GET  /v1/clusters/{name}/check                  -> core.check.findings.CheckReport
 POST /v1/clusters/{name}/adopt   AdoptRequest   -> adopt.AdoptReply
@@ -31,7 +31,7 @@ _ADOPTED = TypeAdapter(AdoptReply)
 
 
 class AdoptRequest(StrictModel):
-    """:ivar primary: who was shown to be primary; "" for whoever is
+    """:ivar primary: the member that was shown as primary; "" for any
     :ivar members: the members that are meant, with the URLs of their agents; none for those that are configured
     """
 
@@ -43,7 +43,7 @@ class AdoptRequest(StrictModel):
 async def gather(
     agents: Mapping[str, AgentClient], counting: bool = True
 ) -> tuple[dict[str, Facts], dict[str, str]]:
-    """The facts of each member, all asked at once; and why some did not answer.
+    """The facts of each member, requested from all at once; and why some did not answer.
 
     :param counting: its tables, too, which may take seconds
     """
@@ -86,12 +86,12 @@ def add_inspection(app: FastAPI, leaders: Mapping[str, Leader]) -> None:
 
     @app.get("/v1/clusters/{name}/check", response_model=CheckReport)
     async def check_cluster(name: str) -> Response:
-        """What is right and wrong with each member; asks all agents anew."""
+        """Returns what is right and wrong with each member; asks all agents anew."""
         return json_response(_REPORT.dump_json(await examine(of_cluster(leaders, name))))
 
     @app.post("/v1/clusters/{name}/adopt", response_model=AdoptReply)
     async def adopt(name: str, asked: AdoptRequest) -> Response:
-        """Take over a cluster that runs; a dry run says what would be done, or all that stands against it."""
+        """Takes over a cluster that runs; a dry run says what would be done, or all that stands against it."""
         leader = of_cluster(leaders, name)
         adoption = adoptions.setdefault(name, Adoption(leader, gather))
         reply = await adoption.run(asked.dry_run, asked.primary, asked.members)

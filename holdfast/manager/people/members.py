@@ -1,4 +1,4 @@
-"""What people ask of a cluster: its settings, its members, and work on one of them."""
+"""What operators change in a cluster: its settings, its members, and work on one of them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ WAITS_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Newcomer:
-    """A member to be; what is "" or 0 its agent is asked for."""
+    """A future member; fields that are "" or 0 are asked of its agent."""
 
     name: str
     agent: str
@@ -42,7 +42,7 @@ class Newcomer:
 
 
 class People:
-    """One cluster, as people deal with it. Every change is checked as a whole, and made or not made."""
+    """Operators' requests on one cluster. Every change is checked as a whole, and made or not made."""
 
     def __init__(self, leader: Leader) -> None:
         self._leader = leader
@@ -58,9 +58,9 @@ class People:
     async def set(
         self, pairs: Mapping[str, Any], unset: Sequence[str], expected: int | None
     ) -> dict[str, Any]:
-        """Set and unset, all or nothing; with what the chosen values give up.
+        """Set and unset, all or nothing; returns what the chosen values give up, too.
 
-        :param expected: the version on which the wish is based; None: whatever it is
+        :param expected: the version that the change is based on; None: any version
         :raises BadInput: naming the key; :raises Conflict: another version is there
         """
         leader = self._leader
@@ -87,7 +87,7 @@ class People:
         return {"members": [asdict(member) for member in self._leader.cluster.members]}
 
     async def add(self, newcomer: Newcomer) -> dict[str, Any]:
-        """Make it a member; it is brought into the cluster by itself then.
+        """Make it a member; the manager then brings it into the cluster by itself.
 
         :raises Refused: with all that stands against it
         :raises Unreachable: its agent does not answer
@@ -118,16 +118,17 @@ class People:
         return asdict(member)
 
     async def remove(self, name: str, is_destroyed: bool = False) -> dict[str, Any]:
-        """Take it out, or begin to: a voter loses its vote first. To be asked again until it is removed.
+        """Remove it, or begin to: a voter loses its vote first. Repeat the request until it is removed.
 
         :param is_destroyed: its host will never answer again (``core/members/destroyed.py``)
-        :raises Refused: it is the primary, or cannot be done without; or it is said to be destroyed, and lives
+        :raises Refused: it is the primary, or cannot be done without; or the operator says it is destroyed, and it
+            lives
         """
         leader = self._leader
         if is_destroyed:
             await _lock_out(leader, name)
         async with leader.deciding:
-            leader.leading()  # by a record that cannot be trusted, nobody knows who votes
+            leader.leading()  # a record that cannot be trusted does not show which members vote
             _refuse_leaving(leader, name, is_destroyed)
             configured = leader.configured
             if leader.cluster.setting(name).voter:
@@ -159,7 +160,8 @@ class People:
         try:
             await leader.configured.save(changed)
         except (Conflict, OutcomeUnknown):
-            await leader.configured.load()  # what the store holds counts, whoever wrote it
+            # what the store holds counts, whichever manager wrote it
+            await leader.configured.load()
             leader.adopt()
             raise
         leader.adopt()
@@ -179,7 +181,7 @@ def _refuse_known(leader: Leader, name: str) -> None:
 
 
 def _refuse_mistaken(leader: Leader) -> None:
-    """Beside a record that cannot be trusted: its repair puts back the settings and members that agents remember."""
+    """Refuse while the record cannot be trusted: its repair puts back the settings and members that agents remember."""
     leader.leading()
     if leader.mistaken:
         raise Refused(
@@ -194,7 +196,8 @@ def _refuse_misfit(leader: Leader, member: Member, identity: Identity, state: Me
 
 
 def _refuse_while_commits_wait(leader: Leader, name: str) -> None:
-    """A server that makes an account while no commit comes through lets nobody in, voters neither, until one does."""
+    """Refuse while no commit succeeds: a server that makes an account then lets in nobody, not even voters, until one
+    does."""
     record, view = leader.record, leader.view()
     if record is None or not record.acks:
         return
@@ -276,7 +279,7 @@ def _refuse_leaving(leader: Leader, name: str, is_destroyed: bool) -> None:
 
 
 async def _lock_out(leader: Leader, name: str) -> None:
-    """Have the primary let the server of a destroyed host in no more, before it is forgotten."""
+    """Have the primary refuse the server of a destroyed host, before the member is forgotten."""
     record = leader.record
     _refuse_leaving(leader, name, True)
     member = leader.cluster.member(name)
@@ -289,7 +292,7 @@ async def _lock_out(leader: Leader, name: str) -> None:
 
 
 async def _connects(host: str, port: int) -> bool:
-    """Whether somebody listens there; nothing is said to him."""
+    """Whether something listens there; nothing is sent."""
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(host, port)
@@ -300,7 +303,7 @@ async def _connects(host: str, port: int) -> bool:
 
 
 def _still_counts(leader: Leader, name: str, is_destroyed: bool) -> str:
-    """Why it cannot be forgotten yet, or \"\"."""
+    """Why the member cannot be forgotten yet, or \"\"."""
     record = leader.record
     if record is None:
         return ""
@@ -317,7 +320,7 @@ def _still_counts(leader: Leader, name: str, is_destroyed: bool) -> str:
 
 
 async def _parting(agent: AgentClient, name: str, term: int, told: Told) -> list[str]:
-    """Stop its receiver: nobody will look after it."""
+    """Stop its receiver: no manager will look after it any more."""
     try:
         reply = await agent.command(term, Promise(), told=told)
         reply.fail(name, term)

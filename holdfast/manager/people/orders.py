@@ -1,4 +1,4 @@
-"""What people order: carried out when nothing stands against it, and told as theirs in the events."""
+"""Operators' orders: carried out when nothing stands against them, and marked as ordered in the events."""
 
 from __future__ import annotations
 
@@ -42,9 +42,9 @@ class Orders:
         self._leader = leader
 
     async def carry_out(self, order: Order) -> str:
-        """What was done, in one sentence.
+        """Carry out an order; returns what was done, in one sentence.
 
-        :raises HoldfastError: by consequence, what became of it at the agent
+        :raises HoldfastError: by consequence, the agent's error
         """
         leader = self._leader
         async with leader.deciding:
@@ -72,7 +72,7 @@ class Orders:
         return order.done
 
     async def fail_over(self, order: FailOver) -> str:
-        """Begin a failover; what was done, in one sentence."""
+        """Begin a failover; returns what was done, in one sentence."""
         leader = self._leader
         async with leader.deciding:
             record = self._record()

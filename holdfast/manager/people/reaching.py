@@ -16,7 +16,7 @@ from holdfast.manager.leader.lead import Leader
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """:ivar admins: marks of agents' administrative accounts, by member: two that are the same have the same"""
+    """:ivar admins: marks of agents' administrative accounts, by member: equal accounts have equal marks"""
 
     reached: Reached = field(default_factory=dict)
     admins: Mapping[str, str] = field(default_factory=dict)
@@ -25,7 +25,7 @@ class Tried:
 async def tried(leader: Leader, targets: Collection[str], admins: bool = False) -> Tried:
     """Have each member log in at the servers of ``targets`` with its replication account, all at once.
 
-    Whom nobody can be asked of is left out: that it does not answer is told elsewhere.
+    Members whose agents do not answer are left out: other findings report them.
 
     :param admins: compare their administrative accounts, too
     """

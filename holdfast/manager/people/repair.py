@@ -1,4 +1,4 @@
-"""Rebuilds the record of a store that was lost, or put back from a backup, from what the agents remember."""
+"""Rebuilds the record of a store that was lost, or restored from a backup, from what the agents remember."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class RepairReply:
     """:ivar source: the member whose memory it is; "" where the store's own record is the newest
     :ivar doubts: what is not known; empty: it is proved that this is the newest record that had an effect
     :ivar done: it is in the store from now on
-    :ivar needless: why nothing is to be repaired, or ""
+    :ivar needless: why nothing is to be repaired, or \"\"
     """
 
     cluster: str
@@ -36,7 +36,7 @@ class RepairReply:
 
 
 class StoreRepair:
-    """One cluster's."""
+    """One cluster's store."""
 
     def __init__(self, leader: Leader) -> None:
         self._leader = leader
@@ -45,7 +45,7 @@ class StoreRepair:
         """Rebuild record and settings, or (``dry_run``) only say what would be done.
 
         :param accept_loss: also where it is not proved that this is the newest record
-        :param source: whose memory to take; "": the newest
+        :param source: whose memory to use; "": the newest
         :raises Refused: with all that is not known; nothing was changed
         """
         leader = self._leader
@@ -60,7 +60,7 @@ class StoreRepair:
                 if found.doubts and not accept_loss:
                     raise Refused(_asked(leader.cluster.name, found))
                 await self._restore(found)
-            # in which it goes on: the one that is remembered was another leadership's
+            # the term in which this manager continues: the remembered one was another leadership's
             kept = leader.record
             term = kept.term if kept and not dry_run else found.memory.record.term + 1
         record = found.memory.record
@@ -100,7 +100,7 @@ class StoreRepair:
 
 
 def _needless(leader: Leader, dry_run: bool) -> RepairReply:
-    """:raises Refused: it was to be repaired"""
+    """:raises Refused: a repair was requested"""
     name, record = leader.cluster.name, leader.record
     why = f"the record of {name} agrees with what its agents obeyed: there is nothing to repair"
     if not dry_run or record is None:
@@ -111,7 +111,7 @@ def _needless(leader: Leader, dry_run: bool) -> RepairReply:
 async def _asked_all(
     agents: Mapping[str, AgentClient],
 ) -> tuple[dict[str, Remembered], dict[str, str]]:
-    """What each remembers, and why those that do not say do not."""
+    """What each agent remembers, and why the others did not answer."""
     names = list(agents)
     answers = await asyncio.gather(*(_asked_one(agents[name]) for name in names))
     heard: dict[str, Remembered] = {}
@@ -151,9 +151,9 @@ def _asked(cluster: str, found: Rebuilt) -> str:
 
 
 async def confirm(leader: Leader, name: str) -> str:
-    """Take the agent that answers for that member now for its agent, whatever it has obeyed before.
+    """Accept the agent that now answers for that member as its agent, whatever it has obeyed before.
 
-    :raises Refused: it is known as another member's, or nobody answers
+    :raises Refused: it is known as another member's, or nothing answers
     """
     leader.refuse_elsewhere()
     async with leader.deciding:

@@ -1,4 +1,4 @@
-"""Switchovers that no client waits for: planned for later, or detached; and taking back those that can be."""
+"""Switchovers that no client waits for, planned for later or detached; and cancelling those that can be."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from holdfast.manager.leader.lead import Leader
 from holdfast.manager.people.switchover import Begun, Switching
 
 LATE_SECONDS = 300.0
-"""A plan that nobody could begin for so long is given up: its hour is over."""
+"""A plan that could not begin for so long is given up: its time is over."""
 DETACHED_SECONDS = 1.0
-"""Within which one that need not wait has begun, or is refused."""
+"""Within this time an order that need not wait has begun, or is refused."""
 
 
 class Planner:
-    """A listener: whichever manager leads at that time begins it.
+    """A listener: the manager that leads at the planned time begins the switchover.
 
-    The record forgets the plan first, so it is begun once.
+    It removes the plan from the record first, so that it is begun once.
     """
 
     def __init__(self, leader: Leader) -> None:
@@ -36,12 +36,12 @@ class Planner:
         self._detached: set[asyncio.Task[Begun]] = set()
 
     async def plan(self, order: SwitchOver, at: float) -> str:
-        """Have it begin at that time; what was done, in one sentence.
+        """Have it begin at that time; returns what was done, in one sentence.
 
         :param at: seconds since 1970
         :raises BadInput: that is in the past
-        :raises Refused: there is no such member, or it is the primary, or there is none, or one is planned: nobody's
-            plan is replaced unasked
+        :raises Refused: there is no such member, or it is the primary, or there is none, or another switchover is
+            planned: no operator's plan is replaced without asking
         """
         leader = self.leader
         if at < time.time():
@@ -64,7 +64,7 @@ class Planner:
             )
 
     async def detach(self, order: SwitchOver) -> str:
-        """Have it begin though nobody waits for it; what became of it within a moment, in one sentence.
+        """Have it begin though no client waits for it; returns what happened within a moment, in one sentence.
 
         :raises Refused: it was refused within that moment, or another one waits
         """
@@ -79,13 +79,13 @@ class Planner:
         return waiting.text if waiting else "the switchover is about to begin"
 
     def _ended(self, task: asyncio.Task[Begun]) -> None:
-        """Why it did not begin stands among the events."""
+        """The events say why it did not begin."""
         self._detached.discard(task)
         if not task.cancelled():
             task.exception()
 
     async def cancel(self, only_waiting: bool = False) -> str:
-        """Take back what waits, else what is under way and can be undone, else what is planned.
+        """Cancel what waits, else undo what is under way if possible, else delete the plan.
 
         :param only_waiting: nothing else
         :raises Refused: there is nothing of the kind, or it has passed its commit point
@@ -157,7 +157,7 @@ class Planner:
             wait=planned.wait,
             kill_after=planned.kill_after,
         )
-        with contextlib.suppress(HoldfastError):  # told among the events
+        with contextlib.suppress(HoldfastError):  # reported among the events
             await Switching(leader).begin(order, what=str(planned))
 
     async def _save(self, record: Record, what: str) -> str:

@@ -1,4 +1,4 @@
-"""A switchover that an operator orders: looked at before anything is touched, waited for where it may pass, begun."""
+"""A switchover that an operator orders: checked before anything is touched, delayed where obstacles may pass, begun."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from holdfast.manager.people.reaching import tried
 
 LOOK_AGAIN_SECONDS = 0.2
 LONGEST = 400
-"""Characters of what an event tells of an order."""
+"""Maximum number of characters of an order in an event."""
 
 
 @dataclass(frozen=True, slots=True)
 class Outlook:
-    """:ivar to: who would take over; "" when nobody can
+    """:ivar to: the member that would take over; "" if none can
     :ivar against: all that stands against it; :ivar blockers: of that, what clients do on the primary
     :ivar wrong: of that, what is wrong with members' hosts and settings
     """
@@ -51,7 +51,7 @@ class Outlook:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """:ivar event: number of the last event before it; what came of it is told after that"""
+    """:ivar event: number of the last event before it; its results come after that"""
 
     to: str
     event: int
@@ -94,7 +94,8 @@ class Switching:
     async def _wrong(
         self, record: Record, view: View, order: SwitchOver, known: Wrong | None
     ) -> Wrong:
-        """What is wrong with whoever may take over, and answers; the primary is asked for what both must share."""
+        """What is wrong with the members that may take over, and answer; the primary is asked for what both must
+        share."""
         if known is not None:
             return known
         others = {each.name for each in self._leader.cluster.others(record.primary)}
@@ -108,12 +109,13 @@ class Switching:
         return readiness.wrong(record.primary, found, silent, shut)
 
     async def begin(self, order: SwitchOver, gone: Gone = never, what: str = "") -> Begun:
-        """Begin it; answers then.
+        """Begin the switchover; returns once it has begun.
 
-        :param gone: whether the client that ordered it has left: what has not begun by then is called off
-        :param what: names an order whose client does not wait for its end, so that events tell it
+        :param gone: whether the client that ordered it has disconnected: an order that has not begun by then is
+            cancelled
+        :param what: names an order whose client does not wait for its end, so that events report it
         :raises Refused: with all that stands against it, also where that has not passed in time; nothing was touched,
-            but for the sessions that were to be ended
+            except for the sessions that were to be ended
         """
         waiting = Waiting(order, asker(), gone)
         try:
@@ -157,7 +159,7 @@ class Switching:
             await asyncio.sleep(LOOK_AGAIN_SECONDS)
 
     def _enter(self, waiting: Waiting, outlook: Outlook) -> None:
-        """Have status show it. One order waits at a time: of two, nobody could tell which one will happen.
+        """Have status show the order. One order waits at a time: of two, it could not be told which one will happen.
 
         :raises Refused: another one waits
         """
@@ -175,7 +177,7 @@ class Switching:
             raise Refused(f"{other.text}; cancel that one with holdfast switchover --cancel")
 
     async def _refuse_unwanted(self, waiting: Waiting) -> None:
-        """:raises Refused: it was called off, or its client has left"""
+        """:raises Refused: it was cancelled, or its client has disconnected"""
         if not waiting.cancelled and await waiting.gone():
             waiting.cancelled = "its client, which disconnected"
             text = f"{waiting.what} is called off before it began: its client disconnected"
@@ -184,9 +186,9 @@ class Switching:
             raise Refused(f"called off by {waiting.cancelled}, before anything had begun")
 
     async def _begin(self, waiting: Waiting, outlook: Outlook) -> Begun:
-        """From a look that was taken with nobody else deciding.
+        """Begin, from a look that was taken while nothing else could decide.
 
-        :param outlook: nothing was wrong with the host of who takes over
+        :param outlook: nothing was wrong with the host of the member that takes over
         """
         leader, order, to = self._leader, waiting.order, outlook.to
         async with leader.deciding:
@@ -207,7 +209,7 @@ class Switching:
         return Begun(to, event)
 
     async def _end(self, waiting: Waiting, blockers: Sequence[Blocker]) -> bool:
-        """End the sessions that hold it up; whether there were any."""
+        """End the sessions that hold it up; returns whether there were any."""
         leader, record = self._leader, self._leader.record
         if record is None or not blockers:
             return False
@@ -227,7 +229,7 @@ def _refusal(order: SwitchOver, outlook: Outlook) -> str:
 
 
 def _passed(outlook: Outlook) -> str:
-    """What was wrong with others, for which they were passed over."""
+    """What was wrong with other members, for which they were passed over."""
     texts = [
         each.text for name, those in outlook.wrong.items() if name != outlook.to for each in those
     ]

@@ -1,4 +1,4 @@
-"""Verifications: ordered by operators, begun on schedule, resumed after an interruption; and what came of them."""
+"""Verifications: ordered by operators, begun on schedule, resumed after an interruption; and their results."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from holdfast.manager.leader.lead import Leader
 from holdfast.manager.listeners.history import History
 
 EVERY_SECONDS = 5.0
-"""How often it is looked whether one is due."""
+"""How often the manager checks whether one is due."""
 
 
 class VerifyRequest(StrictModel):
     """As ``commands.Verify``.
 
-    :ivar repair: who asks has the member cloned if it differs
+    :ivar repair: the operator has the member cloned if it differs
     """
 
     tables: list[str] = Field(default_factory=list, max_length=1000)
@@ -46,7 +46,7 @@ class VerifyRequest(StrictModel):
 class Verifier:
     """A listener of one cluster.
 
-    :ivar _told: of each member its verification, and how far it was when that was told; () while it is under way
+    :ivar _told: of each member its verification, and how far it was when that was reported; () while it is under way
     """
 
     def __init__(self, leader: Leader, history: History) -> None:
@@ -58,7 +58,7 @@ class Verifier:
         self._task: asyncio.Task[None] | None = None
 
     async def begin(self, name: str, asked: VerifyRequest) -> str:
-        """What was done, in one sentence.
+        """Begin a verification; returns what was done, in one sentence.
 
         :raises Refused: with all that stands against it; :raises HoldfastError: by consequence
         """
@@ -76,7 +76,7 @@ class Verifier:
         return f"{name} {what}"
 
     async def findings(self, name: str) -> dict[str, Any]:
-        """Of each table, what the member's last verification has found."""
+        """The results of the member's last verification, for each table."""
         return await self._leader.agents[name].verification()
 
     def looked(self, cluster: Cluster, record: Record | None, view: View) -> None:
@@ -108,7 +108,7 @@ class Verifier:
             self._leader.events.add(EventKind.FAILED, text, step.member)
 
     def _tell(self, record: Record, view: View) -> None:
-        """Each result once. What was so before this manager led is no event; the history may not have it yet."""
+        """Report each result once. One from before this manager led is no event; the history may lack it still."""
         for name in view.members:
             state = view.state(name)
             if state is None:
@@ -118,7 +118,7 @@ class Verifier:
                 self._told.setdefault(name, ())
                 continue
             if known is None and record.transition:
-                continue  # of before: it need not be asked about amid a failover
+                continue  # an earlier one: it need not be requested amid a failover
             key = (found.began, found.ended, bool(found.halted), found.failed)
             if key == known:
                 continue
@@ -139,14 +139,14 @@ class Verifier:
         try:
             findings = await self.findings(state.name)
         except HoldfastError:
-            findings = {}  # the history has the counts then, and the tables that differ
+            findings = {}  # then the history has the counts, and the tables that differ
         found = halted_or_over(state, at, findings)
         if found is not None:
             self._history.verified(found, text, record, late)
 
 
 def _event(state: MemberState) -> EventKind | None:
-    """None: nobody need hear of it. An interruption was ordered, or is told as what it was for."""
+    """None: not worth an event. An interruption was ordered, or is reported as what it was for."""
     found = state.verified
     if found is None or (found.halted and not found.ended and not found.failed):
         return None
@@ -160,12 +160,12 @@ def _event(state: MemberState) -> EventKind | None:
 def add_verification(app: FastAPI, verifiers: Mapping[str, Verifier]) -> None:
     @app.post("/v1/clusters/{name}/members/{member}/verify")
     async def verify(name: str, member: str, asked: VerifyRequest) -> dict[str, str]:
-        """Compare its tables with the primary's; answers when that has begun."""
+        """Compares a member's tables with the primary's; answers when that has begun."""
         return {"done": await _of(name, member).begin(member, asked)}
 
     @app.get("/v1/clusters/{name}/members/{member}/verification")
     async def verification_of(name: str, member: str) -> dict[str, Any]:
-        """What its last verification has found, table by table."""
+        """Returns the results of a member's last verification, table by table."""
         return await _of(name, member).findings(member)
 
     def _of(name: str, member: str) -> Verifier:
