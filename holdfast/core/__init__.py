@@ -1,1 +1,1 @@
-"""The rules, pure: data in, data out. Standard library only; no I/O, clock, logging or randomness."""
+"""The rules as pure functions: data in, data out. Standard library only; no I/O, clock, logging or randomness."""

@@ -1,4 +1,4 @@
-"""What stands in the way of a primary that is to stop taking writes: long transactions, statements and locks."""
+"""What prevents a primary from stopping writes: long transactions, statements and locks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from holdfast.core.wording import lasting
 
 
 class Holds(StrEnum):
-    """TRANSACTION: open, with changes or row locks. STATEMENT: runs, and may write or hold tables. LOCK: LOCK TABLES, a
-    global read lock, or the like."""
+    """TRANSACTION: open, with changes or row locks. STATEMENT: running; it may write or hold tables. LOCK: LOCK TABLES,
+    a global read lock, or the like."""
 
     TRANSACTION = "transaction"
     STATEMENT = "statement"
@@ -22,7 +22,7 @@ class Blocker:
     """One client's session.
 
     :ivar seconds: how old the transaction, statement or lock is
-    :ivar statement: the beginning of what it runs, or ran last; "" where the server does not say
+    :ivar statement: the beginning of the statement that it runs, or ran last; "" if the server does not show it
     """
 
     session: int

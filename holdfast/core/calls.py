@@ -1,7 +1,7 @@
-"""What outsiders have a say in: executables of the user's (hooks) that are called on the way to another primary.
+"""Calls to the user's executables (hooks), which are made on the way to another primary.
 
-A call is a step of a decision like a command. Its outcome is part of what was observed; a manager that takes over calls
-again, so a hook must bear being called twice.
+A call is a step of a decision, like a command. Its outcome is part of what was observed. A manager that takes over
+calls again, so a hook must tolerate being called twice.
 """
 
 from __future__ import annotations
@@ -11,14 +11,15 @@ from enum import StrEnum
 
 
 class Phase(StrEnum):
-    """STOP: the old primary loses its clients; before the commit point. START: the new one takes writes."""
+    """STOP: the old primary loses its clients; before the commit point. START: the new primary takes writes."""
 
     STOP = "stop"
     START = "start"
 
 
 class HookOutcome(StrEnum):
-    """RUNNING: no answer yet. GOOD: go on (also where the hook only warned). BAD: not before the commit point."""
+    """RUNNING: no answer yet. GOOD: continue (also if the hook only warned). BAD: the commit point must not be
+    passed."""
 
     RUNNING = "running"
     GOOD = "good"
@@ -29,10 +30,10 @@ class HookOutcome(StrEnum):
 class Ran:
     """One executable that was run.
 
-    :ivar hook: which of those that are configured
-    :ivar command: what it was asked for
-    :ivar code: as it exited; None: it did not end by itself
-    :ivar output: what it printed, without the middle where that is long
+    :ivar hook: which of the configured hooks
+    :ivar command: the argument that says what it was called for
+    :ivar code: its exit code; None: it did not exit
+    :ivar output: what it printed, without the middle if that is long
     :ivar trouble: why there is no code, or ""
     """
 
@@ -46,9 +47,9 @@ class Ran:
 
 @dataclass(frozen=True, slots=True)
 class Called:
-    """:ivar term: of the record under which it was called; in another term it is called anew
-    :ivar text: why it is BAD, or was when it was called before, or what it warned of; or ""
-    :ivar ran: in this term, the last ones last
+    """:ivar term: of the record under which the hook was called; in another term it is called again
+    :ivar text: why the outcome is BAD, or was at the previous call, or what the hook warned of; or ""
+    :ivar ran: the executables run in this term, the latest last
     """
 
     term: int

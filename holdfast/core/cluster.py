@@ -1,4 +1,4 @@
-"""The cluster as a person configured it."""
+"""The cluster as an operator configured it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from holdfast.core.settings import MemberSettings, Settings
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """:ivar host, port: where its server takes connections
+    """:ivar host, port: where the member's server accepts connections
     :ivar agent: URL of its agent
     :ivar account: its own replication account; the same as in the agent's configuration
     """
@@ -27,14 +27,14 @@ class Member:
 
 @dataclass(frozen=True, slots=True)
 class Cluster:
-    """:ivar members: in the order in which they are preferred where nothing else decides"""
+    """:ivar members: in order of preference, where nothing else decides"""
 
     name: str
     members: tuple[Member, ...]
     settings: Settings = field(default_factory=Settings)
 
     def account(self, name: str) -> str:
-        """A member's replication account, also of one that is no longer a member."""
+        """The replication account of a member, present or former."""
         found = [member.account for member in self.members if member.name == name]
         return (found and found[0]) or f"repl_{name}"
 
@@ -45,7 +45,7 @@ class Cluster:
         return any(member.name == name for member in self.members)
 
     def member(self, name: str) -> Member:
-        """Of a member that there is."""
+        """The member of that name. Expects that it exists."""
         return next(member for member in self.members if member.name == name)
 
     def others(self, name: str) -> tuple[Member, ...]:

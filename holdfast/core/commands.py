@@ -1,4 +1,4 @@
-"""The closed union of what a manager may ask of an agent. Every one can be asked again without harm."""
+"""The closed union of the commands that a manager may send to an agent. Each can be sent again without harm."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from holdfast.core.timing import Timing
 
 
 class _Timed:
-    """:cvar within: for so many seconds an agent may be at the command"""
+    """:cvar within: seconds that an agent may take to carry out the command"""
 
     __slots__ = ()
     within: ClassVar[float]
 
     def __init_subclass__(cls, seconds: float | None = None) -> None:
-        if seconds is not None:  # else it is the same class once more, with slots
+        if seconds is not None:  # else the same class once more, with slots
             cls.within = seconds
 
 
 def answered_within(command: Command | type[Command]) -> float:
-    """For how many seconds an answer is waited for: a little longer than its agent may be at it."""
+    """How many seconds to wait for an answer: a little longer than the agent may take."""
     within = command.within
     return max(6.0, within + min(max(2.0, within / 3), 10.0))
 
@@ -38,8 +38,8 @@ class Drain(_Timed, seconds=10.0):
     """Wait until the applier has applied all that was received.
 
     :ivar upto: wait until these GTIDs are applied, received or not yet; "": what was received by now
-    :ivar electorate: it is to be the primary soon: whose word will count then; and its binlog is flushed to disk now,
-        which a primary's first commit would have to wait for; None: it is not
+    :ivar electorate: set if the member will soon be primary: the electorate that will count then. Its binlog is flushed
+        to disk now; otherwise its first commit as primary would have to wait for that. None: it will not
     """
 
     upto: str = ""
@@ -50,12 +50,11 @@ class Drain(_Timed, seconds=10.0):
 class Follow(_Timed, seconds=15.0):
     """Replicate from ``source``, read-only; ``semi_sync``: acknowledge (a voter) or not (a learner).
 
-    Drains before it changes the source, so nothing that was received is dropped.
+    The server drains before it changes the source, so nothing that was received is dropped. A frozen primary on which
+    no commit waits becomes a replica without a restart.
 
-    A primary that is frozen, and on which no commit waits, becomes a replica as it runs.
-
-    :ivar heartbeat: seconds after which an idle source speaks
-    :ivar events: have the event scheduler off here; False: leave it as it is
+    :ivar heartbeat: seconds after which an idle source sends a heartbeat
+    :ivar events: switch the event scheduler off here; False: leave it as it is
     """
 
     source: str
@@ -68,7 +67,7 @@ class Follow(_Timed, seconds=15.0):
 
 @dataclass(frozen=True, slots=True)
 class Fetch(_Timed, seconds=15.0):
-    """Between promise and promotion: receive from ``source``, another that promised, what this one lacks.
+    """Between promise and promotion: receive what this member lacks from ``source``, another member that promised.
 
     The promise stands: nothing is received from the primary that is being deposed, and nothing is acknowledged.
     """
@@ -80,14 +79,15 @@ class Fetch(_Timed, seconds=15.0):
 
 @dataclass(frozen=True, slots=True)
 class Promote(_Timed, seconds=15.0):
-    """Become the primary: follow nobody, flush durably, wait for ``acks``, prove it with a row, open.
+    """Become the primary: stop following, flush durably, wait for ``acks``, prove this with a row, open.
 
     :ivar serial: serial of the configuration that the row proves
     :ivar timeout_seconds: as in :class:`SetAcks`
-    :ivar electorate: from now on it takes clients only under a lease; None: without any
-    :ivar drained: all that the former primary has, which is frozen: the server is opened as soon as it has applied
-        that and its ackers are connected; it is proven, and stops following, when it is open. "": nobody is frozen
-    :ivar events: have the event scheduler on, and the events enabled, from now on; False: leave them as they are
+    :ivar electorate: from now on the server takes clients only under a lease; None: without one
+    :ivar drained: everything that the former primary, which is frozen, has: the server opens as soon as it has applied
+        that and its ackers are connected; it proves its row, and stops following, when it is open. "": no server is
+        frozen
+    :ivar events: switch the event scheduler and the events on from now on; False: leave them as they are
     """
 
     acks: int
@@ -101,10 +101,10 @@ class Promote(_Timed, seconds=15.0):
 
 @dataclass(frozen=True, slots=True)
 class Freeze(_Timed, seconds=5.0):
-    """On the primary: take no more writes from anybody, whatever he may, and end the clients' sessions.
+    """On the primary: take no more writes, whatever the client's privileges, and end the clients' sessions.
 
-    Done once no commit is under way or waits; the state in the answer has the last positions. Refused, writes go on as
-    before. Promote opens it again, Follow makes it a replica.
+    Done once no commit is under way or waits; the state in the answer has the last positions. If it is refused, writes
+    continue. Promote opens the server again, Follow makes it a replica.
 
     :ivar seconds: how long what is under way may take
     """
@@ -114,9 +114,9 @@ class Freeze(_Timed, seconds=5.0):
 
 @dataclass(frozen=True, slots=True)
 class Close(_Timed, seconds=10.0):
-    """On the primary: take no more writes, and go on as the primary: so that a copy can be made of it.
+    """On the primary: take no more writes and stay the primary, so that a copy of it can be made.
 
-    Done once no commit is under way or waits. Refused, writes go on as before. Promote opens it again.
+    Done once no commit is under way or waits. If it is refused, writes continue. Promote opens the server again.
     """
 
 
@@ -129,11 +129,11 @@ class EndSessions(_Timed, seconds=5.0):
 
 @dataclass(frozen=True, slots=True)
 class EndReplicas(_Timed, seconds=2.0):
-    """On the primary: end these replicas' sessions; what they acknowledge counts no more when it is done.
+    """On the primary: end these replicas' sessions; once it is done, their acknowledgements no longer count.
 
     What they have acknowledged is in doubt.
 
-    :ivar why: who they are
+    :ivar why: which replicas these are
     """
 
     sessions: tuple[int, ...]
@@ -144,7 +144,7 @@ class EndReplicas(_Timed, seconds=2.0):
 class SetAcks(_Timed, seconds=3.0):
     """On the primary: commits wait for ``acks`` voters from now on.
 
-    :ivar timeout_seconds: after which they wait no longer (mode semi-sync); 0: never
+    :ivar timeout_seconds: after which commits stop waiting (mode semi-sync); 0: never
     """
 
     acks: int
@@ -156,7 +156,7 @@ class SetAcks(_Timed, seconds=3.0):
 class Bar(_Timed, seconds=2.0):
     """On the primary: lock the replication account ``user`` of a member, and end all its connections.
 
-    Not written to the binlog. When it is done that member can acknowledge nothing more here.
+    This is not written to the binlog. Once it is done, the member can acknowledge nothing more here.
     """
 
     user: str
@@ -173,7 +173,7 @@ class Unbar(_Timed, seconds=1.0):
 class Prove(_Timed, seconds=5.0):
     """On the primary: commit a row; once it is acknowledged, ``acks`` voters hold all before it.
 
-    :ivar electorate: whose word counts from now on; None: as before
+    :ivar electorate: the electorate from now on; None: as before
     """
 
     serial: int
@@ -182,12 +182,12 @@ class Prove(_Timed, seconds=5.0):
 
 @dataclass(frozen=True, slots=True)
 class Fence(_Timed, seconds=2.0):
-    """Make the server answer nobody: kill it. Done once it is gone, or DYING."""
+    """Kill the server, so that it answers no client. Done once the process is gone, or DYING."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut(_Timed, seconds=60.0):
-    """Save and cut from the stopped server's binlog what ``primary`` lacks.
+    """Save what ``primary`` lacks from the stopped server's binlog, and cut it off.
 
     :ivar present: GTIDs that the primary has, in the server's own text
     """
@@ -198,20 +198,20 @@ class Cut(_Timed, seconds=60.0):
 
 @dataclass(frozen=True, slots=True)
 class Start(_Timed, seconds=5.0):
-    """Start the server, read-only, following nobody. Its binlog is taken as it is."""
+    """Start the server, read-only and following no source. Its binlog is taken as it is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Restart(_Timed, seconds=120.0):
-    """End the server in order and start it again. A primary's only while no commit waits: what waits would be
-    answered OK. Refused, it goes on as before."""
+    """Shut down the server in order and start it again. On a primary only while no commit waits: a waiting commit would
+    be answered OK. If it is refused, the server continues as before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rewind(_Timed, seconds=120.0):
     """Undo, from their row events, the transactions that this server has committed and ``primary`` lacks.
 
-    They are written to a file first. The server follows nobody when it is done.
+    They are written to a file first. Afterwards the server follows no source.
 
     :ivar present: GTIDs that the primary has, in the server's own text
     """
@@ -222,7 +222,7 @@ class Rewind(_Timed, seconds=120.0):
 
 @dataclass(frozen=True, slots=True)
 class Judge(_Timed, seconds=20.0):
-    """Read what this server has and ``primary`` lacks, and say what of it changes nothing: ``MemberState.judged``.
+    """Read what this server has and ``primary`` lacks, and report what of it changes nothing: ``MemberState.judged``.
 
     :ivar present: as in :class:`Rewind`
     """
@@ -233,8 +233,10 @@ class Judge(_Timed, seconds=20.0):
 
 @dataclass(frozen=True, slots=True)
 class Forget(_Timed, seconds=20.0):
-    """MariaDB: take what changes nothing, and what ``primary`` lacks, out of this server's GTID state, and have its
-    applier run. What it has received is kept, and so is its incarnation. Refused where anything else stands behind it.
+    """MariaDB: remove what changes nothing, and what ``primary`` lacks, from this server's GTID state, and start its
+    applier.
+
+    What it has received is kept, and so is its incarnation. Refused if any other transaction stands behind these.
 
     :ivar present: as in :class:`Rewind`
     """
@@ -245,9 +247,9 @@ class Forget(_Timed, seconds=20.0):
 
 @dataclass(frozen=True, slots=True)
 class CommitEmpty(_Timed, seconds=5.0):
-    """MySQL, on the primary: commit an empty transaction for each of these GTIDs, unless it has that.
+    """MySQL, on the primary: commit an empty transaction for each of these GTIDs that it lacks.
 
-    :ivar gtids: single ones, separated by commas, of transactions that change nothing on the member that has them
+    :ivar gtids: single GTIDs, separated by commas, of transactions that change nothing on the member that has them
     """
 
     gtids: str
@@ -255,7 +257,7 @@ class CommitEmpty(_Timed, seconds=5.0):
 
 @dataclass(frozen=True, slots=True)
 class Compare(_Timed, seconds=5.0):
-    """Compare the tables that a rewind has touched with those of ``primary``, at one GTID. Goes on in the background.
+    """Compare the tables that a rewind has touched with those of ``primary``, at one GTID. Continues in the background.
 
     :ivar agent: URL of the primary's agent
     """
@@ -266,16 +268,17 @@ class Compare(_Timed, seconds=5.0):
 
 @dataclass(frozen=True, slots=True)
 class Verify(_Timed, seconds=8.0):
-    """Compare all tables with those of ``primary``, a piece at a time. Goes on in the background; any other command
-    interrupts it, and it goes on from there when it is asked for again.
+    """Compare all tables with those of ``primary``, a piece at a time, in the background.
+
+    Any other command interrupts it; the next Verify continues from there.
 
     :ivar agent: URL of the primary's agent
     :ivar tables: only these, as ``schema.table``; () for all
     :ivar rate: rows a second at most; 0: as many as half of the time allows
-    :ivar max_load: wait while more threads than that are at work on either server; 0: never
-    :ivar anew: from the beginning, whatever was done before
+    :ivar max_load: pause while more threads than this are at work on either server; 0: never
+    :ivar anew: from the beginning, even if part of it was done before
     :ivar stop: end what is under way, for good
-    :ivar ordered, repair: requested by an operator, and a clone where it finds a difference; for telling only
+    :ivar ordered, repair: requested by an operator, with a clone if it finds a difference; for display only
     """
 
     primary: str
@@ -291,9 +294,9 @@ class Verify(_Timed, seconds=8.0):
 
 @dataclass(frozen=True, slots=True)
 class Clone(_Timed, seconds=30.0):
-    """Replace all data by a copy of ``donor``'s. Goes on in the background.
+    """Replace all data by a copy of ``donor``'s, in the background.
 
-    What nobody else has is saved first; what cannot be saved is not touched without ``discard``.
+    What no other member has is saved first; what cannot be saved is not touched without ``discard``.
 
     :ivar host, port: of the donor's server; :ivar agent: URL of the donor's agent
     :ivar present: GTIDs that the primary has, in the server's own text
@@ -309,22 +312,22 @@ class Clone(_Timed, seconds=30.0):
 
 @dataclass(frozen=True, slots=True)
 class Inventory(_Timed, seconds=60.0):
-    """Of a server that is down: say which transactions its files hold, those too that it had only received.
+    """On a server that is down: report which transactions its files hold, also those that it had only received.
 
-    Those of others: see ``MemberState.kept``.
+    Those of other servers: see ``MemberState.kept``.
     """
 
 
 @dataclass(frozen=True, slots=True)
 class Equip(_Timed, seconds=5.0):
-    """Load and set what a running server lacks that was not started from our option file (semi-sync, time-outs)."""
+    """Load and set what a running server lacks if it was not started from our option file (semi-sync, time-outs)."""
 
 
 @dataclass(frozen=True, slots=True)
 class EnsureAccount(_Timed, seconds=5.0):
-    """On the primary: make the replication account ``user``, or give it this password; replicas get it from there.
+    """On the primary: create the replication account ``user``, or give it this password; replicas get it from there.
 
-    :ivar authentication: what the server keeps instead of the password
+    :ivar authentication: what the server stores instead of the password
     """
 
     user: str
@@ -333,11 +336,12 @@ class EnsureAccount(_Timed, seconds=5.0):
 
 @dataclass(frozen=True, slots=True)
 class MendAccount(_Timed, seconds=3.0):
-    """On the primary: have the replication account ``user`` let its member in, with the password that the member's
-    agent knows. It opens no account that is locked or missing: see ``core/members/accounts.py``.
+    """On the primary: make the replication account ``user`` accept the password that its member's agent knows.
 
-    :ivar agent: URL of the member's agent, which gives what the server keeps instead of the password
-    :ivar logged: through the binlog, so that replicas have it, too; expects the account to be there
+    This opens no account that is locked or missing: see ``core/members/accounts.py``.
+
+    :ivar agent: URL of the member's agent, which gives what the server stores instead of the password
+    :ivar logged: through the binlog, so that replicas have it, too; expects that the account exists
     """
 
     user: str
@@ -348,9 +352,9 @@ class MendAccount(_Timed, seconds=3.0):
 
 @dataclass(frozen=True, slots=True)
 class Initialise(_Timed, seconds=300.0):
-    """Make a data directory in the empty one, with the accounts of all members: see ``core/observed/data_state.py``.
+    """Initialise the empty data directory, with the accounts of all members: see ``core/observed/data_state.py``.
 
-    :ivar agents: URLs of the members' agents, by member: each tells its replication account
+    :ivar agents: URLs of the members' agents, by member: each reports its replication account
     """
 
     agents: tuple[tuple[str, str], ...]

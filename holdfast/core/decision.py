@@ -11,7 +11,7 @@ from holdfast.core.record import Record
 
 @dataclass(frozen=True, slots=True)
 class Send:
-    """Have ``member``'s agent carry out ``command`` in the record's term."""
+    """Make ``member``'s agent carry out ``command`` in the record's term."""
 
     member: str
     command: Command
@@ -19,7 +19,7 @@ class Send:
 
 @dataclass(frozen=True, slots=True)
 class Save:
-    """Replace the record by compare-and-set; ``why`` is for the log and the history."""
+    """Replace the record by compare-and-set; ``why`` goes to the log and the history."""
 
     record: Record
     why: str
@@ -27,7 +27,7 @@ class Save:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """Call the hooks of ``phase``, in the record's term; ``View.called`` tells what came of it."""
+    """Call the hooks of ``phase``, in the record's term; ``View.called`` has the outcome."""
 
     phase: Phase
 
@@ -36,13 +36,13 @@ class Call:
 class Decision:
     """The next steps, and why.
 
-    Steps of one decision do not depend on each other: they may be carried out in any order, at the same time, and
+    Steps of one decision do not depend on each other: they may be carried out in any order or at the same time, and
     each may be interrupted. A Save always stands alone: what follows from it is decided from the new record.
 
-    :ivar reason: one sentence for a person, also when there is nothing to do
+    :ivar reason: one sentence for an operator, also if there is nothing to do
     :ivar well: whether the cluster is as it should be
-    :ivar broken: nothing is done, as the record that was to be saved breaks a rule (``core/change/invariants.py``)
-    :ivar again: seconds after which time alone makes another decision; None: no such moment is known
+    :ivar broken: nothing is done, because the record that was to be saved breaks a rule (``core/change/invariants.py``)
+    :ivar again: seconds after which the passing of time alone changes the decision; None: no such moment is known
     """
 
     reason: str

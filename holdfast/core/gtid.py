@@ -3,16 +3,16 @@
 One algebra serves both. A set maps a *stream* to intervals of sequence numbers:
 
 * MySQL: the stream is a server's UUID, or ``uuid:tag``; intervals are what the text says.
-* MariaDB: the stream is ``domain-server``. ``@@gtid_binlog_state`` names the last sequence number of each;
-  the server counts a GTID as present when ``n <= state[(domain, server)]``, so ``0-1-7`` is the interval 1..7.
-  With ``gtid_strict_mode`` (which Holdfast requires) numbers only grow within a domain, whoever
-  wrote them: a domain's history is a line, and its head is its highest number.
+* MariaDB: the stream is ``domain-server``. ``@@gtid_binlog_state`` names the last sequence number of each; the server
+  counts a GTID as present when ``n <= state[(domain, server)]``, so ``0-1-7`` is the interval 1..7. With
+  ``gtid_strict_mode`` (which Holdfast requires) numbers only grow within a domain, no matter which server wrote them: a
+  domain's history is a line, and its head is its highest number.
 
 The *issuer* of a stream is the server that writes it. MySQL: the UUID, whatever the tag; MariaDB: the server id,
 whatever the domain. A client chooses the tag or the domain of its session (``SET gtid_next = 'AUTOMATIC:tag'``, ``SET
 gtid_domain_id``), so the streams that a server will write to cannot be listed. A set may hold an issuer as a whole,
-with every GTID that it has issued or will issue: ``UUID:*``, ``*-SERVER``. Commands use that notation; servers do not
-know it.
+with every GTID that it has issued or will issue: ``UUID:*``, ``*-SERVER``. Holdfast's commands use that notation; the
+servers do not know it.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ class Flavor(StrEnum):
 
 
 SEQUENCE_STEP = 1_000_000
-"""MariaDB: a new primary's numbers begin at the next multiple of this: further than clients can wait for commits at a
-time (``server/mariadb.py``)."""
+"""MariaDB: a new primary's numbers begin at the next multiple of this: further ahead than the number of clients that
+can wait for commits at a time (``server/mariadb.py``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,7 @@ class GtidSet:
     """An immutable set of GTIDs.
 
     :ivar streams: stream -> its intervals, ascending, disjoint, never touching, never empty
-    :ivar issuers: those of which it holds everything, in all streams
+    :ivar issuers: the issuers of which the set holds everything, in all streams
     """
 
     flavor: Flavor
@@ -63,7 +63,8 @@ class GtidSet:
         return hash((self.flavor, frozenset(self.streams.items()), self.issuers))
 
     def __str__(self) -> str:
-        """MariaDB takes the last that ``gtid_binlog_state`` names of a domain for its head: the highest stands last."""
+        """The set as text. MariaDB takes the last entry of a domain in ``gtid_binlog_state`` for its head, so the
+        highest stands last."""
         listed = sorted(self.streams.items(), key=self._place)
         return ",".join(
             (
@@ -91,9 +92,9 @@ class GtidSet:
     def covers(self, other: GtidSet) -> bool:
         """Whether a server that has this set has come at least as far as one that has ``other``.
 
-        On MySQL the same as :meth:`contains`. On MariaDB a receiver reports only the last GTID that it
-        received: what lies between the applier and that GTID may come from other servers and cannot be listed.
-        There the heads of each domain are compared; it is exact as long as histories have not diverged, which
+        On MySQL the same as :meth:`contains`. On MariaDB a receiver reports only the last GTID that it received: what
+        lies between the applier and that GTID may come from other servers and cannot be listed. There the heads of each
+        domain are compared; it is exact as long as histories have not diverged, which
         :meth:`contains` tells once everything received has been applied.
         """
         if self.flavor is Flavor.MYSQL:
@@ -125,9 +126,10 @@ class GtidSet:
         }
 
     def subtract(self, other: GtidSet, *, reverse: bool = False) -> GtidSet:
-        """What is here and not in ``other`` (``reverse``: in ``other`` and not here).
+        """The GTIDs of this set that are not in ``other`` (``reverse``: of ``other`` that are not in this set).
 
-        Of an issuer that is here as a whole, and not there, everything is left: what is listed there is not taken away.
+        If this set has an issuer as a whole and ``other`` has not, everything of that issuer is left: GTIDs that
+        ``other`` lists are not removed.
         """
         left, right = (other, self) if reverse else (self, other)
         streams = {}
@@ -140,9 +142,9 @@ class GtidSet:
         return GtidSet(self.flavor, streams, left.issuers - right.issuers)
 
     def not_of(self, origin: str) -> GtidSet:
-        """Without what one server has issued, in all its streams.
+        """The set without what one server has issued, in all its streams.
 
-        :param origin: one of these, as in ``MemberState``; "": nobody's
+        :param origin: one of these streams, as in ``MemberState``; "": no server's
         """
         own = frozenset({issuer_of(self.flavor, origin)} if origin else ())
         return self.subtract(GtidSet(self.flavor, {}, own))
@@ -152,7 +154,7 @@ class GtidSet:
         return sum(high - low + 1 for spans in self.streams.values() for low, high in spans)
 
     def last(self) -> str:
-        """The head in short, for people: MariaDB ``0-2-117``, MySQL ``…d9e2:1-117`` of the longest stream."""
+        """The head in short, for display: MariaDB ``0-2-117``, MySQL ``…d9e2:1-117`` of the longest stream."""
         if not self.streams:
             return ""
         if self.flavor is Flavor.MARIADB:
@@ -163,7 +165,7 @@ class GtidSet:
         return f"…{uuid[-4:]}:{tag and tag + ':'}{spans[0][0]}-{spans[-1][1]}"
 
     def heads(self) -> dict[str, tuple[int, str]]:
-        """MariaDB: domain -> the highest number in it, and the server that issued that."""
+        """MariaDB: domain -> its highest number, and the server that issued it."""
         heads: dict[str, tuple[int, str]] = {}
         for stream, spans in self.streams.items():
             domain, server = stream.split("-")

@@ -1,20 +1,21 @@
-"""The primary's lease: until when its server may answer clients, and who lets it go on without a manager.
+"""The primary's lease: until when its server may answer clients, and which members extend it without a manager.
 
-A server answers as primary only while its agent holds a lease. There are two ways to one:
+A server answers as primary only while its agent holds a lease. There are two ways to get one:
 
 * *The leading manager grants it*, until a moment on the agent's own clock: the clock that stood in the agent's last
-  answer, plus ``lease``. However long the grant is under way, that moment stands.
-* *Its voters vouch for it*: no manager renews, and enough other agents say that their servers follow this primary and
-  that nobody had them promise otherwise. A manager that is dead, or cut off from the primary alone, stops nobody.
+  answer, plus ``lease``. That moment holds no matter how long the grant is under way.
+* *The primary's voters vouch for it*: no manager renews, and enough other agents confirm that their servers follow this
+  primary and that they have promised no other term. So a manager that is dead, or cut off from only the primary, stops
+  no primary.
 
-Why no two primaries answer: before another is named, the manager has stopped granting, and
+Why two primaries never answer: before another is named, the manager has stopped granting, and
 
-1. either the old primary's agent has said that its server is gone,
-2. or (a) the last lease that this manager granted, or one before it can have, is over, (b) those that promised leave
-   too few to vouch (:func:`revoked`), and (c) the time for which those that promised had vouched before is over too.
-   After its promise an agent vouches for nobody until it is told to follow again.
+1. either the old primary's agent has reported that its server is gone,
+2. or (a) the last lease that this manager granted, or that a previous manager can have granted, is over, (b) the
+   members that promised leave too few to vouch (:func:`revoked`), and (c) the time for which those members had vouched
+   before is over too. After its promise an agent vouches for no primary until it gets a command to follow again.
 
-(b) holds by the very rule by which commits are safe: k voters can acknowledge where k voters can vouch, and a recovery
+(b) holds by the same rule by which commits are safe: where k voters can acknowledge, k voters can vouch, and a recovery
 quorum leaves fewer than k.
 """
 
@@ -47,7 +48,7 @@ class Protection(StrEnum):
 
 
 class LeaseHolder(StrEnum):
-    """Who upholds a primary's lease. NOBODY: it has none, or it is over."""
+    """What extends a primary's lease. NOBODY: it has none, or it is over."""
 
     NOBODY = "nobody"
     MANAGER = "manager"
@@ -58,9 +59,9 @@ class LeaseHolder(StrEnum):
 class Lease:
     """A primary's lease, as its agent sees it.
 
-    :ivar enforced: the server is a primary, and will be killed when the lease ends
+    :ivar enforced: the server is a primary, and is killed when the lease ends
     :ivar left: seconds
-    :ivar quorums: by whose word it goes on without a manager, as far as it was told; None: not known
+    :ivar quorums: the members whose confirmation extends it without a manager, as the agent knows them; None: not known
     """
 
     enforced: bool = False
@@ -71,8 +72,8 @@ class Lease:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What enforces the lease of the primary at ``address`` (``host:port``) has asked this member to vouch, the last
-    time ``seconds`` ago."""
+    """The process that enforces the lease of the primary at ``address`` (``host:port``) asked this member to vouch, the
+    last time ``seconds`` ago."""
 
     address: str
     seconds: float
@@ -80,16 +81,17 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Electorate:
-    """Without whose word no other primary can be named than ``primary``.
+    """The members without whose votes no primary other than ``primary`` can be named.
 
-    The latest one counts, by ``age``. It travels with every grant, and with the commands after
-    which an older configuration may be dropped from the record (Promote, Prove): so an agent never relies on voters
-    that a recovery quorum can do without.
+    The latest one counts, by ``age``. It travels with every grant, and with the commands after which an older
+    configuration may be dropped from the record (Promote, Prove): so an agent never relies on voters that a recovery
+    quorum can do without.
 
     :ivar settled: the configuration of that serial stands alone; before that it stood beside others
-    :ivar accounts: replication accounts of all members, by which the primary's agent knows strangers; none: not told
-    :ivar quorums: of all of them the primary needs the word; none: nobody can be elected in its place
-    :ivar agents: URL of the agent of each that is named
+    :ivar accounts: replication accounts of all members, by which the primary's agent recognises strangers; none: not
+        known
+    :ivar quorums: the primary needs enough confirmations of each; none: no other member can be elected
+    :ivar agents: URL of the agent of each member that is named
     :ivar address: ``host:port`` of the primary's server, as its replicas know it
     """
 
@@ -104,15 +106,15 @@ class Electorate:
 
     @property
     def age(self) -> tuple[int, int, bool]:
-        """Of two, the one in which it is higher is the later one."""
+        """Of two electorates the one with the higher age is the later one."""
         return self.term, self.serial, self.settled
 
 
 def electorate(cluster: Cluster, record: Record) -> Electorate:
-    """Of the recorded primary, by the configurations in force.
+    """The electorate of the recorded primary, by the configurations in force.
 
-    Where commits wait for nobody (k = 0) and mode ``strong`` holds, the primary alone has what it acknowledged and is
-    never deposed. In mode ``async`` a majority of all members decides.
+    If commits wait for no acknowledgement (k = 0) and mode ``strong`` holds, only the primary has what it acknowledged,
+    and it is never deposed. In mode ``async`` a majority of all members decides.
     """
     quorums = tuple(
         Quorum(tuple(sorted(name for name, _ in each.without(record.primary))), each.acks)
@@ -140,12 +142,13 @@ def electorate(cluster: Cluster, record: Record) -> Electorate:
 
 
 def upheld(known: Electorate, vouching: Collection[str]) -> bool:
-    """Whether the primary may go on without a manager: enough of each quorum vouch for it."""
+    """Whether the primary may continue without a manager: enough members of each quorum vouch for it."""
     return all(sum(name in vouching for name in each.names) >= each.need for each in known.quorums)
 
 
 def revoked(known: Electorate, promised: Collection[str]) -> bool:
-    """Whether the promise of these leaves too few to vouch for the primary, whoever else answers it."""
+    """Whether the promise of these members leaves too few to vouch for the primary, no matter which others answer
+    it."""
     return any(
         sum(name not in promised for name in each.names) < each.need for each in known.quorums
     )

@@ -12,11 +12,11 @@ from holdfast.core.quorum import Configuration, Voter, recoverable
 from holdfast.core.settings import Mode
 
 RESUMED_SECONDS = 3.0
-"""For so long a switchover goes on that a manager of another host had begun: writes may be stopped meanwhile."""
+"""For so long a switchover continues that a manager on another host began: writes may be stopped meanwhile."""
 
 FORMAT = 1
-"""Of the record, in the store and as agents remember it; the first had no number. What has a higher one is not read: a
-later version may count on what this one would drop."""
+"""The format of the record, in the store and as agents remember it; the first had no number. A record with a higher
+format is not read: a later version may rely on something that this one would drop."""
 
 
 class NewerFormat(ValueError):
@@ -62,8 +62,8 @@ class Step(StrEnum):
 class Instant:
     """A moment on a clock that nobody can set: CLOCK_MONOTONIC of one run of a manager's kernel.
 
-    A wall clock may be stepped, and what waits for it then waits as long as the step was. Managers of another host, or
-    after a restart of this one, cannot tell how long ago it was: see :meth:`Record.taken_over`.
+    A wall clock may be stepped, and what waits for it then waits as long as the step was. A manager on another host, or
+    after a restart of this one, cannot know how long ago it was: see :meth:`Record.taken_over`.
 
     :ivar boot: names that run of that kernel
     :ivar at: seconds
@@ -77,7 +77,7 @@ class Instant:
 class Past:
     """An automatic failover.
 
-    :ivar date: seconds since 1970, only for telling
+    :ivar date: seconds since 1970, only for display
     """
 
     instant: Instant
@@ -138,10 +138,10 @@ class Planned:
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """Nothing new is begun by itself; leases are renewed all the same.
+    """No new step begins automatically; leases are still renewed.
 
-    :ivar until: seconds since 1970 at which it ends by itself, by the wall clock of the manager that leads then; None:
-        when a person ends it
+    :ivar until: seconds since 1970 at which the pause ends automatically, by the wall clock of the manager that leads
+        then; None: an operator ends it
     """
 
     reason: str
@@ -152,8 +152,8 @@ class Pause:
 class Stray:
     """A voter that lost its vote and could not be told.
 
-    It may follow ``source`` still, and acknowledge to it, whenever that server is the primary, until somebody has
-    reached it: see ``failover.name_primary`` and ``membership.acking_voters``.
+    It may still follow ``source``, and acknowledge to it whenever that server is the primary, until its agent has been
+    reached: see ``failover.name_primary`` and ``membership.acking_voters``.
     """
 
     name: str
@@ -176,26 +176,26 @@ class Reign:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One cluster.
+    """The state of one cluster.
 
     :ivar term: only grows; each leading manager and each change of primary starts a new one
-    :ivar primary: who may write, or is being deposed while the transition's step is ELECT
+    :ivar primary: the member that may take writes, or that is being deposed while the transition's step is ELECT
     :ivar elected: the term in which ``primary`` was named
     :ivar configurations: those in force, oldest first; more than one while voters change (the joint rule of
-        ``quorum.py``); the last is the one that is being moved to
+        ``quorum.py``); the last is the one that the cluster is changing to
     :ivar serial: grows with every configuration; a row proven with it settles the last one
-    :ivar failovers: automatic ones that began lately
+    :ivar failovers: automatic failovers that began lately
     :ivar lease: the longest lease that may have been granted to ``primary``, in seconds
     :ivar owed: the start hook is still to be called
-    :ivar planned: a switchover that a person wants later
-    :ivar leader: names the leadership that saved this record: made anew each time a manager begins to lead
+    :ivar planned: a switchover that an operator has scheduled
+    :ivar leader: names the leadership that saved this record: a new name each time a manager begins to lead
     :ivar revision: grows by one with every save of the record
-    :ivar lineage: the leaderships before, the oldest first, as far as they are kept
+    :ivar lineage: the earlier leaderships, the oldest first, as far as they are kept
     :ivar identities: of each member's agent, as far as it was seen: (name, identity)
-    :ivar forsaken: members of which an operator has said that what they remember shall not count
-    :ivar unkept: the run of the primary's server that nobody ends with its lease, as far as is known; see
+    :ivar forsaken: members whose memory does not count, by an operator's decision
+    :ivar unkept: the run of the primary's server that nothing ends with its lease, as far as is known; see
         ``core/rules/enforcement.py``
-    :ivar brought: GTIDs that ``primary`` had written itself, and nobody else had, when it took over; "": none
+    :ivar brought: GTIDs that only ``primary`` had, because it wrote them itself, when it took over; "": none
     :ivar doubt: GTIDs of ``primary`` that may have been acknowledged without a voter; see ``core/rules/ackers.py``
     """
 
@@ -231,7 +231,7 @@ class Record:
 
     @property
     def acks(self) -> int:
-        """For how many acknowledgements the primary waits, by ``quorum.extendable``."""
+        """How many acknowledgements the primary's commits wait for, by ``quorum.extendable``."""
         return self.target.acks
 
     @property
@@ -244,24 +244,25 @@ class Record:
         return any(name in each.names() for each in self.configurations)
 
     def counts(self, name: str, incarnation: str) -> bool:
-        """Whether that run of that member is a voter of any configuration in force: what it has received may be the
-        one copy that a recovery quorum relies on."""
+        """Whether that run of the member is a voter of any configuration in force: what it has received may be the only
+        copy that a recovery quorum relies on."""
         return any((name, incarnation) in each.voters for each in self.configurations)
 
     def votes(self, name: str, incarnation: str) -> bool:
-        """Whether that run of that member is to acknowledge: it is a voter of the target."""
+        """Whether that run of the member must acknowledge: it is a voter of the target."""
         return (name, incarnation) in self.target.voters
 
     def recoverable(self, promised: Iterable[tuple[str, str]]) -> bool:
-        """Whether these promises make it safe to depose the primary. Only mode strong can be sure of it."""
+        """Whether these promises make it safe to depose the primary. Only mode strong can guarantee that."""
         return self.mode is Mode.STRONG and recoverable(
             self.configurations, self.primary, frozenset(promised)
         )
 
     def taken_over(self, now: Instant) -> Record:
-        """As a manager begins to lead with it. What began by a clock that is not this one's counts from now on: so a
-        pause between failovers may last longer after another host's manager has taken over, and is never skipped. A
-        switchover that is under way has :data:`RESUMED_SECONDS` left.
+        """The record with which a manager begins to lead.
+
+        What began by another clock counts from now on: so the time between failovers may be longer after a manager on
+        another host took over, never shorter. A switchover under way has :data:`RESUMED_SECONDS` left.
         """
 
         def known(instant: Instant) -> bool:
@@ -277,10 +278,10 @@ class Record:
         return replace(self, failovers=failovers, transition=transition)
 
     def extended(self, target: Configuration, lost: Iterable[Voter] = ()) -> Record:
-        """With ``target`` in force too; see ``quorum.extendable`` for when that is safe.
+        """The record with ``target`` in force too; ``quorum.extendable`` says when that is safe.
 
-        :param lost: those of today's voters that are none in the target and may not know it yet. What they were told
-            before is void from now on: a new term begins.
+        :param lost: present voters that are none in the target and may not know it yet. Earlier commands to them are
+            void from now on: a new term begins.
         """
         strays = {Stray(*voter, self.primary) for voter in lost}
         kept = tuple(each for each in self.configurations if each != target)
@@ -293,7 +294,7 @@ class Record:
         )
 
     def settled(self, primary_incarnation: str) -> Record:
-        """With the last configuration alone in force, and nothing under way."""
+        """The record with only the last configuration in force, and nothing under way."""
         voters = self.target.without(self.primary) | {(self.primary, primary_incarnation)}
         return replace(
             self,
@@ -303,7 +304,7 @@ class Record:
 
 
 def to_json(record: Record) -> str:
-    """As in the store."""
+    """The record as the store holds it."""
     base, *further = record.configurations
     transition = record.transition
     return json.dumps(
@@ -336,7 +337,7 @@ def to_json(record: Record) -> str:
 
 
 def from_json(text: str) -> Record:
-    """:raises ValueError, KeyError: when ``text`` is no record; NewerFormat: it is a later version's"""
+    """:raises ValueError, KeyError: ``text`` is no record; NewerFormat: it is of a later version"""
     data = json.loads(text)
     if "format" in data and int(data["format"]) > FORMAT:
         raise NewerFormat(data["format"])
@@ -378,7 +379,7 @@ def _configuration(data: dict[str, Any]) -> Configuration:
 
 
 def _as_they_are(data: dict[str, Any], *keys: str) -> dict[str, Any]:
-    """Values that need no decoding; what a former version did not write has its default."""
+    """Values that need no decoding; what an earlier version did not write has its default."""
     return {key: data[key] for key in keys if key in data}
 
 
@@ -387,7 +388,7 @@ def _owed(data: Any) -> Owed | None:
 
 
 def _instant(data: Any) -> Instant | None:
-    """Where a date stood, as before there were instants, it is not known when that was."""
+    """The moment. In records of an earlier version a date stands there: then the moment is not known."""
     if isinstance(data, dict):
         return Instant(data["boot"], data["at"])
     return Instant("", 0.0) if data else None

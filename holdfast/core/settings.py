@@ -1,4 +1,4 @@
-"""What a person may change while the cluster runs; kept in the store beside the record."""
+"""What an operator may change while the cluster runs; kept in the store beside the record."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from holdfast.core.timing import Timing
 
 
 class Mode(StrEnum):
-    """How much a client's "committed" is worth.
+    """What a client's "committed" is worth.
 
-    STRONG: voters have it, however long that takes. SEMI_SYNC: voters have it, unless they took longer than a
-    time-out. ASYNC: the primary has it.
+    STRONG: voters have the transaction, however long that takes. SEMI_SYNC: voters have it, unless they took longer
+    than a time-out. ASYNC: the primary has it.
     """
 
     STRONG = "strong"
@@ -22,7 +22,7 @@ class Mode(StrEnum):
 
 
 class Durability(StrEnum):
-    """How many voters must have a transaction. ZONES: a majority, and one of them in another zone."""
+    """How many voters must have a transaction. ZONES: a majority, including one in another zone."""
 
     MAJORITY = "majority"
     ALL = "all"
@@ -30,22 +30,22 @@ class Durability(StrEnum):
 
 
 class WhenAlone(StrEnum):
-    """What a primary does when no other voter is left: acknowledge nothing, or go on without a second copy."""
+    """What a primary does if no other voter is left: acknowledge nothing, or continue without a second copy."""
 
     BLOCK = "block"
     SERVE = "serve"
 
 
 class WaitPoint(StrEnum):
-    """AFTER_SYNC: nobody sees a row before voters have it. AFTER_COMMIT: faster where sessions compete for rows, but
-    others see a row that a failover may take back."""
+    """AFTER_SYNC: no client sees a row before voters have it. AFTER_COMMIT: faster if sessions compete for rows, but
+    other clients see a row that a failover may take back."""
 
     AFTER_SYNC = "after_sync"
     AFTER_COMMIT = "after_commit"
 
 
 class Profile(StrEnum):
-    """Which heartbeat, lease and detection hold where they are not set themselves."""
+    """Which heartbeat, lease and detection apply, unless they are set one by one."""
 
     DEFAULT = "default"
     FAST = "fast"
@@ -59,9 +59,9 @@ PROFILES = {
 
 @dataclass(frozen=True, slots=True)
 class MemberSettings:
-    """One member.
+    """The settings of one member.
 
-    :ivar priority: who takes over when several could: the highest; 0 is never primary
+    :ivar priority: of several members that could take over, the highest does; 0 never becomes primary
     :ivar zone: members of one zone may be lost together
     :ivar voter: whether it may vote; a member that may not stays a learner
     :ivar max_lag_seconds: how far its applier may be behind for it to take over; None: any
@@ -75,20 +75,23 @@ class MemberSettings:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """One cluster.
+    """The settings of one cluster.
 
-    :ivar ack_count: the least number of acknowledgements, where more are wanted than ``durability`` asks
+    :ivar ack_count: the least number of acknowledgements, if more are wanted than ``durability`` requires
     :ivar semi_sync_timeout: seconds after which mode semi-sync stops waiting
-    :ivar ack_patience: seconds for which a voter may owe acknowledgements before it votes no longer
-    :ivar strong_sync_threshold: bytes of the primary's binlog that a member may have left to apply when it is let vote
-    :ivar allow_loss: in the modes that do not promise anything, let a replica take over that may lack something
-    :ivar automatic_failover: where not, a primary that died is restarted in place
-    :ivar failovers_per_hour: how many automatic ones there may be; 0: any number
-    :ivar failover_interval: seconds between two automatic ones; 0: none
-    :ivar write_patience: seconds after which a primary on which no write comes through is replaced
-    :ivar repair_after: seconds after which a member whose applier is broken is replaced by a copy; None: never
-    :ivar events: the event scheduler runs on the primary, and there only; False: it is left as it is
-    :ivar verify_every: seconds after which a member's tables are compared with the primary's again; 0: never by itself
+    :ivar ack_patience: seconds for which a voter may owe acknowledgements before it is removed from the voters
+    :ivar strong_sync_threshold: bytes of the primary's binlog that a member may have left to apply when it is admitted
+        as a voter
+    :ivar allow_loss: in the modes that promise nothing, let a replica take over that may lack something
+    :ivar automatic_failover: if False, a primary that died is restarted in place
+    :ivar failovers_per_hour: how many automatic failovers there may be; 0: any number
+    :ivar failover_interval: seconds between two automatic failovers; 0: none
+    :ivar write_patience: seconds after which a primary on which no write completes is replaced
+    :ivar repair_after: seconds after which the data of a member with a broken applier is replaced by a copy; None:
+        never
+    :ivar events: the event scheduler runs on the primary and nowhere else; False: it is left as it is
+    :ivar verify_every: seconds after which a member's tables are compared with the primary's again; 0: never
+        automatically
     :ivar timing: heartbeat, lease and detection
     """
 

@@ -1,14 +1,14 @@
-"""The times of detection and lease, and how they must fit together. The arithmetic stands here alone.
+"""The times of detection and lease, and how they must fit together. All their arithmetic is in this module.
 
-A primary that is lost without a word, at moment 0:
+A primary that is lost without a message, at moment 0:
 
     <= heartbeat               its last answer reached the manager
     detection                  manager and replicas have heard nothing for so long: the failover begins
     detection + a moment       promises are given
-    lease, and a little more   the last lease is surely over (:func:`surely_over`); the new primary opens
+    lease, and a little more   the last lease is certainly over (:func:`surely_over`); the new primary opens
 
-So the outage is the larger of detection and lease, and the promotion on top. A lease must outlast a few heartbeats, or
-one late answer costs the primary its place; and the agent must have time to ask its peers before it ends.
+So the outage is the larger of detection and lease, plus the promotion. A lease must outlast several heartbeats, or one
+late answer would make the primary lose its role; and the agent must have time to ask its peers before the lease ends.
 """
 
 from __future__ import annotations
@@ -16,22 +16,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 CLOCK_DRIFT = 0.01
-"""By how much two monotonic clocks may differ in speed."""
+"""How much the speed of two monotonic clocks may differ."""
 FENCE_SECONDS = 0.05
-"""Within which an agent whose lease has ended has killed its server."""
+"""Seconds after the end of a lease within which the agent has killed its server."""
 HEARTBEATS_PER_LEASE = 3
 HEARTBEATS_PER_DETECTION = 2
 ASK_PEERS_AT = 0.5
-"""The share of a lease that is left when the agent begins to ask its peers, as no manager has renewed it."""
+"""The share of a lease that is left when the agent begins to ask its peers because no manager has renewed it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """Seconds.
+    """Durations in seconds.
 
-    :ivar heartbeat: within which an agent that has nothing new to say speaks all the same, and a source to its replicas
+    :ivar heartbeat: interval at which an agent answers, and a source sends something to its replicas, even if nothing
+        changed
     :ivar lease: for how long a primary may answer clients after its last sign of life
-    :ivar detection: a member of which nothing is heard for so long counts as gone
+    :ivar detection: a member that has been silent for so long counts as gone
     """
 
     heartbeat: float = 0.25
@@ -40,7 +41,7 @@ class Timing:
 
 
 def contradictions(timing: Timing) -> list[tuple[str, str]]:
-    """What does not fit together: the key, and why."""
+    """The values that do not fit together: the key, and why."""
     heartbeat, lease, detection = timing.heartbeat, timing.lease, timing.detection
     found = []
     least = HEARTBEATS_PER_LEASE * heartbeat
@@ -65,13 +66,14 @@ def contradictions(timing: Timing) -> list[tuple[str, str]]:
 
 
 def surely_over(answered: float, lease: float) -> float:
-    """By the manager's clock, the moment at which a lease is over.
+    """The moment by the manager's clock at which a lease is over.
 
-    :param answered: when the answer came that the grant was based on: its clock was read before
+    :param answered: when the answer came on which the grant was based: the agent's clock was read before that
     """
     return answered + lease * (1 + CLOCK_DRIFT) + FENCE_SECONDS
 
 
 def relied_on(seconds: float) -> float:
-    """For how long, by a voter's clock, a server may answer that has its word for ``seconds`` by its agent's."""
+    """How long, by a voter's clock, a server may answer for which the voter vouched for ``seconds`` by its agent's
+    clock."""
     return seconds * (1 + CLOCK_DRIFT) + FENCE_SECONDS

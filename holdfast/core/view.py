@@ -1,4 +1,4 @@
-"""What was observed, frozen. "Could not observe" is a state of its own, never "down"."""
+"""What was observed, frozen. "Could not observe" is a separate state, never "down"."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from holdfast.core.wording import lasting
 class ServerStatus(StrEnum):
     """The database server's process, as its agent sees it.
 
-    DYING: it was killed and answers nobody any more, but has not left the process table (its disk hangs).
+    DYING: it was killed and answers no client any more, but its process still exists (its disk hangs).
     """
 
     DOWN = "down"
@@ -35,9 +35,10 @@ class ServerStatus(StrEnum):
 
 
 class LookFailure(StrEnum):
-    """Why a server that runs is not observed, as far as rules tell that apart; for people ``MemberState.unobserved``.
+    """Why a server that runs is not observed, as far as rules distinguish that; ``MemberState.unobserved`` has it in
+    words.
 
-    NOT_YET: it was found running, and may be silent. SHUTS_DOWN: it was up, and nobody listens at its socket now.
+    NOT_YET: it was found running, and may be silent. SHUTS_DOWN: it was up, and its socket accepts no connection now.
     """
 
     NOT_YET = "not yet"
@@ -46,13 +47,13 @@ class LookFailure(StrEnum):
 
 
 NOT_LOOKED_YET = "the agent was restarted, and has had no answer yet"
-"""For people: :attr:`LookFailure.NOT_YET`."""
+""":attr:`LookFailure.NOT_YET` in words."""
 SHUTS_DOWN = "it is shutting down, and takes no connections any more"
-"""For people: :attr:`LookFailure.SHUTS_DOWN`."""
+""":attr:`LookFailure.SHUTS_DOWN` in words."""
 
 
 class Receiver(StrEnum):
-    """The thread that fetches events from the source (IO thread)."""
+    """The thread that fetches events from the source (I/O thread)."""
 
     OFF = "off"
     CONNECTING = "connecting"
@@ -60,10 +61,10 @@ class Receiver(StrEnum):
 
 
 class TailVerdict(StrEnum):
-    """What the end of a stopped server's binlog was found to be; see ``binlog/pending/tail.py``.
+    """The state of the end of a stopped server's binlog; see ``binlog/pending/tail.py``.
 
-    COMMITTED: it has what the primary lacks, and may have committed it: to be started, and rewound.
-    UNSAFE: to be cloned.
+    COMMITTED: it has what the primary lacks, and may have committed it: the server must be started, and rewound.
+    UNSAFE: the member must be cloned.
     """
 
     UNCHECKED = "unchecked"
@@ -78,7 +79,7 @@ class Tail:
     """The end of the binlog of a server that is down, compared with the primary of ``term``.
 
     :ivar saved: file to which transactions were copied before they were cut, or rewound, or ""
-    :ivar reason: for UNSAFE: why, and what a person can do
+    :ivar reason: for UNSAFE: why, and what an operator can do
     """
 
     verdict: TailVerdict = TailVerdict.UNCHECKED
@@ -90,17 +91,18 @@ class Tail:
 
 @dataclass(frozen=True, slots=True)
 class Replication:
-    """Whom the server follows.
+    """Which source the server follows, and how.
 
-    :ivar source: ``host:port`` or "" when it follows nobody
-    :ivar user: the account by which it does so; "": not told
+    :ivar source: ``host:port`` or "" if it follows no source
+    :ivar user: the account by which it follows; "": not known
     :ivar error: the last error of receiver or applier, or ""; :ivar applier_error: the applier's last, or ""
-    :ivar lag_seconds: how old what it applies is; None when unknown
-    :ivar fetched: up to where in the source's binlog it has received; :ivar executed: up to where applied
+    :ivar lag_seconds: age of what it applies; None if unknown
+    :ivar fetched: position in the source's binlog up to which it has received; :ivar executed: up to which it has
+        applied
     :ivar purged: the source no longer has what this server needs next
     :ivar unheard: for how long nothing has come from the source, neither event nor heartbeat; 0 while something does
-    :ivar denied: the source does not let its account in, or not replicate
-    :ivar refused: the source's host answers that nobody listens there: the source's process is gone
+    :ivar denied: the source refuses the login of its account, or its right to replicate
+    :ivar refused: the source's host refuses connections to its port: the source's process is gone
     :ivar filters: what it receives and leaves out, as ``name=value``; :ivar delay: seconds by which it applies later
     """
 
@@ -123,13 +125,13 @@ class Replication:
 
 @dataclass(frozen=True, slots=True)
 class SemiSync:
-    """Semi-sync as it is set and as it stands on one server.
+    """The settings and the state of semi-sync on one server.
 
     :ivar source: commits wait for acknowledgements here; :ivar acks: for how many
     :ivar clients: how many semi-sync replicas are connected
     :ivar replica: this server acknowledges what it receives
-    :ivar timeout_seconds: after which commits wait no longer; 0: never
-    :ivar degraded: commits do not wait now, although they should: the time-out struck
+    :ivar timeout_seconds: after which commits stop waiting; 0: never
+    :ivar degraded: commits do not wait now, although they should: the time-out has passed
     :ivar waiting: how many sessions wait for an acknowledgement
     :ivar waits_alone: commits wait also while no replica is connected
     :ivar tally: zeros while ``source`` is off
@@ -149,71 +151,70 @@ class SemiSync:
 
 @dataclass(frozen=True, slots=True)
 class MemberState:
-    """What one agent says of its server and itself.
+    """What one agent reports about its server and itself.
 
     :ivar term: the highest term of which the agent has had a command: it refuses lower ones
-    :ivar promised: the term of a Promise that was kept to its end: since then the receiver is stopped, and the
+    :ivar promised: the term of a Promise that was carried out completely: since then the receiver is stopped, and the
         positions were read after that. 0 once the server may receive again
     :ivar incarnation: names this run of the server process; "" while it is down
     :ivar origin: stream of the GTIDs that the server issues itself (see ``gtid.py``): its UUID, or ``domain-server``
     :ivar received: GTIDs received (applied ones included), in the server's own text
     :ivar applied: GTIDs applied, and so in this server's own binlog
-    :ivar last_applied: the same, at the last look before the server ended; only for telling
+    :ivar last_applied: the same, at the last look before the server ended; only for display
     :ivar proved: highest serial of a configuration in which this incarnation has committed a row of its own
     :ivar account: its own replication account
     :ivar barred: accounts that may replicate and are locked here; :ivar replicators: all that may; None: not known
-    :ivar data: what is in its data directory, where that may be founded from
-    :ivar logins: whether its own two accounts are let in
+    :ivar data: what is in its data directory, if a cluster may be founded from it
+    :ivar logins: whether servers accept the logins of its own two accounts
     :ivar dumps: the replicas' sessions here, while commits wait for acknowledgements
-    :ivar doubt: until a row of its own has been acknowledged since
+    :ivar doubt: kept until a row of its own has been acknowledged since
     :ivar written: the end of its own binlog
     :ivar silent_seconds: for how long its server has not answered the agent; 0 while it does
-    :ivar stuck_seconds: for how long a small write on it, as primary, has not come through although it answers, and
+    :ivar stuck_seconds: for how long a small write on it, as primary, has not completed although it answers, and
         although it need not wait for voters; 0 otherwise
-    :ivar stuck: what holds it up, as far as the agent can tell, or ""
+    :ivar stuck: what blocks that write, as far as the agent can see, or ""
     :ivar lease: of a primary
-    :ivar vouched: seconds for which the primary may still rely on this member's word that nobody deposes it
-    :ivar unvouched: seconds since it may rely on it no longer; an agent that starts takes it that it was just given
-    :ivar asked: when it was asked for last, in this run of the agent; None: never
-    :ivar protections: what would hold its server to a lease, if it is primary
+    :ivar vouched: seconds for which the primary may still rely on this member's last confirmation (``lease.py``)
+    :ivar unvouched: seconds since that confirmation ended; an agent that starts assumes that one was just given
+    :ivar asked: when the member was last asked to confirm, in this run of the agent; None: never
+    :ivar protections: what would enforce a lease on its server, if it is primary
     :ivar suspects: tables that a rewind touched, or that a crash may have left without what was logged, not compared
         with the primary's yet
     :ivar prepared: XA transactions that have been prepared for some seconds, as ``xid.sql_form`` gives them
     :ivar judged: what the primary lacked and the agent has read; :ivar harmless: what of it changes nothing
     :ivar unfit: why it must be cloned, or ""
-    :ivar differs: where a verification found it to differ from the primary
+    :ivar differs: the differences from the primary that a verification found
     :ivar verified: the last verification; None: there was none since its data came
-    :ivar progress: what goes on in the background
+    :ivar progress: the work in the background
     :ivar busy: the command that is being carried out, or ""
     :ivar reason: why the member is not well, in one sentence, or ""; shown as :attr:`why`
-    :ivar lasted: for how many seconds that has been so, where it is told with it; else 0
-    :ivar frozen: the term of a Freeze that holds: it was a primary, takes no writes from anybody, and the positions
-        were read after that; 0 otherwise
-    :ivar stopped: the term of a Freeze that has stopped all writes, and may be ending clients' sessions still;
+    :ivar lasted: for how many seconds that has been so, if it is shown with the reason; else 0
+    :ivar frozen: the term of a Freeze that holds: it was a primary, takes no writes at all, and the positions were read
+        after that; 0 otherwise
+    :ivar stopped: the term of a Freeze that has stopped all writes, and may still be ending clients' sessions;
         ``applied`` is as of then, or a look older; 0 otherwise
-    :ivar leader: the leadership that ``term`` was promised to
+    :ivar leader: the leadership to which ``term`` was promised
     :ivar record: what the agent remembers of the newest record that it obeyed
     :ivar identity: of the agent, made once and kept in its state_dir
     :ivar let_through: why commits of its server may have completed without a voter, until a row of its own has been
         acknowledged since; "" otherwise
     :ivar unacknowledged: how many of its transactions are known to have been acknowledged, or committed, without a
         voter while they should have waited for one, since its agent began
-    :ivar cloning: from whom it is being cloned now, or ""; what it had counts no more
-    :ivar clone_failed: from whom clones have failed since the last that was made, in order
-    :ivar clone_refused: why its agent refused to clone it, the last time that it was asked, or ""
-    :ivar kept: of a server that is down: the GTIDs that its files hold, received or applied, but for those that it has
+    :ivar cloning: the donor from which it is being cloned now, or ""; its previous data no longer counts
+    :ivar clone_failed: the donors from which clones have failed since the last one that succeeded, in order
+    :ivar clone_refused: why its agent refused the last command to clone it, or ""
+    :ivar kept: of a server that is down: the GTIDs that its files hold, received or applied, without those that it has
         issued itself; None: they were not read
     :ivar regained: it was started again with all that it had when its last run as a primary ended; False: not known
-    :ivar applying: how it gets on with what it has received
+    :ivar applying: how its applier copes with what it has received
     :ivar unstartable: why its agent does not start its server (it boots open), or ""
-    :ivar full: where no space is left that its commits need, or ""
-    :ivar concerns: what an operator should see to, although the member is well
+    :ivar full: which space that its commits need is used up, or ""
+    :ivar concerns: what an operator should attend to, although the member is well
     :ivar start_failed: why its server did not come up the last time, or ""; :ivar resting: so it is not started now
-    :ivar unobserved: why its agent cannot look into a server that runs, in the server's own words; "" while it can.
-        What is said of the server is then as old as the last look, or, where the server is STARTING, not known at all
+    :ivar unobserved: why its agent cannot query a server that runs, in the server's own words; "" while it can. What is
+        said about the server is then as old as the last look, or, if the server is STARTING, not known at all
     :ivar look_failure: the same for rules; OTHER while it can look
-    :ivar unobserved_seconds: for how long it has not been looked into although it answers; also for want of a
-        connection
+    :ivar unobserved_seconds: for how long it could not be queried although it answers; also for want of a connection
     """
 
     name: str
@@ -288,29 +289,29 @@ class MemberState:
 
     @property
     def observed(self) -> bool:
-        """Its server is up, and what is said of it here is as of now."""
+        """Whether its server is up, and what is said about it here is current."""
         return self.up and not self.silent_seconds and not self.unobserved
 
     @property
     def why(self) -> str:
-        """The reason as it is shown: with how long it has been so, where that is told."""
+        """The reason as it is shown: with its duration, if that is known."""
         return (
             f"{self.reason} for " + lasting(self.lasted, digits=1) if self.lasted else self.reason
         )
 
     @property
     def verifying(self) -> bool:
-        """Its tables are being compared with the primary's now: any command interrupts that."""
+        """Whether its tables are being compared with the primary's now: any command interrupts that."""
         return self.verified is not None and not self.verified.ended and self.progress is not None
 
     @property
     def occupied(self) -> Progress | None:
-        """What goes on in its background and is to be waited for."""
+        """The work in its background that must be waited for."""
         return None if self.verifying else self.progress
 
     @property
     def ended(self) -> bool:
-        """Whether its server's process has ended, for whoever asks or waits for it."""
+        """Whether its server's process has ended, in the view of a rule that asks for it or waits for it."""
         return self.server in (ServerStatus.DOWN, ServerStatus.DYING)
 
     def received_set(self) -> GtidSet:
@@ -330,10 +331,10 @@ class Seen:
 
 @dataclass(frozen=True, slots=True)
 class Unseen:
-    """The agent does not answer since ``since``; ``last`` is what it said before, if ever.
+    """The agent has not answered since ``since``; ``last`` is its last answer, if there was one.
 
-    :ivar agent_gone: its host has answered since then that no agent listens there: nobody enforces a lease
-    :ivar asked: False: this manager has had no answer of it, and no failure
+    :ivar agent_gone: its host has since then refused connections to the agent's port: the agent enforces no lease
+    :ivar asked: False: this manager has had neither an answer from it nor a failure
     """
 
     reason: str
@@ -345,7 +346,7 @@ class Unseen:
 
 Sighting = Seen | Unseen
 NOT_ASKED = "not asked yet"
-"""Why a member is unseen that this manager has had no answer of, and no failure."""
+"""Why a member is unseen of which this manager has had neither an answer nor a failure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -353,13 +354,13 @@ class View:
     """All that the manager knows of the members at the moment ``now`` (its monotonic clock, seconds).
 
     :ivar quiet: for how many seconds each member has received nothing new
-    :ivar leases: the moment at which each member's lease, if ever it was granted one, is surely over
-    :ivar enforced: somebody ends the server of a primary whose agent does not answer, once its lease is over; False:
-        surely nobody does; None: not known. See ``core/rules/enforcement.py``
-    :ivar opening: for how many seconds the primary that was named has not been seen open; 0: it is, or need not be
+    :ivar leases: the moment at which each member's lease, if it was ever granted one, is certainly over
+    :ivar enforced: a process ends the server of a primary whose agent does not answer, once its lease is over; False:
+        certainly none does; None: not known. See ``core/rules/enforcement.py``
+    :ivar opening: for how many seconds the named primary has not been seen open; 0: it is, or need not be
     :ivar boot: names the run of the kernel whose clock ``now`` is of
-    :ivar date: seconds since 1970, by a clock that may be stepped: for what people schedule, and for telling
-    :ivar hooked: there are hooks to be called; :ivar called: what came of those that were
+    :ivar date: seconds since 1970, by a clock that may be stepped: for schedules and for display
+    :ivar hooked: there are hooks to be called; :ivar called: the outcomes of those that were
     """
 
     members: Mapping[str, Sighting]
@@ -375,7 +376,7 @@ class View:
     called: Mapping[Phase, Called] = field(default_factory=dict)
 
     def state(self, name: str) -> MemberState | None:
-        """The member's present state, or None when it cannot be observed."""
+        """The member's present state, or None if it cannot be observed."""
         match self.members.get(name):
             case Seen(state=state):
                 return state

@@ -1,4 +1,4 @@
-"""How lists, numbers, moments and durations are put into sentences, and by what sentences are compared."""
+"""How lists, numbers, moments and durations are put into sentences, and by which key sentences are compared."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def agree(names: Collection[str], one: str, several: str) -> str:
 
 
 def once(parts: Iterable[str]) -> str:
-    """All of them in one sentence; what one of them says already is left out."""
+    """All parts in one sentence; a part that another one already contains is left out."""
     text = ""
     for part in parts:
         if part not in text:
@@ -29,14 +29,16 @@ def counted(count: int, one: str, several: str = "") -> str:
 
 
 def some_of(count: int, names: Collection[str]) -> str:
-    """So many of them: ``m2``; ``m2, m3``; ``1 of m2, m3``."""
+    """That many of the names: ``m2``; ``m2, m3``; ``1 of m2, m3``."""
     listed = ", ".join(names)
     return listed if count >= len(names) else f"{count} of {listed}"
 
 
 def transactions(gtids: GtidSet) -> str:
-    """How many, where that is known. MariaDB's servers share the numbers of a domain, and begin anew, far higher, with
-    each primary: of a stream that is not known from before nothing can be counted.
+    """How many transactions these are, if that is known.
+
+    MariaDB's servers share the numbers of a domain, and begin anew, far higher, with each primary: in a stream that is
+    not known from before nothing can be counted.
     """
     count = gtids.count()
     if gtids.flavor is Flavor.MARIADB:
@@ -47,7 +49,7 @@ def transactions(gtids: GtidSet) -> str:
 
 
 def moment(at: float, now: float) -> str:
-    """``08:12 UTC``, with how many days ahead that is.
+    """``08:12 UTC``, with the number of days that it is ahead.
 
     :param at, now: seconds since 1970
     """
@@ -58,10 +60,10 @@ def moment(at: float, now: float) -> str:
 
 
 class Reason(str):
-    """A sentence for people, with what it is compared by.
+    """A sentence for display, with the key by which it is compared.
 
-    Put together with ``+`` and :func:`joined` it stays one. An f-string makes a plain ``str`` of it, which is compared
-    as it stands: right for what is only shown.
+    It stays a Reason when it is put together with ``+`` and :func:`joined`. An f-string makes a plain ``str`` of it,
+    which is compared as it stands: right for what is only shown.
 
     :ivar key: the sentence without how long it has lasted
     """
@@ -90,12 +92,12 @@ def lasting(seconds: float, digits: int = 0) -> Reason:
 
 
 def key_of(text: str) -> str:
-    """What a sentence is compared by."""
+    """The key by which a sentence is compared."""
     return text.key if isinstance(text, Reason) else text
 
 
 def joined(separator: str, parts: Iterable[str]) -> str:
-    """``separator.join(parts)``, a Reason where one of them is."""
+    """``separator.join(parts)``; a Reason if one of them is."""
     text = ""
     for number, part in enumerate(parts):
         text = text + separator + part if number else part
@@ -103,7 +105,7 @@ def joined(separator: str, parts: Iterable[str]) -> str:
 
 
 def capitalised(text: str) -> str:
-    """As it begins a sentence: ``The server …``; a member's name stays as it is."""
+    """The sentence with a capital: ``The server …``; a member's name stays as it is."""
     if not text.startswith(("the ", "a ")):
         return text
     first = text[0].upper()
@@ -118,4 +120,4 @@ def is_under_way(kind: str) -> str:
 
 
 _KINDS = {"strengthen": "a change to mode strong", "bootstrap": "the opening of the first primary"}
-"""Those whose names are no nouns to an operator."""
+"""Kinds whose names are no nouns to an operator."""

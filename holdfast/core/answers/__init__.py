@@ -1,1 +1,1 @@
-"""What is told of a cluster: its status, where clients go, who may ask."""
+"""Answers about a cluster: its status, where clients go, which callers may ask."""

@@ -1,15 +1,16 @@
-"""Who may ask what: the roles that a certificate gives, and for each route of both HTTP APIs the roles that may.
+"""Which callers may do what: the roles that a certificate gives, and for each route of both HTTP APIs the roles that
+may use it.
 
-Who commands an agent can end its server, and make it follow another; who is given a copy has all data. So each
-certificate says *what* its holder is and *of which cluster*, and has no right beyond that: an agent that was broken
-into commands nobody, the certificate of a database server is good for nothing here, another cluster's manager is a
-stranger. A certificate that says nothing has no right: silence cannot mean all of them, for servers, etcd and
-people of the same CA have such ones.
+A caller that commands an agent can end its server, and make it follow another; a caller that is given a copy has all
+data. So each certificate says *what* its holder is and *of which cluster*, and gives no right beyond that: an agent
+that was broken into commands no other agent, the certificate of a database server is good for nothing here, another
+cluster's manager is a stranger. A certificate that says nothing gives no right: silence cannot mean all rights, because
+servers, etcd and people of the same CA have such certificates.
 
-What a certificate says stands in it as URIs among its alternative names, or word for word in organizational units:
+A certificate says this as URIs among its alternative names, or word for word in organizational units:
 ``holdfast:role:ROLE`` and ``holdfast:cluster:NAME``, each as often as needed; the cluster ``*`` is every one.
 
-A route that is not listed here is answered to nobody.
+A route that is not listed here is answered to no caller.
 """
 
 from __future__ import annotations
@@ -25,10 +26,10 @@ EVERY_CLUSTER = "*"
 class AccessRole(StrEnum):
     """What the holder of a certificate is.
 
-    :cvar AGENT: of a member: asks other members for their word, and for copies of their data
+    :cvar AGENT: of a member: asks other members to vouch, and for copies of their data
     :cvar MANAGER: commands agents
-    :cvar VIEWER: a person or program that looks; :cvar OPERATOR: gives orders, too; :cvar ADMIN: changes settings and
-        members, too
+    :cvar VIEWER: an operator or program that looks; :cvar OPERATOR: gives orders, too; :cvar ADMIN: changes settings
+        and members, too
     :cvar SERVER: a database server, or etcd: has no right here
     """
 
@@ -44,12 +45,12 @@ _FURTHER = {
     AccessRole.OPERATOR: {AccessRole.VIEWER},
     AccessRole.ADMIN: {AccessRole.VIEWER, AccessRole.OPERATOR},
 }
-"""What is given along with a role."""
+"""The roles that a role includes."""
 
 Who = frozenset[AccessRole]
 
 ANYBODY: Who = frozenset(AccessRole)
-"""This one route is answered also to those who have neither certificate nor token."""
+"""This route is also answered to callers that have neither certificate nor token."""
 AGENTS: Who = frozenset({AccessRole.AGENT})
 MANAGERS: Who = frozenset({AccessRole.MANAGER})
 VIEWERS: Who = frozenset({AccessRole.VIEWER})
@@ -58,19 +59,20 @@ ADMINS: Who = frozenset({AccessRole.ADMIN})
 ALL: Who = AGENTS | MANAGERS | VIEWERS
 
 Table = Mapping[tuple[str, str], Who]
-"""Method and path, as the application has it, and who may. Of the manager's, ``{name}`` is the cluster."""
+"""Method and path, as the application has it -> the roles that may. In the manager's table ``{name}`` is the
+cluster."""
 
 AGENT_API: Table = {
     ("GET", "/v1/health"): ANYBODY,
     ("GET", "/v1/openapi.json"): ALL,
-    # what a manager does with its agents
+    # commands and other requests of managers to their agents
     ("POST", "/v1/command"): MANAGERS,
     ("POST", "/v1/watch"): MANAGERS,
     ("GET", "/v1/record"): MANAGERS,
     ("POST", "/v1/reach"): MANAGERS,
     ("GET", "/v1/blockers"): MANAGERS,
     ("GET", "/v1/verification"): MANAGERS,
-    # what members do with each other
+    # requests between members
     ("GET", "/v1/account"): MANAGERS | AGENTS,
     ("POST", "/v1/vouch"): AGENTS,
     ("GET", "/v1/data"): AGENTS,
@@ -81,7 +83,7 @@ AGENT_API: Table = {
     ("POST", "/v1/verify/load"): AGENTS,
     ("POST", "/v1/verify/piece"): AGENTS,
     ("GET", "/v1/state"): MANAGERS | AGENTS | VIEWERS,
-    # looking
+    # observing
     ("GET", "/v1/identity"): MANAGERS | VIEWERS,
     ("GET", "/v1/facts"): MANAGERS | VIEWERS,
 }
@@ -91,7 +93,7 @@ _CLUSTER = "/v1/clusters/{name}"
 MANAGER_API: Table = {
     ("GET", "/v1/health"): ANYBODY,
     ("GET", "/v1/openapi.json"): ALL,
-    # looking
+    # observing
     ("GET", "/v1/clusters"): VIEWERS,
     ("GET", f"{_CLUSTER}/leader"): VIEWERS,
     ("GET", f"{_CLUSTER}/status"): VIEWERS,
@@ -111,7 +113,7 @@ MANAGER_API: Table = {
     ("POST", f"{_CLUSTER}/members/{{member}}/clone"): OPERATORS,
     ("POST", f"{_CLUSTER}/members/{{member}}/restart"): OPERATORS,
     ("POST", f"{_CLUSTER}/members/{{member}}/verify"): OPERATORS,
-    # what the cluster is
+    # changes of the cluster
     ("POST", f"{_CLUSTER}/settings"): ADMINS,
     ("POST", f"{_CLUSTER}/members"): ADMINS,
     ("POST", f"{_CLUSTER}/members/{{member}}/remove"): ADMINS,
@@ -123,7 +125,7 @@ MANAGER_API: Table = {
 
 @dataclass(frozen=True, slots=True)
 class CertificateHolder:
-    """What somebody's certificate says.
+    """What a caller's certificate says.
 
     :ivar name: its common name
     """
@@ -141,7 +143,7 @@ class CertificateHolder:
 
 
 def holder(name: str, statements: Iterable[str]) -> CertificateHolder:
-    """:param statements: its URIs and organizational units; what is not ours among them says nothing"""
+    """:param statements: its URIs and organizational units; those that are not Holdfast's say nothing"""
     said = tuple(statements)
     known = {role.value for role in AccessRole}
     roles = {each.removeprefix(ROLE) for each in said if each.startswith(ROLE)}
@@ -150,14 +152,14 @@ def holder(name: str, statements: Iterable[str]) -> CertificateHolder:
 
 
 def statements(roles: Iterable[AccessRole], clusters: Iterable[str]) -> tuple[str, ...]:
-    """What a certificate has to say for :func:`holder` to find these."""
+    """What a certificate must say for :func:`holder` to find these."""
     return (*(f"{ROLE}{role}" for role in roles), *(f"{CLUSTER}{name}" for name in clusters))
 
 
 def refusal(asking: CertificateHolder, who: Who, clusters: Iterable[str]) -> str:
-    """Why this certificate's holder may not do what ``who`` may, in one sentence; "" if it may.
+    """Why the holder of this certificate may not do what the roles ``who`` may, in one sentence; "" if it may.
 
-    :param clusters: of all of these; none where it is about none
+    :param clusters: the clusters that the request is about; none if it is about none
     """
     if not asking.rights & who:
         wanted = " or ".join(sorted(who))
@@ -179,7 +181,7 @@ def refusal(asking: CertificateHolder, who: Who, clusters: Iterable[str]) -> str
 
 
 class Routes:
-    """A table, to be asked for every request: 1 µs."""
+    """A table of routes, looked up for every request: 1 µs."""
 
     def __init__(self, table: Table) -> None:
         self._fixed = {key: who for key, who in table.items() if "{" not in key[1]}
@@ -188,7 +190,7 @@ class Routes:
         ]
 
     def find(self, method: str, path: str) -> tuple[Who, str] | None:
-        """Who may, and which cluster it is about, or ""; None: it is not listed.
+        """Which roles may use the route, and which cluster it is about, or ""; None: it is not listed.
 
         :param path: decoded, as routers compare it
         """
@@ -204,7 +206,7 @@ class Routes:
         return None
 
     def knows(self, path: str) -> bool:
-        """Whether it is listed for some method."""
+        """Whether the path is listed for some method."""
         parts = path.split("/")
         return any(known == path for _, known in self._fixed) or any(
             _fits(pattern, parts) for _, pattern, _ in self._open

@@ -1,4 +1,4 @@
-"""What commands do, for people."""
+"""What commands do, in words."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ from holdfast.core.commands import (
 
 
 def under_way(command: Command) -> str:
-    """``attaching it to the primary is under way``; of one that nobody needs to hear of: ``a step is under way``."""
+    """``attaching it to the primary is under way``; of a command that is of no interest to operators: ``a step is under
+    way``."""
     return f"{_DOES.get(type(command), 'a step')} is under way"
 
 

@@ -1,4 +1,4 @@
-"""Where clients are to go now, as far as the record and a look at the members tell."""
+"""Where clients should go now, according to the record and a look at the members."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast.core.view import Receiver, View
 class Reader:
     """A replica that may be read.
 
-    :ivar lag_seconds: how old what it shows is; None when unknown
+    :ivar lag_seconds: age of the data that it shows; None if unknown
     """
 
     member: Member
@@ -27,8 +27,8 @@ class Directions:
     """What an endpoint shows.
 
     :ivar term: of two, the one with the higher term is the later
-    :ivar primary: who takes writes; None while nobody does
-    :ivar members: all there are; whoever is neither primary nor among the readers gets no clients
+    :ivar primary: the member that takes writes; None while there is none
+    :ivar members: all members; one that is neither primary nor among the readers gets no clients
     """
 
     cluster: str
@@ -39,8 +39,11 @@ class Directions:
 
 
 def directions(cluster: Cluster, record: Record | None, view: View) -> Directions:
-    """A primary that cannot be seen keeps its clients until another one is to take its place: that its agent does not
-    answer, or cannot look into its server, says nothing about its server."""
+    """Where clients should go.
+
+    A primary that cannot be observed keeps its clients until another member is to take its place: an agent that does
+    not answer, or cannot query its server, says nothing about the server.
+    """
     if record is None:
         return Directions(cluster.name, 0, None, (), cluster.members)
     return Directions(

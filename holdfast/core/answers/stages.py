@@ -1,4 +1,4 @@
-"""How far a member is on its way to being a voter, as ``holdfast status`` tells it."""
+"""How far a member is on its way to being a voter, as ``holdfast status`` shows it."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from holdfast.core.view import MemberState, View
 
 
 class Stage(StrEnum):
-    """NONE: it does not follow the primary. LEARNER: it has more than ``strong_sync_threshold`` left to apply.
-    CATCHING_UP: less than that, and not all received. AT_THE_HEAD: it could vote. VOTER: it does."""
+    """NONE: the member does not follow the primary. LEARNER: it has more than ``strong_sync_threshold`` left to apply.
+    CATCHING_UP: less than that, and has not received everything. AT_THE_HEAD: it could vote. VOTER: it votes."""
 
     NONE = ""
     LEARNER = "learner"
@@ -24,7 +24,7 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MemberStanding:
-    """:ivar bytes_behind: of the primary's binlog, not applied yet; at most, and None when not known"""
+    """:ivar bytes_behind: bytes of the primary's binlog not applied yet, at most; None if not known"""
 
     stage: Stage = Stage.NONE
     bytes_behind: int | None = None

@@ -33,16 +33,16 @@ from holdfast.core.view import (
 from holdfast.core.wording import key_of, once
 
 MOST_DIFFERENCES = 20
-"""So many tables that differ are named of each member; ``Verification.different`` counts them."""
+"""This many tables that differ are named of each member; ``Verification.different`` counts them."""
 
 
 WAITING = "waiting"
 
 
 class MemberRole(StrEnum):
-    """As the record has it: a member that cannot be seen keeps it. LEARNER: it follows, and is to vote. STANDBY: it
-    follows, and no seat is free for it. OUT: it is neither primary nor voter, and does not follow the primary now, as
-    far as is known."""
+    """The member's role according to the record: a member that cannot be seen keeps it. LEARNER: it follows, and will
+    vote. STANDBY: it follows, and the voters are complete without it. OUT: it is neither primary nor voter, and does
+    not follow the primary now, as far as is known."""
 
     PRIMARY = "primary"
     VOTER = "voter"
@@ -53,24 +53,24 @@ class MemberRole(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MemberStatus:
-    """What is not known now is not told as if it were: a lag, how far behind it is.
+    """One member. What is not known now is not shown as if it were: its lag, how far behind it is.
 
-    :ivar state: down, starting, or what it does; "unknown" when its agent does not answer, "no answer" when its server
-        does not answer that agent, "not observed" when it does not let it in
-    :ivar age_seconds: so old is what is said of positions: 0: it is as of now; None: nothing is known
-    :ivar lag_seconds: None, too, where it is not known now
-    :ivar failed: what its agent refuses, or fails, to do: each command, and why; "" where all is done
-    :ivar standby: why no seat is free for it although it is well, or ""
+    :ivar state: down, starting, or what it does; "unknown" if its agent does not answer, "no answer" if its server does
+        not answer that agent, "not observed" if it refuses the agent's login
+    :ivar age_seconds: age of the positions: 0: they are current; None: nothing is known
+    :ivar lag_seconds: None also if it is not known now
+    :ivar failed: what its agent refuses or fails to do: each command, and why; "" if everything is done
+    :ivar standby: why it does not vote although it is well, or ""
     :ivar votes: the record counts on it, whether it can be seen or not
-    :ivar bytes_behind: see ``stages.Standing``; :ivar eta_seconds: until it has caught up, at the speed of late
-    :ivar progress: what goes on in its background
+    :ivar bytes_behind: see ``stages.Standing``; :ivar eta_seconds: until it has caught up, at its recent speed
+    :ivar progress: the work in its background
     :ivar protections: what ends its server, or shuts its ports, when it is primary and its lease is over; () nothing
         does; None: not known
     :ivar prepared: XA transactions that have been prepared there for some seconds
-    :ivar unacknowledged: how many of its transactions are known to have gone on without a voter, a counter
+    :ivar unacknowledged: how many of its transactions are known to have completed without a voter, a counter
     :ivar let_through: what let them through, until a row has been acknowledged since; "" then
     :ivar verified: the last verification of its tables, under way or over; None: none since its data came
-    :ivar concerns: what an operator should see to, although the member is well
+    :ivar concerns: what an operator should attend to, although the member is well
     :ivar differs: tables in which verifications found it to differ, MOST_DIFFERENCES at most
     """
 
@@ -105,20 +105,20 @@ class MemberStatus:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """:ivar writable: the primary takes clients, and their commits come through, as far as is known
+    """:ivar writable: the primary takes clients, and their commits complete, as far as is known
     (``core/rules/blocked.py``)
     :ivar whole: every member is as it should be
     :ivar degraded: mode semi-sync: commits do not wait now
-    :ivar brought: what the primary had written itself, and nobody else had, when it took over: one sentence, or ""
-    :ivar doubt: GTIDs that may have been acknowledged without a voter: of these strong is not claimed
-    :ivar under_way: the kind of transition; "waiting" where nothing was touched yet, and an order waits until it can
+    :ivar brought: what only the primary had when it took over, because it wrote it itself: one sentence, or ""
+    :ivar doubt: GTIDs that may have been acknowledged without a voter: mode strong does not cover these
+    :ivar under_way: the kind of transition; "waiting" if nothing was touched yet, and an order waits until it can
         begin; or ""
-    :ivar waiting: that order, and what it waits for, or ""; :ivar waiting_key: changes where it waits for something
-        else, and not with how long something has lasted
-    :ivar paused: why nothing is begun by itself, or ""; :ivar paused_until: in seconds since 1970; None: until a person
-        resumes it
+    :ivar waiting: that order, and what it waits for, or ""; :ivar waiting_key: changes if it waits for something else,
+        and not with the duration
+    :ivar paused: why nothing begins automatically, or ""; :ivar paused_until: in seconds since 1970; None: until an
+        operator resumes it
     :ivar planned: when a switchover is to begin, in seconds since 1970, and to whom ("": the best); None: none is
-    :ivar lease: who upholds the primary's lease: manager, peers or nobody; "" where it is not known, or has none
+    :ivar lease: what extends the primary's lease: manager, peers or nobody; "" if it is not known, or has none
     """
 
     cluster: str
@@ -153,7 +153,7 @@ def status(
 ) -> Status:
     """:param estimates: seconds until members have caught up
     :param waiting: an order that waits
-    :param failures: by member, what its agent refused, or failed to do, of what it was told last
+    :param failures: by member, what its agent refused or failed to do of its last commands
     """
     primary = view.state(record.primary) if record else None
     why = blocked(cluster, record, view) if record else ""
@@ -200,7 +200,7 @@ def _brought(record: Record, primary: MemberState | None) -> str:
 
 
 def _told(cluster: Cluster, record: Record, decided: str, why: str) -> str:
-    """What clients feel and why, then what is done about it, then what an operator can do; each cause once."""
+    """What clients see and why, then what is done about it, then what an operator can do; each cause once."""
     known = [
         f"commits on {record.primary} wait",
         *(f"{m.name}: " for m in cluster.members if f"{m.name}: " in why),
@@ -225,7 +225,7 @@ def _placed(
     member: MemberStatus,
     estimates: Mapping[str, float],
 ) -> MemberStatus:
-    """With its place in the cluster, and how far it is on its way there."""
+    """The member with its place in the cluster, and how far it is on its way there."""
     setting, state = cluster.setting(member.name), view.state(member.name)
     sighting = view.members.get(member.name)
     known = state or (sighting.last if isinstance(sighting, Unseen) else None)
@@ -257,7 +257,7 @@ def _standby(cluster: Cluster, record: Record, view: View, member: MemberStatus)
     if primary is None or member.role is not MemberRole.LEARNER or record.joint:
         return ""
     if record.target.incarnation(member.name) is not None:
-        return ""  # it was started anew, and keeps its seat
+        return ""  # it was restarted, and will vote again
     if should_vote(cluster, record, primary, member.name):
         return ""
     return why_standby(cluster, primary, member.name)
@@ -305,14 +305,14 @@ def _member(cluster: Cluster, record: Record | None, view: View, member: Member)
 
 
 def _each_once(state: MemberState) -> str:
-    """MariaDB tells what was applied and what was received side by side, and so its last GTID twice."""
+    """What was received. MariaDB reports applied and received side by side, and so its last GTID twice."""
     if state.flavor is Flavor.MARIADB and state.received:
         return str(state.received_set())
     return state.received
 
 
 def _age(view: View, sighting: Sighting | None) -> float | None:
-    """How old what is said of the server is, in seconds; see :class:`MemberStatus`."""
+    """The age of what is said about the server, in seconds; see :class:`MemberStatus`."""
     match sighting:
         case Seen(state=state):
             if state.unobserved and not state.up:
@@ -348,7 +348,7 @@ def _role(
 
 
 def _recorded(record: Record, view: View, member: Member) -> MemberRole:
-    """Of one that cannot be seen: whether it does what the record counts on is not known."""
+    """The role of a member that cannot be seen: whether it does what the record counts on is not known."""
     sighting = view.members.get(member.name)
     last = sighting.last if isinstance(sighting, Unseen) else None
     if last is not None and last.ended:

@@ -12,7 +12,7 @@ KEY = "tls"
 
 
 def check_encryption(facts: Facts) -> Iterator[Finding]:
-    """Of its agent's API, and of its replication."""
+    """Of the agent's API, and of the server's replication."""
     found = [*_api(facts), *(_certificates(facts) if facts.encrypting else _replication(facts))]
     yield from found
     if facts.guarded and facts.encrypting and not found:

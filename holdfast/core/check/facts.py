@@ -16,7 +16,7 @@ class Upstream:
     :ivar channel: its name; "" for the default one
     :ivar server_id, uuid: of the source, as the receiver learned them; 0 and "" before it ever connected
     :ivar gtid: positions are GTIDs, not places in a file
-    :ivar delay_seconds: for which it holds back what it has received, on purpose
+    :ivar delay_seconds: for which it delays what it has received, on purpose
     :ivar filters: what of the source it does not apply, as ``option=value``
     """
 
@@ -41,7 +41,7 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """What the server would boot with: its option file, with what that includes, and persisted variables.
+    """What the server would boot with: its option file with the files that it includes, and persisted variables.
 
     :ivar options: by names with underscores, in the words of the server's flavor; a switch is ON or OFF
     :ivar filters: options that leave something out of a binlog or of what is applied, as ``option=value``
@@ -56,7 +56,7 @@ class Boot:
     sources: Mapping[str, str] = field(default_factory=dict)
 
     def source(self, name: str) -> str:
-        """The file that says what ``name`` is, or that should."""
+        """The file that sets ``name``, or that should."""
         return self.sources.get(name, self.file)
 
 
@@ -95,15 +95,15 @@ class Tables:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """One member.
+    """What was found about one member.
 
     :ivar problem: why the server could not be asked, or ""; then only what is in files is known
     :ivar datadir, socket: as the agent is configured
-    :ivar variables: global variables of the running server, by name; those that it does not have are not there
+    :ivar variables: global variables of the running server, by name; those that it does not have are missing here
     :ivar origins: the file from which the running server took a variable, by its name; only of those from files
-    :ivar privileges: of the agent's administrative account on all tables, in capitals; "ALL PRIVILEGES"
-        where the server says so
-    :ivar replicators: accounts that may replicate; :ivar backup_admins: that may be cloned from (MySQL)
+    :ivar privileges: of the agent's administrative account on all tables, in capitals; "ALL PRIVILEGES" if the server
+        says so
+    :ivar replicators: accounts that may replicate; :ivar backup_admins: from which a clone may be made (MySQL)
     :ivar account: the member's own replication account
     :ivar pid: of the server's process, as the agent found it; 0 if it did not
     :ivar signals: the agent may send it signals
@@ -113,13 +113,13 @@ class Facts:
     :ivar plugins: libraries of semi-sync that it could load
     :ivar installed: libraries that it loads at every start, as its own table says (MySQL)
     :ivar foreign, keyless: tables that are not InnoDB's; without a primary key. None: could not be counted
-    :ivar listen: address of the agent's API; :ivar guarded: it speaks TLS, and wants certificates
-    :ivar certificates: days for which the files are good that the agent is given, by path
+    :ivar listen: address of the agent's API; :ivar guarded: it speaks TLS, and requires certificates
+    :ivar certificates: for how many days the agent's certificate files are valid, by path
     :ivar encrypting: it follows with certificates (server.tls)
     :ivar lenient: accounts that may replicate from other hosts without showing a certificate
     :ivar dumps: replicas' sessions here
     :ivar applied, origin: GTIDs that it has, and the stream of those that it issues, as in ``MemberState``
-    :ivar clock_offset: seconds by which its host's clock is ahead of the asker's; None when unknown
+    :ivar clock_offset: seconds by which its host's clock is ahead of the asker's; None if unknown
     """
 
     member: str

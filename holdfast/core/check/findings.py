@@ -1,4 +1,4 @@
-"""What a check found, for people and for scripts."""
+"""What a check found, for operators and for scripts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from enum import StrEnum
 
 class Level(StrEnum):
     """OK: as it should be. NOTE: worth knowing. WARNING: something is worse than it could be, and nothing that was
-    acknowledged is lost for it. WRONG: the promise does not hold, or the member cannot be managed."""
+    acknowledged is lost because of it. WRONG: the promise does not hold, or the member cannot be managed."""
 
     OK = "ok"
     NOTE = "note"
@@ -19,7 +19,7 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """:ivar key: short name of what was looked at; :ivar mend: what a person does about it, or \"\""""
+    """:ivar key: short name of what was looked at; :ivar mend: what an operator does about it, or \"\""""
 
     key: str
     level: Level
@@ -29,8 +29,9 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class MemberFindings:
-    """:ivar member: "" for what concerns the members together
-    :ivar unanswered: why nothing is known of it, or \"\""""
+    """:ivar member: "" for what concerns several members
+    :ivar unanswered: why nothing is known of it, or ""
+    """
 
     member: str
     findings: tuple[Finding, ...] = ()
@@ -39,7 +40,7 @@ class MemberFindings:
 
 @dataclass(frozen=True, slots=True)
 class CheckReport:
-    """:ivar cluster: \"\" where agents were asked without a manager"""
+    """:ivar cluster: "" if agents were asked without a manager"""
 
     cluster: str
     members: tuple[MemberFindings, ...]
@@ -48,7 +49,7 @@ class CheckReport:
         return sum(each.level is level for one in self.members for each in one.findings)
 
     def wrong(self) -> tuple[str, ...]:
-        """Each wrong finding in one line: whose it is, what it is, and how it is mended."""
+        """Each wrong finding in one line: which member, what is wrong, and how to repair it."""
         return tuple(
             in_one_line(one.member, each)
             for one in self.members

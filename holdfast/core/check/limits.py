@@ -1,4 +1,5 @@
-"""How many files a server may open: one that its agent starts inherits that, and takes fewer connections quietly."""
+"""How many files a server may open: a server that its agent starts inherits the agent's limit, and then accepts fewer
+connections without saying so."""
 
 from __future__ import annotations
 
@@ -11,9 +12,10 @@ KEY = "open-files"
 
 
 def too_few(server: int, agent: int) -> tuple[str, str] | None:
-    """What the next start would take from a server that runs, and what mends that; None: nothing.
+    """What a running server would lose at its next start, and how to prevent it; None: nothing.
 
-    :param server: so many files it may open; :param agent: the most that what its agent starts may have
+    :param server: how many files it may open; :param agent: the highest limit that the agent can give to a server it
+        starts
     """
     if agent >= server:
         return None

@@ -154,7 +154,7 @@ def _version(facts: Facts) -> Iterator[Finding]:
 
 
 def _same_server(facts: Facts) -> Iterator[Finding]:
-    """Started from its option file, is it the server that runs now?"""
+    """Whether the server that runs now is the one that its option file describes."""
     if facts.boot.problem:
         return
     other: list[str] = []
@@ -222,12 +222,12 @@ def _service(facts: Facts) -> Iterator[Finding]:
 
 
 def _real(facts: Facts, path: str) -> PurePath:
-    """Two names of one folder are one."""
+    """The real path: two names may lead to one folder."""
     return PurePath(facts.real.get(path, path))
 
 
 def _trouble(unit: Unit) -> str:
-    """What a unit does that only the agent may, or ""."""
+    """What a unit does that only the agent may do, or ""."""
     if unit.masked:
         return ""
     if unit.enabled:
@@ -249,7 +249,7 @@ def _space(spaces: Iterable[Space]) -> Iterator[Finding]:
 
 
 def _process(facts: Facts) -> Finding:
-    """A server that cannot be killed cannot be fenced."""
+    """Whether the server can be killed: one that cannot be killed cannot be fenced."""
     mend = "run the agent as the server's user or as root, in the same container"
     if not facts.pid:
         text = f"the server answers, and no process of this host is found that has {facts.datadir}"
@@ -286,7 +286,7 @@ def _plugins(facts: Facts) -> Iterator[Finding]:
 
 
 def _loaded_at_boot(facts: Facts, side: str) -> bool:
-    """MariaDB has it built in."""
+    """Whether semi-sync is loaded at boot. MariaDB has it built in."""
     if facts.flavor is Flavor.MARIADB or facts.boot.problem:
         return True
     name = f"semisync_{side}"
@@ -337,7 +337,7 @@ def _listed(tables: Tables) -> str:
 
 
 def _replication(facts: Facts) -> Iterator[Finding]:
-    """Packets, and several sources; whom it follows is judged by ``core/change/adopt.py``."""
+    """Packets, and several sources; ``core/change/adopt.py`` judges which source it follows."""
     if len(facts.upstreams) > 1:
         sources = names(f"{up.channel or 'default'}: {up.address}" for up in facts.upstreams)
         text = f"it follows several sources ({sources})"

@@ -1,4 +1,5 @@
-"""Whether members let each other in, and have the same administrator: what agents have tried in, findings out."""
+"""Whether members accept each other's logins and have the same administrator: the logins that agents tried in, findings
+out."""
 
 from __future__ import annotations
 
@@ -9,10 +10,10 @@ from holdfast.core.cluster import Cluster
 from holdfast.core.view import View
 
 Reached = Mapping[tuple[str, str], str]
-"""Who tried to log in, at whose server -> why it was not let in, or ""."""
+"""(member that tried to log in, member whose server it tried) -> why the login was refused, or ""."""
 
 Barred = Collection[tuple[str, str]]
-"""Member and server: its account is locked there, as Holdfast does it: it unlocks it when the member may come in."""
+"""Member and server: Holdfast has locked the member's account there, and unlocks it when the member may connect."""
 
 BY_HAND = (
     "Holdfast repairs it on the primary within seconds; by hand, on that server: SET sql_log_bin = 0; then CREATE USER "
@@ -31,7 +32,7 @@ def barred_pairs(cluster: Cluster, view: View) -> frozenset[tuple[str, str]]:
 
 
 def refusals(reached: Reached, barred: Barred = ()) -> dict[tuple[str, str], str]:
-    """Those that were not let in, and should have been."""
+    """The logins that were refused and should not have been."""
     return {pair: why for pair, why in sorted(reached.items()) if why and pair not in barred}
 
 

@@ -1,4 +1,4 @@
-"""What is right and wrong with the members together, and so with the whole: facts in, findings out."""
+"""What is right and wrong with the members together, and so with the whole cluster: facts in, findings out."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def check(
     """Judge all members.
 
     :param unanswered: members of which nothing is known, and why
-    :param adopting: their accounts for replication are still to be made
-    :param further: what else was found of them together
+    :param adopting: their replication accounts are still to be created
+    :param further: what else was found about them together
     """
     members = [MemberFindings(facts.member, tuple(check_member(facts))) for facts in found]
     members += [MemberFindings(name, (), why) for name, why in unanswered.items()]
@@ -110,7 +110,7 @@ def _accounts(
         troubles = True
         rights = "REPLICATION SLAVE" + ", BACKUP_ADMIN" * (facts.flavor is Flavor.MYSQL)
         text = f"{facts.member} has no account {names(lacking)} that may replicate ({rights})"
-        exists = lacking <= facts.replicators  # it is BACKUP_ADMIN alone that is missing
+        exists = lacking <= facts.replicators  # only BACKUP_ADMIN is missing
         level = Level.WARNING if exists else Level.WRONG
         mend = (
             "where the cluster is managed Holdfast makes it within seconds; by hand, here: SET sql_log_bin = 0; "
@@ -122,7 +122,7 @@ def _accounts(
 
 
 def _readers(found: Sequence[Facts], running: Sequence[Facts]) -> Iterator[Finding]:
-    """Replicas that are no members: those that do not acknowledge are welcome."""
+    """Replicas that are no members: those that do not acknowledge are allowed."""
     key = "replicas"
     accounts = {facts.account for facts in found}
     there = [(f, dump) for f in running for dump in f.dumps if dump.account not in accounts]

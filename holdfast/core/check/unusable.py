@@ -1,16 +1,17 @@
-"""What a server says where its own data files cannot be gone on from: no further start helps, a copy of another's does.
+"""Errors by which a server says that its data files are unusable: another start does not help, a copy of another
+member's data does.
 
-The rule: a server that ended twice in a row without having come up, and said so both times, is unfit: it is cloned, as
-``core/members/rejoin.py`` has it, one at a time, from a member that lives, and after what only it has was saved
+The rule: a server that ended twice in a row without having come up, and said so both times, is unfit:
+``core/members/rejoin.py`` has it cloned, one at a time, from a member that lives, and after what only it has was saved
 (``core/members/copying.py``).
 
-Why that loses nothing: unfit data are not started, vote for nobody, and are replaced only where another member is the
-primary and lives; the agent refuses where what they hold cannot be told, or may be the last copy
-(``agent/clone/unique.py``). Nobody is elected or deposed because of it. Why twice: a file system that was not mounted
-yet, or a moment without memory, gives the same words once.
+Why that loses nothing: unfit data are not started, vote for no member, and are replaced only while another member is
+the primary and lives; the agent refuses if it cannot be known what they hold, or if they may be the last copy
+(``agent/clone/unique.py``). No member is elected or deposed because of it. Why twice: a file system that was not
+mounted yet, or a moment without memory, gives the same words once.
 
-Not meant: what has to do with an option, a right, a lock, a version or a full disk, and an assertion that failed, which
-may be anything.
+Not included: errors about an option, a right, a lock, a version or a full disk, and a failed assertion, which may mean
+anything.
 
 Each was seen on MariaDB 10.11 or MySQL 9.7 (``test_server_unusable.py``), or stands in their messages beside one that
 was.
@@ -43,7 +44,7 @@ _UNUSABLE = re.compile(
             r"File \./ibdata1: 'open' returned OS error",
             r"Creating system tablespace with existing redo log",
             r"not a valid aria control file",
-            # the binary log, without which nothing that is prepared can be decided
+            # the binary log, without which no prepared transaction can be decided
             r"Can't init tc log|Failed to open log \(file '\S+', errno 2\)",
             r"not found in binlog index, needed for recovery",
             r"critical recovery information .* was manually deleted after a crash",
@@ -56,6 +57,6 @@ _UNUSABLE = re.compile(
 def unusable(errors: Iterable[str]) -> str:
     """The first of a server's errors that says that its data cannot be used, or "".
 
-    :param errors: what it said in one run that ended without having come up
+    :param errors: what it printed in one run that ended without having come up
     """
     return next((each for each in errors if _UNUSABLE.search(each)), "")

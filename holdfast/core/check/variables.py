@@ -1,6 +1,6 @@
-"""The settings that the promise needs of a server: as it runs, and as it would boot.
+"""The settings that the promise requires of a server: as it runs, and as it would boot.
 
-``server/process/optionfile.py`` renders an option file that meets them all, and tells more of the reasons.
+``server/process/optionfile.py`` renders an option file that meets them all, and gives more of the reasons.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ SWITCHES = {"1": "ON", "YES": "ON", "TRUE": "ON", "0": "OFF", "NO": "OFF", "FALS
 class Demand:
     """One variable.
 
-    :ivar default: what the server takes where the option file does not name it
-    :ivar running: how bad another value is now; None where the running value says nothing, or is set by the agent
+    :ivar default: the server's default, if the option file does not name it
+    :ivar running: how bad another value is now; None if the running value says nothing, or is set by the agent
     :ivar boot: how bad another value is in the option file
     """
 
@@ -145,7 +145,7 @@ def demands(flavor: Flavor) -> tuple[Demand, ...]:
 
 
 def variables(flavor: Flavor) -> frozenset[str]:
-    """Names of the variables that are looked at as the server runs."""
+    """Names of the variables that are checked on the running server."""
     return frozenset(demand.name for demand in demands(flavor))
 
 
@@ -206,7 +206,7 @@ _AT_BOOT_ONLY = frozenset(
     }
 )
 _OWN_VALUE = frozenset({"binlog_format", "binlog_row_image"})
-"""Each session has its own value, which it takes when it begins."""
+"""Each session has its own value, which it takes from the global one when it begins."""
 
 
 def _now(demand: Demand) -> str:
@@ -219,7 +219,7 @@ def _now(demand: Demand) -> str:
 
 
 def _binlog(facts: Facts) -> Finding:
-    """The binary log has a name in the option file, and is ON or OFF as it runs."""
+    """In the option file the binary log has a name; on the running server it is ON or OFF."""
     boots = facts.boot.options.get("log_bin", "ON" if facts.flavor is Flavor.MYSQL else "OFF")
     if "log_bin" in facts.variables and not facts.on("log_bin"):
         mend = f"put log_bin = binlog into {facts.boot.file}; restart it afterwards"

@@ -1,1 +1,1 @@
-"""What is kept of each failover, switchover and restart."""
+"""The history: what is kept of each failover, switchover and restart."""

@@ -1,5 +1,5 @@
-"""What a look at the members adds to an entry of the history: that the primary is open, what hooks did, and what became
-of the old primary."""
+"""What a look at the members adds to an entry of the history: whether the primary is open, what hooks did, and what
+became of the old primary."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from holdfast.core.view import MemberState, TailVerdict, View
 
 
 def looked(entry: Entry, cluster: Cluster, record: Record, view: View) -> Entry:
-    """What a look at the members adds; the same entry where that is nothing."""
+    """The entry with what a look at the members adds; the same entry if that is nothing."""
     if entry.opened is None and _is_open(entry, record, view):
         entry = replace(entry, opened=view.date)
         entry = noted(entry, view.date, Sort.NOTE, f"{record.primary} takes writes", record.primary)
@@ -33,14 +33,14 @@ def looked(entry: Entry, cluster: Cluster, record: Record, view: View) -> Entry:
 
 
 def whole(entry: Entry, at: float, reason: str) -> Entry:
-    """Every member is as it should be: so is what has ended."""
+    """The entry after every member is as it should be: it is complete."""
     if entry.ended is None or entry.whole is not None:
         return entry
     return replace(noted(entry, at, Sort.NOTE, reason), whole=at)
 
 
 def hooked(entry: Entry, view: View) -> Entry:
-    """What came of the hooks; the same entry where nothing has come yet."""
+    """The entry with the results of the hooks; the same entry if there are none yet."""
     for phase, called in view.called.items():
         if called.term >= entry.term and called.outcome is not HookOutcome.RUNNING:
             entry = _called(entry, phase, called, view.date)
@@ -65,7 +65,7 @@ def _called(entry: Entry, phase: Phase, called: Called, at: float) -> Entry:
 
 
 def _is_open(entry: Entry, record: Record, view: View) -> bool:
-    """Whether who is to be primary takes writes; not of one that has not begun to stop them yet."""
+    """Whether the member that is to be primary takes writes; False before the commit point."""
     transition = told(record)
     if transition and transition.step not in PAST:
         return False
@@ -75,7 +75,7 @@ def _is_open(entry: Entry, record: Record, view: View) -> bool:
 
 
 def _returning(entry: Entry, cluster: Cluster, record: Record, view: View) -> Entry:
-    """What becomes of the old primary."""
+    """The entry with what becomes of the old primary."""
     if not entry.new or entry.returned.following is not None:
         return entry
     if told(record) and entry.opened is None:

@@ -29,7 +29,7 @@ KINDS = {
     TransitionKind.SWITCHOVER: What.SWITCHOVER,
     TransitionKind.RESTART: What.RESTART,
 }
-"""What an entry is kept of."""
+"""The kinds of transition of which an entry is kept."""
 
 PAST = (Step.OPEN, Step.PROVE)
 """Steps past the commit point."""
@@ -61,7 +61,7 @@ def begun(
 ) -> Entry:
     """:param before: the record in which the primary is the old one
     :param at: when the cause was seen; seconds since 1970
-    :param why: as the record was saved with
+    :param why: as saved with the record
     """
     transition = told(record)
     assert transition is not None
@@ -91,7 +91,7 @@ def begun(
 
 
 def continued(record: Record, view: View, cause: str, manager: str) -> Entry:
-    """What a manager knows that finds something under way, and no entry of it."""
+    """The entry of a manager that finds something under way of which there is no entry."""
     transition = told(record)
     assert transition is not None
     past = transition.step in PAST and transition.kind is not TransitionKind.RESTART
@@ -115,7 +115,7 @@ def continued(record: Record, view: View, cause: str, manager: str) -> Entry:
 
 
 def _automatic(record: Record, transition: Transition, view: View) -> bool:
-    """Whether the last of ``failovers`` tells when it began."""
+    """Whether the last of ``failovers`` says when it began."""
     at = record.failovers[-1].date if record.failovers else 0.0
     return (
         transition.kind is TransitionKind.FAILOVER
@@ -132,7 +132,7 @@ def taken_over(entry: Entry, at: float, manager: str, text: str) -> Entry:
 
 
 def joined(stored: Entry, later: Entry) -> Entry:
-    """One entry of what a manager wrote before it was lost, and what the next one has seen of the same."""
+    """One entry from what a manager wrote before it was lost, and what the next one has seen of the same change."""
     entry = replace(
         stored,
         managers=tuple(dict.fromkeys((*stored.managers, *later.managers))),
@@ -160,7 +160,7 @@ def joined(stored: Entry, later: Entry) -> Entry:
 
 
 def same(stored: Entry, entry: Entry) -> bool:
-    """Whether ``stored``, still under way, is what a later manager goes on with as ``entry``."""
+    """Whether ``stored``, still under way, is the change that a later manager continues as ``entry``."""
     return (
         stored.under_way
         and stored.what is entry.what
@@ -170,7 +170,7 @@ def same(stored: Entry, entry: Entry) -> bool:
 
 
 def orphaned(entry: Entry, record: Record, at: float) -> Entry:
-    """It is over, and the manager that led it was lost before it could write that down."""
+    """The entry after the change is over, if the manager that led it was lost before it could write that down."""
     last = next((m.text for m in reversed(entry.moments) if m.sort is Sort.RECORD), "its beginning")
     why = f"the manager that led it was lost after: {last}; the next one found it over"
     changed = record.primary != entry.old
@@ -187,9 +187,9 @@ def orphaned(entry: Entry, record: Record, at: float) -> Entry:
 
 
 def saved(entry: Entry, before: Record, record: Record, why: str, view: View) -> Entry:
-    """The record was replaced while ``entry`` was under way, and no other entry is begun by it.
+    """The record was replaced while ``entry`` was under way, and this begins no other entry.
 
-    Where it names another primary, :func:`compared` tells more.
+    If the record names another primary, :func:`compared` adds more.
     """
     at = view.date
     was, now = told(before), told(record)
@@ -208,7 +208,7 @@ def saved(entry: Entry, before: Record, record: Record, why: str, view: View) ->
 
 
 def gave_way(entry: Entry, before: Record, record: Record, why: str, view: View) -> Entry:
-    """Another entry begins before this one has ended."""
+    """The entry after another one began before this one had ended."""
     entry = noted(entry, view.date, Sort.RECORD, why)
     undone = before.primary == entry.old and entry.what is What.FAILOVER
     return replace(
@@ -221,9 +221,10 @@ def gave_way(entry: Entry, before: Record, record: Record, why: str, view: View)
 
 
 def compared(entry: Entry, cluster: Cluster, before: Record, record: Record, view: View) -> Entry:
-    """Why this one was named, and what it had and the old one not. Takes a while where there are many GTIDs.
+    """Why this member was named, and what it had that the old primary had not, and the reverse. Takes a while if there
+    are many GTIDs.
 
-    :param view: of when it was named
+    :param view: of the moment at which it was named
     """
     new = view.state(record.primary)
     if new is None:
@@ -250,7 +251,7 @@ def noted(
     ms: float = 0.0,
     steps: dict[str, float] | None = None,
 ) -> Entry:
-    """:param at: seconds since 1970; when it was over, where it took its time"""
+    """:param at: seconds since 1970; of its end, if it took time"""
     moment = Moment(since(entry, at), sort, clipped(text), member, round(ms, 2), steps or {})
     return _kept(entry, moment)
 
@@ -264,7 +265,7 @@ def _kept(entry: Entry, moment: Moment) -> Entry:
 
 
 def since(entry: Entry, at: float) -> float:
-    """Milliseconds since it was begun."""
+    """Milliseconds since the entry began."""
     return round((at - entry.begun) * 1000, 1)
 
 
@@ -279,7 +280,7 @@ def setup(record: Record) -> Setup:
 
 
 def shown(view: View, name: str) -> tuple[MemberState | None, str]:
-    """A member as it is seen now, and the GTIDs that it has shown last, also when it is not seen any more."""
+    """A member as it is seen now, and the GTIDs that it reported last, also if it is not seen any more."""
     state = view.state(name)
     if state is None:
         sighting = view.members.get(name)
@@ -289,13 +290,13 @@ def shown(view: View, name: str) -> tuple[MemberState | None, str]:
 
 
 def order(what: str, at: float, record: Record, manager: str, by_person: bool = True) -> Entry:
-    """Something that a person wanted, and that was begun; or what came of it by itself."""
+    """An order of an operator that was begun; or something that followed from it automatically."""
     entry = replace(alarm(what, at, record, manager), what=What.ORDER)
     return replace(entry, ordered=entry.cause) if by_person else entry
 
 
 def alarm(what: str, at: float, record: Record, manager: str) -> Entry:
-    """Something that came about by itself, and that an operator must know of."""
+    """Something that happened without an order, and that an operator must know of."""
     return Entry(
         What.ALARM,
         clipped(what),
@@ -309,7 +310,7 @@ def alarm(what: str, at: float, record: Record, manager: str) -> Entry:
 
 
 def verification(found: Verified, told: str, record: Record, manager: str) -> Entry:
-    """:param told: what came of it, in one sentence"""
+    """:param told: the result, in one sentence"""
     return Entry(
         What.VERIFICATION,
         clipped(told),

@@ -1,4 +1,4 @@
-"""Why one member and not another: an election, told afterwards."""
+"""Why one member and not another: an election, explained afterwards."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from holdfast.core.wording import transactions
 def candidates(
     cluster: Cluster, record: Record, view: View, chosen: str
 ) -> tuple[CandidateNote, ...]:
-    """All that could have been meant but the old primary, ``chosen`` first.
+    """All members that could have been chosen, ``chosen`` first; the old primary is not among them.
 
-    :param record: the one in which it was decided, in which the old primary is the primary still
+    :param record: the record on which the decision was based: it still names the old primary
     """
     others = sorted(cluster.others(record.primary), key=lambda each: each.name != chosen)
     return tuple(
@@ -73,7 +73,8 @@ def _why_chosen(cluster: Cluster, record: Record, view: View, state: MemberState
 
 
 def _wanted(record: Record, name: str, called: str) -> str:
-    """Why it was to be this one, or "". A switchover is to somebody whether he was named or the preflight chose him."""
+    """Why this member was wanted, or "". A switchover names its member, whether the operator or the preflight chose
+    it."""
     transition = record.transition
     if transition is None or transition.wish != name:
         return ""
@@ -96,7 +97,7 @@ def _why_later(cluster: Cluster, record: Record, state: MemberState, best: Membe
 
 
 def difference(record: Record, old: MemberState | None, known: str, new: MemberState) -> str:
-    """What the old primary had last shown (``known``), against what the new one had when it was named."""
+    """What the old primary had last reported (``known``), compared with what the new one had when it was named."""
     name = record.primary
     if not known:
         return f"how far {name} had come was not known"

@@ -1,8 +1,8 @@
-"""The history: what is kept of each failover, switchover and restart in place, of what people ordered, and of each
+"""The history: what is kept of each failover, switchover and restart in place, of operators' orders, and of each
 verification.
 
-An entry is begun when the transition is, and completed step by step, also by another manager, and minutes later: when
-the old primary is back. It is kept in the store by its number, apart from the record; nothing is ever decided by it.
+An entry begins with its transition, and is completed step by step, also by another manager, and even minutes later,
+when the old primary is back. The store keeps it by its number, apart from the record; no decision is ever based on it.
 """
 
 from __future__ import annotations
@@ -19,29 +19,30 @@ from holdfast.core.calls import Ran
 from holdfast.core.history.verified import Verified, shortened
 
 FORMAT = 1
-"""Of the JSON. Fields may be added without another number: what is not known is passed over."""
+"""The format of the JSON. Fields may be added without another number: unknown ones are ignored."""
 FORMERLY_STOPPED = "writes stop"
-"""By this text of a moment entries without ``stopped`` tell that; it is fixed, as they are stored."""
+"""By this text of a moment entries without ``stopped`` show when writes stopped; it never changes, because entries are
+stored."""
 LARGEST_BYTES = 64 * 1024
 LONGEST_TEXT = 500
 LONGEST_GTIDS = 4000
 LONGEST_OUTPUT = 4000
-"""Of a hook: both ends of it."""
+"""Characters of a hook's output: both ends of it."""
 MOST_CANDIDATES = 16
 MOST_HOOKS = 10
-"""Results, and runs of each."""
+"""Results of hooks in an entry, and runs of each."""
 FIRST_MOMENTS, LAST_MOMENTS = 110, 50
-"""How many of the first and of the last are kept."""
+"""How many of the first and of the last moments are kept."""
 
 EARLIEST, LATEST = -1e10, 2.5e11
-"""Seconds of any date that can be told, and any milliseconds in between."""
+"""Seconds of any date that can be displayed, and any milliseconds in between."""
 
 T = TypeVar("T")
 
 
 class What(StrEnum):
-    """RESTART: of the primary, which came back in place. ORDER: something else that a person wanted. ALARM: commits
-    that were told OK without a voter. VERIFICATION: of a member's tables."""
+    """RESTART: of the primary, which came back in place. ORDER: something else that an operator wanted. ALARM: commits
+    that were answered OK without a voter. VERIFICATION: of a member's tables."""
 
     FAILOVER = "failover"
     SWITCHOVER = "switchover"
@@ -52,12 +53,12 @@ class What(StrEnum):
 
     @property
     def is_transition(self) -> bool:
-        """Whether it has a course, and something of it may be still to come."""
+        """Whether the entry has steps, and some of them may be still to come."""
         return self in (What.FAILOVER, What.SWITCHOVER, What.RESTART)
 
 
 class Outcome(StrEnum):
-    """UNDONE: the primary stayed who it was. REPLACED: by what was begun before this had ended."""
+    """UNDONE: the primary stayed the same. REPLACED: by another change, which began before this one had ended."""
 
     UNDER_WAY = "under way"
     DONE = "done"
@@ -66,8 +67,8 @@ class Outcome(StrEnum):
 
 
 class Sort(StrEnum):
-    """RECORD: the record was replaced. WAITED: what the manager gave as its reason. COMMAND: an agent has done what it
-    was asked; FAILED: it has not. HOOK: what came of the hooks. NOTE: anything else."""
+    """RECORD: the record was replaced. WAITED: what the manager gave as its reason. COMMAND: an agent has carried out a
+    command; FAILED: it has not. HOOK: the result of the hooks. NOTE: anything else."""
 
     RECORD = "record"
     WAITED = "waited"
@@ -79,7 +80,7 @@ class Sort(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """:ivar at_ms: since the entry was begun, when it was over; below 0 for what was before
+    """:ivar at_ms: milliseconds from the begin of the entry to the end of this; below 0 for what was before
     :ivar ms: how long it took; :ivar steps: of its parts, in order
     """
 
@@ -95,7 +96,7 @@ class Moment:
 class Setup:
     """The configuration, as the record has it.
 
-    :ivar voters: names, the primary's too
+    :ivar voters: names, including the primary's
     """
 
     term: int
@@ -109,7 +110,7 @@ class Setup:
 class Positions:
     """GTIDs applied, in the server's own text.
 
-    :ivar old: what the old primary had last shown; :ivar new: what the new one had when it was named
+    :ivar old: what the old primary had last reported; :ivar new: what the new one had when it was named
     :ivar difference: in words
     """
 
@@ -147,7 +148,7 @@ class Returned:
     """What became of the old primary.
 
     :ivar verdict: of its binlog's end, as in ``view.TailVerdict``, or ""
-    :ivar saved: files on its host with what it had and nobody else
+    :ivar saved: files on its host with what only it had
     :ivar transactions: how many
     :ivar reason: why that is so, or why it had to be cloned
     :ivar rewound, cloned: what was done to it
@@ -168,16 +169,16 @@ class Entry:
     """Moments of time are seconds since 1970.
 
     :ivar number: within the cluster; 0 until it is stored
-    :ivar cause: the diagnosis, or what a person wanted
+    :ivar cause: the diagnosis, or what an operator wanted
     :ivar old, new: the primary before, and after; new is "" until it is named
     :ivar term: in which it began
-    :ivar ordered: what a person ordered, or "" when it began by itself
-    :ivar managers: who led it, in order
-    :ivar stopped: when a switchover began to hold up writers
+    :ivar ordered: what an operator ordered, or "" if it began automatically
+    :ivar managers: those that led it, in order
+    :ivar stopped: when a switchover began to block writers
     :ivar opened: when the primary took writes again; :ivar whole: when every member was as it should be
     :ivar why: how it ended, or why it was undone
     :ivar left_out: how many moments were not kept
-    :ivar verification: of a VERIFICATION, whose ``cause`` tells in one sentence what came of it; None of all others
+    :ivar verification: of a VERIFICATION, whose ``cause`` has its result in one sentence; None for all others
     """
 
     what: What
@@ -212,7 +213,8 @@ class Entry:
 
     @property
     def outage_ms(self) -> float | None:
-        """From when it was detected, or writes were stopped, until the primary took writes; None while it does not."""
+        """Milliseconds from the detection, or from the stop of writes, until the primary took writes; None while it
+        does not."""
         if self.opened is None:
             return None
         return round(
@@ -221,7 +223,7 @@ class Entry:
 
     @property
     def live(self) -> bool:
-        """Whether something of it is still to come."""
+        """Whether something of the entry is still to come."""
         if not self.what.is_transition or self.outcome is Outcome.UNDONE:
             return False
         if self.under_way or (self.whole is None and self.outcome is Outcome.DONE):
@@ -230,7 +232,7 @@ class Entry:
 
 
 def head(entry: Entry) -> dict[str, Any]:
-    """What a list shows of it."""
+    """What a list shows of an entry."""
     return {
         "number": entry.number,
         "what": entry.what.value,
@@ -255,8 +257,8 @@ def _counts(found: Verified) -> dict[str, Any]:
 
 
 def to_json(entry: Entry) -> str:
-    """Of at most LARGEST_BYTES: what hooks printed is shortened for that, then tables and moments are left out, then
-    the rest of what was printed."""
+    """The entry as JSON of at most LARGEST_BYTES: for that, the output of hooks is shortened, then tables and moments
+    are left out, then the rest of that output."""
     if len(text := _json(entry)) > LARGEST_BYTES:
         entry = _printed(entry, LONGEST_TEXT)
     while len(text := _json(entry)) > LARGEST_BYTES and (found := entry.verification):
@@ -272,7 +274,7 @@ def to_json(entry: Entry) -> str:
 
 
 def _printed(entry: Entry, most: int) -> Entry:
-    """With no more than ``most`` characters of what any hook printed."""
+    """The entry with at most ``most`` characters of each hook's output."""
     hooks = tuple(
         replace(
             each, ran=tuple(replace(ran, output=both_ends(ran.output, most)) for ran in each.ran)
@@ -287,7 +289,7 @@ def _json(entry: Entry) -> str:
 
 
 def from_json(text: str) -> Entry:
-    """:raises ValueError: when ``text`` is no entry, or one of a later version"""
+    """:raises ValueError: ``text`` is no entry, or one of a later version"""
     data = json.loads(text)
     if not isinstance(data, dict):
         raise ValueError(f"is no entry, but {type(data).__name__}")
@@ -307,7 +309,7 @@ def clipped(text: str, most: int = LONGEST_TEXT) -> str:
 
 
 def both_ends(text: str, most: int) -> str:
-    """Without the middle where that is too long; why a script failed stands at the end of what it printed."""
+    """The text without its middle if it is too long; why a script failed stands at the end of its output."""
     if len(text) <= most:
         return text
     first = most // 4

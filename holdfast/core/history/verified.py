@@ -1,8 +1,8 @@
-"""What a verification came to, as the history keeps it: one entry for each, with its result table by table.
+"""The result of a verification, as the history keeps it: one entry for each, with its result table by table.
 
-A schedule of every hour must not push failovers out of the history, which keeps a number of entries. So of
-verifications that a schedule began, that were carried through and that found no difference, those of one member within
-a day share one entry: it holds the last one, and counts the others (:func:`merged`).
+The history keeps a limited number of entries, and a schedule of every hour must not push failovers out of it. So
+verifications that a schedule began, that were completed and that found no difference share one entry per member and
+day: it holds the last one, and counts the others (:func:`merged`).
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 from holdfast.core.view import MemberState
 
 MOST_TABLES = 50
-"""So many tables are named; those that differ come first, and all are counted."""
+"""This many tables are named; those that differ come first, and all are counted."""
 LONGEST_NAME, LONGEST_RANGES = 140, 300
 """Characters of a table's name (MySQL: 64 each for schema and table), and of the ranges in which it differs."""
 SHARED_SECONDS = 86_400.0
-"""So long after the first of them uneventful verifications of a member share its entry."""
+"""For so long after the first of them uneventful verifications of a member share its entry."""
 
 
 @dataclass(frozen=True, slots=True)
 class TableVerified:
-    """:ivar rows: that were compared
+    """:ivar rows: how many were compared
     :ivar ranges: in which rows it differs, or ""; :ivar skipped: why it was not compared, or ""
     """
 
@@ -35,16 +35,16 @@ class TableVerified:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """:ivar began, ended: seconds since 1970, by the clock of the member's host; ``ended`` of one that may go on: when
-        it was halted
-    :ivar over: it does not go on
-    :ivar halted: why not all tables were compared, or ""; :ivar failed: nobody wanted that
-    :ivar interrupted: how many times it has gone on after an interruption
+    """:ivar began, ended: seconds since 1970, by the clock of the member's host; ``ended`` of one that may continue:
+        when it was halted
+    :ivar over: it does not continue
+    :ivar halted: why not all tables were compared, or ""; :ivar failed: it was not halted on purpose
+    :ivar interrupted: how many times it has continued after an interruption
     :ivar ordered: an operator began it, not a schedule
-    :ivar repair: a clone of the member was ordered with it, should it differ
+    :ivar repair: a clone of the member was ordered with it, in case it differs
     :ivar equal, different, skipped: how many tables; :ivar rows: how many were compared
     :ivar tables: MOST_TABLES at most; :ivar left_out: how many are not named
-    :ivar repeats: so many before it were the same, since ``since``; 0 of the first
+    :ivar repeats: how many before it were the same, since ``since``; 0 for the first
     """
 
     member: str
@@ -72,10 +72,10 @@ class Verified:
 
 
 def halted_or_over(state: MemberState, at: float, findings: Mapping[str, Any]) -> Verified | None:
-    """What the member's last verification has come to; None while it is under way, or where there was none.
+    """The result of the member's last verification; None while it is under way, or if there was none.
 
     :param at: the moment of the look; seconds since 1970
-    :param findings: as its agent tells them table by table (``agent/api/verify_api.py``); {} where it could not be
+    :param findings: as its agent reports them table by table (``agent/api/verify_api.py``); {} if it could not be
         asked: then the tables that differ are those that its state names
     """
     found = state.verified
@@ -122,15 +122,16 @@ def _table(name: str, result: Mapping[str, Any]) -> TableVerified:
 
 
 def merged(kept: Verified, found: Verified) -> Verified | None:
-    """What the entry of ``kept``, the member's last one, is to hold from now on; None: ``found`` gets one of its own.
+    """What the entry of ``kept``, the member's last one, must hold from now on; None: ``found`` gets an entry of its
+    own.
 
-    ``kept`` itself, where it says all that there is to say: several managers may have found the same.
+    It is ``kept`` itself if nothing is to be added: several managers may have found the same.
     """
     if kept.began == found.began:
         if kept.over and not found.over:
             return kept
         found = replace(found, repeats=kept.repeats, since=kept.since)
-        # when it was halted each manager says by its own clock
+        # each manager gives the moment of the halt by its own clock
         return kept if replace(found, ended=kept.ended, tables=kept.tables) == kept else found
     if kept.uneventful and found.uneventful and found.began - kept.since < SHARED_SECONDS:
         return replace(found, repeats=kept.repeats + 1, since=kept.since)
@@ -138,6 +139,6 @@ def merged(kept: Verified, found: Verified) -> Verified | None:
 
 
 def shortened(found: Verified, most: int) -> Verified:
-    """With no more than so many tables."""
+    """The result with at most this many tables."""
     left_out = found.left_out + max(0, len(found.tables) - most)
     return replace(found, tables=found.tables[:most], left_out=left_out)

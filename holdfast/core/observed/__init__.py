@@ -1,1 +1,1 @@
-"""What an agent tells of its member, in small values."""
+"""What an agent reports about its member, in small values."""

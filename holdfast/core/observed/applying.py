@@ -1,4 +1,4 @@
-"""How a replica gets on with what it has received, as its agent tells it."""
+"""How a replica's applier copes with what it has received, as its agent reports it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ REMOVED = "the files of its binary log were removed while it runs, so nobody can
 
 @dataclass(frozen=True, slots=True)
 class Applying:
-    """:ivar error: its applier is broken by this error of the server: it stopped there, and has not come past it since,
-        however often it was started again; "": it is not
-    :ivar seconds: for how long it has been broken, or its files have been removed
-    :ivar repairs: how many times its data was replaced for that lately
-    :ivar stalled: seconds for which its applier has run, with something left to apply, and has not finished a
-        transaction; 0 otherwise
-    :ivar removed: the files of its own binary log were removed while it runs: it applies, and nobody can fetch from it
+    """:ivar error: the applier is broken by this error of the server: it stopped there, and has not passed it since,
+        however often it was started again; "": it is not broken
+    :ivar seconds: for how long it has been broken, or the binary log's files have been removed
+    :ivar repairs: how many times the member's data was replaced for that lately
+    :ivar stalled: seconds for which the applier has run, with something left to apply, without finishing a transaction;
+        0 otherwise
+    :ivar removed: the files of the member's own binary log were removed while it runs: it applies, and no replica can
+        fetch from it
     """
 
     error: str = ""

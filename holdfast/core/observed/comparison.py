@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Difference:
     """A verification found a table to differ from the primary's.
 
-    :ivar ranges: which rows, for people
+    :ivar ranges: which rows, in words
     """
 
     table: str
@@ -26,10 +26,10 @@ class Verification:
     :ivar began, ended: by the wall clock of the member's host, in seconds since 1970; ``ended`` 0: it is not over
     :ivar tables: how many have been compared; :ivar skipped: how many cannot be
     :ivar rows: how many have been compared; :ivar different: in how many tables something differs
-    :ivar halted: why not all tables are compared, and nobody compares them now; "" while it is under way, and where it
-        was carried through; :ivar failed: nobody wanted that
-    :ivar interrupted: how many times it has gone on after an interruption
-    :ivar ordered: by an operator; :ivar repair: who ordered it wants a clone where something differs
+    :ivar halted: why not all tables are compared, and no comparison runs now; "" while it is under way, and after it
+        was completed; :ivar failed: it was not halted on purpose
+    :ivar interrupted: how many times it has continued after an interruption
+    :ivar ordered: by an operator; :ivar repair: the operator wants a clone if something differs
     """
 
     began: float

@@ -1,4 +1,4 @@
-"""The replicas' sessions on a primary, and what may have been acknowledged by one that is no voter's."""
+"""The replicas' sessions on a primary, and what a replica that is no voter may have acknowledged."""
 
 from __future__ import annotations
 
@@ -18,8 +18,9 @@ class Acks(StrEnum):
 class Dump:
     """A replica's session on its source.
 
-    :ivar session: the server's number of it; :ivar host: where it comes from
+    :ivar session: its number on the server; :ivar host: where it comes from
     :ivar server: which server it says it is: its ``server_uuid`` (MySQL), its ``server_id`` (MariaDB); "": it does not
+        say
     """
 
     session: int
@@ -35,7 +36,7 @@ class Doubt:
 
     :ivar upto: all that the primary had committed when that replica was gone
     :ivar transactions: how many of them it may have acknowledged, at most
-    :ivar why: who it was, and what was done about it
+    :ivar why: which replica it was, and what was done about it
     """
 
     upto: str

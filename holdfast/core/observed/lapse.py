@@ -1,4 +1,4 @@
-"""What is held against a member that owes something."""
+"""What a member owes."""
 
 from __future__ import annotations
 

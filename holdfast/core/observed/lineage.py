@@ -1,16 +1,16 @@
 """Which record comes after which, and what an agent remembers of the record.
 
-Terms alone do not tell. A store that is put back from a backup begins again at a term that was used before, and climbs
-past the terms that agents have promised if managers come and go for long enough. So each leadership has a name that is
-made at random, each save of the record has the next revision, and the record lists the leaderships it descends from
-with their last revisions (as Raft's log matching). A record *follows* what an agent remembers when the leadership that
-wrote that is the present one, or one of those listed, and had not saved more than that list says.
+Terms alone do not show this. A store that is put back from a backup begins again at a term that was used before, and
+climbs past the terms that agents have promised if managers come and go for long enough. So each leadership has a name
+that is made at random, each save of the record has the next revision, and the record lists the leaderships it descends
+from with their last revisions (as Raft's log matching). A record *follows* what an agent remembers when the leadership
+that wrote that is the present one, or one of those listed, and had not saved more than that list says.
 
-Every command carries the record under which it was decided, and so does the leading manager's poll as soon as the
+Every command carries the record under which it was decided, and so does each poll of the leading manager once the
 record has changed. An agent has the record on disk before it obeys (before a command of a new term begins, else before
 it is answered). So:
 
-1. A record of which no agent was told has had no effect: nobody obeyed it.
+1. A record that no agent received has had no effect: no agent obeyed it.
 2. The newest record that had an effect is the newest one that any agent remembers.
 """
 
@@ -25,13 +25,13 @@ from typing import Any
 from holdfast.core.record import Record, Reign, from_json, to_json
 
 KEPT = 40
-"""Leaderships that a record lists. A manager that does not get on begins no term (``manager/leader/standing.py``), so
-it takes as many managers that really led before an older one is forgotten."""
+"""Leaderships that a record lists. A manager that makes no progress begins no term (``manager/leader/standing.py``), so
+an older one is forgotten only after this many managers really led."""
 
 
 @dataclass(frozen=True, slots=True)
 class RecordMark:
-    """Names what an agent remembers.
+    """Identifies what an agent remembers.
 
     :ivar revision: 0: it remembers no record
     :ivar settings: version of the settings that came with it
@@ -46,13 +46,13 @@ class RecordMark:
 
     @property
     def age(self) -> tuple[int, int, int]:
-        """Of two that one line of managers wrote, the one in which it is higher is the later one."""
+        """Of two marks by one line of managers, the one with the higher age is the later one."""
         return self.term, self.revision, self.settings
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What agents keep for the day on which the store is lost.
+    """What agents keep in case the store is lost.
 
     :ivar settings: the document that the store holds, :ivar version: of it
     :ivar agents: URL of each member's agent
@@ -86,9 +86,9 @@ def memory(text: str) -> Memory:
 
 
 def mark(text: str) -> RecordMark:
-    """Of a text that may be a later version's: it looks at as little as it can.
+    """The mark of a text that may be a later version's: it reads as little as it can.
 
-    :raises ValueError: when ``text`` names no record
+    :raises ValueError: ``text`` names no record
     """
     try:
         data = json.loads(text)
@@ -101,7 +101,7 @@ def mark(text: str) -> RecordMark:
 
 
 def stamped(record: Record, before: Record | None, leader: str) -> Record:
-    """``record`` as it is saved in place of ``before`` by this leadership, whose terms are above all of before."""
+    """``record`` as this leadership saves it in place of ``before``; its terms are above all earlier ones."""
     if before is None:
         return replace(record, leader=leader, revision=1)
     lineage = before.lineage
@@ -113,15 +113,16 @@ def stamped(record: Record, before: Record | None, leader: str) -> Record:
 
 
 def late(told: RecordMark, remembered: RecordMark) -> bool:
-    """Whether a command was decided by a record that its leadership has replaced since, as its agent knows.
+    """Whether a command was decided on a record that its leadership has replaced since, as its agent knows.
 
-    It may have lain in a frozen host or in the network, and others have overtaken it. The term does not tell: voters
-    come and go within one. Told late to wait for nobody, as when it served alone, a primary would acknowledge what no
-    voter has. So it is not obeyed; a leadership that means it decides it anew.
+    The command may have been delayed in a frozen host or in the network, and later ones have overtaken it. The term
+    does not show this: voters come and go within one. A primary that obeyed a late command to wait for no
+    acknowledgement, from when it served alone, would acknowledge what no voter has. So a late command is not obeyed; a
+    leadership that still wants it decides it again.
 
     To compare with what the agent remembers is enough: before a configuration stands alone, its primary has obeyed a
     command of the record that has it, for the row that proves it, and remembers that record from then on. Until then
-    what was in force before is in force still.
+    the previous configuration is still in force.
     """
     return told.leader == remembered.leader and told.age < remembered.age
 
@@ -129,8 +130,8 @@ def late(told: RecordMark, remembered: RecordMark) -> bool:
 def follows(record: Record, remembered: RecordMark) -> bool:
     """Whether ``record`` is what is remembered, or was made from it.
 
-    What is older than all that the record lists is taken to be of its line: a manager of an earlier version lists
-    nothing.
+    A record older than everything that ``record`` lists is taken to be of its line: a manager of an earlier version
+    lists nothing.
     """
     if not remembered.revision:
         return True

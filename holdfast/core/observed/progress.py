@@ -1,4 +1,4 @@
-"""How far something is: a place in a binlog, or work that takes its time."""
+"""Progress: a position in a binlog, or work that takes time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where in the primary's binlog: number of the file, and offset in it."""
+    """A position in the primary's binlog: number of the file, and offset in it."""
 
     file: int = 0
     offset: int = 0
@@ -19,9 +19,9 @@ class Position:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Something that takes its time.
+    """Work that takes time.
 
-    :ivar what: for a person, such as "cloning from m2"
+    :ivar what: in words, such as "cloning from m2"
     :ivar total: bytes in all; 0 while that is not known
     :ivar rate: bytes per second lately
     """

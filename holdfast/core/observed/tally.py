@@ -10,7 +10,7 @@ class Tally:
     """What a primary has counted of its commits since it started, or since its counters were set to 0.
 
     :ivar acknowledged: commits that an acknowledgement ended (``…_yes_tx``)
-    :ivar let_through: commits that went on without one (``…_no_tx``)
+    :ivar let_through: commits that completed without one (``…_no_tx``)
     :ivar switched_off: how often the waiting ended for all (``…_no_times``)
     """
 
