@@ -5,11 +5,11 @@ HoldfastError
 │   ├── BadInput       configuration, option or request is wrong; names the key
 │   ├── StaleTerm      the command came from a manager that has been replaced
 │   └── Conflict       the stored record was changed by another manager
-├── Unreachable        nobody answered; nothing is known to have been done
+├── Unreachable        no answer; nothing is known to have been done
 ├── OutcomeUnknown     it may have been done: look before doing it again
 │   ├── CalledOff      it was begun, and something more important came
 │   └── DeadlinePassed it was begun and had not ended in time
-└── Fatal              the process that raised it cannot go on
+└── Fatal              the process that raised it cannot continue
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ class HoldfastError(Exception):
 
 
 class Refused(HoldfastError):
-    """Nothing was done; the message says what was asked, of whom, and what to do."""
+    """Nothing was done; the message says what was asked, of which member, and what to do."""
 
 
 class BadInput(Refused):
-    """What a person gave is wrong.
+    """An operator's input is wrong.
 
     :ivar key: dotted path of the offending key or option, for example ``server.port``
     :ivar message: what is wrong with it
@@ -69,8 +69,8 @@ class OutcomeUnknown(HoldfastError):
 class DeadlinePassed(OutcomeUnknown):
     """The work was begun and did not end in time.
 
-    :ivar what: what was being waited for
-    :ivar seconds: how long it was given
+    :ivar what: what the caller was waiting for
+    :ivar seconds: the time limit
     """
 
     def __init__(self, what: str, seconds: float) -> None:
@@ -80,7 +80,7 @@ class DeadlinePassed(OutcomeUnknown):
 
 
 class CalledOff(OutcomeUnknown):
-    """The work was begun, and ended early by a manager, another command or an operator, whom the message names.
+    """The work was begun, and ended early by a manager, another command or an operator; the message names the cause.
 
     It says nothing about whether the work can be done: no verdict may follow from it.
     """

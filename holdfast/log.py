@@ -20,17 +20,17 @@ def setup(form: LogFormat, level: LogLevel = LogLevel.INFO, stream: TextIO | Non
     set_level(level)
     for noisy in ("uvicorn", "uvicorn.error", "uvicorn.access", "httpx", "httpcore", "asyncio"):
         logging.getLogger(noisy).setLevel(logging.WARNING)
-    # it warns of every request that is no HTTP: anybody could fill the disk
+    # it warns of every request that is no HTTP: any client could fill the disk
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)
 
 
 def set_level(level: LogLevel) -> None:
-    """From now on nothing less is logged."""
+    """From now on nothing below ``level`` is logged."""
     logging.getLogger().setLevel(level.number)
 
 
 def say(logger: logging.Logger, message: str, level: int = logging.INFO, **fields: Any) -> None:
-    """Log a sentence; ``fields`` become ``key=value`` in text and keys of their own in JSON."""
+    """Log a sentence; ``fields`` become ``key=value`` in text and separate keys in JSON."""
     logger.log(level, message, extra={"fields": fields})
 
 

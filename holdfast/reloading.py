@@ -1,9 +1,9 @@
-"""What SIGHUP does to agent and manager: their file is read again, and what can change while they run is taken over.
+"""SIGHUP to agent and manager: they read their file again, and take over what can change while they run.
 
-All is read before anything is taken over: where a file is broken, nothing changes. What can be taken over is the log
-level, the content of token files, and that of certificates (which are looked at every few seconds anyway). What else
-differs in the file, or in a file of secrets, is named: it needs a restart of this process, which leaves servers as
-they are.
+Everything is read before anything is taken over: if a file is broken, nothing changes. What can be taken over is the
+log level, the content of token files, and that of certificates (which are reread every few seconds anyway). Other
+differences in the file, or in a file of secrets, are logged: they need a restart of this process, which leaves servers
+as they are.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Reloads(Protocol):
 
 
 def heed(stop: Callable[[], None], reloading: Reloads) -> None:
-    """Have the signals end this process in order, or read its file again. Within its loop."""
+    """Make the signals end this process in order, or read its file again. Call within its loop."""
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop)
@@ -53,7 +53,7 @@ def heed(stop: Callable[[], None], reloading: Reloads) -> None:
 
 class Reloading(Generic[Config]):
     """:param path: of the file
-    :param running: what it said when this process was started
+    :param running: its content when this process was started
     :param read: reads it
     :param tokens: by the key that names their file
     :param secrets: contents of other files that were read at the start, by the key that names them
@@ -79,7 +79,7 @@ class Reloading(Generic[Config]):
         self._working = threading.Lock()
 
     def ask(self) -> None:
-        """Have it done in a thread of its own: a disk that stalls holds up nobody who waits for a lease."""
+        """Reload in a separate thread: a disk that stalls must not delay a lease."""
         if not self._asked.is_set():
             self._asked.set()
             threading.Thread(target=self._work, name="reload", daemon=True).start()
@@ -98,7 +98,7 @@ class Reloading(Generic[Config]):
                 log.say(logger, text)
 
     def reload(self) -> str:
-        """What was done, in one line. :raises HoldfastError: nothing was"""
+        """Reload; returns what was done, in one line. :raises HoldfastError: nothing was"""
         new = self._read(self._path)
         found = {
             key: token.read(path)
@@ -126,7 +126,7 @@ class Reloading(Generic[Config]):
 
 
 def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
-    """Dotted keys of what differs; what has a name is called by it."""
+    """Dotted keys of what differs; elements with a name are identified by it."""
     if isinstance(before, dict) and isinstance(after, dict):
         for key in dict.fromkeys((*before, *after)):
             inside = f"{where}.{key}" if where else str(key)
@@ -138,7 +138,7 @@ def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
 
 
 def _by_name(value: Any) -> dict[str, Any]:
-    """A list of what has names as a mapping; {} of any other."""
+    """A list of elements with names as a mapping; {} for any other value."""
     if not isinstance(value, list | tuple) or not value:
         return {}
     if not all(isinstance(each, dict) and "name" in each for each in value):

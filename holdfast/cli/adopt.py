@@ -98,7 +98,7 @@ def _refuse(asked: dict[str, Any], as_json: bool) -> None:
 
 
 def _described(asked: dict[str, Any]) -> str:
-    """The plan, for people."""
+    """The plan, as text for operators."""
     plan = asked["plan"]
     primary = plan["primary"]
     lines = [
@@ -124,7 +124,7 @@ def _confirm(name: str) -> None:
 
 
 def _until_whole(client: ManagerClient, name: str, seconds: float, quiet: bool) -> dict[str, Any]:
-    """Tell what goes on, each thing once.
+    """Print each new state of the cluster, once.
 
     :raises DeadlinePassed: it is managed, and not whole yet
     """

@@ -1,4 +1,4 @@
-"""``holdfast certs``: certificates for agents, managers and people, where there is no other PKI."""
+"""``holdfast certs``: certificates for agents, managers and operators, where there is no other PKI."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def show(
 
 
 def _roles(given: list[str] | None) -> list[AccessRole]:
-    """:raises BadInput: none, or one that there is not"""
+    """:raises BadInput: there is none, or one is unknown"""
     from holdfast.core.answers.access import AccessRole
 
     known = ", ".join(AccessRole)

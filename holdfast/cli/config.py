@@ -1,4 +1,4 @@
-"""``holdfast config``: what a cluster is set to, and how that is changed while it runs."""
+"""``holdfast config``: the settings of a cluster, and how they are changed while it runs."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ app = typer.Typer(
 
 Pairs = Annotated[list[str], typer.Argument(metavar="KEY VALUE [KEY VALUE]…", show_default=False)]
 KEY_IS_VALUE = re.compile(r"[a-z][\w.]*=")
-"""As ``sandbox up --set`` takes it."""
+"""As ``sandbox up --set`` accepts it."""
 Keys = Annotated[list[str], typer.Argument(metavar="KEY…", show_default=False)]
 
 EDIT_HEAD = """\
@@ -131,7 +131,7 @@ def _print(items: list[dict[str, Any]]) -> None:
     told: set[str] = set()
     rows = []
     for item in items:
-        # of a key that every member has, once is enough
+        # a key that every member has is explained once
         meaning = "" if item["meaning"] in told else item["meaning"]
         told.add(item["meaning"])
         style = "" if item["source"] == "default" else "bold"
@@ -141,7 +141,7 @@ def _print(items: list[dict[str, Any]]) -> None:
 
 
 def _tell(answer: dict[str, Any], what: list[str], as_json: bool) -> None:
-    """What was set, and what that gives up: the latter where it is seen though the output is not."""
+    """Print what was set, and what that gives up; the latter on standard error where the output is for programs."""
     if as_json:
         print(json.dumps(answer))
         return
@@ -152,7 +152,7 @@ def _tell(answer: dict[str, Any], what: list[str], as_json: bool) -> None:
 
 
 def _document(cluster: str, items: list[dict[str, Any]]) -> str:
-    """What the store holds, as YAML, below all that is in force, as comments."""
+    """What the store holds, as YAML, below everything that is in force, as comments."""
     import yaml
 
     from holdfast.config.settings import nested
@@ -165,7 +165,7 @@ def _document(cluster: str, items: list[dict[str, Any]]) -> str:
 
 
 def _written(item: dict[str, Any]) -> Any:
-    """A number or truth as it is, anything else as a person writes it."""
+    """A number or truth value as it is, anything else as an operator writes it."""
     return item["value"] if isinstance(item["value"], bool) else item["text"]
 
 
@@ -189,7 +189,7 @@ def _without_complaint(text: str) -> str:
 
 
 def _edited(text: str) -> str:
-    """The text as it was left in the editor.
+    """The text as the editor left it.
 
     :raises Refused: there is no editor, or it failed
     """

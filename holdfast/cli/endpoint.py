@@ -1,4 +1,4 @@
-"""``holdfast endpoint``: the files of what shows clients where to go."""
+"""``holdfast endpoint``: configuration files of what directs clients to the primary."""
 
 from __future__ import annotations
 

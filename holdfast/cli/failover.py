@@ -1,4 +1,4 @@
-"""``holdfast failover | pause | resume``: what people decide when the manager does not, or must not."""
+"""``holdfast failover | pause | resume``: what operators decide when the manager does not, or must not."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def resume(
 def _opened(
     client: ManagerClient, cluster: str, before: dict[str, Any], seconds: float
 ) -> dict[str, Any]:
-    """The status once another one takes writes.
+    """The status once another member takes writes.
 
     :raises Refused: the failover was given up; :raises DeadlinePassed: with the last reason that the manager gave
     """

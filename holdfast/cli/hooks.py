@@ -1,4 +1,4 @@
-"""``holdfast hooks check``: whether a manager's hooks are there, and answer."""
+"""``holdfast hooks check``: whether a manager's hooks exist, and answer."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ app = typer.Typer(
 
 @app.callback()
 def group() -> None:
-    """So that there is room for more than one command."""
+    """A callback: without it typer would make the only command the group itself."""
 
 
 @app.command("check")
@@ -82,7 +82,8 @@ def _cluster(clusters: tuple[ClusterConfig, ...], name: str | None) -> tuple[Clu
 
 
 def _primary(manager: str | None, token_file: Path | None, cluster: str) -> str:
-    """MHA's scripts may act on the primary even when they are only asked for their status: it must not be guessed."""
+    """Ask for the primary: MHA's scripts may act on it even when called with --command=status, so it must not be
+    guessed."""
     try:
         client, name = connect(manager, token_file, cluster)
         with contextlib.closing(client):
@@ -127,7 +128,7 @@ def _called(outsiders: Outsiders, change: PrimaryChange) -> list[Ran]:
 
 
 def _told(outsiders: Outsiders, change: PrimaryChange) -> dict[str, str]:
-    """By whom was told: why it has not worked, or \"\"."""
+    """By receiver: why its delivery failed, or \"\"."""
     from holdfast.endpoint import contract
     from holdfast.endpoint.hooks import Execution
     from holdfast.manager.listeners.hooks import verdict
@@ -140,7 +141,7 @@ def _told(outsiders: Outsiders, change: PrimaryChange) -> dict[str, str]:
         arguments = contract.report_arguments(change, subject, "Nothing has happened.\n")
         ran = Execution(hook).run("report", arguments, event)
         told["report"] = "" if ran.code == 0 else verdict(ran)[1]
-    outsiders.ended.set()  # one try is enough
+    outsiders.ended.set()  # one attempt is enough
     for sender in outsiders.senders:
         delivery = sender.deliver(number, event)
         told[f"webhook at {delivery.host}"] = delivery.trouble

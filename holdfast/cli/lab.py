@@ -1,4 +1,4 @@
-"""``holdfast sandbox`` for a lab of hosts (``up --hosts``): what can be done to its hosts and between them."""
+"""``holdfast sandbox`` for a lab of hosts (``up --hosts``): faults of its hosts and of the network between them."""
 
 from __future__ import annotations
 
@@ -226,7 +226,7 @@ def run(
 
 
 def kill(lab: Lab, who: str) -> str:
-    """SIGKILL to a member's server, or to a manager, etcd node or HAProxy; its name."""
+    """Send SIGKILL to a member's server, or to a manager, etcd node or HAProxy; returns its name."""
     from holdfast.sandbox.lab.plan import HAPROXY
 
     name = _named(lab, who)
@@ -253,7 +253,7 @@ def is_lab(folder: Path) -> bool:
 
 
 def describe(lab: Lab) -> dict[str, Any]:
-    """What a person or program needs to use the lab."""
+    """What an operator or program needs to use the lab."""
     from holdfast.sandbox.lab.plan import MANAGER_PORT
 
     return {

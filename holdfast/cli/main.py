@@ -5,7 +5,7 @@ Exit codes of every command:
     0  done (``status``: the cluster takes writes)
     1  refused, failed, or bad input: nothing or not all was done, and the message says why
     2  the command line itself is wrong
-    3  nobody answered, or the outcome is unknown
+    3  no answer came, or the outcome is unknown
     4  ``status`` only: the cluster does not take writes now
 """
 

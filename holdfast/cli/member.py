@@ -208,7 +208,7 @@ def _restart(client: ManagerClient, cluster: str, name: str, yes: bool, timeout:
             raise Refused(
                 f"{name} was the primary, and {answer['primary']} has taken over: {answer['reason']}"
             )
-        # a voter may be a learner now: another one had its seat meanwhile
+        # a voter may be a learner now: another member got its seat meanwhile
         in_place = now["role"] != "out" and not now["reason"]
         new = now["incarnation"] not in ("", before["incarnation"])
         return bool(new and in_place and answer["writable"])
@@ -232,7 +232,7 @@ def _wait(
             if reached(answer):
                 return
             reason = str(answer["reason"])
-        except Unreachable as error:  # it may be restarted while we wait
+        except Unreachable as error:  # the manager may be restarted while this command waits
             reason = str(error)
         if reason != said:
             said = reason

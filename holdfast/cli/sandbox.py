@@ -1,4 +1,4 @@
-"""``holdfast sandbox``: a local cluster of real servers, to try things on: on loopback, or on hosts of its own."""
+"""``holdfast sandbox``: a local cluster of real servers to experiment with, on loopback or on hosts of its own."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ def _lab_shape(
     vip: bool,
     haproxy: bool,
 ) -> LabShape:
-    """What is not said is as it is in the lab that is there."""
+    """The lab's shape; what no option says is as it is in the existing lab."""
     from holdfast.core.gtid import Flavor
     from holdfast.sandbox.lab.plan import LabShape, read_saved
 
@@ -242,7 +242,8 @@ def _base_port(asked: int | None, kept: int | None) -> int:
 
 
 def _started(sandbox: Sandbox, is_new: bool) -> dict[str, Any]:
-    """Interrupted, it leaves nothing behind that was not there before: no process, and of a new one no file."""
+    """Start it. When interrupted, leave nothing behind that was not there before: no process, and of a new one no
+    file."""
     from holdfast.sandbox.local.cluster import remove_quietly
 
     try:
@@ -257,7 +258,7 @@ def _started(sandbox: Sandbox, is_new: bool) -> dict[str, Any]:
 
 
 def describe(sandbox: Sandbox) -> dict[str, Any]:
-    """What a person or program needs to use the cluster."""
+    """What an operator or program needs to use the cluster."""
     spec = sandbox.spec
     return {
         "dir": str(spec.dir),
@@ -275,7 +276,7 @@ def describe(sandbox: Sandbox) -> dict[str, Any]:
 
 
 def client_program(spec: Spec) -> list[str]:
-    """What runs a command-line client: one on PATH, else that of the server's own tree; [] where there is none."""
+    """The command of a command-line client: one on PATH, else the server's own; [] where there is none."""
     from holdfast.sandbox.servers import trees
 
     own: trees.Flavor = spec.flavor.value
@@ -302,7 +303,7 @@ def _settings(pairs: list[str] | None) -> dict[str, str] | None:
 
 
 def _lab(folder: Path | None, say: Any = None) -> Lab | None:
-    """The lab of hosts in that folder, if that is what there is."""
+    """The lab of hosts in that folder, if there is one."""
     from holdfast.sandbox.local.spec import default_dir
 
     where = folder or default_dir()

@@ -19,7 +19,7 @@ app = typer.Typer(
 
 @app.callback()
 def store() -> None:
-    """So that there are commands below this one, even if it is one alone."""
+    """A callback: without it typer would make the only command the group itself."""
 
 
 @app.command()

@@ -25,7 +25,7 @@ OPENING_SECONDS = 30.0
 """How long the member that was named may take to open."""
 LOOK_SECONDS = 0.3
 OPTIONS = {"seconds": "--timeout", "old": "--old", "kill_after": "--kill-long", "at": "--at"}
-"""By the names that the manager has for them."""
+"""By the manager's names for them."""
 
 
 def switchover(
@@ -98,9 +98,9 @@ def switchover(
 ) -> None:
     """Have another member be primary in place of one that is well, and wait until it takes writes.
 
-    Everything that stands against it is said before anything is touched. Until the new primary is named, it can be
-    undone, and is when anything goes wrong or time is over; the primary then goes on. Interrupted before it has begun,
-    or cut off from the manager, this command leaves no order behind, unless with --detach.
+    All obstacles are reported before anything is touched. Until the new primary is named the switchover can be undone,
+    and it is undone when a step fails or the time is over; the primary then continues. If this command is interrupted
+    before the switchover has begun, or loses its manager, it leaves no order behind, unless with --detach.
     """
     client, name = connect(manager, token_file, cluster)
     with naming(OPTIONS):
@@ -156,7 +156,7 @@ def _order(wanted: _Wanted, at: str, detach: bool, as_json: bool) -> None:
 def _begun(
     client: ManagerClient, name: str, to: str, seconds: float, order: dict[str, Any]
 ) -> dict[str, Any]:
-    """The answer once it has begun; tells meanwhile what it waits for. Interrupted, it is called off."""
+    """The answer once the switchover has begun; prints meanwhile what it waits for. An interrupt cancels it."""
     answers: Queue[dict[str, Any] | HoldfastError] = Queue()
 
     def ask() -> None:
@@ -165,7 +165,7 @@ def _begun(
         except HoldfastError as error:
             answers.put(error)
 
-    # left alone by the interpreter's end: the connection breaks then, which calls the order off as well
+    # a daemon thread: when the interpreter ends, the connection breaks, which cancels the order as well
     Thread(target=ask, daemon=True).start()
     known = ""
     try:
@@ -184,7 +184,7 @@ def _begun(
 
 
 def _tell_waiting(client: ManagerClient, name: str, known: str) -> str:
-    """Tell what the order waits for, where that is news; the key of what was told last."""
+    """Print what the order waits for, if that has changed; returns the key of the last printed text."""
     try:
         answer = client.status(name)
     except HoldfastError:
@@ -207,7 +207,7 @@ def _called_off(client: ManagerClient, name: str) -> str:
 
 
 def moment(text: str) -> datetime:
-    """What a person means by ``--at``, with its zone; a time of day is the next such.
+    """The time that ``--at`` names, with its zone; a time of day is the next such.
 
     :raises BadInput: it is not understood
     """
@@ -241,7 +241,7 @@ def _tell_outlook(outlook: dict[str, Any], as_json: bool) -> None:
 def _opened(
     client: ManagerClient, cluster: str, to: str, since: int, seconds: float
 ) -> dict[str, Any]:
-    """The status once it takes writes; tells each decision meanwhile.
+    """The status once the new primary takes writes; prints each decision meanwhile.
 
     :raises Refused: the switchover was undone; :raises DeadlinePassed: with the last reason that the manager gave
     """

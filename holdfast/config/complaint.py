@@ -1,4 +1,4 @@
-"""What a person is told when a document is not what its model wants: the key, and one line."""
+"""The message for a document that its model does not accept: the key, and one line."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Model = TypeVar("Model", bound=BaseModel)
 def validated(model: type[Model], data: Any, where: str = "") -> Model:
     """``data`` as ``model``.
 
-    :param where: said before the key
+    :param where: put before the key
     :raises BadInput: naming the first key that is wrong
     """
     try:
         return model.model_validate(data)
     except ValidationError as error:
         errors = error.errors(include_url=False)
-    # a key that is mistyped is the cause of one that is missing
+    # a mistyped key is the cause of a missing one
     first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
     key = ".".join(_named(data, [part for part in first["loc"] if part != "[key]"]))
     message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
@@ -35,7 +35,7 @@ def validated(model: type[Model], data: Any, where: str = "") -> Model:
 
 
 def _named(data: Any, location: Sequence[str | int]) -> Iterator[str]:
-    """The place in words: what stands in a list by its name, where it has one."""
+    """The place in words: an element of a list by its name, where it has one."""
     for part in location:
         inner: Any = None
         if isinstance(data, Mapping):

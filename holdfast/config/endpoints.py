@@ -10,7 +10,7 @@ from pydantic import AfterValidator, Field, model_validator
 from holdfast.config.values import Duration, Name, StrictModel
 
 LONGEST_SOCKET_PATH = 107
-"""Bytes; the kernel takes no longer one."""
+"""In bytes: the kernel's limit."""
 
 
 def split(address: str) -> tuple[str, int]:
@@ -58,7 +58,7 @@ class HaproxyConfig(StrictModel):
     :ivar name: for people; "" stands for ``socket``
     :ivar write: where it takes connections that write; :ivar read: those that only read
     :ivar wait: for how long a connection waits for a server while none takes writes
-    :ivar max_lag: a replica further behind gets no readers
+    :ivar max_lag: a replica that is further behind gets no readers
     """
 
     socket: Socket
@@ -77,7 +77,7 @@ class EndpointsConfig(StrictModel):
     """Of one cluster.
 
     :ivar checks_port: where every agent answers checks, on its member's host
-    :ivar checks: ``HOST:PORT`` by member, where that is another one
+    :ivar checks: ``HOST:PORT`` by member, where that is another address
     """
 
     checks_port: Annotated[int, Field(ge=1, le=65535)] | None = None

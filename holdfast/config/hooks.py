@@ -1,4 +1,4 @@
-"""Which executables of the user's are called when the primary changes, and who is told of it."""
+"""Which executables of the user's are called when the primary changes, and which webhooks are notified."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast.errors import BadInput
 
 
 def _words(value: Any) -> Any:
-    """A string is split as a shell would split it; it is not run by one."""
+    """Split a string as a shell would split it; no shell runs it."""
     if isinstance(value, str):
         try:
             return tuple(shlex.split(value))
@@ -36,7 +36,7 @@ def _web_address(text: str) -> str:
     if not text.isprintable() or " " in text:
         raise ValueError("must hold no blanks, and nothing that cannot be printed")
     parts = urlsplit(text)
-    if parts.port == 0:  # one that is no port at all is refused by asking for it
+    if parts.port == 0:  # reading the port of an invalid one raises
         raise ValueError("must name a port that there is")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("must start with http:// or https://, and name a host")
@@ -50,8 +50,8 @@ Patience = Annotated[Duration, Field(gt=0, le=600)]
 
 
 class WebhookConfig(StrictModel):
-    """:ivar secret_file: requests are signed with what it holds (Standard Webhooks)
-    :ivar ca: who must have signed its certificate; else one of the system's authorities
+    """:ivar secret_file: requests are signed with its content (Standard Webhooks)
+    :ivar ca: must have signed the receiver's certificate; else one of the system's authorities
     """
 
     url: Annotated[str, AfterValidator(_web_address)]
@@ -66,9 +66,9 @@ class HooksConfig(StrictModel):
     :ivar switchover: MHA's master_ip_online_change_script
     :ivar shutdown: MHA's shutdown_script: called after ``failover`` has taken the clients away
     :ivar report: MHA's report_script
-    :ivar timeout: after which one that has not ended is killed, and has failed
-    :ivar ssh_user, user: given to them as MHA gives them
-    :ivar environment_file: lines ``KEY=VALUE``, which they find in their environment: passwords belong there
+    :ivar timeout: a hook that has not ended after this time is killed, and has failed
+    :ivar ssh_user, user: passed to them as MHA passes them
+    :ivar environment_file: lines ``KEY=VALUE``, which become their environment: passwords belong there
     """
 
     failover: Argv = ()
@@ -84,14 +84,14 @@ class HooksConfig(StrictModel):
 
     @property
     def executables(self) -> dict[str, tuple[str, ...]]:
-        """Those that are configured, by what they are for."""
+        """The configured executables, by their purpose."""
         every = {name: getattr(self, name) for name in ("failover", "switchover", "shutdown")}
         every["report"] = self.report
         return {name: argv for name, argv in every.items() if argv}
 
 
 def missing(config: HooksConfig, key: str) -> list[BadInput]:
-    """What is not there, or cannot be executed by us.
+    """Executables and files that do not exist, or that this process cannot execute.
 
     :param key: where in the file it stands
     """
@@ -106,9 +106,9 @@ def missing(config: HooksConfig, key: str) -> list[BadInput]:
 
 
 def environment(path: Path, key: str) -> dict[str, str]:
-    """What an environment file says: ``KEY=VALUE``, or ``KEY="VALUE"``, one a line; ``#`` begins a line of comment.
+    """The content of an environment file: ``KEY=VALUE``, or ``KEY="VALUE"``, one a line; ``#`` begins a comment line.
 
-    :raises BadInput: naming the line, never what it holds
+    :raises BadInput: naming the line, never its content
     """
     try:
         lines = path.read_text().splitlines()

@@ -1,4 +1,4 @@
-"""Load a configuration file, or say in one line which key is wrong and why."""
+"""Loads a configuration file, or says in one line which key is wrong and why."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def secret(path: Path, key: str) -> str:
 
 
 def _lines(path: Path, key: str) -> tuple[str, ...]:
-    """The first line, and those below it that are not empty."""
+    """The first line, and the non-empty lines below it."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -60,9 +60,9 @@ def _lines(path: Path, key: str) -> tuple[str, ...]:
 
 
 def token(path: Path, key: str) -> str:
-    """A bearer token: who can read it may do all that its owner may.
+    """A bearer token: a process that can read it may do all that its owner may.
 
-    :raises BadInput: also when everybody on this host can
+    :raises BadInput: also when everybody on this host can read it
     """
     return private_lines(path, key)[0]
 
@@ -107,7 +107,7 @@ def mapping(text: str, where: str) -> dict[str, Any]:
 
 
 class _StrictLoader(yaml.SafeLoader):
-    """YAML that refuses a key given twice; the plain loader keeps the last one without a word."""
+    """YAML that refuses a key given twice; the plain loader silently keeps the last one."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         seen: set[Any] = set()

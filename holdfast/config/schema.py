@@ -1,4 +1,4 @@
-"""What the configuration files may say. Unknown keys are errors."""
+"""What the configuration files may contain. Unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LogFormat(StrEnum):
 
 
 class LogLevel(StrEnum):
-    """The least of what is logged."""
+    """The lowest level that is logged."""
 
     DEBUG = "debug"
     INFO = "info"
@@ -60,7 +60,7 @@ class LogLevel(StrEnum):
 
 
 def is_loopback(address: str) -> bool:
-    """Whether ``HOST:PORT`` can be reached from this machine alone."""
+    """Whether ``HOST:PORT`` can be reached only from this machine."""
     host = address.rpartition(":")[0].strip("[]")
     if host == "localhost":
         return True
@@ -71,7 +71,8 @@ def is_loopback(address: str) -> bool:
 
 
 class TlsConfig(StrictModel):
-    """PEM files: the certificate that is shown, its key, and the authority that must have signed the others'."""
+    """PEM files: this process's certificate, its key, and the authority that must have signed its peers'
+    certificates."""
 
     ca: Path
     cert: Path
@@ -85,12 +86,12 @@ class TlsConfig(StrictModel):
 class _Daemon(StrictModel):
     """What agent and manager have in common: an HTTP API.
 
-    :ivar tls: listen with TLS, and ask everybody for a certificate; needed beyond loopback
-    :ivar token_file: holds the bearer token that requests must carry; needed where there is no ``tls``, and asked for
+    :ivar tls: listen with TLS, and require a certificate of every client; needed beyond loopback
+    :ivar token_file: holds the bearer token that requests must carry; needed where there is no ``tls``, and required
         beside a certificate where there is
-    :ivar hosts: names by which requests may ask for it on loopback, where a proxy passes on those that it is asked for
-    :ivar insecure_token: beyond loopback the token is enough, and goes over the network as it is: for those
-        who encrypt otherwise
+    :ivar hosts: names that requests on loopback may carry as ``Host``, where a proxy passes on the names of its clients
+    :ivar insecure_token: beyond loopback the token is enough, and crosses the network unencrypted: for those who
+        encrypt otherwise
     """
 
     listen: Address
@@ -119,7 +120,7 @@ class _Daemon(StrictModel):
 
 
 class AccountConfig(StrictModel):
-    """A database account; the password stands in a file of its own."""
+    """A database account; the password is in a separate file."""
 
     user: Name
     password_file: Path
@@ -129,10 +130,11 @@ class ServerConfig(StrictModel):
     """The database server on this host.
 
     :ivar command: argv that runs the server binary, without options
-    :ivar option_file: given to it as ``--defaults-file``
+    :ivar option_file: passed to it as ``--defaults-file``
     :ivar binlog_index: the index of its binary logs
-    :ivar tls: files that the server itself can read: with them it follows by TLS, and only whom this CA has signed
-    :ivar backup_command: argv that runs ``mariadb-backup``; looked for beside the server where not said
+    :ivar tls: files that the server itself can read: with them it replicates over TLS, only from servers that this CA
+        has signed
+    :ivar backup_command: argv that runs ``mariadb-backup``; by default the one beside the server
     """
 
     flavor: Flavor
@@ -157,7 +159,7 @@ class GateMode(StrEnum):
 class LeaseConfig(StrictModel):
     """What holds a primary to its lease, besides its agent.
 
-    :ivar keeper: a second process kills the server with its lease, too, and has it upheld while the agent hangs
+    :ivar keeper: a second process kills the server with its lease, too, and asks the voters while the agent hangs
     :ivar nft_command: argv that runs nft
     :ivar watchdog: the kernel's watchdog device, which resets a host that can no longer end its server
     """
@@ -171,10 +173,10 @@ class LeaseConfig(StrictModel):
 class AgentConfig(_Daemon):
     """``holdfast agent --config F``.
 
-    :ivar checks: where it answers the checks of load balancers, to anybody, unencrypted; None for nowhere
+    :ivar checks: where it answers load balancers' checks, for any client, unencrypted; None: nowhere
     :ivar state_dir: where the agent keeps its promised term and saved binlog tails
     :ivar replication: the member's own account for replication, valid on every member
-    :ivar vip: addresses that are on here while the server is the open primary
+    :ivar vip: addresses that are on this host while the server is the open primary
     """
 
     cluster: Name
@@ -201,8 +203,8 @@ class MemberConfig(StrictModel):
 
 
 class ClusterConfig(StrictModel):
-    """:ivar settings: with which it begins; what a person changes while it runs is kept in the store
-    :ivar members: with which it begins
+    """:ivar settings: the initial settings; the store keeps what an operator changes later
+    :ivar members: the initial members
     """
 
     name: Name
@@ -279,8 +281,8 @@ def _store(value: object) -> object:
 class ManagerConfig(_Daemon):
     """``holdfast manager --config F``.
 
-    :ivar name: as which the other managers know it; "" stands for what this host is called
-    :ivar url: where people and other managers reach it; "" stands for ``listen``
+    :ivar name: by which the other managers know it; "" stands for this host's name
+    :ivar url: where operators and other managers reach it; "" stands for ``listen``
     :ivar host: on which it runs, written as ``host`` of the member there is written; "" stands for that of ``url``
     :ivar agent_token_file: the bearer token of the agents
     """
@@ -299,7 +301,7 @@ class ManagerConfig(_Daemon):
 
     @model_validator(mode="after")
     def _agents_by_tls(self) -> ManagerConfig:
-        """A token must not leave in clear because an ``s`` was forgotten."""
+        """Refuse a token without TLS: it must not cross the network in clear because an ``s`` was forgotten."""
         for cluster in self.clusters:
             for member in cluster.members:
                 if self.tls is not None and not member.agent.startswith("https://"):

@@ -1,8 +1,8 @@
-"""The settings of a cluster as people write them: keys, values, what they mean, and what fits together.
+"""The settings of a cluster as operators write them: keys, values, their meaning, and what fits together.
 
-They come as a nested document (a file's ``settings:``) or flat, by dotted keys (``members.m1.priority``). Inside,
-a layer is flat and canonical: numbers of seconds and bytes, JSON can hold it. Layers are laid over each other key by
-key: the defaults, the manager's file, and what the store remembers of changes at run time.
+They come as a nested document (a file's ``settings:``) or flat, by dotted keys (``members.m1.priority``). Inside, a
+layer is flat and canonical: numbers of seconds and bytes, values that JSON can hold. Layers are laid over each other
+key by key: the defaults, the manager's file, and what the store remembers of changes at run time.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ _DAY = 86400.0
 
 
 def _lag(value: Any) -> float | None:
-    """``none`` is no limit: said, not left out."""
+    """``none`` means no limit: written explicitly, not left out."""
     if value is None or (isinstance(value, str) and value.strip().lower() == "none"):
         return None
     return seconds(value)
 
 
 def _patience(value: Any) -> float | None:
-    """``never`` is no duration: said, not left out."""
+    """``never`` is no duration: written explicitly, not left out."""
     if value is None or (isinstance(value, str) and value.strip().lower() == NEVER):
         return None
     return seconds(value)
@@ -70,7 +70,7 @@ class MemberDocument(StrictModel):
 
 
 class SettingsDocument(StrictModel):
-    """All that can be set; what is not there is not set."""
+    """All settings; a document does not set the keys that it leaves out."""
 
     mode: Mode = Mode.STRONG
     durability: Durability = Durability.MAJORITY
@@ -186,7 +186,7 @@ def flat(document: SettingsDocument) -> dict[str, Value]:
 
 
 def layer_of_pairs(pairs: Mapping[str, Any]) -> dict[str, Value]:
-    """Dotted keys with values as people write them, validated.
+    """Dotted keys with values as operators write them, validated.
 
     :raises BadInput: naming the key
     """
@@ -206,7 +206,7 @@ def nested(pairs: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def member_key(key: str) -> tuple[str, str]:
-    """``members.NAME.PART`` -> name and part; a name may have dots.
+    """``members.NAME.PART`` -> name and part; a name may contain dots.
 
     :raises BadInput: it is not of that form
     """
@@ -238,7 +238,7 @@ def meaning(key: str) -> str:
 
 
 def shown(key: str, value: Value) -> str:
-    """A value as a person would write it."""
+    """A value as an operator would write it."""
     part = key.rpartition(".")[2]
     if value is None:
         return NEVER if part == "repair_after" else "none"
@@ -250,7 +250,7 @@ def shown(key: str, value: Value) -> str:
 
 
 def price(key: str, value: Value) -> str:
-    """What choosing it gives up, in one sentence, or \"\"."""
+    """What choosing the value gives up, in one sentence, or \"\"."""
     return _PRICES.get((key, value), "")
 
 
@@ -270,7 +270,7 @@ def values(settings: Settings, members: Iterable[str]) -> dict[str, Value]:
 
 
 def effective(layers: Sequence[Layer], members: Sequence[str]) -> Settings:
-    """Later layers win, key by key. What is set for others than ``members`` is left out."""
+    """Later layers win, key by key. Settings of members that are not in ``members`` are left out."""
     merged: dict[str, Value] = {}
     for each in layers:
         merged |= each
@@ -289,7 +289,7 @@ def effective(layers: Sequence[Layer], members: Sequence[str]) -> Settings:
 
 
 def refuse_strangers(keys: Iterable[str], members: Sequence[str]) -> None:
-    """:raises BadInput: a key is of a member that there is not"""
+    """:raises BadInput: a key names a member that does not exist"""
     for key in keys:
         if not key.startswith("members."):
             continue
@@ -299,7 +299,7 @@ def refuse_strangers(keys: Iterable[str], members: Sequence[str]) -> None:
 
 
 def check(settings: Settings, members: Sequence[str]) -> None:
-    """Whether the settings fit together, and the members.
+    """Check that the settings fit together, and with the members.
 
     :raises BadInput: naming a key that does not, and what to do
     """

@@ -1,4 +1,4 @@
-"""A bearer token that can be changed while those who use it run, and what reads it."""
+"""A bearer token that can be changed while its users run, and its reader."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from holdfast.config.load import private_lines
 class TokenFile:
     """A bearer token: of several lines of its file the first is sent, and each is accepted.
 
-    So a token is changed without a moment in which hosts refuse each other, which would cost a primary its lease: the
-    new one is added as a second line everywhere, then it comes first everywhere, then the former one goes.
+    So a token can be changed without a moment in which hosts refuse each other, which would cost a primary its lease:
+    add the new one as a second line everywhere, then make it the first everywhere, then remove the former one.
 
     :ivar renewed: called after another token was taken over
     """
@@ -32,11 +32,11 @@ class TokenFile:
         return self._tokens
 
     def read(self, path: Path) -> tuple[str, ...]:
-        """What a file holds now; nothing is taken over. :raises BadInput: as when it is made"""
+        """What a file holds now; nothing is taken over. :raises BadInput: as the constructor"""
         return private_lines(path, self._key)
 
     def take(self, tokens: tuple[str, ...]) -> bool:
-        """From now on it is these; whether they are others."""
+        """Use these from now on; returns whether they differ from the former."""
         if tokens == self._tokens:
             return False
         self._tokens = tokens

@@ -16,7 +16,7 @@ _NUMBER = r"\s*(-?[0-9]+(?:\.[0-9]+)?)\s*"
 
 
 class StrictModel(BaseModel):
-    """Frozen; a key that it does not know is an error."""
+    """Frozen; an unknown key is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -63,7 +63,7 @@ def show_bytes(value: int) -> str:
 
 
 def _no_truth(value: Any) -> Any:
-    """``true`` counts as 1 otherwise."""
+    """Refuse ``true``, which would count as 1."""
     if isinstance(value, bool):
         raise ValueError("must be a number")
     return value

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from holdfast.config.values import Duration, StrictModel
 
 LONGEST_NAME = 15
-"""Of an interface: IFNAMSIZ without the byte that ends it."""
+"""Of an interface: IFNAMSIZ without the terminating byte."""
 
 
 def _address(text: str) -> str:
@@ -35,10 +35,10 @@ def _broadcast(found: IPv4Interface) -> bool:
 
 
 class VipConfig(StrictModel):
-    """An address that is on at the primary, and nowhere else.
+    """An address that is on the primary's host, and nowhere else.
 
     :ivar address: ``ADDRESS/BITS``, IPv4 or IPv6
-    :ivar interface: on which it is put
+    :ivar interface: that carries it
     :ivar linger: for so long it stays on where the agent is gone and its server is well
     """
 

@@ -1,4 +1,4 @@
-"""Tells the network which hardware has an IPv4 address now, and hears who else says so (RFC 826, RFC 5227)."""
+"""Announces which hardware has an IPv4 address now, and notices other hosts that announce it (RFC 826, RFC 5227)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _BROADCAST = b"\xff" * 6
 _NOBODY = b"\0" * 6
 _HEAD = struct.pack("!HHBB", 1, 0x0800, 6, 4)
 _SENDER_AT = 14 + 14
-"""Where the sender's IP address stands in a frame."""
+"""Offset of the sender's IP address in a frame."""
 _SIOCGIFHWADDR = 0x8927
 _SO_ATTACH_FILTER = 26
 
 
 class Arp:
-    """:raises OSError: no such interface, no right to (``CAP_NET_RAW``), or it is down"""
+    """:raises OSError: no such interface, no permission (``CAP_NET_RAW``), or it is down"""
 
     def __init__(self, ip: IPv4Address, interface: str) -> None:
         self._ip = ip.packed
@@ -36,20 +36,21 @@ class Arp:
 
     @property
     def fd(self) -> int:
-        """Readable when somebody says to have the address."""
+        """Readable when another host claims the address."""
         return self._socket.fileno()
 
     def announce(self) -> None:
-        """Whoever knows the address learns where it is now. As a request and as a reply: some heed only one of them."""
+        """Hosts that know the address learn where it is now. Sent as a request and as a reply: some heed only one of
+        them."""
         for operation, target in ((_REQUEST, _NOBODY), (_REPLY, self.hardware)):
             self._send(operation, self._ip, target)
 
     def probe(self) -> None:
-        """Who has it is asked to answer; what anybody knows is not changed by it."""
+        """Ask the host that has the address to answer; this changes nothing that hosts know."""
         self._send(_REQUEST, b"\0" * 4, _NOBODY)
 
     def rival(self) -> str:
-        """The hardware address of another one who said to have it since this was asked last, or ""."""
+        """The hardware address of another host that has claimed the address since the last call, or ""."""
         found = ""
         with contextlib.suppress(BlockingIOError, OSError):
             while True:
@@ -80,9 +81,9 @@ class _Program(ctypes.Structure):
 
 
 def _only_from(sock: socket.socket, ip: bytes) -> None:
-    """Nobody wants to be woken by all the ARP of a network: only what says that its sender has the address."""
+    """Filter in the kernel: only frames whose sender has the address wake this process, not all ARP of the network."""
     instructions = (
-        (0x20, 0, 0, _SENDER_AT),  # load the word there
+        (0x20, 0, 0, _SENDER_AT),  # load that word
         (0x15, 0, 1, int.from_bytes(ip, "big")),  # is it the address?
         (0x06, 0, 0, 128),  # take the frame
         (0x06, 0, 0, 0),  # drop it

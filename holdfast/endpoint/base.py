@@ -1,4 +1,4 @@
-"""What the manager needs of something that shows clients where to go."""
+"""What the manager needs of a component that directs clients."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from holdfast.core.answers.routing import Directions
 
 
 class Endpoint(Protocol):
-    """Shows directions; each adapter is told of the latest ones only, one call at a time."""
+    """Applies directions; each adapter gets only the latest ones, one call at a time."""
 
     name: str
 
     async def show(self, directions: Directions) -> None:
-        """Bring it to these directions, whatever it showed before. Idempotent; returns once new connections follow them
-        and the sessions to a server that takes writes no longer were ended.
+        """Apply these directions, whatever was applied before. Idempotent. Returns once new connections follow them,
+        and the sessions to a server that no longer takes writes were ended.
 
-        :raises HoldfastError: by consequence; it is asked again, with whatever holds then
+        :raises HoldfastError: by consequence; the manager calls again, with the directions of that moment
         """
 
     async def close(self) -> None:
-        """Leave it as it shows now."""
+        """Leave it as it is now."""

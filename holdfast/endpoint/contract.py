@@ -1,8 +1,8 @@
-"""What hooks and webhooks are told: MHA's arguments, to the letter, and one JSON document for all.
+"""What hooks and webhooks get: exactly MHA's arguments, and one JSON document for all.
 
 The arguments are those of MHA 0.58 (``MasterFailover.pm``, ``MasterRotate.pm``), in its order and no others, because a
-script may refuse what it does not know. But for three: passwords, which everybody could read in the list of
-processes; ``--conf``, as there is no such file; and ports of SSH servers.
+script may refuse an argument that it does not know. Three are left out: passwords, which every user of the host could
+read in the list of processes; ``--conf``, as there is no such file; and ports of SSH servers.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from holdfast.core.calls import Phase, Ran
 from holdfast.core.record import TransitionKind
 
 VERSION = 1
-"""Of the document. Keys are only added to it; what takes one away gets another version."""
+"""Version of the document. Keys are only added to it; removing one needs another version."""
 
 LONGEST_ARGUMENT = 30_000
-"""Characters; Linux takes 128 KB of one argument, and no NUL. The document has it all."""
+"""In characters; Linux allows 128 KB for one argument, and no NUL. The document contains the full text."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class MemberPlace:
 @dataclass(frozen=True, slots=True)
 class PrimaryChange:
     """:ivar kind: FAILOVER or SWITCHOVER
-    :ivar old, new: primaries; the same one, where it takes writes again because nobody else was named
+    :ivar old, new: primaries; the same one, where it takes writes again because no other member was named
     :ivar reachable: the old one's agent answers
     :ivar replicas: those that follow ``new``
     """
@@ -59,14 +59,14 @@ class HookLogin:
 
 
 def command(phase: Phase, change: PrimaryChange) -> str:
-    """As MHA calls it: ``stopssh`` for a failover where something can still be done on the old primary's host."""
+    """The command as MHA names it: ``stopssh`` for a failover where the old primary's host can still be reached."""
     if phase is Phase.STOP and change.kind is TransitionKind.FAILOVER and change.reachable:
         return "stopssh"
     return phase.value
 
 
 def hooks_of(phase: Phase, change: PrimaryChange) -> tuple[str, ...]:
-    """Which are called, one after the other."""
+    """The hooks to call, in this order."""
     if change.kind is TransitionKind.SWITCHOVER:
         return ("switchover",)
     return ("failover", "shutdown") if phase is Phase.STOP else ("failover",)
@@ -95,7 +95,7 @@ def report_arguments(change: PrimaryChange, subject: str, body: str) -> list[str
 def document(
     asked: str, change: PrimaryChange, at: float, ran: Sequence[Ran] = (), **further: Any
 ) -> bytes:
-    """What a hook finds on its standard input, and a webhook is sent.
+    """The document for a hook's standard input, and for a webhook.
 
     :param at: seconds since 1970; :param ran: hooks that were called on the way
     """
@@ -118,7 +118,7 @@ def document(
 
 
 def without_output(ran: Sequence[Ran]) -> tuple[Ran, ...]:
-    """For those outside: what a script prints is for those who look after the cluster."""
+    """For receivers outside: a script's output is for the cluster's operators."""
     return tuple(replace(each, output="") for each in ran)
 
 

@@ -1,9 +1,9 @@
-"""HAProxy follows the primary: what it would find out by its checks is pushed to it at once.
+"""Makes HAProxy follow the primary: what its checks would find is pushed to it at once.
 
-What is pushed is each server's *health*, not its administrative state: HAProxy goes on checking, and what was pushed
-holds until checks have said otherwise several times in a row (``rise``, ``fall``). So nothing stays pinned when no
-manager is left to change it: the agents' answers carry on by themselves. While a manager leads, it shows anew every
-second, faster than checks can outvote it. What a person sets (``set server … state maint``) is above both.
+The manager pushes each server's *health*, not its administrative state: HAProxy keeps checking, and a push holds until
+checks have contradicted it several times in a row (``rise``, ``fall``). So nothing stays pinned when no manager is left
+to change it: the agents' answers take over by themselves. While a manager leads, it pushes again every second, faster
+than checks can outvote it. What an operator sets (``set server … state maint``) takes precedence over both.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ UNKNOWN = ("No such server", "No such backend")
 class Push:
     """One command.
 
-    :ivar needed: members come and go: only for the one that shall get clients does it matter that HAProxy knows it
+    :ivar needed: members are added and removed: HAProxy must know only the one that clients are directed to
     """
 
     command: str
@@ -36,7 +36,7 @@ class Push:
 
 
 class Haproxy:
-    """An Endpoint: one HAProxy of a cluster, whose file :mod:`holdfast.endpoint.haproxy_file` has rendered."""
+    """An Endpoint: one HAProxy of a cluster, with a file by :mod:`holdfast.endpoint.haproxy_file`."""
 
     def __init__(self, config: HaproxyConfig, clock: Callable[[], float] = time.monotonic) -> None:
         self.name = f"HAProxy {config.called}"
@@ -46,7 +46,7 @@ class Haproxy:
         self._read_at: dict[str, float] = {}
 
     async def show(self, directions: Directions) -> None:
-        """:raises Refused: HAProxy does not do it
+        """:raises Refused: HAProxy refuses
         :raises Unreachable, DeadlinePassed: as of :meth:`RuntimeApi.ask`
         """
         pushes = writes(directions) + self._reads(directions)
@@ -65,7 +65,7 @@ class Haproxy:
         self._api.close()
 
     def _reads(self, directions: Directions) -> list[Push]:
-        """Where nobody can be read, HAProxy's file sends readers to the primary."""
+        """If no member can be read from, HAProxy's file sends readers to the primary."""
         where, now = backend(directions.cluster, "read"), self._clock()
         read = {
             each.member.name
@@ -85,7 +85,7 @@ class Haproxy:
 
 
 def writes(directions: Directions) -> list[Push]:
-    """No two servers are up at any moment in between, and nobody's session goes on at one that lost its place."""
+    """At no moment in between are two servers up, and no session stays on one that is primary no longer."""
     where, primary = backend(directions.cluster, "write"), directions.primary
     servers = {member.name: f"{where}/{member.name}" for member in directions.members}
     others = [server for name, server in servers.items() if not primary or name != primary.name]

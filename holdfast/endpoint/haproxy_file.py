@@ -1,15 +1,15 @@
 """The configuration of HAProxy for one cluster.
 
 How a connection waits while no server takes writes: HAProxy queues connections where every server is *full*, and
-refuses them where every server is *down*. So the backend for writes has two servers more, which lead nowhere and have
-room for one connection each; HAProxy itself holds these two, through its ``ring`` sections, from its start on. A
-connection that comes while no member takes writes finds only full servers, queues, and is let through in the moment
-in which one is up: no interval is added. There are two of them because HAProxy waits a second before it tries again
-after a refused connection, unless it has more than one server to try.
+refuses them where every server is *down*. So the backend for writes has two additional servers, which lead nowhere and
+have room for one connection each; HAProxy itself occupies these two, through its ``ring`` sections, from its start on.
+A connection that arrives while no member takes writes finds only full servers, queues, and continues in the moment in
+which one is up: no interval is added. There are two of them because HAProxy waits a second before it tries again after
+a refused connection, unless it has more than one server to try.
 
-From 3.0 on HAProxy lets those who have queued through to a server only while that has room by a ``maxconn`` of its own:
-one without was never given any of them, and they waited until ``timeout queue`` ended them. So each member has one,
-which limits nobody. 2.6 does the same with it and without.
+From 3.0 on HAProxy gives queued connections to a server only below that server's own ``maxconn``: a server without one
+never got any of them, and they waited until ``timeout queue`` ended them. So each member has one that limits nothing in
+practice. 2.6 behaves the same with it and without.
 
 No two sections of a file have the same name: 3.2 warns of a frontend and a backend, or a ring, that share one.
 """
@@ -24,18 +24,18 @@ from holdfast.config.schema import ClusterConfig
 from holdfast.errors import BadInput
 
 HOLDS = (1, 2)
-"""Servers ``hold:1`` and ``hold:2``: no member can be called so."""
+"""Servers ``hold:1`` and ``hold:2``: no member can have such a name."""
 CHECK_MS = 1000
 RISE, FALL = 2, 3
-"""Checks in a row that outvote what a manager has pushed; it pushes anew every second."""
+"""Number of checks in a row that outvote what a manager has pushed; it pushes again every second."""
 CONNECT_SECONDS = 3
 """Longer than the kernel takes to send a lost packet again."""
 KEEPALIVE_SECONDS = 5
-"""A session to a host that is gone ends within some of these, where no manager has ended it."""
+"""A session to a host that is gone ends within a few of these, where no manager has ended it."""
 SESSION = "1d"
-"""Longer than the servers' own ``wait_timeout`` of 8 hours: they end idle sessions, not HAProxy."""
+"""Longer than the servers' own ``wait_timeout`` of 8 hours: the servers end idle sessions, not HAProxy."""
 ROOM = 100_000
-"""``maxconn`` of a member: the highest ``max_connections`` that a server takes, so that none but itself refuses."""
+"""``maxconn`` of a member: the highest ``max_connections`` that a server accepts, so that only the server refuses."""
 FOREVER = "24d"
 """About the longest that HAProxy can count: for the two connections that keep the holds full."""
 
@@ -59,12 +59,12 @@ def backend(cluster: str, use: str) -> str:
 
 
 def frontend(name: str) -> str:
-    """The one that leads to what has that name."""
+    """Name of the frontend for the backend of that name."""
     return f"{name}_clients"
 
 
 def render(cluster: str, targets: Sequence[HaproxyTarget], config: HaproxyConfig) -> str:
-    """The text of a file that HAProxy (2.6 or later) takes as it is, or beside others.
+    """The text of a file that HAProxy (2.6 or later) accepts as it is, or beside others.
 
     :raises BadInput: naming the key that is missing
     """
@@ -73,7 +73,7 @@ def render(cluster: str, targets: Sequence[HaproxyTarget], config: HaproxyConfig
             "endpoints.haproxy.write",
             f"{config.called}: set the address for connections that write",
         )
-    inside = f"{cluster}-{split(config.write)[1]}"  # abstract sockets are the whole host's
+    inside = f"{cluster}-{split(config.write)[1]}"  # abstract sockets are shared by the whole host
     sections = [
         _global(config),
         _defaults(cluster, config),
@@ -86,7 +86,7 @@ def render(cluster: str, targets: Sequence[HaproxyTarget], config: HaproxyConfig
 
 
 def targets(cluster: ClusterConfig) -> list[HaproxyTarget]:
-    """:raises BadInput: it is not said where an agent answers checks"""
+    """:raises BadInput: the file does not say where an agent answers checks"""
     found = []
     said = cluster.endpoints
     for member in cluster.members:

@@ -1,4 +1,4 @@
-"""Runs executables of the user's: bounded in time and in what is kept of their output."""
+"""Runs executables of the user's, with limits on their time and on the output that is kept."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from holdfast.core.calls import Ran
 
 HEAD_BYTES = 4 * 1024
 TAIL_BYTES = 12 * 1024
-"""What is kept of the output: both ends of it."""
+"""How much of the output is kept: its beginning and its end."""
 
 AT_ONCE = 64 * 1024
 PLENTY_BYTES = 1024 * 1024
 LAST_READS = 16
 KILL_SECONDS = 1.0
 BACKSTOP_SECONDS = 5.0
-"""A hook whose manager was killed lives no longer than its time and this."""
+"""A hook whose manager was killed lives no longer than its time plus this."""
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -36,7 +36,7 @@ SECRET = re.compile(r"PASS|PWD|SECRET|TOKEN|KEY|CREDENTIAL", re.IGNORECASE)
 @dataclass(frozen=True, slots=True)
 class Hook:
     """:ivar name: as it is configured; :ivar argv: what is run, before the arguments of a call
-    :ivar further: what it finds in its environment beside the little that all find
+    :ivar further: its environment, in addition to the few variables that all hooks get
     """
 
     name: str
@@ -46,14 +46,14 @@ class Hook:
 
 
 def surroundings(further: Mapping[str, str]) -> dict[str, str]:
-    """A whole environment: nothing of the manager's own gets in."""
+    """A complete environment: nothing of the manager's own is passed on."""
     user = pwd.getpwuid(os.getuid())
     plain = {"PATH": PATH, "HOME": user.pw_dir, "USER": user.pw_name, "LOGNAME": user.pw_name}
     return {**plain, "LANG": "C.UTF-8", **further}
 
 
 class Execution:
-    """One run of a hook. :meth:`run` blocks, so it wants a thread of its own; :meth:`kill` may come from another."""
+    """One run of a hook. :meth:`run` blocks, so it needs a separate thread; :meth:`kill` may be called from another."""
 
     def __init__(self, hook: Hook) -> None:
         self._hook = hook
@@ -62,7 +62,7 @@ class Execution:
         self._killed = False
 
     def run(self, command: str, arguments: Sequence[str], event: bytes) -> Ran:
-        """:param event: what it can read from its standard input"""
+        """:param event: its standard input"""
         begun = time.monotonic()
         kept = _Kept()
         try:
@@ -76,7 +76,7 @@ class Execution:
         )
 
     def kill(self) -> None:
-        """End it, if it runs: nobody waits for it any more."""
+        """End the hook if it runs: nothing waits for it any more."""
         with self._lock:
             self._killed = True
             self._kill()
@@ -116,8 +116,9 @@ class Execution:
         return code, ""
 
     def _start(self, arguments: Sequence[str], event: bytes) -> subprocess.Popen[bytes]:
-        # who executes the hook is another: where it lies on storage that hangs, that one hangs, and not we, who would
-        # do so with all threads (an exec is waited for); and should we be killed, it still ends in time
+        # another program (``timeout``) executes the hook: if the hook's file is on storage that hangs, that program
+        # hangs, not this process with all its threads (which wait for an exec); and if this process is killed, the hook
+        # still ends in time
         backstop = f"{self._hook.seconds + BACKSTOP_SECONDS:g}"
         argv = ["/usr/bin/timeout", "-s", "KILL", backstop, *self._hook.argv, *arguments]
         stdin = os.memfd_create("event")
@@ -141,13 +142,13 @@ class Execution:
             os.close(stdin)
 
     def _kill(self) -> None:
-        """Call it with the lock: nobody takes the process's end, and so its number, away meanwhile."""
+        """Call it with the lock held: meanwhile the process is not reaped, so its number stays its own."""
         if self._process is not None and self._process.returncode is None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)
 
     def _masked(self, text: str) -> str:
-        """Without the secrets of its environment, which a script that traces itself would print."""
+        """The text without the secrets of the hook's environment, which a script that traces itself would print."""
         for name, value in self._hook.further.items():
             if SECRET.search(name) and value:
                 text = text.replace(value, "***")
@@ -155,7 +156,7 @@ class Execution:
 
 
 class _Kept:
-    """The beginning and the end of what came."""
+    """The beginning and the end of the output."""
 
     def __init__(self) -> None:
         self.total = 0
@@ -177,7 +178,7 @@ class _Kept:
 
 
 def _follow(pid: int, output: int, end: float, kept: _Kept) -> bool:
-    """Until the process has ended, whatever it has left behind in the background; False when its time is over."""
+    """Read until the process has ended, whatever it has left in the background; returns False when its time is over."""
     os.set_blocking(output, False)
     watched = os.pidfd_open(pid)
     try:
@@ -189,20 +190,18 @@ def _follow(pid: int, output: int, end: float, kept: _Kept) -> bool:
                 if output in ready and not _read(output, kept):
                     selector.unregister(output)
                 if watched in ready:
-                    for _ in range(
-                        LAST_READS
-                    ):  # what runs on in the background may print without end
+                    for _ in range(LAST_READS):  # background processes may print without end
                         _read(output, kept)
                     return True
                 if kept.total > PLENTY_BYTES:
-                    time.sleep(0.001)  # the manager has better to do than to read all this
+                    time.sleep(0.001)  # pause: reading all of this must not occupy the manager
             return False
     finally:
         os.close(watched)
 
 
 def _read(output: int, kept: _Kept) -> bool:
-    """Whether there was something."""
+    """Whether there was output."""
     try:
         data = os.read(output, AT_ONCE)
     except BlockingIOError:

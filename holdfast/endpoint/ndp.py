@@ -15,11 +15,11 @@ _ALL_NODES = "ff02::1"
 _TARGET_HARDWARE = 2
 _ICMP6_FILTER = 1
 _HOPS = 255
-"""Others are not from this network, and not heeded."""
+"""Messages with another limit are not from this network, and are ignored."""
 
 
 class Ndp:
-    """:raises OSError: no such interface, or no right to (``CAP_NET_RAW``)"""
+    """:raises OSError: no such interface, or no permission (``CAP_NET_RAW``)"""
 
     def __init__(self, ip: IPv6Address, interface: str) -> None:
         self._ip = ip.packed
@@ -45,13 +45,13 @@ class Ndp:
         return self._socket.fileno()
 
     def announce(self) -> None:
-        """An advertisement that nobody has asked for."""
+        """Send an unsolicited advertisement."""
         option = struct.pack("!BB", _TARGET_HARDWARE, 1) + self.hardware
         body = struct.pack("!BBHI", _ADVERT, 0, 0, _OVERRIDE) + self._ip + option
         self._send(body, _ALL_NODES)
 
     def probe(self) -> None:
-        """Asked from this host's own address: an unspecified one needs a socket of another kind."""
+        """Sent from this host's own address: an unspecified one needs a socket of another kind."""
         group = b"\xff\x02" + b"\0" * 9 + b"\x01\xff" + self._ip[13:]
         body = struct.pack("!BBHI", _SOLICIT, 0, 0, 0) + self._ip
         body += struct.pack("!BB", 1, 1) + self.hardware

@@ -1,7 +1,7 @@
-"""Puts an address on an interface, and takes it off, with a lifetime after which the kernel does so by itself.
+"""Adds an address to an interface, with a lifetime after which the kernel removes it by itself, and removes it.
 
-The kernel is spoken to directly: a message of netlink takes some 50 microseconds. (pyroute2, measured on a loaded host:
-2 to 16 ms each, and 2 s to be imported, which the holder of an address cannot wait for.)
+This module speaks to the kernel directly: a netlink message takes some 50 microseconds. (pyroute2, measured on a loaded
+host: 2 to 16 ms each, and 2 s to be imported, for which the process that holds an address cannot wait.)
 
 Formats: linux/netlink.h, linux/rtnetlink.h, linux/if_addr.h.
 """
@@ -28,10 +28,10 @@ Interface = IPv4Interface | IPv6Interface
 
 
 def put(address: Interface, index: int, seconds: int) -> bool:
-    """Have it on for so many seconds from now (whole ones: the kernel counts no others).
+    """Have the address on for so many seconds from now (whole ones: the kernel counts no others).
 
-    Measured: it goes 0.01 to 0.35 s after them, by itself.
-    It is deprecated from the beginning: no connection of this host's own is made from it.
+    Measured: the kernel removes it 0.01 to 0.35 s after them. It is deprecated from the beginning: the kernel never
+    chooses it for this host's own connections.
 
     :returns: whether it was not on before
     :raises OSError: the kernel refuses
@@ -47,7 +47,7 @@ def put(address: Interface, index: int, seconds: int) -> bool:
 
 
 def remove(address: Interface, index: int) -> bool:
-    """Whether it was on.
+    """Remove the address; returns whether it was on.
 
     :raises OSError: the kernel refuses
     """
@@ -61,7 +61,7 @@ def remove(address: Interface, index: int) -> bool:
 
 
 def where(address: Interface) -> list[tuple[Interface, int]]:
-    """On which interfaces it is, by index, and with which prefix there."""
+    """The interfaces that carry the address, by index, with its prefix there."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     found: list[tuple[Interface, int]] = []
     body = struct.pack("=BBBBI", family, 0, 0, 0, 0)
@@ -110,7 +110,7 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
 def answers(sock: socket.socket) -> Iterator[tuple[int, bytes]]:
     """All messages up to the last one of the answer.
 
-    :raises OSError: an error was answered, by its number
+    :raises OSError: the answer is an error, with its number
     """
     while True:
         data = sock.recv(65536)

@@ -1,8 +1,8 @@
-"""HAProxy's runtime API: commands over one connection that is kept.
+"""HAProxy's runtime API: commands over one connection that is kept open.
 
-A connection belongs to one worker, and a reload of HAProxy makes another one: the former takes no new clients, but goes
-on for those that it has, and as long as a connection such as ours is open (HAProxy 2.6, tested). So each worker is
-asked whether it is the present one; the former are told everything too, until they have no clients any more.
+A connection belongs to one worker, and a reload of HAProxy starts another worker. The former takes no new clients, but
+continues for those that it has, and as long as a connection such as this one is open (HAProxy 2.6, tested). So each
+worker is asked whether it is the present one; former workers get all commands too, until they have no clients any more.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ class RuntimeApi:
         self._former: list[Streams] = []
 
     async def ask(self, commands: Sequence[str], seconds: float = ANSWER_SECONDS) -> list[str]:
-        """The answer to each command; "" where there is nothing to say. They may be carried out twice.
+        """The answer to each command; "" where there is none. The commands may be carried out twice.
 
-        :raises Unreachable: nobody listens
-        :raises DeadlinePassed: no answer in time; what of it was done is not known
+        :raises Unreachable: nothing listens
+        :raises DeadlinePassed: no answer in time; it is not known which commands were carried out
         """
         try:
             async with asyncio.timeout(seconds):
@@ -47,7 +47,7 @@ class RuntimeApi:
             self._drop()
             reason = getattr(error, "strerror", None) or str(error)
             raise Unreachable(f"HAProxy at {self._socket} cannot be asked: {reason}") from None
-        except asyncio.CancelledError:  # what it answers now would be taken for the next answer
+        except asyncio.CancelledError:  # a late answer would be taken for the next one
             self._drop()
             raise
         await self._tell_former(commands, seconds)
@@ -66,12 +66,12 @@ class RuntimeApi:
                     return answers
                 self._former.append(self._streams)
                 self._streams = None
-            except (OSError, EOFError):  # it was restarted, or has ended an idle connection
+            except (OSError, EOFError):  # HAProxy was restarted, or has ended an idle connection
                 self._drop()
         return await self._say(await self._connected(), commands)
 
     async def _tell_former(self, commands: Sequence[str], seconds: float) -> None:
-        """What they answer matters to nobody."""
+        """Their answers do not matter."""
         for streams in list(self._former):
             over = True
             try:

@@ -1,6 +1,6 @@
-"""The TCP sockets of this host, asked of the kernel: who listens where; and resets connections.
+"""The TCP sockets of this host, by the kernel: which process listens where; and resets connections.
 
-``/proc/net/tcp`` tells the same, but takes 5 to 20 ms where the kernel's table of connections is large (measured), and
+``/proc/net/tcp`` has the same, but takes 5 to 20 ms where the kernel's table of connections is large (measured), and
 cannot reset.
 
 Formats: linux/sock_diag.h, linux/inet_diag.h.
@@ -25,9 +25,9 @@ _BY_FAMILY, _DESTROY = 20, 21
 _BYTECODE, _SOURCE_IS, _ANY_PORT = 1, 7, -1
 _LISTENING = 1 << 10
 _WITH_PEER = sum(1 << state for state in (1, 3, 4, 5, 8, 9, 11, 12))
-"""All with a peer who may wait: no listeners, and nothing that is over. Numbers: net/tcp_states.h."""
+"""All states with a peer that may wait: no listeners, and nothing that is over. Numbers: net/tcp_states.h."""
 _ID, _ID_BYTES = slice(4, 52), 48
-"""What the kernel knows a socket by, in its answer."""
+"""The part of the kernel's answer that identifies a socket."""
 _SOURCE_AT, _INODE_AT = 8, 68
 _AT_ONCE = 64
 
@@ -35,7 +35,7 @@ _AT_ONCE = 64
 def listeners() -> Iterator[tuple[IPv4Address | IPv6Address, int, int]]:
     """Address, port and inode of each socket that takes connections.
 
-    :raises OSError: the kernel does not tell
+    :raises OSError: the kernel refuses
     """
     with netlink.opened(_SOCK_DIAG) as sock:
         for family in (socket.AF_INET, socket.AF_INET6):
@@ -49,16 +49,16 @@ def listeners() -> Iterator[tuple[IPv4Address | IPv6Address, int, int]]:
 
 
 def reset(address: IPv4Address | IPv6Address, seconds: float = RESET_SECONDS) -> int:
-    """Reset the connections to that address of this host; how many. What cannot be reset is left as it is.
+    """Reset the connections to that address of this host; returns how many. What cannot be reset is left as it is.
 
-    Once an address is off, nothing can be sent from it: whoever waits for an answer on a connection that was made by it
-    would wait until his own time-out. A reset is sent at once, whatever the server is doing.
+    Once an address is removed, nothing can be sent from it: a client that waits for an answer on a connection to it
+    would wait until its own time-out. A reset is sent at once, whatever the server is doing.
 
     Needs ``CAP_NET_ADMIN``, and a kernel with ``CONFIG_INET_DIAG_DESTROY`` (Debian's and Red Hat's have it).
     """
     end = time.monotonic() + seconds
     count = 0
-    # a server that listens on "::" has its clients by IPv4 on sockets of IPv6
+    # a server that listens on "::" has its IPv4 clients on IPv6 sockets
     families = [socket.AF_INET, socket.AF_INET6] if address.version == 4 else [socket.AF_INET6]
     with contextlib.suppress(OSError), netlink.opened(_SOCK_DIAG) as sock:
         for family in families:
@@ -85,10 +85,10 @@ def _asked(family: int, states: int, identity: bytes) -> bytes:
 
 
 def _at(address: IPv4Address | IPv6Address) -> bytes:
-    """Of the connections, only those to that address of this host."""
+    """A filter for the connections to that address of this host."""
     family = socket.AF_INET if address.version == 4 else socket.AF_INET6
     condition = struct.pack("=BBxxi", family, address.max_prefixlen, _ANY_PORT) + address.packed
     length = 4 + len(condition)
-    # on to the next instruction, of which there is none, or beyond the end: taken, or not
+    # jump to the next instruction, of which there is none (accepted), or beyond the end (rejected)
     code = struct.pack("=BBH", _SOURCE_IS, length, length + 4) + condition
     return netlink.attribute(_BYTECODE, code)

@@ -29,9 +29,9 @@ class Vip:
         return f"{self.address.ip}"
 
     def put(self, seconds: int) -> bool:
-        """Have it on for so many seconds from now; whether it was off before.
+        """Have the address on for so many seconds from now; returns whether it was off before.
 
-        :raises Refused: the kernel will not: says what to do
+        :raises Refused: the kernel refuses: says what to do
         """
         try:
             return netlink.put(self.address, socket.if_nametoindex(self.interface), seconds)
@@ -39,34 +39,34 @@ class Vip:
             raise Refused(self._explain("put on", error)) from None
 
     def remove(self) -> bool:
-        """Take it off, also where it is on another interface of this host; whether it was on.
+        """Remove the address, also from another interface of this host; returns whether it was on.
 
-        :raises Refused: the kernel will not: says what to do
+        :raises Refused: the kernel refuses: says what to do
         """
         try:
-            # where it belongs first, without a look: this must be quick
+            # where it belongs first, without a search: this must be quick
             index = self._there()
             found = bool(index) and netlink.remove(self.address, index)
             for elsewhere, other in netlink.where(self.address):
                 found |= netlink.remove(elsewhere, other)
         except OSError as error:
             if not netlink.where(self.address):
-                return False  # who may not take it off may look
+                return False  # without permission to remove, it may still look
             raise Refused(self._explain("taken off", error)) from None
         return found
 
     def hang_up(self) -> None:
-        """Reset the connections that were made by it: as long as it is on, they hear of it."""
+        """Reset the connections that use the address: while it is on, their clients receive the reset."""
         sockdiag.reset(self.address.ip)
 
     def present(self) -> bool:
         return bool(netlink.where(self.address))
 
     def announce(self, tell: bool = True) -> None:
-        """Tell everybody that it is here, and ask who else has it.
+        """Announce that the address is here, and ask which other host has it.
 
-        :param tell: without it nobody is told: it is asked only
-        :raises Refused: it cannot be sent: clients may look for it where it was
+        :param tell: False: only ask
+        :raises Refused: it cannot be sent: clients may look for the address where it was
         """
         try:
             talk = self._talking()
@@ -79,21 +79,21 @@ class Vip:
 
     @property
     def fd(self) -> int | None:
-        """Readable when another one says to have it; only after it was announced."""
+        """Readable when another host claims the address; only after it was announced."""
         return self._talk.fd if self._talk else None
 
     def rival(self) -> str:
-        """The hardware address of another one that says to have it, or ""."""
+        """The hardware address of another host that claims the address, or ""."""
         return self._talk.rival() if self._talk else ""
 
     def hush(self) -> None:
-        """Neither hear nor say anything. Takes the kernel some 15 ms: nothing that is urgent waits for it."""
+        """Neither receive nor send anything. Takes the kernel some 15 ms: nothing that is urgent waits for it."""
         talk, self._talk = self._talk, None
         if talk is not None:
             talk.close()
 
     def trouble(self) -> str:
-        """What would keep it from being put on, as far as it can be told beforehand, or ""."""
+        """What would prevent adding the address, as far as can be found out beforehand, or ""."""
         if not self._there():
             return self._explain("put on", OSError(errno.ENODEV, os.strerror(errno.ENODEV)))
         has = _capabilities()

@@ -1,7 +1,7 @@
-"""Sends events to web addresses, again and again until they are taken, signed as Standard Webhooks are.
+"""Sends events to web addresses, repeatedly until they are accepted, signed as Standard Webhooks are.
 
 The signature is that of https://www.standardwebhooks.com (version 1), which libraries of many languages check:
-HMAC-SHA256 of ``id.timestamp.body``. Whoever receives the same ``webhook-id`` twice has received one event twice.
+HMAC-SHA256 of ``id.timestamp.body``. A receiver that gets the same ``webhook-id`` twice has received one event twice.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ LONGEST_PAUSE = 60.0
 PREFIX = "whsec_"
 
 AGAIN = {408, 425, 429}
-"""Refusals that say: later."""
+"""Status codes of refusals that mean: later."""
 
 
 @dataclass(frozen=True, slots=True)
 class Webhook:
-    """:ivar url: often a secret itself, so nothing but its host is ever told
-    :ivar secret: what it is signed with; b"" for not at all
+    """:ivar url: often a secret itself, so only its host is ever shown
+    :ivar secret: the key of the signature; b"" for none
     """
 
     url: str = field(repr=False)
@@ -47,7 +47,7 @@ class Webhook:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """:ivar trouble: why it was not taken, or \"\"
+    """:ivar trouble: why it was not accepted, or \"\"
     :ivar ended: it was given up because this manager ends
     """
 
@@ -63,7 +63,7 @@ class Delivery:
 
 
 def key(text: str) -> bytes:
-    """The bytes of a secret: base64 after ``whsec_``, as the standard has it, or as it stands.
+    """The bytes of a secret: base64 after ``whsec_``, as the standard has it, or the text itself.
 
     :raises ValueError: there are none
     """
@@ -84,9 +84,9 @@ def signature(secret: bytes, number: str, timestamp: int, body: bytes) -> str:
 
 
 class WebhookSender:
-    """Delivers to one address. Blocks, so it wants a thread of its own.
+    """Delivers to one address. Blocks, so it needs a separate thread.
 
-    :ivar lasting: seconds for which an event is tried
+    :ivar lasting: for how many seconds delivery of an event is tried
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class WebhookSender:
         self._verify = ssl.create_default_context(cafile=webhook.ca)
 
     def deliver(self, number: str, body: bytes) -> Delivery:
-        """:param number: names the event, also when it is sent again"""
+        """:param number: identifies the event, also when it is sent again"""
         end = time.monotonic() + self._lasting
         pauses = _pauses()
         host = self._webhook.host
-        # the manager's own environment says nothing of how to get there
+        # proxies of the manager's environment are not used
         with httpx.Client(verify=self._verify, timeout=TIMEOUT_SECONDS, trust_env=False) as client:
             for tries in itertools.count(1):
                 trouble, again = self._try(client, number, body)
@@ -117,14 +117,14 @@ class WebhookSender:
         raise AssertionError("unreachable")
 
     def _try(self, client: httpx.Client, number: str, body: bytes) -> tuple[str, bool]:
-        """Why it was not taken, or \"\"; and whether it may be later."""
+        """Why it was not accepted, or \"\"; and whether it may be later."""
         now = int(time.time())
         headers = {"content-type": "application/json", "webhook-id": number}
         headers["webhook-timestamp"] = str(now)
         if secret := self._webhook.secret:
             headers["webhook-signature"] = signature(secret, number, now, body)
         try:
-            # what it answers beside that is not read: it may be without end
+            # the body of the answer is not read: it may be without end
             with client.stream("POST", self._webhook.url, content=body, headers=headers) as reply:
                 status = reply.status_code
         except (httpx.TransportError, ssl.SSLError) as error:

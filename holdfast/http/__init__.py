@@ -1,1 +1,1 @@
-"""What goes over HTTP between manager, agents and the command line: messages, servers, guards, the client."""
+"""HTTP between manager, agents and the command line: messages, servers, guards, the client."""

@@ -1,15 +1,14 @@
-"""What stands in front of the HTTP APIs of agent and manager; ``core/answers/access.py`` says who may ask what.
+"""The guards in front of the HTTP APIs of agent and manager; ``core/answers/access.py`` says who may request what.
 
-Where there is no TLS, a token is wanted: on loopback, too, for every user of a machine can connect there, and so can a
-web page in a browser on it. A request that does not carry it is told nothing but that somebody is there: every path,
-known or not, gives the same answer. With TLS, a client without a certificate does not come this far; one that has it
-may do what its role may.
+Without TLS, a token is required, on loopback, too: every user of a machine can connect there, and so can a web page in
+a browser on it. A request without the token learns only that something listens: every path, known or not, gives the
+same answer. With TLS, a client without a certificate does not come this far; one that has it may do what its role may.
 
-A browser sends what a web page tells it to, from inside, and shows its owner's certificate along. So nothing is
-answered that another site's page can have sent: what it says of itself (``Origin``, ``Sec-Fetch-Site``) is looked
-at, what changes something must be JSON, which no page may send elsewhere unasked, and on loopback the host that is
-asked for must be an address or this one: a page whose name was made to lead to 127.0.0.1 asks for its own name.
-(With TLS the certificate is for other names than that.)
+A browser sends what a web page orders, from inside the network, and with its owner's certificate. So no request is
+answered that another site's page can have sent: the guards check what the request says of its page (``Origin``,
+``Sec-Fetch-Site``); a request that changes something must be JSON, which no page may send to another site unasked; and
+on loopback the requested host must be an address or this host: a page whose name resolves to 127.0.0.1 requests its own
+name. (With TLS the certificate is for other names than that.)
 """
 
 from __future__ import annotations
@@ -37,14 +36,14 @@ LARGEST_BODY_BYTES = 256 * 1024
 CHANGING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 WITH_BODY = CHANGING - {"DELETE"}
 UNTOLD = frozenset({"/v1/watch", "/v1/vouch", "/v1/verify/load", "/v1/verify/piece"})
-"""Several times a second, and nothing but leases changes by them."""
+"""Not logged: requested several times a second, and they change nothing but leases."""
 TOLD = frozenset({"/v1/backup", "/v1/account"})
-"""Nothing is changed, and more than a state leaves the host."""
+"""Logged: nothing is changed, but more than a state leaves the host."""
 WARN_SECONDS = 10.0
 WANTED = "no token was sent: send it as Authorization: Bearer"
 NOT_ACCEPTED = "the token that was sent is not accepted: it is not that of this token_file"
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-"""What is asked for mostly, so that it need not be parsed; other addresses are as good."""
+"""The usual host names, so that they need not be parsed; other addresses are as good."""
 
 _ASKER: ContextVar[str] = ContextVar("asker", default="an operator")
 
@@ -52,7 +51,7 @@ Headers = Mapping[bytes, bytes]
 
 
 class Accepting(Protocol):
-    """Bearer tokens that may be others later."""
+    """Bearer tokens that may change."""
 
     @property
     def accepted(self) -> tuple[str, ...]: ...
@@ -73,10 +72,10 @@ def guard(
 ) -> None:
     """Put the guards before ``app``.
 
-    :param table: who may ask what, where there is TLS
+    :param table: who may request what, where there is TLS
     :param largest: bytes of a request's body, for paths where it may be more than usual
     :param cluster: which all of it is about, where a path does not say so
-    :param hosts: names under which it may be asked on loopback, beside that of loopback itself
+    :param hosts: host names that requests on loopback may carry, besides loopback's own
     """
     app.add_middleware(Telling)
     app.add_middleware(BoundedBody, largest=largest or {})
@@ -84,13 +83,13 @@ def guard(
 
 
 def asker() -> str:
-    """Who has sent the request that is carried out now, for those who read of it later: a certificate's name, or that
-    it was somebody who has the token, and from where."""
+    """Who has sent the request that is carried out now, for logs and the history: a certificate's name, or that it was
+    a client with the token, and from where."""
     return _ASKER.get()
 
 
 def tell(state: Any, what: str) -> None:
-    """Have ``what`` stand in the line that tells of this request.
+    """Put ``what`` into the log line for this request.
 
     :param state: ``request.state``
     """
@@ -98,7 +97,7 @@ def tell(state: Any, what: str) -> None:
 
 
 class Doorkeeper:
-    """Lets requests through that carry the token, that no web page has sent, and whose sender may ask for that."""
+    """Lets requests through that carry the token, that no web page has sent, and whose sender may make them."""
 
     def __init__(
         self, app: ASGIApp, token: Token | None, table: Table, cluster: str, hosts: Collection[str]
@@ -140,7 +139,7 @@ class Doorkeeper:
                 status, "Refused", f"{scope['path']}: {HTTPStatus(status).phrase}"
             )
         if not _has_tls(scope):
-            return None  # the token is that of an owner
+            return None  # the token's owner may do everything
         who, cluster = route
         holder: CertificateHolder = scope.get("state", {}).get("holder") or CertificateHolder(
             "nobody"
@@ -161,7 +160,7 @@ class Doorkeeper:
         return count == 1 and any(good)
 
     def _foreign(self, scope: Scope, headers: Headers) -> str:
-        """Why it may be the work of another site's page; "" if it cannot be."""
+        """Why another site's page may have sent the request; "" if it cannot have."""
         host = headers.get(b"host", b"").decode("latin-1").lower()
         if not _has_tls(scope) and not self._is_ours(_name(host)) and _is_on_loopback(scope):
             return f"Host: {host[:200]!a} is not this host: ask for 127.0.0.1, or name it in hosts"
@@ -179,7 +178,7 @@ class Doorkeeper:
         return name in self._hosts or _is_address(name)
 
     def _warn(self, status: int, scope: Scope, what: str) -> None:
-        """Not for each: whoever asks often must not fill the disk."""
+        """Log some of the refusals: a client that asks often must not fill the disk."""
         now = time.monotonic()
         self._untold[status] = self._untold.get(status, 0) + 1
         if now - self._warned_at.get(status, -WARN_SECONDS) < WARN_SECONDS:
@@ -190,7 +189,7 @@ class Doorkeeper:
 
 
 class BoundedBody:
-    """Refuses bodies that are too large, as soon as that is known; also those that do not say how long they are."""
+    """Refuses bodies that are too large, as soon as that is known; also those that do not state their length."""
 
     def __init__(self, app: ASGIApp, largest: Mapping[str, int]) -> None:
         self._app = app
@@ -222,9 +221,9 @@ class BoundedBody:
 
 
 class Telling:
-    """Logs every request that changes something, once: who asked, for what, and how it was answered.
+    """Logs every request that changes something, once: who made it, for what, and how it was answered.
 
-    Never a body: there are secrets in some.
+    Never a body: some contain secrets.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -269,7 +268,7 @@ def _is_health(scope: Scope) -> bool:
 
 
 def _has_tls(scope: Scope) -> bool:
-    """As the listener says: no header can."""
+    """By the listener: no header can fake that."""
     return bool(scope["scheme"] == "https")
 
 
@@ -280,7 +279,7 @@ def _is_on_loopback(scope: Scope) -> bool:
 
 
 def _is_address(text: str) -> bool:
-    """For which no name server is asked."""
+    """Whether the text is an address, so that no name server is needed."""
     try:
         ip_address(text)
     except ValueError:
@@ -289,7 +288,7 @@ def _is_address(text: str) -> bool:
 
 
 def _site(origin: bytes) -> str:
-    """``host:port`` of the page; "" where it is none, or hidden."""
+    """``host:port`` of the page; "" where there is none, or it is hidden."""
     try:
         return urlsplit(origin.decode("latin-1").lower()).netloc
     except ValueError:

@@ -20,7 +20,7 @@ CLONE_SECONDS = answered_within(Clone) + TIMEOUT_SECONDS
 RESTART_SECONDS = answered_within(Restart) + 2 * TIMEOUT_SECONDS
 """A little more than the manager gives an agent; the last one may wait for another command first."""
 SWITCHING_SECONDS = 10.0
-"""What the begin of a switchover takes, beside the waiting that was asked for."""
+"""What the begin of a switchover takes, in addition to the requested waiting."""
 
 FAILURES = (httpx.TransportError, ssl.SSLError)
 
@@ -30,7 +30,7 @@ _ERRORS: dict[str, type[HoldfastError]] = {
 
 
 class ManagerClient:
-    """One manager. Every call has a deadline; errors are raised here as they were raised there."""
+    """One manager. Every call has a deadline; the manager's errors are raised here again."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class ManagerClient:
         context: ssl.SSLContext | None = None,
         seconds: float = TIMEOUT_SECONDS,
     ) -> None:
-        """:param context: for TLS, with a certificate of ours; else the system's authorities are trusted
-        :param seconds: after which a manager that is silent counts as one that does not answer
+        """:param context: for TLS, with this process's certificate; else the system's authorities are trusted
+        :param seconds: after which a silent manager counts as one that does not answer
         """
         if not url.startswith(("http://", "https://")):
             raise BadInput("--manager", f"{url} must start with http:// or https://")
@@ -97,7 +97,7 @@ class ManagerClient:
         return self._post(f"/v1/clusters/{cluster}/members", body)
 
     def remove_member(self, cluster: str, name: str, destroyed: bool = False) -> dict[str, Any]:
-        """To be called until the answer's ``removed`` is true; ``waiting`` says what for.
+        """Call it until the answer's ``removed`` is true; ``waiting`` says what is awaited.
 
         :param destroyed: its host will never answer again
         """
@@ -108,7 +108,7 @@ class ManagerClient:
     def clone_member(
         self, cluster: str, name: str, donor: str = "", discard: bool = False
     ) -> dict[str, Any]:
-        """Returns when it has begun."""
+        """Returns when the clone has begun."""
         body = {"donor": donor, "discard": discard}
         return self._post(f"/v1/clusters/{cluster}/members/{name}/clone", body, CLONE_SECONDS)
 
@@ -120,31 +120,31 @@ class ManagerClient:
     ) -> dict[str, Any]:
         """As ``manager.people.repair.RepairReply``.
 
-        :param accept_loss: the cluster's name, where the risk is taken
+        :param accept_loss: the cluster's name, if the operator accepts the risk
         """
         body = {"dry_run": dry_run, "accept_loss": accept_loss, "source": source}
         return self._post(f"/v1/clusters/{cluster}/store/repair", body)
 
     def restart_member(self, cluster: str, name: str, waiting: bool = False) -> dict[str, Any]:
-        """:param waiting: writes may wait meanwhile, where they must"""
+        """:param waiting: the restart may let writes wait, if they must"""
         path = f"/v1/clusters/{cluster}/members/{name}/restart"
         return self._post(path, {"waiting": waiting}, RESTART_SECONDS)
 
     def verify_member(self, cluster: str, name: str, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Returns when it has begun; see ``manager/people/verifier.py``."""
+        """Returns when the verification has begun; see ``manager/people/verifier.py``."""
         return self._post(f"/v1/clusters/{cluster}/members/{name}/verify", dict(asked))
 
     def verification(self, cluster: str, name: str) -> dict[str, Any]:
-        """What its last verification has found: ``began``, ``ended``, ``primary``, and ``results`` by table;
+        """The results of its last verification: ``began``, ``ended``, ``primary``, and ``results`` by table;
         ``different``: in how many tables."""
         return self._get(f"/v1/clusters/{cluster}/members/{name}/verification")
 
     def fail_over(
         self, cluster: str, to: str = "", accept_loss: str = "", skip_stop_hook: bool = False
     ) -> dict[str, Any]:
-        """Returns when it has begun.
+        """Returns when the failover has begun.
 
-        :param accept_loss: the cluster's name, where the risk is taken
+        :param accept_loss: the cluster's name, if the operator accepts the risk
         """
         body = {"to": to, "accept_loss": accept_loss, "skip_stop_hook": skip_stop_hook}
         return self._post(f"/v1/clusters/{cluster}/failover", body)
@@ -152,13 +152,13 @@ class ManagerClient:
     def switch_over(
         self, cluster: str, to: str = "", *, seconds: float = 30.0, **more: Any
     ) -> dict[str, Any]:
-        """``to`` and ``event`` once it has begun; with ``dry_run`` who would take over, and what is ``against`` it;
-        with ``at`` that it is planned, with ``detach`` what became of it within a moment."""
+        """``to`` and ``event`` once it has begun; with ``dry_run`` the member that would take over, and what is
+        ``against`` it; with ``at`` that it is planned, with ``detach`` what happened within a moment."""
         body = {"to": to, "seconds": seconds, **more}
         return self._post(f"/v1/clusters/{cluster}/switchover", body, seconds + SWITCHING_SECONDS)
 
     def cancel_switchover(self, cluster: str, waiting: bool = False) -> dict[str, Any]:
-        """Take back the one that waits, is under way, or is planned.
+        """Cancel the switchover that waits, is under way, or is planned.
 
         :param waiting: only one that waits
         """
@@ -253,7 +253,7 @@ class ManagerClient:
         if isinstance(said, dict) and (kind := _ERRORS.get(str(said.get("error")))):
             if kind is BadInput and "key" in said:
                 raise BadInput(str(said["key"]), str(said["wrong"]))
-            # one of an earlier version names no key
+            # a manager of an earlier version names no key
             raise (Refused if kind is BadInput else kind)(str(said.get("message")))
         raise Refused(f"the manager at {self.url} answered {reply.status_code}: {_message(reply)}")
 

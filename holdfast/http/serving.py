@@ -27,18 +27,18 @@ from holdfast.tls import peer
 KEEP_ALIVE_SECONDS = 600
 
 REQUEST_SECONDS = 30.0
-"""So long a request may take to arrive, and a new connection to say something."""
+"""How long a request may take to arrive, and a new connection to send something."""
 SILENT_SECONDS = 4
-"""A connection on which nothing comes for so long is asked, by the kernel, whether its other end is there; 6 s later it
-is over."""
+"""If nothing arrives on a connection for so long, the kernel probes whether its peer is still there; 6 s later the
+connection is closed."""
 FAREWELL_SECONDS = 0.2
 LONGEST_WAIT_SECONDS = 60.0
-"""For so long a client may wait for news, at most."""
+"""How long a client may wait for news, at most."""
 LARGEST_HEAD_BYTES = 64 * 1024
-"""Of a request line and its headers: uvicorn's parser in C has no limit of its own."""
+"""For a request line and its headers: uvicorn's parser in C has no limit of its own."""
 
 PARTS = frozenset({"body", "query", "path"})
-"""Of a request, as pydantic calls them."""
+"""The parts of a request, as pydantic calls them."""
 
 _STATUS: dict[type[HoldfastError], int] = {Refused: 409, Unreachable: 503, OutcomeUnknown: 504}
 
@@ -49,9 +49,9 @@ logger = logging.getLogger(__name__)
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection. Drops who takes too long or sends too much before it is known who it is.
+    """One connection. Closes those that take too long or send too much before the client is known.
 
-    A request knows the name in the other's certificate as ``state.peer``, and what else that says as ``state.holder``:
+    A request knows the name in the client's certificate as ``state.peer``, and what else that says as ``state.holder``:
     read once, when the connection is made.
     """
 
@@ -93,11 +93,11 @@ class Protocol(HttpToolsProtocol):
         super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """What is no HTTP is not answered: uvicorn's words would tell what listens here."""
+        """Do not answer what is no HTTP: uvicorn's text would show what listens here."""
         self.transport.close()
 
     def shutdown(self) -> None:
-        """With TLS, a closed connection waits for the other side's farewell, which has no reason to hurry."""
+        """With TLS, a closed connection waits for the peer's farewell, which has no reason to hurry."""
         super().shutdown()
         self.loop.call_later(FAREWELL_SECONDS, self._drop_idle)
 
@@ -126,7 +126,7 @@ class HttpServer(uvicorn.Server):
             uvicorn.Config(
                 app,
                 http=Protocol,
-                # the log tells who asks: nobody may say so in a header
+                # the log names the client: no header may set that
                 proxy_headers=False,
                 ssl_context_factory=(lambda config, default: tls) if tls is not None else None,
                 ws="none",
@@ -145,7 +145,7 @@ class HttpServer(uvicorn.Server):
 
 
 def notice_the_dead(connection: socket.socket) -> None:
-    """Have the kernel end the connection of a host that is gone without a word: what it ordered may wait for it."""
+    """Have the kernel close the connection of a host that vanished: what it ordered may wait for it."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENT_SECONDS)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2)
@@ -156,8 +156,8 @@ def notice_the_dead(connection: socket.socket) -> None:
 def listening(address: str, key: str = "listen") -> Iterator[socket.socket]:
     """A socket that listens on ``HOST:PORT``.
 
-    :param key: of the configuration that says so
-    :raises Fatal: naming the address, when it is taken or not ours
+    :param key: of the configuration that names it
+    :raises Fatal: naming the address, when it is in use or not this host's
     """
     host, _, port = address.rpartition(":")
     host = host.strip("[]")
@@ -205,9 +205,7 @@ def one_line_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
-        unsaid = (
-            error.detail == HTTPStatus(error.status_code).phrase
-        )  # of what there is no route for
+        unsaid = error.detail == HTTPStatus(error.status_code).phrase  # for a path without a route
         response = error_response(
             error.status_code,
             "Refused",
@@ -231,19 +229,19 @@ def error_response(status: int, name: str, message: str, **fields: str) -> Respo
 
 
 def json_response(reply: BaseModel | bytes | str) -> Response:
-    """:param reply: a model, or what is JSON already"""
+    """:param reply: a model, or text that is JSON already"""
     content = reply.model_dump_json() if isinstance(reply, BaseModel) else reply
     return Response(content, media_type="application/json")
 
 
 def body_of(model: type[BaseModel]) -> dict[str, Any]:
-    """For a route that reads its body by :func:`parsed`: what its OpenAPI says of that."""
+    """For a route that reads its body by :func:`parsed`: the OpenAPI description of that body."""
     schema = {"application/json": {"schema": model.model_json_schema()}}
     return {"requestBody": {"content": schema, "required": True}}
 
 
 async def parsed(request: Request, model: type[Model]) -> Model:
-    """Read from the bytes as they came, without a dictionary in between.
+    """Read from the bytes as they arrived, without a dictionary in between.
 
     :raises BadInput: it is no such request
     """
@@ -270,7 +268,7 @@ def check_member(member: str, names: Collection[str]) -> None:
 
 
 def first_complaint(errors: Any) -> str:
-    """The first of pydantic's complaints, with the key that it is about, wherever in the request that stood."""
+    """The first of pydantic's complaints, with its key, in whatever part of the request."""
     return _complaint(*_first_wrong(errors))
 
 

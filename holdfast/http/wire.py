@@ -1,4 +1,4 @@
-"""The agents' HTTP API as data: what goes over the wire between manager and agent.
+"""The agents' HTTP API as data: the messages between manager and agent.
 
 GET  /v1/state?since=VERSION&wait=SECONDS   -> StateReply, at once when VERSION is not the present one
 GET  /v1/identity                           -> Identity
@@ -8,7 +8,7 @@ GET  /v1/blockers?seconds=SECONDS           -> BlockersReply: what is older than
 GET  /v1/record                             -> RecordReply: what the agent remembers of the record
 POST /v1/watch                              WatchRequest -> StateReply; as GET state, and renews a primary's lease
 POST /v1/vouch                              VouchRequest -> VouchReply: an agent asks another one
-POST /v1/reach                              ReachRequest -> ReachReply: who is there, for its replication account
+POST /v1/reach                              ReachRequest -> ReachReply: which server lets its replication account in
 POST /v1/command                            CommandRequest -> CommandReply
 """
 
@@ -41,9 +41,9 @@ def command_name(command: Command) -> str:
 
 
 class Told(BaseModel):
-    """Who asks, whom he means, and by which record he decides; see ``core/observed/lineage.py``.
+    """The sender, the agent that it means, and the record by which it decides; see ``core/observed/lineage.py``.
 
-    What is "" is not said: a manager of an earlier version says nothing.
+    "" means not said: a manager of an earlier version says nothing.
 
     :ivar identity: of the agent that is meant
     :ivar leader: names the leadership, with the term
@@ -61,9 +61,10 @@ class Told(BaseModel):
 class Grant(BaseModel):
     """The primary may answer clients until its agent's clock shows ``until``.
 
-    :ivar run: which run of the agent that clock is of: void for another one
+    :ivar run: the run of the agent that the clock belongs to: void for another one
     :ivar lease: how long a lease is, in seconds
-    :ivar term: of the manager: void where a higher one was promised; :ivar leader: void where it was to another
+    :ivar term: of the manager: void where a higher one was promised; :ivar leader: void where the term was promised to
+        another
     """
 
     run: str
@@ -101,7 +102,7 @@ class CommandRequest(BaseModel):
         try:
             command: Command = _COMMANDS[self.command].validate_python(self.arguments)
         except ValidationError as error:
-            # not its own text: that shows the values, and one may be an authentication string
+            # not pydantic's own text: that shows the values, and one may be an authentication string
             first = error.errors(include_url=False, include_input=False)[0]
             place = ".".join(("arguments", *map(str, first["loc"])))
             raise BadInput(place, first["msg"]) from None
@@ -125,7 +126,7 @@ class CommandReply(BaseModel):
     promised: int = 0
 
     def fail(self, member: str, term: int) -> None:
-        """Raise here what was raised there."""
+        """Raise the agent's error here."""
         if self.promised:
             raise StaleTerm(member, term, self.promised)
         if self.error:
@@ -148,7 +149,7 @@ class WatchRequest(BaseModel):
     """The leading manager's long poll.
 
     :ivar since: the version that is known; None: answer at once
-    :ivar wait: seconds after which it is answered all the same: the heartbeat
+    :ivar wait: seconds after which it is answered even if nothing has changed: the heartbeat
     :ivar grant: for the primary; it takes effect at once, not when the poll is answered
     """
 
@@ -177,7 +178,7 @@ class VouchReply(BaseModel):
 
 
 class Identity(BaseModel):
-    """Who an agent's member is, as its files say; "" or 0 where they do not.
+    """The identity of an agent's member, as its files give it; "" or 0 where they do not.
 
     :ivar account: its own replication account
     """
@@ -211,10 +212,10 @@ class FactsReply(BaseModel):
 
 
 class AccountReply(BaseModel):
-    """A member's replication account; ``authentication`` is what a server keeps instead of the password.
+    """A member's replication account; ``authentication`` is what a server stores instead of the password.
 
-    :ivar admin: a mark of the agent's administrative account, made with the nonce that was given, to be compared with
-        those of other members; "" without one
+    :ivar admin: a mark of the agent's administrative account, made with the given nonce, to be compared with those of
+        other members; "" without one
     :ivar public_key: of the member's own server, in PEM: with which MySQL has passwords encrypted; "" where it has none
     """
 
@@ -225,7 +226,7 @@ class AccountReply(BaseModel):
 
 
 class BlockersReply(BaseModel):
-    """What would hold up the primary if it were to stop taking writes now, the oldest first."""
+    """What would delay the primary if it were to stop taking writes now, the oldest first."""
 
     blockers: tuple[Blocker, ...] = ()
 
@@ -243,7 +244,7 @@ class ReachRequest(BaseModel):
 
 
 class ReachReply(BaseModel):
-    """:ivar error: why nobody is there, or ""; :ivar uuid: of a MySQL server"""
+    """:ivar error: why no server answers there, or ""; :ivar uuid: of a MySQL server"""
 
     server_id: int = 0
     uuid: str = ""
@@ -251,5 +252,5 @@ class ReachReply(BaseModel):
 
 
 def consequence(error: HoldfastError) -> str:
-    """The name under which the class of ``error`` travels."""
+    """The name that stands for the class of ``error`` in messages."""
     return next((name for name, kind in _ERRORS.items() if isinstance(error, kind)), "Refused")

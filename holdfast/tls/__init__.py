@@ -1,6 +1,6 @@
-"""TLS between managers, agents and people: each shows a certificate of one CA, and asks for one.
+"""TLS between managers, agents and operators: each shows a certificate of one CA, and requires one.
 
-Renewed files are taken without a restart: connections that are made from then on use them, those that exist go on.
+Renewed files take effect without a restart: later connections use them, existing ones continue.
 """
 
 from holdfast.tls.certificates import Certificates, Credentials

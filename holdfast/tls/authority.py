@@ -1,4 +1,4 @@
-"""A small certificate authority in a folder: for clusters whose people have no PKI of their own, and for tests."""
+"""A small certificate authority in a folder: for clusters whose operators have no other PKI, and for tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CA_DAYS = 3650
 DAYS = 825
 """The most that some TLS libraries accept of a server's certificate."""
 CLOCK_SKEW = datetime.timedelta(minutes=10)
-"""Certificates begin to hold so much earlier: clocks of hosts differ."""
+"""Certificates become valid so much earlier: clocks of hosts differ."""
 
 CA_SUFFIX = " Holdfast CA"
 UNNAMED = "holdfast"
@@ -34,9 +34,9 @@ NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,62}")
 
 @dataclass(frozen=True, slots=True)
 class CertificateFacts:
-    """What a certificate says.
+    """The content of a certificate.
 
-    :ivar name: its common name; :ivar hosts: names and addresses that it is good for
+    :ivar name: its common name; :ivar hosts: names and addresses that it is valid for
     :ivar roles, clusters: what its holder is, and of which clusters
     :ivar ends: until when, in UTC
     """
@@ -66,9 +66,9 @@ def ca_key(folder: Path) -> Path:
 
 
 def make_ca(folder: Path, cluster: str = "", force: bool = False) -> CertificateFacts:
-    """A new CA: ``ca.pem`` and ``ca.key`` in ``folder``, which is made.
+    """Make a new CA: ``ca.pem`` and ``ca.key`` in ``folder``, which is created.
 
-    :param cluster: for which its certificates are, unless :func:`issue` is told otherwise; "" for every one
+    :param cluster: the default cluster of certificates that :func:`issue` makes; "" for every one
     :raises Refused: there is one, and not ``force``: what it has signed would be void
     """
     if cluster:
@@ -100,9 +100,9 @@ def issue(
     roles: Sequence[AccessRole] = (),
     clusters: Sequence[str] = (),
 ) -> CertificateFacts:
-    """A certificate of the CA in ``folder`` for an agent, a manager or a person: ``NAME.pem`` and ``NAME.key``.
+    """Make a certificate of the CA in ``folder`` for an agent, a manager or an operator: ``NAME.pem`` and ``NAME.key``.
 
-    It is good as a server's and as a client's; about 2 ms.
+    It is valid as a server's and as a client's; about 2 ms.
 
     :param hosts: names and addresses beside ``name`` under which it is reached
     :param roles: what its holder is; :param clusters: of which clusters; none for that of the CA
@@ -251,7 +251,7 @@ def _is_uri(name: x509.GeneralName) -> bool:
 
 
 def _cluster_of(ca: x509.Certificate) -> str:
-    """For which its certificates are, by its name."""
+    """The cluster that its certificates are for, by its name."""
     name = _common_name(ca.subject).removesuffix(CA_SUFFIX)
     return EVERY_CLUSTER if name == UNNAMED else name
 
@@ -292,7 +292,7 @@ def _write_pair(
 
 
 def _write(path: Path, content: bytes, mode: int) -> None:
-    """Whole or not at all; nobody else can read a key, from its first byte on."""
+    """Write all or nothing; no other user can read a key, not even its first byte."""
     new = path.with_name(f".{path.name}.{os.getpid()}")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)

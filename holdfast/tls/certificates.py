@@ -13,7 +13,7 @@ from holdfast.errors import HoldfastError
 from holdfast.tls.contexts import Files, Needed, contexts, days_left
 
 LOOK_SECONDS = 10.0
-"""How often files are looked at."""
+"""How often the files are checked."""
 WARN_DAYS = 30
 WARN_AGAIN_SECONDS = 86400.0
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class Token(Protocol):
-    """A bearer token that may be another one later."""
+    """A bearer token that may change."""
 
     @property
     def sent(self) -> str: ...
@@ -31,16 +31,16 @@ class Token(Protocol):
 class Credentials:
     """What a client shows: a bearer token, a certificate, both or neither.
 
-    :ivar token: itself, or what knows it at the moment
-    :ivar context: for connections that are made; without one a server that speaks TLS is judged by the
-        authorities that the system trusts
+    :ivar token: the token, or an object that has the current one
+    :ivar context: for outgoing connections; without one, a server that speaks TLS is judged by the authorities that the
+        system trusts
     """
 
     token: str | Token | None = field(default=None, repr=False)
     context: ssl.SSLContext | None = None
 
     def to(self, url: str) -> Credentials:
-        """What is shown there: a token that TLS is there to protect does not go out in clear."""
+        """The credentials for that URL: a token that TLS has to protect is not sent in clear."""
         return self if self.context is None or url.startswith("https://") else Credentials()
 
     @property
@@ -50,12 +50,12 @@ class Credentials:
 
     @property
     def verify(self) -> ssl.SSLContext | bool:
-        """As httpx takes it."""
+        """As httpx expects it."""
         return self.context or True
 
 
 class Newest(ssl.SSLContext):
-    """Stands for the contexts of files that are renewed: makes each connection with the one of the moment."""
+    """Stands for the contexts of files that are renewed: makes each connection with the current one."""
 
     newest: ssl.SSLContext
 
@@ -69,10 +69,10 @@ class Newest(ssl.SSLContext):
 class Certificates:
     """One process's certificate, and the CA that it trusts.
 
-    :param key: what messages put before the names ca, cert and key
-    :param needed: what the certificate must say for others to listen to this process
-    :param expected: what those are that it speaks to
-    :ivar server, client: contexts for both sides; good for the life of the process
+    :param key: the prefix of the names ca, cert and key in messages
+    :param needed: what the certificate must say so that peers accept this process as a server
+    :param expected: the role of the peers that it connects to
+    :ivar server, client: contexts for both sides; valid for the life of the process
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class Certificates:
         self._ended = threading.Event()
 
     def look(self) -> bool:
-        """Take files that were renewed; whether there were any.
+        """Take over renewed files; returns whether there were any.
 
-        :raises BadInput: what is there now is not good: the former ones stay in use, and it is tried again
+        :raises BadInput: the renewed files are not good: the former ones stay in use, and the next call tries again
         """
         stamp = _stamp(self.files)
         if stamp == self._stamp:
@@ -104,7 +104,7 @@ class Certificates:
         return True
 
     def keep_fresh(self) -> None:
-        """Look now and then, in a thread: a disk that stalls holds up nobody who waits for a lease."""
+        """Check the files now and then, in a thread: a disk that stalls must not delay a lease."""
         threading.Thread(target=self._run, name="certificates", daemon=True).start()
 
     def close(self) -> None:

@@ -1,4 +1,4 @@
-"""Contexts for both sides: each shows a certificate of one CA, and asks for one."""
+"""Contexts for both sides: each shows a certificate of one CA, and requires one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Files:
 
 @dataclass(frozen=True, slots=True)
 class Needed:
-    """What one's own certificate must say for others to listen."""
+    """What this process's certificate must say so that peers accept it as a server."""
 
     role: AccessRole
     clusters: tuple[str, ...]
@@ -45,7 +45,8 @@ def contexts(
 ) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """For the server's side, and for the client's.
 
-    :param expected: what those are that the client's side speaks to: of a cluster of ours; None for anybody
+    :param expected: the role of the servers that the client's side connects to, in one of this process's clusters;
+        None: any
     :raises BadInput: naming the file: not readable, expired, of another CA, the key of another, without the role …
     """
     server, client = (
@@ -65,12 +66,12 @@ def contexts(
         except (ssl.SSLError, OSError):
             raise BadInput(f"{key}ca", f"{files.ca} holds no certificate in PEM") from None
         try:
-            # never asks on a terminal for what a daemon cannot be told
+            # a daemon cannot be asked for a passphrase on a terminal
             context.load_cert_chain(files.cert, files.key, password=lambda: "")
         except (ssl.SSLError, OSError) as error:
             _blame(files, key, error)
     server.sslobject_class = _Outspoken
-    server.num_tickets = 0  # connections are kept open, and nobody resumes one
+    server.num_tickets = 0  # connections are kept open, and no client resumes one
     own = _try(files, key, server, client)
     if needed is not None and (why := refusal(own, frozenset({needed.role}), needed.clusters)):
         raise BadInput(f"{key}cert", f"{files.cert} would be refused by others: {why}")
@@ -80,12 +81,12 @@ def contexts(
 
 
 def days_left(path: Path) -> int:
-    """Until the first certificate of a file expires; negative once it has. :raises BadInput:"""
+    """Days until the first certificate of a file expires; negative once it has. :raises BadInput:"""
     return (_ends(path) - datetime.datetime.now(datetime.UTC)).days
 
 
 class NotTheRole(ssl.SSLCertVerificationError):
-    """The other side has a certificate for this host, and is something else there."""
+    """The peer has a certificate for this host, but with another role."""
 
     verify_code = 0
 
@@ -95,10 +96,10 @@ class NotTheRole(ssl.SSLCertVerificationError):
 
 
 def _expect(client: ssl.SSLContext, role: AccessRole, own: CertificateHolder) -> None:
-    """Have each handshake end with a look at what the other side is.
+    """Make each handshake end with a check of the peer's role.
 
-    A database server has a certificate for the same host as its agent: somebody who has broken into it, and takes the
-    agent's port while that is down, must not be taken for the agent.
+    A database server has a certificate for the same host as its agent: an intruder on that server who takes the agent's
+    port while the agent is down must not be taken for the agent.
     """
 
     def look(certificate: object) -> None:
@@ -129,11 +130,11 @@ def _expect(client: ssl.SSLContext, role: AccessRole, own: CertificateHolder) ->
 
 
 class _Outspoken(ssl.SSLObject):
-    """The server's side of a connection. When it refuses a handshake, the other side is told why.
+    """The server's side of a connection. When it refuses a handshake, the peer learns why.
 
-    asyncio and uvloop drop a failed connection with the alert still unsent. A client of TLS 1.3 takes the
-    handshake for done by then: it would have to guess whether its request was read. So the failure is kept
-    back until the client has ended the connection, or the handshake's time is up.
+    asyncio and uvloop drop a failed connection with the alert still unsent. A client of TLS 1.3 takes the handshake for
+    done by then: it would have to guess whether its request was read. So the failure is kept back until the client has
+    ended the connection, or the handshake's time is up.
     """
 
     _failure: ssl.SSLError | None = None
@@ -150,13 +151,13 @@ class _Outspoken(ssl.SSLObject):
             if not isinstance(error, ssl.SSLCertVerificationError) and (
                 error.reason != "PEER_DID_NOT_RETURN_A_CERTIFICATE"
             ):
-                raise  # no TLS: there is nobody to be told
+                raise  # no TLS: no client that understands an alert
             self._failure = error
-            raise ssl.SSLWantReadError from error  # upon which what there is to send is sent
+            raise ssl.SSLWantReadError from error  # makes the caller send what there is to send
 
 
 class _Refusals:
-    """Says now and then how many there were: whoever asks often must not fill the disk."""
+    """Logs now and then how many there were: a client that asks often must not fill the disk."""
 
     def __init__(self) -> None:
         self._said_at = -SAY_SECONDS
@@ -194,7 +195,7 @@ def _text(path: Path) -> str:
 def _try(
     files: Files, key: str, server: ssl.SSLContext, client: ssl.SSLContext
 ) -> CertificateHolder:
-    """Speak to ourselves, in memory: what the others would find wrong is found here. As whom they would know us."""
+    """Make both sides of a handshake, in memory: it finds here what peers would reject. Returns what they would see."""
     client.check_hostname = False
     try:
         return peer(_handshake(server, client))
@@ -209,7 +210,7 @@ def _try(
 
 
 def _own_fault(files: Files, error: ssl.SSLCertVerificationError) -> tuple[str, str]:
-    """Which of the files it is, and what is wrong with it."""
+    """Which of the files is wrong, and why."""
     code = error.verify_code
     if code == EXPIRED:
         ends = {
@@ -250,7 +251,7 @@ def _handshake(server: ssl.SSLContext, client: ssl.SSLContext) -> object:
 
 
 def _ends(path: Path) -> datetime.datetime:
-    from cryptography import x509  # not needed by a command without certificates
+    from cryptography import x509  # a command without certificates does not need this module
 
     try:
         return x509.load_pem_x509_certificate(path.read_bytes()).not_valid_after_utc

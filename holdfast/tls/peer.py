@@ -1,4 +1,4 @@
-"""Whose certificate it is, and what it says."""
+"""The holder of a peer's certificate, and what it says."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def peer_name(certificate: Any) -> str:
 
 
 def peer(certificate: Any) -> CertificateHolder:
-    """Its name, roles and clusters; read once for each connection. Without a certificate, nobody's."""
+    """Its name, roles and clusters; read once for each connection. Without a certificate, a holder without a name."""
     if not certificate:
         return CertificateHolder("")
     uris = [str(value) for kind, value in certificate.get("subjectAltName", ()) if kind == "URI"]

@@ -1,4 +1,4 @@
-"""What TLS says is wrong, in words for people."""
+"""What TLS reports as wrong, in words for operators."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PURPOSE = 26
 
 
 def explain(error: BaseException) -> str:
-    """What a failed connection says of TLS and certificates, for people; "" if nothing."""
+    """What a failed connection says of TLS and certificates, for operators; "" if nothing."""
     for each in _chain(error):
         if isinstance(each, ssl.SSLCertVerificationError):
             return _unverified(each)
@@ -24,7 +24,7 @@ def explain(error: BaseException) -> str:
 
 
 def refused_certificate(error: BaseException) -> bool:
-    """Whether the peer has said by a TLS alert that it does not take our certificate: it has read no request."""
+    """Whether the peer has said by a TLS alert that it rejects this process's certificate: it has read no request."""
     return any(
         isinstance(each, ssl.SSLError)
         and not isinstance(each, ssl.SSLCertVerificationError)

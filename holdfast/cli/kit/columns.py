@@ -1,4 +1,4 @@
-"""What is printed: rows in columns, as wide as what is in them, never cut to the width of a terminal; what was done."""
+"""Prints rows in columns, as wide as their content, never cut to the width of a terminal; and what was done."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import json
 from collections.abc import Collection, Sequence
 
 Cell = tuple[str, str]
-"""A text and its style, in rich's words."""
+"""A text and its style, as rich names it."""
 
 
 def print_columns(
     head: Sequence[str], rows: Sequence[Sequence[Cell]], right: Collection[str] = ()
 ) -> None:
-    """Print a head, unless it is empty, and rows; the columns named in ``right`` are set to the right."""
+    """Print a head, unless it is empty, and rows; the columns named in ``right`` are aligned to the right."""
     from rich.console import Console
     from rich.text import Text
 
@@ -36,7 +36,7 @@ def print_columns(
 
 
 def print_done(as_json: bool, what: str, **fields: str) -> None:
-    """:param fields: what it was done to, as machines call it"""
+    """:param fields: what it was done to, as programs read it"""
     if as_json:
         print(json.dumps({"done": what, **fields}))
     else:

@@ -46,9 +46,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs."
 def connect(
     url: str | None, token_file: Path | None, cluster: str | None
 ) -> tuple[ManagerClient, str]:
-    """A client of the manager that is meant, and the name of the cluster. Of several, it is the one that leads.
+    """A client of the manager that is meant, and the name of the cluster. Of several managers, the one that leads.
 
-    :raises BadInput: nobody was named, or the manager has several clusters
+    :raises BadInput: no manager was named, or it has several clusters
     :raises Unreachable: of several managers none answers
     """
     urls, token = _named(url, token_file)
@@ -104,9 +104,9 @@ def _token(path: Path) -> str:
 
 @contextmanager
 def naming(options: Mapping[str, str]) -> Iterator[None]:
-    """Errors of the manager name the option that was given.
+    """Make the manager's errors name the option that was given.
 
-    :param options: by the names that the manager has for them
+    :param options: by the manager's names for them
     """
     try:
         yield
@@ -115,10 +115,10 @@ def naming(options: Mapping[str, str]) -> Iterator[None]:
 
 
 def own_certificate(of_agents: bool = False) -> ssl.SSLContext | None:
-    """For connections, with what the options before the command, or the environment, name.
+    """The context for connections, by the options before the command, or the environment.
 
-    :param of_agents: they lead to agents, not to a manager
-    :raises BadInput: naming the option: not all three, or something is wrong with a file
+    :param of_agents: the connections go to agents, not to a manager
+    :raises BadInput: naming the option: not all three are given, or something is wrong with a file
     """
     named = {part: os.environ.get(variable, "") for part, variable in TLS_VARIABLES.items()}
     if not any(named.values()):

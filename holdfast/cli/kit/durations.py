@@ -1,4 +1,4 @@
-"""Options that are durations: ``2``, ``2s``, ``500ms``, ``1.5m``, everywhere the same."""
+"""Options that are durations: ``2``, ``2s``, ``500ms``, ``1.5m``, the same for every command."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ METAVAR = "DURATION"
 
 
 def span(text: str | float) -> float:
-    """Seconds, perhaps below zero.
+    """Seconds, perhaps negative.
 
-    :raises typer.BadParameter: it is no duration
+    :raises typer.BadParameter: the text is no duration
     """
     from holdfast.config.values import seconds
 
@@ -26,7 +26,7 @@ def span(text: str | float) -> float:
 def duration(text: str | float) -> float:
     """Seconds.
 
-    :raises typer.BadParameter: it is none, or below zero
+    :raises typer.BadParameter: the text is no duration, or negative
     """
     if (found := span(text)) < 0:
         raise typer.BadParameter(f"{text!r} must not be below 0")
@@ -34,9 +34,9 @@ def duration(text: str | float) -> float:
 
 
 def some_time(text: str | float) -> float:
-    """Seconds, more than none.
+    """Seconds, more than zero.
 
-    :raises typer.BadParameter: it is no duration, or none at all
+    :raises typer.BadParameter: the text is no duration, or zero
     """
     if not (found := duration(text)):
         raise typer.BadParameter(f"{text!r} must be more than 0")

@@ -1,4 +1,4 @@
-"""Which of several managers is the one to ask."""
+"""Finds the leading manager among several."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from holdfast.errors import HoldfastError, Unreachable
 from holdfast.http.manager_client import ManagerClient
 
 PROBE_SECONDS = 0.8
-"""A manager that has not answered by then is passed over."""
+"""A manager that has not answered by then is skipped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class _Answer:
 def find(
     urls: Sequence[str], token: str | None, context: ssl.SSLContext | None, cluster: str | None
 ) -> tuple[ManagerClient, str]:
-    """The one that leads, else the first that answers; and the name of the cluster. All are asked at once.
+    """The leading manager, else the first that answers; and the name of the cluster. All are asked at once.
 
     :raises Unreachable: none answers
     :raises BadInput: an answer shows that the option is wrong

@@ -22,10 +22,10 @@ def until_open(
     what: str,
     tell: Callable[[str], None] | None = None,
 ) -> dict[str, Any]:
-    """The status once it is so.
+    """The status once ``is_open`` holds.
 
-    :param is_open: of each status; raises :class:`Refused` where it will not come about
-    :param what: is waited for; :param tell: gets the reason of each status, or why there is none
+    :param is_open: called with each status; raises :class:`Refused` where it will never hold
+    :param what: names what is awaited; :param tell: gets the reason of each status, or why there is none
     :raises DeadlinePassed: with the last reason that the manager gave
     """
     end = time.monotonic() + seconds

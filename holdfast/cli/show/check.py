@@ -1,4 +1,4 @@
-"""``holdfast check``: what is right and wrong with each member, and how to mend it."""
+"""``holdfast check``: what is right and wrong with each member, and how to fix it."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def check(
 
 
 def exit_code(report: dict[str, Any], strict: bool) -> int:
-    """What is known to be wrong counts more than what is not known."""
+    """A known fault counts more than what is unknown."""
     failing = {"wrong", "warning"} if strict else {"wrong"}
     levels = {found["level"] for member in report["members"] for found in member["findings"]}
     if levels & failing:
@@ -64,7 +64,7 @@ def exit_code(report: dict[str, Any], strict: bool) -> int:
 
 
 def print_report(report: dict[str, Any]) -> None:
-    """What is right is named in one line for each member; all else with its mend."""
+    """What is right is named in one line for each member; everything else with its remedy."""
     from rich.console import Console
     from rich.text import Text
 
@@ -72,7 +72,7 @@ def print_report(report: dict[str, Any]) -> None:
     for member in report["members"]:
         findings = member["findings"]
         rest = [found for found in findings if found["level"] != "ok"]
-        # something that is right in one way and wrong in another is not right
+        # something that is right in one respect and wrong in another is not right
         wrong = {found["key"] for found in rest}
         right = dict.fromkeys(f["key"] for f in findings if f["key"] not in wrong)
         console.print(Text(member["member"] or "together", style="bold"))

@@ -1,4 +1,4 @@
-"""``holdfast history``: what became of each failover, switchover and restart, what people ordered, and what
+"""``holdfast history``: the course of each failover, switchover and restart, what operators ordered, and what
 verifications found."""
 
 from __future__ import annotations

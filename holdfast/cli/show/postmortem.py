@@ -1,4 +1,4 @@
-"""One entry of the history as a person reads it: paragraphs, then the course in milliseconds."""
+"""One entry of the history as text for operators: paragraphs, then the course in milliseconds."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def told(entry: Entry, cluster: str) -> list[str]:
 
 
 def _harmless(line: str) -> str:
-    """Servers' errors hold what clients wrote: it must not drive the terminal."""
+    """Servers' errors contain what clients wrote: control characters in it must not reach the terminal."""
     return "".join(each if each.isprintable() or each == "\t" else "?" for each in line)
 
 
@@ -175,7 +175,7 @@ def _positions(entry: Entry) -> str:
 def _gtids(text: str) -> str:
     try:
         return short_gtids(text, 60)
-    except ValueError:  # it was too long to be kept as a whole
+    except ValueError:  # the text was too long to be kept as a whole
         return textwrap.shorten(text, 60, placeholder="…")
 
 

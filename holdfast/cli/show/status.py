@@ -43,9 +43,9 @@ def status(
 
 
 def led_by(leader: dict[str, Any], asked: str) -> str:
-    """Who leads, where it is not simply the one that was asked; else "".
+    """Which manager leads, if it is not simply the one that was asked; else "".
 
-    :param asked: the URL of that one
+    :param asked: the URL of the manager that was asked
     """
     if leader["leads"] and leader["url"] in ("", asked):
         return ""
@@ -67,20 +67,20 @@ def show(answer: dict[str, Any], as_json: bool, led: str = "") -> None:
 
 
 MOST_PREPARED = 5
-"""So many prepared XA transactions are named."""
+"""Maximum number of prepared XA transactions that are named."""
 MOST_TABLES = 5
-"""So many tables are named in which a member differs."""
+"""Maximum number of tables that are named in which a member differs."""
 
 
 def short_gtids(text: str, width: int = 40) -> str:
-    """A GTID set for people: of a UUID its ends, of many streams as many as fit."""
+    """A GTID set shortened for people: the ends of a UUID, as many streams as fit."""
     from holdfast.core.gtid import Flavor, parse
 
     flavor = Flavor.MYSQL if ":" in text else Flavor.MARIADB
     streams = []
     for stream in str(parse(flavor, text)).split(","):
         uuid, colon, intervals = stream.strip().partition(":")
-        # the first digits of two servers that were started together are the same
+        # the first digits are the same for two servers that were started together
         streams.append(f"{uuid[:4]}…{uuid[-4:]}:{intervals}" if colon else uuid)
     shown = ", ".join(streams)
     if len(shown) <= width:
@@ -142,7 +142,7 @@ def _print(answer: dict[str, Any]) -> None:
 
 
 def _received(member: dict[str, Any]) -> str:
-    """With its age, where it is not as of now."""
+    """What the member has received, with its age if it is not current."""
     received, age = short_gtids(member["received"]), member.get("age_seconds", 0.0)
     if age is None:
         return "?"
@@ -185,7 +185,7 @@ def prepared_line(members: list[dict[str, Any]]) -> str:
 
 
 def standby_lines(members: Sequence[dict[str, Any]]) -> list[str]:
-    """Who does not vote although all is well, and why: each cause once."""
+    """Members that do not vote although all is well, and why: each cause once."""
     causes: dict[str, list[str]] = {}
     for member in members:
         if why := member.get("standby"):
@@ -196,7 +196,8 @@ def standby_lines(members: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def let_through_lines(members: Sequence[dict[str, Any]]) -> list[str]:
-    """Of each primary whose commits went on without a voter: how many are known, until a row was acknowledged since."""
+    """For each primary that released commits without a voter: how many are known, until a row was acknowledged
+    since."""
     return [
         f"{member['name']}: transactions acknowledged without a voter so far: {member['unacknowledged']} "
         f"({member['let_through']})"
@@ -206,7 +207,7 @@ def let_through_lines(members: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def concern_lines(members: Sequence[dict[str, Any]]) -> list[str]:
-    """What an operator should see to, although the member is well; not once more where it is the reason, too."""
+    """What an operator should attend to, although the member is well; not repeated where it is the reason, too."""
     return [
         f"{member['name']}: {each}"
         for member in members
@@ -216,7 +217,7 @@ def concern_lines(members: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def verification_line(members: Sequence[dict[str, Any]]) -> str:
-    """Which last verifications found differences, or failed; the rows stand among the reasons, and in the history."""
+    """Which last verifications found differences, or failed; the rows are in the reasons, and in the history."""
     found = []
     for member in members:
         last = member.get("verified") or {}
@@ -266,7 +267,7 @@ def kept_by(members: Sequence[dict[str, Any]]) -> str:
 
 
 def amount(count: float) -> str:
-    """Bytes for people."""
+    """Bytes, in a readable unit."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if count >= 10 or unit == "B" else f"{count:.1f} {unit}"
@@ -307,7 +308,7 @@ FURTHER: dict[str, Callable[[dict[str, Any]], str]] = {
     "zone": _zone,
     "priority": _priority,
 }
-"""Columns that are shown when there is something in them."""
+"""Columns that are shown only when they have content."""
 
 
 def _print_reasons(console: Any, answer: dict[str, Any]) -> None:
@@ -324,7 +325,7 @@ def _print_reasons(console: Any, answer: dict[str, Any]) -> None:
 
 
 def headline(answer: dict[str, Any]) -> str:
-    """What clients feel, and why; what the reason says itself is not said twice."""
+    """What clients notice, and why; what the reason itself says is not repeated."""
     reason = str(answer["reason"])
     if answer["writable"]:
         return reason if "takes writes" in reason else f"takes writes; {reason}"
@@ -337,12 +338,12 @@ def headline(answer: dict[str, Any]) -> str:
 
 
 def _is_said(failed: str, reason: str, member: dict[str, Any]) -> bool:
-    """Whether the same stands in the reasons already, in the agent's own words."""
+    """Whether the reasons already contain the failure, in the agent's own words."""
     why = failed.partition(": ")[2]
     return why in reason or why in str(member["reason"])
 
 
 def _is_told(reason: str, member: dict[str, Any]) -> bool:
-    """Whether the reason for the whole has what is said of that member."""
+    """Whether the cluster's reason already contains the member's."""
     unseen = member["state"] == "unknown" and f"the agent of {member['name']}" in reason
     return unseen or str(member["reason"]) in reason

@@ -100,9 +100,9 @@ def _chosen(client: ManagerClient, cluster: str, members: list[str]) -> list[str
 
 
 def _wait(client: ManagerClient, cluster: str, member: str) -> None:
-    """Until it is over, however long that takes; it goes on where nobody waits.
+    """Wait until the verification is over, however long it takes; it continues where no client waits.
 
-    :raises Refused: it failed, and is tried again by itself
+    :raises Refused: it failed, and the manager tries it again
     """
     said = ""
     silent_since: float | None = None
