@@ -1,1 +1,1 @@
-"""The database server on this host: all that differs between MariaDB and MySQL."""
+"""The database server on this host: everything that differs between MariaDB and MySQL."""

@@ -1,4 +1,4 @@
-"""The adapter of a server, by its flavor."""
+"""The adapter of a server, chosen by its flavor."""
 
 from __future__ import annotations
 

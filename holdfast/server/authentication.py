@@ -1,4 +1,5 @@
-"""Authentication strings: what a server keeps instead of a password, so that none has to be sent to another host.
+"""Authentication strings: what a server stores instead of a password, so that no password has to be sent to another
+host.
 
 With ``CREATE USER … AS`` (MariaDB: ``USING``) such a string makes an account whose password only its owner knows.
 """
@@ -48,9 +49,9 @@ def identified(flavor: Flavor, authentication: str) -> str:
 
 
 def check_authentication(flavor: Flavor, text: str) -> None:
-    """It becomes part of a statement.
+    """Check that ``text`` is an authentication string: it becomes part of a statement.
 
-    :raises BadInput: when it is none
+    :raises BadInput: it is none
     """
     if not _PATTERNS[flavor].fullmatch(text):
         raise BadInput("authentication", f"is no authentication string of {flavor}")

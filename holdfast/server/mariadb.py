@@ -50,13 +50,13 @@ GTID_OUT_OF_ORDER = 1950
 """ER_GTID_STRICT_OUT_OF_ORDER: the replica has logged a transaction of its own meanwhile."""
 
 MEMORY_SECONDS = 2.0
-"""For how long a replica that begins to follow may look for MEMORY tables."""
+"""How long a replica that begins to follow may look for MEMORY tables."""
 
 TLS_COLUMNS = ("Master_SSL_Allowed", "Master_SSL_CA_File", "Master_SSL_Cert", "Master_SSL_Key")
 
 
 class MariadbServer(SwitchingServer):
-    """Speaks MariaDB's dialect of replication.
+    """MariaDB's statements for replication.
 
     ``Gtid_IO_Pos`` counts whole transactions only, and an applier that holds the beginning of one stops at once
     (tested), so nothing here asks for half-received ones.
@@ -114,15 +114,17 @@ class MariadbServer(SwitchingServer):
         self._renumbers = domains
 
     def _commit_row(self, term: int, serial: int, deadline: Deadline) -> None:
-        """The first rows of a promotion leave a gap in the sequence numbers, in each domain.
+        """Commit the rows of a promotion; the first ones leave a gap in the sequence numbers, in each domain.
 
-        What was cut from a former primary's binlog may still be on a server that is away. Issued again with another
-        content, the same GTID would be taken for the same transaction when that server comes back. MySQL has a new
-        ``server_uuid`` for that; here the numbers must go past all that can have been cut. A client chooses the domain
-        of its session: so that is done in every domain that this server knows, or in which it took something back.
+        What was cut from a former primary's binlog may still be on a server that is away. If its GTID were issued again
+        with another content, it would be taken for the same transaction when that server comes back. MySQL has a new
+        ``server_uuid`` for that; on MariaDB the numbers must go past all that can have been cut. A client chooses the
+        domain of its session: so this is done in every domain that the server knows, or in which it took something
+        back.
 
-        The server's own domain comes last: its row proves that all before it is acknowledged. Replicas may apply
-        domains in parallel: each row is new, so they do not conflict. Without the table Holdfast has cut nothing yet.
+        The server's own domain comes last: its row proves that everything before it is acknowledged. Replicas may apply
+        domains in parallel: each row is new, so they do not conflict. If the table does not exist, Holdfast has cut
+        nothing yet.
         """
         if self._renumbers is None:
             return super()._commit_row(term, serial, deadline)
@@ -151,7 +153,7 @@ class MariadbServer(SwitchingServer):
     ) -> None:
         """The session's next transaction belongs to ``domain``, and begins the next million of its numbers.
 
-        Two statements: the server compares the number with the head of the domain in which the session is before.
+        This takes two statements: the server compares the number with the head of the session's previous domain.
         """
         head, _ = heads.get(str(domain), (0, ""))
         number = (head // SEQUENCE_STEP + 1) * SEQUENCE_STEP
@@ -179,9 +181,12 @@ class MariadbServer(SwitchingServer):
     def _start(
         self, deadline: Deadline, *, receiver: bool, applier: bool, anew: bool = False
     ) -> None:
-        """The first thread to start while both are stopped drops the relay log, to fetch anew what was not applied
-        (MDEV-4698): but its source may be gone, and what was acknowledged must not be. So it is applied first, but for
-        what cannot be applied and was not acknowledged (``anew``)."""
+        """Start the threads without losing what was acknowledged.
+
+        The first thread to start while both are stopped drops the relay log, to fetch again what was not applied
+        (MDEV-4698). But its source may be gone, and what was acknowledged must not be lost. So the relay log is applied
+        first, except for what cannot be applied and was not acknowledged (``anew``).
+        """
         if receiver and applier:
             if not anew:
                 self._apply_relay_log(deadline)
@@ -189,11 +194,12 @@ class MariadbServer(SwitchingServer):
         super()._start(deadline, receiver=receiver, applier=applier)
 
     def _open_memory_tables(self, deadline: Deadline) -> None:
-        """A restart has emptied them. The first session that opens one has the server log that as a transaction of its
-        own, at which its applier would stop; a session that logs nothing empties them without that.
+        """Open MEMORY tables, which a restart has emptied. The first session that opens one makes the server log that
+        as a transaction of its own, at which its applier would stop; a session that logs nothing empties the table
+        without that.
 
-        Once in a run of the server: to list them it opens every table there is, and a failover waits for it. Best
-        effort, for some time at most: what was logged is made good, see ``core/members/own_writes.py``.
+        Done once in a run of the server: to list the tables the server opens every table there is, and a failover waits
+        for it. Best effort, for a limited time: what was logged is repaired, see ``core/members/own_writes.py``.
         """
         if self._memory_tables_open:
             return
@@ -217,11 +223,11 @@ class MariadbServer(SwitchingServer):
             super().resume_applier(deadline)
 
     def _apply_relay_log(self, deadline: Deadline) -> None:
-        """By file position, which keeps the relay log. A server that was just started does not say what it had
-        received, and need not: it is another incarnation.
+        """Apply the relay log by file position, which keeps it. A server that was just started does not report what it
+        had received, and need not: it is another incarnation.
 
-        Broken off in between, it is gone on with, in the same run of the server. In the next the position in the file
-        may be older than the data: read on from there, the applier would log a second time what it has.
+        If this is interrupted, it is continued in the same run of the server. In the next run the position in the file
+        may be older than the data: the applier would log a second time what it has.
         """
         now = self._following(deadline)
         left = bool(now.received) and not self._wait_applied(now.received, deadline, 0)
@@ -255,7 +261,8 @@ class MariadbServer(SwitchingServer):
     def _change_source(
         self, source: Source, now: Following, deadline: Deadline, anew: bool = False
     ) -> None:
-        """Both threads must be stopped, and the relay log goes: so all of it is applied first."""
+        """Change the source. Both threads must be stopped, and the relay log is dropped: so all of it is applied
+        first."""
         if now.receiver:
             self.stop_receiver(deadline)
             now = self._following(deadline)
@@ -280,8 +287,8 @@ class MariadbServer(SwitchingServer):
         )
 
     def _mend_position(self, deadline: Deadline) -> None:
-        """A former primary did not keep ``gtid_slave_pos``; its binlog knows better. A server that was
-        copied from another has no binlog yet."""
+        """Set ``gtid_slave_pos`` from the binlog: a former primary did not keep it. A server that was copied from
+        another has no binlog yet."""
         row = self._commands.look(
             "SELECT @@global.gtid_slave_pos AS applied, @@global.gtid_binlog_pos AS logged",
             deadline,
@@ -297,11 +304,11 @@ class MariadbServer(SwitchingServer):
         return receiver, (row["Master_Log_File"], row["Read_Master_Log_Pos"])
 
     def _let_administrator_write(self, deadline: Deadline) -> None:
-        """Nothing to do: the administrator may always."""
+        """Nothing to do: the administrator may always write."""
 
 
 def _furthest(applied: GtidSet, logged: GtidSet) -> GtidSet:
-    """The position of a server in each domain: where it has come furthest."""
+    """The position of a server in each domain: the furthest that it has reached."""
     heads = applied.heads()
     for domain, head in logged.heads().items():
         heads[domain] = max(heads.get(domain, (0, "")), head)
@@ -310,7 +317,7 @@ def _furthest(applied: GtidSet, logged: GtidSet) -> GtidSet:
 
 
 def _traces(row: Row) -> tuple[object, ...]:
-    """The position moves with each event, within a transaction too."""
+    """The position moves with each event, also within a transaction."""
     return (
         row["Master_Log_File"],
         row["Read_Master_Log_Pos"],
@@ -320,7 +327,7 @@ def _traces(row: Row) -> tuple[object, ...]:
 
 
 def _waits_on_purpose(row: Row) -> bool:
-    """A delay that is set up; it can be taken back while nothing is applied."""
+    """Whether a delay is set up; it can be removed while nothing is applied."""
     return bool(row.get("SQL_Delay")) and row["Slave_SQL_Running"] == "No"
 
 
@@ -338,7 +345,7 @@ def _replication(row: Row, variables: Row) -> Replication:
         denied=row["Last_IO_Errno"] in NOT_LET_IN,
         refused=nobody_listens(row["Last_IO_Errno"], row["Last_IO_Error"]),
         user=row["Master_User"],
-        # a rewind passes things over, while nothing is applied
+        # a rewind skips events, while nothing is applied
         filters=(*filters(row), *(changed(variables, PASSES_NOTHING_OVER) if applier else ())),
         delay=row["SQL_Delay"] or 0,
         applier_error=_applier_error(row),
@@ -346,7 +353,7 @@ def _replication(row: Row, variables: Row) -> Replication:
 
 
 def _applier_error(row: Row) -> str:
-    """What its data make the applier stop at. That it has logged something itself says nothing of its data, and has a
-    remedy of its own (``core/members/own_writes.py``)."""
+    """The error at which the applier stops because of its data. A transaction that the server has logged itself says
+    nothing about its data, and has a remedy of its own (``core/members/own_writes.py``)."""
     out_of_order = row.get("Last_SQL_Errno") == GTID_OUT_OF_ORDER
     return "" if out_of_order else row.get("Last_SQL_Error") or ""

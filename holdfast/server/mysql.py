@@ -85,7 +85,7 @@ FOLLOWING = """
     WHERE CHANNEL_NAME = ''
 """
 
-# of a drained applier; what it is still applying then is not whole
+# of a drained applier; what it still applies then is incomplete
 HALF = """
     SELECT EXISTS (SELECT 1 FROM performance_schema.replication_connection_status
             WHERE QUEUEING_TRANSACTION <> '')
@@ -105,7 +105,7 @@ APPLIER_THREADS = """
         AND PROCESSLIST_ID IS NOT NULL
 """
 
-# what reads for long, or keeps tables open: the global read lock closes them all; who writes is waited for anyway
+# sessions that read for long, or keep tables open: the global read lock closes them all; writers are waited for anyway
 HOLDING_TABLES = """
     SELECT 1 FROM performance_schema.threads AS t
     JOIN performance_schema.events_statements_current AS s USING (THREAD_ID)
@@ -130,11 +130,11 @@ HUNG_UP_SECONDS = 0.5
 """How long a new primary waits for the former one to hang up."""
 
 PLACES_SECONDS = 0.2
-"""How long it is worth waiting for positions: their statement waits for a STOP REPLICA."""
+"""How long to wait for positions: their statement waits for a STOP REPLICA."""
 
 
 class MysqlServer(SwitchingServer):
-    """Speaks MySQL's dialect of replication, on the default channel."""
+    """MySQL's statements for replication, on the default channel."""
 
     flavor = Flavor.MYSQL
     source_side = "source"
@@ -170,7 +170,7 @@ class MysqlServer(SwitchingServer):
             barred=accounts.barred,
             replicators=accounts.names,
             prepared=self._xa.look(deadline),
-            # a transaction that is long under way is counted as received at its end, but written as it comes
+            # a long transaction counts as received at its end, but is written as it comes
             traces=(row["heartbeats"], received, row["relay_writes"]) if row["host"] else (),
             sync_binlog=row["sync_binlog"],
             redo_flush=row["redo_flush"],
@@ -210,7 +210,7 @@ class MysqlServer(SwitchingServer):
         )
 
     def _look_at_places(self, deadline: Deadline) -> tuple[Position, Position]:
-        """Of a learner alone: a voter is at the head, and each look at it should cost little."""
+        """The positions, for a learner only: a voter is at the head, and each look at it should cost little."""
         try:
             rows = self._places.look(
                 "SHOW REPLICA STATUS", Deadline(min(PLACES_SECONDS, deadline.left))
@@ -248,9 +248,9 @@ class MysqlServer(SwitchingServer):
         return bool(row["late"] == 0)
 
     def _stop_applier(self, deadline: Deadline) -> None:
-        """STOP waits 60 s for the rest of a transaction that was half received, and so does a coordinator
-        that is killed and then stopped before it noticed. KILL alone ends it and its workers in 3 ms;
-        should somebody have said STOP already, killing the workers helps, in 300 ms."""
+        """Stop the applier at once. STOP waits 60 s for the rest of a transaction that was half received, and so does a
+        coordinator that is killed and then stopped before it noticed. KILL alone ends it and its workers in 3 ms; if
+        STOP was already given, killing the workers helps, in 300 ms."""
         if self._commands.look(HALF, deadline)[0]["half"]:
             patience = Deadline(0)
             kill_workers = False
@@ -265,7 +265,7 @@ class MysqlServer(SwitchingServer):
         self._commands.run("STOP REPLICA SQL_THREAD", deadline)
 
     def commit_empty(self, gtids: Sequence[str], deadline: Deadline) -> None:
-        """One that it has already is skipped by the server itself."""
+        """The server itself skips a GTID that it already has."""
         try:
             for gtid in gtids:
                 self._proof.run("SET SESSION gtid_next = %s", deadline, (gtid,))
@@ -279,10 +279,10 @@ class MysqlServer(SwitchingServer):
     def _change_source(
         self, source: Source, now: Following, deadline: Deadline, anew: bool = False
     ) -> None:
-        """The applier runs on meanwhile, so what was received stays in the relay log.
+        """Change the source. The applier runs meanwhile, so what was received stays in the relay log.
 
-        A stopped one is started for it, unless this run of the server has received nothing: then the relay log is
-        left from before a crash, and fetched anew.
+        A stopped applier is started for it, unless this run of the server has received nothing: then the relay log is
+        left from before a crash, and fetched again.
         """
         if now.receiver:
             self.stop_receiver(deadline)
@@ -291,7 +291,7 @@ class MysqlServer(SwitchingServer):
             self._drain(now, deadline)
             now = replace(now, applier=True)
         place = "SOURCE_HOST = %s, SOURCE_PORT = %s, SOURCE_USER = %s, SOURCE_PASSWORD = %s"
-        # what somebody else has set up may lack these; they can change while the applier runs
+        # what was set up by hand may lack these; they can change while the applier runs
         rest = (
             ", GET_SOURCE_PUBLIC_KEY = 1, "
             f"SOURCE_CONNECT_RETRY = {CONNECT_RETRY_SECONDS}, SOURCE_RETRY_COUNT = 4294967295, "
@@ -318,12 +318,12 @@ class MysqlServer(SwitchingServer):
         return receiver, (row["Source_Log_File"], row["Read_Source_Log_Pos"])
 
     def part(self, deadline: Deadline) -> None:
-        """It would wait for idle sessions, 10 s while a replica is connected."""
+        """Shut clients out: the server would wait for idle sessions, 10 s while a replica is connected."""
         self._set(deadline, {"offline_mode": 1})
         super().part(deadline)
 
     def open(self, deadline: Deadline, following: bool = False) -> None:
-        """Also for those whom :meth:`part` has turned away, should the shutdown not have come."""
+        """Open the server, also for clients that :meth:`part` has turned away, in case the shutdown did not come."""
         super().open(deadline, following)
         self._set(deadline, {"offline_mode": 0})
 
@@ -331,7 +331,8 @@ class MysqlServer(SwitchingServer):
         return not self._commands.look(HOLDING_TABLES, deadline)
 
     def _switch_off(self, deadline: Deadline) -> None:
-        """At once where a replica is connected still; they come back, if they are to."""
+        """Switch the source side off without its delay if a replica is still connected; replicas reconnect if they
+        should."""
         row = self._commands.look("SELECT @@port AS own", deadline)[0]
         replicas = self._commands.look(REPLICAS, deadline)
         ports = frozenset(int(each["port"]) for each in replicas if str(each["port"]).isdigit())
@@ -339,7 +340,8 @@ class MysqlServer(SwitchingServer):
             super()._switch_off(deadline)
 
     def leave(self, deadline: Deadline) -> None:
-        """When the former primary has hung up (:meth:`_switch_off`), if it does so soon: it needs somebody for that."""
+        """Leave after the former primary has hung up (:meth:`_switch_off`), if that happens soon: it needs a connected
+        replica for that."""
         patience = Deadline(min(HUNG_UP_SECONDS, deadline.left), deadline.cancelled)
         while (now := self._following(deadline)).receiver and not now.connecting and patience.left:
             time.sleep(0.005)

@@ -1,7 +1,7 @@
 """What both servers do in the same order; ``mariadb.py`` and ``mysql.py`` fill in the statements.
 
-The order is what keeps received transactions: nothing here purges a relay log that holds one which is not
-applied, except on a server that has just been started (it is another incarnation).
+The order protects received transactions: nothing here purges a relay log with a transaction that is not applied, except
+on a server that has just been started (it is another incarnation).
 """
 
 from __future__ import annotations
@@ -36,18 +36,18 @@ PROVE_AGAIN_SECONDS = 0.02
 """The first pause between two rows, while semi-sync is degraded."""
 
 SLICE_SECONDS = 0.2
-"""How long one wait in the server lasts, before the applier is looked at again."""
+"""How long one wait in the server lasts, before the applier is checked again."""
 
 REPLICATORS_SECONDS = 5.0
-"""How often it is looked up which accounts may replicate, and which of them are locked, by whomever."""
+"""How often to look up which accounts may replicate, and which of them are locked (perhaps by hand)."""
 
 
 _Alter = Callable[[Connection, barring.Catalog, str, Deadline], None]
 
 
 class SqlServer(ABC):
-    """Implements ``Server`` over four sessions: for commands, for looking, for what may hang, and for
-    what is not written to the binlog."""
+    """Implements ``Server`` over four sessions: for commands, for looking, for what may wait, and for what is not
+    written to the binlog."""
 
     flavor: ClassVar[Flavor]
 
@@ -83,13 +83,14 @@ class SqlServer(ABC):
 
     @abstractmethod
     def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
-        """Wait at most a slice until ``received`` is applied, and say whether it is."""
+        """Wait at most a slice until ``received`` is applied, and return whether it is."""
 
     @abstractmethod
     def _change_source(
         self, source: Source, now: Following, deadline: Deadline, anew: bool = False
     ) -> None:
-        """Point at another source; on return the receiver is stopped. Drains where it must: not with ``anew``."""
+        """Make the server follow another source; on return the receiver is stopped. Drains if it must: not with
+        ``anew``."""
 
     @abstractmethod
     def _stop_applier(self, deadline: Deadline) -> None:
@@ -97,7 +98,7 @@ class SqlServer(ABC):
 
     @abstractmethod
     def _position(self, deadline: Deadline) -> tuple[Receiver, FilePosition]:
-        """The receiver's state, and up to where it has read in its source's binlog."""
+        """The receiver's state, and the position up to which it has read its source's binlog."""
 
     @abstractmethod
     def _let_administrator_write(self, deadline: Deadline) -> None:
@@ -106,7 +107,7 @@ class SqlServer(ABC):
     # what does not
 
     def ping(self, deadline: Deadline) -> None:
-        """Opens every session: a failover should not have to wait for a log-in."""
+        """Open every session: a failover should not have to wait for a log-in."""
         for connection in self._sessions:
             try:
                 connection.look("SELECT 1", deadline)
@@ -128,10 +129,10 @@ class SqlServer(ABC):
             connection.close()
 
     def stop_receiver(self, deadline: Deadline) -> None:
-        """Within some 30 ms, whatever its source does; see ``server/connection/hangup.py``.
+        """Stop the receiver within some 30 ms, whatever its source does; see ``server/connection/hangup.py``.
 
-        Where it may not hang up, a source that is frozen, or cut off without a reset, holds it up for a second: MySQL
-        waits for its connection (``replica_net_timeout``), MariaDB connects to end the dump thread there
+        If the agent may not hang up, a source that is frozen, or cut off without a reset, delays this for a second:
+        MySQL waits for its connection (``replica_net_timeout``), MariaDB connects to end the dump thread there
         (``rpl_semi_sync_slave_kill_conn_timeout``; 0 would be 24 s).
         """
         now = self._following(deadline)
@@ -146,14 +147,14 @@ class SqlServer(ABC):
         self._stop_applier(deadline)
 
     def _follow(self, source: Source, semi_sync: bool, now: Following, deadline: Deadline) -> None:
-        """:param now: what it does until now"""
-        # MySQL may take a second to switch the source side off, so a former primary receives before: that is what
-        # makes it a voter. Its applier starts after, or it would wait for acknowledgements
+        """:param now: how the server follows until now"""
+        # MySQL may take a second to switch the source side off, so a former primary receives before that: this makes it
+        # a voter. Its applier starts after it, or it would wait for acknowledgements
         late = self._become_replica(deadline, later=not now.host)
-        # nothing was counted on what it received without acknowledging it: what cannot be applied is fetched anew
+        # no commit relied on what it received without acknowledging it: what cannot be applied is fetched again
         broken = bool(now.applier_error) and not now.applier
         anew = broken and self._acknowledges(deadline) is False
-        known = now.is_from(source) and not (now.by_file and now.receiver)  # as by a hand
+        known = now.is_from(source) and not (now.by_file and now.receiver)  # as set by hand
         if not known:
             if now.applier_error and not anew:  # what it received is lost with the relay log
                 self._drain(now, deadline)
@@ -202,7 +203,7 @@ class SqlServer(ABC):
 
     @abstractmethod
     def _prepared(self, domains: frozenset[int], deadline: Deadline) -> None:
-        """What else belongs to a primary before it is opened."""
+        """Further preparations of a primary before it is opened."""
 
     def set_acks(
         self,
@@ -307,7 +308,7 @@ class SqlServer(ABC):
             self._known_until = 0.0
 
     def _replicators(self, deadline: Deadline) -> barring.Replicators:
-        """Looked up now and then."""
+        """The accounts that may replicate; looked up now and then."""
         now = time.monotonic()
         if now >= self._known_until:
             self._known = barring.replicators(self._eyes, self.catalog, deadline)
@@ -348,16 +349,16 @@ class SqlServer(ABC):
         return late
 
     def _switch_off(self, deadline: Deadline) -> None:
-        """Commits wait for nobody any more; none does."""
+        """Switch the source side off: no commit waits for an acknowledgement any more; none does now."""
         waiting.switch_off(self._commands, self.names, deadline)
 
     def _replica_settings(self) -> dict[str, int]:
-        """Relaxed: a replica at 1/1 falls behind. Flush 2, not 0: with 0 a killed server would lose
-        from InnoDB what its binlog has."""
+        """Relaxed flushing: a replica at 1/1 falls behind. Flush 2, not 0: with 0 a killed server would lose from
+        InnoDB what its binlog has."""
         return {"sync_binlog": 0, "innodb_flush_log_at_trx_commit": 2}
 
     def _acknowledges(self, deadline: Deadline) -> bool | None:
-        """Whether the receiver acknowledges; None when its setting and what it does differ."""
+        """Whether the receiver acknowledges; None if its setting and its behaviour differ."""
         setting = f"@@global.rpl_semi_sync_{self.replica_side}_enabled"
         enabled = bool(self._commands.look(f"SELECT {setting} AS enabled", deadline)[0]["enabled"])
         status = f"Rpl_semi_sync_{self.replica_side}_status"

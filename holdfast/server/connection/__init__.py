@@ -1,1 +1,1 @@
-"""Sessions on the server, and the ways to it."""
+"""Sessions on the server, and the ways to reach it."""

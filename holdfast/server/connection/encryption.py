@@ -1,4 +1,4 @@
-"""Replication over TLS: what a receiver is told, and how an agent logs in where its receiver would."""
+"""Replication over TLS: a receiver's settings, and how an agent logs in to the server that its receiver follows."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ _OPTIONS = {
 
 
 def named(files: Files | None) -> tuple[str, ...]:
-    """The files in the order of statements; nothing where there are none."""
+    """The files in the order of statements; empty if there are none."""
     return tuple(map(str, (files.ca, files.cert, files.key))) if files is not None else ()
 
 
 def options(flavor: Flavor, account: Account) -> str:
     """What is added to a CHANGE of the source, with :func:`named` as its arguments.
 
-    Without certificates nothing: what somebody else has set up stays as it is.
+    Nothing without certificates: what was set up by hand stays as it is.
     """
     return _OPTIONS[flavor] if account.tls is not None else ""
 
 
 def set_up(row: Row, names: tuple[str, str, str, str]) -> tuple[str, ...]:
-    """As :func:`named`, what a receiver is set up with now.
+    """What a receiver is set up with now, as :func:`named`.
 
     :param names: of the columns: whether it is encrypted, and the three files
     """
@@ -48,9 +48,9 @@ def set_up(row: Row, names: tuple[str, str, str, str]) -> tuple[str, ...]:
 
 
 def context(account: Account) -> ssl.SSLContext | None:
-    """For PyMySQL: as the receiver does, it insists on the host's name and on the CA.
+    """The TLS context for PyMySQL. Like the receiver, it checks the host's name and the CA.
 
-    :raises Refused: the files cannot be read by the agent
+    :raises Refused: the agent cannot read the files
     """
     files = account.tls
     if files is None:
@@ -58,19 +58,19 @@ def context(account: Account) -> ssl.SSLContext | None:
     try:
         made = ssl.create_default_context(cafile=files.ca)
         made.load_cert_chain(files.cert, files.key, password=lambda: "")
-    except OSError as error:  # ssl.SSLError is one
+    except OSError as error:  # ssl.SSLError is an OSError
         what = ", ".join(named(files))
         raise Refused(f"server.tls: the certificates of replication ({what}): {error}") from None
     return made
 
 
 def option_file(files: Files | None) -> Mapping[str, str]:
-    """With which the server itself shows its certificate."""
+    """The options with which the server itself shows its certificate."""
     return dict(zip(("ssl_ca", "ssl_cert", "ssl_key"), named(files), strict=False))
 
 
 def log_in(flavor: Flavor, source: Source, seconds: float, **options: Any) -> SafeLogin:
-    """Where a receiver would, by its account; ``seconds`` for each answer.
+    """Log in to the receiver's source by the receiver's account; ``seconds`` for each answer.
 
     :param options: further ones of :class:`SafeLogin`
     """

@@ -1,17 +1,17 @@
-"""Hang up, so that threads of a server which wait for the other end look up at once.
+"""Hang up connections, so that threads of a server which wait for the other end react at once.
 
-A receiver that is told to stop looks up only when its source has answered, or its time-out (a whole second at least)
-is over: while it connects, on both servers, and on MariaDB also at its end, when it connects once more to have its
-session on the source killed. Nothing in SQL wakes it, KILL neither. So its sockets are shut down from outside: to the
-server that is a connection that was lost.
+A receiver that is being stopped reacts only when its source has answered, or when its time-out (a whole second at
+least) is over: while it connects, on both servers, and on MariaDB also at its end, when it connects once more to have
+its session on the source killed. No SQL statement wakes it, not even KILL. So its sockets are shut down from outside:
+to the server that is a lost connection.
 
-MySQL's thread that receives acknowledgements looks up once a second, or when one of its replicas speaks. Until then it
-holds up whoever switches the source side off, and meanwhile all who read a global variable or log in. Where the
-connection of one that was there before is shut down, it ends within 10 ms (measured; with none there it takes its
-second).
+MySQL's thread that receives acknowledgements reacts once a second, or when one of its replicas sends something. Until
+then it blocks a session that switches the source side off, and every session that reads a global variable or logs in
+meanwhile. If the connection of a replica that it already served is shut down, the thread ends within 10 ms (measured;
+without such a replica it takes its second).
 
-Needs what a debugger needs (``pidfd_getfd(2)``): to be root, or the server's parent and user. Without that each takes
-its second.
+This needs the rights of a debugger (``pidfd_getfd(2)``): to be root, or the server's parent and user. Without them each
+takes its second.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ PIDFD_GETFD = 438
 """The number of the system call, on every architecture."""
 
 BEGIN_SECONDS = 0.02
-"""A receiver whose source answers has stopped by then."""
+"""A receiver whose source answers has stopped within this time."""
 AGAIN_SECONDS = 0.01
 
 Addressed = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -41,10 +41,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class ToSource:
-    """What a server has opened to its source. A host that is no address is not looked up, which could take long: then
-    the port alone counts.
+    """The connections that a server has opened to its source. A host name is not resolved, which could take long: then
+    only the port counts.
 
-    :ivar own_port: of the server: whoever has connected to it is left alone
+    :ivar own_port: of the server: connections made to it are left alone
     """
 
     host: str
@@ -58,7 +58,7 @@ class ToSource:
 
 @dataclass(frozen=True, slots=True)
 class FromReplicas:
-    """What replicas have opened to a server, whatever their hosts are called.
+    """The connections that replicas have opened to a server, whatever their hosts are called.
 
     :ivar ports: at their ends
     """
@@ -75,7 +75,7 @@ Which = ToSource | FromReplicas
 
 @contextlib.contextmanager
 def hanging_up(pid: Callable[[], int], which: Which) -> Iterator[None]:
-    """While the body lasts, but for its first moment: these connections of the process are shut down.
+    """While the body runs, after a first moment: these connections of the process are shut down.
 
     :param pid: of the server, or 0
     """
@@ -101,7 +101,7 @@ def hanging_up(pid: Callable[[], int], which: Which) -> Iterator[None]:
 def hang_up(pid: int, which: Which) -> int | None:
     """Shut down these TCP connections of a process; how many.
 
-    :returns: None when that is not permitted, or there is no such process
+    :returns: None if that is not permitted, or if there is no such process
     """
     try:
         pidfd = os.pidfd_open(pid)
@@ -115,7 +115,7 @@ def hang_up(pid: int, which: Which) -> int | None:
             if own < 0:
                 return None
             with socket.socket(fileno=own) as taken, contextlib.suppress(OSError):
-                # the number may be another socket's by now
+                # the number may belong to another socket by now
                 if os.fstat(own).st_ino in inodes:
                     taken.shutdown(socket.SHUT_RDWR)
                     count += 1
@@ -127,7 +127,7 @@ def hang_up(pid: int, which: Which) -> int | None:
 
 
 def peer(made: socket.socket) -> int:
-    """The process that listens at the other end of a local socket; 0 when it is not one of ours to see."""
+    """The process that listens at the other end of a local socket; 0 if it is not visible to us."""
     pid, _, _ = struct.unpack(
         "3i", made.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
     )
@@ -135,7 +135,7 @@ def peer(made: socket.socket) -> int:
 
 
 def _connections(pid: int, which: Which) -> Iterator[int]:
-    """Inodes of such connections in its network namespace; see proc(5), ``/proc/net/tcp``."""
+    """Inodes of such connections in the process's network namespace; see proc(5), ``/proc/net/tcp``."""
     for name in ("tcp", "tcp6"):
         for line in Path(f"/proc/{pid}/net/{name}").read_text().splitlines()[1:]:
             fields = line.split()

@@ -1,12 +1,12 @@
-"""Logging in to a server that may not be the one that it should be: it must not learn the password.
+"""Logging in to a server that may not be the expected one: it must not learn the password.
 
 In MySQL's protocol the server chooses how a client authenticates, in its greeting and by a switch after that. PyMySQL
-obeys: a switch to ``mysql_clear_password``, or a question of ``dialog``, gets the password as it is, on any connection;
-``mysql_old_password`` gets a hash that is reversed in seconds. ``sha256_password`` and ``caching_sha2_password`` get it
-encrypted with an RSA key that the server itself has sent, or as it is where there is TLS, whether somebody has looked
-at the certificate or not. So a plugin is obeyed only if it is known not to give the password away *on this connection*;
-all others, those of the future too, end it before anything is sent. All that we connect to a server is made here
-(``tests/unit/server/connection/test_login.py`` looks).
+obeys: for a switch to ``mysql_clear_password``, or a question of ``dialog``, it sends the password as it is, on any
+connection; for ``mysql_old_password`` a hash that is reversed in seconds. For ``sha256_password`` and
+``caching_sha2_password`` it sends the password encrypted with an RSA key that the server itself has sent, or as it is
+under TLS, whether the certificate was checked or not. So a plugin is obeyed only if it is known not to reveal the
+password *on this connection*; all others, also future ones, end the connection before anything is sent. Every
+connection of Holdfast to a server is made here (``tests/unit/server/connection/test_login.py`` checks that).
 """
 
 from __future__ import annotations
@@ -21,26 +21,26 @@ from pymysql.constants import CLIENT
 from holdfast.core.gtid import Flavor
 
 CHALLENGED = frozenset({"mysql_native_password", "client_ed25519"})
-"""The answer to a challenge: of use for that challenge only."""
+"""The answer to a challenge: useful for that challenge only."""
 
 PLAIN = {
     Flavor.MARIADB: CHALLENGED,
     Flavor.MYSQL: CHALLENGED | {"caching_sha2_password"},
 }
-"""What is obeyed over a network, unencrypted: what accounts of that flavor need, no more."""
+"""Plugins that are obeyed over an unencrypted network: only those that accounts of that flavor need."""
 
 PROTECTED = CHALLENGED | {"caching_sha2_password", "sha256_password"}
-"""What is obeyed where it is known who the other side is: a local socket, or TLS whose certificate was checked."""
+"""Plugins that are obeyed if the other side is known: a local socket, or TLS with a checked certificate."""
 
 REFUSED_PLUGIN = 2061
-"""The number that C clients give to what is wrong with an authentication plugin (CR_AUTH_PLUGIN_ERR)."""
+"""The number that C clients give to errors of an authentication plugin (CR_AUTH_PLUGIN_ERR)."""
 NO_TLS = 2026
 ASK_FOR_KEY = b"\x02"
 
 if TYPE_CHECKING:
 
     class PyMySQL(pymysql.connections.Connection[Any]):
-        """A connection, with what PyMySQL's type stubs leave out."""
+        """A connection, with the attributes that PyMySQL's type stubs leave out."""
 
         ssl: bool
         salt: bytes
@@ -71,16 +71,16 @@ else:
 
 
 class SafeLogin(PyMySQL):
-    """PyMySQL's connection, which gives no server the password.
+    """PyMySQL's connection, which reveals the password to no server.
 
-    TLS is spoken where ``ssl`` is given, and then always: PyMySQL would do so with anybody's certificate else, and call
-    that secure.
+    If ``ssl`` is given, TLS is always used: otherwise PyMySQL would accept any certificate, and call that secure.
 
-    :param flavor: of the server that is expected
-    :param asks_for_key: where the password must be encrypted for the server, ask that for its key. A server that
-        stands in for it sends a key of its own: so only where a receiver does the same, with the same password
-    :param options: as PyMySQL takes them; ``ssl`` as a context that checks whom it speaks to, ``server_public_key``
-        where it is known from somebody who is trusted
+    :param flavor: of the expected server
+    :param asks_for_key: if the password must be encrypted for the server, ask that server for its key. A server that
+        stands in for it sends a key of its own: so this is used only if a receiver does the same, with the same
+        password
+    :param options: as PyMySQL takes them; ``ssl`` as a context that checks the other side, ``server_public_key`` if it
+        is known from a trusted source
     """
 
     def __init__(

@@ -1,7 +1,7 @@
-"""The server's sessions, also where a look at them finds no room for the temporary table that it needs.
+"""The server's sessions, also if a query for them finds no room for the temporary table that it needs.
 
-MariaDB makes one on disk for ``information_schema.PROCESSLIST``: with a full ``tmpdir`` each such look fails (1021).
-SHOW PROCESSLIST needs none, and gives all sessions: so it is asked only then.
+MariaDB makes one on disk for ``information_schema.PROCESSLIST``: with a full ``tmpdir`` each such query fails (1021).
+SHOW PROCESSLIST needs none, but returns all sessions: so it is used only then.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ def look(
     keep: Callable[[Row], bool],
     args: Sequence[object] = (),
 ) -> list[Row]:
-    """What the query gives, with columns among id, user, host, command, state, port (of the other end).
+    """The result of the query, with columns among id, user, host, command, state, port (of the other end).
 
-    :param keep: whether the query would give this session
+    :param keep: whether the query would return this session
     """
     try:
         return session.look(query, deadline, args)

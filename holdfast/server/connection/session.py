@@ -1,4 +1,4 @@
-"""A session that ends for good when it is lost: what depends on its state must not go on in another."""
+"""A session that is not reopened when it is lost: what depends on its state must not continue in another."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.server.connection.sql import Connection, _Wire
 
 
 class Session(Connection):
-    """For a transaction, locks and session variables: they end with the connection.
+    """A session for a transaction, locks and session variables: they end with the connection.
 
     Use it in one thread; :meth:`close` it in the end.
     """

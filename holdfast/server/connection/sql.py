@@ -1,4 +1,4 @@
-"""A connection to the local server: persistent, reconnecting by itself, and never without a deadline."""
+"""A connection to the local server: persistent, reconnecting automatically, and never without a deadline."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 MUST_CHANGE_PASSWORD = 1820
 
 POLL_SECONDS = 0.02
-"""How often a statement that hangs asks whether it has been called off."""
+"""How often a statement that waits checks whether it has been called off."""
 
 WHAT_LENGTH = 120
 """How much of a statement a message shows."""
@@ -43,7 +43,7 @@ CROWDED = frozenset({1040, 1203, 1226})
 
 
 KEPT_OUT = frozenset({1044, 1045, 1142, 1227, 1820, 1862, 3118, 4151})
-"""The account may not: it lacks a right, is locked, or its password has expired."""
+"""The account is not allowed: it lacks a privilege, is locked, or its password has expired."""
 
 NOT_ACCEPTING = frozenset({1129, 2002, 2003, 3032}) | LOST | GOING
 
@@ -61,30 +61,30 @@ class StatementRefused(Refused):
 
 
 class LoginRefused(StatementRefused):
-    """The server lives, and does not let the account in."""
+    """The server lives, and refuses the account's login."""
 
 
 def keeps_out(error: Exception) -> bool:
-    """Whether the server lives, and refuses the account itself, whatever that asks for."""
+    """Whether the server lives, and refuses the account itself, whatever the statement."""
     return isinstance(error, LoginRefused) or (
         isinstance(error, StatementRefused) and error.code in KEPT_OUT
     )
 
 
 class Connection:
-    """One session of an administrative account; statements of several threads take turns.
+    """One session of an administrative account; statements of several threads run one after another.
 
-    Where the account is refused its password is read again: it may have been changed. Where the file of the socket was
-    removed, a server that listens there still is reached by TCP on this host.
+    If the account is refused, its password is read again: it may have been changed. If the socket's file was removed, a
+    server that still listens there is reached by TCP on this host.
 
-    Errors are told apart by consequence: :meth:`look` changes nothing, so a lost connection is
-    ``Unreachable``; after :meth:`run` it is ``OutcomeUnknown``. Both raise ``StatementRefused`` when the
-    server says no, ``DeadlinePassed`` when it does not answer in time (the session is then given up;
-    the server goes on with the statement), and ``CalledOff`` when the deadline was called off.
+    Errors are distinguished by consequence: :meth:`look` changes nothing, so a lost connection is ``Unreachable``;
+    after :meth:`run` it is ``OutcomeUnknown``. Both raise ``StatementRefused`` when the server says no,
+    ``DeadlinePassed`` when it does not answer in time (the session is then given up; the server still carries out the
+    statement), and ``CalledOff`` when the deadline was called off.
 
-    Messages name a statement without its arguments: those may be passwords.
+    Messages show a statement without its arguments: those may be passwords.
 
-    :param settings: what each of its sessions begins with, as after ``SET SESSION``
+    :param settings: the settings with which each of its sessions begins, as after ``SET SESSION``
     """
 
     def __init__(self, path: Path, account: Account, settings: str = "") -> None:
@@ -105,9 +105,9 @@ class Connection:
 
     @contextlib.contextmanager
     def one_session(self, deadline: Deadline) -> Iterator[None]:
-        """Within it no other session is opened: what this one holds (locks, settings) is held throughout.
+        """Within it no other session is opened: what this session holds (locks, settings) is held throughout.
 
-        Dropped at the end, with all that it holds. For one thread.
+        The session is dropped at the end, with everything that it holds. For one thread.
         """
         self.look("SELECT 1", deadline)
         self._pinned = True
@@ -119,7 +119,7 @@ class Connection:
 
     @property
     def session_id(self) -> int:
-        """As the server numbers it; 0 while none is open."""
+        """The server's number of the session; 0 while none is open."""
         wire = self._wire
         return wire.thread_id() if wire is not None else 0
 
@@ -129,7 +129,7 @@ class Connection:
         return wire.server_pid() if wire is not None else 0
 
     def close(self) -> None:
-        """Drop the session; the next statement opens another. Ends a statement that hangs, too."""
+        """Drop the session; the next statement opens another. This also ends a statement that waits."""
         if self._turn.acquire(blocking=False):
             self._discard()
             self._turn.release()
@@ -160,8 +160,8 @@ class Connection:
                     self._discard()
                     deadline.check(what)
                     raise lost(f"{what}: the connection was lost: {message}") from error
-                # not from the server: the session is out of step. Or it began with a password that had expired, and
-                # is good for nothing but to set one, also once another has done that
+                # not from the server: the session is out of step. Or it began with an expired password, and can do
+                # nothing but set a new one, even after another session has done that
                 if not code or code == MUST_CHANGE_PASSWORD:
                     self._discard()
                 raise StatementRefused(what, code, message) from error
@@ -194,20 +194,20 @@ class Connection:
 
 
 class _Wire(SafeLogin):
-    """PyMySQL's connection, whose wait for an answer can be called off."""
+    """PyMySQL's connection, with a wait for an answer that can be called off."""
 
     deadline: Deadline
     what = ""
     local = True
 
     def connect(self, sock: socket.socket | None = None) -> None:
-        self._secure = self.local  # a local socket: a password may be sent as it is
+        self._secure = self.local  # a local socket: the password may be sent as it is
         super().connect(sock)
 
     def settle(self, settings: str) -> None:
         """Make the session independent of the server's global defaults.
 
-        :param settings: further ones, which must be taken
+        :param settings: further ones, which must be accepted
         """
         ours = session_settings(self.server_version)
         further = (settings,) if settings else ()
@@ -248,7 +248,7 @@ class _Wire(SafeLogin):
         return self._affected_rows
 
     def is_stale(self) -> bool:
-        """Whether the server has ended the session: an idle one has nothing to read."""
+        """Whether the server has ended the session: on an idle one there is nothing to read."""
         if not self.open:
             return True
         poll = select.poll()
@@ -256,7 +256,7 @@ class _Wire(SafeLogin):
         return bool(poll.poll(0))
 
     def interrupt(self) -> None:
-        """End the session from another thread: the one that waits sees it end, and drops it."""
+        """End the session from another thread: the thread that waits sees it end, and drops it."""
         with contextlib.suppress(OSError, AttributeError):
             self._sock.shutdown(socket.SHUT_RDWR)
 
@@ -272,7 +272,7 @@ class _Wire(SafeLogin):
 
 def _connect(path: Path, account: Account, settings: str, deadline: Deadline) -> _Wire:
     """:raises LoginRefused: the server's own error
-    :raises SocketGone, NotListening, Crowded, Unreachable: no session could be had
+    :raises SocketGone, NotListening, Crowded, Unreachable: no session could be opened
     """
     try:
         opened = _open(path, deadline)
@@ -286,7 +286,7 @@ def _connect(path: Path, account: Account, settings: str, deadline: Deadline) ->
 def _by_loopback(
     path: Path, account: Account, settings: str, deadline: Deadline, missing: OSError
 ) -> _Wire:
-    """The socket is there no more: the server has closed it, or somebody has removed it."""
+    """Log in by TCP on this host after the socket is gone: the server has closed it, or its file was removed."""
     if not ways_in.listens(path):
         raise NotListening(f"{path}: {missing.strerror}") from missing
     said = "it takes no TCP connections of its own host"
@@ -342,7 +342,7 @@ def _log_in(
 
 
 def _open(path: Path, deadline: Deadline) -> socket.socket:
-    """PyMySQL leaves a socket open that nobody accepts."""
+    """Open the socket. PyMySQL would leave a socket open that no server accepts."""
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     made.settimeout(max(deadline.left, 0.001))
     try:

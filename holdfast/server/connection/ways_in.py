@@ -1,7 +1,7 @@
-"""Other ways to a local server whose socket file was removed: it listens there still, and nobody finds it.
+"""Other ways to a local server whose socket file was removed: it still listens there, but cannot be found by that path.
 
-The kernel knows by which path a process listens, whether the file is there or not, and where else that process does. So
-the agent needs nothing that it was told, and no other process is taken for its server.
+The kernel knows by which path a process listens, whether the file exists or not, and where else that process listens.
+So the agent needs no further configuration, and mistakes no other process for its server.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ _LOOPBACK = {
     "00000000000000000000000000000000": "127.0.0.1",
     "0000000000000000FFFF00000100007F": "127.0.0.1",
 }
-"""Where a socket that is bound to the first is reached, in the words of a little-endian kernel."""
+"""The address at which a socket that is bound to the first is reached, in the notation of a little-endian kernel."""
 
 
 def listens(path: Path) -> bool:
-    """Whether a process of this host listens at that socket, whatever has become of the file."""
+    """Whether a process of this host listens at that socket, whether its file exists or not."""
     return _inode(path) is not None
 
 
 def loopback(path: Path) -> list[tuple[str, int]]:
-    """Where the process that listens at that socket takes TCP connections of its own host; [] where it does not, or
-    it cannot be told which process that is (another user's)."""
+    """Where the process that listens at that socket accepts TCP connections from its own host; [] if it does not, or if
+    it cannot be known which process that is (another user's)."""
     inode = _inode(path)
     pid = _owner(inode) if inode is not None else None
     if pid is None:
@@ -62,7 +62,7 @@ def _owner(inode: str) -> int | None:
 
 
 def _sockets(pid: int) -> Iterator[str]:
-    """Inodes of the sockets that it has open."""
+    """Inodes of the sockets that the process has open."""
     with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:
         for entry in entries:
             with contextlib.suppress(OSError):

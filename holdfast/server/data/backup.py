@@ -17,7 +17,7 @@ from holdfast.server.process.option_copy import copy_options
 NAMES = ("mariadb-backup", "mariabackup")
 UNPACKER = "mbstream"
 BINLOG_INFO = ("mariadb_backup_binlog_info", "xtrabackup_binlog_info")
-"""Where a backup says up to which place in the binlog it goes; the first since MariaDB 11.1."""
+"""The file of a backup that says up to which position in the binlog it goes; the first since MariaDB 11.1."""
 GROUP = "mariabackup"
 LOG_COPY_MS = 10
 PIPE_BYTES = 1024 * 1024
@@ -25,7 +25,7 @@ PIPE_BYTES = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class BackupTools:
-    """Argv of each of the two programs, without options."""
+    """The command line of each of the two programs, without options."""
 
     backup: tuple[str, ...]
     unpack: tuple[str, ...]
@@ -39,7 +39,7 @@ class BackupTools:
             "--stream=mbstream",
             f"--target-dir={target}",
             f"--tmpdir={target}",
-            # while commits are held it waits for this thread, whose pause is a second if nothing is said
+            # while commits are blocked it waits for this thread, whose pause is one second by default
             f"--log-copy-interval={LOG_COPY_MS}",
         ]
 
@@ -84,16 +84,17 @@ def find_tools(server_command: tuple[str, ...], named: tuple[str, ...] = ()) -> 
 
 
 def option_copy_for_backup(option_file: Path, socket: Path, admin: Account, target: Path) -> None:
-    """What the tool needs to know of the server, the password in no command line.
+    """An option file for the tool with what it needs to know of the server, so that the password is in no command line.
 
-    (Its working folder is the data directory: called with the server's own option file it would be taken for it.)
+    (Its working folder is the data directory: called with the server's own option file it would be mistaken for the
+    server.)
     """
     login = {"socket": str(socket), "user": admin.user, "password": admin.fresh().password}
     copy_options(option_file, target, group=GROUP, more=login)
 
 
 def widen(pipe: IO[bytes]) -> None:
-    """Let more bytes wait in a pipe than the usual 64 kB, if that is allowed."""
+    """Let a pipe hold more bytes than the usual 64 kB, if that is allowed."""
     with contextlib.suppress(OSError):
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 

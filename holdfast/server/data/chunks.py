@@ -1,7 +1,7 @@
-"""Tables in pieces: ranges of the primary key, each with a digest of its rows at one place in the primary's history.
+"""Tables in pieces: ranges of the primary key, each with a digest of its rows at one position in the primary's history.
 
-A piece is small enough that a replica's applier can be held for it. Its end is chosen on the primary, in the snapshot
-of which the digest is, so that both sides read the same range whatever is written meanwhile.
+A piece is small enough that a replica's applier can be stopped for it. Its end is chosen on the primary, in the
+snapshot that the digest is taken of, so that both sides read the same range whatever is written meanwhile.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from holdfast.server.data.digest import (
 )
 
 Key = tuple[str, ...]
-"""The values of a key: ``i:`` number, ``s:`` text or ``b:`` bytes in hexadecimal digits; (): before or behind all."""
+"""The values of a key: ``i:`` number, ``s:`` text or ``b:`` bytes in hexadecimal digits; (): before or after all."""
 
 SYSTEM_SCHEMAS = ("mysql", "information_schema", "performance_schema", "sys")
 _ORDERED = frozenset(
     {"tinyint", "smallint", "mediumint", "int", "bigint", "decimal", "year", "date", "datetime"}
     | {"timestamp", "char", "varchar", "binary", "varbinary"}
 )
-"""Types whose values come back from a text as they were, and are ordered in the same way on both servers."""
+"""Types whose values survive the way through text unchanged, and are ordered in the same way on both servers."""
 NOT_COMPARED = {"MEMORY": "its rows are lost at each restart", "PERFORMANCE_SCHEMA": "no data"}
 LARGEST_WHOLE = 500_000
 """Rows of a table without a usable primary key that are still read in one piece."""
@@ -43,7 +43,7 @@ LARGEST_WHOLE = 500_000
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """The rows of ``table`` behind the key ``after``, up to ``upto`` and that one included."""
+    """The rows of ``table`` after the key ``after``, up to and including ``upto``."""
 
     table: Table
     after: Key = ()
@@ -52,7 +52,7 @@ class Chunk:
 
 @dataclass(frozen=True, slots=True)
 class TableFacts:
-    """:ivar rows: about how many, as the server estimates
+    """:ivar rows: about how many, by the server's estimate
     :ivar key: columns of the primary key by which it can be read in pieces
     :ivar skipped: why it is not compared, or ""
     """
@@ -67,7 +67,7 @@ class ChunkDigester(Digester):
     """Takes digests of pieces on the local server, in sessions of its own."""
 
     def tables(self, deadline: Deadline) -> list[TableFacts]:
-        """All that clients can have made, in the order of their names."""
+        """All tables that clients can have created, ordered by name."""
         marks = ", ".join(["%s"] * len(SYSTEM_SCHEMAS))
         with self._session() as session:
             self._set_up(session, deadline)
@@ -95,16 +95,16 @@ class ChunkDigester(Digester):
         begun: Callable[[HistoryPlace, Key, Key], None],
         last: Key = (),
     ) -> tuple[str, tuple[str, ...]]:
-        """On a primary: the digest of the next rows behind ``after``, so many at most, at one moment; and the columns
+        """On a primary: the digest of the next rows after ``after``, at most this many, at one moment; and the columns
         of the key.
 
-        The piece in which less than so many rows are left up to ``last`` is the last one, and has no end: what clients
-        append meanwhile is in it, and cannot be run after for ever.
+        The piece in which fewer rows than that are left up to ``last`` is the last one, and has no end: what clients
+        append meanwhile is in it, otherwise the comparison might never catch up with them.
 
         :param last: the table's last key when its first piece was taken; (): this is the first one
-        :param begun: told of that moment, of the key of the piece's last row (() for the last piece), and of ``last``,
+        :param begun: called with that moment, the key of the piece's last row (() for the last piece), and ``last``,
             before rows are read
-        :raises Refused: commits wait, or somebody holds a lock on the table: try again later
+        :raises Refused: commits wait, or another session holds a lock on the table: try again later
         """
         with self._session() as session:
             self._set_up(session, deadline)
@@ -116,7 +116,7 @@ class ChunkDigester(Digester):
             return self._piece(session, key, Chunk(table, after, upto), deadline), key
 
     def chunk_here(self, chunk: Chunk, deadline: Deadline) -> str:
-        """On a replica whose applier is stopped."""
+        """The digest of the piece, on a replica whose applier is stopped."""
         with self._session() as session:
             self._set_up(session, deadline)
             session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT", deadline)
@@ -141,7 +141,7 @@ class ChunkDigester(Digester):
     def _end(
         self, session: Session, left: Chunk, key: Sequence[str], rows: int, deadline: Deadline
     ) -> Key:
-        """The key of the last of the next ``rows`` rows of what is left; () where there are not that many."""
+        """The key of the last of the next ``rows`` rows; () if fewer are left."""
         if not left.upto:
             return ()
         columns = literal(", ".join(quote(name) for name in key))
@@ -155,7 +155,7 @@ class ChunkDigester(Digester):
         return _key_of(found[0], key) if found else ()
 
     def _last(self, session: Session, table: Table, key: Sequence[str], deadline: Deadline) -> Key:
-        """The table's last key; () where it has no rows, or no key."""
+        """The table's last key; () if it has no rows, or no key."""
         if not key:
             return ()
         columns = ", ".join(quote(name) for name in key)
@@ -182,25 +182,25 @@ class ChunkDigester(Digester):
 
 
 def check_key(values: Sequence[str]) -> Key:
-    """:raises BadInput: that is no key"""
+    """:raises BadInput: it is no key"""
     for each in values:
         _decoded(each)
     return tuple(values)
 
 
 def absent(digest: str) -> bool:
-    """Whether that is the digest of a table that is not there."""
+    """Whether this is the digest of a table that does not exist."""
     return digest == ABSENT
 
 
 def rows_of(digest: str) -> int:
-    """How many rows a digest is of."""
+    """The number of rows that a digest covers."""
     number = digest.partition("-")[0]
     return int(number) if number.isdecimal() else 0
 
 
 def described(chunk: Chunk, key: Sequence[str]) -> str:
-    """Which rows those are, for people."""
+    """The rows of the piece in words."""
     if not key or not (chunk.after or chunk.upto):
         return "somewhere in the whole table"
     name = key[0] if len(key) == 1 else f"({', '.join(key)})"
@@ -215,7 +215,7 @@ def _shown(key: Key) -> str:
 
 
 def _where(key: Sequence[str], chunk: Chunk) -> tuple[str, list[object]]:
-    """Which rows are in it: a condition with what stands before it, and its arguments."""
+    """Which rows are in the piece: a condition with its keyword, and its arguments."""
     conditions: list[str] = []
     values: list[object] = []
     for bound, comparison in ((chunk.after, ">"), (chunk.upto, "<")):
@@ -231,9 +231,9 @@ def _key_of(row: Row, key: Sequence[str]) -> Key:
 
 
 def beyond(key: Sequence[str], bound: Key, comparison: str) -> tuple[str, list[object]]:
-    """A condition that is true of keys on one side of ``bound``; for ``<`` of the bound itself, too.
+    """A condition that is true of keys on one side of ``bound``; for ``<`` also of the bound itself.
 
-    In a form in which both servers read a range of the index: the first column by itself, then the rest.
+    It has a form in which both servers read a range of the index: the first column by itself, then the rest.
     """
     values = [_decoded(each) for each in bound]
     names = [literal(quote(name)) for name in key[: len(bound)]]
@@ -254,7 +254,7 @@ def _encoded(value: object) -> str:
             return f"b:{value.hex()}"
         case int():
             return f"i:{value}"
-        case str() | decimal.Decimal() | datetime.date():  # a moment is a date, too
+        case str() | decimal.Decimal() | datetime.date():  # a datetime is a date, too
             return f"s:{value}"
     raise BadInput("key", f"{value!r} is no value of a key")
 
@@ -263,7 +263,7 @@ _DECODERS: dict[str, Callable[[str], object]] = {"i": int, "s": str, "b": bytes.
 
 
 def _decoded(text: str) -> object:
-    """:raises BadInput: this is not what a key is made of"""
+    """:raises BadInput: this is no part of a key"""
     kind, _, value = text.partition(":")
     try:
         return _DECODERS[kind](value)

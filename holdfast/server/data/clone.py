@@ -1,4 +1,4 @@
-"""What is said to a server that is being cloned, over SQL: MySQL's CLONE, and the GTID state of a copy."""
+"""SQL for a server that is being cloned: MySQL's CLONE, and the GTID state of a copy."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from holdfast.server.connection import encryption
 from holdfast.server.connection.sql import Connection, StatementRefused
 
 FILE_SYNC = "FILE SYNC"
-"""The stage in which the recipient brings the copy to its disk: nothing comes from the donor meanwhile."""
+"""The stage in which the recipient flushes the copy to disk: nothing comes from the donor meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
 class Copied:
-    """How far a CLONE is.
+    """The progress of a CLONE.
 
     :ivar stage: as MySQL calls it: FILE COPY, PAGE COPY, REDO COPY …
     """
@@ -31,7 +31,7 @@ class Copied:
 
 
 COPIED_OR_NOTHING = ("InnoDB", "MEMORY", "BLACKHOLE", "FEDERATED")
-"""Engines whose tables MySQL's clone copies; or whose rows a restart would take as well, or are elsewhere."""
+"""Engines whose tables MySQL's clone copies; or whose rows a restart would remove as well, or are stored elsewhere."""
 LEFT_EMPTY = (
     "SELECT CONCAT(table_schema, '.', table_name) AS name FROM information_schema.tables "
     "WHERE table_type = 'BASE TABLE' AND table_rows > 0 AND engine NOT IN %s AND table_schema NOT IN "
@@ -40,7 +40,8 @@ LEFT_EMPTY = (
 
 
 def left_empty(socket: Path, admin: Account, deadline: Deadline) -> list[str]:
-    """MySQL, on the donor: tables that are empty in a clone, although they hold rows. The GTIDs would say otherwise."""
+    """MySQL, on the donor: tables that would be empty in a clone, although they hold rows. The clone's GTIDs would
+    claim that it has these rows."""
     with contextlib.closing(Connection(socket, admin)) as session:
         session.run("SET SESSION information_schema_stats_expiry = 0", deadline)
         rows = session.look(LEFT_EMPTY, deadline, (COPIED_OR_NOTHING,))
@@ -48,8 +49,8 @@ def left_empty(socket: Path, admin: Account, deadline: Deadline) -> list[str]:
 
 
 def end_clones(socket: Path, admin: Account, account: str, deadline: Deadline) -> None:
-    """MySQL, on the donor: end what ``account`` has begun to clone. While commits wait there, a server does not notice
-    that the one which clones from it is gone, and clones for nobody else."""
+    """MySQL, on the donor: end the clones that ``account`` has begun. While commits wait there, a server does not
+    notice that the recipient is gone, and refuses other clones."""
     with contextlib.closing(Connection(socket, admin)) as session:
         rows = session.look(
             "SELECT ID AS id FROM performance_schema.processlist "
@@ -75,21 +76,21 @@ class Recipient:
             connection.close()
 
     def ping(self, deadline: Deadline) -> None:
-        """:raises Unreachable: not yet"""
+        """:raises Unreachable: the server does not accept connections yet"""
         self._commands.look("SELECT 1", deadline)
 
     def clone(self, source: Source, target: Path, deadline: Deadline) -> None:
-        """MySQL: copy the donor's data into ``target``, which must not exist. This server keeps what it has.
+        """MySQL: copy the donor's data into ``target``, which must not exist. This server keeps its own data.
 
         :raises Refused: MySQL's reason
         """
         place = f"{source.host}:{source.port}"
-        with contextlib.suppress(StatementRefused):  # it is loaded by the option file already
+        with contextlib.suppress(StatementRefused):  # the option file may have loaded it already
             self._commands.run("INSTALL PLUGIN clone SONAME 'mysql_clone.so'", deadline)
         self._commands.run("SET GLOBAL clone_valid_donor_list = %s", deadline, (place,))
         required = ""
         if files := encryption.named(source.account.tls):
-            # the donor's name is not checked: there is no option for it
+            # the donor's name is not checked: there is no option for that
             required = " REQUIRE SSL"
             self._commands.run(
                 "SET GLOBAL clone_ssl_ca = %s, GLOBAL clone_ssl_cert = %s, GLOBAL clone_ssl_key = %s",
@@ -104,7 +105,7 @@ class Recipient:
         )
 
     def whole(self, deadline: Deadline) -> None:
-        """MySQL: make sure that what was copied last is.
+        """MySQL: make sure that the last copy is complete.
 
         :raises Refused: it is not
         """
@@ -116,7 +117,7 @@ class Recipient:
             raise Refused(f"MySQL says of the clone: {_said(rows)}")
 
     def copied(self, deadline: Deadline) -> Copied | None:
-        """MySQL: how far CLONE is; None while it says nothing."""
+        """MySQL: the progress of CLONE; None while it reports nothing."""
         rows = self._eyes.look(
             "SELECT STAGE AS stage, STATE AS state, ESTIMATE AS total, DATA AS done "
             "FROM performance_schema.clone_progress ORDER BY BEGIN_TIME",
@@ -130,10 +131,10 @@ class Recipient:
         return Copied(str(begun[-1]["stage"]), done, max(done, total))
 
     def finish_clone(self, deadline: Deadline) -> GtidSet:
-        """MySQL: after the start that ends a CLONE: make sure that it is whole, and follow nobody.
+        """MySQL: after the start that ends a CLONE: make sure that the copy is complete, and follow no source.
 
         :returns: what the copy holds
-        :raises Refused: it is not whole
+        :raises Refused: it is not complete
         """
         rows = self._commands.look(
             "SELECT STATE AS state, ERROR_MESSAGE AS error, GTID_EXECUTED AS copied, "
@@ -152,9 +153,9 @@ class Recipient:
         return executed
 
     def adopt_history(self, state: str, deadline: Deadline) -> GtidSet:
-        """MariaDB: a copy begins with an empty binlog; make it show what the data has.
+        """MariaDB: a copy begins with an empty binlog; set the GTID state to what the data has.
 
-        :param state: ``@@gtid_binlog_state`` of the donor at the moment that the copy is of
+        :param state: ``@@gtid_binlog_state`` of the donor at the moment of the copy
         """
         wanted = parse(self._flavor, state)
         self._follow_nobody(deadline)

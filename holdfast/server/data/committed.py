@@ -1,15 +1,16 @@
-"""What MariaDB's engine has committed, by its own word, while the server is down.
+"""What MariaDB's engine has committed, according to the engine itself, while the server is down.
 
-InnoDB notes with each commit where that transaction ends in the binlog: in the header of the rollback segment that it
-used, one of 128. So no transaction of the binlog is committed whose end, and the end of each behind it, stands in none
-of them. (A later commit in the same segment overwrites the note, but stands behind it in the binlog: engine and binlog
-commit in one order.) MySQL keeps no such note; its engine keeps the GTID of each commit instead, and shows it in
-``gtid_executed`` after the start.
+With each commit InnoDB notes where the transaction ends in the binlog: in the header of the rollback segment that it
+used, one of 128. So a transaction of the binlog is not committed if neither its end nor the end of any later one stands
+in one of these headers. (A later commit in the same segment overwrites the note, but stands after it in the binlog:
+engine and binlog commit in one order.) MySQL keeps no such note; its engine keeps the GTID of each commit instead, and
+shows it in ``gtid_executed`` after the start.
 
-After a crash the notes may stand in the redo log only. So the server's own program is run once, without binlog and
-without a client: it recovers, finds transactions that are prepared and no binlog to decide on them, refuses to go on,
-and ends in order, all pages written and what was prepared still prepared (tested: ``test_server_committed.py``). The
-start that follows has less to recover. Where nothing is prepared it reads its standard input, which is empty, and ends.
+After a crash the notes may be in the redo log only. So the server's own program is run once, without binlog and without
+a client: it recovers, finds prepared transactions and no binlog to decide on them, refuses to continue, and ends in
+order, with all pages written and the prepared transactions still prepared (tested: ``test_server_committed.py``). The
+start that follows has less to recover. If nothing is prepared the program reads its standard input, which is empty, and
+ends.
 
 Layouts: MariaDB 10.11 ``trx0sys.h``, ``trx0rseg.h``, ``fil0fil.h``.
 """
@@ -31,7 +32,7 @@ from holdfast.server.base import Deadline
 
 OPTIONS = ("--bootstrap", "--skip-log-bin", "--innodb-fast-shutdown=1")
 IN_DOUBT = "prepared transactions! It means"
-"""What the server says when it leaves them as they are."""
+"""What the server prints when it leaves prepared transactions as they are."""
 
 SYSTEM = "ibdata1"
 UNDO = "undo[0-9][0-9][0-9]"
@@ -47,9 +48,9 @@ SPACE_ID_AT = 34
 FLAGS_AT = 38 + 16
 PAGE_TYPE_AT = 24
 SYSTEM_PAGE_TYPES = (6, 7)
-"""Of pages that the system itself uses, and of the transaction system's."""
+"""Types of pages that the system itself uses, and of the transaction system's page."""
 KEY_AT = 26
-"""Version of the key with which a page is encrypted; of ``full_crc32`` at the very beginning."""
+"""Version of the key with which a page is encrypted; for ``full_crc32`` at the very beginning."""
 FULL_CRC32 = 0x10
 
 
@@ -69,9 +70,9 @@ def last_commits(
 ) -> frozenset[Commit]:
     """The last commit of each rollback segment.
 
-    :param command: runs the server's program; :param log: what it says goes there
+    :param command: runs the server's program; :param log: its output goes there
     :raises Refused: it could not be run, or its files cannot be read: then nothing is known
-    :raises CalledOff, DeadlinePassed: what was prepared is prepared still
+    :raises CalledOff, DeadlinePassed: what was prepared is still prepared
     """
     _recover(command, option_file, log, deadline)
     try:
@@ -81,7 +82,7 @@ def last_commits(
 
 
 def _recover(command: Sequence[str], option_file: Path, log: Path, deadline: Deadline) -> None:
-    """Let the engine write what it knows to its files."""
+    """Make the engine write what it knows to its files."""
     said = log.with_name(f"{log.name}.part")
     argv = [*command, f"--defaults-file={option_file}", *OPTIONS, f"--log-error={said}"]
     try:
@@ -129,7 +130,7 @@ def _notes(datadir: Path) -> Iterator[Commit]:
 
 def _page(file: BinaryIO, number: int, flags: int) -> bytes:
     """:param flags: of the file's first page: those of ``full_crc32``, or the older ones
-    :raises Refused: it is not there, or it is encrypted
+    :raises Refused: it does not exist, or it is encrypted
     """
     full = bool(flags & FULL_CRC32)
     shift = flags & 0xF if full else flags >> 6 & 0xF

@@ -1,6 +1,7 @@
-"""Digests of tables, the same on every server that holds the same rows; and the place in the history that they are of.
+"""Digests of tables, the same on every server that holds the same rows; and the position in the history that they
+belong to.
 
-The place must be exact. MariaDB says for a consistent snapshot where in the binlog it is, so no lock is needed. MySQL
+The position must be exact. MariaDB reports the binlog position of a consistent snapshot, so no lock is needed. MySQL
 does not: there the tables are locked for as long as it takes to begin the snapshot and to read ``gtid_executed``. What
 other tables do meanwhile does not matter.
 """
@@ -24,16 +25,17 @@ from holdfast.server.connection.session import Session
 from holdfast.server.connection.sql import Row, StatementRefused
 
 ABSENT = "absent"
-"""Digest of a table that is not there."""
+"""Digest of a table that does not exist."""
 
 LOCK_SECONDS = 1
-"""How long a lock may be waited for: writers wait behind it. The least that MySQL takes."""
+"""How long to wait for a lock: writers queue behind it. The minimum of MySQL."""
 
 STALLED_SECONDS = 0.5
-"""Where no commit has been acknowledged for so long although some wait, none is asked to wait for a lock besides."""
+"""If no commit has been acknowledged for so long although some wait, no lock is requested: commits would have to wait
+for it, too."""
 
 LOOK_SECONDS = 0.02
-"""How often it is looked whether the applier has come to its place."""
+"""How often to check whether the applier has reached its position."""
 
 _NO_SUCH_TABLE = frozenset({ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR, ER.BAD_TABLE_ERROR})
 _BLOBS = ("tiny", "", "medium", "long")
@@ -51,8 +53,8 @@ _GEOMETRY = frozenset({"geometry", "geometrycollection", "geomcollection", *_SHA
 class HistoryPlace:
     """A moment in a primary's history.
 
-    :ivar gtids: MySQL: what was executed; MariaDB: the last of each domain
-    :ivar file, offset: MariaDB: the same as a place in the binlog
+    :ivar gtids: MySQL: the executed set; MariaDB: the last GTID of each domain
+    :ivar file, offset: MariaDB: the same as a position in the binlog
     """
 
     server_id: int
@@ -76,9 +78,10 @@ class Digester:
     def take(
         self, tables: Sequence[Table], deadline: Deadline, begun: Callable[[HistoryPlace], None]
     ) -> Mapping[Table, str]:
-        """On a primary: digests of ``tables`` at one moment, of which ``begun`` is told as soon as it is chosen.
+        """On a primary: digests of ``tables`` at one moment; ``begun`` is called with that moment as soon as it is
+        chosen.
 
-        :raises Refused: commits wait, or somebody holds a lock on a table: try again later
+        :raises Refused: commits wait, or another session holds a lock on a table: try again later
         """
         with self._session() as session:
             self._set_up(session, deadline)
@@ -86,16 +89,16 @@ class Digester:
             return self._digests(session, tables, deadline)
 
     def here(self, tables: Sequence[Table], deadline: Deadline) -> Mapping[Table, str]:
-        """On a replica whose applier is stopped."""
+        """The digests, on a replica whose applier is stopped."""
         with self._session() as session:
             self._set_up(session, deadline)
             session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT", deadline)
             return self._digests(session, tables, deadline)
 
     def apply_until(self, place: HistoryPlace, deadline: Deadline) -> None:
-        """On a replica whose applier is stopped: apply up to ``place``, exactly; the applier is stopped after that.
+        """On a replica whose applier is stopped: apply exactly up to ``place``; the applier is stopped after that.
 
-        :raises Refused: it follows another server, or cannot apply what comes
+        :raises Refused: it follows another server, or cannot apply the next transactions
         """
         with self._session() as session:
             status = self._status(session, deadline)
@@ -122,19 +125,21 @@ class Digester:
                 )
 
     def _reached(self, status: Row, place: HistoryPlace) -> bool:
-        """An applier that runs until there will not go further. MariaDB's stops only when something comes behind it."""
+        """Whether an applier that was started up to ``place`` has reached it. MariaDB's stops only when another event
+        follows."""
         has = parse(self._flavor, str(status["applied"]))
         return has.covers(parse(self._flavor, place.gtids))
 
     def release(self, deadline: Deadline) -> None:
-        """Let the applier run on; not where that would cost what was received: then following does it."""
+        """Start the applier again, unless that would drop what was received: then Follow starts it."""
         with self._session() as session:
             rows = session.look("SHOW REPLICA STATUS", deadline)
             if rows and self._may_start(self._status(session, deadline)):
                 session.run("START REPLICA SQL_THREAD", deadline)
 
     def _may_start(self, status: Row) -> bool:
-        """MariaDB drops the relay log when a thread is started while both are stopped (MDEV-4698)."""
+        """Whether the applier may be started alone. MariaDB drops the relay log when a thread is started while both are
+        stopped (MDEV-4698)."""
         return self._flavor is Flavor.MYSQL or status["receiver"] != "No"
 
     def _begin(self, session: Session, tables: Sequence[Table], deadline: Deadline) -> HistoryPlace:
@@ -161,7 +166,7 @@ class Digester:
         return HistoryPlace(server_id, gtids=str(row["gtids"]).replace("\n", ""))
 
     def _refuse_while_commits_wait(self, session: Session, deadline: Deadline) -> None:
-        """On a busy primary one always waits: what counts is whether any is acknowledged."""
+        """On a busy primary some commit always waits: what counts is whether any is acknowledged."""
         waiting, acknowledged = self._acknowledging(session, deadline)
         patience = Deadline(STALLED_SECONDS, deadline.cancelled)
         while waiting:
@@ -190,7 +195,7 @@ class Digester:
     ) -> Mapping[Table, str]:
         found = {}
         for table in tables:
-            # what was locked against ALTER TABLE is free again after each
+            # after each, what was locked against ALTER TABLE is free again
             session.run("SAVEPOINT digest", deadline)
             found[table] = self._digest(session, table, deadline)
             session.run("ROLLBACK TO SAVEPOINT digest", deadline)
@@ -239,7 +244,7 @@ class Digester:
         return [{name: text_of(value) for name, value in row.items()} for row in rows]
 
     def _expression(self, name: str, kind: str) -> str:
-        """A text that is short, and another for each value; numbers and times as the server prints them."""
+        """A short text for the column, different for each value; numbers and times as the server prints them."""
         kind = kind.lower()
         if kind in _HASHED:
             return f"SHA2({name}, 256)"
@@ -285,7 +290,7 @@ class Digester:
 
 
 def table_name(table: Table) -> str:
-    """As a person reads it; :func:`parse_table` gives the table back."""
+    """The table's name for display; :func:`parse_table` gives the table back."""
     schema, name = table
     plain = all(part.replace("$", "_").isidentifier() or part.isalnum() for part in table)
     return f"{schema}.{name}" if plain else quoted(table)
@@ -313,7 +318,7 @@ def quote(name: str) -> str:
 
 
 def literal(sql: str) -> str:
-    """A statement that gets arguments: names in it may hold per cent signs."""
+    """The statement for use with arguments: names in it may contain per cent signs."""
     return sql.replace("%", "%%")
 
 

@@ -1,8 +1,8 @@
 """Undoes row events on the local server, and repairs its GTID state.
 
-The undo is one transaction, which also inserts a *note*, the name of this rewind: is the note there, the undo is done,
-and only the GTID state remains. So it can be interrupted anywhere, and nothing is undone twice. The binlog knows
-nothing of it (``sql_log_bin = 0``).
+The undo is one transaction, which also inserts a *note*, the name of this rewind: if the note exists, the undo is done,
+and only the GTID state remains. So it can be interrupted anywhere, and nothing is undone twice. The undo is not written
+to the binlog (``sql_log_bin = 0``).
 """
 
 from __future__ import annotations
@@ -24,19 +24,19 @@ from holdfast.server.connection.sql import Row, StatementRefused
 from holdfast.server.replication.barring import kill
 
 LARGEST_PACKET = 1024**3
-"""The most that both servers take."""
+"""The maximum of both servers."""
 
 RESETS = 5
-"""Attempts to set the GTID state while somebody has statements like FLUSH logged."""
+"""Attempts to set the GTID state while other sessions run statements like FLUSH that are logged."""
 
 LOCK_SECONDS = 10
-"""How long to wait for a lock: nobody else should be there."""
+"""How long to wait for a lock: no other session should be there."""
 
 ENDING_SECONDS = 0.5
 """How long it may take to end a statement that was given up."""
 
 RESET_SECONDS = 5.0
-"""How long a reset and the new GTID state may take at least, once they have begun."""
+"""Minimum time for a reset and the new GTID state, once they have begun."""
 
 NOTE_SCHEMA = (
     "CREATE DATABASE IF NOT EXISTS holdfast",
@@ -48,7 +48,7 @@ NOTE = "SELECT name FROM holdfast.rewind WHERE id = 1 LOCK IN SHARE MODE"
 """Waits for a COMMIT that is under way."""
 
 LOCKED_OUT = frozenset({1205, 1213, 3572})
-"""Somebody else holds a lock."""
+"""Another session holds a lock."""
 
 Table = tuple[str, str]
 """Schema and name."""
@@ -59,18 +59,18 @@ class Unrewindable(Refused):
 
 
 class Disturbed(Refused):
-    """Somebody wrote on this server after its changes were undone; its GTID state cannot be repaired."""
+    """Another session wrote on this server after its changes were undone; its GTID state cannot be repaired."""
 
 
 @dataclass(frozen=True, slots=True)
 class RewindRepair:
-    """What is to become of the GTID state.
+    """The change of the GTID state.
 
-    :ivar name: the same whenever the same is undone
-    :ivar was: ``gtid_executed`` or ``gtid_binlog_state`` as it is when the undo is decided
-    :ivar becomes: what it is to be
-    :ivar slave_pos: MariaDB: ``gtid_slave_pos`` as it is to be
-    :ivar rows: rows are undone, too; else GTIDs are forgotten that changed none
+    :ivar name: the same whenever the same transactions are undone
+    :ivar was: ``gtid_executed`` or ``gtid_binlog_state`` when the undo is decided
+    :ivar becomes: the new value
+    :ivar slave_pos: MariaDB: the new ``gtid_slave_pos``
+    :ivar rows: rows are undone, too; else only GTIDs are forgotten that changed none
     """
 
     name: str
@@ -82,10 +82,10 @@ class RewindRepair:
 
 @dataclass(frozen=True, slots=True)
 class Undo:
-    """The statements.
+    """The statements of an undo.
 
-    :ivar layout: must be run first, outside of the transaction
-    :ivar statements: makes them, to be run within it; ``True``: a row an event
+    :ivar layout: run first, outside of the transaction
+    :ivar statements: makes the statements to be run within it; ``True``: one row per event
     :ivar largest: bytes of the longest row event
     """
 
@@ -95,7 +95,7 @@ class Undo:
 
 
 class Rewinder:
-    """The local server while it is rewound: read-only, following nobody."""
+    """The local server while it is rewound: read-only, following no source."""
 
     def __init__(self, flavor: Flavor, socket: Path, admin: Account) -> None:
         self._flavor = flavor
@@ -106,7 +106,7 @@ class Rewinder:
     # looking
 
     def gtid_state(self, deadline: Deadline) -> tuple[str, str]:
-        """What :class:`RewindRepair` calls ``was``, and MariaDB's ``gtid_slave_pos``."""
+        """``was`` as in :class:`RewindRepair`, and MariaDB's ``gtid_slave_pos``."""
         with self._session() as session:
             return self._state(session, deadline), self._slave_pos(session, deadline)
 
@@ -157,7 +157,7 @@ class Rewinder:
 
     @contextlib.contextmanager
     def flushing_kept(self, deadline: Deadline) -> Iterator[None]:
-        """For a server that goes on as a replica afterwards: how it flushes is as it was."""
+        """For a server that continues as a replica afterwards: its flushing stays as it was."""
         flushing = "innodb_flush_log_at_trx_commit"
         with self._session() as session:
             was = int(session.look(f"SELECT @@global.{flushing} AS was", deadline)[0]["was"])
@@ -167,7 +167,7 @@ class Rewinder:
                 session.run(f"SET GLOBAL {flushing} = {was}", deadline.to_its_end(ENDING_SECONDS))
 
     def cascades(self, tables: Iterable[Table], deadline: Deadline) -> set[Table]:
-        """Tables that may have been changed along with these by foreign keys, which no binlog shows."""
+        """Tables that foreign keys may have changed along with these, which no binlog shows."""
         with self._session() as session:
             rows = session.look(
                 "SELECT CONSTRAINT_SCHEMA AS schema_name, TABLE_NAME AS child, "
@@ -192,7 +192,7 @@ class Rewinder:
         return found
 
     def is_undone(self, repair: RewindRepair, deadline: Deadline) -> bool:
-        """Whether the note is there; where there are no rows to undo, whether the old GTID state is gone."""
+        """Whether the note exists; without rows to undo, whether the old GTID state is gone."""
         with self._session() as session:
             if repair.rows:
                 return self._noted(session, repair, deadline)
@@ -202,7 +202,7 @@ class Rewinder:
     # doing
 
     def leave(self, deadline: Deadline) -> None:
-        """Follow nobody any more. What was received and not applied is dropped; nothing may run."""
+        """Stop following. What was received and not applied is dropped; no replication thread may run."""
         with self._session() as session:
             session.run("STOP REPLICA", deadline)
             session.run("RESET REPLICA ALL", deadline)
@@ -229,12 +229,12 @@ class Rewinder:
         raise Unrewindable(f"the rows are not as the binlog left them: {refused}")
 
     def repair(self, repair: RewindRepair, deadline: Deadline) -> None:
-        """Set the GTID state, once the undo is done; then forget the note. Can be repeated.
+        """Set the GTID state, once the undo is done; then delete the note. Can be repeated.
 
-        It is called off only as long as it waits for the lock. Between reset and new state the server has no history;
-        its agent would take it for one that was reset by hand, and kill it.
+        It can be called off only while it waits for the lock. Between reset and new state the server has no history;
+        its agent would think that it was reset by hand, and kill it.
 
-        :raises Disturbed: the state is neither what it was nor on its way to what it becomes: nothing was done
+        :raises Disturbed: the state is neither the old one nor on its way to the new one: nothing was done
         """
         with self._session() as session:
             self._prepare(session, deadline)
@@ -264,7 +264,7 @@ class Rewinder:
         try:
             session.run("FLUSH TABLES WITH READ LOCK", deadline)
         except HoldfastError:
-            # else it stands in everybody's way for another second on MariaDB, and for good on MySQL
+            # otherwise it blocks all other sessions, for another second on MariaDB, and for good on MySQL
             with contextlib.suppress(HoldfastError), self._session() as other:
                 kill(other, number, Deadline(ENDING_SECONDS))
             raise
@@ -272,7 +272,7 @@ class Rewinder:
     def _set_state(
         self, session: Session, reset: bool, repair: RewindRepair, deadline: Deadline
     ) -> None:
-        """The lock keeps everybody from writing, but not from FLUSH, which is logged: so it may take more than once."""
+        """Set the state. The lock stops writes but not FLUSH, which is logged: so this may take several attempts."""
         variable = "gtid_purged" if self._mysql else "gtid_binlog_state"
         for attempt in range(1, RESETS + 1):
             if reset or attempt > 1:
@@ -301,7 +301,7 @@ class Rewinder:
 
     @contextlib.contextmanager
     def _packets(self, largest: int, deadline: Deadline) -> Iterator[None]:
-        """Let sessions that begin within take statements with rows of this size."""
+        """Within it new sessions accept statements with rows of this size."""
         needed = 2 * largest + 1024 * 1024
         with self._session() as session:
             now = int(session.look("SELECT @@global.max_allowed_packet AS n", deadline)[0]["n"])
@@ -316,7 +316,7 @@ class Rewinder:
                     session.run(f"SET GLOBAL max_allowed_packet = {now}", deadline)
 
     def _prepare(self, session: Session, deadline: Deadline) -> None:
-        """Nothing of this session goes to the binlog, and it may write."""
+        """Prepare the session: nothing of it goes to the binlog, and it may write."""
         session.run("SET SESSION sql_log_bin = 0, foreign_key_checks = 0", deadline)
         session.run(
             f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}, "
@@ -331,7 +331,7 @@ class Rewinder:
         session.run("SET GLOBAL innodb_flush_log_at_trx_commit = 1", deadline)
 
     def _close_again(self, deadline: Deadline) -> None:
-        """Best effort: to follow sets it again."""
+        """Best effort: Follow sets it again."""
         if self._mysql:
             with contextlib.suppress(HoldfastError), self._session() as session:
                 session.run("SET GLOBAL super_read_only = 1", deadline)

@@ -1,7 +1,7 @@
 """XA transactions that are prepared on a server: listed, and ended as its binlog says.
 
-Both servers keep them over a crash, replicate them, and let anybody end them on a replica that was promoted
-(``tests/integration/test_server_xa.py``). MariaDB's recovery does not read of them in the binlog, as MySQL's does.
+Both servers keep them over a crash, replicate them, and let any session end them on a replica that was promoted
+(``tests/integration/test_server_xa.py``). MySQL's recovery reads of them in the binlog; MariaDB's does not.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from holdfast.server.connection.session import Session
 from holdfast.server.connection.sql import Connection, Row, StatementRefused
 
 LOOK_SECONDS = 5.0
-"""How often it is looked for those that stay prepared."""
+"""How often to look for transactions that stay prepared."""
 
 _RECOVER = {Flavor.MARIADB: "XA RECOVER", Flavor.MYSQL: "XA RECOVER CONVERT XID"}
 
 
 class PreparedWatch:
-    """Those that were prepared at two looks in a row, for most are ended within milliseconds; at the first look at a
-    run of the server, all that it came up with."""
+    """The transactions that were prepared at two looks in a row, because most are ended within milliseconds; at the
+    first look at a run of the server, all that it came up with."""
 
     def __init__(self, flavor: Flavor, eyes: Connection) -> None:
         self._statement = _RECOVER[flavor]
@@ -35,7 +35,7 @@ class PreparedWatch:
         self._again_at = 0.0
 
     def begin(self) -> None:
-        """Another run of the server, it may be."""
+        """Call this when the server may be another run."""
         self._last, self._again_at = None, 0.0
 
     def look(self, deadline: Deadline) -> tuple[str, ...]:
@@ -44,7 +44,7 @@ class PreparedWatch:
             self._again_at = now + LOOK_SECONDS
             try:
                 found = _names(self._eyes.look(self._statement, deadline))
-            except StatementRefused:  # MySQL asks for a privilege of its own
+            except StatementRefused:  # MySQL requires a privilege of its own
                 found = frozenset()
             lasting = found if self._last is None else found & self._last
             self._lasting = tuple(sorted(lasting))
@@ -65,13 +65,14 @@ class PreparedTransactions:
             return _names(session.look(_RECOVER[self._flavor], deadline))
 
     def end(self, xid: str, commit: bool, deadline: Deadline) -> None:
-        """As the binlog says already: so it is not logged again. :param xid: as :func:`sql_form` gives it"""
+        """End the transaction as the binlog already says: so it is not logged again. :param xid: as :func:`sql_form`
+        gives it"""
         with contextlib.closing(Session(self._socket, self._admin)) as session:
             session.run("SET SESSION sql_log_bin = 0", deadline)
             session.run(f"XA {'COMMIT' if commit else 'ROLLBACK'} {xid}", deadline)
 
     def unprotected(self, deadline: Deadline) -> frozenset[tuple[str, str]]:
-        """(schema, table) of those that know no transactions, and keep their rows over a restart."""
+        """(schema, table) of tables that know no transactions, and keep their rows over a restart."""
         with contextlib.closing(Session(self._socket, self._admin)) as session:
             rows = session.look(
                 "SELECT TABLE_SCHEMA AS place, TABLE_NAME AS name FROM information_schema.TABLES "
@@ -82,7 +83,7 @@ class PreparedTransactions:
         return frozenset((str(row["place"]), str(row["name"])) for row in rows)
 
     def in_memory(self, deadline: Deadline) -> frozenset[str]:
-        """``schema.table`` of those whose rows every restart removes, here as there."""
+        """``schema.table`` of tables whose rows every restart removes, on any server."""
         with contextlib.closing(Session(self._socket, self._admin)) as session:
             rows = session.look(
                 "SELECT TABLE_SCHEMA AS place, TABLE_NAME AS name FROM information_schema.TABLES "

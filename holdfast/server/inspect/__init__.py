@@ -1,1 +1,1 @@
-"""What a check finds on a server, and what one needs that is taken over."""
+"""What a check finds on a server, and what a server needs that is taken over."""

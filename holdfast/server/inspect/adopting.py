@@ -1,4 +1,4 @@
-"""What a server needs before it is taken over, that somebody else has started and set up."""
+"""What a server that was started and set up by hand needs before Holdfast takes it over."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ PLUGINS = {
 
 
 class Adopter:
-    """Speaks to the server in a session of its own, which is opened when it is needed.
+    """Runs statements on the server in a session of its own, which is opened when it is needed.
 
-    :param encrypted: accounts that it makes log in with a certificate only, beside their password. (REQUIRE SSL
-        would not do: MySQL's receivers encrypt by themselves, and so would whoever has the password)
+    :param encrypted: accounts that it creates must log in with a certificate, beside their password. (REQUIRE SSL would
+        not be enough: MySQL's receivers encrypt anyway, and so would anybody who has the password)
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class Adopter:
         self._connection = Connection(socket, admin)
 
     def relaxed(self, deadline: Deadline) -> bool:
-        """Whether it takes writes that it does not flush."""
+        """Whether the server accepts writes that it does not flush."""
         look = (
             "SELECT @@global.read_only AS read_only, @@global.sync_binlog AS binlog, "
             "@@global.innodb_flush_log_at_trx_commit AS redo"
@@ -49,8 +49,8 @@ class Adopter:
     def equip(self, deadline: Deadline) -> None:
         """Load and set what its option file would have: semi-sync, durable flushing of a primary, time-outs.
 
-        No row is written, and nothing goes into the binary log. A replica's flushing is left: it is relaxed as
-        soon as the member follows.
+        No row is written, and nothing goes to the binary log. A replica's flushing is left alone: it is relaxed as soon
+        as the member follows.
         """
         if self._flavor is Flavor.MYSQL:
             _load_plugins(self._connection, deadline)
@@ -67,17 +67,17 @@ class Adopter:
         self._connection.run(f"SET {settings}", deadline)
 
     def ensure_account(self, user: str, authentication: str, deadline: Deadline) -> None:
-        """Make the replication account ``user``, or give it this password; binlogged, so replicas have it too.
+        """Create the replication account ``user``, or give it this password; binlogged, so that replicas have it too.
 
-        Where it exists for other hosts as well, one of those may be the one that counts: all get the password.
+        If it exists for other hosts as well, one of those may be the one that counts: all get the password.
         """
         clause = identified(self._flavor, authentication) + self._required
         self._make(user, self._hosts(user, deadline) | {"%"}, clause, deadline)
 
     def mend_logged(self, user: str, authentication: str, deadline: Deadline) -> None:
-        """The same for the hosts for which it is there already; expects that no commit waits in vain.
+        """The same for the hosts for which the account already exists; expects that no commit waits in vain.
 
-        :raises Refused: it is not there
+        :raises Refused: it does not exist
         """
         clause = identified(self._flavor, authentication) + self._required
         hosts = self._hosts(user, deadline)
@@ -102,7 +102,7 @@ class Adopter:
             try:
                 self._connection.run(statement, deadline)
             except StatementRefused as error:
-                # the statement is not repeated: it holds what a server keeps instead of the password
+                # the statement is not shown: it holds what a server stores instead of the password
                 what = f"making the replication account {user}"
                 raise StatementRefused(what, error.code, error.message) from None
 
@@ -115,8 +115,8 @@ def reached(
 ) -> tuple[int, str]:
     """Log in to ``source``: its server id, and on MySQL its UUID.
 
-    :param public_key: of the server that is expected, from its agent: another that is there learns no password
-    :raises Unreachable: it does not let us in
+    :param public_key: of the expected server, from its agent: another server at that address learns no password
+    :raises Unreachable: it refuses the login
     """
     uuid = "@@server_uuid" if flavor is Flavor.MYSQL else "''"
     try:
@@ -139,7 +139,7 @@ def reached(
 
 
 def public_key(connection: Connection, deadline: Deadline) -> str:
-    """With which a MySQL server has passwords encrypted where there is no TLS, in PEM; "" where it has none."""
+    """The key with which a MySQL server has passwords encrypted without TLS, in PEM; "" if it has none."""
     look = "SHOW GLOBAL STATUS LIKE 'Caching_sha2_password_rsa_public_key'"
     rows = connection.look(look, deadline)
     return str(rows[0]["Value"]) if rows else ""
@@ -153,7 +153,8 @@ def _named(text: str) -> str:
 
 
 def _load_plugins(connection: Connection, deadline: Deadline) -> None:
-    """MySQL keeps them for later starts. It refuses to while it is super-read-only; plainly read-only it stays."""
+    """MySQL keeps them for later starts. It refuses while it is super-read-only; the server stays read-only without
+    that."""
     rows = connection.look("SELECT PLUGIN_NAME AS name FROM information_schema.plugins", deadline)
     loaded = {str(row["name"]).lower() for row in rows}
     missing = {name: file for name, file in PLUGINS.items() if name not in loaded}

@@ -1,6 +1,6 @@
 """Collects what a check judges: from the running server over SQL, and from the host's files.
 
-Nothing here waits behind a commit that waits for an acknowledgement, and all of it has a deadline.
+No query here waits behind a commit that waits for an acknowledgement, and each has a deadline.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class ServerPlace:
 
 def collect(place: ServerPlace, pid: int | None, counting: bool = True) -> Facts:
     """:param pid: of the running server, if the agent knows one
-    :param counting: tables and events, too, for which a server that has many needs seconds
+    :param counting: also count tables and events, for which a server that has many needs seconds
     """
     dumps = DumpSessions(place.flavor, place.socket, place.admin)
     facts = Facts(
@@ -104,7 +104,7 @@ def collect(place: ServerPlace, pid: int | None, counting: bool = True) -> Facts
     connection = Connection(place.socket, place.admin)
     try:
         facts = _asked(facts, connection)
-        with contextlib.suppress(StatementRefused):  # too few privileges, of which the check tells
+        with contextlib.suppress(StatementRefused):  # too few privileges, which the check reports
             facts = replace(facts, dumps=dumps.look(Deadline(SQL_SECONDS)).dumps)
         if counting:
             facts = _counted(facts, connection)
@@ -123,7 +123,7 @@ def _open_files(pid: int | None) -> tuple[int, int] | None:
 
 
 def _real(facts: Facts, files: Boot) -> dict[str, str]:
-    """Of all folders that are compared by their names."""
+    """The real paths of all folders that are compared by their names."""
     base = facts.variables.get("log_bin_basename", "")
     named = files.options.get("log_bin", "")
     paths = {
@@ -198,7 +198,7 @@ def _column(connection: Connection, sql: str, deadline: Deadline) -> frozenset[s
 
 
 def _tables(connection: Connection, sql: str, mysql: bool) -> Tables | None:
-    """None where there are so many tables that the server takes too long."""
+    """None if there are so many tables that the server takes too long."""
     milliseconds = int(TABLES_SECONDS * 1000) - 500
     limit = (
         f"SET SESSION max_execution_time = {milliseconds}, lock_wait_timeout = 1"
@@ -250,7 +250,7 @@ def _mariadb_upstream(row: Row) -> Upstream:
 
 
 def _privileges(rows: Sequence[Row]) -> frozenset[str]:
-    """What the account may on all databases, from ``SHOW GRANTS``."""
+    """The account's privileges on all databases, from ``SHOW GRANTS``."""
     found: set[str] = set()
     for row in rows:
         grant = str(next(iter(row.values())))
@@ -280,7 +280,7 @@ def _plugins(folder: str) -> frozenset[str]:
 
 
 def _spaces(folders: Sequence[Path]) -> tuple[Space, ...]:
-    """Of each file system once."""
+    """Each file system once."""
     found: dict[int, Space] = {}
     for folder in folders:
         try:

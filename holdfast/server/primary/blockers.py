@@ -1,8 +1,8 @@
-"""What would hold a freeze up, or be rolled back by it: open transactions, long statements, locks of tables.
+"""What would block a freeze, or be rolled back by it: open transactions, long statements, locks of tables.
 
-MySQL tells of each session whether it holds what a freeze waits for. MariaDB tells so only where its plugin
-``metadata_lock_info`` is loaded: without it LOCK TABLES and FLUSH TABLES WITH READ LOCK of others cannot be seen, and
-whether a statement writes is judged by how it begins.
+MySQL shows for each session whether it holds what a freeze waits for. MariaDB shows that only if its plugin
+``metadata_lock_info`` is loaded: without it LOCK TABLES and FLUSH TABLES WITH READ LOCK of other sessions cannot be
+seen, and whether a statement writes is judged by how it begins.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ SHOWN = 80
 """How much of a statement is shown."""
 
 COARSE_SECONDS = 2.0
-"""MariaDB tells a transaction's beginning in whole seconds."""
+"""MariaDB shows a transaction's beginning in whole seconds."""
 
 HARMLESS = re.compile(
     r"\s*\(*\s*(SELECT|SHOW|DESC|DESCRIBE|EXPLAIN|SET|USE|HELP|CHECKSUM|VALUES|DO|KILL)\b",
     re.IGNORECASE,
 )
 OWN = re.compile(r"\s*INSERT INTO holdfast\.(proof|probe)\b")
-"""What agents write to learn whether commits come through: it waits where they do not."""
+"""What agents write to find out whether commits complete: it waits if they do not."""
 LOCKS_ROWS = re.compile(r"\bFOR\s+(UPDATE|SHARE)\b|\bLOCK\s+IN\s+SHARE\s+MODE\b", re.IGNORECASE)
 
 # in microseconds, which no time zone changes; one row a session
@@ -72,7 +72,7 @@ LOCK_INFO_LOADED = (
     "WHERE PLUGIN_NAME = 'METADATA_LOCK_INFO' AND PLUGIN_STATUS = 'ACTIVE'"
 )
 
-# of LOCK TABLES and of FLUSH TABLES WITH READ LOCK
+# LOCK TABLES and FLUSH TABLES WITH READ LOCK
 LOCK_INFO = """
     SELECT DISTINCT THREAD_ID AS id FROM information_schema.METADATA_LOCK_INFO
     WHERE LOCK_MODE IN ('MDL_SHARED_NO_READ_WRITE', 'MDL_SHARED_READ_ONLY',
@@ -87,8 +87,8 @@ def blockers(
     seconds: float,
     deadline: Deadline,
 ) -> tuple[Blocker, ...]:
-    """The oldest first. Who holds a lock of tables is named whatever its age, which no server tells: it is that of
-    the session's last statement."""
+    """The sessions that would block a freeze, the oldest first. A session that holds a lock of tables is named whatever
+    its age, because neither server shows the lock's age: the age is that of the session's last statement."""
     rows = connection.look(MYSQL if flavor is Flavor.MYSQL else MARIADB, deadline)
     locking: set[int] = set()
     if flavor is Flavor.MARIADB and connection.look(LOCK_INFO_LOADED, deadline):

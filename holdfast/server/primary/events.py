@@ -1,18 +1,17 @@
-"""Scheduled events run on the primary alone.
+"""Scheduled events run only on the primary.
 
-What was found on MariaDB 10.11 and MySQL 9.7, by trying:
+Found on MariaDB 10.11 and MySQL 9.7, by trying:
 
 * An event that is made or altered on the primary is SLAVESIDE_DISABLED (MySQL: REPLICA_SIDE_DISABLED) on its replicas,
-  whether it is ENABLED or DISABLED there. So a replica does not know which of them a person has disabled.
-* Nothing changes at a change of roles: on the new primary none runs, and the former one goes on trying those that are
-  ENABLED there. ``read_only`` refuses what they write, with two lines in the error log each time; MariaDB's does not
-  where their definer may write all the same.
+  whether it is ENABLED or DISABLED there. So a replica does not know which events an operator has disabled.
+* Nothing changes at a change of roles: on the new primary no event runs, and the former one still tries those that are
+  ENABLED there. ``read_only`` refuses what they write, with two lines in the error log each time; MariaDB's does not if
+  their definer may write nevertheless.
 * ``ALTER EVENT … ENABLE`` on the new primary is replicated, and disables the event on the former one.
-* It makes whoever says it the definer, unless it names one. Time zone, SQL mode and body stay.
+* It makes the account that runs it the definer, unless it names one. Time zone, SQL mode and body stay.
 
-So the primary writes the names of those that are DISABLED into a table of ours, every few seconds where that has
-changed (``agent/promise/disabled_events.py``), and before it is frozen: who takes over disables these, and enables the
-rest.
+So the primary writes the names of the DISABLED events into a table of Holdfast, every few seconds if they have changed
+(``agent/promise/disabled_events.py``), and before it is frozen: the next primary disables these, and enables the rest.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ EVENTS = (
 WRITTEN = "SELECT event_schema, event_name FROM holdfast.disabled_event"
 
 UNKNOWN = frozenset({1049, 1146})
-"""Neither the database nor the table is there."""
+"""The database or the table does not exist."""
 
 ON_REPLICAS = frozenset({"SLAVESIDE_DISABLED", "REPLICA_SIDE_DISABLED"})
 
@@ -48,7 +47,7 @@ def running(connection: Connection, deadline: Deadline) -> bool:
 
 
 def stop(connection: Connection, deadline: Deadline) -> None:
-    """The scheduler; one that was disabled at the start of the server cannot be switched."""
+    """Stop the scheduler; one that was disabled at the start of the server cannot be switched."""
     if running(connection, deadline):
         connection.run("SET GLOBAL event_scheduler = OFF", deadline)
 
@@ -59,7 +58,8 @@ def start(connection: Connection, deadline: Deadline) -> None:
 
 
 def write_down(connection: Connection, deadline: Deadline) -> None:
-    """On a primary: which events are DISABLED. Those that are off only as on a replica are left as they were."""
+    """On a primary: write down which events are DISABLED. Those that are off only as on a replica are left as they
+    were."""
     events = connection.look(EVENTS, deadline)
     if not events:
         return
@@ -82,9 +82,9 @@ def write_down(connection: Connection, deadline: Deadline) -> None:
 
 
 def enable(connection: Connection, deadline: Deadline, failed: Callable[[str], None]) -> None:
-    """On a primary that was a replica: as they were on the former one.
+    """On a primary that was a replica: set the events as they were on the former one.
 
-    :param failed: told of an event that cannot be altered; the others are
+    :param failed: called for an event that cannot be altered; the others are altered
     """
     events = [row for row in connection.look(EVENTS, deadline) if row["status"] in ON_REPLICAS]
     disabled = _written(connection, deadline) if events else set()

@@ -1,11 +1,11 @@
 """A replica that is to become the primary, and cannot: sessions of clients hold what it waits for.
 
 A long SELECT before a replicated ALTER TABLE, LOCK TABLES, a backup's FLUSH TABLES WITH READ LOCK, a transaction that
-has locked rows: the applier waits for them, or our own first row does. Nobody else's commits come through meanwhile.
+has locked rows: the applier waits for them, or Holdfast's own first row does. No commit completes meanwhile.
 
-Only who is known to be in the way is ended, where the server tells. MariaDB tells of locks of rows, and of others only
-where its plugin ``metadata_lock_info`` is loaded: without it, those that run a statement or have a transaction open go
-first, and then all clients, for who sits on LOCK TABLES shows nothing at all.
+Only sessions that are known to block are ended, if the server shows them. MariaDB shows locks of rows, and others only
+if its plugin ``metadata_lock_info`` is loaded: without it, sessions that run a statement or have a transaction open are
+ended first, and then all clients, because a session that holds LOCK TABLES cannot be recognised at all.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ MYSQL_HOLDERS = """
 
 
 class SessionFreeing:
-    """:param side: a session that nobody needs for long; :param ours: the agent's own sessions"""
+    """:param side: a session that is never occupied for long; :param ours: the agent's own sessions"""
 
     def __init__(
         self, flavor: Flavor, side: Connection, ours: Callable[[], Collection[int]]
@@ -78,9 +78,9 @@ class SessionFreeing:
         self._ours = ours
 
     def free(self, deadline: Deadline, last_time: bool) -> tuple[Blocker, ...] | None:
-        """End those who hold the applier or our sessions up now; None where nothing waits for a lock.
+        """End the sessions that now block the applier or our sessions; None if nothing waits for a lock.
 
-        :param last_time: where it is not known who they are, end all clients
+        :param last_time: if it is not known which these are, end all clients
         """
         mysql = self._flavor is Flavor.MYSQL
         rows = self._side.look(MYSQL_SESSIONS if mysql else MARIADB_SESSIONS, deadline)
@@ -107,14 +107,14 @@ class SessionFreeing:
 
 
 def _is_held_up(row: Row, ours: Collection[int]) -> bool:
-    """Whether it is the applier's or ours, and waits for a lock."""
+    """Whether the session is the applier's or ours, and waits for a lock."""
     state = str(row["state"] or "").lower()
     waits = row["trx"] == "LOCK WAIT" or (state.startswith(WAITS) and "lock" in state)
     return waits and (row["user"] == "system user" or row["id"] in ours)
 
 
 def _at_work(row: Row) -> bool:
-    """Whether it runs a statement and does not itself wait for a lock, or has a transaction open."""
+    """Whether the session runs a statement and does not itself wait for a lock, or has a transaction open."""
     state = str(row["state"] or "").lower()
     runs = row["command"] in ("Query", "Execute") and not state.startswith(WAITS)
     return runs or row["trx"] is not None

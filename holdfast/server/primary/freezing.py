@@ -1,28 +1,29 @@
-"""A primary that takes no more writes from anybody, so that another can take over; and goes on if that cannot be had.
+"""A primary that takes no more writes, so that another can take over; and that continues if that fails.
 
-A session of ours takes the global read lock (FLUSH TABLES WITH READ LOCK): whoever writes waits, whatever he may, and
-the lock is there once every statement and commit that was under way has ended, its acknowledgement included. The
-clients' sessions are ended while it is held: so one that waits loses its connection, a single clean error. Only then
-is the server made read-only, in that session, which waits for nothing: a statement that began on a read-only server
-would be told so (error 1290) before its connection is lost, and perhaps many times.
+A session of ours takes the global read lock (FLUSH TABLES WITH READ LOCK): every session that writes waits, whatever
+its privileges, and the lock is granted once every statement and commit that was under way has ended, its
+acknowledgement included. The clients' sessions are ended while the lock is held: so a session that waits loses its
+connection, a single clean error. Only then is the server made read-only, in that session, which waits for nothing: a
+statement that began on a read-only server would get error 1290 before its connection is lost, and perhaps many times.
 
-On MariaDB tables are closed before, while everybody still writes: what the server has of them to write would hold the
-lock up (50 to 160 ms after an ALTER USER, or the first time, on a busy disk; 0.3 ms so). There it waits for nobody.
+On MariaDB tables are closed before that, while clients still write: what the server has of them to write would delay
+the lock (50 to 160 ms after an ALTER USER, or the first time, on a busy disk; 0.3 ms this way). Closing them waits for
+no session.
 
-The lock stays until the server follows another or opens again. MariaDB's ``read_only`` alone does not stop whoever has
-READ ONLY ADMIN. Should the agent die the lock goes with its session, and ``read_only`` stays.
+The lock stays until the server follows another or opens again. MariaDB's ``read_only`` alone does not stop accounts
+with READ ONLY ADMIN. If the agent dies, the lock goes with its session, and ``read_only`` stays.
 
-What holds it up (tested on both):
+What delays it (tested on both):
 
-* a statement that writes (UPDATE, INSERT … SELECT, SELECT … FOR UPDATE, DDL), until it ends; LOCK TABLES … WRITE;
-  a commit that waits for an acknowledgement;
-* an open transaction does not, whatever it has changed, nor an XA transaction that is prepared: the one is rolled back
-  with its session, the other stays prepared;
+* a statement that writes (UPDATE, INSERT … SELECT, SELECT … FOR UPDATE, DDL), until it ends; LOCK TABLES … WRITE; a
+  commit that waits for an acknowledgement;
+* not an open transaction, whatever it has changed, nor a prepared XA transaction: the former is rolled back with its
+  session, the latter stays prepared;
 * MariaDB: no SELECT, LOCK TABLES … READ or HANDLER does;
-* MySQL's lock closes all tables, so it waits for these three; and where it gives up, whoever reads such a table waits
-  on, until they have ended (tested). So it is asked for only where nothing of that kind is seen. Otherwise
-  ``super_read_only`` alone is set, which waits for none of them: whoever writes at that moment is told so (error 1290),
-  before he loses his connection.
+* MySQL's lock closes all tables, so it waits for these three; and if it gives up, sessions that read such a table still
+  wait until the three have ended (tested). So the lock is requested only if nothing of that kind is seen. Otherwise
+  only ``super_read_only`` is set, which waits for none of them: a client that writes at that moment gets error 1290
+  before it loses its connection.
 """
 
 from __future__ import annotations
@@ -49,7 +50,7 @@ UNDO_SECONDS = 1.0
 
 
 NAMED = 3
-"""How many of those that held it up a message names."""
+"""How many of the sessions that delayed it a message names."""
 
 UNSEEN = "; nothing is seen to hold it up: LOCK TABLES is seen here only where the plugin metadata_lock_info is loaded"
 
@@ -63,10 +64,10 @@ Done = Callable[[str], None]
 class FrozenServer:
     """The server that is frozen, and how.
 
-    :ivar commands: ends the lock's session when it is given up: left alone, its statement would strike later on
+    :ivar commands: ends the lock's session when it is given up: otherwise its statement would take effect later
     :ivar side: ends the clients' sessions
     :ivar variable: what refuses writes
-    :ivar enough: whether that does without the lock, where it cannot be had at once
+    :ivar enough: whether that suffices without the lock, if the lock cannot be had at once
     """
 
     commands: Connection
@@ -81,10 +82,10 @@ class Freezing:
     """The lock, and the session that holds it. For the thread that carries out commands.
 
     :param lock: a session of its own
-    :param quick: whether the lock would wait for nothing but what must be waited for anyway
+    :param quick: whether the lock would wait only for what must be waited for anyway
     :param ours: our own sessions
-    :ivar held: whether the lock is
-    :param culprits: who is at work for so many seconds
+    :ivar held: whether the lock is held
+    :param culprits: the sessions that have been at work for so many seconds
     """
 
     def __init__(
@@ -110,9 +111,9 @@ class Freezing:
         self.held = False
 
     def freeze(self, deadline: Deadline, done: Done, stopped: Callable[[], None]) -> None:
-        """:param stopped: called once nobody writes any more, before the clients' sessions are ended: who comes back at
-            once must not come back here
-        :raises Refused: not within the deadline; the server goes on as before
+        """:param stopped: called once no session writes any more, before the clients' sessions are ended: a client that
+            reconnects at once must not reconnect here
+        :raises Refused: not within the deadline; the server continues as before
         """
         closed = bool(self._other.look("SELECT @@global.read_only AS ro", deadline)[0]["ro"])
         anew = not (closed and self._holds(deadline))
@@ -130,7 +131,7 @@ class Freezing:
             raise Refused(f"writes continue: {error}") from error
 
     def _end_sessions(self, deadline: Deadline) -> None:
-        """Once all are told, nobody reads on here what another primary may have changed."""
+        """Returns once all sessions were killed: none reads any more here what another primary may have changed."""
         ending = self.clients.end()
         if not ending.told.wait(deadline.left):
             raise DeadlinePassed("ending the clients' sessions", deadline.seconds)
@@ -138,14 +139,15 @@ class Freezing:
             raise ending.failure
 
     def lift(self, deadline: Deadline) -> None:
-        """Let nobody write who has waited: he meant the primary. Does nothing where nothing is locked."""
+        """End the clients that wait to write, and unlock: their writes were meant for the primary. Does nothing if
+        nothing is locked."""
         if self.held:
             patience = Deadline(min(LIFTING_SECONDS, deadline.left), deadline.cancelled)
             self.clients.end_waiting(patience)
             self._unlock(deadline)
 
     def release(self, deadline: Deadline) -> None:
-        """The server is primary again: whoever waits may write."""
+        """The server is primary again: sessions that wait may write."""
         if self.held:
             self._unlock(deadline)
 
@@ -191,13 +193,13 @@ class Freezing:
         done("read-only")
 
     def _begin(self, deadline: Deadline) -> None:
-        """Should this agent die, its statement does not wait much longer."""
+        """Begin the session. If this agent dies, its statement does not wait much longer."""
         self._pinned.enter_context(self._session.one_session(deadline))
         seconds = max(1, math.ceil(deadline.left))
         self._session.run(f"SET SESSION lock_wait_timeout = {seconds}", deadline)
 
     def _strike(self, statement: str, patience: Deadline, deadline: Deadline) -> None:
-        """Carry it out, or see to it that it is not carried out later."""
+        """Carry out the statement, or make sure that it is not carried out later."""
         session = self._session.session_id
         try:
             self._session.run(statement, patience)
@@ -210,7 +212,7 @@ class Freezing:
             raise
 
     def _acknowledged(self, deadline: Deadline) -> None:
-        """Where commits wait after the engine's commit, they do without a lock."""
+        """Wait for acknowledgements: commits that wait after the engine's commit hold no lock meanwhile."""
         while count := waiting.look_at(self._session, self._names, deadline).waiting:
             deadline.check(f"{count} commits wait for an acknowledgement")
             time.sleep(0.002)
@@ -228,7 +230,8 @@ class Freezing:
             self._drop()
 
     def _held_up_by(self, seconds: float) -> str:
-        """Looked for while the lock is waited for no more: but who held it up is there still."""
+        """The sessions that delayed the lock. They are looked up after the lock was given up, when they are still
+        there."""
         try:
             found = self._culprits(seconds, Deadline(UNDO_SECONDS))
         except HoldfastError:

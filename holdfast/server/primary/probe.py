@@ -1,4 +1,4 @@
-"""A small write on a primary, and whether there is reason for one."""
+"""A small write on a primary, and whether there is a reason for one."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from holdfast.server.replication import barring
 from holdfast.server.replication.proof import PROBE_TABLE
 
 SETTINGS = "lock_wait_timeout = 1, innodb_lock_wait_timeout = 1"
-"""A backup's lock, or a person's, holds up a write on purpose."""
+"""A backup's lock, or an operator's, blocks a write on purpose."""
 ROWS = 64
-"""Each session has one of these, so that none waits for another's that hangs."""
+"""Each session has one of these, so that none waits for a row of another that hangs."""
 
 DISK_ERRORS = frozenset({3, 20, 1021, 1026, 1030, 1036, 1114, 1180, 1598, 1874, 1877})
 """Writing failed, disk full, error from the engine, table full or read-only, error during commit, no binlog, InnoDB
-read-only. Any other error says something of our table or our rights, for which no primary is replaced."""
+read-only. Any other error is about our table or our privileges, and no primary is replaced because of those."""
 
 CONNECT_SECONDS = 1.0
 
-# in the statement itself: what was read-only by then must not be written to
+# in the statement itself: a server that became read-only meanwhile must not be written to
 WRITE = f"""
     INSERT INTO holdfast.probe (id, at)
         SELECT CONNECTION_ID() MOD {ROWS}, NOW(6) FROM (SELECT 1) AS one WHERE @@global.read_only = 0
@@ -47,14 +47,14 @@ class DiskFailed(Refused):
 
 @dataclass(frozen=True, slots=True)
 class Activity:
-    """:ivar attempts: how many writes were begun so far, by whomever; :ivar at_work: sessions that work on something"""
+    """:ivar attempts: how many writes were begun so far, by any session; :ivar at_work: sessions that are at work"""
 
     attempts: int
     at_work: frozenset[int]
 
 
 class Probe:
-    """Two sessions: one that writes and may hang, one that looks meanwhile. For one thread each."""
+    """Two sessions: one that writes and may wait, one that looks meanwhile. For one thread each."""
 
     def __init__(self, flavor: Flavor, socket: Path, admin: Account) -> None:
         self._catalog = barring.MARIADB if flavor is Flavor.MARIADB else barring.MYSQL
@@ -62,7 +62,7 @@ class Probe:
         self._eye = Connection(socket, admin)
 
     def activity(self, deadline: Deadline) -> Activity:
-        """Of others than these two sessions.
+        """The activity of other sessions than these two.
 
         :raises DiskFailed: a look needs a temporary table, and there is no room for it
         """
@@ -84,9 +84,9 @@ class Probe:
         )
 
     def write(self, deadline: Deadline) -> bool:
-        """Commit a row; whether that was possible. Not where somebody holds a lock against it.
+        """Commit a row; whether that was possible. False if another session holds a lock against it.
 
-        :raises DiskFailed: the disk does not let it
+        :raises DiskFailed: the disk does not allow it
         """
         self._hand.look("SELECT 1", Deadline(min(CONNECT_SECONDS, deadline.left)))
         for statement in (WRITE, *PROBE_TABLE, WRITE):

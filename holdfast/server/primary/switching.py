@@ -1,4 +1,4 @@
-"""What both servers do when a primary gives its place to another, both of them running."""
+"""What both servers do when a primary hands over to another, with both running."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SwitchingServer(SqlServer):
     """A server that can be frozen, and that can be opened while it still follows."""
 
     _closed_for_all: ClassVar[bool]
-    """Whether what refuses writes here refuses everybody's."""
+    """Whether what refuses writes here refuses those of every account."""
     _applied_variable: ClassVar[str]
 
     def __init__(self, socket: Path, admin: Account) -> None:
@@ -79,7 +79,7 @@ class SwitchingServer(SqlServer):
 
     def shut(self, deadline: Deadline) -> None:
         self._eyes.run(f"SET GLOBAL {self._refuse_writes} = 1", deadline)
-        self._freezing.clients.end()  # who came while it was open would read on here, as from a primary
+        self._freezing.clients.end()  # a client that connected while it was open would read on here
 
     def put_back(self, values: Mapping[str, int], deadline: Deadline) -> None:
         if values:
@@ -88,7 +88,7 @@ class SwitchingServer(SqlServer):
         self._eyes.run("FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS", deadline)
 
     def _locks_at_once(self, deadline: Deadline) -> bool:
-        """Whether the global read lock would wait for nothing but what must be waited for anyway."""
+        """Whether the global read lock would wait only for what must be waited for anyway."""
         return True
 
     def close(self) -> None:
@@ -153,7 +153,7 @@ class SwitchingServer(SqlServer):
                 raise Refused(f"it has not received {wanted.last()}, and its receiver is stopped")
 
     def follow(self, source: Source, semi_sync: bool, deadline: Deadline) -> None:
-        # it waits for the lock, to note what it did
+        # the scheduler waits for the lock, to note what it did
         scheduled = self._freezing.held and events.running(self._commands, deadline)
         if scheduled:
             events.stop(self._commands, deadline)
@@ -162,7 +162,7 @@ class SwitchingServer(SqlServer):
         self._follow(source, semi_sync, now, deadline)
         if scheduled:
             events.start(self._commands, deadline)
-        if not now.host:  # the agent that was to end them may have been killed
+        if not now.host:  # the agent that should end them may have been killed
             self._freezing.clients.end()
 
     def resume_applier(self, deadline: Deadline) -> None:
@@ -201,12 +201,12 @@ class SwitchingServer(SqlServer):
         self._set(deadline, {f"rpl_semi_sync_{self.replica_side}_enabled": 0})
 
     def _applied(self, deadline: Deadline) -> GtidSet:
-        """What is in its own binlog."""
+        """The GTIDs in the server's own binlog."""
         row = self._commands.look(f"SELECT {self._applied_variable} AS applied", deadline)[0]
         return parse(self.flavor, row["applied"])
 
     def _position_of(self, wanted: GtidSet) -> str:
-        """As ``_wait_applied`` takes it."""
+        """The set in the form that ``_wait_applied`` takes."""
         return str(wanted)
 
     def _ours(self) -> set[int]:

@@ -1,7 +1,7 @@
 """What a server would boot with: reads an option file as the server does.
 
-Groups, includes, and the variables that MySQL keeps with SET PERSIST. Not seen: options on a command line, and
-names that are abbreviated.
+Groups, includes, and the variables that MySQL keeps with SET PERSIST are read. Options on a command line, and
+abbreviated names, are not.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from holdfast.core.check.variables import PERSISTED
 from holdfast.core.gtid import Flavor
 
 MOST_INCLUDES = 10
-"""How deep files include each other; the servers' own limit."""
+"""How deep files may include each other; the servers' own limit."""
 
 _WHOLE = frozenset(
     {
@@ -28,7 +28,7 @@ _WHOLE = frozenset(
         "skip_grant_tables",
     }
 )
-"""Names that begin with ``skip_`` and are not the negation of another."""
+"""Names that begin with ``skip_`` and are not the negation of another name."""
 
 _MYSQL_NAMES = {
     "skip_slave_start": "skip_replica_start",
@@ -48,16 +48,16 @@ _MARIADB_NAMES = {
     "replica_exec_mode": "slave_exec_mode",
 }
 _ADDED = {"plugin_load_add": "plugin_load"}
-"""Options that add to what another one says."""
+"""Options that add to the value of another one."""
 _FILTER = re.compile(r"(replicate|binlog)_(wild_)?(do|ignore)_|replicate_rewrite_db")
 
 
 class _Cannot(Exception):
-    """A file cannot be read, or says nothing that can be understood."""
+    """A file cannot be read, or its content cannot be understood."""
 
 
 def read(option_file: Path, flavor: Flavor, version: str, datadir: Path) -> Boot:
-    """:param version: of the server: ``[mysqld-9.7]`` counts for that series alone"""
+    """:param version: of the server: ``[mysqld-9.7]`` counts only for that series"""
     options: dict[str, str] = {}
     sources: dict[str, str] = {}
     filters: list[str] = []
@@ -83,8 +83,8 @@ def read(option_file: Path, flavor: Flavor, version: str, datadir: Path) -> Boot
 
 
 def persisted(datadir: Path) -> dict[str, str]:
-    """Variables that MySQL keeps in its data directory, by name; {} where the file cannot be read: no server starts
-    with such a file."""
+    """Variables that MySQL keeps in its data directory, by name; {} if the file cannot be read: no server starts with
+    such a file."""
     try:
         return dict(_persisted(datadir / PERSISTED))
     except _Cannot:
@@ -92,7 +92,7 @@ def persisted(datadir: Path) -> dict[str, str]:
 
 
 def fingerprint(option_file: Path, datadir: Path) -> str:
-    """Another text whenever a file is changed that says what the server boots with."""
+    """A text that changes whenever a file changes that decides what the server boots with."""
     digest = hashlib.sha256()
     for file in (*_files(option_file, 0), datadir / PERSISTED):
         try:
@@ -103,7 +103,7 @@ def fingerprint(option_file: Path, datadir: Path) -> str:
 
 
 def _files(file: Path, depth: int) -> Iterator[Path]:
-    """The option file and all that it includes."""
+    """The option file and all files that it includes."""
     yield file
     try:
         lines = file.read_text(errors="replace").splitlines() if depth <= MOST_INCLUDES else []
@@ -164,7 +164,7 @@ def _normal(name: str) -> str:
 
 
 def _value(text: str) -> str:
-    """Without quotes, or without the comment behind it."""
+    """The value without quotes, or without the comment after it."""
     text = text.strip()
     if text[:1] in ("'", '"') and (end := text.find(text[0], 1)) > 0:
         return text[1:end]
@@ -172,7 +172,7 @@ def _value(text: str) -> str:
 
 
 def _option(name: str, value: str) -> tuple[str, str]:
-    """With ``skip_``, ``disable_``, ``enable_`` seen through."""
+    """The option without a prefix ``skip_``, ``disable_`` or ``enable_``."""
     if name in _WHOLE:
         return name, value
     for prefix, meant in (("skip_", "OFF"), ("disable_", "OFF"), ("enable_", "ON")):
@@ -187,7 +187,7 @@ def known_as(name: str, flavor: Flavor) -> str:
 
 
 def _persisted(file: Path) -> Iterator[tuple[str, str]]:
-    """Variables that MySQL keeps in its data directory: they win over the option file, and over the command line."""
+    """Variables that MySQL keeps in its data directory: they override the option file and the command line."""
     try:
         saved = json.loads(file.read_text())
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The first look at a server that its agent has started: whether it boots as it was told to on its command line."""
+"""The first look at a server that its agent has started: whether it booted with what its command line forces."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _COMMAND_LINE = frozenset({"COMMAND_LINE", "COMMAND-LINE"})
 
 
 def look(connection: Connection, flavor: Flavor, files: Boot, deadline: Deadline) -> Booted:
-    """:param files: what the server would boot with, were nothing forced"""
+    """:param files: what the server would boot with if nothing were forced"""
     door = DOOR[flavor]
     names = [door.name, "log_bin", *(each.name for each in forced(flavor, files))]
     rows = connection.look(
@@ -60,7 +60,7 @@ def look(connection: Connection, flavor: Flavor, files: Boot, deadline: Deadline
 
 
 def let_in(connection: Connection, flavor: Flavor, files: Boot, deadline: Deadline) -> None:
-    """Clients, as many as the option files let in."""
+    """Let in as many clients as the option files allow."""
     name = DOOR[flavor].name
     value = files.options.get(name, DOOR_OPEN[flavor])
     connection.run(f"SET GLOBAL {name} = {_literal(value)}", deadline)
@@ -69,13 +69,13 @@ def let_in(connection: Connection, flavor: Flavor, files: Boot, deadline: Deadli
 def files_of(
     connection: Connection, flavor: Flavor, names: list[str], deadline: Deadline
 ) -> dict[str, str]:
-    """Which file each of these variables was taken from; one that was set otherwise is not there."""
+    """The file from which each of these variables was taken; variables that were set otherwise are left out."""
     rows = connection.look(_SOURCES[flavor].format(_marks(names)), deadline, names)
     return {str(row["name"]): str(row["path"]) for row in rows if row["path"]}
 
 
 def schedules(connection: Connection, flavor: Flavor, files: Boot, deadline: Deadline) -> bool:
-    """Whether the event scheduler is off only because it was forced off at the start."""
+    """Whether the event scheduler is off only because the agent forced it off at the start."""
     default = "ON" if flavor is Flavor.MYSQL else "OFF"
     if not files.file or not same_value(files.options.get(SCHEDULER, default), "ON"):
         return False
@@ -84,7 +84,7 @@ def schedules(connection: Connection, flavor: Flavor, files: Boot, deadline: Dea
 
 
 def _literal(value: str) -> str:
-    """As SET takes it: a number or a word."""
+    """The value as SET accepts it: a number or a word."""
     text = value.strip()
     return text if text.lstrip("-").isalnum() else "DEFAULT"
 
@@ -94,18 +94,19 @@ def _marks(names: list[str]) -> str:
 
 
 def _runs(row: Row) -> bool:
-    """MariaDB's row tells of both threads; MySQL's are those that run."""
+    """Whether a thread runs. MariaDB's row has both threads; MySQL's rows are the threads that run."""
     threads = [row[name] for name in ("Slave_IO_Running", "Slave_SQL_Running") if name in row]
     return not threads or any(each != "No" for each in threads)
 
 
 def _forced(sources: Mapping[str, Row], name: str) -> bool:
-    """Set by SQL it has another origin. Where the server does not tell, its value alone counts."""
+    """Whether the variable still has its forced value: a variable set by SQL has another origin. If the server does not
+    show the origin, only the value counts."""
     return name not in sources or str(sources[name]["origin"]).upper() in _COMMAND_LINE
 
 
 def _filters(connection: Connection, flavor: Flavor, deadline: Deadline) -> dict[str, str]:
-    """What it leaves out of its binary log, or out of what it replicates: no option takes that back."""
+    """What the server leaves out of its binary log, or out of what it replicates: no option overrides that."""
     found = {}
     for row in connection.look(_BINLOG[flavor], deadline):
         found["binlog_do_db"] = str(row["Binlog_Do_DB"])

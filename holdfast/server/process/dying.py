@@ -1,9 +1,9 @@
-"""Whether a process that was killed is over, although the kernel has not taken it down.
+"""Whether a process that was killed runs no more, although the kernel has not removed it.
 
 A thread that waits for a disk that does not answer (state D) is not ended by SIGKILL until the disk has answered. But
-it runs none of its own code any more: on its way out of the kernel the signal comes first. So such a server
-answers nobody, and commits nothing more. Its files, its locks and its ports are still taken, and new connections are
-accepted by the kernel alone.
+it runs none of its own code any more: on its way out of the kernel the signal comes first. So such a server answers no
+client, and commits nothing more. Its files, its locks and its ports are still taken, and only the kernel still accepts
+new connections.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import signal
 from pathlib import Path
 
 EXITING = 0x4
-"""PF_EXITING of the kernel: the thread is on its last way; see proc(5), ``/proc/PID/stat``, flags."""
+"""PF_EXITING of the kernel: the thread is exiting; see proc(5), ``/proc/PID/stat``, flags."""
 _KILL = 1 << (signal.SIGKILL - 1)
 _WAITS, _OVER = "D", frozenset("ZX")
 
@@ -21,8 +21,8 @@ _WAITS, _OVER = "D", frozenset("ZX")
 def is_dying(pid: int) -> bool:
     """Whether every thread is over, exiting, or waits in the kernel with SIGKILL pending.
 
-    The caller sees to it that the pid is still the process's. A thread that was killed cannot make another, so none
-    is missed. False where it cannot be told.
+    The caller makes sure that the pid still belongs to the process. A thread that was killed cannot make another, so
+    none is missed. False if this cannot be known.
     """
     tasks = Path(f"/proc/{pid}/task")
     try:
@@ -45,7 +45,7 @@ def _is_over(task: Path) -> bool:
 
 
 def _pending(task: Path) -> int:
-    """Its own pending signals: the kernel puts SIGKILL there for each thread."""
+    """The thread's own pending signals: the kernel puts SIGKILL there for each thread."""
     for line in (task / "status").read_text(errors="replace").splitlines():
         if line.startswith("SigPnd:"):
             return int(line.split()[1], 16)

@@ -1,13 +1,13 @@
-"""What MariaDB's error log says of replicas' sessions: which server it is, and whether it acknowledges.
+"""What MariaDB's error log says about replicas' sessions: which server each belongs to, and whether it acknowledges.
 
-Nothing in SQL tells a semi-sync replica's session from another one's (``performance_schema`` is off by default there,
-and cannot be switched on). But the server writes a line for each, with the session's number, whatever ``log_warnings``
-is:
+No SQL statement distinguishes a semi-sync replica's session from another (``performance_schema`` is off by default
+there, and cannot be switched on). But the server writes a line for each, with the session's number, whatever
+``log_warnings`` is:
 
     … 9 [Note] Start semi-sync binlog_dump to slave (server_id: 2), pos(./binlog.000001, 4)
 
-also while its source side is off, and for one that does not register. The log is what the server has open as its
-standard error, wherever that is: a file of its own, or its agent's. Where it is no file, nothing is known.
+It does so also while its source side is off, and for a session that does not register. The log is what the server has
+open as its standard error, wherever that is: a file of its own, or its agent's. If it is no file, nothing is known.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import BinaryIO
 
 MOST_BYTES = 32 * 1024 * 1024
-"""So much of a log that is there already is read."""
+"""At most this much of a log that already exists is read."""
 BLOCK = 1024 * 1024
 LONGEST_LINE = 4096
 
@@ -39,7 +39,7 @@ class ErrorLogLine:
 
 
 class ErrorLog:
-    """Reads on from where it stopped.
+    """Continues to read where it stopped.
 
     :ivar told: what is known, by the session's number
     :ivar whole: all lines of this run of the server were read, so a session without one does not acknowledge
@@ -54,7 +54,7 @@ class ErrorLog:
         self._rest = b""
 
     def read_on(self, pid: int) -> bool:
-        """Whether there was something new.
+        """Read what is new; whether there was something.
 
         :param pid: of the server
         """
@@ -97,7 +97,7 @@ class ErrorLog:
 
     def _read(self, file: BinaryIO) -> bool:
         size = os.fstat(file.fileno()).st_size
-        if size < self._at:  # it was cut off: what stood there is not known
+        if size < self._at:  # it was cut off: its former content is not known
             self._at, self._rest, self.whole = 0, b"", False
         before = self._at
         while self._at < size:
@@ -120,5 +120,5 @@ class ErrorLog:
         if found := _SEMI_SYNC.search(line):
             self.told[int(found[1])] = ErrorLogLine(found[2].decode(), semi_sync=True)
         elif found := _ANY.search(line):
-            # written first of the two lines, and only where log_warnings is above 1
+            # the first of the two lines, written only if log_warnings is above 1
             self.told[int(found[1])] = ErrorLogLine(found[2].decode(), semi_sync=False)

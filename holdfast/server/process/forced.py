@@ -1,20 +1,21 @@
-"""What an agent forces on the command line of the server that it starts, and how it is seen that it came true.
+"""What an agent forces on the command line of the server that it starts, and how it verifies that the server obeyed.
 
-An option file, a variable that MySQL keeps (``SET PERSIST``) or an init file may say otherwise, by a mistake or
-since long ago: a server that boots open takes writes that nobody else has, before anybody has looked at it.
+An option file, a variable that MySQL keeps (``SET PERSIST``) or an init file may say otherwise, by a mistake or since
+long ago: a server that boots open accepts writes that no other member has, before its agent has looked at it.
 
-What was found on MariaDB 10.11 and MySQL 9.7, by trying (``test_server_boot.py``):
+Found on MariaDB 10.11 and MySQL 9.7, by trying (``test_server_boot.py``):
 
-* The command line beats option files. MySQL's persisted variables beat the command line, but not
-  ``--persisted-globals-load=OFF``. So where one of them contradicts what is forced, they are not loaded, and all others
-  are handed over on the command line. The file stays as it is.
-* An init file runs with every right, before the first client. An empty name is an error on MySQL; ``/dev/null`` is an
-  init file without a statement on both.
+* The command line overrides option files. MySQL's persisted variables override the command line, but not
+  ``--persisted-globals-load=OFF``. So if one of them contradicts what is forced, they are not loaded, and all others
+  are given on the command line. The file stays as it is.
+* An init file runs with every privilege, before the first client. An empty name is an error on MySQL; ``/dev/null`` is
+  an init file without a statement on both.
 * Clients are kept out until the agent has looked: MySQL by ``offline_mode``, MariaDB by ``max_user_connections = -1``.
-  Both let in who may administer connections, as the agent does, and both can be taken back at run time. Not kept out on
-  MariaDB: accounts with a limit of connections of their own. They find a server that is read-only, as everybody does.
-* ``SHOW VARIABLES`` does not have ``init_rpl_role``, nor MariaDB's ``skip_slave_start``: that it follows nobody is seen
-  by its threads.
+  Both let in accounts that may administer connections, such as the agent's, and both can be reset at run time. MariaDB
+  does not keep out accounts with a limit of connections of their own. They find a server that is read-only, like all
+  others.
+* ``SHOW VARIABLES`` does not have ``init_rpl_role``, nor MariaDB's ``skip_slave_start``: its threads show that the
+  server follows no source.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Forced:
     """One option.
 
     :ivar name: as the variable is called
-    :ivar loose: a server that does not know it passes over it
+    :ivar loose: a server that does not know it ignores it
     """
 
     name: str
@@ -52,8 +53,8 @@ class Forced:
 _SHARED = (
     Forced("read_only", "ON"),
     Forced("init_file", NO_FILE),
-    Forced("skip_grant_tables", "OFF"),  # else everybody may do anything, read-only or not
-    # durable: until it is told to follow, nobody has noted that it is not
+    Forced("skip_grant_tables", "OFF"),  # else anybody may do anything, read-only or not
+    # durable: until it is made to follow, nothing has recorded that it is not
     Forced("sync_binlog", "1"),
     Forced("innodb_flush_log_at_trx_commit", "1"),
     Forced("tc_heuristic_recover", "OFF", loose=True),
@@ -100,7 +101,7 @@ SCHEDULER_OFF = ("OFF", "DISABLED")
 
 def forced(flavor: Flavor, files: Boot) -> tuple[Forced, ...]:
     """:param files: what the server would boot with"""
-    # one that is disabled cannot be switched on later, and that is what somebody wants
+    # a scheduler that is disabled cannot be switched on later, and the operator wants that
     disabled = files.options.get(SCHEDULER, "").upper() == "DISABLED"
     scheduler = Forced(SCHEDULER, "DISABLED" if disabled else "OFF")
     own = _MARIADB if flavor is Flavor.MARIADB else _MYSQL
@@ -108,7 +109,7 @@ def forced(flavor: Flavor, files: Boot) -> tuple[Forced, ...]:
 
 
 def command_line(flavor: Flavor, option_file: Path, datadir: Path) -> tuple[str, ...]:
-    """The options that are put behind ``--defaults-file``."""
+    """The options that follow ``--defaults-file``."""
     files = boot.read(option_file, flavor, "", datadir)
     ours = (*forced(flavor, files), DOOR[flavor])
     kept = boot.persisted(datadir) if flavor is Flavor.MYSQL else {}
@@ -116,7 +117,7 @@ def command_line(flavor: Flavor, option_file: Path, datadir: Path) -> tuple[str,
 
 
 def _handed_over(ours: tuple[Forced, ...], kept: Mapping[str, str]) -> Iterator[str]:
-    """Persisted variables as options, where they must not be loaded."""
+    """Persisted variables as options, if the server must not load them."""
     values = {each.name: each.value for each in ours}
     named = {name: boot.known_as(name, Flavor.MYSQL) for name in kept}
     if all(same_value(kept[n], values[own]) for n, own in named.items() if own in values):
@@ -130,9 +131,9 @@ def _handed_over(ours: tuple[Forced, ...], kept: Mapping[str, str]) -> Iterator[
 def contradictions(
     flavor: Flavor, files: Boot, variables: Mapping[str, str]
 ) -> Iterator[tuple[str, str]]:
-    """Each variable of a server that was started so, and has another value: name and value.
+    """Each variable of a server started in this way that has another value: name and value.
 
-    :param variables: as the server runs
+    :param variables: of the running server
     """
     for each in forced(flavor, files):
         value = variables.get(each.name)

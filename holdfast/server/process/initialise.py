@@ -1,4 +1,4 @@
-"""Makes a new, empty data directory with the server's own tools."""
+"""Creates a new data directory with the server's own tools."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast.server.base import Account, Deadline
 from holdfast.server.process.option_copy import copy_options
 
 ELSEWHERE = frozenset({"datadir", "log_error", "pid_file", "socket", "log_bin"})
-"""Options of the running server that a server which only makes a data directory must not take."""
+"""Options of the running server that a server must not take which only creates a data directory."""
 POLL_SECONDS = 0.05
 
 SHARES = ("share/mariadb", "share/mysql", "share")
@@ -41,7 +41,7 @@ machine's name and its loopback addresses."""
 
 
 def administrator(admin: Account) -> list[str]:
-    """The statements that make the account which the agent uses."""
+    """The statements that create the account which the agent uses."""
     name = f"'{admin.user}'@'localhost'"
     password = admin.fresh().password.replace("\\", "\\\\").replace("'", "''")
     return [
@@ -60,9 +60,9 @@ def initialise(
     deadline: Deadline,
     own: Callable[[Path], None] = lambda path: None,
 ) -> None:
-    """Make a data directory in ``folder``, which is empty, by which nobody can log in but by ``statements``.
+    """Create a data directory in ``folder``, which is empty; only the accounts of ``statements`` can log in to it.
 
-    :raises Refused: it could not
+    :raises Refused: that failed
     """
     closed = (*statements, "ALTER USER 'root'@'localhost' ACCOUNT LOCK")
     if flavor is Flavor.MYSQL:
@@ -81,7 +81,7 @@ def initialise_mariadb(
 ) -> None:
     """The same for MariaDB, without its shell script: the server reads the SQL files that come with it.
 
-    :raises Refused: it could not, or those files are not found
+    :raises Refused: that failed, or those files were not found
     """
     options, log = scratch / "initialise.cnf", scratch / "initialise.log"
     script = scratch / "initialise.sql"
@@ -139,13 +139,13 @@ def initialise_mysql(
     keep_open: Sequence[int] = (),
     own: Callable[[Path], None] = lambda path: None,
 ) -> None:
-    """Make a data directory in ``folder``, which is empty; the server ends by itself, having shut down cleanly.
+    """Create a data directory in ``folder``, which is empty; the server ends without a signal, after a clean shutdown.
 
     :param scratch: a folder for the copy of the option file and the log
     :param statements: run once the system tables exist, each on one line; in no binary log
     :param keep_open: file descriptors that the server holds open for as long as it runs
-    :param own: makes a file the server's
-    :raises Refused: it could not; holds the end of the log
+    :param own: changes the owner of a file to the server's user
+    :raises Refused: that failed; holds the end of the log
     """
     options, log = scratch / "initialise.cnf", scratch / "initialise.log"
     # beside the folder: the user that the server runs as need not see our own folders
@@ -181,12 +181,11 @@ def run_to_end(
     keep_open: Sequence[int] = (),
     given: BinaryIO | None = None,
 ) -> None:
-    """Run a program; it is killed when it is called off.
+    """Run a program to its end; it is killed if the work is called off.
 
-    :param given: what it reads
-
-    :param output, log: the open file that gets what it says, and its name
-    :raises Refused: it failed; holds the last that it said
+    :param given: its standard input
+    :param output, log: the open file for its output, and the name of that file
+    :raises Refused: it failed; holds the last lines of its output
     """
     try:
         process = subprocess.Popen(
@@ -215,7 +214,7 @@ def run_to_end(
 
 
 def last_words(log: Path, lines: int = 3) -> str:
-    """The last lines of a log, in one."""
+    """The last lines of a log, joined into one."""
     try:
         with log.open("rb") as file:
             file.seek(max(0, log.stat().st_size - 8192))

@@ -1,4 +1,4 @@
-"""What a server that has ended said last: the error that explains it, not the lines that follow from that."""
+"""The last words of a server that has ended: the error that explains it, not the lines that follow from that."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ _PROGRAM = re.compile(r"^\S*/?(mariadbd|mysqld): ")
 
 
 def log_of(flavor: Flavor, option_file: Path, datadir: Path) -> Path | None:
-    """The server's own log, as its option file has it; None where it writes to its standard error."""
+    """The server's own log, as its option file has it; None if it writes to its standard error."""
     named = boot.read(option_file, flavor, "", datadir).options.get("log_error", "")
     return datadir / named if named not in ("", "ON", "stderr") else None
 
 
 def size(log: Path | None) -> int:
-    """Of the log, so that what was said before can be told from what comes."""
+    """The size of the log, by which earlier lines are distinguished from later ones."""
     try:
         return log.stat().st_size if log else 0
     except OSError:
@@ -43,8 +43,8 @@ def size(log: Path | None) -> int:
 def errors(output: Path, log: Path | None = None, since: int = 0) -> tuple[str, ...]:
     """The errors of one run, the oldest first.
 
-    :param output: what it wrote before its log was open
-    :param log: its own; :param since: how many bytes were in there when it was started
+    :param output: its output before its log was open
+    :param log: its own; :param since: the log's size in bytes when the server was started
     """
     found = (_ERROR.search(line) for line in _said(output, log, since))
     return tuple(each.group(1).strip() for each in found if each)
@@ -53,11 +53,11 @@ def errors(output: Path, log: Path | None = None, since: int = 0) -> tuple[str, 
 def last_words(
     output: Path, log: Path | None = None, since: int = 0, errors_only: bool = False
 ) -> str:
-    """The last error that explains why it ended; where there is none, the last line; "": it said nothing.
+    """The last error that explains why it ended; if there is none, the last line; "": it wrote nothing.
 
-    Parameters as of :func:`errors`.
+    Parameters as for :func:`errors`.
 
-    :param errors_only: "" where there is no error
+    :param errors_only: "" if there is no error
     """
     lines = _said(output, log, since)
     found = next(_explaining(reversed(lines)), "")

@@ -1,4 +1,4 @@
-"""How many files a process may open, and how many one that this process starts."""
+"""How many files a process may open, and how many a process that this one starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _CAP_SYS_RESOURCE = 24
 
 
 def of_server(pid: int) -> int:
-    """What a running server may open; 0 where that cannot be told."""
+    """How many files a running server may open; 0 if that cannot be known."""
     try:
         lines = Path(f"/proc/{pid}/limits").read_text().splitlines()
     except OSError:
@@ -23,7 +23,8 @@ def of_server(pid: int) -> int:
 
 
 def inherited() -> int:
-    """The most that a server may have which this process starts: servers raise the limit as far as they may."""
+    """How many files a server may open that this process starts, at most: servers raise the limit as far as they
+    may."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY or _may_raise():
         return int(Path("/proc/sys/fs/nr_open").read_text())
@@ -31,7 +32,7 @@ def inherited() -> int:
 
 
 def _may_raise() -> bool:
-    """Whether it may have more than its own limit says."""
+    """Whether this process may exceed its own limit."""
     if os.geteuid():
         return False
     try:

@@ -1,7 +1,7 @@
 """A copy of the server's option file for a program that is not the server.
 
-The agent finds its server by the option file's name on its command line: whatever else needs the same settings gets
-a copy, under another name.
+The agent finds its server by the option file's name on its command line: any other program that needs the same settings
+gets a copy with another name.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ def copy_options(
     """Write the copy, readable by its owner alone.
 
     :param without: options to leave out, spelt with underscores
-    :param loose: a program that does not know an option passes over it
+    :param loose: a program that does not know an option ignores it
     :param group, more: options of a group of their own, at the end
-    :raises Refused: when it cannot be read or written
+    :raises Refused: it cannot be read or written
     """
     try:
         lines = [_line(line, without, loose) for line in option_file.read_text().splitlines()]

@@ -1,8 +1,8 @@
-"""The option file (``my.cnf``) of a member: what Holdfast's promises need of a stock server.
+"""The option file (``my.cnf``) of a member: what Holdfast's promises require of a stock server.
 
-A member boots read-only, following nobody, with semi-sync off on both sides: what it becomes is said by
-the agent, over SQL, after the boot. Nothing is ever written with ``SET PERSIST``. An agent does not trust the file:
-what the promise needs of a boot it forces on the command line as well (``forced.py``).
+A member boots read-only, following no source, with semi-sync off on both sides: the agent gives it its role over SQL
+after the boot. Nothing is ever written with ``SET PERSIST``. An agent does not trust the file: it also forces on the
+command line what the promise requires of a boot (``forced.py``).
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ BINLOG = "binlog"
 """Base name of the binary log's files, in the data directory."""
 
 NET_TIMEOUT_SECONDS = 1
-"""After this much silence (heartbeats included) a receiver drops its connection: a frozen source is seen."""
+"""After this much silence (heartbeats included) a receiver drops its connection: so a frozen source is noticed."""
 
 BINLOG_EXPIRE_SECONDS = 7 * 86400
 
@@ -61,19 +61,19 @@ _OURS = frozenset(
         "init_rpl_role",
     }
 )
-"""Options on which the promise rests: a person cannot override them."""
+"""Options on which the promise rests: an operator cannot override them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class ServerOptions:
-    """What the option file of a member says. Memory is small unless ``buffer_pool_mb`` says more. Files that are not
+    """The content of a member's option file. Memory is small unless ``buffer_pool_mb`` says more. Files that are not
     named are put into ``datadir``.
 
-    :ivar cpus: of the database host; those of this one when not said
-    :ivar tmpdir: a folder of this server's own: MariaDB, when it starts, removes the temporary tables that it finds
-        there, another server's too
-    :ivar tls: the server's certificate, and who must have signed those of others
-    :ivar extra: an operator's own options, by name; they win over the defaults given here
+    :ivar cpus: of the database host; this host's if not given
+    :ivar tmpdir: a folder of this server's own: when MariaDB starts, it removes the temporary tables that it finds
+        there, also those of another server
+    :ivar tls: the server's certificate, and the CA that must have signed those of others
+    :ivar extra: an operator's own options, by name; they override the defaults given here
     """
 
     flavor: Flavor
@@ -94,7 +94,7 @@ class ServerOptions:
     def render(self) -> str:
         """The text of the file.
 
-        :raises BadInput: when ``extra`` names an option on which the promise rests
+        :raises BadInput: ``extra`` names an option on which the promise rests
         """
         options: dict[str, Value] = {
             "datadir": str(self.datadir),
@@ -124,7 +124,7 @@ class ServerOptions:
 
 
 def _allowed(name: str, value: Value) -> str:
-    """The option's name with underscores; a prefix is seen through."""
+    """The option's name with underscores, without a prefix."""
     option = name.replace("-", "_").lower()
     bare = option.removeprefix("loose_")
     negated = bare.removeprefix("skip_").removeprefix("disable_").removeprefix("enable_")
@@ -144,7 +144,7 @@ _SHARED: dict[str, Value] = {
     "binlog_row_image": "FULL",  # rewinding needs both images
     "binlog_checksum": "CRC32",
     "binlog_expire_logs_seconds": BINLOG_EXPIRE_SECONDS,
-    # a returning primary reads its last file through before it starts: some seconds for each 100 MB
+    # a returning primary reads all of its last file before it starts: some seconds for each 100 MB
     "max_binlog_size": 128 * 1024 * 1024,
     "read_only": "ON",
     # durable at boot: the agent relaxes a replica when it makes it follow

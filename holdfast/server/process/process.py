@@ -1,8 +1,8 @@
-"""The database server's process: start it, find one that runs, notice its end, kill it.
+"""The database server's process: start it, find a running one, notice its end, kill it.
 
-The server outlives the agent: it is started in a session of its own, and an agent that comes back finds it by its
-command line. One that somebody else has started otherwise is known by the data directory that it works in. Files that
-name a pid are never trusted: the number may belong to another process by now.
+The server outlives the agent: it is started in a session of its own, and a restarted agent finds it by its command
+line. A server that was started in another way is recognised by the data directory that it works in. Files that name a
+pid are never trusted: the number may belong to another process by now.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from holdfast.server.process.last_words import errors, last_words, size
 
 _FLAG = b"--defaults-file="
 _SERVERS = frozenset({b"mysqld", b"mariadbd"})
-"""Names of a server's program; a loader may stand before it."""
+"""Names of a server's program; a loader may precede it."""
 _PROGRAM_WORDS = 8
 _BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _NOT_INHERITED = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES", "WATCHDOG_USEC")
-"""What a service manager told the agent, and the agent alone."""
+"""Variables by which a service manager addresses only the agent."""
 
 
 def kernel_boot_id() -> str:
-    """Names this run of the kernel: another one after every start of the host."""
+    """Names this run of the kernel: a new name after every start of the host."""
     return _BOOT_ID.read_text().strip()
 
 
@@ -42,7 +42,7 @@ def kernel_boot_id() -> str:
 class ProcessEnding:
     """How a process ended.
 
-    :ivar status: its exit status, or minus the signal that killed it; None when it was not our child
+    :ivar status: its exit status, or minus the signal that killed it; None if it was not our child
     """
 
     status: int | None
@@ -62,9 +62,9 @@ class ProcessEnding:
 
 
 class Running:
-    """One run of the server, held by a pidfd: no other process is ever taken for it.
+    """One run of the server, held by a pidfd: so no other process is ever mistaken for it.
 
-    :ivar incarnation: names this run; the same to every agent that finds it
+    :ivar incarnation: names this run; the same for every agent that finds it
     :ivar child: started by this very agent
     :ivar fd: the pidfd; readable once the process has ended
     """
@@ -83,7 +83,7 @@ class Running:
         return not self.wait(0)
 
     def wait(self, seconds: float) -> bool:
-        """Whether it has ended, at the latest after ``seconds``; a zombie has ended."""
+        """Whether it has ended, after ``seconds`` at the latest; a zombie has ended."""
         poll = select.poll()
         poll.register(self.fd, select.POLLIN)
         return bool(poll.poll(seconds * 1000))
@@ -100,7 +100,7 @@ class Running:
 
     @property
     def dying(self) -> bool:
-        """Whether it runs no more, for anybody, and is not gone; see ``dying.py``."""
+        """Whether it runs no more code, and still exists; see ``dying.py``."""
         return is_dying(self.pid) and self.alive  # so the pid was its own until now
 
     def kill_and_wait(self, seconds: float) -> ProcessEnding:
@@ -114,7 +114,7 @@ class Running:
         return self.ending()
 
     def ending(self) -> ProcessEnding:
-        """How it ended, for a process that has; buries it if it was our child."""
+        """How it ended, for a process that has ended; reaps it if it was our child."""
         with self._reaping:
             if self.child and self._status is None:
                 try:
@@ -132,8 +132,8 @@ class ServerProcess:
 
     :ivar output: what the server writes before it has opened its own log
     :ivar socket: the server's
-    :param options: what is forced at each start, behind the option file
-    :param error_log: where the server writes its log, as its option file says at a start
+    :param options: what is forced at each start, after the option file
+    :param error_log: where the server writes its log, according to its option file at a start
     """
 
     def __init__(
@@ -159,12 +159,12 @@ class ServerProcess:
         self._boot_id = boot_id
 
     def find(self) -> Running | None:
-        """The server that runs with our option file or on our data directory, whoever started it.
+        """The server that runs with our option file or on our data directory, no matter what started it.
 
-        :raises Refused: when there are several
+        :raises Refused: there are several
         """
         found = list(self._matches())
-        # a wrapper that waits for the server (mysqld_safe) carries the same option
+        # a wrapper that waits for the server (mysqld_safe) has the same option
         parents = {_parent(each.pid) for each in found}
         found = [each for each in found if each.pid not in parents]
         if len(found) > 1:
@@ -178,9 +178,9 @@ class ServerProcess:
     def start(self) -> Running:
         """Start the server and return as soon as its program has been loaded.
 
-        A lock on the option file lets one starter in at a time, so a second one finds the first one's server.
+        A lock on the option file admits one starter at a time, so a second one finds the first one's server.
 
-        :raises Refused: when one is running already, or the program cannot be run
+        :raises Refused: one already runs, or the program cannot be run
         """
         with self.held():
             running = self.find()
@@ -192,15 +192,15 @@ class ServerProcess:
 
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
-        """Nobody else starts it meanwhile, not even another agent."""
+        """Within it no other process starts the server, not even another agent."""
         with self.option_file.open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
     def last_words(self, errors_only: bool = False) -> str:
-        """What the server that was started last said of why it ended, or "".
+        """The last words of the server that was started last about why it ended, or "".
 
-        :param errors_only: not its last line, where that is no error
+        :param errors_only: not its last line, if that is no error
         """
         return last_words(self.output, self._log, self._log_from, errors_only)
 
@@ -230,9 +230,9 @@ class ServerProcess:
             )
         except OSError as error:
             raise Refused(f"cannot run {argv[0]}: {error.strerror}") from None
-        # as our child it stays in the table of processes until we bury it: its pid cannot be another's
+        # as our child it stays in the table of processes until we reap it: its pid cannot be another's
         running = Running(pid, os.pidfd_open(pid), self._incarnation(pid), child=True)
-        # the kernel lets us go on before the new program's command line can be read: the next starter needs it
+        # the kernel lets us continue before the new program's command line can be read: the next starter needs it
         while not _command_line(pid) and running.alive:
             time.sleep(0.0005)
         return running
@@ -252,12 +252,12 @@ class ServerProcess:
                 os.close(fd)
                 continue
             running = Running(pid, fd, incarnation, child=_parent(pid) == os.getpid())
-            # still alive after all was read: what was read is this process's
+            # still alive after everything was read: so what was read belongs to this process
             if again and running.alive:
                 yield running
 
     def _is_ours(self, pid: int) -> bool:
-        """Whether it has our option file and is the server, not a client that was given the same file."""
+        """Whether the process has our option file and is the server, not a client that was given the same file."""
         try:
             line = _command_line(pid)
             if not line or _stat(pid)[0] in "ZX":
@@ -277,15 +277,15 @@ class ServerProcess:
             command = [os.fsencode(word) for word in self.command]
             if words[max(0, at - len(command)) : at] == command:
                 return True
-            # started otherwise, by hand or through a wrapper: a server works in its data directory
+            # started in another way, by hand or through a wrapper: a server works in its data directory
             return Path(f"/proc/{pid}/cwd").resolve() == self.datadir.resolve()
         except (OSError, StopIteration):
             return False
 
     def _holds_our_data(self, pid: int, words: list[bytes]) -> bool:
-        """Whether it is a server, of whatever command line, that has our data directory's files open.
+        """Whether the process is a server, of any command line, that has our data directory's files open.
 
-        InnoDB's lock lets one server in at a time, so that one is ours to find, and to kill.
+        InnoDB's lock admits one server at a time, so that one is ours to find, and to kill.
         """
         if _SERVERS.isdisjoint(word.rpartition(b"/")[2] for word in words[:_PROGRAM_WORDS]):
             return False
@@ -300,7 +300,7 @@ class ServerProcess:
 
 
 def pids() -> Iterator[int]:
-    """Of all processes that run here."""
+    """The pids of all processes that run here."""
     with os.scandir("/proc") as entries:
         yield from (int(entry.name) for entry in entries if entry.name.isdecimal())
 
@@ -324,7 +324,7 @@ def _stat(pid: int) -> list[str]:
 
 def _forget_lock_of_the_dead(socket: Path) -> None:
     """MySQL takes the pid in its socket's lock file for a living server as long as the process table has it: also a
-    killed one that nobody has reaped yet, as when the agent that was its parent has died."""
+    killed one that is not reaped yet, as when the agent that was its parent has died."""
     lock = socket.with_name(f"{socket.name}.lock")
     try:
         if _stat(int(lock.read_text()))[0] == "Z":  # a zombie

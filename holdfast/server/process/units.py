@@ -1,4 +1,4 @@
-"""Who else might start or restart the server: systemd's units, read from their files, and wrapper scripts."""
+"""What else might start or restart the server: systemd's units, read from their files, and wrapper scripts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from holdfast.core.check.facts import Unit
 
 FOLDERS = ("etc/systemd/system", "run/systemd/system", "usr/local/lib/systemd/system",
            "lib/systemd/system", "usr/lib/systemd/system")  # fmt: skip
-"""Where units are, below the root; an earlier one hides the same name in a later one."""
+"""Where units are, below the root; an earlier folder hides the same name in a later one."""
 
 PATTERN = re.compile(r"(mysql|mysqld|mariadb|mariadbd)(@[^/]*)?\.service")
 WRAPPERS = ("mysqld_safe", "mariadbd-safe", "mariadbd_safe")
@@ -38,7 +38,7 @@ def find_units(root: Path, pid: int | None) -> tuple[Unit, ...]:
 
 
 def supervisor(root: Path, pid: int | None) -> str:
-    """The script that waits for the server to start it again, or ""."""
+    """The script that waits for the server in order to start it again, or ""."""
     if pid is None:
         return ""
     try:
@@ -74,7 +74,7 @@ def _masked(file: Path) -> bool:
 
 
 def _drop_ins(root: Path, name: str) -> list[Path]:
-    """By file name, whatever their folder."""
+    """The drop-ins, ordered by file name, whatever their folder."""
     found: dict[str, Path] = {}
     for folder in _folders(root):
         for file in _entries(folder / f"{name}.d"):

@@ -1,1 +1,1 @@
-"""Replication: following, acknowledging, waiting, and keeping members from it."""
+"""Replication: following, acknowledging, waiting, and barring members from it."""

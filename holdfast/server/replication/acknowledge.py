@@ -1,13 +1,12 @@
 """Acknowledge once more what a replica has received.
 
-Transactions that a replica received while it did not acknowledge (a learner), or whose
-acknowledgement was lost with its connection, are not sent to it again: on a reconnect its source skips them
-without counting them. Commits that wait for just these keep others out of the binlog, so no new
-transaction comes to acknowledge them along: a primary whose only voter is such a replica hangs for good
-(seen on MariaDB 10.11.19 and MySQL 9.7.4).
+Transactions that a replica received while it did not acknowledge (a learner), or whose acknowledgement was lost with
+its connection, are not sent to it again: on a reconnect its source skips them without counting them. Commits that wait
+for just these block other commits in the binlog, so no new transaction comes whose acknowledgement would cover them: a
+primary whose only voter is such a replica hangs for good (seen on MariaDB 10.11.19 and MySQL 9.7.4).
 
-A dump that *begins* at a file position counts as the acknowledgement of all before it. So the replica's
-agent asks for one at the position up to which the receiver has read, and ends it at its first event.
+A dump that *begins* at a file position counts as the acknowledgement of everything before it. So the replica's agent
+requests one at the position up to which the receiver has read, and ends it at its first event.
 """
 
 from __future__ import annotations
@@ -33,24 +32,24 @@ from holdfast.server.connection import encryption
 from holdfast.server.connection.login import SafeLogin
 
 PATIENCE_SECONDS = 0.5
-"""How long to go on while commits wait that this replica alone cannot release."""
+"""How long to continue while commits wait that this replica alone cannot release."""
 
 ANSWER_SECONDS = 2.0
 """How long a source may take for one answer."""
 
 CONNECT_SECONDS = 0.5
-"""How long a receiver that was just started may take to be worth waiting for."""
+"""How long to wait for the connection of a receiver that was just started."""
 
 AGAIN_SECONDS = 0.02
 POLL_SECONDS = 0.02
-"""How often a wait for the source asks whether it has been called off."""
+"""How often a wait for the source checks whether it has been called off."""
 
 LARGEST_POSITION = 2**32 - 1
 """The protocol has four bytes for it; a file beyond that ends in one huge transaction."""
 
 STRANGER = 0x4000_0000
-"""MariaDB ends the dump of a replica whose id comes again, and counts no replicas: another id is used.
-MySQL counts acknowledgements by id: there it must be the replica's own, or one would count as two."""
+"""MariaDB ends the dump of a replica whose id appears again, and does not count replicas: so another id is used. MySQL
+counts acknowledgements by id: there it must be the replica's own, or one would count as two."""
 
 
 SETTINGS = {
@@ -74,9 +73,9 @@ def acknowledge_received(
     look: Callable[[], tuple[Receiver, FilePosition]],
     deadline: Deadline,
 ) -> None:
-    """As :func:`acknowledge`. With a source that cannot be reached there is nobody to tell.
+    """As :func:`acknowledge`. Does nothing if the source cannot be reached.
 
-    :param look: the receiver's state, and up to where it has read
+    :param look: the receiver's state, and the position up to which it has read
     """
     patience = Deadline(min(CONNECT_SECONDS, deadline.left))
 
@@ -102,15 +101,15 @@ def acknowledge(
 ) -> None:
     """Make ``source`` count what the replica ``server_id`` has received, if commits wait there.
 
-    The caller vouches for it: commits are released by this.
+    The caller guarantees the position: this releases commits.
 
-    :param position: up to where the receiver has read now; None when it is not connected
+    :param position: up to where the receiver has read now; None if it is not connected
     """
     what = f"acknowledging to {source.host}:{source.port} what was received"
     patience = Deadline(min(PATIENCE_SECONDS, deadline.left))
     before: int | None = None
     if position() is None:
-        return  # a source that its receiver cannot reach is not to be waited for here either
+        return  # a source that its receiver cannot reach is not waited for here either
     try:
         with _connected(flavor, source, deadline) as wire:
             while (reached := position()) is not None:
@@ -120,7 +119,7 @@ def acknowledge(
                 before = released
                 with _connected(flavor, source, deadline) as another:
                     _dump(another, flavor, server_id, reached)
-                    # a source would go on counting a connection that just closes as a replica
+                    # a source would continue to count a connection that just closes as a replica
                     _end(wire, another.thread_id())
                 deadline.check(what)
                 time.sleep(AGAIN_SECONDS)
@@ -132,7 +131,7 @@ def acknowledge(
 @contextmanager
 def _connected(flavor: Flavor, source: Source, deadline: Deadline) -> Iterator[SafeLogin]:
     seconds = max(min(deadline.left, ANSWER_SECONDS), 0.001)
-    # the receiver asks for the key, too, which is connected there with the same password
+    # the receiver asks for the key, too, and it is connected there with the same password
     wire = encryption.log_in(flavor, source, seconds, asks_for_key=True, defer_connect=True)
     with _ended_when_called_off(_open(source, deadline), deadline) as made:
         try:
@@ -143,7 +142,7 @@ def _connected(flavor: Flavor, source: Source, deadline: Deadline) -> Iterator[S
 
 
 def _open(source: Source, deadline: Deadline) -> socket.socket:
-    """A connection to the first of its addresses that takes one."""
+    """A connection to the first of its addresses that accepts one."""
     patience = Deadline(min(ANSWER_SECONDS, deadline.left), deadline.cancelled)
     failed: OSError = TimeoutError(f"{source.host} does not answer")
     for family, kind, _, _, address in socket.getaddrinfo(
@@ -170,9 +169,9 @@ def _open(source: Source, deadline: Deadline) -> socket.socket:
 
 @contextmanager
 def _ended_when_called_off(made: socket.socket, deadline: Deadline) -> Iterator[socket.socket]:
-    """A source that was frozen must not hold up the promise that calls this off."""
+    """A source that was frozen must not delay the promise that calls this off."""
     over = threading.Event()
-    mine = made.dup()  # the number of a socket that was closed may be another's
+    mine = made.dup()  # the number of a closed socket may belong to another
 
     def watch() -> None:
         while not over.wait(POLL_SECONDS):
@@ -202,7 +201,7 @@ def _progress(wire: SafeLogin, flavor: Flavor) -> tuple[int, int]:
 
 
 def _dump(wire: SafeLogin, flavor: Flavor, server_id: int, reached: FilePosition) -> None:
-    """Up to the first event: the acknowledgement has been counted before it is sent."""
+    """Request the dump and read up to the first event: the acknowledgement has been counted before that is sent."""
     file, offset = reached
     if not file or offset > LARGEST_POSITION:
         return
@@ -215,7 +214,7 @@ def _dump(wire: SafeLogin, flavor: Flavor, server_id: int, reached: FilePosition
 
 
 def _end(wire: SafeLogin, thread_id: int) -> None:
-    """KILL, which an account may do to its own sessions."""
+    """KILL, which an account may use on its own sessions."""
     try:
         with wire.cursor() as cursor:
             cursor.execute(f"KILL {thread_id}")

@@ -1,9 +1,9 @@
-"""Keep a member from acknowledging: its replication account is locked, and its connections are ended.
+"""Bar a member, so that it cannot acknowledge: its replication account is locked, and its connections are ended.
 
-Nothing of it is written to the binlog, and none of it waits behind commits that wait for an acknowledgement.
+Nothing of this is written to the binlog, and nothing waits behind commits that wait for an acknowledgement.
 
-An account that is missing is made, locked: made later, by a hand or a restored dump, it would let in a member that is
-barred. Only :func:`unbar` opens an account: a manager asks for that, who knows who votes.
+A missing account is created, locked: if it were created later, by hand or from a restored dump, it would let in a
+member that is barred. Only :func:`unbar` opens an account: the manager, which knows the voters, requests that.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from holdfast.server.connection.sql import Connection, Row, StatementRefused
 
 LOGGING_IN = "unauthenticated user"
 LOGIN_SECONDS = 0.1
-"""How long a connection that was logging in when its account was locked may take to be let in or not."""
+"""How long a connection that was logging in when its account was locked may take to be admitted or refused."""
 
 HUNG_UP_SECONDS = 0.02
 """In this time a connection that was shut down has been read to its end."""
@@ -35,24 +35,24 @@ RIGHTS = {
     Flavor.MARIADB: REPLICATION,
     Flavor.MYSQL: f"{REPLICATION}, BACKUP_ADMIN",  # to be cloned from
 }
-"""What a member's replication account must be allowed."""
+"""The privileges that a member's replication account must have."""
 GRANTED = {
     Flavor.MARIADB: f"CONNECTION ADMIN, {RIGHTS[Flavor.MARIADB]}",
     Flavor.MYSQL: f"CONNECTION_ADMIN, {RIGHTS[Flavor.MYSQL]}",
 }
-"""What it is given: it gets in where clients hold all connections, too (``slots.py``)."""
+"""The privileges that it is given: with them it can log in also when clients hold all connections (``slots.py``)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Catalog:
-    """Where one flavor has it.
+    """Queries of one flavor.
 
     :ivar replicators: names of the accounts that may replicate, and whether one of that name is locked
     :ivar hosts: host parts of a user's accounts, and whether each may replicate
     :ivar sessions: all sessions, with columns id, user, command, state, port (of the other end)
-    :ivar mute: state of a killed session that has nothing left but to leave the thread that receives acknowledgements:
-        MySQL's looks for that once a second. Its socket was shut down by the KILL: what arrives then is rejected by
-        the kernel (tested)
+    :ivar mute: state of a killed session that only has to leave the thread that receives acknowledgements: MySQL's
+        thread checks for that once a second. The KILL has shut down its socket: the kernel rejects what arrives then
+        (tested)
     """
 
     flavor: Flavor
@@ -85,7 +85,7 @@ MYSQL = Catalog(
 
 
 def bar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> None:
-    """Lock all accounts of ``user``, end what is connected as it, and wait until that is gone.
+    """Lock all accounts of ``user``, end their connections, and wait until those are gone.
 
     A dump thread takes its connection out of the thread that receives acknowledgements before it ends.
 
@@ -103,7 +103,7 @@ def bar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> No
         mute = {int(row["id"]) for row in rows if catalog.mute and row["state"] == catalog.mute}
         mute &= set(killed)
         own = {int(row["id"]) for row in rows} - logging_in - mute
-        # whoever begins to log in from here on is refused; these may have passed that check
+        # a login that begins from here on is refused; these may have passed that check
         suspects = logging_in if suspects is None else suspects & logging_in
         if not own and not suspects:
             return
@@ -139,8 +139,9 @@ def replicators(eyes: Connection, catalog: Catalog, deadline: Deadline) -> Repli
 def mend(
     side: Connection, catalog: Catalog, user: str, login: Login, rights: str, deadline: Deadline
 ) -> None:
-    """Have the replication account ``user`` log in that way, and let it replicate. One that is locked stays locked, and
-    one that is missing is made locked: see the head of this file.
+    """Make the replication account ``user`` log in that way, and let it replicate.
+
+    A locked account stays locked, and a missing one is created locked: see the head of this file.
 
     :param side: a session that writes no binlog
     """
@@ -155,7 +156,7 @@ def mend(
 
 
 def lock(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> None:
-    """Let nobody log in as ``user`` any more; who is there stays."""
+    """Refuse further logins of ``user``; its present sessions stay."""
     _alter(side, catalog, user, "LOCK", deadline)
 
 
@@ -183,12 +184,12 @@ def _each(_: Row) -> bool:
 
 
 def _hang_up(side: Connection, rows: Iterable[Row], deadline: Deadline) -> None:
-    """Before a KILL of replicas' sessions on MySQL.
+    """Shut down the connections of replicas' sessions on MySQL before they are killed.
 
-    One that comes while the thread that receives acknowledgements reads from the session leaves that thread reading for
-    ever, and no acknowledgement of anybody counts any more: all commits wait (found on 9.7.4: twice in 630 times under
-    load; in 800 times never when the connection was shut down from outside first, which is read to its end). Where that
-    is not permitted (``server/connection/hangup.py``) the KILL alone has to do.
+    If the KILL comes while the thread that receives acknowledgements reads from the session, that thread reads for
+    ever, and no acknowledgement of any replica counts any more: all commits wait (found on 9.7.4: twice in 630 times
+    under load; in 800 times never when the connection was shut down from outside first, which is read to its end). If
+    that is not permitted (``server/connection/hangup.py``), only the KILL is used.
     """
     ports = frozenset(
         int(row["port"])
@@ -222,5 +223,5 @@ def _alter(side: Connection, catalog: Catalog, user: str, what: str, deadline: D
     names = ", ".join("%s@%s" for _ in hosts)
     accounts = [part for host in hosts for part in (user, host)]
     side.run(f"ALTER USER {names} ACCOUNT {what}", deadline, accounts)
-    if all(row["may"] != "Y" for row in rows):  # else it would not be known to be barred
+    if all(row["may"] != "Y" for row in rows):  # else it would not be known as barred
         side.run(f"GRANT {REPLICATION} ON *.* TO {names}", deadline, accounts)

@@ -16,7 +16,7 @@ SERVERS_OWN = ("system user", "event_scheduler", LOGGING_IN)
 ENDING_SECONDS = 0.5
 BACKGROUND_SECONDS = 30.0
 AGAIN_SECONDS = 0.5
-"""After this, who has not gone is told again."""
+"""After this time, sessions that still exist are killed again."""
 
 LOOK_SECONDS = 0.02
 
@@ -25,16 +25,17 @@ WAITS = "waiting for"
 
 
 def is_client(row: Row) -> bool:
-    """Of a row of ``Catalog.sessions``."""
+    """Whether a row of ``Catalog.sessions`` is a client's."""
     command = str(row["command"] or "").lower()
     return row["user"] not in SERVERS_OWN and "dump" not in command and command != "daemon"
 
 
 class SessionEnding:
-    """Clients' sessions being ended, in a thread of its own.
+    """Clients' sessions that are being ended, in a separate thread.
 
-    :ivar told: set once each of them was told: who asks something after that gets no answer; or when that failed
-    :ivar failure: why not all of them were, or None
+    :ivar told: set once each of them was killed: a client that sends a statement after that gets no answer; or when
+        that failed
+    :ivar failure: why not all of them were killed, or None
     """
 
     def __init__(self) -> None:
@@ -43,7 +44,7 @@ class SessionEnding:
 
 
 class Clients:
-    """:param side: a session that nobody needs for long
+    """:param side: a session that is never occupied for long
     :param ours: our own sessions
     """
 
@@ -55,7 +56,8 @@ class Clients:
         self._ours = ours
 
     def end(self) -> SessionEnding:
-        """All that are there now; who is at work first. It goes on until they are gone, whatever else is done."""
+        """End all sessions that exist now, those at work first. This continues until they are gone, whatever else is
+        done."""
         ending = SessionEnding()
         threading.Thread(
             target=self._end_all, args=(ending,), name="end sessions", daemon=True
@@ -63,7 +65,7 @@ class Clients:
         return ending
 
     def end_now(self, deadline: Deadline) -> None:
-        """All that are there now; returns once they are gone, or after ENDING_SECONDS."""
+        """End all sessions that exist now; returns once they are gone, or after ENDING_SECONDS."""
         patience = Deadline(ENDING_SECONDS)
         left = {int(row["id"]) for row in self._there(deadline)}
         for each in left:
@@ -74,14 +76,14 @@ class Clients:
             left &= {int(row["id"]) for row in self._there(deadline)}
 
     def end_these(self, sessions: Iterable[int], deadline: Deadline) -> None:
-        """Returns once they are told; those that are not clients' are left alone."""
+        """Returns once these are killed; those that are not clients' are left alone."""
         wanted = set(sessions)
         for row in self._there(deadline):
             if row["id"] in wanted:
                 kill(self._side, int(row["id"]), deadline)
 
     def end_waiting(self, deadline: Deadline) -> None:
-        """All, and none of them waits for a lock any more when it returns.
+        """End all sessions; when this returns, none of them waits for a lock any more.
 
         :raises Refused: one does
         """
@@ -113,14 +115,14 @@ class Clients:
                     left = [each for each in left if each in there]
         except (
             HoldfastError
-        ) as error:  # the server is gone; or whoever makes it a replica ends them
+        ) as error:  # the server is gone; or the Follow that makes it a replica ends them
             ending.failure = error
         finally:
             ending.told.set()
 
     def _there(self, deadline: Deadline) -> list[Row]:
         rows = self._side.look(self._catalog.sessions, deadline)
-        ours = set(self._ours())  # now, as this one may just have been opened
+        ours = set(self._ours())  # looked up now, as this session may just have been opened
         return sorted(
             (row for row in rows if is_client(row) and row["id"] not in ours),
             key=lambda row: row["command"] == "Sleep",

@@ -1,9 +1,9 @@
-"""The replicas' sessions on a primary: who they are, which of them acknowledge, and how they are ended.
+"""The replicas' sessions on a primary: which servers they belong to, which of them acknowledge, and how they are ended.
 
-MySQL shows the variables that a replica has set in its session: ``@rpl_semi_sync_replica``, by which the source itself
-goes, and ``@replica_uuid``. MariaDB shows neither; its error log does (``server/process/error_log.py``).
+MySQL shows the variables that a replica has set in its session: ``@rpl_semi_sync_replica``, which the source itself
+uses, and ``@replica_uuid``. MariaDB shows neither; its error log does (``server/process/error_log.py``).
 
-None of this waits behind commits that wait, and nothing is written to the binlog.
+No query here waits behind commits that wait, and nothing is written to the binlog.
 """
 
 from __future__ import annotations
@@ -52,11 +52,11 @@ APPLIED = {
 }
 
 FRESH_SECONDS = 0.25
-"""For so long MariaDB's sessions are taken to be the same where its log says nothing new."""
+"""For so long MariaDB's sessions are assumed to be the same if its log says nothing new."""
 
 
 class DumpSessions:
-    """Implements ``Dumps``, by a session of its own: it waits for nobody."""
+    """Implements ``Dumps``, by a session of its own, which waits for no other."""
 
     def __init__(self, flavor: Flavor, socket: Path, admin: Account) -> None:
         self._flavor = flavor
@@ -68,7 +68,7 @@ class DumpSessions:
         self._due = 0.0
 
     def look(self, deadline: Deadline, fresh: bool = True) -> DumpLook:
-        """:param fresh: do not go by what was seen a moment ago"""
+        """:param fresh: do not rely on what was seen a moment ago"""
         if self._flavor is Flavor.MYSQL:
             rows = self._connection.look(MYSQL, deadline, (self._catalog.mute,))
             return DumpLook(tuple(map(_mysql, rows)))
@@ -82,7 +82,7 @@ class DumpSessions:
         clients = 0
         if any(dump.acks is Acks.UNKNOWN for dump in dumps):
             clients = self._clients(deadline)
-            # one that came meanwhile is counted: it must be in the list, too
+            # a session that came meanwhile is counted: it must be in the list, too
             rows += self._replicas(deadline)
             dumps = tuple({dump.session: dump for dump in map(self._mariadb, rows)}.values())
         self._last, self._due = DumpLook(dumps, clients), time.monotonic() + FRESH_SECONDS
@@ -103,11 +103,11 @@ class DumpSessions:
         return int(self._connection.look(CLIENTS, deadline)[0]["Value"])
 
     def end(self, sessions: tuple[int, ...], deadline: Deadline) -> None:
-        """What they send is received no more when this returns."""
+        """When this returns, nothing that these sessions send is received any more."""
         barring.end(self._connection, self._catalog, sessions, deadline)
 
     def shut_out(self, account: str, deadline: Deadline) -> bool:
-        """Lock an account by which nobody but replicas is connected; whether that was done."""
+        """Lock an account that is used by replicas only; whether that was done."""
         others = self._connection.look(OTHERS, deadline, (account,))[0]["others"]
         if others or account == self._admin:
             return False
@@ -145,5 +145,5 @@ def _mysql(row: Row) -> Dump:
 
 
 def _host(row: Row) -> str:
-    """Without the port, which is another one each time."""
+    """The host without the port, which changes each time."""
     return str(row["host"] or "").partition(":")[0]

@@ -1,4 +1,4 @@
-"""How a server is set up to follow another, as the procedures need it."""
+"""How a server follows another: configuration and state, as the procedures need them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from holdfast.server.connection import encryption
 from holdfast.server.connection.sql import Row
 
 CONNECT_RETRY_SECONDS = 1
-"""The smallest that both servers take."""
+"""The minimum of both servers."""
 
 RECEIVER = {"Yes": Receiver.ON, "No": Receiver.OFF}
-"""As SHOW REPLICA STATUS has it; all else (Connecting, Preparing) is on its way."""
+"""As SHOW REPLICA STATUS has it; all other values (Connecting, Preparing) mean that it is connecting."""
 
 
 FILTERS_KEPT = ("Ignore_Server_Ids", "Do_Domain_Ids", "Ignore_Domain_Ids")
-"""By MariaDB's CHANGE MASTER: a restart keeps them. MySQL refuses the first with GTIDs, and has no domains."""
+"""Set by MariaDB's CHANGE MASTER: they survive a restart. MySQL refuses the first with GTIDs, and has no domains."""
 FILTERS = (
     *("Do_DB", "Ignore_DB", "Do_Table", "Ignore_Table", "Wild_Do_Table", "Wild_Ignore_Table"),
     *("Rewrite_DB", *FILTERS_KEPT),
@@ -32,7 +32,8 @@ RECEIVER_THREAD = {
     Flavor.MYSQL: "SELECT PROCESSLIST_ID AS id FROM performance_schema.threads "
     "WHERE NAME = 'thread/sql/replica_io'",
 }
-"""It keeps its number while it makes a lost connection again; a hand that restarts it makes another one."""
+"""A receiver's thread keeps its number while it restores a lost connection; an operator who restarts the receiver makes
+a new one."""
 RECEIVER_ERROR = {
     Flavor.MARIADB: "SHOW REPLICA STATUS",
     Flavor.MYSQL: "SELECT LAST_ERROR_NUMBER AS Last_IO_Errno FROM performance_schema.replication_connection_status "
@@ -41,7 +42,7 @@ RECEIVER_ERROR = {
 
 
 def filters(row: Row, names: Sequence[str] = FILTERS) -> tuple[str, ...]:
-    """What a row of SHOW REPLICA STATUS says is left out, as ``option=value``."""
+    """What is left out according to a row of SHOW REPLICA STATUS, as ``option=value``."""
     return tuple(
         f"replicate_{name.lower()}={row[f'Replicate_{name}']}"
         for name in names
@@ -62,9 +63,9 @@ def changed(variables: Row, wanted: Mapping[str, str]) -> tuple[str, ...]:
 class Following:
     """How replication is configured and runs, as the procedures need it.
 
-    :ivar host: of the source, or "" when none is configured
+    :ivar host: of the source, or "" if none is configured
     :ivar connecting: the receiver has no connection: it may be in the pause of a second before it tries again
-    :ivar tls: its certificates, as ``encryption.named`` says; nothing where it is not encrypted
+    :ivar tls: its certificates, as ``encryption.named`` gives them; empty if it is not encrypted
     :ivar by_file: MariaDB's relay log is read by file and position, not by GTID
     :ivar filtered: it is set up to leave out what some servers or domains issue (MariaDB), or to apply it later
     :ivar received: whole transactions that the receiver has fetched, in the server's own text
@@ -84,7 +85,7 @@ class Following:
     filtered: bool = False
 
     def is_from(self, source: Source) -> bool:
-        """Whether this is the same source, and the server let our account in."""
+        """Whether this is the same source, and the server accepted our account's login."""
         if self.filtered or (
             source.account.tls is not None and self.tls != encryption.named(source.account.tls)
         ):

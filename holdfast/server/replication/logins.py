@@ -1,4 +1,4 @@
-"""Whether an account is let in anew: tried, for a session that stands says nothing of it."""
+"""Whether a server accepts a new login of an account: tried, because an existing session says nothing about it."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ from holdfast.server.replication.progress import NOT_LET_IN
 
 
 def own_login(connection: Connection, deadline: Deadline) -> str:
-    """Why the server does not let this account in, or "".
+    """Why the server refuses this account's login, or "".
 
     :param connection: one without a session; it has none afterwards
-    :raises HoldfastError: it does not answer, or takes no more connections: which says nothing of the account
+    :raises HoldfastError: the server does not answer, or accepts no more connections: that says nothing about the
+        account
     """
     try:
         connection.look("SELECT 1", deadline)
@@ -32,12 +33,12 @@ def own_login(connection: Connection, deadline: Deadline) -> str:
 
 
 def let_in(flavor: Flavor, source: Source, seconds: float) -> str:
-    """Why ``source`` does not let its account in, or not replicate, or "".
+    """Why ``source`` refuses its account's login, or its right to replicate, or "".
 
-    Only where the receiver is connected with the same password: MySQL's server is asked for its key, as the receiver
+    Used only if the receiver is connected with the same password: MySQL's server is asked for its key, as the receiver
     does.
 
-    :raises Unreachable: it cannot be told
+    :raises Unreachable: that cannot be known
     """
     try:
         with (
@@ -58,7 +59,7 @@ def let_in(flavor: Flavor, source: Source, seconds: float) -> str:
 
 
 def _lacking(flavor: Flavor, grants: Iterable[str]) -> str:
-    """Of the rights that a replication account must have."""
+    """Which of a replication account's privileges are missing."""
     found = " ".join(grants).upper()
     if "ALL PRIVILEGES ON *.*" in found:
         return ""

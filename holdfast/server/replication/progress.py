@@ -1,4 +1,4 @@
-"""How far a replica has come, as SHOW REPLICA STATUS tells it."""
+"""How far a replica has come, according to SHOW REPLICA STATUS."""
 
 from __future__ import annotations
 
@@ -7,49 +7,50 @@ import re
 from holdfast.core.observed.progress import Position
 
 SOURCE_FAILED = (1236, 13114)
-"""What a receiver says when its source cannot send: with the source's own words."""
+"""A receiver's errors when its source cannot send: with the source's own words."""
 
 _PURGED = ("purged", "could not find")
 
 NOT_LET_IN = frozenset({1045, 1130, 1142, 1227, 1698, 1862, 3118, 3159, 3955, 4151})
-"""What a server says to an account that it does not let in, or not replicate: a wrong password or none of that name,
-another host, a right that is missing, an expired password, a locked account, TLS that is required."""
+"""A server's errors for an account whose login or replication it refuses: wrong password or unknown name, wrong host,
+missing privilege, expired password, locked account, TLS required."""
 
 CANNOT_CONNECT = 2003
 _REFUSED = re.compile(r"\(111(?: \"[^\"]*\")?\)\s*$")
-"""``(111 "Connection refused")`` of MariaDB, ``(111)`` of MySQL: Linux' ECONNREFUSED, whatever the language."""
+"""``(111 "Connection refused")`` of MariaDB, ``(111)`` of MySQL: ECONNREFUSED of Linux, in any language."""
 
 
 _ATTEMPTS = re.compile(
     r" - retry-time: \d+ +(?:maximum-retries|retries): \d+ +message: "
     r"|\.? This was attempt \d+/\d+, with a delay of \d+ seconds between attempts\. Message: "
 )
-"""Between what a receiver tried and why it failed: MariaDB's words, and MySQL's."""
+"""What separates what a receiver tried from why it failed: MariaDB's words, and MySQL's."""
 
 
 def place(file: str, offset: int) -> Position:
-    """Of a file named like ``binlog.000007``, which is "" before the first connection."""
+    """The position in a file named like ``binlog.000007``; the name is "" before the first connection."""
     number = file.rpartition(".")[2]
     return Position(int(number), int(offset)) if number.isdecimal() else Position()
 
 
 def lasting(message: str) -> str:
-    """A receiver's error without the count of its attempts: the same failure is the same text each time."""
+    """A receiver's error without the count of its attempts: so the same failure has the same text each time."""
     return _ATTEMPTS.sub(": ", message)
 
 
 def lacks_binlogs(code: int, message: str) -> bool:
     """Whether the source no longer has what the replica needs next.
 
-    Not so when it never had it (MariaDB: "which is not in the master's binlog"): that replica has diverged.
+    False if the source never had it (MariaDB: "which is not in the master's binlog"): that replica has diverged.
     """
     said = message.lower()
     return code in SOURCE_FAILED and any(word in said for word in _PURGED)
 
 
 def nobody_listens(code: int, message: str) -> bool:
-    """Whether a receiver that cannot connect was told by the source's host that nobody listens there.
+    """Whether the source's host refused the receiver's connection, because no process listens there.
 
-    Of its last attempt, so up to two seconds old (a pause of one, and a time-out of one); its next connection ends it.
+    This is about its last attempt, so up to two seconds old (a pause of one, and a time-out of one); its next
+    connection ends it.
     """
     return code == CANNOT_CONNECT and _REFUSED.search(message) is not None

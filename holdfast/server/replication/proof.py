@@ -1,5 +1,5 @@
-"""The tables of our own: one whose rows prove that what came before them was acknowledged, one that is written to in
-order to see whether that is possible."""
+"""Holdfast's own tables: one whose rows prove that everything before them was acknowledged, and one that is written to
+in order to see whether that is possible."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ PROOF_SCHEMA = (
     "at timestamp(6) NOT NULL DEFAULT CURRENT_TIMESTAMP(6)) ENGINE=InnoDB",
     PROBE_TABLE[-1],
 )
-"""Made at the first proof where it is missing; better made with the data directory: MariaDB cannot roll
-DDL back, should the first proof be left pending by a crash."""
+"""Created at the first proof if it is missing; better created with the data directory: MariaDB cannot roll DDL back, if
+a crash leaves the first proof pending."""

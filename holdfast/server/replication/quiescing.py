@@ -1,4 +1,4 @@
-"""Before a primary is shut down in order: a state in which no commit waits, and none will.
+"""Before a primary is shut down in order: bring it to a state in which no commit waits, and none will.
 
 A clean shutdown answers OK to every commit that waits for an acknowledgement (MySQL), so there must be none.
 """
@@ -17,7 +17,7 @@ from holdfast.server.replication.barring import Catalog, kill
 from holdfast.server.replication.waiting import Names, look_at
 
 REFUSING_SECONDS = 3.0
-"""How long commits that are under way may take, before the server goes on as before."""
+"""How long commits that are under way may take, before the server continues as before."""
 
 ENDING_SECONDS = 0.5
 SENDING_SECONDS = 1.0
@@ -26,11 +26,11 @@ SENDING_SECONDS = 1.0
 def refuse_writes(
     side: Connection, other: Connection, catalog: Catalog, variable: str, deadline: Deadline
 ) -> None:
-    """Returns once no commit is under way.
+    """Refuse writes; returns once no commit is under way.
 
     :param side: a session whose lock waits are short
-    :param other: ends that session when this is called off: left alone, its statement would strike later on
-    :raises Refused: commits did not come to their end
+    :param other: ends that session if this is called off: otherwise its statement would take effect later
+    :raises Refused: commits did not end in time
     """
     patience = Deadline(min(REFUSING_SECONDS, deadline.left), deadline.cancelled)
     while True:
@@ -59,9 +59,9 @@ def settle(
 ) -> None:
     """End the clients of a server that refuses writes, and let its replicas receive the rest.
 
-    :raises Refused: a commit waits all the same
+    :raises Refused: a commit still waits
     """
-    end_clients(deadline)  # those that come later cannot write
+    end_clients(deadline)  # clients that connect later cannot write
     patience = Deadline(SENDING_SECONDS)
     while patience.left and not _all_sent(side, catalog, deadline):
         deadline.check("sending the rest of the binlog")
@@ -72,7 +72,7 @@ def settle(
 
 
 def end_statement(other: Connection, catalog: Catalog, session: int) -> None:
-    """End a session whose statement was given up: it would strike later on."""
+    """End a session whose statement was given up: the statement would take effect later."""
     deadline = Deadline(ENDING_SECONDS)
     while other.look(f"{catalog.sessions} WHERE ID = {session}", deadline):
         kill(other, session, deadline)

@@ -1,4 +1,4 @@
-"""Whether a primary has sent its replicas all that it has.
+"""Whether a primary has sent its replicas everything that it has.
 
 A replica that has just connected is not sent anything at once: the primary reads its binlog file from the beginning to
 find the replica's position. MariaDB 10.11 took 100 ms for a file of 90 MB. Commits that begin to wait for that
@@ -14,7 +14,8 @@ from holdfast.server.replication.barring import Catalog
 from holdfast.server.replication.waiting import Names
 
 PATIENCE_SECONDS = 0.5
-"""Commits wait for nobody meanwhile, so this is short. Whoever needs longer is waited for by commits."""
+"""Commits wait for no acknowledgement meanwhile, so this is short. Commits then wait for a replica that needs
+longer."""
 
 LOOK_SECONDS = 0.004
 
@@ -22,14 +23,15 @@ DUMP = "Binlog Dump"
 """How the command of such a session begins, with GTIDs or without."""
 
 SENT = "has sent all binlog"
-"""Both servers' state of one that waits for more to be written."""
+"""Both servers' state of a session that has sent everything and waits for more to be written."""
 
 
 def settle(connection: Connection, catalog: Catalog, names: Names, deadline: Deadline) -> None:
-    """Before commits of an open primary begin to wait: give those that it is sending to a moment to have it all.
+    """Before commits of an open primary begin to wait: give the replicas that it is sending to a moment to receive
+    everything.
 
-    Each need not be at the head at one moment, but must have been there once. Returns at once where commits wait
-    already, or nobody can write.
+    They need not be at the head at the same moment, but each must have been there once. Returns at once if commits
+    already wait, or if no client can write.
 
     :raises DeadlinePassed: the deadline's, not the patience's
     """
@@ -53,7 +55,7 @@ def settle(connection: Connection, catalog: Catalog, names: Names, deadline: Dea
 
 
 def dumps(connection: Connection, catalog: Catalog, deadline: Deadline) -> dict[int, bool]:
-    """Sessions in which replicas are sent the binlog, and whether each has been sent all of it."""
+    """The sessions in which replicas are sent the binlog, and whether each has been sent all of it."""
     return {
         int(row["id"]): SENT in str(row["state"] or "")
         for row in connection.look(catalog.sessions, deadline)

@@ -1,12 +1,12 @@
-"""Replication and the agent always get in, whatever clients hold.
+"""Replication and the agent can always log in, no matter how many connections clients hold.
 
-Both servers let one session more in than ``max_connections``, of an account with CONNECTION ADMIN (MariaDB) or
-CONNECTION_ADMIN (MySQL): the agent's and the replicas' have that. Once this reserved slot is taken, the limit is raised
-by one: that lets no client in, since all that it allows is in use, and there is a reserved slot again. So it goes on,
-one by one, until all replicas are there; a client who takes what becomes free is never quicker.
+Both servers admit one session more than ``max_connections``, of an account with CONNECTION ADMIN (MariaDB) or
+CONNECTION_ADMIN (MySQL): the agent's and the replicas' accounts have that. Once this reserved slot is taken, the limit
+is raised by one. That admits no client, since all that it allows is in use, and there is a reserved slot again. This is
+repeated, one by one, until all replicas are connected; a client that takes what becomes free is never quicker.
 
-Where the replicas' accounts lack the privilege, they compete with the clients: then a promotion that waits for them
-makes room for some more.
+If the replicas' accounts lack the privilege, they compete with the clients: then a promotion that waits for them makes
+room for some more.
 """
 
 from __future__ import annotations
@@ -15,10 +15,11 @@ from holdfast.server.base import Crowd, Deadline
 from holdfast.server.connection.sql import Connection
 
 MOST_MORE = 64
-"""By so many the limit is raised at most: replicas, and what an agent needs, and some that administrators took."""
+"""The limit is raised by this much at most: for replicas, for the agent's needs, and for some that administrators
+took."""
 
 ROOM = 16
-"""For how many more there is room where a promotion waits for replicas that have no privilege."""
+"""How many more connections are allowed if a promotion waits for replicas without the privilege."""
 
 
 def look(connection: Connection, deadline: Deadline) -> Crowd:
@@ -41,7 +42,7 @@ def wanted(found: Crowd, given: int, promoting: bool) -> int:
 
 
 def keep_one(connection: Connection, given: int, promoting: bool, deadline: Deadline) -> Crowd:
-    """See that one slot is reserved. :param given: 0: the limit as it is now"""
+    """Keep one slot reserved. :param given: 0: the limit as it is now"""
     found = look(connection, deadline)
     limit = wanted(found, given or found.limit, promoting)
     if limit != found.limit:

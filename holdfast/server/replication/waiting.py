@@ -1,16 +1,16 @@
 """How commits of a primary wait for acknowledgements: semi-sync's source side.
 
-Changed on a running primary without a moment in which a commit slips through:
+Changed on a running primary without a moment in which a commit could complete unacknowledged:
 
-* It is never switched off and on again, which answers OK to every commit that waits: but for the change from a
-  wait without end to one that ends (what waits already would never be released by the new time-out), and where the
-  server has given up waiting, so that none waits.
-* Another time-out holds for commits that begin to wait from then on. One that waits already may still strike, and
-  then it strikes for all (``switched_off`` counts it).
-* After a time-out the server waits again by itself once a replica has acknowledged the newest transaction. On an idle
-  server there may be none to acknowledge: a row of ours helps.
-* A commit looks at the wait point twice, before and after the engine's commit. One that is between the two when
-  AFTER_COMMIT becomes AFTER_SYNC waits at neither. So all commits are held up for that change.
+* It is never switched off and on again, because that answers OK to every commit that waits. There are two exceptions:
+  the change from a wait without end to one that ends (the new time-out would never release what already waits), and a
+  server that has given up waiting, so that no commit waits.
+* Another time-out holds for commits that begin to wait from then on. A commit that already waits may still time out,
+  and then for all (``switched_off`` counts it).
+* After a time-out the server waits again without help once a replica has acknowledged the newest transaction. On an
+  idle server there may be none to acknowledge: a row of ours helps.
+* A commit reads the wait point twice, before and after the engine's commit. A commit between the two when AFTER_COMMIT
+  becomes AFTER_SYNC waits at neither. So all commits are blocked for that change.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from holdfast.server.connection.sql import Connection, Row, StatementRefused
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What one flavor calls it.
+    """Names of variables and limits of one flavor.
 
     :ivar prefix: of variables and of status
-    :ivar without_replicas: go on waiting when no replica is connected
-    :ivar count: how many acknowledgements; "" where it is always one
+    :ivar without_replicas: whether commits still wait if no replica is connected
+    :ivar count: how many acknowledgements; "" if it is always one
     :ivar never: the longest time-out, in milliseconds
     """
 
@@ -44,7 +44,7 @@ class Names:
 
     @property
     def columns(self) -> str:
-        """Of a SELECT whose row :func:`semi_sync` reads."""
+        """The columns of a SELECT whose row :func:`semi_sync` reads."""
         return (
             f"@@global.{self.prefix}_enabled AS source_side, "
             f"@@global.{self.prefix}_timeout AS timeout, "
@@ -70,7 +70,7 @@ MYSQL = Names(
 
 
 def semi_sync(names: Names, row: Row, status: Row, replica: bool = False) -> SemiSync:
-    """:param row: with :attr:`Names.columns`; :param status: of :func:`look_at_status`, when the source side is on"""
+    """:param row: with :attr:`Names.columns`; :param status: of :func:`look_at_status`, if the source side is on"""
     if not row["source_side"]:
         return SemiSync(replica=replica)
     prefix = names.prefix.capitalize()
@@ -94,7 +94,7 @@ def semi_sync(names: Names, row: Row, status: Row, replica: bool = False) -> Sem
 
 
 def look_at_status(connection: Connection, names: Names, deadline: Deadline) -> Row:
-    """All of the source side's status in one look."""
+    """The whole status of the source side in one look."""
     rows = connection.look(f"SHOW GLOBAL STATUS LIKE '{names.prefix}%'", deadline)
     if not rows:
         raise Refused(
@@ -111,7 +111,7 @@ def look_at(connection: Connection, names: Names, deadline: Deadline) -> SemiSyn
 
 
 def switch_off(connection: Connection, names: Names, deadline: Deadline) -> None:
-    """Commits wait for nobody. Answers OK to those that wait."""
+    """Commits no longer wait for acknowledgements. Answers OK to those that wait."""
     connection.run(f"SET GLOBAL {names.prefix}_enabled = 0", deadline)
 
 
@@ -125,10 +125,10 @@ def switch_on(
     again: bool,
     deadline: Deadline,
 ) -> None:
-    """All that waiting depends on is set, whatever the server was started with.
+    """Set everything that waiting depends on, no matter how the server was started.
 
     :param barrier: a session whose lock waits are short, for the change of the wait point
-    :param again: where the server has given up waiting, begin at once
+    :param again: if the server has given up waiting, begin at once
     :raises Refused: the wait point cannot be changed while commits wait; the rest was set
     """
     off_first = again and _given_up(connection, names, deadline)
@@ -155,13 +155,12 @@ def switch_on(
 
 
 def _given_up(connection: Connection, names: Names, deadline: Deadline) -> bool:
-    """Whether all commits go on since a time-out struck, or since no replica was connected: it is to be switched off
-    and on again.
+    """Whether commits no longer wait since a time-out, or since no replica was connected: it must be switched off and
+    on again.
 
-    By itself the server waits again only once a replica has acknowledged the newest transaction. Until then, which may
-    be for as long as voters are cut off, whatever is committed would be told OK. Should a replica have acknowledged in
-    this very moment, the few commits that have begun to wait since are let through as those before them were, and
-    counted.
+    Without that the server waits again only once a replica has acknowledged the newest transaction. Until then, which
+    may be for as long as voters are cut off, every commit would be answered OK. If a replica acknowledges at this very
+    moment, the few commits that have begun to wait since are let through like those before them, and counted.
     """
     now = look_at(connection, names, deadline)
     return now.source and now.degraded and not now.waiting
@@ -187,7 +186,7 @@ def _move_to_after_sync(
 def _set(
     connection: Connection, values: dict[str, int | str], deadline: Deadline, off_first: str = ""
 ) -> None:
-    """In this order. :param off_first: a variable that is 0 for a moment before, or "" """
+    """Set the values in this order. :param off_first: a variable that is 0 for a moment before, or \"\""""
     settings = [f"GLOBAL {off_first} = 0"] if off_first else []
     settings += [f"GLOBAL {name} = {value}" for name, value in values.items()]
     connection.run(f"SET {', '.join(settings)}", deadline)
