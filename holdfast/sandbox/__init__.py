@@ -1,1 +1,1 @@
-"""A local cluster of real servers on loopback, for trying Holdfast out and for its tests."""
+"""A local cluster of real servers on loopback, to try Holdfast out and for its tests."""

@@ -1,7 +1,7 @@
-"""``scripts/demo``: a cluster loses its primary under load, and everything is shown and checked.
+"""``scripts/demo``: a cluster loses its primary under load, and the demo shows and checks everything.
 
-Exit status: 0 nothing acknowledged was lost and the cluster is whole again; 1 otherwise; 130 or 143 when
-interrupted. Whatever happens, nothing is left running and nothing is left behind.
+Exit status: 0 nothing acknowledged was lost and the cluster is whole again; 1 otherwise; 130 or 143 when interrupted.
+In any case no process is left running and no file is left behind.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(BaseException):
-    """A signal asked for the end: everything is cleaned up on the way out."""
+    """A signal ended the demo: everything is cleaned up on the way out."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -57,7 +57,7 @@ def on_stderr(line: str) -> None:
 
 
 def catch_signals() -> None:
-    """Have signals that end a program raise `Interrupted` in the main thread."""
+    """Make signals that end a program raise `Interrupted` in the main thread."""
     for number in SIGNALS:
         signal.signal(number, _interrupt)
 
@@ -66,7 +66,7 @@ def catch_signals() -> None:
 def temporary_sandbox(
     flavor: str, binary: Path | None = None, silent: bool = False, members: int = 3
 ) -> Iterator[Sandbox]:
-    """A whole cluster in a folder and on ports of its own, gone at the end."""
+    """A whole cluster in a folder and on ports of its own, removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="holdfast-demo-"))
     sandbox: Sandbox | None = None
     try:
@@ -86,7 +86,7 @@ def temporary_sandbox(
 
 
 def summary(sandbox: Sandbox, crash: Crash, load: Load, version: str) -> dict[str, Any]:
-    """All that was found, for machines."""
+    """All results, for programs."""
     check, seen = crash.verification, crash.through
     return {
         "ok": crash.good,

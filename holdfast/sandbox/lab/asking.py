@@ -1,4 +1,4 @@
-"""Asking the managers of a lab, from beside the bridge: which one leads, and what it says."""
+"""Queries the managers of a lab, from beside the bridge: which one leads, and its status."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from holdfast.sandbox.lab.plan import MANAGER_PORT, LabPlan
 from holdfast.sandbox.local.spec import CLUSTER
 
 ANSWER_SECONDS = 1.0
-"""A frozen manager must not hold up the question to the next one."""
+"""A frozen manager must not delay the question to the next one."""
 
 Status = dict[str, Any]
 
@@ -38,7 +38,7 @@ class Asking:
     def status(self) -> tuple[str, Status]:
         """The manager that leads, and its status.
 
-        :raises Unreachable: none does; says what each answered
+        :raises Unreachable: none does; holds each manager's answer
         """
         said = []
         for manager in self._in_turn():
@@ -63,7 +63,7 @@ class Asking:
                 self._http = None
 
     def _ask(self, manager: str) -> Status | str:
-        """Its status, or what it says of leading where it does not."""
+        """The manager's status, or what it says of the leadership where it does not lead."""
         url = f"{self._url(manager)}/v1/clusters/{CLUSTER}"
         headers = {"Authorization": f"Bearer {self._token()}"}
         with self._lock:
@@ -75,7 +75,7 @@ class Asking:
             return dict(http.get(f"{url}/status", headers=headers).raise_for_status().json())
 
     def _in_turn(self) -> Iterator[str]:
-        """The one that led when it was asked last comes first."""
+        """The manager that led at the last query comes first."""
         first = self._last
         yield first
         yield from (name for name in self._plan.managers if name != first)

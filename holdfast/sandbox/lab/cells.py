@@ -1,4 +1,4 @@
-"""The processes of a host: who they are, and stopping and killing all of them at once.
+"""The processes of a host: finds them, and stops or kills all of them at once.
 
 A process belongs to the host whose network it is in. To be frozen at one moment, those of a host are in a cgroup of the
 freezer as well, which children inherit; on a machine without that (cgroups v1) each gets SIGSTOP in turn.
@@ -38,7 +38,7 @@ class Cells:
                 (self._root / host).mkdir(parents=True, exist_ok=True)
 
     def remove(self) -> None:
-        """Take away what there is. Processes must have ended."""
+        """Remove the cgroups that exist. Processes must have ended."""
         if self._root is not None and self._root.is_dir():
             for cell in [each for each in self._root.iterdir() if each.is_dir()]:
                 _remove(cell)
@@ -69,7 +69,8 @@ class Cells:
         return bool(pids) and all(_stands(pid) for pid in pids)
 
     def freeze(self, host: str) -> None:
-        """Returns once all stand still, but for those that hang in the kernel: they stop when they come out of it."""
+        """Returns once all processes stand still, except those that hang in the kernel: they stop when they leave
+        it."""
         cell = self._cell(host)
         end = time.monotonic() + FREEZE_SECONDS
         if cell is None:
@@ -84,7 +85,7 @@ class Cells:
         stopped: set[int] = set()
         while time.monotonic() < end:
             pids = self._signal(host, signal.SIGSTOP)
-            # whoever is new was forked by one that had not stopped yet
+            # new ones were forked by a process that had not stopped yet
             if pids <= stopped:
                 return
             stopped = {pid for pid in pids if _stands(pid)}
@@ -99,7 +100,7 @@ class Cells:
                 (cell / "freezer.state").write_text("THAWED")
 
     def kill(self, host: str, seconds: float = KILL_SECONDS) -> None:
-        """SIGKILL to all of the host's processes; returns when they have ended. A frozen host is thawed by it.
+        """SIGKILL to all of the host's processes; returns when they have ended. This thaws a frozen host.
 
         :raises DeadlinePassed: one hangs in the kernel, most likely on a disk that is stalled
         """
@@ -114,12 +115,12 @@ class Cells:
             finally:
                 for fd in fds.values():
                     os.close(fd)
-        if self.pids(host):  # one was just being started
+        if self.pids(host):  # another was just being started
             self.kill(host, seconds)
 
     @contextmanager
     def _still(self, host: str) -> Iterator[None]:
-        """None of them runs, so that none sees another die."""
+        """None of the processes runs, so that none sees another die."""
         if self._cell(host) is not None and self.pids(host):
             self.freeze(host)
         try:
@@ -128,7 +129,7 @@ class Cells:
             self.thaw(host)
 
     def _signal(self, host: str, number: signal.Signals) -> set[int]:
-        """Those that it was sent to."""
+        """Send the signal; returns the processes that got it."""
         pids = set(self.pids(host))
         for pid in pids:
             with suppress(ProcessLookupError):
@@ -136,7 +137,7 @@ class Cells:
         return pids
 
     def _cell(self, host: str) -> Path | None:
-        """None also for what is beside the bridge."""
+        """The host's cgroup; None also for what is beside the bridge."""
         if self._root is None or not host or not (self._root / host).is_dir():
             return None
         return self._root / host
@@ -164,7 +165,7 @@ def _wait_all(fds: dict[int, int], seconds: float) -> None:
 
 
 def _remove(cell: Path) -> None:
-    """A cgroup that was left a moment ago can be busy still."""
+    """Remove the cgroup. One whose last process has just left can be busy still."""
     for _ in range(200):
         try:
             cell.rmdir()
@@ -180,13 +181,13 @@ def _remove(cell: Path) -> None:
 def _is_in(pid: int, namespace: os.stat_result) -> bool:
     try:
         found = os.stat(f"/proc/{pid}/ns/net")
-    except OSError:  # it has ended
+    except OSError:  # the process has ended
         return False
     return (found.st_dev, found.st_ino) == (namespace.st_dev, namespace.st_ino)
 
 
 def _stands(pid: int) -> bool:
-    """Each of its threads was stopped, or has ended."""
+    """Whether each of the process's threads was stopped, or has ended."""
     with suppress(OSError), os.scandir(f"/proc/{pid}/task") as threads:
         return all(_state(Path(each.path) / "stat") in ("T", "") for each in threads)
     return True

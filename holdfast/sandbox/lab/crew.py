@@ -1,6 +1,6 @@
-"""The lab's own daemons, one on a host: agents, managers, etcd nodes. They are found by what they were started with.
+"""The lab's own daemons, one on a host: agents, managers, etcd nodes. They are found by their command lines.
 
-Nothing is remembered of them, so a command that was killed leaves none behind that the next one would not know.
+Nothing is stored about them, so a command that was killed leaves no daemon that the next command does not find.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class LabCrew:
 
     @property
     def hosts(self) -> tuple[str, ...]:
-        """Those on which a daemon runs, in the order in which they are started."""
+        """Hosts that run a daemon, in the order in which they are started."""
         plan = self._plan
         proxy = (HAPROXY,) if plan.haproxy else ()
         return (*plan.etcds, *plan.managers, *proxy, *(member.name for member in plan.members))
@@ -58,7 +58,7 @@ class LabCrew:
         return own[0] if own else None
 
     def start(self, host: str) -> None:
-        """Returns once it is on the host, where it can be frozen and killed.
+        """Start it; returns once it is on the host, where it can be frozen and killed.
 
         :raises Refused: it runs
         """
@@ -134,7 +134,7 @@ class LabCrew:
         fd = -1
         with suppress(ProcessLookupError):
             fd = os.pidfd_open(pid) if pid is not None else -1
-        # looked at again with the pidfd at hand: what it names cannot change now
+        # checked again with the pidfd at hand: its process cannot change now
         if fd < 0 or self.pid(host) != pid:
             if fd >= 0:
                 os.close(fd)
@@ -147,14 +147,15 @@ class LabCrew:
             os.close(fd)
 
     def bury(self) -> None:
-        """Take those that have ended out of the table of processes."""
+        """Reap the processes that have ended."""
         for pid, child in list(self._children.items()):
             if child.poll() is not None:
                 self._children.pop(pid, None)
 
 
 def _etcd(plan: LabPlan, node: str) -> tuple[str, ...]:
-    """Its times are etcd's own defaults (heartbeat 100 ms, election 1 s), which leases of 2 s need."""
+    """The command of an etcd node. Its times are etcd's own defaults (heartbeat 100 ms, election 1 s), which leases of
+    2 s need."""
     client = f"http://{plan.address(node)}:{ETCD_PORT}"
     peers = {name: f"http://{plan.address(name)}:{ETCD_PEER_PORT}" for name in plan.etcds}
     return (

@@ -1,10 +1,10 @@
-"""Runs a daemon of the lab with what is a host's own and no namespace gives it: a wall clock, and the boot's id.
+"""Runs a daemon of the lab with the host's own wall clock and boot id, which no namespace gives it.
 
     python -m holdfast.sandbox.lab.daemon FOLDER agent|manager --config FILE
 
-``FOLDER/clock`` holds by how many seconds this host's wall clock is ahead of the machine's, ``FOLDER/boot_id`` what
-the kernel would say of a host that was started anew. Both are read each time, so that a clock can be stepped while
-the daemon runs. What OpenSSL asks the machine (whether a certificate has ended) stays the machine's.
+``FOLDER/clock`` holds by how many seconds this host's wall clock is ahead of the machine's, ``FOLDER/boot_id`` the boot
+id that the kernel of a rebooted host would have. Both are read each time, so that a clock can be stepped while the
+daemon runs. OpenSSL reads the machine's clock (to see whether a certificate has ended).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def set_clock(folder: Path, ahead_seconds: float) -> None:
 
 
 def boot_anew(folder: Path) -> None:
-    """The host's next daemon finds another boot id."""
+    """Give the host another boot id, which its next daemon finds."""
     _replace(folder / "boot_id", f"{uuid.uuid4()}\n")
 
 

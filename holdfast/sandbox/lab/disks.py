@@ -1,7 +1,8 @@
 """A disk for each member: ext4 in a file, through a loop device. It can be full, and it can stall.
 
 It is mounted at the member's folder: data, binary logs, temporary files, the server's log and the agent's state are on
-it, so that a full disk is full for all of them. The agent's own log is not, as little as a service manager's journal.
+it, so that a full disk is full for all of them. The agent's own log is not on it, just as a service manager's journal
+would not be.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from holdfast.sandbox.lab.plan import LabPlan
 from holdfast.sandbox.lab.tools import attempt, run
 
 IMAGE_BYTES = 8 << 30
-"""The file takes what is used of it."""
+"""A sparse file."""
 FILLER = ".filler"
 BUSY_SECONDS = 20.0
-"""For as long a copy that fills a new disk can go on, once its maker was killed."""
+"""How long a copy to a new disk can continue after its maker was killed."""
 _LEAST_BYTES = 4096
 
 
@@ -44,10 +45,10 @@ class Disks:
             run(["mkfs.ext4", "-q", "-m", "0", "-E", options, str(new)])
             new.rename(image)
         if not self.mounted(host):
-            # the loop device goes with the mount
+            # the loop device is removed with the mount
             run(["mount", "-o", "loop,noatime", str(image), str(folder)])
             folder.chmod(0o700)
-            # what was synced is not cached and written a second time; where it cannot be had, it works without
+            # direct I/O, where available: synced data is not cached and written a second time
             device = run(["losetup", "--noheadings", "--output=NAME", f"--associated={image}"])
             attempt(["losetup", "--direct-io=on", device.strip()])
 
@@ -58,9 +59,9 @@ class Disks:
         return os.path.ismount(self.folder(host))
 
     def remove(self, host: str) -> None:
-        """Unmount it. The host's processes must have ended, and it must go.
+        """Unmount it; this must succeed. The host's processes must have ended.
 
-        :raises Refused: somebody else is still at work on it
+        :raises Refused: another process still uses it
         """
         end = time.monotonic() + BUSY_SECONDS
         while self.mounted(host):
@@ -73,7 +74,7 @@ class Disks:
     # -- faults -----------------------------------------------------------------------------------
 
     def fill(self, host: str) -> None:
-        """Leave nothing, however much others write meanwhile."""
+        """Leave no free space, however much others write meanwhile."""
         folder = self._mounted(host)
         with (folder / FILLER).open("ab") as file:
             step = IMAGE_BYTES
@@ -81,7 +82,7 @@ class Disks:
                 end = file.seek(0, os.SEEK_END)
                 try:
                     os.posix_fallocate(file.fileno(), end, step)
-                except OSError:  # ENOSPC: the file may be longer now for all that
+                except OSError:  # ENOSPC: the file may be longer now nevertheless
                     step //= 2
 
     def full(self, host: str) -> bool:
@@ -96,13 +97,13 @@ class Disks:
         run(["fsfreeze", "--freeze", str(self._mounted(host))])
 
     def go(self, host: str) -> None:
-        """Nothing where it does not stall."""
+        """Does nothing where the disk does not stall."""
         if self.mounted(host):
             with suppress(DeadlinePassed):
                 attempt(["fsfreeze", "--unfreeze", str(self.folder(host))])
 
     def flush(self, host: str) -> None:
-        """All that was written to it is on the device when this returns."""
+        """Everything that was written to it is on the device when this returns."""
         run(["sync", "--file-system", str(self._mounted(host))])
 
     # -- a power cut ------------------------------------------------------------------------------
@@ -110,7 +111,7 @@ class Disks:
     def keep_flushed(self, host: str) -> None:
         """Copy what the device has of the disk now: all that was flushed, and what the kernel wrote by itself.
 
-        The host's processes must stand still; what the kernel writes meanwhile has the copy made anew.
+        The host's processes must stand still; if the kernel writes meanwhile, the copy is made anew.
 
         :raises Refused: the disk stalls, or is not there
         """
@@ -126,12 +127,12 @@ class Disks:
                 raise Refused(f"the disk of {host} is written to all the time")
 
     def lose_unflushed(self, host: str) -> None:
-        """The copy takes the disk's place. The host's processes must have ended."""
+        """Replace the disk by the copy. The host's processes must have ended."""
         self.remove(host)
         self._plan.image(host).with_suffix(".flushed").replace(self._plan.image(host))
 
     def _device(self, folder: Path) -> Path:
-        """What the kernel counts of the device that is mounted there."""
+        """The kernel's counters of the device that is mounted there."""
         number = folder.stat().st_dev
         return Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
 

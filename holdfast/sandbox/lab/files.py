@@ -31,7 +31,7 @@ from holdfast.sandbox.servers.template import copy_template, make_template
 
 
 def write_files(plan: LabPlan, accounts: Accounts, disks: Disks) -> None:
-    """Make all that the daemons need, disks mounted; what exists is written anew, but for data.
+    """Make all files that the daemons need, and mount disks; existing files are rewritten, except data.
 
     :raises BadInput: there is no server of this flavor
     :raises Refused: a disk or a data directory could not be made
@@ -65,7 +65,7 @@ def write_files(plan: LabPlan, accounts: Accounts, disks: Disks) -> None:
 
 
 def agent_extras(plan: LabPlan) -> dict[str, Any]:
-    """What an agent's file says only here."""
+    """Keys that an agent's file has only in a lab."""
     found: dict[str, Any] = {"insecure_token": True}
     if plan.gate:
         found["lease"] = {"gate": "nftables", "nft_command": list(trees.companion("nft"))}
@@ -75,7 +75,7 @@ def agent_extras(plan: LabPlan) -> dict[str, Any]:
 
 
 def manager_settings(plan: LabPlan, name: str) -> dict[str, Any]:
-    """What a manager's ``manager.yaml`` says."""
+    """The content of a manager's ``manager.yaml``."""
     listen = f"{plan.address(name)}:{MANAGER_PORT}"
     endpoints = [f"http://{plan.address(node)}:{ETCD_PORT}" for node in plan.etcds]
     cluster: dict[str, Any] = {"name": CLUSTER}
@@ -97,7 +97,7 @@ def manager_settings(plan: LabPlan, name: str) -> dict[str, Any]:
 
 
 def haproxy_settings(plan: LabPlan) -> dict[str, Any]:
-    """What a manager's file says of HAProxy."""
+    """The part of a manager's file on HAProxy."""
     return {
         "name": HAPROXY,
         "socket": f"{plan.address(HAPROXY)}:{RUNTIME_PORT}",

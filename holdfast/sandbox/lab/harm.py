@@ -1,4 +1,4 @@
-"""All the harm that can come to a lab's hosts, and its undoing."""
+"""All the faults that can be injected into a lab's hosts, and their removal."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ LOCK_SECONDS = 60.0
 
 
 class LabHarm:
-    """Every host is named; ``"m1,m2"`` is a group, ``"all"`` is every host but those on the other side."""
+    """Every host has a name; ``"m1,m2"`` is a group, ``"all"`` is every host but those on the other side."""
 
     def __init__(self, plan: LabPlan) -> None:
         self.plan = plan
@@ -53,7 +53,7 @@ class LabHarm:
         self._change(a, b, one_way, cut=True)
 
     def loss(self, a: str, b: str, share: float, one_way: bool = False) -> None:
-        """Drop frames by chance: ``share`` of 0 to 1. Takes the place of an earlier loss between them."""
+        """Drop frames by chance: ``share`` of 0 to 1. Replaces an earlier loss between them."""
         self._change(a, b, one_way, loss=check_share(share))
 
     def delay(
@@ -70,7 +70,7 @@ class LabHarm:
             self._set_links({k: link for k, link in self.links().items() if k not in pairs})
 
     def links(self) -> dict[Pair, Link]:
-        """What is wrong with the network now, one way each."""
+        """The present faults of the network, one way each."""
         return read_links(self._links_path)
 
     # -- hosts that hang --------------------------------------------------------------------------
@@ -86,7 +86,7 @@ class LabHarm:
         return self._cells.frozen(self.plan.check_host(host))
 
     def freeze_server(self, member: str) -> None:
-        """SIGSTOP to the server alone.
+        """SIGSTOP to the server only.
 
         :raises Refused: it does not run
         """
@@ -100,14 +100,15 @@ class LabHarm:
     # -- disks: each member has one, with its data, binary logs, error log and its agent's state ----
 
     def disk_full(self, host: str) -> None:
-        """Leave nothing of the member's disk."""
+        """Leave no free space on the member's disk."""
         self._disks.fill(self._member(host))
 
     def disk_free(self, host: str) -> None:
         self._disks.free(self._member(host))
 
     def disk_stall(self, host: str) -> None:
-        """Every write and fsync to the member's disk hangs in the kernel: not even SIGKILL ends who waits there.
+        """Every write and fsync to the member's disk hangs in the kernel: not even SIGKILL ends a process that waits
+        there.
 
         :raises Refused: it stalls already
         """
@@ -135,7 +136,7 @@ class LabHarm:
     # -- processes that die: killing what does not run is Refused ------------------------------------
 
     def server(self, member: str) -> Running:
-        """The process of a member's server. To find it takes a while, to signal it does not.
+        """The process of a member's server. Finding it takes a while, signalling it does not.
 
         :raises Refused: it does not run
         """
@@ -152,7 +153,7 @@ class LabHarm:
         self._crew.kill(self._member(member))
 
     def hang_agent(self, member: str) -> None:
-        """SIGSTOP to a member's agent alone: its connections stay open, and it does nothing more.
+        """SIGSTOP to a member's agent only: its connections stay open, and it does nothing more.
 
         :raises Refused: it does not run
         """
@@ -170,7 +171,7 @@ class LabHarm:
         self._crew.kill(self._manager(manager))
 
     def stop_manager(self, manager: str) -> None:
-        """SIGTERM: it may hand leadership away. Returns when it has ended."""
+        """SIGTERM: the manager may hand its leadership over. Returns when it has ended."""
         self._crew.stop(self._manager(manager))
 
     def start_manager(self, manager: str) -> None:
@@ -186,11 +187,11 @@ class LabHarm:
         self._crew.kill(self.plan.check_host(HAPROXY))
 
     def kill_host(self, host: str) -> None:
-        """Its power fails: nobody hears a last word of it, and all of its processes are gone; its disk stays.
+        """The host's power fails: it sends nothing more, and all of its processes are gone; its disk stays.
 
-        :raises DeadlinePassed: a process hangs on a stalled disk; it ends when that goes on
+        :raises DeadlinePassed: a process hangs on a stalled disk; it ends when the disk works again
         """
-        # first the cable: a kernel says goodbye for processes that die
+        # first the cable: a kernel closes the connections of processes that die
         self._network.plug(self.plan.check_host(host), False)
         self._cells.kill(host)
 
@@ -210,7 +211,7 @@ class LabHarm:
         daemon.boot_anew(self.plan.own(name))
 
     def set_clock(self, host: str, ahead_seconds: float) -> None:
-        """Step the wall clock that the host's own daemon goes by: so far ahead of the machine's, or behind it."""
+        """Step the wall clock of the host's own daemon: so far ahead of the machine's, or behind it."""
         daemon.set_clock(self.plan.own(self.plan.check_host(host)), ahead_seconds)
 
     def clock_ahead(self, host: str) -> float:
@@ -225,12 +226,12 @@ class LabHarm:
         """Give it power again, and start its own daemon unless it runs."""
         self._network.plug(self.plan.check_host(host), True)
         if host in [member.name for member in self.plan.members]:
-            self._disks.make(host)  # it went with the power
+            self._disks.make(host)  # it was removed with the power
         if host in self._crew.hosts and self._crew.pid(host) is None:
             self._start(host)
 
     def forget_faults(self) -> None:
-        """Take it that none is in force: all that they were about is gone."""
+        """Record that no fault is in force: their hosts and links are gone."""
         self._links_path.unlink(missing_ok=True)
         self._stalled_path.unlink(missing_ok=True)
 
@@ -253,7 +254,7 @@ class LabHarm:
         return found if one_way else found + [(target, source) for source, target in found]
 
     def _set_links(self, links: dict[Pair, Link]) -> None:
-        """Written down first: what is in force is never more than what is known of."""
+        """Recorded first: what is in force is never more than what is recorded."""
         wrong = {pair: link for pair, link in links.items() if not link.sound}
         write_links(self._links_path, {**self.links(), **wrong})
         self._relay.set({pair: link for pair, link in wrong.items() if link.relayed})
@@ -294,7 +295,7 @@ class LabHarm:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """One at a time changes what is written down or started, in this process or another.
+        """One command at a time changes records or starts daemons, in this process or another.
 
         :raises Refused: another is at work for too long
         """

@@ -1,4 +1,4 @@
-"""A cluster of hosts on this machine, and all the harm that can come to hosts and their network.
+"""A cluster of hosts on this machine, with faults that can be injected into hosts and their network.
 
     lab = Lab.create(folder, LabShape(Flavor.MARIADB))
     try:
@@ -11,7 +11,7 @@
         lab.down(remove=True)
 
 Hosts are ``m1``… (server and agent), ``manager1``…, ``etcd1``…, perhaps ``haproxy``, and ``client``, where nothing runs
-by itself. Who harms a host names it; ``"m1,m2"`` is a group, ``"all"`` is every host (but the one on the other side).
+by itself. Faults name their hosts; ``"m1,m2"`` is a group, ``"all"`` is every host (but the one on the other side).
 """
 
 from __future__ import annotations
@@ -58,9 +58,9 @@ POLL_SECONDS = 0.05
 class Lab(LabHarm):
     """A lab in a folder; made with `create` or found with `open`. Needs root.
 
-    Several threads may use one, and other processes may `open` it at the same time. What does harm stands in `Harm`.
+    Several threads may use one, and other processes may `open` it at the same time. The faults are in `LabHarm`.
 
-    :ivar plan: what it is made of
+    :ivar plan: its shape and names
     :ivar accounts: ``accounts.app`` is the clients' account
     """
 
@@ -72,9 +72,9 @@ class Lab(LabHarm):
 
     @classmethod
     def create(cls, folder: Path, wanted: LabShape, say: Say = quiet) -> Lab:
-        """The lab in this folder, made now unless it is there, made in the same way. Starts nothing.
+        """The lab in this folder; made now unless one of the same shape is there. Starts nothing.
 
-        :raises BadInput: it was made in another way, or the folder holds something else
+        :raises BadInput: the existing one has another shape, or the folder holds something else
         :raises Refused: root, ``ip`` or ``nft`` is missing; nothing was made
         """
         refuse_without()
@@ -109,7 +109,7 @@ class Lab(LabHarm):
         """Make the hosts, start everything, and return the status once the cluster is whole.
 
         :raises Refused: it runs already, or something ended: holds the end of its log
-        :raises DeadlinePassed: not whole in time; everything is left running, to be looked at
+        :raises DeadlinePassed: not whole in time; everything is left running, to be examined
         """
         refuse_without()
         with self._locked():
@@ -119,7 +119,7 @@ class Lab(LabHarm):
                     f"the lab in {self.plan.dir} is running ({', '.join(running)}): "
                     "stop it with holdfast sandbox down"
                 )
-            self._clear()  # what one that was killed has left
+            self._clear()  # what a killed command has left
             self._say(f"making {len(self.plan.hosts)} hosts")
             self._network.make()
             self._cells.make()
@@ -130,9 +130,9 @@ class Lab(LabHarm):
         return self.wait_whole(seconds)
 
     def down(self, remove: bool = False) -> None:
-        """Undo every fault, end every process, and take away every namespace, mount, loop device and cgroup.
+        """Undo every fault, end every process, and remove every namespace, mount, loop device and cgroup.
 
-        Whatever was made only in part, or is gone already, is no error.
+        What was made only in part, or is gone already, is no error.
 
         :param remove: the folder as well
         """
@@ -148,7 +148,7 @@ class Lab(LabHarm):
                 self._remove_folder()
 
     def running(self) -> list[str]:
-        """What of it runs now: names of hosts with their daemons, and servers."""
+        """What runs now: names of hosts with their daemons, and servers."""
         servers = [member.name for member in self.plan.members if server_of(member) is not None]
         daemons = [host for host in self._crew.hosts if self._crew.pid(host) is not None]
         return daemons + [f"{name}'s server" for name in servers]
@@ -169,7 +169,7 @@ class Lab(LabHarm):
         return found
 
     def _stop_gently(self) -> None:
-        """An orderly end; what does not end by itself is left to `_clear`."""
+        """End everything in order; what does not end by itself is left to `_clear`."""
         self._release()
         if self._network.found():
             self._set_links({})
@@ -188,7 +188,7 @@ class Lab(LabHarm):
             self._crew.stop(host)
 
     def _release(self) -> None:
-        """Let go whatever stands still: nothing can be killed or unmounted before."""
+        """Thaw and release everything that stands still: nothing can be killed or unmounted before."""
         for member in self.plan.members:
             self._disks.go(member.name)
         for host in self.plan.hosts:
@@ -198,7 +198,7 @@ class Lab(LabHarm):
                 self.thaw_server(member.name)
 
     def _clear(self) -> None:
-        """Leave no process, mount, loop device, cgroup or namespace, whatever there is of them."""
+        """Leave no process, mount, loop device, cgroup or namespace."""
         self._release()
         for host in (*self.plan.hosts, ""):
             self._cells.kill(host)
@@ -211,7 +211,7 @@ class Lab(LabHarm):
         self.forget_faults()
 
     def _remove_folder(self) -> None:
-        """The file that all can be found by goes last."""
+        """Remove the folder; the file that names everything is removed last."""
         last = saved_path(self.plan.dir)
         for path in self.plan.dir.iterdir():
             if path.is_dir():
@@ -253,14 +253,14 @@ class Lab(LabHarm):
         return self._asking.client(self.plan.check_host(name, self.plan.managers))
 
     def status(self) -> Status:
-        """What the leading manager says.
+        """The leading manager's status.
 
         :raises Unreachable: none leads, or it does not answer
         """
         return self._asking.status()[1]
 
     def leader(self) -> str:
-        """The name of the leading manager, as it says itself; "" when none leads."""
+        """The name of the leading manager, by its own answer; "" when none leads."""
         try:
             return self._asking.status()[0]
         except Unreachable:
@@ -279,7 +279,7 @@ class Lab(LabHarm):
     def wait_until(
         self, predicate: Callable[[Status], bool], seconds: float, what: str = "what was expected"
     ) -> Status:
-        """:raises DeadlinePassed: says what the last status was"""
+        """:raises DeadlinePassed: holds the last status"""
         end = time.monotonic() + seconds
         last = "no manager ever answered"
         while True:
@@ -320,10 +320,10 @@ class Lab(LabHarm):
 
     @contextmanager
     def inside(self, host: str = "") -> Iterator[None]:
-        """This thread, and it alone, is in the host's network within the block.
+        """Within the block this thread, and no other, is in the host's network.
 
-        A socket that is made inside stays there for good, whoever uses it afterwards; so does a thread or process that
-        is started inside. Without a host: beside the bridge, where no cut, loss or delay reaches.
+        A socket that is made inside stays there for good, in every thread that uses it; so does a thread or process
+        that is started inside. Without a host: beside the bridge, where no cut, loss or delay applies.
 
         :raises Refused: the lab is down
         """
@@ -331,15 +331,15 @@ class Lab(LabHarm):
             yield
 
     def command(self, host: str, argv: Sequence[str]) -> list[str]:
-        """``argv`` to be run on that host; its process is the host's then, and shares its fate."""
+        """The command that runs ``argv`` on that host; its process then belongs to the host, and shares its faults."""
         return self._cells.command(self.plan.check_host(host), argv)
 
     def connect(
         self, member: str, account: Account | None = None, at: str = "client", **options: Any
     ) -> SafeLogin:
-        """A connection from a host to a member's server: as ``app``, unless told otherwise.
+        """A connection from a host to a member's server; by default as ``app``.
 
-        The admin account goes over the socket. ``options`` are pymysql's.
+        The admin account uses the socket. ``options`` are pymysql's.
         """
         spec = self.plan.member(member)
         who = account or self.accounts.app
@@ -354,7 +354,7 @@ class Lab(LabHarm):
 
 
 def remove_quietly(lab: Lab) -> None:
-    """End it and forget it, whatever state it is in; for cleaning up on the way out."""
+    """End and remove the lab in whatever state it is; for cleaning up on the way out."""
     for _ in range(3):
         try:
             lab.down(remove=True)

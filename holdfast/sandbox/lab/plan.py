@@ -1,6 +1,6 @@
-"""What a lab is made of, and the names of all that it makes on the machine: everything follows from its saved file.
+"""The shape of a lab, and the names of all that it makes on the machine: everything is derived from its saved file.
 
-The file is written before anything is made, so that whatever there is can be found and taken away.
+The file is written before anything is made, so that everything can be found and removed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PREFIX_BITS = 24
 SERVER_PORT, AGENT_PORT, MANAGER_PORT, ETCD_PORT, ETCD_PEER_PORT = 3306, 7401, 7400, 2379, 2380
 MOST_MANAGERS = 5
 CHECKS_PORT, WRITE_PORT, READ_PORT, RUNTIME_PORT = 7402, 3306, 3307, 9901
-"""Where agents answer HAProxy's checks, and HAProxy clients and managers."""
+"""Ports: of the agents' answers to HAProxy's checks, and of HAProxy for clients and managers."""
 CLIENT, HAPROXY = "client", "haproxy"
 _MEMBERS_FROM, _MANAGERS_FROM, _ETCD_FROM = 1, 11, 21
 _CLIENT_AT, _HAPROXY_AT, _VIP_AT, _BRIDGE_AT = 31, 41, 100, 254
@@ -31,10 +31,10 @@ _CLIENT_AT, _HAPROXY_AT, _VIP_AT, _BRIDGE_AT = 31, 41, 100, 254
 @dataclass(frozen=True, slots=True)
 class LabPlan:
     """:ivar id: unique on this machine; part of every name
-    :ivar managers: as many etcd nodes too, where it is more than one
+    :ivar managers: their number, and that of etcd nodes where it is more than one
     :ivar settings: of the managers' file, by dotted key
     :ivar gate: whether agents have the kernel close the server's port when the lease ends
-    :ivar vip: whether agents put the virtual address on at the primary
+    :ivar vip: whether agents hold the virtual address at the primary
     :ivar haproxy: whether there is a host with HAProxy
     """
 
@@ -92,7 +92,7 @@ class LabPlan:
         raise _unknown("member", name, [member.name for member in self.members])
 
     def check_host(self, name: str, among: tuple[str, ...] = ()) -> str:
-        """The name itself.
+        """Returns the name itself.
 
         :raises BadInput: it is none of ``among``, or of all hosts
         """
@@ -127,7 +127,7 @@ class LabPlan:
 
     @property
     def vip_address(self) -> str:
-        """At whatever host the primary is, in a lab that has it."""
+        """The address of the host where the primary is, in a lab that has a virtual address."""
         return _address(_VIP_AT)
 
     @property
@@ -161,11 +161,11 @@ class LabPlan:
         return self.dir / "disks" / f"{host}.img"
 
     def log(self, host: str) -> Path:
-        """Of the host's own daemon: beside the disks, as a service manager would keep it."""
+        """The log of the host's own daemon: beside the disks, as a service manager would keep it."""
         return self.dir / "logs" / f"{host}.log"
 
     def own(self, host: str) -> Path:
-        """What is that host's own though it is no file of its disk: see ``daemon.py``."""
+        """The folder of what belongs to that host without being on its disk: see ``daemon.py``."""
         return self.dir / "own" / host
 
     def manager_config(self, manager: str) -> Path:
@@ -181,14 +181,14 @@ class LabPlan:
 
 @dataclass(frozen=True, slots=True)
 class LabShape:
-    """What is wanted of a lab.
+    """The wanted shape of a lab.
 
     :ivar size: how many members
     :ivar managers: with more than one there are as many etcd nodes; one keeps its record in a file of its own
     :ivar binary: of the server; None: the one that is found
-    :ivar settings: of the managers' file, by dotted key; None for those of the one that is there
+    :ivar settings: of the managers' file, by dotted key; None: those of the existing lab
     :ivar gate: agents have the kernel close the server's port when the lease ends
-    :ivar vip: agents put a virtual address (``plan.vip_address``) on at the primary
+    :ivar vip: agents hold a virtual address (``plan.vip_address``) at the primary
     :ivar haproxy: HAProxy runs on a host ``haproxy``, before the members
     """
 
@@ -266,7 +266,7 @@ def read_saved(folder: Path) -> LabPlan:
 
 
 def refuse_other(plan: LabPlan, wanted: Mapping[str, Any]) -> None:
-    """:raises BadInput: the lab was made in another way; names the option"""
+    """:raises BadInput: the lab has another shape; names the option"""
     for key, value in wanted.items():
         has = getattr(plan, key)
         if has != value:

@@ -1,4 +1,4 @@
-"""A lab at a glance: each host, what runs there, and what is wrong with it."""
+"""An overview of a lab: each host, what runs there, and its faults."""
 
 from __future__ import annotations
 

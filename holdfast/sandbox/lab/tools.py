@@ -12,8 +12,8 @@ from holdfast.sandbox.servers import trees
 
 STEP_SECONDS = 20.0
 WITH_US = ("setpriv", "--pdeathsig", "KILL", "--")
-"""Before a program that makes something: were this process killed, it must not go on making behind the back of whoever
-clears up."""
+"""Put before a program that makes something: if this process is killed, the program must not continue unnoticed by the
+process that cleans up."""
 NEEDED = {
     "ip": "iproute2",
     "nsenter": "util-linux",
@@ -22,11 +22,11 @@ NEEDED = {
     "mkfs.ext4": "e2fsprogs",
     "fsfreeze": "util-linux",
 }
-"""Each program, and the package that brings it."""
+"""Each program, and its package."""
 
 
 def refuse_without() -> None:
-    """:raises Refused: what a lab needs is not there; names all of it"""
+    """:raises Refused: something that a lab needs is missing; names all of it"""
     missing = [] if os.geteuid() == 0 else [f"root (this is user {os.geteuid()})"]
     missing += [f"{name} ({package})" for name, package in NEEDED.items() if not _which(name)]
     try:
@@ -38,9 +38,9 @@ def refuse_without() -> None:
 
 
 def run(argv: Sequence[str], given: str = "", seconds: float = STEP_SECONDS) -> str:
-    """What the program prints.
+    """Run a program; returns its output.
 
-    :raises Refused: it failed; holds what it said
+    :raises Refused: it failed; holds its error
     :raises DeadlinePassed: it did not end; it is killed
     """
     done = attempt(argv, given, seconds)
@@ -53,7 +53,7 @@ def run(argv: Sequence[str], given: str = "", seconds: float = STEP_SECONDS) -> 
 def attempt(
     argv: Sequence[str], given: str = "", seconds: float = STEP_SECONDS
 ) -> subprocess.CompletedProcess[str]:
-    """As `run`, for what may fail."""
+    """As `run`, for a program that may fail."""
     path = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"])
     try:
         return subprocess.run(

@@ -1,1 +1,1 @@
-"""Writers, and what they were told checked against the servers."""
+"""Writers, and the check of what they were told against the servers."""

@@ -1,4 +1,4 @@
-"""One member that leaves and is admitted again under load: done, watched, measured, and checked."""
+"""One member that leaves and is admitted again under load: carried out, watched, measured, and checked."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ WHOLE_SECONDS = 120.0
 LEFT_SECONDS = 30.0
 LOOK_SECONDS = 0.1
 AFTERWARDS_SECONDS = 0.3
-"""What an admission may still hold up after its last step."""
+"""How long an admission may still delay writes after its last step."""
 WARM_SECONDS = 0.5
 """Writers that have just begun are not measured."""
 
@@ -42,7 +42,7 @@ CREATE TABLE IF NOT EXISTS app.bulk (
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """At the member, in a status. ``at`` is in Unix seconds."""
+    """The member as one status shows it. ``at`` is in Unix seconds."""
 
     at: float
     stage: str
@@ -67,7 +67,7 @@ class Window:
     def of(
         cls, report: WriteReport, writers: int, begin: float, end: float, beyond: bool = True
     ) -> Window:
-        """:param writers: the journals behind those of the writers are of searches for the primary
+        """:param writers: the number of writers; further journals are those of searches for the primary
         :param beyond: count gaps that reach beyond the end; else what happened at the end would count here
         """
         last = float("inf") if beyond else end
@@ -93,15 +93,15 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What came of it.
+    """The results of one admission.
 
     :ivar quiet: as long as ``admission``, shortly before: what the machine itself does to writers
-    :ivar leaving: from the kill until the member votes no longer; None where that was before the writers began
+    :ivar leaving: from the kill until the member is no voter; None where that was before the writers began
     :ivar catching_up: from when it could come back until it was admitted
     :ivar admission: from the decision that it votes until 0.3 s after the last step of it
     :ivar looks: one for each change
     :ivar events: of the admission
-    :ivar states: how many writers waited for what in the longest gap of the admission, where that was asked for
+    :ivar states: how many writers waited for what in the longest gap of the admission, if requested
     """
 
     victim: str
@@ -138,7 +138,7 @@ class Admission:
 
 
 class _Watched:
-    """Writers and the manager's events, from the beginning to the end of a round."""
+    """Writers and the manager's events, during a whole round."""
 
     def __init__(self, sandbox: Sandbox, load: Load, run: int) -> None:
         token = sandbox.spec.token_file.read_text().strip()
@@ -149,7 +149,7 @@ class _Watched:
         self._begun = 0.0
 
     def begin(self) -> None:
-        """Returns after a quiet while of writing."""
+        """Returns after a time of undisturbed writing."""
         self._begun = time.time() + WARM_SECONDS
         self.workload.start()
         time.sleep(WARM_SECONDS + self._load.before_seconds)
@@ -165,7 +165,7 @@ class _Watched:
         return self.window(max(self._begun, until - seconds), until, beyond=False)
 
     def event(self, since: float, what: Callable[[SeenEvent], bool]) -> SeenEvent | None:
-        """The first of that kind, if it is there."""
+        """The first event of that kind, if there is one."""
         return next((e for e in list(self.follower.events) if e.at >= since and what(e)), None)
 
 
@@ -176,7 +176,7 @@ def admit_again(
 
     :param behind_mb: how much is written to the binlog while it is away; with 0 only its server is killed, and its
         agent brings it back
-    :param explain: look at what the writers wait for
+    :param explain: observe what the writers wait for
     :raises HoldfastError: it could not be done; the writers have ended
     """
     status = sandbox.wait_whole()
@@ -229,7 +229,7 @@ def admit_again(
 
 
 def leave_behind(sandbox: Sandbox, victim: str, megabytes: int) -> None:
-    """End agent and server of a replica, and write so much to the primary's binlog once it votes no longer."""
+    """End agent and server of a replica, and once it is no voter write so much to the primary's binlog."""
     server = sandbox.server(victim)
     sandbox.kill_agent(victim)
     server.kill()
@@ -242,7 +242,7 @@ def leave_behind(sandbox: Sandbox, victim: str, megabytes: int) -> None:
 
 
 def _clean_up(sandbox: Sandbox) -> None:
-    """Otherwise each round would need as much of the disk again."""
+    """Remove the bulk, lest each round need as much of the disk again."""
     _run(sandbox, sandbox.primary(), "DROP TABLE app.bulk")
     settle(sandbox)
     purge = ("FLUSH LOCAL BINARY LOGS", "PURGE BINARY LOGS BEFORE NOW()")
@@ -262,15 +262,15 @@ def _run(sandbox: Sandbox, member: str, *statements: str, account: Account | Non
 def _wait_whole(
     watched: _Watched, victim: str, since: float, looks: list[Look], watch: bool
 ) -> float:
-    """When the cluster was whole again with the member voting. Events tell; a status is asked for only where it is
-    what is wanted, for to answer costs the manager time."""
+    """When the cluster was whole again with the member voting. Events show it; a status is requested only where it is
+    itself wanted, as the answer costs the manager time."""
     end = time.monotonic() + WHOLE_SECONDS
     while True:
         admitted = watched.event(since, lambda event: victim in event.admitted)
         if (
             admitted
             and (whole := watched.event(admitted.at, lambda event: event.kind == "whole"))
-            # it may be whole before the command that made it so has ended
+            # the cluster may be whole before the command that made it so has ended
             and watched.event(admitted.at, lambda e: e.name == "follow" and e.member == victim)
         ):
             if looks:
@@ -291,7 +291,7 @@ def _wait_whole(
 def _admission(
     events: Sequence[SeenEvent], victim: str, since: float, whole_at: float
 ) -> tuple[float, float, tuple[SeenEvent, ...]]:
-    """Begin and end of it, and its events."""
+    """Begin and end of the admission, and its events."""
     begin = next(e.at for e in events if e.at >= since and victim in e.admitted)
     last = [
         event.at

@@ -1,4 +1,4 @@
-"""One crash of the primary under load: done, watched, measured, and checked."""
+"""One crash of the primary under load: carried out, watched, measured, and checked."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from holdfast.sandbox.local.spec import CLUSTER
 
 WHOLE_SECONDS = 60.0
 EVENTS_SECONDS = 0.1
-"""How long after the cluster is whole the last events are given to arrive."""
+"""How long, after the cluster is whole, the last events may take to arrive."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Load:
     """:ivar rate: writes a second, of all writers together; None for full speed
     :ivar before_seconds: of writing before the crash
     :ivar after_seconds: of writing after the cluster is whole again
-    :ivar through: how many writers more write through HAProxy, where there is one"""
+    :ivar through: how many additional writers write through HAProxy, where there is one"""
 
     writers: int = 8
     rate: float | None = None
@@ -37,7 +37,7 @@ class Load:
 
 @dataclass(frozen=True, slots=True)
 class Through:
-    """What the writers saw that wrote through HAProxy; as of :class:`Crash`."""
+    """What the writers through HAProxy saw; as of :class:`Crash`."""
 
     report: WriteReport
     outage: Gap | None
@@ -46,13 +46,13 @@ class Through:
 
 @dataclass(frozen=True, slots=True)
 class Crash:
-    """What came of it. Times in ms are counted from the kill.
+    """The results of one crash. Times in ms are counted from the kill.
 
-    :ivar outage: from the last acknowledged write before the crash to the first one that a search for a server
-        brought; None if there was none
+    :ivar outage: from the last acknowledged write before the crash to the first one by a search for a server; None if
+        there was none
     :ivar stall: the longest time without an acknowledged write after that
     :ivar whole_ms: when every member was primary or voter again; None if that was not seen
-    :ivar why_not_whole: the last that was seen instead
+    :ivar why_not_whole: the last state that was seen instead
     """
 
     victim: str
@@ -83,7 +83,7 @@ class Crash:
 
     @property
     def lost(self) -> int | None:
-        """Acknowledged and missing; None where that was not looked for."""
+        """Acknowledged and missing; None where that was not checked."""
         if self.verification is None:
             return None
         return self.verification.lost + ((self.through.lost or 0) if self.through else 0)
@@ -118,7 +118,7 @@ def crash_primary(
 ) -> Crash:
     """Run writers, kill the primary with SIGKILL, wait until all is whole, stop, and verify.
 
-    :param on_event: told of the manager's events, of the kill and of the first acknowledged write after it
+    :param on_event: called with the manager's events, the kill and the first acknowledged write after it
     :raises HoldfastError: it could not be done; the writers have ended
     """
     before = sandbox.wait_whole()
@@ -187,7 +187,7 @@ def _gaps(
 ) -> tuple[Gap | None, Gap | None]:
     """The outage and the longest stall after it.
 
-    Acknowledgements that were on their way come after the kill, so its end is the first write of a search.
+    Acknowledgements that were on their way arrive after the kill, so the outage ends with the first write of a search.
     """
     first = next((at for at in found if at > killed_at), None)
     if first is None:

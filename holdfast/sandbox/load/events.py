@@ -1,4 +1,4 @@
-"""Following what a manager says that it does, as it happens."""
+"""Follows a manager's events as they happen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class SeenEvent:
     :ivar command: of a command: its name
     :ivar named: the record names another primary, ``member``
     :ivar ended: which of failover, switchover and restart is over, or ""
-    :ivar admitted, dismissed: members that vote from now on, or no longer
+    :ivar admitted, dismissed: members that vote from now on, or no more
     :ivar settled: a change of voters is complete
     """
 
@@ -67,9 +67,9 @@ class SeenEvent:
 
 
 class Follower:
-    """Collects events in a thread of its own; a manager that is away for a while is asked again.
+    """Collects events in a separate thread; a manager that is away for a while is asked again.
 
-    :param pause: seconds before it asks again, so that a manager at work is not asked all the time
+    :param pause: seconds before it asks again, so that a busy manager is not asked all the time
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Follower:
         self.events: list[SeenEvent] = []
 
     def start(self) -> None:
-        """Follow from now on: what was before is left out."""
+        """Follow from now on: earlier events are left out."""
         self._begun = time.time()
         self._since = max(
             (int(each["id"]) for each in self._client.events(self._cluster, 0, 0.0)), default=0
@@ -98,7 +98,7 @@ class Follower:
         self._thread.start()
 
     def stop(self) -> None:
-        """The thread ends by itself, and closes the client, when its request has been answered."""
+        """Stop. The thread ends by itself, and closes the client, when its request has been answered."""
         self._stopped.set()
 
     def _follow(self) -> None:
@@ -113,7 +113,7 @@ class Follower:
                 found = self._client.events(self._cluster, self._since, WAIT_SECONDS)
             except HoldfastError:
                 self._stopped.wait(RETRY_SECONDS)
-                self._since = 0  # the next manager counts anew
+                self._since = 0  # the next manager's numbers start anew
                 continue
             for wire in found:
                 self._since = max(self._since, int(wire["id"]))

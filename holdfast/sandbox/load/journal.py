@@ -1,4 +1,4 @@
-"""What clients were told: which writes were acknowledged, when, and by whom."""
+"""What clients were told: which writes were acknowledged, when, and by which server."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ Row = tuple[int, int]
 class Journal:
     """The writes of one writer, which alone adds to it. Times are Unix seconds.
 
-    :ivar unknown: numbers of the writes that ended in an error: they may have been done, or be done yet
-    :ivar errors: how often each error was met, by its code
+    :ivar unknown: numbers of the writes that ended in an error: they may have been done, or may still be done
+    :ivar errors: how often each error occurred, by its code
     :ivar searches: it belongs to a search for a server to write to, which meets errors all the time
     """
 

@@ -1,7 +1,7 @@
-"""Finding the server that takes writes, for all writers together.
+"""Finds the server that takes writes, for all writers together.
 
-One thread for each member keeps a connection to it, and while nobody knows where to write it inserts a row every
-few milliseconds: a read-only server refuses at once, and the first one that acknowledges is it.
+One thread for each member keeps a connection to it. While the server is unknown each thread inserts a row every few
+milliseconds: a read-only server refuses at once, and the first one that acknowledges is it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from holdfast.server.connection.login import SafeLogin
 PROBE_SECONDS = 0.005
 IDLE_SECONDS = 0.25
 ANSWER_SECONDS = 1.0
-"""After this long without an answer the outcome of a write is called unknown."""
+"""After this long without an answer the outcome of a write counts as unknown."""
 
 READ_ONLY_ERRORS = frozenset({1290, 1792, 1836, 3032})
 """The server refused; the connection is still good."""
@@ -36,9 +36,9 @@ class WriteTarget:
 
 
 def connect(target: WriteTarget, account: Account) -> SafeLogin:
-    """A client's connection, with the deadlines of one that does not want to wait."""
+    """A client's connection, with the deadlines of a client that does not want to wait."""
     return SafeLogin(
-        asks_for_key=True,  # nobody else listens there
+        asks_for_key=True,  # no other process listens there
         host=target.host,
         port=target.port,
         user=account.user,
@@ -61,7 +61,7 @@ def error_code(error: Exception) -> int:
 
 
 class Locator:
-    """Tells writers where to write.
+    """Gives writers the server to write to.
 
     :ivar journals: its own inserts, which count like any other client's
     :ivar on_found: called with the server and the time of its first acknowledgement (Unix seconds)
@@ -87,7 +87,7 @@ class Locator:
         self.journals = [
             Journal(first_writer + index, searches=True) for index in range(len(targets))
         ]
-        self._threads = [  # daemons: what is interrupted in the main thread must not go on without it
+        self._threads = [  # daemons: after an interrupt of the main thread they must not continue
             threading.Thread(
                 target=self._probe, args=pair, name=f"probe-{pair[0].name}", daemon=True
             )
@@ -162,5 +162,5 @@ class Locator:
 
 
 def _drop(connection: SafeLogin) -> None:
-    """Close without a farewell, which would wait for a server that hangs."""
+    """Close without the protocol's farewell, which would wait for a server that hangs."""
     connection._force_close()

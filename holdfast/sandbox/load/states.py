@@ -1,4 +1,4 @@
-"""What the sessions of writers wait for on a server, looked at every few milliseconds."""
+"""What the writers' sessions wait for on a server, read every few milliseconds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABLE = {
 
 
 class States:
-    """Looks from ``start`` to ``stop``. It costs the server a little: not for figures that are published."""
+    """Reads from ``start`` to ``stop``. It costs the server a little: not for figures that are published."""
 
     def __init__(self, sandbox: Sandbox, member: str) -> None:
         self._sandbox = sandbox

@@ -1,4 +1,4 @@
-"""What clients need of a cluster that they write to, be it a sandbox on loopback or a lab of hosts."""
+"""What clients need of a cluster that they write to, whether a sandbox on loopback or a lab of hosts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The live timeline of a crash: one line for each thing that happens, in the order of its time."""
+"""The live timeline of a crash: one line for each event, in the order of time."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TextIO
 from holdfast.sandbox.load.events import SeenEvent
 
 HOLD_SECONDS = 0.08
-"""Lines are held back this long: what comes from elsewhere may have happened before."""
+"""Lines are held back this long: an event from elsewhere may have happened earlier."""
 WIDTH = 150
 MEANINGS = {
     "promise": "promised the term",
@@ -26,7 +26,7 @@ MEANINGS = {
 
 
 class Timeline:
-    """Prints events from several threads, counted in ms from the one that is called killed."""
+    """Prints events from several threads, counted in ms from the kill."""
 
     def __init__(self, out: TextIO = sys.stdout) -> None:
         self._out = out
@@ -69,7 +69,7 @@ class Timeline:
 
 
 def line(event: SeenEvent, killed_at: float) -> str:
-    """``+  34 ms  promise    m2  ...``: when it was done, what, to whom, and where its time went."""
+    """``+  34 ms  promise    m2  ...``: when it was done, what, on which member, and where its time went."""
     text = event.text
     if event.kind == "command":
         meaning = MEANINGS.get(event.name, text)

@@ -1,4 +1,4 @@
-"""Check what clients were told against what the servers hold, on every member."""
+"""Checks what clients were told against what the servers hold, on every member."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ QUERY_SECONDS = 120.0
 @dataclass(frozen=True, slots=True)
 class MemberCheck:
     """:ivar lost: acknowledged rows that this member does not hold
-    :ivar unacknowledged: rows that it holds and no client was told of: allowed
+    :ivar unacknowledged: rows that it holds without any acknowledgement to a client: allowed
     :ivar checksums: of each table of the schema"""
 
     name: str
@@ -61,7 +61,7 @@ def settle(cluster: Written, seconds: float = SETTLE_SECONDS) -> Status:
         applied = [parse(cluster.spec.flavor, each["applied"]) for each in status["members"]]
         return bool(status["whole"]) and all(each == applied[0] for each in applied)
 
-    # positions reach the manager by a look from time to time: what is equal must be seen twice
+    # the manager reads positions from time to time: equality must be seen twice
     cluster.wait_until(same, seconds, "all members to have applied the same")
     time.sleep(0.3)
     return cluster.wait_until(same, seconds, "all members to have applied the same")
@@ -93,7 +93,7 @@ def _rows(connection: pymysql.Connection[Any], run: int) -> set[Row]:
         except pymysql.err.ProgrammingError as error:
             if error.args[0] != ER.NO_SUCH_TABLE:
                 raise
-            return set()  # nobody has written here yet
+            return set()  # no client has written here yet
         return set(cursor.fetchall())
 
 

@@ -1,7 +1,7 @@
-"""Writers that do what an honest client does, and remember what they were told.
+"""Writers that act as an honest client does, and remember what they were told.
 
-Every row has a name of its own and is sent once. A write that ended in an error is *unknown*: it is neither counted as
-done nor sent again.
+Every row has a unique key and is sent once. A write that ended in an error is *unknown*: it is neither counted as done
+nor sent again.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ CREATE TABLE IF NOT EXISTS app.writes (
 ) ENGINE=InnoDB"""
 
 THROUGH = 1_000_000
-"""Added to the number of a run that goes through HAProxy, beside one that does not."""
+"""Added to the number of a run that goes through HAProxy, at the same time as one that does not."""
 
 
 class Workload:
@@ -75,7 +75,7 @@ class Workload:
     ) -> Workload:
         """A workload on a cluster that is whole; makes its table.
 
-        :param probe_seconds: between two looks for a server that takes writes
+        :param probe_seconds: between two attempts to find a server that takes writes
         """
         _make_table(cluster)
         targets = tuple(WriteTarget(each.name, each.host, each.port) for each in cluster.members())
@@ -94,7 +94,7 @@ class Workload:
         return cls(targets, sandbox.accounts.app, writers, rate, THROUGH + run)
 
     def on_found(self, listener: Callable[[WriteTarget, float], None]) -> None:
-        """Have ``listener`` told whenever a server to write to was found: which, and when."""
+        """Call ``listener`` whenever a server to write to was found: which, and when."""
         self._locator.on_found = listener
 
     def start(self) -> None:
@@ -103,7 +103,7 @@ class Workload:
             thread.start()
 
     def stop(self) -> WriteReport:
-        """End all writers; a write that is under way is given a second."""
+        """End all writers; a write that is under way gets a second to finish."""
         self._stopped.set()
         self._locator.stop()
         for thread in self._threads:
@@ -111,7 +111,7 @@ class Workload:
         return self.report()
 
     def report(self) -> WriteReport:
-        """What was written so far; can be asked for while the writers go on."""
+        """What was written so far; may be called while the writers run."""
         return WriteReport(self.run, (*self._journals, *self._locator.journals))
 
     def acknowledged(self) -> int:

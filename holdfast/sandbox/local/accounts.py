@@ -25,7 +25,7 @@ SCHEMA = "app"
 
 class Accounts:
     """:ivar admin: the agents' account, over the local socket, or by TCP on its own host
-    :ivar app: a client's account: all on schema ``app``, nothing that read_only lets through"""
+    :ivar app: a client's account: all on schema ``app``, no privilege that read_only does not stop"""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
@@ -33,11 +33,11 @@ class Accounts:
         self.app = self._account("app")
 
     def replication(self, member: str) -> Account:
-        """The member's own account, which exists on all."""
+        """The member's own account, which exists on all members."""
         return self._account(f"repl_{member}")
 
     def statements(self, flavor: str) -> list[str]:
-        """What a template is made with; the same for a sandbox of any size."""
+        """The statements of a template; the same for a sandbox of any size."""
         made = [f"CREATE DATABASE {SCHEMA}"]
         # made here, it is no DDL in the first primary's pending log: that could not be cut
         made += PROOF_SCHEMA
@@ -58,7 +58,7 @@ class Accounts:
 def cached_accounts(cache: Path | None = None) -> Accounts:
     """The accounts of all sandboxes whose templates are kept in this cache folder.
 
-    :raises BadInput: it cannot be read, or not be made
+    :raises BadInput: the file cannot be read, or not be made
     """
     folder = cache or cache_dir()
     try:
@@ -77,7 +77,7 @@ def _secret(folder: Path) -> bytes:
         new.write_bytes(secrets.token_bytes(32))
         try:
             os.link(new, path)
-        except FileExistsError:  # somebody else was quicker: theirs counts
+        except FileExistsError:  # another process was quicker: its secret counts
             pass
         finally:
             new.unlink()

@@ -41,7 +41,7 @@ from holdfast.server.connection.login import SafeLogin
 
 WHOLE_SECONDS = 60.0
 AGENT_SECONDS = 30.0
-"""An agent is up after one; a machine that others keep busy takes its time."""
+"""An agent is up after one second; a machine that others keep busy takes longer."""
 POLL_SECONDS = 0.05
 
 Status = dict[str, Any]
@@ -49,7 +49,7 @@ Say = Callable[[str], None]
 
 
 def quiet(line: str) -> None:
-    """A place to say things where nobody listens."""
+    """Drops messages for which there is no reader."""
 
 
 class Sandbox(SandboxHarm):
@@ -72,10 +72,10 @@ class Sandbox(SandboxHarm):
         say: Say = quiet,
         settings: Mapping[str, Any] | None = None,
     ) -> Sandbox:
-        """The sandbox in this folder, made now unless it is there, made in the same way.
+        """The sandbox in this folder; made now unless one of the same shape is there.
 
-        :param settings: of the manager's file, by dotted key; None for those of the one that is there
-        :raises BadInput: it was made in another way, or the folder holds something else, or cannot be made
+        :param settings: of the manager's file, by dotted key; None: those of the existing sandbox
+        :raises BadInput: the existing one has another shape, or the folder holds something else, or cannot be made
         :raises Refused: a port is taken
         """
         flavor = Flavor(flavor)
@@ -86,7 +86,7 @@ class Sandbox(SandboxHarm):
         refuse_filled(folder)
         trees.find(flavor.value, binary)
         spec = new_spec(folder, flavor, members, base_port, binary, settings)
-        refuse_taken_ports(spec.ports)  # before anything is kept of it
+        refuse_taken_ports(spec.ports)  # before any file is kept
         try:
             spec.dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_saved(spec, {})
@@ -116,7 +116,7 @@ class Sandbox(SandboxHarm):
         """Start everything, and return the status once the cluster is whole.
 
         :raises Refused: it runs already, a port is taken, or something ended: holds the end of its log
-        :raises DeadlinePassed: not whole in time; everything is left running, to be looked at
+        :raises DeadlinePassed: not whole in time; everything is left running, to be examined
         """
         with self._crew.locked():
             running = self.running()
@@ -140,7 +140,7 @@ class Sandbox(SandboxHarm):
         return self.wait_whole(seconds)
 
     def down(self, remove: bool = False) -> None:
-        """End every process of the sandbox, and forget its data if told so."""
+        """End every process of the sandbox, and with ``remove`` delete its data."""
         with self._crew.locked():
             self._note_removed()
             self._say("stopping the manager and the agents")
@@ -162,7 +162,7 @@ class Sandbox(SandboxHarm):
             shutil.rmtree(self.spec.dir)
 
     def _note_removed(self) -> None:
-        """So that who is no longer a member is not started with the rest; as known before, where nobody tells."""
+        """Record removed members, so that they are not started with the rest; unchanged if no manager answers."""
         if MANAGER not in self._crew.running():
             return
         try:
@@ -173,7 +173,7 @@ class Sandbox(SandboxHarm):
         self._crew.spec = replace(self.spec, removed=removed)
 
     def running(self) -> list[str]:
-        """What of it runs now: names of daemons and servers."""
+        """What runs now: names of daemons and servers."""
         found = [whose(name) for name in self._crew.running()]
         servers = [member.name for member in self.spec.members if server_of(member) is not None]
         return found + [f"{name}'s server" for name in servers]
@@ -209,7 +209,7 @@ class Sandbox(SandboxHarm):
     ) -> Status:
         """The first status for which the predicate holds.
 
-        :raises DeadlinePassed: says what the last status was
+        :raises DeadlinePassed: holds the last status
         """
         end = time.monotonic() + seconds
         last = "the manager never answered"
@@ -227,7 +227,7 @@ class Sandbox(SandboxHarm):
             time.sleep(POLL_SECONDS)
 
     def wait_whole(self, seconds: float = WHOLE_SECONDS) -> Status:
-        """Wait until the manager says that the cluster is whole; say on the way what is missing.
+        """Wait until the manager says that the cluster is whole; report meanwhile what is missing.
 
         :raises Refused: a daemon ended; holds the end of its log
         :raises DeadlinePassed: holds the reason, and the ends of the logs
@@ -259,9 +259,9 @@ class Sandbox(SandboxHarm):
         return "\n".join(parts)
 
     def connect(self, member: str, account: Account | None = None, **options: Any) -> SafeLogin:
-        """A connection to a member's server: as ``app``, unless told otherwise.
+        """A connection to a member's server; by default as ``app``.
 
-        The admin account goes over the socket. ``options`` are pymysql's.
+        The admin account uses the socket. ``options`` are pymysql's.
         """
         spec = self.spec.member(member)
         who = account or self.accounts.app
@@ -276,7 +276,7 @@ class Sandbox(SandboxHarm):
     # -- further members ------------------------------------------------------------------------
 
     def prepare_member(self, empty: bool = False) -> MemberSpec:
-        """The files of one more member, and its agent started; the manager is not told.
+        """Make the files of one more member, and start its agent; the manager does not learn of it.
 
         :param empty: its data directory stays empty, to be filled by a clone
         :raises BadInput: there are as many as there can be
@@ -303,9 +303,9 @@ class Sandbox(SandboxHarm):
         return member
 
     def add_member(self, empty: bool = False) -> str:
-        """Make one more member, have the manager take it in, and return its name; it is brought in by itself then.
+        """Make one more member, have the manager add it, and return its name; the manager then brings it in by itself.
 
-        :raises Refused: the manager does not take it
+        :raises Refused: the manager refuses
         """
         member = self.prepare_member(empty)
         agent = f"http://{HOST}:{member.agent_port}"
@@ -321,7 +321,7 @@ class Sandbox(SandboxHarm):
                 time.sleep(POLL_SECONDS)
 
     def remove_member(self, name: str, seconds: float = WHOLE_SECONDS) -> None:
-        """Have the manager take it out; its agent and server are left as they are.
+        """Have the manager remove it; its agent and server are left as they are.
 
         :raises DeadlinePassed: it could not be done without in time
         """
@@ -332,7 +332,7 @@ class Sandbox(SandboxHarm):
             time.sleep(POLL_SECONDS)
 
     def members(self) -> tuple[MemberSpec, ...]:
-        """Those that are members now, as the manager knows."""
+        """The present members, by the manager's answer."""
         return tuple(self.spec.member(each["name"]) for each in self.status()["members"])
 
 
@@ -345,7 +345,7 @@ def summary(status: Status) -> str:
 
 
 def remove_quietly(sandbox: Sandbox) -> None:
-    """End it and forget it, whatever state it is in; for cleaning up on the way out."""
+    """End and remove the sandbox in whatever state it is; for cleaning up on the way out."""
     for _ in range(3):
         try:
             sandbox.down(remove=True)

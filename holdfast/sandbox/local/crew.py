@@ -1,4 +1,4 @@
-"""The daemons of one sandbox: which run, where they log, and that one command at a time is at work on them."""
+"""The daemons of one sandbox: which run, where they log; and a lock for one command at a time."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class LocalCrew:
         self._daemons[name] = self._spawner.start(kind, config, self.log(name))
 
     def end_all(self, gently: bool) -> None:
-        """HAProxy, which answers to nobody then, goes last, and at once."""
+        """HAProxy, which has no server left then, is ended last, and at once."""
         for name in (MANAGER, *(member.name for member in self.spec.members)):
             self.end(name, gently)
         self.end(HAPROXY, gently=False)
@@ -79,7 +79,7 @@ class LocalCrew:
         self.save()
 
     def bury(self) -> None:
-        """Take those that have ended out of the process table."""
+        """Reap the daemons that have ended."""
         self._spawner.bury()
 
     def refuse_if_ended(self) -> None:
@@ -118,12 +118,12 @@ class LocalCrew:
 
 
 def whose(name: str) -> str:
-    """A daemon, for a person."""
+    """A daemon, as text for people."""
     return name if name in (MANAGER, HAPROXY) else f"agent of {name}"
 
 
 def stopped(folder: Path) -> str:
-    """Why nobody answers for the sandbox in this folder, and what to do; "" where its manager runs."""
+    """Why no manager answers for the sandbox in this folder, and what to do; "" where its manager runs."""
     _, saved = read_saved(folder)
     alive = [name for name, each in saved.items() if Daemon.of(each).alive]
     if MANAGER in alive:
@@ -134,5 +134,5 @@ def stopped(folder: Path) -> str:
 
 
 def _dir(folder: Path) -> str:
-    """The option that names it, where it is not the default one."""
+    """The option that names the folder, where it is not the default one."""
     return "" if folder.absolute() == default_dir().absolute() else f" --dir {folder}"

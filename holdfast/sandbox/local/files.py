@@ -1,4 +1,4 @@
-"""Write the files of a sandbox: data directories, option files, configurations, passwords."""
+"""Writes the files of a sandbox: data directories, option files, configurations, passwords."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from holdfast.server.process import optionfile
 from holdfast.server.process.optionfile import BINLOG, Value
 
 BEGINS_WITH = {"failovers_per_hour": 0}
-"""A sandbox is there to be broken, again and again."""
+"""A sandbox is broken on purpose, again and again."""
 
 
 class Premises(Protocol):
@@ -36,7 +36,7 @@ class Premises(Protocol):
 
 
 def write_files(spec: Spec, tree: ServerTree, accounts: Accounts) -> None:
-    """Make all that the daemons need; what exists already is written anew, but for data.
+    """Make all files that the daemons need; existing files are rewritten, except data.
 
     :raises Refused: a data directory could not be made
     """
@@ -68,9 +68,9 @@ def write_member(
     accounts: Accounts,
     further: Mapping[str, Any] | None = None,
 ) -> None:
-    """A member's files, but for its data directory.
+    """A member's files, except its data directory.
 
-    :param further: what else its agent's file says
+    :param further: additional keys of its agent's file
     """
     for folder in (member.folder, member.state_dir, member.tmpdir):
         folder.mkdir(mode=0o700, exist_ok=True)
@@ -106,7 +106,7 @@ def _tree_options(tree: ServerTree) -> dict[str, Value]:
 def agent_settings(
     spec: Premises, member: MemberSpec, tree: ServerTree, admin: Account, replication: Account
 ) -> dict[str, Any]:
-    """What ``agent.yaml`` says."""
+    """The content of ``agent.yaml``."""
     checks = {"checks": f"{member.host}:{member.checks_port}"} if member.checks_port else {}
     return {
         "cluster": CLUSTER,
@@ -135,7 +135,7 @@ def agent_settings(
 
 
 def manager_settings(spec: Spec) -> dict[str, Any]:
-    """What ``manager.yaml`` says. Where HAProxy is there, its own file is written too."""
+    """The content of ``manager.yaml``. Where HAProxy exists, its own file is written too."""
     return {
         "listen": f"{HOST}:{spec.base_port}",
         "token_file": str(spec.token_file),
@@ -153,7 +153,7 @@ def manager_settings(spec: Spec) -> dict[str, Any]:
 
 
 def member_settings(member: MemberSpec) -> dict[str, Any]:
-    """What a manager's file says of a member."""
+    """The part of a manager's file on a member."""
     return {
         "name": member.name,
         "agent": f"http://{member.host}:{member.agent_port}",

@@ -1,4 +1,4 @@
-"""HAProxy in a sandbox: run where it is there, so that there is one address for writes and one for reads."""
+"""HAProxy in a sandbox: runs where it is installed, so that there is one address for writes and one for reads."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ HAPROXY = "haproxy"
 
 
 def command(spec: Spec) -> list[str]:
-    """What runs it, in the foreground.
+    """Its command line, in the foreground.
 
-    :raises BadInput: it is not there
+    :raises BadInput: it is not installed
     """
     return [*trees.companion("haproxy"), "-db", "-f", str(spec.haproxy_config)]
 
@@ -31,7 +31,7 @@ def targets(members: Sequence[MemberSpec]) -> list[HaproxyTarget]:
 
 
 def prepare(spec: Spec) -> dict[str, Any]:
-    """Write its file, and return what the manager's file says of it; nothing where it is not there.
+    """Write its file, and return the part of the manager's file on it; nothing where it is not installed.
 
     The file has all members that there can be, those that are not made yet are down: one more needs no other file, and
     so no restart, which would end all sessions.

@@ -1,4 +1,4 @@
-"""The harm that can be done to a sandbox, and how it is undone."""
+"""The faults that can be injected into a sandbox, and their removal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from holdfast.server.process.process import Running
 
 
 class SandboxHarm:
-    """The part of a sandbox that does harm."""
+    """The part of a sandbox that injects faults."""
 
     def __init__(self, crew: LocalCrew) -> None:
         self._crew = crew
@@ -30,7 +30,7 @@ class SandboxHarm:
         return self._signal(member, signal.SIGKILL)
 
     def stop(self, member: str = "primary") -> str:
-        """SIGSTOP to the server: it keeps its connections and answers nobody."""
+        """SIGSTOP to the server: it keeps its connections and answers nothing."""
         return self._signal(member, signal.SIGSTOP)
 
     def cont(self, member: str) -> str:
@@ -38,7 +38,7 @@ class SandboxHarm:
         return self._signal(member, signal.SIGCONT)
 
     def kill_agent(self, member: str) -> None:
-        """SIGKILL to the agent; its server is left alone."""
+        """SIGKILL to the agent; its server keeps running."""
         self._kill_daemon(self.spec.member(member).name)
 
     def start_agent(self, member: str) -> None:
@@ -46,7 +46,7 @@ class SandboxHarm:
         self._start_daemon(self.spec.member(member).name)
 
     def start(self, name: str) -> None:
-        """A member's agent, or the manager.
+        """Start a member's agent, or the manager.
 
         :raises Refused: it runs
         """
@@ -63,7 +63,7 @@ class SandboxHarm:
         self._start_daemon(MANAGER)
 
     def server(self, member: str = "primary") -> Running:
-        """The process of a member's server. To find it takes a while, to signal it does not.
+        """The process of a member's server. Finding it takes a while, signalling it does not.
 
         :raises Refused: it does not run
         """

@@ -1,4 +1,4 @@
-"""The server processes of a sandbox: find them, and end them without a word that is not true."""
+"""The server processes of a sandbox: finds them, and ends them without a false answer to a client."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ KILL_SECONDS = 10.0
 
 
 def server_of(member: MemberSpec) -> Running | None:
-    """The member's server process, whoever started it."""
+    """The member's server process, whatever started it."""
     try:
         settings = yaml.safe_load(member.agent_config.read_text())
     except FileNotFoundError:
@@ -33,12 +33,12 @@ def server_of(member: MemberSpec) -> Running | None:
 def end_server(member: MemberSpec, admin: Account, gently: bool) -> None:
     """End the member's server.
 
-    Gently is SIGTERM for a read-only server, which flushes what relaxed flushing left in memory. A server that
-    takes writes, or does not answer, gets SIGKILL: on SIGTERM it would tell its clients that commits are
-    done which no other server has.
+    Gently is SIGTERM for a read-only server, which flushes what relaxed flushing left in memory. A server that takes
+    writes, or does not answer, gets SIGKILL: on SIGTERM it would tell its clients that commits are done which no other
+    server has.
 
-    A server in which an agent that was killed had made a copy is ended, too: it would write to its log without end once
-    its files are gone.
+    A server in which a killed agent had made a copy is ended, too: it would write to its log without end once its files
+    are gone.
 
     :raises DeadlinePassed: it hangs in the kernel
     """

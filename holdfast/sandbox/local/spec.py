@@ -1,4 +1,4 @@
-"""What a sandbox is made of: its settings, its ports, and the files in its folder."""
+"""The shape of a sandbox: its settings, its ports, and the files in its folder."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SERVERS_FROM = 11
 CHECKS_FROM = 21
 """Ports: the manager at the base, agents behind it, then HAProxy's, servers, the agents' answers to its checks."""
 FREE_PORTS = range(20000, 32000, 30)
-"""Where a sandbox that does not care looks for ports: below those of outgoing connections."""
+"""Where a sandbox without a given port looks for ports: below those of outgoing connections."""
 
 
 def default_dir() -> Path:
@@ -39,7 +39,7 @@ def default_dir() -> Path:
 class MemberSpec:
     """Where one member's parts are; ``folder`` holds all of its files but the socket.
 
-    :ivar listens: the address at which its server takes connections, where that is another one than ``host``
+    :ivar listens: the address at which its server takes connections, if that is not ``host``
     """
 
     name: str
@@ -83,9 +83,9 @@ class Spec:
 
     :ivar sockets: a folder with a short path, as a socket's must be below 108 bytes
     :ivar size: members that the manager's file begins with; :ivar further: those that were made later
-    :ivar binary: the server binary that was asked for; None for the one that is found
+    :ivar binary: the server binary that was requested; None for the one that is found
     :ivar settings: of the manager's file, by dotted key
-    :ivar removed: members that the manager had taken out when it was stopped
+    :ivar removed: members that the manager had removed when it was stopped
     """
 
     dir: Path
@@ -120,12 +120,12 @@ class Spec:
 
     @property
     def present(self) -> tuple[MemberSpec, ...]:
-        """Those that are started with the rest."""
+        """Members that are started with the rest."""
         return tuple(member for member in self.members if member.name not in self.removed)
 
     @property
     def first_members(self) -> tuple[MemberSpec, ...]:
-        """Those that the manager's file names."""
+        """Members that the manager's file names."""
         return self.members[: self.size]
 
     def member(self, name: str) -> MemberSpec:
@@ -169,7 +169,7 @@ class Spec:
 
     @property
     def ports(self) -> dict[int, str]:
-        """Every port that it takes, and for whom."""
+        """Every port that it uses, and for what."""
         ports = {
             self.base_port: "the manager",
             self.write_port: "HAProxy",
@@ -281,7 +281,7 @@ def refuse_other(
     binary: Path | None,
     settings: Mapping[str, Any] | None,
 ) -> None:
-    """:raises BadInput: the sandbox was made in another way; names the option"""
+    """:raises BadInput: the sandbox has another shape; names the option"""
     for key, has, wanted in (
         ("--server", spec.flavor.value, flavor.value),
         ("--members", spec.size, members),
@@ -302,7 +302,7 @@ def refuse_other(
 
 
 def is_free(port: int) -> bool:
-    """Whether nobody listens on this port of the loopback interface."""
+    """Whether nothing listens on this port of the loopback interface."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

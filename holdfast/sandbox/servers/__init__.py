@@ -1,1 +1,1 @@
-"""The programs of others that a sandbox runs, and their data directories."""
+"""The third-party programs that a sandbox runs, and their data directories."""

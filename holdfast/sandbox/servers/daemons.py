@@ -1,4 +1,4 @@
-"""The agents, the manager and HAProxy of a sandbox as processes: start them, and end only those."""
+"""The agents, the manager and HAProxy of a sandbox as processes: starts them, and ends no others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ KILL_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Daemon:
-    """A process that was started, named so that no other one is ever taken for it.
+    """A process that was started, identified so that no other one is ever taken for it.
 
     :ivar started: clock ticks from the kernel's start to the process's
     :ivar boot: which run of the kernel
@@ -49,7 +49,7 @@ class Daemon:
         except ProcessLookupError:
             return
         try:
-            if not self.alive:  # asked with the pidfd at hand: what it names cannot change now
+            if not self.alive:  # checked with the pidfd at hand: its process cannot change now
                 return
             if seconds:
                 signal.pidfd_send_signal(fd, signal.SIGTERM)
@@ -64,7 +64,7 @@ class Daemon:
 
 
 class Spawner:
-    """Starts daemons, and buries those that were this process's children."""
+    """Starts daemons, and reaps those that were this process's children."""
 
     def __init__(self) -> None:
         self._children: dict[int, subprocess.Popen[bytes]] = {}
@@ -75,7 +75,7 @@ class Spawner:
         return self.run(f"holdfast {kind}", argv, config.parent, log)
 
     def run(self, what: str, argv: list[str], folder: Path, log: Path) -> Daemon:
-        """Run it in a session of its own, its output at the log's end."""
+        """Run it in a session of its own, its output appended to the log."""
         with log.open("ab") as output:
             child = subprocess.Popen(
                 argv,
@@ -92,14 +92,14 @@ class Spawner:
         return Daemon(child.pid, started, kernel_boot_id())
 
     def bury(self) -> None:
-        """Take the exit status of children that have ended, so that they leave the process table."""
+        """Reap children that have ended."""
         for pid, child in list(self._children.items()):
             if child.poll() is not None:
                 del self._children[pid]
 
 
 def tail(log: Path, lines: int = 8) -> str:
-    """The last lines of a log, indented; each cut to a length that can be read."""
+    """The last lines of a log, indented; each cut to a readable length."""
     try:
         text = log.read_text(errors="replace")
     except OSError:
@@ -115,7 +115,7 @@ def ended(fd: int, seconds: float) -> bool:
 
 
 def _started(pid: int) -> int | None:
-    """When the process was started, or None if there is none, or only what is left to be buried."""
+    """When the process was started, or None if there is none, or only one to be reaped."""
     for _ in range(50):
         try:
             fields = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2]

@@ -1,4 +1,5 @@
-"""What makes a server small that stands beside others for a while: half of a MySQL's memory, a fifth of its start."""
+"""Options that make a server small that runs beside others for a while: half of a MySQL's memory, a fifth of its
+start."""
 
 from __future__ import annotations
 
@@ -11,7 +12,7 @@ _OPTIONS: Mapping[Flavor, Mapping[str, Value]] = {
     Flavor.MARIADB: {},
     Flavor.MYSQL: {
         "innodb_log_buffer_size": "1M",
-        # nothing of Holdfast's reads what these tables would hold
+        # Holdfast reads nothing that these tables would hold
         "performance_schema_digests_size": 100,
         "performance_schema_error_size": 0,
         "performance_schema_events_stages_history_long_size": 0,
@@ -25,5 +26,5 @@ _OPTIONS: Mapping[Flavor, Mapping[str, Value]] = {
 
 
 def frugal(flavor: Flavor) -> dict[str, Value]:
-    """Options by name; a person's own win over them."""
+    """Options by name; a user's own options override them."""
     return dict(_OPTIONS[flavor])

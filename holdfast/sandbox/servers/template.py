@@ -1,7 +1,7 @@
 """Data directories: made once for each server version, then copied for every member.
 
-Making one takes seconds, copying it a tenth of one. All members start from the same image,
-accounts and all, that no binary log tells of: the set of executed GTIDs is empty.
+Making one takes seconds, copying it a tenth of one. All members start from the same image, accounts included, of which
+no binary log has anything: the set of executed GTIDs is empty.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from holdfast.server.process.initialise import MARIADB_CLOSING, MARIADB_FILES, M
 INITIALISE_SECONDS = 120.0
 COPY_SECONDS = 120.0
 RECIPE = "2"
-"""Part of a template's name: raise it when what is written here would make another image."""
+"""Part of a template's name: raise it when this module would make another image."""
 
 NOT_COPIED = ("auto.cnf", "#ib_16384_0.dblwr", "#ib_16384_1.dblwr")
 """A server makes its own: two members with one server_uuid cannot replicate from each other."""
@@ -51,7 +51,7 @@ def make_template(
         fcntl.flock(lock, fcntl.LOCK_EX)
         if target.is_dir():
             return target
-        for left in folder.glob(f".{name}.*/"):  # by a maker that was killed
+        for left in folder.glob(f".{name}.*/"):  # left by a maker that was killed
             shutil.rmtree(left, ignore_errors=True)
         work = Path(tempfile.mkdtemp(prefix=f".{name}.", dir=folder))
         try:
@@ -111,7 +111,7 @@ def _initialise(tree: ServerTree, script: str, work: Path) -> Path:
     datadir = work / "data"
     datadir.mkdir(mode=0o700)
     common = [*tree.command, "--no-defaults", *tree.arguments, f"--datadir={datadir}"]
-    # not the shared one: a MariaDB that starts meanwhile would remove our temporary tables
+    # not the shared one: a MariaDB that starts meanwhile would remove this one's temporary tables
     common.append(f"--tmpdir={work}")
     sql = work / "init.sql"
     if tree.flavor == "mariadb":
@@ -134,7 +134,7 @@ def _mariadb_tables(tree: ServerTree) -> str:
 
 
 def _run(tree: ServerTree, command: list[str], given: Path, work: Path) -> None:
-    """Run the server to its end; it is killed should it pass its deadline."""
+    """Run the server until it ends; after its deadline it is killed."""
     log = work / "log"
     what = f"{tree.flavor} {tree.version_text} ({tree.binary}) could not make a data directory"
     try:

@@ -1,8 +1,8 @@
-"""Finding the programs of others on this machine: database servers, etcd, nft, HAProxy.
+"""Finds third-party programs on this machine: database servers, etcd, nft, HAProxy.
 
-A server comes from one of three places, asked in this order: the binary that an option names, PATH,
-and the private tree that ``scripts/get-servers`` fetches. A private tree holds the libc that the
-server was built for, so its programs are run by the tree's own loader.
+A server comes from one of three places, tried in this order: the binary that an option names, PATH, and the private
+tree that ``scripts/get-servers`` fetches. A private tree holds the libc that the server was built for, so its programs
+are run by the tree's own loader.
 
 Standard library only: ``scripts/get-servers`` runs before anything is installed.
 """
@@ -21,14 +21,15 @@ from holdfast.errors import BadInput
 
 Flavor = Literal["mariadb", "mysql"]
 Companion = Literal["etcd", "nft", "haproxy", "haproxy3"]
-"""What the managers' store, an agent's gate and an endpoint are made with; ``haproxy3`` is a later one, for tests."""
+"""The programs of the managers' store, of an agent's gate and of an endpoint; ``haproxy3`` is a later one, for
+tests."""
 Version = tuple[int, int, int]
 
 STAMP = ".holdfast-tree"
 """The file that marks a private tree as complete."""
 
 OLDEST: dict[str, Version] = {
-    # MDEV-32960, MDEV-35109 and MDEV-36663 lose or stall semi-sync below
+    # older ones lose or stall semi-sync: MDEV-32960, MDEV-35109 and MDEV-36663
     "mariadb": (10, 11, 12),
     "mysql": (8, 4, 0),
 }
@@ -48,7 +49,7 @@ ALIASES = {
     "mariabackup": "mariadb-backup",
 }
 SYSTEM_FOLDERS = ("/usr/sbin", "/usr/local/sbin")
-"""Where distributions put servers; PATH of a plain user lacks them."""
+"""Where distributions put servers; an ordinary user's PATH lacks them."""
 
 VERSION_SECONDS = 20.0
 
@@ -145,7 +146,7 @@ def on_path(flavor: Flavor) -> ServerTree | None:
             continue
         try:
             return installed(flavor, Path(path))
-        except BadInput:  # of the other flavor, or too old: not an error, as nobody asked for it
+        except BadInput:  # of the other flavor, or too old: no error, as no option named it
             continue
     return None
 
@@ -160,7 +161,7 @@ def companion(name: Companion) -> tuple[str, ...]:
 
 
 def companion_on_path(name: Companion) -> Path | None:
-    if name == "haproxy3":  # what is there may be the other one
+    if name == "haproxy3":  # the installed one may be the other version
         return None
     path = shutil.which(Path(COMPANIONS[name]).name, path=_search_path())
     return Path(path) if path else None
@@ -282,7 +283,7 @@ def _plugin_dir(basedir: Path) -> Path | None:
 
 
 def _names(name: str, flavor: Flavor) -> list[str]:
-    """The names a program goes by, with the one that the flavor's makers use first."""
+    """The names of a program, the one that the flavor's makers use first."""
     for old, new in ALIASES.items():
         if name in (old, new):
             return [new, old] if flavor == "mariadb" else [old]

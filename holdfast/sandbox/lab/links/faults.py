@@ -1,7 +1,7 @@
 """Faults of the network: which frames are dropped or held back, as a table, and as rules for the kernel.
 
-A frame is looked at where it would cross the bridge, so hosts notice nothing but that it does not arrive; also those
-that ask for addresses (ARP) are dropped. What is held back leaves the bridge's port for the relay.
+A frame is examined where it would cross the bridge, so hosts notice only that it does not arrive; frames that ask for
+addresses (ARP) are dropped, too. Delayed frames leave the bridge through the relay's port.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Pair = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """What is wrong one way, from one host to another.
+    """The fault in one direction, from one host to another.
 
     :ivar loss: share of frames that is dropped, 0 to 1
     """
@@ -61,7 +61,7 @@ def check_share(share: float) -> float:
 
 
 def check_delay(ms: float, jitter_ms: float) -> None:
-    """:raises BadInput: one is no time that can be borne"""
+    """:raises BadInput: one is negative or too long"""
     if not (0 <= ms <= 60_000 and 0 <= jitter_ms <= 60_000):
         raise BadInput("ms", "must be from 0 to 60000")
 
@@ -72,7 +72,7 @@ def healed(links: Links, between: Iterable[Pair]) -> dict[Pair, Link]:
 
 
 def ruleset(links: Links, addresses: Mapping[str, str]) -> str:
-    """All rules that these links need; they take the place of those that were there, in one step."""
+    """All rules that these links need; they replace the former ones in one step."""
     bridge = ["type filter hook forward priority 0; policy accept;"]
     ports: dict[str, list[str]] = {}
     for (source, target), link in sorted(links.items()):

@@ -24,12 +24,12 @@ class Network:
         self._plan = plan
 
     def make(self) -> None:
-        """:raises Refused: something of it is there already, or the kernel cannot do it"""
+        """:raises Refused: part of it exists already, or the kernel refuses"""
         plan = self._plan
         hosts = {host: plan.namespace(host) for host in plan.hosts}
         _batch("", [f"netns add {name}" for name in (plan.bridge_namespace, *hosts.values())])
         lines = [
-            # it forwards from its first moment, and looks at nothing but addresses
+            # the bridge forwards from its first moment, and reads nothing but addresses
             f"link add {BRIDGE} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
             f"addr add {plan.bridge_address}/{PREFIX_BITS} dev {BRIDGE}",
             f"link set {BRIDGE} up",
@@ -51,7 +51,7 @@ class Network:
             )
 
     def remove(self) -> None:
-        """Take away what there is of it. Processes in it must have ended."""
+        """Remove what exists of it. Processes in it must have ended."""
         for name in self.found():
             attempt(["ip", "netns", "del", name])
         left = self.found()
@@ -66,13 +66,13 @@ class Network:
         return sorted(path.name for path in NAMESPACES.iterdir() if path.name.startswith(prefix))
 
     def path(self, host: str = "") -> Path:
-        """Names the namespace of a host, or without one that of the bridge."""
+        """The path of a host's namespace, or without a host of the bridge's."""
         plan = self._plan
         return NAMESPACES / (plan.namespace(host) if host else plan.bridge_namespace)
 
     @contextmanager
     def inside(self, host: str = "") -> Iterator[None]:
-        """This thread is in the host's network within the block, or beside the bridge.
+        """Within the block this thread is in the host's network, or beside the bridge.
 
         :raises Refused: the lab is down
         """
@@ -96,7 +96,7 @@ class Network:
             os.close(there)
 
     def plug(self, host: str, plugged: bool) -> None:
-        """Connect the host to the bridge, or take its cable out.
+        """Connect the host to the bridge, or unplug its cable.
 
         :raises Refused: the lab is down
         """
@@ -104,7 +104,7 @@ class Network:
         run(["ip", "-n", self._plan.bridge_namespace, "link", "set", host, state])
 
     def plugged(self, host: str) -> bool:
-        """Also where there is no host now."""
+        """Whether the host is connected; also True where there is no such host now."""
         shown = attempt(
             ["ip", "-n", self._plan.bridge_namespace, "-o", "link", "show", "dev", host]
         )
@@ -117,7 +117,7 @@ class Network:
 
 
 def hardware_address(address: str) -> str:
-    """Local and fixed, so that whoever reads a frame knows the host."""
+    """Local and fixed, so that a capture shows which host a frame is of."""
     return f"02:68:66:00:00:{int(address.rpartition('.')[2]):02x}"
 
 

@@ -1,4 +1,4 @@
-"""Delay: a process beside the bridge that holds frames back, started when it is needed first."""
+"""Delay: a process beside the bridge that holds frames back, started when it is first needed."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Relay:
         self._network = network
 
     def set(self, links: Mapping[Pair, Link]) -> None:
-        """Have it hold back these, and no others.
+        """Make the relay delay these links, and no others.
 
         :raises Refused: it cannot be started; holds the end of its log
         """
@@ -47,7 +47,7 @@ class Relay:
             time.sleep(0.01)
 
     def _tell(self, told: Mapping[str, object]) -> bool:
-        """Whether it runs, and has taken it."""
+        """Send the links to the relay; returns whether it runs and has accepted them."""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as control:
                 control.settimeout(ANSWER_SECONDS)

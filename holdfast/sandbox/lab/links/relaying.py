@@ -1,12 +1,12 @@
-"""The relay's program: it gets the frames that the bridge's rules send its way, and lets them on later.
+"""The relay's program: it receives the frames that the bridge's rules send to it, and passes them on later.
 
     python -m holdfast.sandbox.lab.links.relaying SOCKET
 
-It runs beside the bridge, makes the device that the rules name, and is told over SOCKET who is how late: a JSON list of
+It runs beside the bridge, makes the device that the rules name, and reads the delays from SOCKET: a JSON list of
 ``[from, to, ms, jitter_ms]``, hosts by the last number of their hardware address. It answers ``ok``.
 
-Frames of one direction stay in order; up to a millisecond more is lost to the clock. Without the relay those frames are
-lost. Standard library only, so that it starts at once.
+Frames of one direction stay in order; the clock's resolution adds up to a millisecond. Without the relay those frames
+are lost. Standard library only, so that it starts at once.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def _make_device() -> int:
 
 
 def _port(name: str) -> socket.socket:
-    """Sends out of one of the bridge's ports, to the host behind it; receives nothing."""
+    """Sends through one of the bridge's ports, to the host behind it; receives nothing."""
     port = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
     port.bind((name, 0))
     port.setblocking(False)
