@@ -1,1 +1,1 @@
-"""Where the clusters' records are kept."""
+"""The stores, in which the clusters' records are kept."""

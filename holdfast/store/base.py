@@ -1,4 +1,4 @@
-"""What a manager needs of a store."""
+"""What a manager needs from a store."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from holdfast.errors import Conflict, Refused
 @dataclass(frozen=True, slots=True)
 class Stored:
     """:ivar version: of the record; 0 while there is none
-    :ivar written: the highest version that is known to have been written, as far as the store can tell: where it is
-        above ``version``, the store was put back
+    :ivar written: the highest version that is known to have been written, as far as the store knows: if it is above
+        ``version``, the store was put back from a backup
     """
 
     record: Record | None
@@ -25,7 +25,7 @@ class Stored:
 
 @dataclass(frozen=True, slots=True)
 class StoredSettings:
-    """What people changed at run time: settings, and who is a member.
+    """What operators changed at run time: settings and members.
 
     :ivar document: can be written as JSON; {} while nothing was changed
     :ivar version: 0 while nothing was ever changed
@@ -37,9 +37,9 @@ class StoredSettings:
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """Of the history; see ``core/history/entry.py``.
+    """An entry of the history; see ``core/history/entry.py``.
 
-    :ivar body: may be that of a later version, which cannot be read
+    :ivar body: may be of a later version, which cannot be read
     """
 
     number: int
@@ -48,15 +48,15 @@ class StoredEntry:
 
 
 ENTRIES_KEPT = 200
-"""Of the history of each cluster."""
+"""Entries of the history of each cluster."""
 
 
 @dataclass(frozen=True, slots=True)
 class LeadershipCandidate:
-    """A manager, as the others see it.
+    """A manager, as other managers see it.
 
-    :ivar url: where people and other managers reach its API
-    :ivar host: on which it runs, written as members' hosts are
+    :ivar url: where operators and other managers reach its API
+    :ivar host: the host on which it runs, in the form of members' hosts
     """
 
     name: str
@@ -72,16 +72,17 @@ class Leadership(Protocol):
 
     @property
     def until(self) -> float:
-        """Up to here this manager may decide and grant. It moves on while the store confirms the leadership, and is in
-        the past, for good, once it is over."""
+        """Until this moment the manager may decide and grant leases. It moves forward while the store confirms the
+        leadership, and is in the past, for good, once the leadership is over."""
 
     @property
     def alone_from(self) -> float:
-        """From here on no earlier leading manager believes to lead: what it granted last, it granted before."""
+        """From this moment on no earlier leading manager believes that it leads: the last leases that it granted are
+        from before."""
 
 
 class Deposed(Conflict):
-    """This manager does not lead the cluster any more; nothing was written."""
+    """This manager no longer leads the cluster; nothing was written."""
 
     def __init__(self, cluster: str, expected: int) -> None:
         super().__init__(cluster, expected)
@@ -89,8 +90,8 @@ class Deposed(Conflict):
 
 
 def unreadable(what: str, error: Exception, otherwise: str) -> Refused:
-    """:param what: that is stored, and where
-    :param otherwise: what an operator can do where it is not of a later version
+    """:param what: is stored, and where
+    :param otherwise: what an operator can do if it is not of a later version
     """
     if isinstance(error, NewerFormat):
         return Refused(f"store: {what} cannot be read: {error}")
@@ -104,15 +105,16 @@ class Store(Protocol):
     """
 
     def load(self, cluster: str) -> Stored:
-        """:raises Refused: when what is stored cannot be read
+        """:raises Refused: what is stored cannot be read
         :raises Unreachable: the store does not answer
         """
 
     def replace(self, cluster: str, record: Record, expected: int) -> int:
-        """Write ``record`` durably if the stored version is ``expected``; the new version.
+        """Write ``record`` durably if the stored version is ``expected``; returns the new version.
 
-        :raises Conflict: when it is not, or (where the store can tell) this manager does not lead; nothing was written
-        :raises OutcomeUnknown: it may have been written: load before going on
+        :raises Conflict: it is another version, or (if the store can check that) this manager does not lead; nothing
+            was written
+        :raises OutcomeUnknown: it may have been written: load before continuing
         :raises Unreachable: the store does not answer; nothing was written
         """
 
@@ -132,34 +134,35 @@ class Store(Protocol):
         """As :meth:`entries`."""
 
     def write_entry(self, cluster: str, number: int, body: str, expected: int) -> int:
-        """As :meth:`replace`, for one entry, whether this manager leads or not. 0 is expected of one that is new: then
-        all but the ENTRIES_KEPT up to it go. A write of the record never waits for one of these."""
+        """As :meth:`replace`, for one entry, whether this manager leads or not. For a new entry 0 is expected: then all
+        entries but the newest ENTRIES_KEPT are removed. A write of the record never waits for one of an entry."""
 
     def lead(
         self, cluster: str, who: LeadershipCandidate, lost: Callable[[], None] = lambda: None
     ) -> AbstractContextManager[Leadership | None]:
-        """Try to become the one manager that leads; None when another does. Held until left, lost or killed; whoever
-        leaves it hands it on at once.
+        """Try to become the one manager that leads; None if another does. The leadership is held until it is left, is
+        lost, or the process is killed; leaving it hands it on at once.
 
-        :param lost: called, in any thread, when it is over before it was left
+        :param lost: called, in any thread, if the leadership is over before it was left
         :raises HoldfastError: by consequence, on entering; leaving never fails
         """
 
     def leader(self, cluster: str) -> LeadershipCandidate | None:
-        """Who leads now.
+        """The manager that leads now.
 
         :raises HoldfastError: by consequence
         """
 
     def candidates(self, cluster: str) -> tuple[LeadershipCandidate, ...]:
-        """Who lives and would lead, or does: those that tried within the last seconds, where the store can tell.
+        """The managers that live and lead or would lead: those that tried within the last seconds, if the store knows
+        that.
 
         :raises HoldfastError: by consequence
         """
 
     def watch(self, cluster: str, changed: Callable[[], None]) -> AbstractContextManager[None]:
-        """Have ``changed`` called, in any thread, when the record, the settings or who leads may have changed. It is a
-        hint: not every store gives it, nor always."""
+        """Have ``changed`` called, in any thread, when the record, the settings or the leading manager may have
+        changed. This is a hint: not every store gives it, nor always."""
 
     def close(self) -> None:
-        """Nothing is held any more; what is under way in other threads may fail."""
+        """Release everything; calls under way in other threads may fail."""

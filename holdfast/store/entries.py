@@ -23,9 +23,9 @@ create table if not exists history (
 
 
 class Entries:
-    """Opened when it is first needed: a manager leads also without a history.
+    """The file is opened when it is first needed: a manager can lead without a history.
 
-    A write survives the end of the process at once, and that of the host some seconds later (synchronous=NORMAL).
+    A write survives the end of the process at once, and the end of the host some seconds later (synchronous=NORMAL).
     """
 
     def __init__(self, path: Path) -> None:

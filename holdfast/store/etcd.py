@@ -1,4 +1,4 @@
-"""etcd: the store where there are several managers, on several hosts."""
+"""etcd: the store for several managers on several hosts."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ WRITE_SECONDS = 3.0
 ENTRIES_AT_ONCE = 20
 """Entries of the history in one answer: some hundred kB."""
 ENTRY_DIGITS = 10
-"""Their keys are in the order of their numbers."""
+"""The keys of entries sort in the order of their numbers."""
 
 
 class EtcdStore:
-    """Nothing is asked of etcd before it is needed: a manager starts also while etcd is down.
+    """etcd is not contacted before it is needed: a manager starts also while etcd is down.
 
     :raises BadInput: a certificate cannot be read
     """
@@ -72,7 +72,7 @@ class EtcdStore:
             raise self._unreadable(cluster, "record", error) from None
 
     def replace(self, cluster: str, record: Record, expected: int) -> int:
-        """Only the manager that leads may; etcd itself looks, in the same transaction."""
+        """Only the manager that leads may do this; etcd itself checks that, in the same transaction."""
         held = self._session.held(cluster)
         if held is None or time.monotonic() >= held.until:
             raise Deposed(cluster, expected)
@@ -155,7 +155,7 @@ class EtcdStore:
         self._gateway.close()
 
     def _told(self, key: str) -> None:
-        """Something changed: this key, or "" for any."""
+        """Something has changed: this key, or "" for any."""
         cluster = self._keys.cluster(key) if key else ""
         if key.startswith(self._keys.of(cluster, "history/")):
             return
@@ -180,10 +180,11 @@ class EtcdStore:
         leads: Body | None = None,
         further: Sequence[Body] = (),
     ) -> int:
-        """Write once. When the answer is lost it is looked up, and asked for again: compare-and-set does it once only.
+        """Write once. If the answer is lost, the result is looked up, and the write is sent again: compare-and-set
+        carries it out only once.
 
-        :param leads: holds while this manager leads
-        :param further: is done with it
+        :param leads: a condition that holds while this manager leads
+        :param further: operations in the same transaction
         """
         key = self._keys.of(cluster, what)
         compare = [version_is(key, expected), *([leads] if leads else [])]

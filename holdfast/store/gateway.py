@@ -1,4 +1,4 @@
-"""etcd's HTTP/JSON gateway: several endpoints, tried in turn, every try with a short deadline."""
+"""etcd's HTTP/JSON gateway: several endpoints, tried one after another, each with a short deadline."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ import httpx
 from holdfast.errors import BadInput, OutcomeUnknown, Refused, Unreachable
 
 TRY_SECONDS = 0.4
-"""For one endpoint, where there are others: an answer that takes longer comes from a member that hangs."""
+"""Seconds for one endpoint, if there are others: a member that takes longer to answer is considered hanging."""
 ONLY_TRY_SECONDS = 1.5
 CALL_SECONDS = 2.0
 SHUNNED_SECONDS = 5.0
-"""For so long an endpoint that did not answer is tried after the others."""
+"""For so long an endpoint that did not answer is tried only after the others."""
 
 UNAVAILABLE = frozenset({1, 4, 13, 14})
 """gRPC: cancelled, deadline exceeded, internal, unavailable (no leader, request timed out ...)."""
@@ -32,12 +32,12 @@ Body = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Etcd:
-    """Where etcd is, and as whom to speak to it.
+    """Where etcd is, and with which identity to connect to it.
 
     :ivar endpoints: URLs of its members
-    :ivar ca: what its certificates are checked with; None for the machine's own
-    :ivar cert: shown to it, with ``key``
-    :ivar user: "" where it asks for none
+    :ivar ca: checks etcd's certificates; None for the machine's own CAs
+    :ivar cert: shown to etcd, with ``key``
+    :ivar user: "" if etcd requires none
     """
 
     endpoints: tuple[str, ...]
@@ -53,7 +53,7 @@ class Etcd:
 
 
 class _NoAnswer(Exception):
-    """:ivar sent: it may have been done all the same"""
+    """:ivar sent: the request may have been carried out nevertheless"""
 
     def __init__(self, text: str, sent: bool) -> None:
         super().__init__(text)
@@ -82,11 +82,11 @@ class Gateway:
     ) -> dict[str, Any]:
         """Call ``method`` (``kv/range``) of the first endpoint that answers.
 
-        :param repeatable: it may be asked of another endpoint although the first may have done it
+        :param repeatable: it may be sent to another endpoint although the first may have carried it out
         :param end: on ``time.monotonic()``
-        :raises Unreachable: nobody answered; if it was not repeatable: nothing was done
+        :raises Unreachable: no endpoint answered; if it was not repeatable: nothing was done
         :raises OutcomeUnknown: not repeatable, and it may have been done
-        :raises Refused: etcd answered, and will not do it
+        :raises Refused: etcd answered, and refuses
         """
         end = time.monotonic() + CALL_SECONDS if end is None else end
         found: list[str] = []
@@ -112,19 +112,19 @@ class Gateway:
     def stream(
         self, endpoint: str, method: str, body: Body, silence: float
     ) -> Iterator[httpx.Response]:
-        """The answer of this endpoint, as it comes; the caller sees to httpx's errors.
+        """The answer of this endpoint, as it comes; the caller handles httpx's errors.
 
-        :param silence: seconds after which an answer that says nothing is a ReadTimeout
+        :param silence: seconds without data after which an answer is a ReadTimeout
         """
         timeout = httpx.Timeout(TRY_SECONDS, read=silence)
-        # a member that is cut off from the others says so, instead of being silent
+        # a member that is cut off from the other members then reports that, instead of being silent
         headers = {**self._headers(), "Grpc-Metadata-hasleader": "true"}
         url = f"{endpoint}/v3/{method}"
         with self._http.stream("POST", url, json=body, headers=headers, timeout=timeout) as reply:
             yield reply
 
     def order(self) -> list[str]:
-        """Endpoints, those that did not answer lately last."""
+        """The endpoints, with those last that did not answer lately."""
         now = time.monotonic()
         return sorted(
             self._etcd.endpoints, key=lambda each: max(0.0, self._shunned.get(each, 0.0) - now)
@@ -134,7 +134,7 @@ class Gateway:
         self._shunned[endpoint] = time.monotonic() + SHUNNED_SECONDS
 
     def renew_token(self, used: str) -> None:
-        """Have the next call carry another token than ``used``."""
+        """Make the next call carry another token than ``used``."""
         with self._authenticating:
             if self._token == used:
                 self._token = ""
@@ -166,7 +166,7 @@ class Gateway:
             raise _NoAnswer("it does not accept the token that it gave", sent=False) from None
 
     def _authenticate(self, endpoint: str, seconds: float) -> None:
-        """:raises Refused: user or password are wrong, or etcd asks for none"""
+        """:raises Refused: user or password are wrong, or etcd requires none"""
         with self._authenticating:
             if self._token:
                 return
@@ -188,7 +188,7 @@ class Gateway:
             raise _NoAnswer(_why(error), sent=False) from None
         except httpx.HTTPError as error:
             raise _NoAnswer(_why(error), sent=True) from None
-        except RuntimeError:  # httpx, when the client was closed meanwhile
+        except RuntimeError:  # httpx, if the client was closed meanwhile
             raise _NoAnswer("this manager is ending", sent=False) from None
         try:
             said = reply.json()
@@ -230,7 +230,7 @@ class _StaleToken(Exception):
 
 
 def failed_frame(frame: Mapping[str, Any]) -> str:
-    """What a line of a stream says of its end, or ""."""
+    """What a line of a stream says about its end, or ""."""
     error = frame.get("error")
     if isinstance(error, Mapping):
         return str(error.get("message") or error)

@@ -1,16 +1,16 @@
-"""What a manager holds in etcd for as long as it lives: a lease, and with it the clusters that it leads.
+"""What a manager holds in etcd as long as it lives: a lease, and with it the clusters that it leads.
 
-A leading manager's key goes with its lease: ``LEASE_SECONDS`` after the manager was last heard of, another may take it.
-That alone does not tell the first one that it leads no more. It may have been stopped; and etcd's own leading member,
-when it was stopped and wakes up, revokes leases that were renewed elsewhere meanwhile (etcd issue 15247, up to 3.4.30
-and 3.5.12). So:
+A leading manager's key disappears with its lease: ``LEASE_SECONDS`` after etcd last heard of the manager, another may
+take the key. This alone does not show the first manager that it no longer leads. It may have been stopped; and etcd's
+own leading member, if it was stopped and resumes, revokes leases that were renewed elsewhere meanwhile (etcd issue
+15247, up to 3.4.30 and 3.5.12). So:
 
-* every ``BEAT_SECONDS`` the manager reads, linearizably, that the key is still the one that it made. It believes to
-  lead for ``BELIEF_SECONDS`` after it sent that question, no longer (``Leadership.until``);
-* whoever takes a key that its holder did not hand on knows that the holder may believe to lead for so long still
-  (``Leadership.alone_from``).
+* every ``BEAT_SECONDS`` the manager reads, linearizably, that the key is still the one that it made. It believes that
+  it leads for ``BELIEF_SECONDS`` after it sent that read, no longer (``Leadership.until``);
+* a manager that takes a key which its holder did not hand on knows that the holder may believe that it leads for as
+  long (``Leadership.alone_from``).
 
-The beat has a thread of its own: neither a busy event loop nor a full pool of threads costs the leadership.
+The beat has a thread of its own: so neither a busy event loop nor a full pool of threads costs the leadership.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from holdfast.store.wording import (
 )
 
 LEASE_SECONDS = 2
-"""The least that etcd gives with its default election time-out of 1 s."""
+"""The minimum that etcd grants with its default election time-out of 1 s."""
 BEAT_SECONDS = 0.3
 BELIEF_SECONDS = 1.2
 MARGIN_SECONDS = 0.1
-"""Clocks differ in speed, and a thread may have to wait for its turn."""
+"""Clocks differ in speed, and a thread may have to wait before it runs."""
 BEAT_CALL_SECONDS = 0.9
 """For one call of a beat: enough for two endpoints that hang."""
 LEAVE_SECONDS = 1.0
@@ -57,7 +57,7 @@ logger = logging.getLogger(__name__)
 class Held:
     """A leadership.
 
-    :ivar created: the revision at which the key was made: no other leadership has the same
+    :ivar created: the revision at which the key was created: no other leadership has the same
     """
 
     cluster: str
@@ -75,20 +75,20 @@ class Held:
                 self.until = until
 
     def end(self) -> bool:
-        """Whether it ends just now."""
+        """Whether it has just ended."""
         with self._ending:
             ends, self.over, self.until = not self.over, True, -math.inf
         return ends
 
 
 class Keys:
-    """Where things are kept."""
+    """The keys in etcd."""
 
     def __init__(self, prefix: str) -> None:
         self.prefix = prefix
 
     def of(self, cluster: str, what: str) -> str:
-        """:param what: record, settings, leader, left (the last one who led handed it on), managers/NAME"""
+        """:param what: record, settings, leader, left (the last leading manager handed it on), managers/NAME"""
         return f"{self.prefix}{cluster}/{what}"
 
     def cluster(self, key: str) -> str:
@@ -106,7 +106,7 @@ class EtcdSession:
         self._announced: set[str] = set()
         self._held: dict[str, Held] = {}
         self._to_give_back: list[Held] = []
-        # a beat waits for neither etcd nor whoever does: _changing is never held across a call
+        # a beat waits neither for etcd nor for a thread that does: _changing is never held across a call
         self._changing = threading.Lock()
         self._granting = threading.Lock()
         self._wake = threading.Event()
@@ -116,7 +116,7 @@ class EtcdSession:
     def campaign(
         self, cluster: str, who: LeadershipCandidate, lost: Callable[[], None]
     ) -> Held | None:
-        """:raises HoldfastError: by consequence; if it led all the same, it will not for long"""
+        """:raises HoldfastError: by consequence; if it led nevertheless, it will not for long"""
         key = self._keys.of(cluster, "leader")
         lease = self._ensured(cluster, who)
         found = kvs(self._gateway.ask("kv/range", get(key)))
@@ -144,7 +144,7 @@ class EtcdSession:
         return held
 
     def leave(self, held: Held) -> None:
-        """Hand it on at once; what cannot be handed on now is tried again with every beat."""
+        """Hand the leadership on at once; if that fails now, it is tried again with every beat."""
         held.end()
         with self._changing:
             if self._held.get(held.cluster) is held:
@@ -159,7 +159,7 @@ class EtcdSession:
         return self._held.get(cluster)
 
     def wake(self) -> None:
-        """Look at once whether what is held is held still."""
+        """Check at once whether the leadership is still held."""
         if self._held:
             self._wake.set()
 
@@ -178,10 +178,10 @@ class EtcdSession:
                 end = time.monotonic() + LEAVE_SECONDS
                 self._gateway.ask("lease/revoke", {"ID": str(self._lease)}, end=end)
             except HoldfastError:
-                return  # it ends by itself
+                return  # it ends without that
 
     def _ensured(self, cluster: str, who: LeadershipCandidate) -> int:
-        """A lease that lives, and the others know that this manager does."""
+        """A living lease, and an entry by which other managers know that this one lives."""
         with self._granting:
             if not self._lease:
                 self._grant()
@@ -195,7 +195,8 @@ class EtcdSession:
         return lease
 
     def _refuse_namesake(self, key: str, who: LeadershipCandidate, lease: int) -> None:
-        """Two of one name would each take the other for itself. (One that was started anew has the same URL.)"""
+        """Two managers with one name would each mistake the other for itself. (A restarted manager has the same
+        URL.)"""
         for found in kvs(self._gateway.ask("kv/range", get(key))):
             if found.lease != lease and json.dumps(who.url) not in found.value:
                 raise Refused(
@@ -222,7 +223,7 @@ class EtcdSession:
             raise Unreachable("etcd let this manager's lease expire: it asks for another") from None
 
     def _is_leftover(self, cluster: str, found: KeyValue) -> bool:
-        """Of this very manager, from before; whether it is gone now."""
+        """Whether the key is left from an earlier run of this very manager; whether it is gone now."""
         with self._changing:
             if not self._lease or found.lease != self._lease or cluster in self._held:
                 return False
@@ -236,7 +237,7 @@ class EtcdSession:
             [created_at(held.key, held.created)],
             [{"request_delete_range": {"key": b64(held.key)}}, {"request_put": left}],
         )
-        # done twice it does no more than once
+        # sent twice, it is carried out only once
         self._gateway.ask("kv/txn", body, end=end)
         with self._changing:
             if held in self._to_give_back:
@@ -254,7 +255,7 @@ class EtcdSession:
             except HoldfastError as error:
                 logger.debug("etcd: %s", error)
             except Exception:
-                # without this thread the manager would lead no more, and nobody knew why
+                # without this thread the manager would no longer lead, and no log would say why
                 logger.exception("the etcd session failed")
             self._lapse()
 
@@ -274,12 +275,12 @@ class EtcdSession:
             self._give_back(held, _beat_end())
 
     def _confirm(self) -> None:
-        """Read whether the keys are those that were made."""
+        """Read whether the keys are those that this session created."""
         held = list(self._held.values())
         if not held:
             return
         compare = [created_at(each.key, each.created) for each in held]
-        # with no range in it the answer would be that of one member alone
+        # without a range in it, one member alone would answer
         reads = [{"request_range": get(each.key)} for each in held]
         sent = time.monotonic()
         reply = self._gateway.ask("kv/txn", txn(compare, reads[:1], reads), end=_beat_end())
@@ -292,7 +293,7 @@ class EtcdSession:
             each.confirmed(self._believed(sent))
 
     def _lapse(self) -> None:
-        """What could not be confirmed for too long is over."""
+        """End the leaderships that could not be confirmed for too long."""
         now = time.monotonic()
         for held in list(self._held.values()):
             if now >= held.until:

@@ -41,7 +41,7 @@ create table if not exists {table} (
 logger = logging.getLogger(__name__)
 
 PROBED_SECONDS = 0.05
-"""Longer than anybody holds the lock who only asks whether it is held."""
+"""Longer than a process holds the lock which only checks whether it is held."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +55,12 @@ class _WhileLocked:
 class SqliteStore:
     """Safe against a crash at any point: a write is on disk (synchronous=FULL) before it returns.
 
-    :raises Fatal: when the file cannot be opened or made
+    :raises Fatal: the file cannot be opened or created
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # a connection that is closed while another thread uses it takes the process down
+        # closing a connection while another thread uses it crashes the process
         self._one = threading.Lock()
         try:
             self._db = sqlite3.connect(
@@ -91,15 +91,15 @@ class SqliteStore:
         return version
 
     def _watermark(self, cluster: str) -> int:
-        """The highest version that was written, from a file beside the store: who puts the store back from a backup may
-        leave that as it is. Without it, or where it says less, nothing is known."""
+        """The highest version that was written, from a file beside the store: an operator who puts the store back from
+        a backup may leave that file as it is. Without it, or if it says less, nothing is known."""
         try:
             return int(self._mark_path(cluster).read_text())
         except (OSError, ValueError):
             return 0
 
     def _raise_watermark(self, cluster: str, version: int) -> None:
-        """Not synced: the record is on disk before, and a mark that is too low is none."""
+        """Not synced: the record is on disk before, and a mark that is too low is ignored."""
         path = self._mark_path(cluster)
         part = path.with_name(f".{path.name}.part")
         try:
@@ -174,7 +174,7 @@ class SqliteStore:
     def lead(
         self, cluster: str, who: LeadershipCandidate, lost: Callable[[], None] = lambda: None
     ) -> Iterator[Leadership | None]:
-        """A lock on a file beside the store; the kernel lets go of it when the process ends."""
+        """A lock on a file beside the store; the kernel releases it when the process ends."""
         with closing(_LockFile(self._lock_path(cluster))) as lock:
             if not lock.acquire():
                 yield None
@@ -192,7 +192,7 @@ class SqliteStore:
             return None
         try:
             return LeadershipCandidate(**json.loads(text))
-        except (ValueError, TypeError):  # it has the lock, and has not written who it is yet
+        except (ValueError, TypeError):  # it has the lock, and has not written its name yet
             return LeadershipCandidate("another process on this host")
 
     def candidates(self, cluster: str) -> tuple[LeadershipCandidate, ...]:
@@ -207,7 +207,7 @@ class SqliteStore:
         return self._path.with_name(f"{self._path.name}.{cluster}.lock")
 
     def close(self) -> None:
-        """Whoever is at work with it in another thread has ended; whoever comes later is refused."""
+        """Calls under way in other threads have ended; later ones are refused."""
         self._entries.close()
         with self._one:
             self._db.close()
@@ -221,7 +221,7 @@ class _LockFile:
             raise Fatal(f"store: cannot make {path}: {error.strerror}") from None
 
     def acquire(self) -> bool:
-        """Also when somebody asks at that very moment whether it is held."""
+        """Take the lock, also if another process checks at that very moment whether it is held."""
         end = time.monotonic() + PROBED_SECONDS
         while not self._locked(fcntl.LOCK_EX):
             if not self._locked(fcntl.LOCK_SH) or time.monotonic() > end:
@@ -231,7 +231,7 @@ class _LockFile:
         return True
 
     def holder(self) -> str | None:
-        """What its holder wrote; None when nobody holds it."""
+        """What its holder wrote; None if no process holds it."""
         if self._locked(fcntl.LOCK_SH):
             return None
         return os.pread(self._fd, 4096, 0).decode(errors="replace")

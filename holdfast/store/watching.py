@@ -1,4 +1,4 @@
-"""Tells when keys below a prefix change: a watch at etcd, in a thread of its own, begun anew whenever it ends."""
+"""Reports changes of keys below a prefix: a watch at etcd, in a thread of its own, started again whenever it ends."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ from holdfast.store.gateway import Gateway, failed_frame
 from holdfast.store.wording import get, get_all, text
 
 SILENCE_SECONDS = 10.0
-"""After which a watch that tells nothing is begun anew: its member may be gone without a word."""
+"""Seconds after which a silent watch is started again: its etcd member may be gone without having closed the
+connection."""
 PAUSE_SECONDS = 0.2
 
 logger = logging.getLogger(__name__)
 
 
 class Watcher:
-    """:param told: called in the watcher's thread with each key that changed; with "" when some may have been missed"""
+    """:param told: called in the watcher's thread with each key that changed; with "" if some changes may have been
+    missed"""
 
     def __init__(self, gateway: Gateway, prefix: str, told: Callable[[str], None]) -> None:
         self._gateway = gateway
@@ -47,8 +49,8 @@ class Watcher:
             return
         while self._thread.is_alive():
             if self._socket is not None:
-                with contextlib.suppress(OSError):  # it has ended already
-                    # not the method of a TLS socket, which is not for two threads
+                with contextlib.suppress(OSError):  # it has already ended
+                    # not the method of a TLS socket, which must not be used by two threads
                     socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
             self._thread.join(PAUSE_SECONDS)
 

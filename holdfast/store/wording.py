@@ -1,4 +1,4 @@
-"""How etcd's gateway wants things said: bytes as base64, 64-bit numbers as text."""
+"""The formats of etcd's gateway: bytes as base64, 64-bit numbers as text."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ Body = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class KeyValue:
-    """A key as it stands in etcd.
+    """A key as etcd has it.
 
-    :ivar version: how often it was put since it was made
-    :ivar created: the revision that made it
-    :ivar lease: with which it goes; 0 for none
+    :ivar version: how often it was put since it was created
+    :ivar created: the revision that created it
+    :ivar lease: the lease with which it disappears; 0 for none
     """
 
     key: str
@@ -49,13 +49,13 @@ def get_all(prefix: str) -> Body:
 
 
 def get_last(begin: str, end: str, most: int) -> Body:
-    """Of the keys from ``begin`` up to, and without, ``end``: the last, in falling order."""
+    """The last of the keys from ``begin`` up to, but without, ``end``, in descending order."""
     descending = {"sort_order": "DESCEND", "sort_target": "KEY", "limit": str(most)}
     return {"key": b64(begin), "range_end": b64(end), **descending}
 
 
 def remove_below(begin: str, end: str) -> Body:
-    """An operation of a transaction: the keys from ``begin`` up to, and without, ``end`` go."""
+    """An operation of a transaction: remove the keys from ``begin`` up to, but without, ``end``."""
     return {"request_delete_range": {"key": b64(begin), "range_end": b64(end)}}
 
 
@@ -64,22 +64,22 @@ def put(key: str, value: str, lease: int = 0) -> Body:
 
 
 def version_is(key: str, version: int) -> Body:
-    """0: there is none."""
+    """A condition; 0: the key does not exist."""
     return {"target": "VERSION", "key": b64(key), "version": str(version)}
 
 
 def created_at(key: str, revision: int) -> Body:
-    """0: there is none."""
+    """A condition; 0: the key does not exist."""
     return {"target": "CREATE", "key": b64(key), "create_revision": str(revision)}
 
 
 def txn(compare: Sequence[Body], then: Sequence[Body], otherwise: Sequence[Body] = ()) -> Body:
-    """:param then: each is {"request_put": …} or the like, done if all of ``compare`` holds"""
+    """:param then: each is {"request_put": …} or the like, carried out if all of ``compare`` holds"""
     return {"compare": list(compare), "success": list(then), "failure": list(otherwise)}
 
 
 def kvs(ranged: Mapping[str, Any]) -> list[KeyValue]:
-    """What a range found. Fields that are zero or empty are left out by the gateway."""
+    """What a range found. The gateway leaves out fields that are zero or empty."""
     return [
         KeyValue(
             text(each["key"]),

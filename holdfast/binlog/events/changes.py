@@ -1,4 +1,4 @@
-"""What the events of a transaction say was changed; also those inside MySQL's compressed transactions."""
+"""What the events of a transaction changed; also the events inside MySQL's compressed transactions."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ TABLE_MAP = 19
 ROWS_QUERY = 29
 ANNOTATE_ROWS = 160
 LARGEST_PAYLOAD = 256 * 1024 * 1024
-"""Of a compressed transaction, when it is uncompressed: it is held in memory."""
+"""Bytes of a compressed transaction after uncompressing: it is held in memory."""
 
 _SILENT = OPENING_TYPES | {XID, ROWS_QUERY, ANNOTATE_ROWS, 4, 35, 163, 161}
 """Events that change nothing: openings, the commit, comments, and what may stand between two transactions."""
@@ -52,7 +52,7 @@ class Body(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RowChange:
-    """A row event. :ivar table_body: body of the table map that it refers to"""
+    """A row event. :ivar table_body: body of the table map to which it refers"""
 
     table: TableMap
     table_body: bytes
@@ -73,7 +73,7 @@ class Statement:
 
 @dataclass(frozen=True, slots=True)
 class Opaque:
-    """Something that is not understood, or a row event of a table that is not."""
+    """A change that is not understood, or a row event whose table is missing."""
 
     what: str
 

@@ -1,4 +1,4 @@
-"""A transaction as it stands in a binlog: where it begins, how it ends, and what is known of it by that."""
+"""A transaction in a binlog: where it begins, how it ends, and what that shows about it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Group:
     :ivar transactional: on MariaDB, what the GTID event says; MySQL's says nothing, and it is true
     :ivar query: the first query event in it, if it has one
     :ivar xid: MariaDB: the name of the XA transaction that it prepares or ends, or ""
-    :ivar empty: it was committed, and nothing stands in it (MySQL)
+    :ivar empty: it was committed, and contains nothing (MySQL)
     """
 
     gtid: Gtid | None
@@ -57,8 +57,8 @@ class FileEnd:
 
     :ivar last_type: type of the last whole event: ROTATE and STOP mean that the file was closed
     :ivar size: bytes in the file
-    :ivar checkpoint: MariaDB: the last note of the oldest file that crash recovery needs; all that
-        stands in older ones is committed
+    :ivar checkpoint: MariaDB: the last note of the oldest file that crash recovery needs; everything in older files is
+        committed
     """
 
     last_type: int

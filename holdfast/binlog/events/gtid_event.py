@@ -67,7 +67,7 @@ Gtid = MysqlGtid | MariadbGtid
 
 
 class MariadbFlags:
-    """``flags2`` of MariaDB's ``Gtid_log_event`` (log_event.h). Plain numbers: they are looked at some times for each
+    """``flags2`` of MariaDB's ``Gtid_log_event`` (log_event.h). Plain numbers: they are tested several times for each
     transaction of a large file, and Python's flags take longer than all the rest of its GTID event."""
 
     STANDALONE = 1
@@ -85,7 +85,7 @@ class MariadbFlags:
 class GroupOpening:
     """What the opening event says; ``gtid`` is None for an anonymous transaction (MySQL).
 
-    :ivar flags: as :class:`MariadbFlags`: only MariaDB tells beforehand what the transaction will be
+    :ivar flags: as :class:`MariadbFlags`: only MariaDB says beforehand what the transaction will be
     :ivar xid: MariaDB: the name of the XA transaction that it prepares or ends, as ``xid.sql_form`` gives it; or ""
     """
 
@@ -114,7 +114,7 @@ def parse_opening(event_type: int, server_id: int, body: bytes) -> GroupOpening:
 
 
 def _mariadb_xid(flags: int, body: bytes) -> str:
-    """Behind the commit id, where there is one (``Gtid_log_event::write``)."""
+    """After the commit id, if there is one (``Gtid_log_event::write``)."""
     start = _MARIADB_BODY.size + (8 if flags & MariadbFlags.GROUP_COMMIT_ID else 0)
     format_id, first, second = _XID_HEAD.unpack_from(body, start)
     data = body[start + _XID_HEAD.size :]

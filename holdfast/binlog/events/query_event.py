@@ -1,8 +1,8 @@
 """The head of a Query event: the statement's beginning, and whether it carries a transaction id.
 
-MySQL writes ``ddl_xid`` into the status variables of a DDL statement that is atomic, and its crash
-recovery takes a prepared DDL back whose id it does not find in the binlog
-(``Q_DDL_LOGGED_WITH_XID``, ``sql/binlog/recovery.cc``). A DDL without one cannot be undone.
+MySQL writes ``ddl_xid`` into the status variables of a DDL statement that is atomic, and its crash recovery rolls back
+a prepared DDL whose id it does not find in the binlog (``Q_DDL_LOGGED_WITH_XID``, ``sql/binlog/recovery.cc``). A DDL
+without one cannot be undone.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _TOO_MANY_DATABASES = 254
 class QueryHead:
     """:ivar text: at most the first 200 bytes of the statement
     :ivar whole: that is all of it
-    :ivar atomic_ddl: it carries a transaction id (MySQL); False also if that could not be told
+    :ivar atomic_ddl: it carries a transaction id (MySQL); False also if that could not be decided
     """
 
     text: str
@@ -68,7 +68,7 @@ def _has_ddl_xid(status: bytes) -> bool:
                 return True
             position = _after_variable(status, code, position + 1)
     except (KeyError, IndexError, ValueError):
-        return False  # a variable that is not known here: nothing behind it can be read
+        return False  # an unknown variable: nothing after it can be read
     return False
 
 

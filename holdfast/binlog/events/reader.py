@@ -1,8 +1,8 @@
-"""Walks a binlog file of MySQL or MariaDB from event to event, with memory that stays constant.
+"""Walks a binlog file of MySQL or MariaDB from event to event, in constant memory.
 
-Bodies are passed over, except for the few bytes that tell where a transaction begins and how it
-ends. A file that a crash has left may end in the middle of an event. Layouts and numbers: the
-servers' ``binlog_event.h`` (MySQL) and ``log_event.h`` (MariaDB).
+Bodies are skipped, except for the few bytes that show where a transaction begins and how it ends. A file left by a
+crash may end in the middle of an event. Layouts and numbers: the servers' ``binlog_event.h`` (MySQL) and
+``log_event.h`` (MariaDB).
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ START_ENCRYPTION = 164
 
 IN_USE = 0x1
 IN_USE_OFFSET = len(MAGIC) + 17
-"""Where the flags of the format description stand: not covered by its checksum."""
+"""Offset of the flags of the format description: its checksum does not cover them."""
 
 _UNKNOWN_OPENING = GroupOpening(None, MariadbFlags.TRANSACTIONAL)
 _BEFORE_STATEMENT = frozenset({INTVAR, APPEND_BLOCK, RAND, USER_VAR, BEGIN_LOAD_QUERY})
@@ -84,7 +84,7 @@ _ENDING_TYPES = {
 
 
 class BinlogEvent(NamedTuple):
-    """An event's header; ``offset`` counts on past 4 GiB, where the header's own position wraps.
+    """An event's header; ``offset`` continues past 4 GiB, where the header's own position wraps.
 
     A tuple, as making one is a third of the time that reading a large file takes.
     """
@@ -110,7 +110,7 @@ class Torn:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """What the format description at the start of a file says of the rest of it."""
+    """What the format description at the start of a file says about the rest of it."""
 
     flavor: Flavor
     server_version: str
@@ -126,7 +126,7 @@ class Binlog:
     """An open binlog file, its format description already read. Made by :func:`open_binlog`."""
 
     POSITIONS: ClassVar[bool] = True
-    """Events say where in this very file they end."""
+    """Events carry the position in this very file at which they end."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
@@ -139,7 +139,7 @@ class Binlog:
     def events(
         self, start: int = len(MAGIC), end: int | None = None
     ) -> Iterator[BinlogEvent | Torn]:
-        """All events from the format description (or from ``start``) on; a torn end comes last."""
+        """All events from the format description (or from ``start``) on; a torn end is the last item."""
         offset = start
         while offset < (self.size if end is None else end):
             event = self._header(offset)
@@ -149,7 +149,7 @@ class Binlog:
             offset += event.size
 
     def last_transactions(self, count: int) -> int:
-        """Where the last ``count`` transactions begin, or as many as there are: six times as quick as to read them."""
+        """Where the last ``count`` transactions begin, or as many as there are: six times as fast as reading them."""
         begins: deque[int] = deque([len(MAGIC)], maxlen=count)
         offset = len(MAGIC)
         while True:
@@ -162,7 +162,7 @@ class Binlog:
             if kind in OPENING_TYPES:
                 begins.append(offset)
             if size < HEADER.size:
-                break  # its end is torn, or it is damaged: groups() tells which
+                break  # its end is torn, or it is damaged: groups() says which
             offset += size
         return begins[0]
 
@@ -199,7 +199,7 @@ class Binlog:
         yield FileEnd(last_type, self.size, checkpoint)
 
     def ending(self, group: OpenGroup, event: BinlogEvent) -> GroupEnding | None:
-        """How this event ends the group; None if the group goes on."""
+        """How this event ends the group; None if the group continues."""
         if event.type in _ENDING_TYPES:
             return _ENDING_TYPES[event.type]
         if event.type in (ROTATE, STOP):
@@ -215,7 +215,7 @@ class Binlog:
         return None
 
     def _stands_alone(self, group: OpenGroup, query: QueryHead) -> bool:
-        """Whether a group's first query is the whole group. MySQL opens all others with BEGIN."""
+        """Whether a group's first query is the whole group. MySQL begins all others with BEGIN."""
         if self.format.flavor is Flavor.MARIADB:
             return group.standalone
         return query.text != "BEGIN" and not query.text.startswith("XA START")
@@ -289,7 +289,7 @@ class Binlog:
         )
 
     def _zeros_from(self, offset: int) -> bool:
-        """Whether the rest is blank, as some file systems leave it after a loss of power."""
+        """Whether the rest is blank, as some file systems leave it after a power failure."""
         while offset < self.size:
             piece = self.read_at(offset, _WINDOW_BYTES)
             if piece.strip(b"\0"):
@@ -313,6 +313,6 @@ class Binlog:
 
 @contextmanager
 def open_binlog(path: Path) -> Iterator[Binlog]:
-    """Open a file that no server is writing to; :class:`Unreadable` if it is not plain binlog."""
+    """Open a file to which no server writes; :class:`Unreadable` if it is not a plain binlog."""
     with path.open("rb", buffering=0) as file:
         yield Binlog(path, file)

@@ -1,4 +1,4 @@
-"""Row events: taken apart into images, and put together again the other way round.
+"""Row events: decoded into images, and encoded again as their inverse.
 
 Layout: MySQL's ``Rows_event`` (``rows_event.h``), versions 1 (which MariaDB writes) and 2; MariaDB's compressed ones
 (``log_event.h``: the same, with the images behind the column bitmaps compressed by zlib).
@@ -32,7 +32,7 @@ _FIXED_BYTES = INTEGERS | {
 _WITH_FRACTION = {Type.TIMESTAMP2: 4, Type.DATETIME2: 5, Type.TIME2: 3}
 _STRINGS = frozenset({Type.VARCHAR, Type.VAR_STRING, Type.STRING, Type.VARCHAR_COMPRESSED})
 DECIMAL_BYTES = (0, 1, 1, 2, 2, 3, 3, 4, 4, 4)
-"""For so many digits; nine take four."""
+"""Bytes for this many digits; nine digits take four."""
 
 
 class Action(Enum):
@@ -66,7 +66,7 @@ KINDS = {
     170: _Kind(_UPDATE, 2, True),
     171: _Kind(_DELETE, 2, True),
 }
-"""Event types; MySQL's PARTIAL_UPDATE_ROWS (39) is not among them: its images are not whole."""
+"""Event types; MySQL's PARTIAL_UPDATE_ROWS (39) is not among them: its images are incomplete."""
 
 _CODES = {(kind.action, kind.version): code for code, kind in KINDS.items() if not kind.compressed}
 
@@ -176,12 +176,12 @@ def split(rows: Rows, table: TableMap) -> Iterator[Row]:
 def undo(rows: Rows, changed: Sequence[Row], table: TableMap) -> tuple[int, bytes]:
     """Type and body of the event that undoes ``changed``, some rows of ``rows``.
 
-    They are undone in reverse order: rows of a table with a unique key may have passed a value on. The event ends a
+    They are undone in reverse order: a row may have taken over the value of another in a unique key. The event ends a
     statement of its own, and foreign keys are not checked: a cascade was not logged.
     """
     body = [_HEAD.pack(table.table_id.to_bytes(6, "little"), STATEMENT_END | NO_FOREIGN_KEY_CHECKS)]
     if rows.version == 2:
-        body.append(struct.pack("<H", 2))  # partitions are looked up anew
+        body.append(struct.pack("<H", 2))  # partitions are looked up again
     body += [pack(rows.width), rows.present_after]
     if rows.action is Action.UPDATE:
         body.append(rows.present)
@@ -230,7 +230,7 @@ def _end_of_image(data: bytes, position: int, columns: list[tuple[int, Column]])
 
 
 def _extent(data: bytes, position: int, column: Column) -> tuple[int, int]:
-    """Where a value's bytes begin (behind their length, if they have one) and end."""
+    """Where a value's bytes begin (after their length, if they have one) and end."""
     kind = column.type
     fixed = _FIXED_BYTES.get(kind)
     if fixed is not None:

@@ -1,6 +1,6 @@
-"""Statements that change nothing which another server would have to have.
+"""Statements that change nothing that another server would need.
 
-Recognised is what the grammars below match whole, and nothing else: a statement that is not known is taken to change
+A statement is recognised only if the grammars below match it as a whole: an unknown statement is assumed to change
 something. Left out on purpose: REPAIR (it may drop damaged rows), executable comments, everything with a second
 statement, and accounts.
 """
@@ -46,6 +46,6 @@ def changes_nothing(text: str) -> bool:
 
 
 def emptied(text: str) -> tuple[str, str] | None:
-    """The table of which a server noted that a restart had emptied it."""
+    """The table that a server noted as emptied by a restart."""
     found = _EMPTIED.fullmatch(text)
     return (found[1].replace("``", "`"), found[2].replace("``", "`")) if found else None

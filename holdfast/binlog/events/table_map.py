@@ -1,7 +1,7 @@
-"""The TABLE_MAP event: which table the row events behind it are about, and how its columns are stored.
+"""The TABLE_MAP event: which table the row events after it belong to, and how its columns are stored.
 
-Layout: MySQL's ``Table_map_event`` (``libs/mysql/binlog/event/rows_event.h``); MariaDB's is the same, with two
-column types of its own and without optional metadata unless ``binlog_row_metadata`` asks for it.
+Layout: MySQL's ``Table_map_event`` (``libs/mysql/binlog/event/rows_event.h``); MariaDB's is the same, with two column
+types of its own and without optional metadata unless ``binlog_row_metadata`` requests it.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ INTEGERS = {Type.TINY: 1, Type.SHORT: 2, Type.INT24: 3, Type.LONG: 4, Type.LONGL
 """Bytes of each."""
 
 NUMERIC = frozenset({*INTEGERS, Type.FLOAT, Type.DOUBLE, Type.NEWDECIMAL, Type.YEAR})
-"""Those that have a bit in the optional metadata about signs."""
+"""Types that have a bit in the optional metadata about signs."""
 
 BLOBS = frozenset(
     {
@@ -67,7 +67,7 @@ BLOBS = frozenset(
         Type.VECTOR,
     }
 )
-"""Stored behind a length; the metadata says of how many bytes that length is."""
+"""Types stored after a length; the metadata says how many bytes that length has."""
 
 _ONE_BYTE = BLOBS | {Type.FLOAT, Type.DOUBLE, Type.TIME2, Type.DATETIME2, Type.TIMESTAMP2}
 _LITTLE = frozenset({Type.VARCHAR, Type.VAR_STRING, Type.VARCHAR_COMPRESSED})
@@ -77,18 +77,18 @@ _SIGNEDNESS, _COLUMN_NAME = 1, 4
 
 
 class UnknownColumn(ValueError):
-    """A column type that is not known here: where its values end cannot be told."""
+    """An unknown column type: where its values end cannot be known."""
 
 
 @dataclass(frozen=True, slots=True)
 class Column:
     """How one column is stored.
 
-    :ivar size: as the metadata has it: the longest value in bytes (strings), bytes of the length (blobs), bytes
-        (ENUM, SET), whole bytes (BIT), precision (NEWDECIMAL), digits of the fraction (TIME2 and its like)
+    :ivar size: as the metadata has it: the longest value in bytes (strings), bytes of the length (blobs), bytes (ENUM,
+        SET), whole bytes (BIT), precision (NEWDECIMAL), digits of the fraction (TIME2 and its like)
     :ivar more: bits beyond whole bytes (BIT), scale (NEWDECIMAL)
-    :ivar unsigned: None when it is not said
-    :ivar name: "" when it is not said
+    :ivar unsigned: None if the metadata does not say
+    :ivar name: "" if the metadata does not say
     """
 
     type: Type
@@ -100,7 +100,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class TableMap:
-    """:ivar table_id: by which row events of the same statement name it"""
+    """:ivar table_id: the number by which row events of the same statement refer to it"""
 
     table_id: int
     schema: str
@@ -114,7 +114,7 @@ class TableMap:
 def parse_table_map(body: bytes) -> TableMap:
     """Decode the event's body (no header, no checksum).
 
-    :raises ValueError: it is damaged; :raises UnknownColumn: it has a column of a type that is not known here
+    :raises ValueError: it is damaged; :raises UnknownColumn: it has a column of an unknown type
     """
     try:
         return _parse(body)
@@ -123,7 +123,7 @@ def parse_table_map(body: bytes) -> TableMap:
 
 
 def packed(body: bytes, position: int) -> tuple[int, int]:
-    """A length-encoded integer, and the position behind it."""
+    """A length-encoded integer, and the position after it."""
     first = body[position]
     if first < 251:
         return first, position + 1
@@ -190,7 +190,7 @@ def _string(first: int, second: int, name: str) -> Column:
 
 
 def _optional(body: bytes, position: int, types: bytes) -> tuple[dict[int, str], dict[int, bool]]:
-    """Column names and signs, as far as they are there."""
+    """Column names and signs, as far as they are present."""
     names: dict[int, str] = {}
     unsigned: dict[int, bool] = {}
     while position < len(body):

@@ -1,4 +1,4 @@
-"""Stored values as text that a person can read; what cannot be decoded with certainty is shown as hex."""
+"""Stored values as readable text; a value that cannot be decoded with certainty is shown as hex."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def _integer(raw: bytes, unsigned: bool | None) -> str:
 
 
 def _quoted(raw: bytes) -> str:
-    said = raw.decode()  # what is no UTF-8 is shown as hex
+    said = raw.decode()  # what is not UTF-8 is shown as hex
     if any((ord(char) < 32 and char not in "\n\r\t") or ord(char) == 127 for char in said):
         return _hex(raw)
     return f"'{said.translate(_ESCAPES)}'"
@@ -80,7 +80,7 @@ def _hex(raw: bytes) -> str:
 
 
 def _decimal(raw: bytes, precision: int, scale: int) -> str:
-    """Groups of nine digits, big endian; the first bit is the sign, negative ones have all bits turned."""
+    """Groups of nine digits, big endian; the first bit is the sign, negative values have all bits inverted."""
     negative = not raw[0] & 0x80
     digits = bytearray(raw)
     digits[0] ^= 0x80

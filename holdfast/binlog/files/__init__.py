@@ -1,1 +1,1 @@
-"""The files of a binlog or relay log, and what they say of their history."""
+"""The files of a binlog or relay log, and what they show about their history."""

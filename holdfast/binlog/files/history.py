@@ -1,4 +1,4 @@
-"""What a binlog file says of the files before it: the GTIDs that were in the binlog when it was begun.
+"""What a binlog file says about the files before it: the GTIDs that were in the binlog when the file began.
 
 MySQL's ``Previous_gtids`` event (35; ``Gtid_set::encode`` in ``rpl_gtid_set.cc``), MariaDB's ``Gtid_list`` (163).
 """
@@ -24,11 +24,11 @@ PREVIOUS_GTIDS = 35
 GTID_LIST = 163
 _COUNT_BITS = 0x0FFFFFFF
 _EVENTS_BEFORE = 8
-"""How far into a file it is looked for: it stands right behind the format description."""
+"""How many events of a file are searched for it: it stands right after the format description."""
 
 
 def beginning(file: Path) -> GtidSet:
-    """The GTIDs before this file's.
+    """The GTIDs before those of this file.
 
     :raises Unreadable: it is encrypted or damaged, or does not say
     """

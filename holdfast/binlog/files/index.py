@@ -1,4 +1,4 @@
-"""The index file that names a server's binlogs, oldest first, a line each."""
+"""The index file that names a server's binlogs, oldest first, one per line."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ _NUMBERED = re.compile(r"(?P<base>.+)\.(?P<number>\d+)")
 def read_index(index: Path, whole: bool = False) -> tuple[Path, ...]:
     """The binlogs that the index names, oldest first.
 
-    Older ones may have been removed by hand, for want of room: both servers start without them, as if they had been
-    purged. So it is here: only what stands without a gap before the newest one counts.
+    Older ones may have been removed by hand, to free space: both servers start without them, as if they had been
+    purged. The same holds here: only the files before the newest one that are there without a gap count.
 
-    A relative entry counts from the server's working directory, which is not known here; a server
-    keeps its binlogs beside their index unless it is told otherwise, so the entry's name is looked
-    for there too.
+    A relative entry is relative to the server's working directory, which is not known here; a server keeps its binlogs
+    beside their index unless it is configured otherwise, so the entry's name is looked for there too.
 
-    :param whole: a file that is missing may have held what nothing else has, as of a relay log
+    :param whole: a missing file may have held what no other member has, as in a relay log
     :raises Refused: there is no index, or the newest file that it names is missing, or, with ``whole``, any
     """
     try:
@@ -41,7 +40,7 @@ def read_index(index: Path, whole: bool = False) -> tuple[Path, ...]:
 
 
 def write_index(index: Path, keep: Path) -> None:
-    """Drop the lines behind the one that names ``keep``, in one step; owner and mode stay.
+    """Drop the lines after the one that names ``keep``, in one step; owner and mode stay.
 
     :raises Refused: no line names ``keep``; nothing was done
     """
@@ -66,7 +65,7 @@ def write_index(index: Path, keep: Path) -> None:
 
 
 def files_behind(path: Path) -> tuple[Path, ...]:
-    """The binlogs on disk that carry a higher number than ``path``, highest first."""
+    """The binlogs on disk with a higher number than ``path``, highest first."""
     numbers = {}
     mine = _NUMBERED.fullmatch(path.name)
     if mine is None:

@@ -1,4 +1,4 @@
-"""What a server had logged when it had written its binlog up to some place."""
+"""What a server had logged when it had written its binlog up to some position."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from holdfast.core.gtid import Flavor, GtidSet, Interval
 
 
 def logged_at(path: Path, offset: int) -> GtidSet:
-    """The GTIDs in and before the first ``offset`` bytes of this file. On MariaDB that is ``@@gtid_binlog_state`` as
-    it was then, which no backup tells: they name the last GTID of each domain only.
+    """The GTIDs before and within the first ``offset`` bytes of this file. On MariaDB that is ``@@gtid_binlog_state``
+    at that moment, which no backup contains: backups name only the last GTID of each domain.
 
     :raises Unreadable: the file is damaged, encrypted, or does not say what came before it
     """

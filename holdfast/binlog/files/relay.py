@@ -1,8 +1,8 @@
 """What a replica's relay log holds: whole transactions that it received, applied or not.
 
-A relay log is a binlog whose events come from elsewhere: they say where they ended in the source's file, the source's
-format description and rotations stand among them, and a transaction may begin in one file and end in the next. One that
-a lost connection left half is followed by the whole of it.
+A relay log is a binlog with events of another server: they carry their position in the source's file, the source's
+format description and rotations are among them, and a transaction may begin in one file and end in the next. A
+transaction cut off by a lost connection is followed by the whole of it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _BETWEEN = frozenset({FORMAT_DESCRIPTION, ROTATE, STOP})
 
 
 class RelayLog(Binlog):
-    """One file of it."""
+    """One file of a relay log."""
 
     POSITIONS: ClassVar[bool] = False
 
     def received(self, current: OpenGroup | None, found: list[Gtid]) -> OpenGroup | None:
         """Add the transactions that end in this file.
 
-        :param current: one that began in a former file
-        :returns: one that has not ended
+        :param current: a transaction that began in an earlier file
+        :returns: a transaction that has not ended
         """
         for event in self.events():
             if isinstance(event, Torn):
@@ -55,7 +55,7 @@ class RelayLog(Binlog):
 def received(files: Sequence[Path], flavor: Flavor, check: Callable[[], None]) -> GtidSet:
     """All whole transactions in these files, oldest file first.
 
-    :param check: called now and then; raises when there is no time left
+    :param check: called now and then; raises if there is no time left
     :raises Unreadable: a file is encrypted or damaged
     """
     found: list[Gtid] = []

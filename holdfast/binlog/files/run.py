@@ -1,8 +1,8 @@
-"""Which run of a server its binlogs are of, told from the files alone.
+"""Which run of a server its binlogs belong to, found from the files alone.
 
-Each start of a server begins a new binlog file. The file before it is closed by a rotation, while the server runs; a
-shutdown ends it otherwise, and a crash leaves it as it is. So files that are linked by rotations are of one run,
-whoever started it, and whoever looked.
+Each start of a server begins a new binlog file. A rotation closes the file before it, while the server runs; a shutdown
+ends it in another way, and a crash leaves it as it is. So files that are linked by rotations belong to one run, no
+matter what started the server, and whether its agent saw that.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ _POSITION_BYTES = 8
 class Began:
     """The last binlog file at some moment of a run.
 
-    :ivar created: when that file was begun, as it says itself: seconds since 1970 by the server's clock. Only ever
-        compared with itself, since names are used again after a RESET
+    :ivar created: when that file began, according to the file: seconds since 1970 by the server's clock. Compared only
+        with itself, because names are used again after a RESET
     """
 
     file: str
@@ -31,7 +31,7 @@ class Began:
 
 
 def began(index: Path) -> Began | None:
-    """The last file now; None when there is none, or it cannot be read. Of a server that runs, too."""
+    """The last file now; None if there is none, or if it cannot be read. Works also while the server runs."""
     try:
         files = read_index(index)
         if not files:
@@ -43,9 +43,10 @@ def began(index: Path) -> Began | None:
 
 
 def started_since(index: Path, since: Began) -> str:
-    """Why it is not certain that these binlogs end with the run of which ``since`` is; "" when it is.
+    """Why it is not certain that these binlogs end with the run of ``since``; "" if it is certain.
 
-    It is when the file is there still, and each from it on, but for the last, ends in the rotation to the next.
+    It is certain if the file still exists, and each file from it on, except for the last, ends in the rotation to the
+    next.
     """
     try:
         files = read_index(index)
@@ -66,7 +67,8 @@ def started_since(index: Path, since: Began) -> str:
 
 
 def _rotates_to(log: Binlog, name: str) -> bool:
-    """Whether the file's last event is the rotation to ``name``: found from the end, as the file may be large."""
+    """Whether the file's last event is the rotation to ``name``: searched from the end, because the file may be
+    large."""
     raw = name.encode()
     trailer = CHECKSUM_BYTES if log.format.checksum else 0
     length = HEADER.size + _POSITION_BYTES + len(raw) + trailer

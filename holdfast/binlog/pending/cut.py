@@ -1,18 +1,18 @@
 """Cuts a pending tail from the binlogs, before the server is started for the first time again.
 
-The order is chosen so that a crash at any point leaves files from which :func:`cut`, or a new
-inspection followed by a cut, comes to the same end:
+The order is chosen so that a crash at any point leaves files from which :func:`cut`, or a new inspection followed by a
+cut, comes to the same end:
 
-1. *Mark* the file to cut as in use: the server will go through crash recovery for it.
+1. *Mark* the file to cut as in use: so the server carries out crash recovery for it.
 2. *Index*: drop the later files' names, by one rename. From here on the file to cut is the last.
-3. *Remove* the later files, highest number first; what is left over is found by its number. Gone
-   with them is MariaDB's lookup file of the cut one (``.idx``, 11.4), which would point past its
-   end, and the GTID state of an older clean shutdown, if there is one (``.state``).
-4. *Truncate*. Until here an inspection still sees the tail; afterwards nothing is left to do.
+3. *Remove* the later files, highest number first; files that are left over are found by their number. Removed with them
+   is MariaDB's lookup file of the cut one (``.idx``, 11.4), which would point past its end, and the GTID state of an
+   older clean shutdown, if there is one (``.state``).
+4. *Truncate*. Before this step an inspection still sees the tail; after it nothing is left to do.
 
-What the caller must see to: save the tail first; let nobody start the server meanwhile; on MySQL
-delete ``auto.cnf`` before the start, so that a GTID that was cut is never issued again with
-another content (on MariaDB the new primary's own row of its term moves the sequence past them).
+The caller must save the tail first, prevent every start of the server meanwhile, and on MySQL delete ``auto.cnf``
+before the start, so that a cut GTID is never issued again with another content (on MariaDB the new primary's own row of
+its term moves the sequence past them).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Step = Callable[[Pending], None]
 def cut(tail: Pending) -> None:
     """Remove the tail. Interrupted anywhere, it can be repeated, with the same tail or a new one.
 
-    A tail that is gone already is left at that: the files may be a running server's by now.
+    If the tail is already gone, nothing is done: the files may belong to a running server by now.
 
     :raises Refused: the files are not those that were inspected; nothing was done
     """

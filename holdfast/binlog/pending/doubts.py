@@ -1,17 +1,18 @@
-"""What a crashed server's binlog ends with although its tables may not have it, or the other way round.
+"""Transactions at the end of a crashed server's binlog that its tables may not have, or the other way round.
 
-A transaction on InnoDB is in both or in neither: recovery sees to that. These are not:
+A transaction on InnoDB is in both or in neither: recovery ensures that. These are not:
 
 * *Changes of tables that know no transactions* are made before they are logged. MySQL keeps rows of a MyISAM table in
-  memory until the statement has ended, its wait for an acknowledgement included: killed then, it has the GTID and not
-  the row.
+  memory until the statement has ended, including its wait for an acknowledgement: a server killed then has the GTID and
+  not the row.
 * *XA transactions of clients* on MariaDB: PREPARE, COMMIT and ROLLBACK are logged first and carried out when they are
-  acknowledged, and recovery does not read them in the binlog. Killed between, a committed one is still prepared, and
-  one that was just prepared is gone. MySQL's recovery carries out what is logged.
+  acknowledged, and recovery does not read them in the binlog. After a kill in between, a committed one is still
+  prepared, and one that was just prepared is gone. MySQL's recovery carries out what is logged.
 
-Only what was under way can be so: no more than there are sessions; :data:`IN_FLIGHT` is far more than that. But it need
-not be in the binlog at all: a statement on tables that know no transactions is logged when it has ended, and half of it
-is in its table by then. So of a primary that crashed all such tables are in doubt, whatever is logged.
+Only transactions that were under way can be affected: no more than there are sessions; :data:`IN_FLIGHT` is far more
+than that. But they need not be in the binlog at all: a statement on tables that know no transactions is logged when it
+has ended, and half of it is in its table by then. So after the crash of a primary all such tables are in doubt,
+whatever is logged.
 """
 
 from __future__ import annotations
@@ -28,13 +29,13 @@ from holdfast.binlog.files.index import read_index
 from holdfast.core.gtid import Flavor
 
 IN_FLIGHT = 1000
-"""So many transactions before the end may have been under way."""
+"""This many transactions before the end may have been under way."""
 
 _CHANGES = ("INSERT", "UPDATE", "DELETE", "REPLACE", "LOAD")
 
 
 class XaEnd(StrEnum):
-    """What the binlog says of an XA transaction last."""
+    """The last entry of the binlog about an XA transaction."""
 
     PREPARED = "prepared"
     COMMITTED = "committed"
@@ -44,9 +45,9 @@ class XaEnd(StrEnum):
 @dataclass(frozen=True, slots=True)
 class Doubts:
     """:ivar xa: MariaDB: by name, as ``xid.sql_form`` gives it
-    :ivar tables: (schema, table) of those that know no transactions
-    :ivar unknown: a statement that changed such tables, which are not known; or ""
-    :ivar crashed: it was not shut down in order
+    :ivar tables: (schema, table) of tables that know no transactions
+    :ivar unknown: a statement that changed such tables, if these are not known; or ""
+    :ivar crashed: the server was not shut down in order
     """
 
     xa: Mapping[str, XaEnd] = field(default_factory=dict)
@@ -56,7 +57,7 @@ class Doubts:
 
 
 def doubts(index: Path, check: Callable[[], None] = lambda: None) -> Doubts:
-    """Read the end of the binlogs of a server that has ended, or of one that has begun a new file since.
+    """Read the end of the binlogs of a server that has ended, or of a server that has begun a new file since.
 
     :raises Refused: the index, or a file that it names, is missing, or cannot be read
     """
@@ -96,7 +97,7 @@ def _end(group: Group) -> XaEnd:
 
 
 def _unprotected(log: Binlog, group: Group) -> tuple[frozenset[tuple[str, str]], str]:
-    """Tables that know no transactions which the group changed, as far as it tells."""
+    """The tables without transactions that the group changed, as far as it shows."""
     mariadb = log.format.flavor is Flavor.MARIADB
     if group.ddl or (group.transactional if mariadb else group.ending is not GroupEnding.COMMIT):
         return frozenset(), ""

@@ -1,7 +1,7 @@
-"""Finds what a server has in its binlogs and the primary lacks, whether it is running or not.
+"""Finds what a server has in its binlogs and the primary lacks, whether the server runs or not.
 
-Everything from the first such transaction on is to be undone, also what the primary has: only so does the server
-come back to a state that it shared with it.
+Everything from the first such transaction on is undone, also what the primary has: only then is the server back in a
+state that it shared with the primary.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from holdfast.binlog.pending.rollback import leaves_nothing
 from holdfast.core.gtid import Flavor, GtidSet, Interval
 
 LARGEST_BYTES = 512 * 1024**2
-"""Of what is undone, at 10 to 15 MB/s (measured): beyond it, a clone is quicker, and a command would take too long."""
+"""Bytes to undo, at 10 to 15 MB/s (measured): with more than that a clone is faster, and a command would take too
+long."""
 
 _SYSTEM_SCHEMAS = frozenset({"mysql", "sys", "information_schema", "performance_schema"})
 _HARMLESS = ("SAVEPOINT ",)
@@ -31,7 +32,7 @@ _TEXT_BYTES = 120
 
 @dataclass(slots=True)
 class Stretch:
-    """The transactions of one file that are to be undone; arrays, as there may be millions.
+    """The transactions of one file that must be undone; arrays, because there may be millions.
 
     :ivar lacking: for each, 1 when the primary lacks it
     """
@@ -42,7 +43,7 @@ class Stretch:
     lacking: bytearray = field(default_factory=bytearray)
 
     def errant(self) -> Iterator[tuple[int, int]]:
-        """Where those that the primary lacks begin and end."""
+        """Where the transactions that the primary lacks begin and end."""
         for start, end, lacking in zip(self.starts, self.ends, self.lacking, strict=True):
             if lacking:
                 yield start, end
@@ -91,13 +92,13 @@ class Examination:
 
 
 Check = Callable[[], None]
-"""Called now and then; raises when there is no time left."""
+"""Called now and then; raises if there is no time left."""
 
 
 def find(index_file: Path, present: GtidSet, check: Check = lambda: None) -> Errant:
-    """What ``present``, the primary's GTIDs, does not have; ``transactions`` is 0 when there is nothing.
+    """What ``present``, the primary's GTIDs, does not have; ``transactions`` is 0 if there is nothing.
 
-    A file that cannot be read is an obstacle; what the others have is found all the same.
+    A file that cannot be read is an obstacle; what the other files have is still found.
 
     :raises Refused: the index, or a file that it names, is missing
     """
@@ -112,7 +113,7 @@ def find(index_file: Path, present: GtidSet, check: Check = lambda: None) -> Err
 
 
 def examine(errant: Errant, check: Check = lambda: None) -> Examination:
-    """Read all that is to be undone, event by event, unless there is an obstacle already."""
+    """Read everything that must be undone, event by event, unless there is an obstacle already."""
     tables: set[tuple[str, str]] = set()
     obstacle, largest = errant.obstacle, 0
     if errant.bytes > LARGEST_BYTES:
@@ -163,7 +164,7 @@ def _short(text: str) -> str:
 def _not_older_than_needed(
     files: tuple[Path, ...], present: GtidSet, finding: _Finding
 ) -> tuple[Path, ...]:
-    """From the file on before which there is nothing that the primary lacks; all, when there is none."""
+    """The files from the one on before which there is nothing that the primary lacks; all, if there is none."""
     for number in reversed(range(len(files))):
         try:
             before = beginning(files[number])
@@ -205,7 +206,7 @@ class _Finding:
         for item in log.groups():
             self._check()
             if isinstance(item, FileEnd) or not item.complete:
-                continue  # what was not written whole was rolled back, or is being written
+                continue  # what was not written completely was rolled back, or is being written
             gtid = item.gtid
             lacking = gtid is None or not self._present.has(gtid.stream, gtid.sequence)
             if not lacking and not self._transactions:
@@ -257,7 +258,7 @@ class _Finding:
 
 
 def _group_obstacle(flavor: Flavor, group: Group) -> str:
-    """What the outside of a transaction says; :func:`examine` looks inside."""
+    """The obstacle that the outside of a transaction shows; :func:`examine` looks inside."""
     if leaves_nothing(group) and group.gtid is not None:
         return ""
     if group.gtid is None:

@@ -1,9 +1,8 @@
-"""Judges what the primary lacks: does it change anything at all?
+"""Judges the transactions that the primary lacks: does any of them change anything?
 
-Servers and administrators log statements on a replica without meaning to diverge: ``FLUSH SLOW LOGS`` from logrotate,
+Servers and administrators log statements on a replica without intending to diverge: ``FLUSH SLOW LOGS`` from logrotate,
 ``ANALYZE TABLE``, or what a server writes when it opens a MEMORY table that a restart has emptied. Undone or not, the
-rows are the same. Such a transaction is left as it is; only its GTID has to be made good
-(``core/members/own_writes.py``).
+rows are the same. Such a transaction is left as it is; only its GTID must be repaired (``core/members/own_writes.py``).
 """
 
 from __future__ import annotations
@@ -18,16 +17,16 @@ from holdfast.binlog.events.statements import changes_nothing, emptied
 from holdfast.binlog.pending.errant import Check, Errant
 
 MOST = 1000
-"""Transactions that are judged: more are not left behind by accident."""
+"""Transactions that are judged: more than these are not there by accident."""
 
 MOST = 1000
-"""Transactions that are judged: more are not left behind by accident."""
+"""Transactions that are judged: more than these are not there by accident."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """:ivar harmless, harmful: what the primary lacks, in the binlog's order
-    :ivar memory: (schema, table) that were emptied by a restart, provided that they are MEMORY tables
+    :ivar memory: (schema, table) of tables emptied by a restart, provided that they are MEMORY tables
     """
 
     harmless: tuple[Gtid, ...] = ()
@@ -36,9 +35,9 @@ class Judgement:
 
 
 def judge(errant: Errant, check: Check = lambda: None) -> Judgement:
-    """Read what the primary lacks, event by event.
+    """Read the transactions that the primary lacks, event by event.
 
-    :raises Unreadable: a file ends in the middle of it
+    :raises Unreadable: a file ends in the middle of one
     """
     harmless: list[Gtid] = []
     harmful: list[Gtid | None] = []

@@ -1,4 +1,4 @@
-"""Which transactions vanish when they are cut from the binlog before crash recovery."""
+"""Which transactions disappear from the tables if they are cut from the binlog before crash recovery."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _REVERSIBLE_DDL = re.compile(
 
 
 def obstacle(flavor: Flavor, group: Group) -> str | None:
-    """Why cutting this group would leave its changes in the tables; None if it would not.
+    """Why the tables would keep this group's changes after it is cut; None if they would not.
 
-    Safe is only what is known to be: the engine has the transaction merely prepared while it waits
-    for an acknowledgement, and crash recovery rolls a prepared transaction back when the binlog
-    does not name its id. That needs an XID event, or (MySQL) a data definition that carries an id
-    and leaves no files behind. Everything else is in the tables before it is in the binlog.
+    Only what is known to be safe is accepted: while a transaction waits for an acknowledgement, the engine has it only
+    prepared, and crash recovery rolls a prepared transaction back if the binlog does not name its id. That needs an XID
+    event, or (MySQL) a data definition that carries an id and leaves no files behind. Everything else is in the tables
+    before it is in the binlog.
 
-    A torn group never got as far as being prepared *and* logged: the server itself drops it. On
-    MariaDB its first event says whether it wrote to tables that cannot roll back; MySQL's does
-    not, and there the server's own recovery loses such rows in the same way.
+    A torn group was never prepared *and* logged: the server itself drops it. On MariaDB its first event says whether it
+    wrote to tables that cannot roll back; MySQL's does not, and there the server's own recovery loses such rows in the
+    same way.
 
-    What changes nothing leaves nothing behind: an empty transaction, or a statement like FLUSH.
+    A transaction that changes nothing leaves nothing behind: an empty one, or a statement like FLUSH.
     """
     if leaves_nothing(group):
         return None
@@ -55,7 +55,7 @@ def obstacle(flavor: Flavor, group: Group) -> str | None:
 
 
 def leaves_nothing(group: Group) -> bool:
-    """Whether this transaction, as far as its outside tells, changes nothing at all."""
+    """Whether this transaction, as far as its outside shows, changes nothing at all."""
     if group.empty:
         return True
     alone = group.ending is GroupEnding.STATEMENT and not group.xa

@@ -1,4 +1,4 @@
-"""Keeps a pending tail in a file of its own, so that a person can look at what was undone."""
+"""Saves a pending tail in a file of its own, so that an operator can read what was undone."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _FLAGS_OFFSET = HEADER.size - 2
 def save(tail: Pending, target: Path) -> None:
     """Write the tail's whole transactions as one binlog that the servers' tools can read.
 
-    Each source file's format description goes before what came from it. A torn end is left out: no
-    tool could read past it, and its transaction was never written whole. The file appears under its
-    name only when it is complete and on disk; an existing one is never replaced.
+    Each source file's format description precedes what came from that file. A torn end is left out: no tool could read
+    past it, and its transaction was never written completely. The file appears under its name only when it is complete
+    and on disk; an existing one is never replaced.
 
     :raises Refused: ``target`` exists; nothing was done
     """
@@ -31,7 +31,7 @@ def save(tail: Pending, target: Path) -> None:
     part = target.with_name(f".{target.name}.part")
     _write(((piece.file, [(piece.start, piece.end)]) for piece in tail.pieces), part)
     try:
-        os.link(part, target)  # unlike a rename, this does not replace what came in between
+        os.link(part, target)  # unlike a rename, this does not replace a file made meanwhile
     except FileExistsError as error:
         raise Refused(
             f"{target} was created by another process meanwhile: name another file"
@@ -42,7 +42,7 @@ def save(tail: Pending, target: Path) -> None:
 
 
 def save_errant(errant: Errant, target: Path) -> None:
-    """Write what the primary lacks, and only that, as one binlog; on disk when this returns.
+    """Write only the transactions that the primary lacks, as one binlog; on disk when this returns.
 
     :raises Refused: the binlogs have changed meanwhile
     """
@@ -51,7 +51,7 @@ def save_errant(errant: Errant, target: Path) -> None:
 
 
 def _write(pieces: Iterable[tuple[Path, Iterable[tuple[int, int]]]], target: Path) -> None:
-    """:param pieces: files, and where in each what is to be copied begins and ends"""
+    """:param pieces: files, and for each the begin and end of what is to be copied"""
     target.unlink(missing_ok=True)
     with target.open("xb") as output:
         os.fchmod(output.fileno(), 0o600)
@@ -66,7 +66,7 @@ def _write(pieces: Iterable[tuple[Path, Iterable[tuple[int, int]]]], target: Pat
 
 
 def format_description(log: Binlog) -> bytes:
-    """The file's own, no longer marked as in use (its checksum leaves that mark out)."""
+    """The file's own format description, no longer marked as in use (its checksum leaves that mark out)."""
     event = log.format.event
     raw = bytearray(log.read_at(event.offset, event.size))
     raw[_FLAGS_OFFSET] &= ~IN_USE & 0xFF

@@ -1,9 +1,9 @@
 """Finds the pending tail: what a crashed primary's binlog holds and the new primary lacks.
 
-Precondition, which no binlog can show: the server was primary under semi-sync AFTER_SYNC with a
-time-out that never ended. Then what it issued and the new primary lacks was never acknowledged, and is
-merely prepared in the engine. What was committed without an acknowledgement must be rewound instead: so
-what it had applied from another server, as a replica.
+Precondition, which no binlog can show: the server was primary under semi-sync AFTER_SYNC with a time-out that never
+ended. Then transactions that it issued and the new primary lacks were never acknowledged, and are only prepared in the
+engine. Transactions that were committed without an acknowledgement must be rewound instead; so must those that it had
+applied from another server, as a replica.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from holdfast.core.gtid import Flavor
 
 @dataclass(frozen=True, slots=True)
 class TailPosition:
-    """A place in a binlog, where a transaction begins."""
+    """A position in a binlog at which a transaction begins."""
 
     file: Path
     offset: int
@@ -40,12 +40,12 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What a tail holds, for people and for the history.
+    """What a tail holds, for operators and for the history.
 
     :ivar transactions: whole ones
-    :ivar first: None if not even the first GTID event was written whole
-    :ivar torn: it ends in a transaction that was not written whole
-    :ivar streams: those that its transactions belong to (see ``core/gtid.py``)
+    :ivar first: None if not even the first GTID event was written completely
+    :ivar torn: it ends in a transaction that was not written completely
+    :ivar streams: the streams of its transactions (see ``core/gtid.py``)
     """
 
     transactions: int
@@ -82,7 +82,7 @@ class Pending:
 
 
 class Remedy(Enum):
-    """What remains to be done with a server whose tail cannot be cut."""
+    """What remains to be done about a server whose tail cannot be cut."""
 
     REWIND = "rewind it (or clone it)"
     CLONE = "clone it"
@@ -116,12 +116,12 @@ class _Missing:
 
 @dataclass(frozen=True, slots=True)
 class _Scan:
-    """One file, judged.
+    """The verdict on one file.
 
     :ivar present: how many of its transactions the new primary has
-    :ivar came_back: the first that it has behind one that it lacks
-    :ivar applied: the first that it lacks and that this server did not issue itself
-    :ivar obstacle: why the first that cannot roll back cannot
+    :ivar came_back: the first transaction that the new primary has after one that it lacks
+    :ivar applied: the first transaction that the new primary lacks and that this server did not issue itself
+    :ivar obstacle: why the first transaction that cannot roll back cannot
     """
 
     file: Path
@@ -137,8 +137,8 @@ class _Scan:
 def inspect(index_file: Path, has: Callable[[Gtid], bool]) -> Tail:
     """Judge the binlogs of a server that is not running; ``has``: does the new primary have it?
 
-    Files are read newest first, down to one whose transactions the new primary all has; a file
-    without any says nothing. Reading costs memory that does not depend on the files.
+    Files are read newest first, down to one of which the new primary has all transactions; a file without transactions
+    says nothing. The memory needed does not depend on the files.
 
     :raises Refused: the index, or a file that it names, is missing
     """
@@ -157,9 +157,9 @@ def inspect(index_file: Path, has: Callable[[Gtid], bool]) -> Tail:
 def reaches_into(tail: Pending, commits: Iterable[tuple[str, int]]) -> str:
     """Why the engine has committed some of a tail, or "".
 
-    Engine and binlog commit in one order: so something of the tail is committed just where a commit ends in it.
+    Engine and binlog commit in one order: so something of the tail is committed exactly if a commit ends in it.
 
-    :param commits: file and offset in the binlog at which committed transactions end, the last ones among them
+    :param commits: file and offset in the binlog at which committed transactions end, including the last ones
     """
     sizes = {piece.file.name: piece.end for piece in tail.pieces}
     starts = {piece.file.name: piece.start for piece in tail.pieces}
@@ -250,7 +250,8 @@ def _judge(index: Path, scans: list[_Scan]) -> Tail:
 
 
 def _without_common_history(scans: list[_Scan]) -> tuple[str, Remedy] | None:
-    """Whether nothing shows that the two servers ever agreed: then nothing may be cut on it."""
+    """Why nothing may be cut, if nothing shows that the two servers ever had a common history; None if something
+    does."""
     if any(scan.present for scan in scans):
         return None
     return "the new primary has nothing that is in these binlogs", Remedy.CLONE
@@ -271,7 +272,7 @@ def _irreversible(affected: list[_Scan]) -> tuple[str, Remedy] | None:
 
 
 def _replicated(affected: list[_Scan]) -> tuple[str, Remedy] | None:
-    """An applier waits for no acknowledgement: it commits right after it has written the binlog."""
+    """An applier does not wait for acknowledgements: it commits right after it has written the binlog."""
     found = next((scan.applied for scan in affected if scan.applied), None)
     return (
         (f"{found} was applied from another server, so it is committed", Remedy.REWIND)
@@ -281,13 +282,13 @@ def _replicated(affected: list[_Scan]) -> tuple[str, Remedy] | None:
 
 
 def _committed(affected: list[_Scan]) -> tuple[str, Remedy] | None:
-    """Whether a start, a stop or a rotation since has committed what was pending.
+    """Whether a later start, stop or rotation has committed what was pending.
 
-    Every file but the last must have been rotated away from, not left by a crash; the last must
-    still be marked as in use, and not closed by a shutdown. (A start makes a new file at once, so a
-    last file that ends in a rotation was left by a crash amid it.) MySQL rotates only once nothing
-    is prepared any more, and recovers from its last binlog alone; MariaDB may rotate with
-    transactions waiting, and its recovery goes back to the file that the last checkpoint names.
+    Every file but the last must have been rotated away from, not left by a crash; the last must still be marked as in
+    use, and not closed by a shutdown. (A start makes a new file at once, so a last file that ends in a rotation was
+    left by a crash during the rotation.) MySQL rotates only once nothing is prepared any more, and recovers from its
+    last binlog alone; MariaDB may rotate with transactions waiting, and its recovery goes back to the file that the
+    last checkpoint names.
     """
     *earlier, last = affected
     if any(scan.end.last_type != ROTATE for scan in earlier):

@@ -1,4 +1,4 @@
-"""Writes transactions as text that a person can read: what was changed, when, by whom, row by row."""
+"""Writes transactions as readable text: what was changed, when, by which server, row by row."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ from holdfast.binlog.files.durable import sync_folder
 from holdfast.binlog.pending.errant import Check, Errant
 
 DESCRIBED_BYTES = 128 * 1024**2
-"""Of the binlog, at 4 to 5 MB/s (measured): the rest is in the raw file alone, and the text says so."""
+"""Bytes of the binlog that are described, at 4 to 5 MB/s (measured): the rest is only in the raw file, and the text
+says so."""
 SHOWN_BYTES = 65536
-"""Of one value: the rest is in the raw file."""
+"""Bytes shown of one value: the rest is in the raw file."""
 
 _LABEL = re.compile(r"'((?:[^']|'')*)'")
 _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
@@ -31,7 +32,7 @@ _UNPRINTABLE = re.compile(r"[\x00-\x08\x0b-\x1f\x7f]")
 
 @dataclass(frozen=True, slots=True)
 class ColumnName:
-    """A column as the server knows it now.
+    """A column as the server has it now.
 
     :ivar type: as in ``information_schema.columns.COLUMN_TYPE``
     """
@@ -41,7 +42,7 @@ class ColumnName:
 
 
 Lookup = Callable[[str, str], Sequence[ColumnName]]
-"""The columns of a table (schema, table), in order; none when they are not known."""
+"""The columns of a table (schema, table), in order; none if they are not known."""
 
 
 def nameless(schema: str, table: str) -> Sequence[ColumnName]:
@@ -56,9 +57,9 @@ def describe(
     columns: Lookup,
     check: Check = lambda: None,
 ) -> None:
-    """Write the transactions that the primary lacks; on disk, complete, under its name when this returns.
+    """Write the transactions that the primary lacks; when this returns, the file is complete, on disk and has its name.
 
-    Memory is that of the largest row event.
+    Needs as much memory as the largest row event.
     """
     known: dict[tuple[str, str], Sequence[ColumnName]] = {}
 
@@ -176,7 +177,7 @@ class _Shown:
 
 
 def _shown(table: TableMap, known: Sequence[ColumnName]) -> list[_Shown]:
-    """With what the server knows of the columns now, should it still have as many."""
+    """The columns with what the server knows of them now, if it still has the same number."""
     if len(known) != len(table.columns):
         return [_Shown(c.name or f"@{number}", c) for number, c in enumerate(table.columns, 1)]
     shown = []

@@ -1,7 +1,7 @@
-"""The events that undo a stretch of binlog, in the order in which they must be applied.
+"""The events that undo a part of a binlog, in the order in which they must be applied.
 
-Inverted are the images of the rows: what was inserted is deleted, what was deleted inserted, what was updated goes
-back to what it was; the last change first. ``mariadb-binlog --flashback`` does the same, but neither for all types of
+The images of the rows are inverted, the last change first: what was inserted is deleted, what was deleted is inserted,
+what was updated goes back to what it was. ``mariadb-binlog --flashback`` does the same, but neither for all types of
 MySQL's nor as one transaction.
 """
 
@@ -20,23 +20,23 @@ from holdfast.binlog.pending.errant import Errant
 from holdfast.binlog.pending.save import format_description
 
 EVENT_BYTES = 128 * 1024
-"""Images in one event, unless a single row has more."""
+"""Bytes of images in one event, unless a single row has more."""
 STATEMENT_BYTES = 512 * 1024
-"""Events in one BINLOG statement, unless a single one is larger."""
+"""Bytes of events in one BINLOG statement, unless a single one is larger."""
 
 
 def format_statement(errant: Errant) -> str:
-    """The BINLOG statement that must come first: it says how all the others are laid out."""
+    """The BINLOG statement that must come first: it gives the format of all the others."""
     with open_binlog(errant.stretches[-1].file) as log:
         return _binlog_statement(format_description(log))
 
 
 def undo_statements(errant: Errant, one_by_one: bool = False) -> Iterator[str]:
-    """BINLOG statements that undo everything, to be run in one transaction behind :func:`format_statement`.
+    """BINLOG statements that undo everything, to be run in one transaction after :func:`format_statement`.
 
-    :param one_by_one: a row an event. MySQL looks rows of a table without a primary key up in batches, in an order of
-        its own, in which unique keys may collide
-    :raises ValueError: an event cannot be read; :func:`holdfast.binlog.pending.errant.examine` would have told
+    :param one_by_one: one row per event. MySQL looks rows of a table without a primary key up in batches, in an order
+        of its own, in which unique keys may collide
+    :raises ValueError: an event cannot be read; :func:`holdfast.binlog.pending.errant.examine` would have reported that
     """
     with ExitStack() as stack:
         newest = stack.enter_context(open_binlog(errant.stretches[-1].file))
@@ -63,7 +63,7 @@ def _events(errant: Errant, encoder: _Encoder, one_by_one: bool) -> Iterator[byt
 
 
 def _inverse(change: RowChange, encoder: _Encoder, one_by_one: bool) -> Iterator[bytes]:
-    """Each event with a table map of its own: it may stand in any BINLOG statement."""
+    """Each event with its own table map, so that it may stand in any BINLOG statement."""
     rows = change.rows()
     table = encoder.event(TABLE_MAP, change.table_body)
     chunks: list[list[Row]] = []
@@ -79,7 +79,7 @@ def _inverse(change: RowChange, encoder: _Encoder, one_by_one: bool) -> Iterator
 
 
 class _Encoder:
-    """Makes events as the format description says that they are laid out."""
+    """Makes events in the layout that the format description gives."""
 
     def __init__(self, log: Binlog) -> None:
         self._checksum = log.format.checksum
@@ -92,5 +92,5 @@ class _Encoder:
 
 
 def _binlog_statement(*events: bytes) -> str:
-    # each event in base64 of its own line, as the servers' tools write it
+    # each event in base64 on a line of its own, as the servers' tools write it
     return f"BINLOG '{chr(10).join(base64.b64encode(event).decode() for event in events)}'"
