@@ -131,7 +131,7 @@ _PRICES = {
     (
         "mode",
         "semi-sync",
-    ): "a commit may be answered that no other server has, once the time-out has struck: "
+    ): "a commit may be answered that no other server has, once the time-out has passed: "
     "losing the primary then loses it",
     (
         "mode",

@@ -45,7 +45,7 @@ def test_where_agent_and_keeper_process_hang_its_voters_show_that_nobody_keeps_t
             told = "its keeper process keeps its lease"
             cluster.wait_until(lambda status: told in status["reason"], 15, told)
             os.kill(keeper, signal.SIGSTOP)
-            told = "nothing ends its server with the lease: start the agent again"
+            told = "no process kills its server when the lease ends: start the agent again"
             seen = cluster.wait_until(lambda status: told in status["reason"], 15, told)
             assert seen["primary"] == old
             kept = {each["name"]: each["protections"] for each in seen["members"]}

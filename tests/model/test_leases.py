@@ -220,7 +220,7 @@ def test_where_nobody_enforces_the_lease_of_one_that_hangs_nobody_is_promoted(ru
     host = run.world.hosts["m1"]
     host.hung, host.keeper_up = True, False
     manage(run, LONG.lease + 3)
-    assert "nothing ends its server with the lease: start the agent again" in run.reason
+    assert "no process kills its server when the lease ends: start the agent again" in run.reason
     run.world.part("m1")
     manage(run, 30)
     assert primary(run) == "m1"

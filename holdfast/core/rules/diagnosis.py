@@ -199,7 +199,7 @@ def _kept(record: Record, view: View) -> str:
     if view.enforced:
         return "; its keeper process keeps its lease"
     return (
-        "; nothing ends its server with the lease: start the agent again"
+        "; no process kills its server when the lease ends: start the agent again"
         if unkept(record, view)
         else ""
     )

@@ -94,7 +94,7 @@ class DecisionLog:
         self._degraded = state.semi_sync.degraded
         text = f"commits on {state.name} wait for acknowledgements again"
         if self._degraded:
-            text = f"commits on {state.name} do not wait for acknowledgements: the time-out struck"
+            text = f"commits on {state.name} do not wait for acknowledgements now: the time-out has passed"
         self._events.add(EventKind.DEGRADED, text, state.name)
 
     def _note_unacknowledged(self, view: View) -> None:

@@ -111,7 +111,7 @@ class _Show:
     def _fails(self, reason: str) -> None:
         """Log a failure once, until the endpoint works again."""
         if not self._failed:
-            text = f"{self._endpoint.name} does not accept where clients must go: {reason}"
+            text = f"{self._endpoint.name} cannot be updated: {reason}"
             self._events.add(EventKind.ALARM, text)
         self._failed = reason
 

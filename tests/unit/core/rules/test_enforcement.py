@@ -215,7 +215,7 @@ def test_it_is_forgotten_once_the_agent_answers() -> None:
     ("enforced", "kept", "said"),
     [
         (True, "keeper (m1)", "keeps its lease"),
-        (False, "nobody (m1)", "nothing ends its server with the lease"),
+        (False, "nobody (m1)", "no process kills its server when the lease ends"),
     ],
 )
 def test_status_says_what_holds_each_member_to_its_lease(

@@ -151,7 +151,7 @@ def test_what_fails_is_tried_again_and_told_once(error: Exception) -> None:
             listener.looked(CLUSTER, record(), view(UP))
             await asyncio.sleep(0.005)
         assert await texts(events) == [
-            "e does not accept where clients must go: nobody listens",
+            "e cannot be updated: nobody listens",
         ]
         one.broken = None
         while not one.shown:
