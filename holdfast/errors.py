@@ -14,9 +14,29 @@ HoldfastError
 
 from __future__ import annotations
 
+from typing import Self
+
 
 class HoldfastError(Exception):
-    """Base of all errors that Holdfast raises on purpose."""
+    """Base of all errors that Holdfast raises on purpose.
+
+    :ivar said_by: the member whose agent said it; "" where it is our own
+    """
+
+    said_by = ""
+
+    def by(self, member: str) -> Self:
+        """The same, as said by that member's agent: its text begins with the name."""
+        self.said_by = member
+        return self
+
+    @property
+    def own(self) -> str:
+        """The text without who said it."""
+        return super().__str__()
+
+    def __str__(self) -> str:
+        return f"{self.said_by}: {self.own}" if self.said_by else self.own
 
 
 class Refused(HoldfastError):

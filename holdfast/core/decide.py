@@ -38,7 +38,16 @@ from holdfast.core.rules.releases import Release, describe
 from holdfast.core.rules.returned import OPENING
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, Receiver, View
-from holdfast.core.wording import agree, capitalised, counted, moment, once
+from holdfast.core.wording import (
+    Topic,
+    agree,
+    capitalised,
+    counted,
+    moment,
+    of_member,
+    once,
+    saying,
+)
 
 HELP_SECONDS = 0.5
 """For so long a new primary is opened with the help of only those members that can acknowledge at once; usually it
@@ -66,7 +75,7 @@ def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
     if record.transition == restart.CLOSING and diagnosis.primary is not Primary.LOST:
         return restart.close_step(record, view)
     if news := enforcement.noted(record, view):
-        return Decision(news.why + "; " + diagnosis.reason, (news,))
+        return Decision(once([news.why, diagnosis.reason]), (news,))
     if record.paused and not (record.transition or record.joint):
         return _paused(record, record.paused, view, diagnosis)
     if diagnosis.primary in GONE:
@@ -106,7 +115,7 @@ def _paused(record: Record, pause: Pause, view: View, diagnosis: Diagnosis) -> D
     until = f" until {moment(pause.until, view.date)}" if pause.until is not None else ""
     paused = f"PAUSED{until} ({pause.reason}): no automatic failover, repair or change of voters."
     if diagnosis.primary is Primary.WELL:
-        sound = f"{record.primary} takes writes"
+        sound = saying(f"{record.primary} takes writes", Topic.WRITES)
         return Decision(f"{paused} " + (sound if diagnosis.sound else diagnosis.reason))
     return Decision(
         f"{paused} " + capitalised(diagnosis.reason) + ": run holdfast failover or holdfast resume"
@@ -233,15 +242,15 @@ def _keep(
             steps = (*steps, Send(primary.name, prove))
     elif ready < record.acks:
         given = f"only {ready} of its voters can" if ready else "none of its voters can"
-        reasons.append(
+        why = (
             f"commits on {primary.name} wait for {counted(record.acks, 'acknowledgement')}, and {given} give one now "
             f"({voters(record)})"
         )
+        reasons.append(saying(why, Topic.WAITS, primary.name))
     elif _stalled(cluster, view, primary):
         steps = (*steps, *_again(cluster, record, view))
-        reasons.append(
-            f"commits on {primary.name} wait although its voters are connected: they are asked again"
-        )
+        why = f"commits on {primary.name} wait although its voters are connected: they are asked again"
+        reasons.append(saying(why, Topic.WAITS, primary.name))
     if close := copying.closing(cluster, record, view, primary):
         if isinstance(close.command, Fence) and record.transition is None:
             # saved first, so that the history says why it ended, and that no other member is to take over
@@ -261,9 +270,8 @@ def _keep(
     reasons += _short_of(cluster, record, primary)
     reasons += unwell
     if not reasons and not steps:
-        return Decision(
-            f"{primary.name} is primary and takes writes; {_who_votes(cluster, record)}", well=True
-        )
+        why = f"{primary.name} is primary and takes writes; {_who_votes(cluster, record)}"
+        return Decision(saying(why, Topic.WRITES), well=True)
     orders = [f"{step.member}: {under_way(step.command)}" for step in steps]
     return Decision(once(reasons or orders), steps)
 
@@ -372,15 +380,15 @@ def _others(
         if (state := view.state(member.name)) and state.doubt:
             unwell.append(ackers.in_doubt(member.name, state.doubt))
         if step.reason:
-            unwell.append(f"{member.name}: " + step.reason)
+            unwell.append(of_member(member.name, step.reason))
         elif (lapse := membership.lapsed(cluster, view, primary, member.name)) and (
             member.name in record.target.names()
         ):
-            unwell.append(f"{member.name}: " + lapse)
+            unwell.append(of_member(member.name, lapse))
         elif record.target.incarnation(member.name) is None and membership.should_vote(
             cluster, record, primary, member.name
         ):
-            unwell.append(f"{member.name}: a learner, it does not vote")
+            unwell.append(of_member(member.name, "a learner, it does not vote"))
         account = cluster.account(member.name)
         if account in primary.barred and membership.unbarrable(record, view, member.name):
             steps.append(Send(primary.name, Unbar(account)))

@@ -130,7 +130,7 @@ class CommandReply(BaseModel):
         if self.promised:
             raise StaleTerm(member, term, self.promised)
         if self.error:
-            raise _ERRORS.get(self.error, Refused)(f"{member}: {self.message}")
+            raise _ERRORS.get(self.error, Refused)(self.message).by(member)
 
 
 class StateReply(BaseModel):

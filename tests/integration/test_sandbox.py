@@ -29,7 +29,7 @@ MEMBER_KEYS = {
     "name", "host", "port", "role", "state", "received", "applied", "lag_seconds", "incarnation",
     "reason", "votes", "stage", "bytes_behind", "eta_seconds", "progress", "zone", "priority",
     "protections", "prepared", "unacknowledged", "let_through", "verified", "differs", "concerns",
-    "age_seconds", "standby", "failed",
+    "age_seconds", "standby", "failed", "told", "failed_told",
 }  # fmt: skip
 
 

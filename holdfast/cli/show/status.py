@@ -207,12 +207,9 @@ def let_through_lines(members: Sequence[dict[str, Any]]) -> list[str]:
 
 
 def concern_lines(members: Sequence[dict[str, Any]]) -> list[str]:
-    """What an operator should attend to, although the member is well; not repeated where it is the reason, too."""
+    """What an operator should attend to, although the member is well."""
     return [
-        f"{member['name']}: {each}"
-        for member in members
-        for each in member.get("concerns", ())
-        if each not in member["reason"]
+        f"{member['name']}: {each}" for member in members for each in member.get("concerns", ())
     ]
 
 
@@ -316,34 +313,12 @@ def _print_reasons(console: Any, answer: dict[str, Any]) -> None:
 
     if answer.get("whole") and answer["writable"]:
         return
-    console.print(Text(headline(answer), style="" if answer["writable"] else "red"))
-    for member in answer["members"]:
-        if member["reason"] and not _is_told(answer["reason"], member):
-            console.print(Text(f"{member['name']}: {member['reason']}"))
-        if (failed := member.get("failed")) and not _is_said(failed, answer["reason"], member):
-            console.print(Text(f"{member['name']}: refused or failed: {failed}", style="red"))
-
-
-def headline(answer: dict[str, Any]) -> str:
-    """What clients notice, and why; what the reason itself says is not repeated."""
-    reason = str(answer["reason"])
-    if answer["writable"]:
-        return reason if "takes writes" in reason else f"takes writes; {reason}"
-    hidden = any(
-        each["role"] == "primary" and each.get("age_seconds", 0.0) != 0
-        for each in answer["members"]
+    console.print(
+        Text(answer.get("headline") or answer["reason"], style="" if answer["writable"] else "red")
     )
-    felt = "not known to take writes" if hidden else "does not take writes"
-    return f"{felt}; {reason}"
-
-
-def _is_said(failed: str, reason: str, member: dict[str, Any]) -> bool:
-    """Whether the reasons already contain the failure, in the agent's own words."""
-    why = failed.partition(": ")[2]
-    return why in reason or why in str(member["reason"])
-
-
-def _is_told(reason: str, member: dict[str, Any]) -> bool:
-    """Whether the cluster's reason already contains the member's."""
-    unseen = member["state"] == "unknown" and f"the agent of {member['name']}" in reason
-    return unseen or str(member["reason"]) in reason
+    for member in answer["members"]:
+        if member["reason"] and not member.get("told"):
+            console.print(Text(f"{member['name']}: {member['reason']}"))
+        if member.get("failed") and not member.get("failed_told"):
+            failed = f"{member['name']}: refused or failed: {member['failed']}"
+            console.print(Text(failed, style="red"))

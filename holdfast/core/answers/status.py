@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
+from holdfast.core.answers.reasons import headline, of_blocked
 from holdfast.core.answers.stages import Stage, standing
 from holdfast.core.cluster import Cluster, Member
 from holdfast.core.decision import Decision
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.lease import Protection
-from holdfast.core.members.copying import WAY_OUT, next_step
+from holdfast.core.members.copying import next_step
 from holdfast.core.members.membership import should_vote
 from holdfast.core.members.own_writes import about_brought
 from holdfast.core.observed.comparison import Difference, Verification
 from holdfast.core.observed.progress import Progress
 from holdfast.core.record import Record, Step
 from holdfast.core.rules.ackers import doubtful
-from holdfast.core.rules.blocked import NONE_CAN, blocked, takes_writes
+from holdfast.core.rules.blocked import blocked, takes_writes
 from holdfast.core.rules.enforcement import unkept
-from holdfast.core.rules.seats import may_be_alone, why_standby
+from holdfast.core.rules.seats import why_standby
 from holdfast.core.view import (
     MemberState,
     Receiver,
@@ -30,13 +31,15 @@ from holdfast.core.view import (
     Unseen,
     View,
 )
-from holdfast.core.wording import key_of, once
+from holdfast.core.wording import Point, Topic, key_of, points_of
 
 MOST_DIFFERENCES = 20
 """This many tables that differ are named of each member; ``Verification.different`` counts them."""
 
 
 WAITING = "waiting"
+UNKNOWN = "unknown"
+"""The state of a member whose agent does not answer."""
 
 
 class MemberRole(StrEnum):
@@ -60,6 +63,8 @@ class MemberStatus:
     :ivar age_seconds: age of the positions: 0: they are current; None: nothing is known
     :ivar lag_seconds: None also if it is not known now
     :ivar failed: what its agent refuses or fails to do: each command, and why; "" if everything is done
+    :ivar told: the reason for the cluster says all that ``reason`` says
+    :ivar failed_told: everything in ``failed`` is in one of the two reasons
     :ivar standby: why it does not vote although it is well, or ""
     :ivar votes: the record counts on it, whether it can be seen or not
     :ivar bytes_behind: see ``stages.Standing``; :ivar eta_seconds: until it has caught up, at its recent speed
@@ -101,6 +106,16 @@ class MemberStatus:
     age_seconds: float | None = 0.0
     standby: str = ""
     failed: str = ""
+    told: bool = False
+    failed_told: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class FailedCommand:
+    """What an agent refused, or failed, to do, and its own words."""
+
+    name: str
+    why: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +123,7 @@ class Status:
     """:ivar writable: the primary takes clients, and their commits complete, as far as is known
     (``core/rules/blocked.py``)
     :ivar whole: every member is as it should be
+    :ivar headline: what clients notice, and why
     :ivar degraded: mode semi-sync: commits do not wait now
     :ivar brought: what only the primary had when it took over, because it wrote it itself: one sentence, or ""
     :ivar doubt: GTIDs that may have been acknowledged without a voter: mode strong does not cover these
@@ -140,6 +156,7 @@ class Status:
     brought: str = ""
     waiting: str = ""
     waiting_key: str = ""
+    headline: str = ""
 
 
 def status(
@@ -149,7 +166,7 @@ def status(
     decision: Decision,
     estimates: Mapping[str, float] | None = None,
     waiting: str = "",
-    failures: Mapping[str, str] | None = None,
+    failures: Mapping[str, Sequence[FailedCommand]] | None = None,
 ) -> Status:
     """:param estimates: seconds until members have caught up
     :param waiting: an order that waits
@@ -157,24 +174,30 @@ def status(
     """
     primary = view.state(record.primary) if record else None
     why = blocked(cluster, record, view) if record else ""
+    reason = (
+        of_blocked(cluster, record, decision.reason, why) if record and why else decision.reason
+    )
+    writable = record is not None and takes_writes(cluster, record, view)
+    members = tuple(
+        _with_failures(
+            reason,
+            _placed(cluster, record, view, _member(cluster, record, view, member), estimates or {}),
+            (failures or {}).get(member.name, ()),
+        )
+        for member in cluster.members
+    )
+    hidden = any(each.role is MemberRole.PRIMARY and each.age_seconds != 0 for each in members)
     return Status(
         cluster=cluster.name,
         term=record.term if record else 0,
         mode=record.mode if record else "strong",
         acks=record.acks if record else 0,
         primary=record.primary if record else None,
-        writable=record is not None and takes_writes(cluster, record, view),
+        writable=writable,
         whole=decision.well and not why,
-        reason=_told(cluster, record, decision.reason, why) if record and why else decision.reason,
-        members=tuple(
-            replace(
-                _placed(
-                    cluster, record, view, _member(cluster, record, view, member), estimates or {}
-                ),
-                failed=(failures or {}).get(member.name, ""),
-            )
-            for member in cluster.members
-        ),
+        reason=reason,
+        headline=headline(reason, writable, hidden),
+        members=members,
         degraded=bool(primary and primary.semi_sync.degraded),
         under_way=record.transition.kind
         if record and record.transition
@@ -199,23 +222,19 @@ def _brought(record: Record, primary: MemberState | None) -> str:
     return about_brought(record.primary, parse(flavor, record.brought))
 
 
-def _told(cluster: Cluster, record: Record, decided: str, why: str) -> str:
-    """What clients see and why, then what is done about it, then what an operator can do; each cause once."""
-    known = [
-        f"commits on {record.primary} wait",
-        *(f"{m.name}: " for m in cluster.members if f"{m.name}: " in why),
-    ]
-    but = f"{record.primary} is primary, but "
-    done = [
-        each
-        for each in decided.split("; ")
-        if not each.startswith(tuple(known)) and each.removeprefix(but) not in why
-    ]
-    text = once([f"commits on {record.primary} are blocked: {why}", *done])
-    if not why.startswith(NONE_CAN) or may_be_alone(cluster.settings):
-        return text
-    way_out = WAY_OUT.format(primary=record.primary)
-    return text if way_out in text else f"{text}; {way_out}"
+def _with_failures(
+    reason: str, member: MemberStatus, failures: Sequence[FailedCommand]
+) -> MemberStatus:
+    """With what its agent refuses or fails to do, and whether the reason for the cluster says all that already."""
+    known = points_of(reason) | points_of(member.reason)
+    own = Point(Topic.MEMBER, member.name, str(member.reason))
+    silent = member.state == UNKNOWN and Point(Topic.AGENT, member.name) in known
+    return replace(
+        member,
+        told=not member.reason or own in points_of(reason) or silent,
+        failed="; ".join(f"{each.name}: {each.why}" for each in failures),
+        failed_told=all(Point(Topic.QUOTED, member.name, each.why) in known for each in failures),
+    )
 
 
 def _placed(
@@ -248,7 +267,11 @@ def _placed(
         let_through=known.let_through if known else "",
         verified=known.verified if known else None,
         differs=known.differs[:MOST_DIFFERENCES] if known else (),
-        concerns=state.concerns if state else (),
+        concerns=tuple(
+            each
+            for each in (state.concerns if state else ())
+            if Point(Topic.QUOTED, member.name, each) not in points_of(member.reason)
+        ),
     )
 
 
@@ -280,7 +303,7 @@ def _member(cluster: Cluster, record: Record | None, view: View, member: Member)
     if sighting is None or isinstance(sighting, Unseen):
         state = sighting.last if sighting else None
         why = sighting.reason if sighting else "not asked yet"
-        known, reason = "unknown", f"its agent does not answer ({why})"
+        known, reason = UNKNOWN, f"its agent does not answer ({why})"
     else:
         state = sighting.state
         known, reason = _condition(state), state.why

@@ -37,7 +37,7 @@ from holdfast.core.rules.seats import Candidate, may_be_alone
 from holdfast.core.rules.seats import chosen as seated
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, Receiver, Unseen, View
-from holdfast.core.wording import agree, lasting
+from holdfast.core.wording import Topic, agree, joined, lasting, saying
 
 HOUR = 3600.0
 PATIENCE = 3.0
@@ -66,7 +66,7 @@ def prospects(record: Record, view: View) -> Prospects:
     for name, incarnation in sorted(voters):
         sighting = view.members.get(name)
         if sighting is None or isinstance(sighting, Unseen):
-            missing.append(f"the agent of {name} does not answer")
+            missing.append(saying(f"the agent of {name} does not answer", Topic.AGENT, name))
             if sighting is None or view.now - sighting.since < PATIENCE:
                 silent.append(name)
         elif sighting.state.ended:
@@ -121,7 +121,7 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
     if not against and isinstance(futile, NobodyElected):
         against = futile.reason
     elif not against:
-        against = "; ".join(ahead.missing) if record.mode is Mode.STRONG else ""
+        against = joined("; ", ahead.missing) if record.mode is Mode.STRONG else ""
         against = against or refused(cluster, record) or "no other member answers"
     refusal = lost.reason + "; no member can take over: " + against
     if lost.primary is not Primary.DEAD:

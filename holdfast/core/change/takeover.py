@@ -9,7 +9,7 @@ from holdfast.core.change.failover import could_follow, prospects
 from holdfast.core.change.hooking import failed, owed
 from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Save
-from holdfast.core.members.copying import WAY_OUT
+from holdfast.core.members.copying import way_out
 from holdfast.core.members.own_writes import without_harmless
 from holdfast.core.record import Record, Step, Transition, TransitionKind
 from holdfast.core.rules import returned
@@ -94,7 +94,7 @@ def _lives(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -
         return text
     if not record.acks or may_be_alone(cluster.settings):
         return text
-    return f"{text}; {WAY_OUT.format(primary=record.primary)}"
+    return f"{text}; {way_out(record.primary)}"
 
 
 def _unsure(cluster: Cluster, record: Record, view: View) -> str:

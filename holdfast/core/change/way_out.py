@@ -10,6 +10,7 @@ from holdfast.core.decision import Decision, Save
 from holdfast.core.record import Record, TransitionKind
 from holdfast.core.rules.seats import may_be_alone
 from holdfast.core.view import Unseen, View
+from holdfast.core.wording import once
 
 PATIENCE = 10.0
 """Seconds for which an agent has been silent: a host that is being restarted is not gone for good."""
@@ -20,7 +21,7 @@ def told(cluster: Cluster, record: Record | None, view: View, decision: Decision
     if record is None or decision.well or any(isinstance(s, Save) for s in decision.steps):
         return decision
     found = way_out(cluster, record, view)
-    return replace(decision, reason=decision.reason + "; " + found) if found else decision
+    return replace(decision, reason=once([decision.reason, found])) if found else decision
 
 
 def way_out(cluster: Cluster, record: Record, view: View) -> str:

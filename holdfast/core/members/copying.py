@@ -35,6 +35,7 @@ from holdfast.core.rules import appliers
 from holdfast.core.rules.attachment import attached
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, Receiver, Seen, TailVerdict, Unseen, View
+from holdfast.core.wording import Reason, Topic, once, quoted, saying
 
 SILENT_CLONE_SECONDS = 60.0
 """For so long a member whose agent became silent during a clone counts as being cloned: the agent may only be
@@ -46,10 +47,15 @@ STALL_SECONDS = 5.0
 RETURN_SECONDS = 30.0
 """For so long another member that may come back without help is waited for, before the primary is closed for a copy."""
 
-WAY_OUT = (
-    "to take writes meanwhile without a second copy: holdfast config set when_alone serve "
-    "(what is committed until then is lost if {primary} is lost)"
-)
+
+def way_out(primary: str) -> Reason:
+    """What an operator can do where nobody can acknowledge to it."""
+    return saying(
+        "to take writes meanwhile without a second copy: holdfast config set when_alone serve "
+        f"(what is committed until then is lost if {primary} is lost)",
+        Topic.WAY_OUT,
+        primary,
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,8 +78,9 @@ def next_step(cluster: Cluster, record: Record, view: View, member: Member) -> R
     if not against:
         state = view.state(member.name)
         refused = state.clone_refused if state else ""
-        return replace(step, reason=f"{why}: {refused}") if refused else step
-    return Rejoin(reason=f"{why}: it must be cloned from {step.command.donor}; {against}")
+        return replace(step, reason=f"{why}: " + quoted(refused, member.name)) if refused else step
+    must = f"{why}: it must be cloned from {step.command.donor}"
+    return Rejoin(reason=once([must, against]))
 
 
 def cloned_now(view: View, name: str) -> str:
@@ -128,17 +135,17 @@ def closing(cluster: Cluster, record: Record, view: View, primary: MemberState) 
     coming = _coming(cluster, record, view, name)
     if coming and stalled < RETURN_SECONDS:
         return Closing(None, f"waiting for {coming}, which may come back by itself")
-    way_out = WAY_OUT.format(primary=primary.name)
     if not primary.semi_sync.waiting:
-        why = f"{primary.name} stops taking writes, so that {name} can be cloned from it; {way_out}"
-        return Closing(Close(), why)
+        why = f"{primary.name} stops taking writes, so that {name} can be cloned from it"
+        return Closing(Close(), once([why, way_out(primary.name)]))
     if stalled < STALL_SECONDS:
-        return Closing(None, f"commits on {primary.name} wait for {name}")
+        why = f"commits on {primary.name} wait for {name}"
+        return Closing(None, saying(why, Topic.WAITS, primary.name))
     why = (
         f"{primary.name} is restarted read-only, so that {name} can be cloned from it: commits that wait for {name} "
-        f"would hold the copy up for ever; {way_out}"
+        "would hold the copy up for ever"
     )
-    return Closing(Fence(), why)
+    return Closing(Fence(), once([why, way_out(primary.name)]))
 
 
 def closed_for(cluster: Cluster, record: Record, view: View, primary: MemberState) -> str:
@@ -158,10 +165,8 @@ def closed_for(cluster: Cluster, record: Record, view: View, primary: MemberStat
         return ""
     if len(_acking(cluster, record, view, name)) >= record.acks:
         return ""
-    return (
-        f"{primary.name} takes no writes until {name} has been cloned from it and votes; "
-        f"{WAY_OUT.format(primary=primary.name)}"
-    )
+    why = f"{primary.name} takes no writes until {name} has been cloned from it and votes"
+    return once([why, way_out(primary.name)])
 
 
 def _against(cluster: Cluster, record: Record, view: View, name: str, donor: str) -> str:

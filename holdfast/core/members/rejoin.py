@@ -25,7 +25,7 @@ from holdfast.core.rules import appliers
 from holdfast.core.rules.attachment import attached, errant_transactions, with_everything_of
 from holdfast.core.rules.returned import may_be_copied
 from holdfast.core.view import MemberState, Receiver, ServerStatus, TailVerdict, Unseen, View
-from holdfast.core.wording import lasting
+from holdfast.core.wording import lasting, quoted
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def rejoin(cluster: Cluster, record: Record, view: View, member: Member) -> Rejo
     step = _next_step(cluster, record, view, member)
     state = view.state(member.name)
     full = state.full if state else ""
-    return replace(step, reason=full) if full else step
+    return replace(step, reason=quoted(full, member.name)) if full else step
 
 
 def _next_step(cluster: Cluster, record: Record, view: View, member: Member) -> Rejoin:
@@ -60,11 +60,11 @@ def _next_step(cluster: Cluster, record: Record, view: View, member: Member) -> 
     if state.progress and state.unfit:
         return Rejoin(reason=state.progress.what)
     if state.server is ServerStatus.DYING:
-        return Rejoin(reason=state.start_failed or state.why or "its server is ending")
+        return Rejoin(reason=_start_failed(state) or state.why or "its server is ending")
     if state.unobserved:
         return Rejoin(reason=f"its server runs, and its agent cannot query it: {state.unobserved}")
     if state.server is ServerStatus.STARTING:
-        return Rejoin(reason=state.start_failed or "its server is starting")
+        return Rejoin(reason=_start_failed(state) or "its server is starting")
     if state.server is ServerStatus.UP and state.writable:
         return Rejoin(Fence(), f"it takes writes, and {record.primary} is the primary")
     if primary is None or not primary.up:
@@ -242,19 +242,23 @@ def _start(
     """Start a server that is down, if its binlog ends with nothing that the primary lacks, or if what it ends with is
     already committed: then it is rewound."""
     if state.unstartable:
-        return Rejoin(reason=state.unstartable)
+        return Rejoin(reason=quoted(state.unstartable, state.name))
     tail = state.tail
     if tail.term < record.elected or tail.verdict is TailVerdict.UNCHECKED:
         present = str(with_everything_of(primary))
         return Rejoin(
             Cut(record.primary, present),
-            state.start_failed or "its server is down; its binlog is being checked",
+            _start_failed(state) or "its server is down; its binlog is being checked",
         )
     if tail.verdict is TailVerdict.UNSAFE:
         return _clone(cluster, record, view, primary, state, tail.reason)
     if state.resting:
-        return Rejoin(reason=state.start_failed)
-    return Rejoin(Start(), state.start_failed or "its server is down and will be started")
+        return Rejoin(reason=_start_failed(state))
+    return Rejoin(Start(), _start_failed(state) or "its server is down and will be started")
+
+
+def _start_failed(state: MemberState) -> str:
+    return quoted(state.start_failed, state.name)
 
 
 def follow(cluster: Cluster, record: Record, state: MemberState) -> Follow:
@@ -281,7 +285,7 @@ def _differs(state: MemberState, primary: str) -> str:
 def _idle(cluster: Cluster, record: Record, state: MemberState) -> str:
     """What can be said about the member while the primary cannot be asked."""
     if state.ended and state.start_failed:
-        return state.start_failed
+        return _start_failed(state)
     if state.ended:
         return f"its server is down; it is started when {record.primary} is up, to compare their binlogs"
     receives = state.replication.receiver is Receiver.ON

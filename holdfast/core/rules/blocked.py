@@ -6,9 +6,7 @@ from holdfast.core.cluster import Cluster
 from holdfast.core.quorum import Voter
 from holdfast.core.record import Record, Step
 from holdfast.core.view import MemberState, Receiver, Seen, Unseen, View
-from holdfast.core.wording import lasting
-
-NONE_CAN = "none of its voters can acknowledge"
+from holdfast.core.wording import Topic, joined, lasting, quoted, saying
 
 
 def takes_writes(cluster: Cluster, record: Record, view: View) -> bool:
@@ -37,7 +35,7 @@ def blocked(cluster: Cluster, record: Record, view: View) -> str:
     if primary.silent_seconds >= patience:
         return "its server has not answered for " + lasting(primary.silent_seconds)
     if primary.full and primary.stuck_seconds >= patience:
-        return f"{primary.full}, for " + lasting(primary.stuck_seconds)
+        return quoted(primary.full, primary.name) + ", for " + lasting(primary.stuck_seconds)
     if primary.stuck_seconds >= patience:
         cause = f" ({primary.stuck})" if primary.stuck else ""
         return "a small write has not come through for " + lasting(primary.stuck_seconds) + cause
@@ -50,10 +48,16 @@ def blocked(cluster: Cluster, record: Record, view: View) -> str:
     }
     able = len(record.target.without(record.primary)) - len(missing)
     if able < primary.semi_sync.acks:
-        found = "; ".join(f"{name}: {why}" for name, why in missing.items()) or "there is none"
+        told = (saying(f"{name}: {why}", Topic.VOTER, name) for name, why in missing.items())
+        found = joined("; ", told) or "there is none"
         if not able:
-            return f"{NONE_CAN} ({found})"
-        return f"{primary.semi_sync.acks} of its voters must acknowledge, and only {able} can ({found})"
+            none = saying("none of its voters can acknowledge", Topic.NO_VOTER)
+            return none + " (" + found + ")"
+        return (
+            f"{primary.semi_sync.acks} of its voters must acknowledge, and only {able} can ("
+            + found
+            + ")"
+        )
     lapse = view.lapses.get(record.primary)
     if lapse is not None and lapse.seconds >= patience:
         return "none has been acknowledged for " + lasting(lapse.seconds)

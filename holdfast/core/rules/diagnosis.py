@@ -4,7 +4,7 @@ observe" is never "down"."""
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 
 from holdfast.core.cluster import Cluster
@@ -14,7 +14,7 @@ from holdfast.core.rules.attachment import attached
 from holdfast.core.rules.enforcement import unkept
 from holdfast.core.rules.returned import is_returning
 from holdfast.core.view import LookFailure, MemberState, Receiver, Seen, Unseen, View
-from holdfast.core.wording import agree, joined, lasting
+from holdfast.core.wording import Topic, agree, joined, lasting, once, quoted, saying
 
 
 class Primary(Enum):
@@ -75,9 +75,11 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
     name = record.primary
     sighting = view.members.get(name)
     if sighting is None:
-        return Diagnosis(Primary.UNSEEN, f"the agent of {name}, the primary, was not asked yet")
+        why = f"the agent of {name}, the primary, was not asked yet"
+        return Diagnosis(Primary.UNSEEN, saying(why, Topic.AGENT, name))
     if isinstance(sighting, Unseen):
-        return _unseen(cluster, record, view, sighting)
+        found = _unseen(cluster, record, view, sighting)
+        return replace(found, reason=saying(found.reason, Topic.AGENT, name))
     state = sighting.state
     if state.ended:
         return Diagnosis(Primary.DEAD, f"the server of {name}, the primary, is gone")
@@ -115,9 +117,12 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
             Primary.CLOSED, f"{name}, the primary, does not wait for {record.acks} acknowledgements"
         )
     if state.full or state.reason:
-        why = joined("; ", (each for each in (state.full, state.why) if each))
-        return Diagnosis(Primary.WELL, f"{name} is primary, but " + why)
-    return Diagnosis(Primary.WELL, f"{name} is primary and takes writes", sound=True)
+        but = f"{name} is primary, but "
+        said = [quoted(state.full, name)] if state.full else []
+        said += [saying(state.why, Topic.MEMBER, name, state.why)] if state.reason else []
+        return Diagnosis(Primary.WELL, once([but + said[0], *said[1:]]))
+    why = saying(f"{name} is primary and takes writes", Topic.WRITES)
+    return Diagnosis(Primary.WELL, why, sound=True)
 
 
 def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> Diagnosis:
@@ -132,9 +137,9 @@ def _unseen(cluster: Cluster, record: Record, view: View, sighting: Unseen) -> D
         whether = "is alive" if hearing else "may be alive"
         if view.opening and not (sighting.last and sighting.last.writable):
             whether = "was to be opened by its agent (start that)"
-        told = f"{agent}{heard}: it {whether}, so no member is promoted{_kept(record, view)}"
+        told: str = f"{agent}{heard}: it {whether}, so no member is promoted{_kept(record, view)}"
         if silent := _cannot_tell(cluster, record, view, {*hearing, *deaf}):
-            told += f"; {'; '.join(silent)}"
+            told += "; " + joined("; ", silent)
             if not hearing:
                 told += f"; once its server is certainly down: holdfast failover --accept-loss {cluster.name}"
         return Diagnosis(Primary.UNSEEN, told)
@@ -159,11 +164,12 @@ def _cannot_tell(cluster: Cluster, record: Record, view: View, can: Collection[s
     """Each voter that says nothing about the primary's server, and why: until it does, nobody knows whether it hears
     that server."""
     address = cluster.member(record.primary).address
-    found = []
+    found: list[str] = []
     for name in sorted(record.target.names() - {record.primary} - set(can)):
         state = view.state(name)
         if state is None:
-            found.append(f"the agent of {name} does not answer either")
+            why = f"the agent of {name} does not answer either"
+            found.append(saying(why, Topic.AGENT, name))
         elif not state.up and not state.unobserved:
             found.append(f"the server of {name} is {state.server}")
         elif state.observed and state.replication.source != address:

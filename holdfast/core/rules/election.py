@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from holdfast.core.cluster import Cluster
 from holdfast.core.observed.applying import REMOVED
 from holdfast.core.view import MemberState
-from holdfast.core.wording import joined, lasting
+from holdfast.core.wording import joined, lasting, of_member
 
 SOON_APPLIED = 2000
 """Transactions that a learner may have left to apply when it is preferred to the voters."""
@@ -77,7 +77,7 @@ def elect(
     )
     if chosen is None:
         reasons = (
-            f"{state.name}: " + (against(state, cluster) or "it cannot fetch what it lacks")
+            of_member(state.name, against(state, cluster) or "it cannot fetch what it lacks")
             for state in quorum
         )
         return NobodyElected(joined("; ", reasons))

@@ -7,9 +7,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from holdfast.core.answers.status import FailedCommand
 from holdfast.core.change import switchover
 from holdfast.core.change.restart import CLOSING
-from holdfast.core.commands import Command, Freeze, Restart
+from holdfast.core.commands import Command, Freeze, Restart, name_of
 from holdfast.core.decision import Save, Send
 from holdfast.core.record import Record, Step
 from holdfast.errors import HoldfastError, OutcomeUnknown, Refused
@@ -114,15 +115,15 @@ class Actor:
         last = self._last.get((member, kind))
         return last.refused if last else ""
 
-    def failures(self, term: int) -> dict[str, str]:
+    def failures(self, term: int) -> dict[str, list[FailedCommand]]:
         """By member: why its last command of this term was refused, or failed, for each kind that is still wanted."""
         now = time.monotonic()
-        found: dict[str, list[str]] = {}
+        found: dict[str, list[FailedCommand]] = {}
         for (member, kind), last in self._last.items():
             asked_lately = now - last.ended < STILL_ASKED
             if last.term == term and last.failed and asked_lately:
-                found.setdefault(member, []).append(f"{kind.__name__.lower()}: {last.failed}")
-        return {member: "; ".join(texts) for member, texts in found.items()}
+                found.setdefault(member, []).append(FailedCommand(name_of(kind), last.failed))
+        return found
 
     def forgive(self, member: str, kind: type[Command]) -> None:
         """Forget the results of commands of that kind there."""
@@ -171,7 +172,7 @@ class Actor:
             )
         except HoldfastError as error:
             text = f"{step.member}: {name} failed: {error}"
-            self._last[step.member, type(step.command)].failed = _own(error, step)
+            self._last[step.member, type(step.command)].failed = error.own
             if isinstance(error, Refused):
                 self._last[step.member, type(step.command)].refused = str(error)
             if self._told(step, text):
@@ -206,7 +207,3 @@ def given_up(record: Record | None, actor: Actor) -> Save | None:
     if record.transition.step is Step.FREEZE and (refusal := actor.refusal(record.primary, Freeze)):
         return switchover.undone(record, refusal)
     return None
-
-
-def _own(error: HoldfastError, step: Send) -> str:
-    return str(error).removeprefix(f"{step.member}: ")

@@ -227,6 +227,22 @@ def test_status_shows_the_members_and_why_one_is_not_well(
     ]
 
 
+def test_status_says_once_what_the_manager_has_told(
+    manager: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    m1, m2 = STATUS["members"]
+    told = {**m2, "told": True, "failed": "clone: no", "failed_told": True}
+    for member, lines in (
+        (told, []),
+        ({**told, "told": False}, ["m2: its server was killed"]),
+        ({**told, "failed_told": False}, ["m2: refused or failed: clone: no"]),
+    ):
+        shown = {**STATUS, "headline": "takes writes; m2 is away", "members": [m1, member]}
+        monkeypatch.setattr(_Manager, "status", shown)
+        assert exit_code("status", "--manager", manager) == 0
+        assert capsys.readouterr().out.splitlines()[4:] == ["takes writes; m2 is away", *lines]
+
+
 def test_status_of_a_cluster_that_takes_no_writes_is_4(
     manager: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,21 @@ from __future__ import annotations
 import pytest
 
 from holdfast.core.gtid import Flavor, parse
-from holdfast.core.wording import agree, counted, moment, once, some_of, transactions
+from holdfast.core.wording import (
+    Point,
+    Topic,
+    agree,
+    counted,
+    moment,
+    of_member,
+    once,
+    parts_of,
+    points_of,
+    quoted,
+    saying,
+    some_of,
+    transactions,
+)
 
 UUID = "3e11fa47-71ca-11e1-9e33-c80aa9429562"
 
@@ -46,7 +60,27 @@ def test_moments_are_told_with_the_days_that_are_left() -> None:
 
 
 def test_what_is_said_already_is_not_said_again() -> None:
-    assert once(["no space on m1, and m2: full; m3: full", "m2: full", "m3: slow"]) == (
-        "no space on m1, and m2: full; m3: full; m3: slow"
-    )
+    against = "no space on m1, and " + of_member("m2", "full") + "; " + of_member("m3", "full")
+    text = once([against, of_member("m2", "full"), of_member("m3", "slow"), "as ever", "as ever"])
+    assert text == "no space on m1, and m2: full; m3: full; m3: slow; as ever"
+    assert parts_of(text) == (against, "m3: slow", "as ever")
     assert once([]) == ""
+
+
+def test_that_one_text_stands_in_another_makes_it_no_repetition() -> None:
+    assert once(["m1 is full, and m2", "m2", "is full"]) == "m1 is full, and m2; m2; is full"
+    waits = [saying(text, Topic.WAITS, "m1") for text in ("commits on m1 wait", "they are stuck")]
+    assert once(waits) == "commits on m1 wait; they are stuck"
+
+
+def test_what_a_sentence_says_is_known_of_what_is_made_of_it() -> None:
+    full = quoted("no space is left", "m2")
+    parts = [of_member("m2", once([full, "it is not started"])), "m1 waits"]
+    text = once(["for now: " + once(parts) + " (PAUSED)"])
+    assert text == "for now: m2: no space is left; it is not started; m1 waits (PAUSED)"
+    assert points_of(text) == {
+        Point(Topic.QUOTED, "m2", "no space is left"),
+        Point(Topic.MEMBER, "m2", "no space is left; it is not started"),
+    }
+    assert parts_of(once(parts)) == ("m2: no space is left", "it is not started", "m1 waits")
+    assert points_of(f"{text}") == frozenset()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 from holdfast.cli.show.status import concern_lines
 from holdfast.core.answers.status import status
@@ -131,8 +131,14 @@ def test_it_is_an_event_when_it_begins_and_a_line_of_the_status_while_it_lasts()
         decision = decide(CLUSTER, RECORD, seen)
         teller.decided(CLUSTER, RECORD, seen, decision, decision)
     assert heard == ["m1: low", f"m1: {FULL}", "m1: low"]
-    members = [{"name": "m1", "concerns": ["low", FULL], "reason": FULL}]
-    assert concern_lines(members) == ["m1: low"], "the reason stands elsewhere"
+
+
+def test_a_concern_that_is_the_reason_stands_there_alone() -> None:
+    full = replica("m2", full=FULL, concerns=("low", FULL))
+    seen = view(primary(full=FULL, concerns=(FULL,)), full, replica("m3"))
+    shown = status(CLUSTER, RECORD, seen, decide(CLUSTER, RECORD, seen))
+    assert [each.concerns for each in shown.members] == [(FULL,), ("low",), ()]
+    assert concern_lines([asdict(each) for each in shown.members]) == [f"m1: {FULL}", "m2: low"]
 
 
 def test_a_copy_that_replaced_a_members_data_is_told_with_its_reason() -> None:

@@ -12,7 +12,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from holdfast.core.answers.status import MemberRole
+from holdfast.core.answers.status import FailedCommand, MemberRole
 from holdfast.core.commands import Bar, Clone, Command, Promote
 from holdfast.core.decision import Send
 from holdfast.core.gtid import Flavor
@@ -91,7 +91,7 @@ def test_what_an_agent_refuses_or_fails_to_do_is_known_until_it_is_done_or_wante
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     raised: list[Exception] = [
-        Refused("m1: its data may be the only copy (holdfast member clone m1 --discard)"),
+        Refused("its data may be the only copy (holdfast member clone m1 --discard)").by("m1"),
         OutcomeUnknown("no answer in time"),
     ]
 
@@ -106,18 +106,20 @@ def test_what_an_agent_refuses_or_fails_to_do_is_known_until_it_is_done_or_wante
         observer.leases.grant.return_value = None
         actor = Actor({"m1": cast(AgentClient, Agent())}, observer, Mock())
 
-        async def sent(command: Command) -> dict[str, str]:
+        async def sent(command: Command) -> dict[str, list[FailedCommand]]:
             actor.send(4, Send("m1", command))
             while actor._under_way:
                 await asyncio.sleep(0.001)
             return actor.failures(4)
 
         clone = Clone("m2", "db2", 3306, "http://m2", "0-1-9")
-        refused = "clone: its data may be the only copy (holdfast member clone m1 --discard)"
-        assert await sent(clone) == {"m1": refused}
-        assert await sent(Bar("repl_m2")) == {"m1": f"{refused}; bar: no answer in time"}
+        why = "its data may be the only copy (holdfast member clone m1 --discard)"
+        refused = FailedCommand("clone", why)
+        assert await sent(clone) == {"m1": [refused]}
+        unknown = FailedCommand("bar", "no answer in time")
+        assert await sent(Bar("repl_m2")) == {"m1": [refused, unknown]}
         assert actor.failures(5) == {}
-        assert await sent(Bar("repl_m3")) == {"m1": refused}
+        assert await sent(Bar("repl_m3")) == {"m1": [refused]}
         monkeypatch.setattr(act, "STILL_ASKED", 0.0)
         assert actor.failures(4) == {}
         await actor.close()
