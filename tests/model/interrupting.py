@@ -1,4 +1,4 @@
-"""Disasters, a procedure that is broken off after any of its steps, and the end that all of it must have."""
+"""Disasters, a procedure that is interrupted after any of its steps, and the end state that every case must reach."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 from tests.model.manage import Run
 
 MENDED = 30
-"""The round in which what is frozen or cut off comes back: what is done without it has ended long before, but
-for commands that are repeated in vain in each round."""
+"""The round in which what is frozen or cut off recovers: what is done without it has ended long before, except for
+commands that are repeated in vain in each round."""
 
 
 def failover(run: Run) -> None:
@@ -27,13 +27,13 @@ def failover(run: Run) -> None:
 
 
 def lost_primary(run: Run) -> None:
-    """Nobody but its clients reaches its host."""
+    """Only its clients reach the primary's host."""
     write(run, 6)
     run.world.part("m1")
 
 
 def restart_in_place(run: Run) -> None:
-    """The primary dies together with a voter: nobody may take over."""
+    """The primary dies together with a voter: no member may take over."""
     write(run, 6)
     run.world.hosts["m1"].crash()
     run.world.hosts["m2"].crash()
@@ -49,9 +49,9 @@ def write(run: Run, count: int) -> None:
 def interrupted(
     run: Run, at: int, broken: str, over: Callable[[Run], bool], ends: Callable[[Run], None]
 ) -> bool:
-    """Break off before, within or after the step with this number; False when it was over before it.
+    """Interrupt before, within or after the step with this number; False if the procedure was over before it.
 
-    :param ends: by another manager, in the end that it must have
+    :param ends: another manager completes the procedure, and this checks the end state
     """
     first = run.steps
     for round_number in range(600):
@@ -77,7 +77,7 @@ def interrupted(
 
 
 def whole(run: Run) -> None:
-    """The end that every disaster must have, wherever it was interrupted."""
+    """The end state that every disaster must reach, no matter where it was interrupted."""
     run.calm()
     assert run.well, run.reason
     write(run, 2)

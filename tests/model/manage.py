@@ -1,4 +1,4 @@
-"""Managers that come and go over a world. What they know of it may be old."""
+"""Managers that come and go over a world. What they know about it may be old."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ PACES = [0.0] * 8 + [0.02] * 8 + [0.1, 0.1, 0.4]
 """Seconds that pass between two events."""
 
 BOOTS = ["here", "there"]
-"""Hosts of managers: the clock of one says nothing of what began by the clock of the other."""
+"""Hosts of managers: the clock of one says nothing about what began by the clock of the other."""
 STEPS = [0.0, 0.0, 3600.0, -3600.0, 1e7, -1e7]
 """How far the wall clock of the manager's host is off."""
 SLOW = (Promise, Drain, Follow, Fetch, Promote, Freeze, SetAcks, Prove)
-"""Commands whose parts other hosts' commands may come between."""
+"""Commands with parts between which other hosts' commands may come."""
 
 STORM = {
     "write": 30,
@@ -79,7 +79,7 @@ STORM = {
 BELIEF_SECONDS = 1.2
 """For so long a manager that was deposed may believe that it leads (``store/session.py``)."""
 BACKUPS = 40
-"""A backup is no older than so many changes of the record."""
+"""A backup is at most this many changes of the record old."""
 
 
 @lru_cache(64)
@@ -89,11 +89,11 @@ def _text(record: Record) -> str:
 
 @dataclass
 class Manager:
-    """What one manager knows; nothing of it outlives it.
+    """What one manager knows; nothing of it outlives the manager.
 
-    :ivar until: up to then it believes that it leads
+    :ivar until: until then it believes that it leads
     :ivar version: of the record that it read or wrote last
-    :ivar view: by which it decided last
+    :ivar view: the view of its last decision
     :ivar begun: it has a term of its own; :ivar refused: why it decides nothing, or ""
     """
 
@@ -113,15 +113,15 @@ class Manager:
 
 
 class Run:
-    """One world and its managers, of which the one before the last may believe for a while that it leads.
+    """One world and its managers; the last but one may believe for a while that it still leads.
 
     :ivar steps: how many steps were begun so far
-    :ivar boot: names the kernel of the manager's host; :ivar clock_off: how far its wall clock is off, in seconds
+    :ivar boot: names the kernel of the manager's host; :ivar clock_off: error of its wall clock, in seconds
     :ivar clones: how many were begun
-    :ivar outsiders: what hooks move, where there are some
-    :ivar happens: in a storm, and how often
+    :ivar outsiders: what hooks move, if there are hooks
+    :ivar happens: the events of a storm, and how often each comes
     :ivar doubts: how often a stranger's acknowledgements were taken into the record
-    :ivar failovers: how often another primary was named; :ivar switchovers: how often because a person wanted it
+    :ivar failovers: how often another primary was named; :ivar switchovers: how often because an operator wanted it
     :ivar rolls_back: storms put the store back from backups
     :ivar backups: what the store held, the oldest first; :ivar restored: what it holds may be one of them
     """
@@ -163,12 +163,12 @@ class Run:
 
     @property
     def stored(self) -> str:
-        """The record, as text, as the store keeps it."""
+        """The record, as the text that the store holds."""
         return self.backups[-1]
 
     @stored.setter
     def stored(self, text: str) -> None:
-        """What somebody writes into the store while its manager looks."""
+        """Something else writes into the store while its manager looks."""
         self.backups.append(text)
         self.version += 1
         self.mind.version, self.mind.record = self.version, self.record
@@ -178,7 +178,7 @@ class Run:
         return from_json(self.stored) if self.stored else None
 
     def told(self, name: str) -> Told:
-        """By which record the manager at work decides."""
+        """The record by which the manager at work decides."""
         mind = self.mind
         if mind.record is None or not mind.begun or mind.refused:
             return Told()
@@ -203,7 +203,7 @@ class Run:
             mind.known[name] = Unseen("gone", since, last, not host.agent_up)
 
     def steps_now(self) -> tuple[Save | Send | Call, ...]:
-        """What the manager at work decides, on what it knows."""
+        """What the manager at work decides from what it knows."""
         mind = self.mind
         over = mind.leases.over(list(self.world.hosts))
         date = self.world.now + self.clock_off
@@ -239,8 +239,8 @@ class Run:
         return decision.steps
 
     def _stands(self, view: View) -> bool:
-        """As ``manager/leader/standing.py``: no term before all were asked, nothing by a record that agents
-        contradict."""
+        """As ``manager/leader/standing.py``: no term before all members were asked, and no decision on a record that
+        agents contradict."""
         mind = self.mind
         if mind.record is None:
             return True
@@ -256,11 +256,11 @@ class Run:
         return mind.begun or self.save(first)
 
     def save(self, record: Record) -> bool:
-        """By compare-and-set; a manager that fails in it leads no more."""
+        """By compare-and-set; a manager whose save fails no longer leads."""
         mind = self.mind
         after = stamped(record, mind.record, mind.leader)
         assert not (why := broken(self.world.cluster, mind.record, after, mind.view)), why
-        # the store itself looks whether it is the one that leads
+        # the store itself checks whether this manager leads
         if mind is self.former or mind.version != self.version:
             self.conflicts += 1
             mind.until = -math.inf
@@ -270,7 +270,7 @@ class Run:
         return True
 
     def _one_clone(self, view: View, steps: Sequence[Save | Send | Call]) -> None:
-        """Never are two members given up at once, and none for a copy that cannot be made."""
+        """Two members' data are never given up at once, and none for a copy that cannot be made."""
         begun = {s.member: s.command for s in steps if isinstance(s, Send)}
         clones = {name: c for name, c in begun.items() if isinstance(c, Clone)}
         assert len(clones) <= 1, f"two are cloned at once: {clones}"
@@ -317,7 +317,7 @@ class Run:
                 self.outsiders.call(phase, record)
 
     def _noted(self, before: Record | None, after: Record) -> None:
-        """From now on what a stranger acknowledged is kept like what voters did."""
+        """From now on what a stranger acknowledged is kept like what voters acknowledged."""
         if before and after.doubt and after.doubt != before.doubt:
             self.doubts += 1
             host = self.world.hosts[after.primary]
@@ -326,7 +326,7 @@ class Run:
             host.doubtful = [t for t in host.doubtful if not noted.has(*t.gtid)]
 
     def _lose(self, before: Record, after: Record) -> None:
-        """A failover that a person allowed to lose something: only where nothing was promised. Or a primary that came
+        """A failover that an operator allowed to lose something: only if nothing was promised. Or a primary that came
         back was opened with what it has."""
         if before.transition and before.transition.kind is TransitionKind.RESTART:
             assert before.primary == after.primary
@@ -355,7 +355,7 @@ class Run:
         self.look(name)
 
     def begin(self, name: str, term: int, command: Command) -> None:
-        """As :meth:`send`, and it goes on while other things happen."""
+        """As :meth:`send`, but it continues while other things happen."""
         told = self.told(name)
         with contextlib.suppress(ValueError):
             if self.world.reachable(name):
@@ -371,7 +371,7 @@ class Run:
             self.take(step)
 
     def manage_badly(self) -> None:
-        """Look at some, decide; some steps are lost, delayed, or broken off in the middle."""
+        """Look at some members, decide; some steps are lost, delayed, or interrupted in the middle."""
         for name in self.world.hosts:
             if self.rng.random() < 0.6:
                 self.look(name)
@@ -390,7 +390,7 @@ class Run:
                 self.take(step, interrupted=chance < 0.3)
 
     def manage_at_once(self) -> None:
-        """The manager that was deposed does not know it yet, and decides, too."""
+        """The manager that was deposed does not know it yet, and decides as well."""
         present, former = self.mind, self.former
         if former is None or self.world.now >= former.until:
             return
@@ -403,7 +403,7 @@ class Run:
             self.reason, self.well = reason, well
 
     def order_switchover(self, seconds: float = 30.0) -> bool:
-        """A person wants another primary; whether nothing stood against it."""
+        """An operator wants another primary; whether nothing stood against it."""
         record = self.mind.record
         view = View(dict(self.mind.known), self.world.now, boot=self.mind.boot)
         order = SwitchOver(seconds=seconds)
@@ -417,7 +417,7 @@ class Run:
         return True
 
     def new_manager(self) -> None:
-        """The one before it may still have commands under way, and believe that it leads."""
+        """The previous manager may still have commands under way, and believe that it leads."""
         former = self.mind
         former.until = min(former.until, self.world.now + BELIEF_SECONDS)
         self.former = former
@@ -443,7 +443,7 @@ class Run:
         self.new_manager()
 
     def _rebuilt(self) -> Rebuilt | str | None:
-        """What a repair would store, or why none can be had; None where there is nothing to repair."""
+        """What a repair would store, or why there can be none; None if there is nothing to repair."""
         mind, world = self.mind, self.world
         lost = mind.record is None and any(host.term for host in world.hosts.values())
         if not mind.refused and not lost:
@@ -455,12 +455,12 @@ class Run:
 
     @property
     def parted(self) -> bool:
-        """Agents have obeyed two managers that did not know of each other: an operator has to choose."""
+        """Agents have obeyed two managers that did not know about each other: an operator must choose."""
         found = self._rebuilt()
         return isinstance(found, Rebuilt) and any("another manager" in d for d in found.doubts)
 
     def repair(self) -> bool:
-        """An operator has the store repaired, where that is proved to be right."""
+        """An operator has the store repaired, if the repair is proved to be right."""
         mind, world = self.mind, self.world
         found = self._rebuilt()
         if found is None or isinstance(found, str) or found.doubts:
@@ -494,11 +494,12 @@ class Run:
             case "crash" if host.status is not ServerStatus.DOWN:
                 host.crash()
             case "power" if self.record and not self.record.transition and not host.promised:
-                # one that is just being named, and is relaxed still, would have to be put right by an operator
+                # a member that is just being named, and still has relaxed flushing, would have to be repaired by an
+                # operator
                 if host.name != self.record.primary:
                     host.tear()
             case "agent" if world.reachable(host.name):
-                # not while it is cut off: then nobody knows that its lease is not enforced
+                # not while it is cut off: then no manager knows that its lease is not enforced
                 host.agent_up = False
                 self.look(host.name)
             case "manager":
@@ -541,7 +542,7 @@ class Run:
                 self.send(name, term, command, False, told)
 
     def mishap(self) -> None:
-        """An agent hangs alone, or the wall clock of the manager's host is stepped, now and then."""
+        """Now and then an agent hangs alone, or the wall clock of the manager's host is stepped."""
         hosts = [each for each in self.world.hosts.values() if each.attended]
         match self.mishaps.random():
             case chance if chance < 0.01 and hosts:
@@ -550,7 +551,7 @@ class Run:
                 self.clock_off = self.mishaps.choice(STEPS)
 
     def check(self) -> None:
-        """One writer, the recorded one, and it has everything that was ever acknowledged."""
+        """There is one writer, the recorded one, and it has everything that was ever acknowledged."""
         record = self.record
         answering = [h for h in self.world.hosts.values() if h.answers(self.world.now)]
         assert len(answering) <= 1, f"two primaries: {[h.name for h in answering]}"
@@ -561,7 +562,8 @@ class Run:
             assert self.restored or (record and host.name == record.primary)
 
     def same(self) -> None:
-        """When all is well, nobody holds a GTID with another content than the primary, which follows nobody."""
+        """When all is well, no member holds a GTID with another content than the primary, and the primary follows no
+        source."""
         record = self.record
         assert record
         primary = self.world.hosts[record.primary]
@@ -573,12 +575,12 @@ class Run:
             assert all(mine.get(t.gtid) == t for t in host.binlog), (
                 f"{host.name} has diverged unseen"
             )
-            # what nobody's binlog has will not come to those that lack it
+            # what is in no member's binlog will not come to members that lack it
             unlike = set(host.orphans) ^ set(primary.orphans) - set(host.binlog)
             assert not unlike, f"{host.name} and {primary.name} differ in {unlike}, unseen"
 
     def mend(self) -> None:
-        """Nothing is frozen or cut off any more."""
+        """End every freeze and every cut."""
         self.world.cut.clear()
         for host in self.world.hosts.values():
             if host.name in self.world.destroyed:
@@ -587,7 +589,7 @@ class Run:
             host.stranger = host.stranger and host.source_on
 
     def calm(self) -> None:
-        """Everything is mended: the cluster must become well, but for members with errant data."""
+        """After everything is repaired the cluster must become well, except for members with errant data."""
         self.mend()
         for host in self.world.hosts.values():
             while host.under_way:

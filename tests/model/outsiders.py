@@ -1,4 +1,4 @@
-"""What hooks move: an address of the clients, which the model's hooks take from one primary and give to the next."""
+"""What hooks move: an address of the clients, which the model's hooks remove from one primary and give to the next."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from holdfast.core.record import Record
 
 @dataclass
 class Outsiders:
-    """:ivar address: who has it, or ""
-    :ivar failing: how often the next calls of a phase fail
-    :ivar calls: phase, and the primary then, of each that has ended well
-    :ivar slow: for how many looks a call goes on
+    """:ivar address: the member that has it, or ""
+    :ivar failing: how many of the next calls of a phase fail
+    :ivar calls: phase, and the primary then, of each call that succeeded
+    :ivar slow: for how many looks a call lasts
     :ivar closing: what the stop hook does to the server of the primary
     """
 
@@ -35,7 +35,7 @@ class Outsiders:
         self.running[phase] = (self.slow, record.primary)
 
     def look(self) -> Mapping[Phase, Called]:
-        """Time passes for those that run."""
+        """Time passes for the calls that run."""
         for phase, (looks, primary) in list(self.running.items()):
             if looks:
                 self.running[phase] = (looks - 1, primary)
@@ -45,8 +45,8 @@ class Outsiders:
         return dict(self.called)
 
     def new_manager(self) -> None:
-        """Of what was called it knows nothing. What ran for the one before may have done its work, or not: the one or
-        the other by who is primary, so that both are seen."""
+        """The new manager knows nothing about earlier calls. A call that ran for the previous manager may have done its
+        work or not: which of the two depends on who is primary, so that both cases occur."""
         for phase, (_, primary) in self.running.items():
             if primary in ("m1", "m3"):
                 self._move(phase, primary)

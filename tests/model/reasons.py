@@ -1,4 +1,4 @@
-"""The form of what a manager says: plain words, short parts, and the name of a member or of the cluster in it."""
+"""The form of what a manager reports: plain words, short parts, and the name of a member or of the cluster in it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from functools import lru_cache
 
 LONGEST = 160
-"""Characters of one part: of each member, and of each thing that is to be said, there is one, parted by ``;``."""
+"""Characters of one part: a reason has one for each member and each fact, separated by ``;``."""
 
 BANNED = re.compile(
     r"\b(whoever|whom|is told|gives? (its|their) word|goes on|all the same|a person|by a hand|a hand ha[sd]"
@@ -15,7 +15,7 @@ BANNED = re.compile(
 )
 _GTIDS = re.compile(r"\b([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+-\d+)[-:.,\w]*")
 _MORE = re.compile(r"(, m\d( \([^()]*\))?)+")
-"""Further members of a list: how long it gets is not up to the words."""
+"""Further members of a list: its length does not depend on the wording."""
 
 
 @lru_cache(4096)

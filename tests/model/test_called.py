@@ -1,4 +1,5 @@
-"""Hooks on the way to another primary: whatever dies or fails, in the end they have sent the clients to the primary."""
+"""Hooks on the way to another primary: whatever dies or fails, in the end they have directed the clients to the
+primary."""
 
 from __future__ import annotations
 
@@ -29,14 +30,14 @@ def switched(run: Run) -> None:
 
 
 def switched_and_undone(run: Run) -> None:
-    """The stop hook has its say, and says no."""
+    """The stop hook is called, and fails."""
     assert run.outsiders
     run.outsiders.failing[Phase.STOP] = 1
     switched(run)
 
 
 def switched_and_lost(run: Run) -> None:
-    """The primary dies when the hook has taken its clients."""
+    """The primary dies after the hook has moved its clients away."""
     switched(run)
     assert run.outsiders
     for _ in range(200):
@@ -61,7 +62,7 @@ def start_fails(run: Run) -> None:
 
 
 def given_up(run: Run) -> None:
-    """The voters die while the hook takes the clients from a primary that is dead: it must come back."""
+    """The voters die while the hook moves the clients away from a dead primary: the primary must come back."""
     failover(run)
     assert run.outsiders
     run.outsiders.slow = 5
@@ -98,7 +99,7 @@ def begun(flavor: Flavor, disaster: Callable[[Run], None]) -> Run:
 
 
 def told(run: Run) -> None:
-    """The end that everything must have."""
+    """The end state that every case must reach."""
     for _ in range(60):
         run.calm()
         if run.record and run.record.owed is None and not run.record.transition:

@@ -20,7 +20,7 @@ BOTH = pytest.mark.parametrize("flavor", list(Flavor))
 def died(flavor: Flavor, members: int = 3, lost: int = 0, seed: int = 1) -> Run:
     """All servers were killed at once; the primary's disk has lost its last transactions.
 
-    Its voters have received these, and not applied them all.
+    Its voters have received these, and not applied all of them.
     """
     run = Run(seed, members, flavor)
     run.calm()
@@ -56,7 +56,7 @@ def test_one_that_has_less_than_its_voters_is_never_opened(flavor: Flavor, membe
     hosts = run.world.hosts
     assert not any(host.writable for host in hosts.values())
     assert "came back without transactions that" in run.reason
-    # and what they hold is kept: nobody was started, or told to follow
+    # and what they hold is kept: no other server was started or made to follow
     assert not any(host.up for name, host in hosts.items() if name != "m1")
 
 
@@ -72,7 +72,7 @@ def test_one_that_has_all_is_opened_once_enough_were_asked(flavor: Flavor, membe
     managed(run, 20)
     assert not hosts["m1"].writable
     assert f"{away[0]} (its agent does not answer)" in run.reason
-    # of five that vote, a recovery quorum is three of the four others; of MariaDB's, three vote
+    # of five voters, a recovery quorum is three of the four others; of MariaDB's, three vote
     for name in away[: {2: 1, 3: 2, 5: 3 if flavor is Flavor.MYSQL else 2}[members]]:
         assert not hosts["m1"].writable
         hosts[name].begin_agent(run.world.now)

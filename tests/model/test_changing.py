@@ -1,4 +1,5 @@
-"""Storms over clusters that a person keeps changing: durability, mode, who votes, what happens when alone."""
+"""Storms over clusters that an operator keeps changing: durability, mode, which members vote, what happens when
+alone."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from tests.model.manage import Run
 from tests.model.test_promise import SEEDS
 
 FEW_SEEDS = 8
-"""With so few, as where each rule is broken in turn, no storm may happen to cost the primary."""
+"""With so few seeds, as when each rule is broken in turn, perhaps no storm costs the primary."""
 PLACES = {
     "m1": MemberSettings(zone="a"),
     "m2": MemberSettings(zone="a", priority=200),
@@ -70,7 +71,7 @@ def test_whatever_is_set_meanwhile(flavor: Flavor, members: int, choices: list[S
         if choices is LOSSY and "came back without transactions" in run.reason:
             assert run.record
             assert run.record.mode is not Mode.STRONG
-            continue  # one that came back with less than another has: an operator decides what is lost
+            continue  # came back with less than another has: an operator decides
         assert primary, f"seed {seed}: nobody is open at the end: {run.reason}"
         assert set(run.world.acknowledged) <= set(primary.binlog), f"seed {seed}"
         assert run.well, f"seed {seed}: {run.reason}"

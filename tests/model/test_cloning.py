@@ -1,4 +1,4 @@
-"""Copies that take their time, hang and fail: in the end all are whole, with all that was acknowledged."""
+"""Copies that take long, hang and fail: in the end all members are whole, with everything that was acknowledged."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_power_fails_now_and_then(flavor: Flavor, members: int, alone: WhenAlone
     clones = 0
     for seed in range(SEEDS // 2):
         run = Run(seed, members, flavor, Settings(when_alone=alone))
-        # an agent that dies just after its host was cut off is a matter of the lease
+        # an agent that dies just after its host was cut off is a question of the lease
         run.happens = STORM | {"power": 2, "part": 0, "cut": 0}
         run.calm()
         for _ in range(400):

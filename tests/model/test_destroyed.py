@@ -1,4 +1,4 @@
-"""Members are forgotten of which an operator says that their hosts are destroyed: rightly, and by mistake."""
+"""Members are forgotten whose hosts an operator says are destroyed: rightly, and by mistake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.model.test_strays import settle
 
 
 def lose(run: Run, name: str, is_destroyed: bool) -> None:
-    """Its host is destroyed; or it lives, and no manager reaches it any more."""
+    """The member's host is destroyed; or it lives, and no manager reaches it any more."""
     host = run.world.hosts[name]
     if not is_destroyed:
         run.world.hidden.add(name)
@@ -29,7 +29,7 @@ def lose(run: Run, name: str, is_destroyed: bool) -> None:
 
 
 def forget(run: Run, name: str) -> bool:
-    """As ``manager/people/members.py`` does it; whether it is forgotten from now on."""
+    """As ``manager/people/members.py`` does it; whether the member is forgotten from now on."""
     world, record, mind = run.world, run.record, run.mind
     view = View(dict(mind.known), world.now)
     if record is None or not mind.begun or mind.refused or record.primary == name:
@@ -95,7 +95,7 @@ def test_nothing_acknowledged_is_lost_when_members_are_forgotten(
 
 
 def test_one_that_was_forgotten_by_mistake_and_comes_back_is_a_stranger() -> None:
-    """What it acknowledges is in doubt: should the primary die then, nobody who lacks it takes over."""
+    """What it acknowledges is in doubt: if the primary dies then, no member that lacks it takes over."""
     run = Run(1, 5, Flavor.MYSQL)
     hosts = run.world.hosts
     run.calm()
@@ -112,7 +112,7 @@ def test_one_that_was_forgotten_by_mistake_and_comes_back_is_a_stranger() -> Non
             break
     else:
         raise AssertionError(run.reason)
-    run.world.hidden.clear()  # it lives, and follows m1 still
+    run.world.hidden.clear()  # it lives, and still follows m1
     for _ in range(200):
         if run.record.primary == "m1" and run.well:
             break

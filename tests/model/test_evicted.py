@@ -1,4 +1,4 @@
-"""Members that lost their vote: what they were told before, and what they still hold."""
+"""Members that lost their vote: commands that they got before, and what they still hold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def managed(run: Run, rounds: int, *receiving: str) -> None:
 
 
 def survives_the_primary(run: Run) -> None:
-    """The primary dies, and whoever takes over has everything that was acknowledged."""
+    """The primary dies, and the member that takes over has everything that was acknowledged."""
     run.world.hosts["m1"].crash()
     for _ in range(60):
         run.manage()
@@ -32,7 +32,7 @@ def survives_the_primary(run: Run) -> None:
 
 @pytest.mark.parametrize("flavor", list(Flavor))
 def test_an_order_of_before_its_eviction_does_not_make_it_acknowledge(flavor: Flavor) -> None:
-    """It was told to acknowledge, and the command lay in its frozen agent until it had lost its vote again."""
+    """A command to acknowledge lay in the frozen agent until the member had lost its vote again."""
     run = Run(1, 3, flavor)
     run.calm()
     world, late = run.world, run.world.hosts["m3"]
@@ -72,7 +72,8 @@ def test_an_order_of_before_its_eviction_does_not_make_it_acknowledge(flavor: Fl
 
 @pytest.mark.parametrize("flavor", list(Flavor))
 def test_told_late_to_wait_for_nobody_a_primary_goes_on_waiting(flavor: Flavor) -> None:
-    """It served alone, in this very term; and what it was told then lay in the network until another voted."""
+    """The primary served alone, in this very term; a command from then was delayed in the network until another member
+    voted."""
     run = Run(1, 2, flavor, Settings(when_alone=WhenAlone.SERVE))
     run.calm()
     world = run.world

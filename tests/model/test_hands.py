@@ -1,6 +1,6 @@
-"""The promise beside hands that let commits through: KILL, SET GLOBAL, a server that somebody starts and writes to.
+"""The promise while operators let commits through by hand: KILL, SET GLOBAL, a server started and written to by hand.
 
-What went on without a voter may be lost. Nothing else may be, and no member may keep it alone.
+What completed without a voter may be lost. Nothing else may be, and no member may be the only one to keep it.
 """
 
 from __future__ import annotations

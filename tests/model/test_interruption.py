@@ -1,4 +1,4 @@
-"""A failover, a restart in place and a return, broken off after each step and gone on with by another manager."""
+"""A failover, a restart in place and a return, interrupted after each step and continued by another manager."""
 
 from __future__ import annotations
 
@@ -23,13 +23,14 @@ from tests.model.manage import Run
 
 
 def frozen_primary(run: Run) -> None:
-    """Its agent lives, and kills it; it thaws in the middle of it all, should it not be dead by then."""
+    """The primary's agent lives, and kills the server, which resumes in the middle of all this, unless it is dead by
+    then."""
     write(run, 6)
     run.world.hosts["m1"].frozen = True
 
 
 def frozen_host(run: Run) -> None:
-    """Agent and server stop together; after a while both go on."""
+    """Agent and server stop together; after a while both resume."""
     write(run, 6)
     run.world.hosts["m1"].halted = True
 
@@ -46,7 +47,7 @@ def replica_crash(run: Run) -> None:
 
 
 def frozen_voter(run: Run) -> None:
-    """It thaws when everything else has ended."""
+    """The voter resumes when everything else has ended."""
     write(run, 6)
     run.world.hosts["m3"].frozen = True
 
@@ -86,7 +87,7 @@ def fewer_voters(run: Run) -> None:
 
 
 def all_vote_again(run: Run) -> None:
-    """On MySQL the number of acknowledgements rises when the third is back."""
+    """On MySQL the number of acknowledgements rises when the third member is back."""
     run.world.settings = Settings(durability=Durability.ALL)
     run.calm()
     write(run, 6)
@@ -95,7 +96,7 @@ def all_vote_again(run: Run) -> None:
 
 
 def serves_alone(run: Run) -> None:
-    """Its voters freeze; it goes on without them."""
+    """The primary's voters freeze; it continues without them."""
     run.world.settings = Settings(when_alone=WhenAlone.SERVE)
     write(run, 6)
     run.world.hosts["m2"].frozen = run.world.hosts["m3"].frozen = True
@@ -109,7 +110,7 @@ def planned_restart(run: Run) -> None:
 
 
 def preferred_lacks_something(run: Run) -> None:
-    """The primary dies; who is preferred has received less than the other."""
+    """The primary dies; the preferred member has received less than the other."""
     run.world.settings = Settings(members={"m3": MemberSettings(priority=200)})
     write(run, 6)
     run.world.hosts["m3"].receiving = False

@@ -1,4 +1,4 @@
-"""When a primary goes on, and when another takes its place: managers that die, hosts that are cut off or halted."""
+"""When a primary continues, and when another takes its place: managers that die, hosts that are cut off or halted."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def write(run: Run) -> None:
 
 
 def manage(run: Run, seconds: float) -> None:
-    """As long, in steps, with everybody writing and reading wherever he believes the primary to be."""
+    """For so long, in steps, with every client writing and reading where it believes the primary to be."""
     end = run.world.now + seconds
     while run.world.now < end:
         run.manage()
@@ -160,7 +160,7 @@ def test_an_agent_that_ended_before_its_host_was_cut_off_cannot_fence_it(run: Ru
 @pytest.mark.parametrize("mode", [Mode.SEMI_SYNC, Mode.ASYNC])
 @pytest.mark.parametrize("flavor", list(Flavor))
 def test_where_loss_is_allowed_a_minority_still_promotes_nobody(flavor: Flavor, mode: Mode) -> None:
-    """The primary and one replica on one side, the manager and one on the other."""
+    """The primary and one replica are on one side, the manager and one replica on the other."""
     run = begun(flavor, Settings(mode=mode, allow_loss=True))
     world = run.world
     world.cut |= {frozenset(pair) for pair in (("m1", MANAGER), ("m2", MANAGER))}
@@ -240,7 +240,7 @@ def test_when_the_agents_of_all_members_end_no_server_does(run: Run) -> None:
 
 
 def test_a_server_that_its_keeper_left_alone_is_not_taken_for_a_kept_one(run: Run) -> None:
-    """The agent of the primary ends; its keeper process, too, once the others have; these come back."""
+    """The agent of the primary ends; so does its keeper process, once the other members have ended; these come back."""
     world = run.world
     world.hosts["m1"].agent_up = False
     manage(run, 12)

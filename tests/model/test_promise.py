@@ -10,7 +10,7 @@ from holdfast.core.gtid import Flavor
 from tests.model.manage import Run
 
 SEEDS = int(os.environ.get("HOLDFAST_MODEL_SEEDS", "25"))
-"""Storms for each flavor and size; raise it for a long search."""
+"""Storms for each flavor and size; increase it for a long search."""
 
 
 @pytest.mark.parametrize("flavor", list(Flavor))

@@ -1,4 +1,4 @@
-"""The store is put back from a backup, or lost: no manager decides by what it says before it agrees with the agents."""
+"""The store is put back from a backup, or lost: no manager decides by its content before it agrees with the agents."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ SEEDS = int(os.environ.get("HOLDFAST_MODEL_SEEDS", "25"))
 @pytest.mark.parametrize("flavor", list(Flavor))
 @pytest.mark.parametrize("members", [2, 3, 5])
 def test_a_store_that_is_put_back_loses_nothing(flavor: Flavor, members: int) -> None:
-    """A manager that hears only agents that are as old as the store goes on from it. Where others have obeyed a later
-    record, the two lines are told apart afterwards, and no repair chooses between them."""
+    """A manager that hears only agents that are as old as the store continues from it. If other agents have obeyed a
+    later record, the two lines are distinguished afterwards, and no repair chooses between them."""
     rollbacks = refusals = repairs = parted = 0
     for seed in range(SEEDS):
         run = Run(seed, members, flavor)

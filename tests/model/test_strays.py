@@ -59,5 +59,5 @@ def test_its_acknowledgement_is_never_the_only_one() -> None:
     replicate(run, "m5")
     acknowledged = len(run.world.acknowledged) > before
     hosts["m1"].crash()
-    settle(run)  # checks that nobody opens without what was acknowledged
+    settle(run)  # checks that no member opens without what was acknowledged
     assert not acknowledged or run.record.primary == "m1"

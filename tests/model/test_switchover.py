@@ -1,4 +1,4 @@
-"""Switchovers that are broken off after each step, by the loss of anybody, and in storms."""
+"""Switchovers that are interrupted after each step, by the loss of any member, and in storms."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ Disaster = Callable[[Run, str, str], None]
 
 
 def _struck(run: Run, disaster: Disaster, at: int, broken: str) -> bool:
-    """Disaster strikes after the step with this number, or within; False when the switchover was over before."""
+    """The disaster comes after the step with this number, or within it; False if the switchover was over before."""
     before = run.record
     assert before
     assert before.transition
@@ -149,7 +149,7 @@ def _struck(run: Run, disaster: Disaster, at: int, broken: str) -> bool:
 
 
 def _endured(run: Run) -> None:
-    """For a while it lasts; then all is mended."""
+    """The disaster lasts for a while; then everything is repaired."""
     for _ in range(30):
         run.manage()
         for _ in range(10):
@@ -228,7 +228,8 @@ def test_others_follow_once_the_new_primary_is_open_unless_it_needs_them_for_tha
 def test_a_promotion_that_ends_before_it_follows_nobody_is_gone_through_again(
     flavor: Flavor,
 ) -> None:
-    """Its row is proven, and its agent ends: a server that follows another obeys nothing that is for a primary."""
+    """The new primary's row is proven, and its agent ends: a server that follows another obeys no command that is for a
+    primary."""
     run = begun(flavor)
     record = _until(run, lambda r: bool(r.transition and r.transition.step is Step.OPEN))
     new = run.world.hosts[record.primary]

@@ -1,9 +1,9 @@
 """Whatever is late, lost, restarted or hangs, no other primary is named while the old one's server may still answer.
 
-The agents' own classes keep the lease (``LeaseState``) and give their word (``Vouch``); the manager's rule is that of
+The agents' own classes keep the lease (``LeaseState``) and confirm it (``Vouch``); the manager's rule is that of
 ``core.lease`` and ``core.timing``. The agent of the primary and its keeper process hold the same lease, and one of them
-may hang for a while. Each host has a clock of its own, which goes faster or slower than the others; every
-message takes as long as chance will have it, or is lost; a killed server answers for as long as it is allowed to.
+may hang for a while. Each host has a clock of its own, which is faster or slower than the others; every message takes a
+random time, or is lost; a killed server answers for as long as it is allowed to.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Voter:
         self.run = 0
 
     def restart(self) -> None:
-        """The agent alone: the server goes on as it is."""
+        """Restart only the agent: the server continues as it is."""
         self.vouching = Vouch(self.folder, self.published, AtOnce(), self.clock)
         self.published.change(promised=0)
         self.promises = 0
@@ -72,7 +72,7 @@ class Lives:
     """One run of the world, by events in the order of their time.
 
     :ivar ended: when the primary's server has ended
-    :ivar deposes_at: when the manager begins to depose it, and grants nothing more
+    :ivar deposes_at: when the manager begins to depose the primary, and grants nothing more
     :ivar named: when the manager first may name another primary
     """
 
@@ -134,7 +134,7 @@ class Lives:
     # the primary's agent, and its keeper process
 
     def _hanging(self, who: str, event: Callable[[], None]) -> bool:
-        """Whether that one hangs; then the event waits until it goes on."""
+        """Whether that process hangs; then the event waits until it resumes."""
         if who != self._hangs or not self._hangs_from <= self.time < self._hangs_until:
             return False
         self._at(self._hangs_until, event)
@@ -153,7 +153,7 @@ class Lives:
         self._wake(self._lease_state.next(), self._keep)
 
     def _keep_second(self) -> None:
-        # an agent that goes on a moment after the end kills as well: the one that does so first counts
+        # an agent that resumes a moment after the end kills as well: the first of the two counts
         if self.time >= self.ended or self._hanging("keeper", self._keep_second):
             return
         now, lease_state = self._primary(), self._second
@@ -262,7 +262,7 @@ def test_never_two_that_answer(voters: int, need: int, tmp_path: Path) -> None:
         named += lives.named < math.inf
         alone += lives.upheld_alone
         upheld += lives.deposes_at + LEASE + HEARTBEAT < lives.ended < math.inf
-    # the world is neither too kind nor too harsh to say anything
+    # the world is neither too kind nor too harsh for the test to mean anything
     assert named > RUNS / 4
     assert upheld > RUNS / 20
     assert alone > RUNS / 20

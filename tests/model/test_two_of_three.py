@@ -1,4 +1,4 @@
-"""A second fault after any step of a change of primary: two of three hosts are up, and take writes again soon."""
+"""A second fault after any step of a change of primary: two of three hosts are up, and soon take writes again."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from tests.model.manage import Run
 from tests.model.world import Host
 
 ROUNDS = 60
-"""Looks of 0.2 s: twice what the longest takes, which is a candidate that is cut off from the others after it was named
-(``write_patience``, another failover, leases)."""
+"""Looks of 0.2 s: twice as many as the longest case takes, which is a candidate that is cut off from the others after
+it was named (``write_patience``, another failover, leases)."""
 LONGEST = 300
 
 
 def halted(run: Run, host: Host) -> None:
-    """Its host answers nobody, and nobody is refused."""
+    """Its host answers nothing, and refuses no connection."""
     host.halted = True
 
 
@@ -30,19 +30,19 @@ def off(run: Run, host: Host) -> None:
 
 
 def frozen(run: Run, host: Host) -> None:
-    """Its server answers nobody; its agent does."""
+    """Its server answers nothing; its agent answers."""
     host.frozen = True
 
 
 def cut_off(run: Run, host: Host) -> None:
-    """It is reached by the manager, and by no other member."""
+    """The manager reaches it, and no other member does."""
     run.world.cut |= {frozenset({host.name, other}) for other in run.world.hosts} - {
         frozenset({host.name})
     }
 
 
 def parted(run: Run, host: Host) -> None:
-    """Nobody but its clients reaches it."""
+    """Only its clients reach it."""
     run.world.part(host.name)
 
 
@@ -71,7 +71,7 @@ def takes_writes(run: Run) -> bool:
 def goes_on(run: Run, name: str, fault: Callable[[Run, Host], None], after: int) -> bool:
     """Whether there was such a step; the fault follows it.
 
-    :raises AssertionError: nobody takes writes in time, or a rule of the world is broken
+    :raises AssertionError: no member takes writes in time, or a rule of the world is broken
     """
     first, since = run.steps, None
     for number in range(LONGEST):

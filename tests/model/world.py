@@ -60,15 +60,15 @@ from holdfast.http.wire import Grant, Told
 
 GAP = 1000
 HANGS = 40
-"""So many looks at a clone of which nothing comes, and it is called off."""
+"""A clone from which nothing comes for this many looks is called off."""
 TIMINGS = [Timing(), Timing(heartbeat=0.1, lease=4.0, detection=0.3)]
-"""In the second one, whoever does not wait for a lease to end is found out."""
+"""With the second one, a primary that does not wait for a lease to end is discovered."""
 MANAGER = "manager"
 """In ``World.cut``: where the managers are."""
 
 
 class Transaction(NamedTuple):
-    """:ivar content: what it does; two with one GTID and different contents are a disaster that no server sees"""
+    """:ivar content: what it does; two with one GTID and different contents are a disaster that no server notices"""
 
     stream: str
     number: int
@@ -94,7 +94,7 @@ class Held:
 
 @dataclass
 class UnderWay:
-    """A command that an agent has begun: its parts that are left, and the run of the server that it is about."""
+    """A command that an agent has begun: the parts that are left, and the run of the server that it is about."""
 
     parts: Iterator[Callable[[], object]]
     run: int
@@ -104,13 +104,13 @@ class UnderWay:
 class Host:
     """A member: server, agent, and the agent's keeper process.
 
-    :ivar hung: the agent answers nobody and does nothing; its keeper process and its server go on
+    :ivar hung: the agent answers nothing and does nothing; its keeper process and its server continue
     :ivar tally: how many commits the server has let through in this run
-    :ivar weakened: a hand has changed how commits wait
-    :ivar orphans: rows in its tables that its binlog does not have: nothing will ever take them away
+    :ivar weakened: the waiting of commits was changed by hand
+    :ivar orphans: rows in its tables that its binlog does not have: nothing will ever remove them
     :ivar shown: those whose GTIDs MySQL's engine has kept
     :ivar began: the run that wrote the last of its binlog
-    :ivar ended_with: its binlog when its agent saw it end as a primary; None: it did not
+    :ivar ended_with: its binlog when its agent saw it end as a primary; None: the agent did not see that
     :ivar regained: as in ``agent/promise/regained.py``
     """
 
@@ -181,7 +181,8 @@ class Host:
     doubt: Doubt | None = None
 
     def begin_agent(self, now: float) -> None:
-        """Another run of the agent: of its lease it knows the electorate, on disk, and of its word nothing."""
+        """Another run of the agent: it knows the electorate of its lease, from disk, and nothing of its own
+        confirmations."""
         self.agent_run += 1
         self.ended_with, self.regained = None, False
         self.agent_up = self.keeper_up = True
@@ -196,7 +197,7 @@ class Host:
             self.lease_state.enforce(now, grace=True)
 
     def answers(self, now: float) -> bool:
-        """Whether a client that takes it for the primary gets an answer."""
+        """Whether a client that considers it the primary gets an answer."""
         leased = not (self.kept and self.lease_state.enforced) or self.lease_state.held(now)
         return self.up and self.writable and not self.frozen and not self.halted and leased
 
@@ -211,7 +212,7 @@ class Host:
 
     @property
     def kept(self) -> bool:
-        """Whether anything ends the server with its lease."""
+        """Whether a process ends the server with its lease."""
         return self.attended or self.keeper_up
 
     @property
@@ -228,14 +229,14 @@ class Host:
         return term < self.term or (term == self.term and leader != self.leader)
 
     def follows(self, told: Told) -> bool:
-        """Whether the record by which that manager decides is of the line that was obeyed."""
+        """Whether the record by which that manager decides is of the line that the agent obeyed."""
         if not told.mark.revision or told.leader == self.mark.leader:
             return not late(told.mark, self.mark)
         record = memory(told.record).record
         return follows(record, self.mark) or self.name in record.forsaken
 
     def strange_to(self, told: Told) -> bool:
-        """Whether that manager takes it for another agent."""
+        """Whether that manager considers it another agent."""
         return told.identity not in ("", self.identity)
 
     def remembered(self) -> Remembered:
@@ -359,7 +360,7 @@ class Host:
         self.lease_state.release()
 
     def tear(self) -> None:
-        """Its host's power fails. A primary flushes what it commits; of a replica's, tables and binlog disagree."""
+        """The host's power fails. A primary flushes what it commits; tables and binlog of a replica disagree."""
         if self.relaxed:
             self.unfit = "its host was restarted"
         if self.status is not ServerStatus.DOWN:
@@ -384,12 +385,12 @@ class Host:
 
 class World:
     """:ivar acknowledged: every transaction that a client was told is committed
-    :ivar let_through: but for these, which a hand has let through without a voter: of them nothing is promised but that
-        no member keeps them alone
-    :ivar destroyed: hosts that never come back; :ivar hidden: that no manager reaches, though they live
-    :ivar forgotten: members of which an operator has said that they are destroyed
-    :ivar engines_tell: what they have committed; :ivar agents_see: what is let through, and whether another run of the
-        server wrote its binlog. Each alone keeps members from diverging
+    :ivar let_through: except for these, which were let through without a voter by hand: of them only this is promised,
+        that no member alone keeps them
+    :ivar destroyed: hosts that never come back; :ivar hidden: hosts that no manager reaches, though they live
+    :ivar forgotten: members that an operator has declared destroyed
+    :ivar engines_tell: what engines have committed is known; :ivar agents_see: agents see what is let through, and
+        whether another run of the server wrote its binlog. Each alone keeps members from diverging
     """
 
     def __init__(
@@ -414,7 +415,7 @@ class World:
 
     @property
     def cluster(self) -> Cluster:
-        """As a person has configured it now."""
+        """The cluster as an operator has configured it now."""
         members = tuple(
             Member(name, name, 3306, account=f"repl_{name}")
             for name in self.hosts
@@ -450,7 +451,7 @@ class World:
             elif source and host.receiving and self.linked(host, source) and not host.frozen:
                 host.refused = source.status is ServerStatus.DOWN
             if host.timeout and host.pending and self.obeys(host):
-                self.judge(host)  # a time-out needs no replica to strike
+                self.judge(host)  # a time-out passes also without a replica
             if host.agent_up and not host.hung:
                 self.notice(host)
             if host.kept:
@@ -459,14 +460,14 @@ class World:
                 self.look_for_strangers(host)
 
     def look_for_strangers(self, host: Host) -> None:
-        """The agent looks who acknowledges, and ends the sessions that should not.
+        """The agent looks which sessions acknowledge, and ends those that should not.
 
-        What such a one released counts as acknowledged once the record has it: a primary that dies, or is cut off,
+        What such a session released counts as acknowledged once the record has it: a primary that dies, or is cut off,
         before its agent has looked and a manager has heard of it may take that with it (``docs/safety.md``).
         """
         if not host.up or host.frozen or not (host.stranger or host.released):
             return
-        if not host.source_on:  # a primary that waits for nobody, or a replica
+        if not host.source_on:  # a primary whose commits do not wait, or a replica
             host.released = []
             return
         host.doubtful += host.released
@@ -498,7 +499,7 @@ class World:
                         lease_state.vouched(peer.name, question)
 
     def part(self, name: str) -> None:
-        """Cut a host off from managers and members; its clients reach it still."""
+        """Cut a host off from managers and members; its clients still reach it."""
         others = {*self.hosts, MANAGER} - {name}
         self.cut |= {frozenset({name, each}) for each in others}
 
@@ -510,7 +511,7 @@ class World:
         return follows and not peer.promised
 
     def reachable(self, name: str) -> bool:
-        """Whether a manager can talk to its agent."""
+        """Whether a manager can reach its agent."""
         host = self.hosts[name]
         away = {*self.hidden, *self.forgotten}
         cut = frozenset({name, MANAGER}) in self.cut or name in away
@@ -532,16 +533,16 @@ class World:
     def replicas(self, source: Host) -> list[Host]:
         return [h for h in self.hosts.values() if self.connected(h, source)]
 
-    # What happens by itself
+    # What happens without anybody's action
 
     def write(self) -> None:
-        """A client writes to every server that lets it."""
+        """A client writes to every server that accepts it."""
         for host in self.hosts.values():
             if host.answers(self.now):
                 self.commit(host)
 
     def write_by_hand(self, host: Host) -> None:
-        """An administrator's row, which nothing keeps from being committed."""
+        """An administrator's row, which nothing prevents from being committed."""
         self.written += 1
         host.binlog.append(host.next(self.written))
 
@@ -562,7 +563,7 @@ class World:
                 if r.replica and (transaction in r.relay or transaction in r.binlog)
             ]
             if host.source_on and any(r.name in self.forgotten for r in holders):
-                # one that was said to be destroyed is back: the server counts it as it counts any stranger
+                # one that was declared destroyed is back: the server counts it like any stranger
                 holders = [r for r in holders if r.name not in self.forgotten]
                 host.stranger = True
                 self.back += 1
@@ -577,10 +578,10 @@ class World:
             host.pending.remove(transaction)
             (host.released if short else self.acknowledged).append(transaction)
 
-    # What hands do
+    # What operators do by hand
 
     def release(self, host: Host, transaction: Transaction) -> None:
-        """It is committed, and no voter has it; its client may have been told OK."""
+        """The transaction is committed, and no voter has it; its client may have been told OK."""
         host.pending.remove(transaction)
         host.tally += 1
         self.let_through.append(transaction)
@@ -594,7 +595,7 @@ class World:
                 self.release(host, transaction)
 
     def weaken(self, host: Host) -> None:
-        """SET GLOBAL of what the waiting depends on."""
+        """SET GLOBAL of variables on which the waiting depends."""
         if self.obeys(host) and host.source_on and not host.timeout:
             host.weakened = True
             self.judge(host)
@@ -603,7 +604,7 @@ class World:
         return host.up and not host.frozen and not host.halted
 
     def start_by_hand(self, host: Host) -> None:
-        """Somebody starts a primary that died, writes to it, and kills it, while its agent looks away."""
+        """An operator starts a primary that died, writes to it, and kills it, while its agent does not look."""
         if host.status is ServerStatus.DOWN and host.held is not None:
             host.run += 1
             host.began = host.run
@@ -613,7 +614,7 @@ class World:
             host.tail = Tail()
 
     def notice(self, host: Host) -> None:
-        """Its agent looks: whether something was let through, and puts back what a hand has changed."""
+        """The agent looks whether something was let through, and resets what was changed by hand."""
         mark = host.held
         if not host.up or host.frozen or mark is None or mark.run != host.run:
             return
@@ -651,9 +652,10 @@ class World:
                 self.judge(source)
 
     def _strange(self, host: Host, source: Host) -> bool:
-        """MariaDB's source refuses a replica that comes with a GTID which it does not have (error 1236).
+        """MariaDB's source refuses a replica that has a GTID which the source lacks (error 1236).
 
-        MySQL's refuses one that lacks what only its engine has: that counts as purged from its binlogs."""
+        MySQL's refuses a replica that lacks what only the source's engine has: that counts as purged from its binlogs.
+        """
         last = [*host.binlog, *host.relay][-1:]
         if host.flavor is Flavor.MARIADB and last:
             host.strange = last[0].gtid not in {t.gtid for t in source.binlog}
@@ -680,7 +682,7 @@ class World:
             part()
 
     def begin(self, name: str, term: int, command: Command, told: Told | None = None) -> None:
-        """As :meth:`execute`, but its parts are left to :meth:`go_on`: other hosts get on meanwhile, and clients.
+        """As :meth:`execute`, but its parts are left to :meth:`go_on`: other hosts and clients proceed meanwhile.
 
         :raises ValueError: the agent refuses
         """
@@ -688,7 +690,7 @@ class World:
         host.under_way = UnderWay(self._parts(host, term, command), host.run)
 
     def go_on(self, name: str) -> None:
-        """One part of the command that is under way there, if any, and if the server is the same still."""
+        """Carry out one part of the command under way there, if there is one, and if the server is still the same."""
         host = self.hosts[name]
         if host.under_way is None or host.halted or host.frozen:
             return
@@ -790,7 +792,7 @@ class World:
                 host.promised = host.sealed = host.stopped = 0
                 host.held = host.doubt = None
                 host.doubtful = []
-                if not host.receiving:  # a receiver that begins asks anew
+                if not host.receiving:  # a receiver that begins sends a new request
                     yield lambda: setattr(host, "strange", False)
                 if host.source != f"{source}:3306":
                     yield lambda: self._drain(host)
@@ -837,9 +839,10 @@ class World:
                 yield lambda: self._prove(host, serial)
 
     def _take_over(self, host: Host, command: Promote) -> Iterator[Callable[[], object]]:
-        """It is opened while it still follows the former primary, which is frozen.
+        """The server opens while it still follows the former primary, which is frozen.
 
-        Broken off, all of it is done again."""
+        If this is interrupted, all of it is done again.
+        """
         host.promised = host.sealed = host.stopped = 0
         assert command.electorate
         host.lease_state.entrust(command.electorate)
@@ -858,7 +861,7 @@ class World:
         yield lambda: self._unfollow(host)
 
     def _freeze(self, host: Host) -> None:
-        """New commits wait; those under way must be acknowledged, or all is as before."""
+        """New commits wait; those under way must be acknowledged, or everything is as before."""
         was = host.writable
         host.writable = False
         for _ in range(60):
@@ -878,7 +881,7 @@ class World:
         host.tail = Tail()
 
     def _cut(self, host: Host, term: int, present: str) -> None:
-        """MariaDB's engine says what it has committed; MySQL's only shows it once it is started."""
+        """MariaDB's engine shows what it has committed; MySQL's shows that only after the start."""
         have = parse(host.flavor, present)
         lacking = [t for t in host.binlog if not have.has(*t.gtid)]
         committed = [t for t in lacking if t not in host.pending]
@@ -900,7 +903,7 @@ class World:
         host.tail = Tail(TailVerdict.CUT if lacking else TailVerdict.CLEAN, term)
 
     def _drain(self, host: Host, upto: str = "") -> None:
-        """:raises ValueError: what it shall have does not come"""
+        """:raises ValueError: what it waits for does not come"""
         host.binlog += host.relay
         host.relay = []
         for _ in range(60):
@@ -917,14 +920,14 @@ class World:
         host.refused = host.strange = False
 
     def _begin_clone(self, host: Host, donor: str) -> None:
-        """What it had counts no more from here on."""
+        """From here on its previous data no longer counts."""
         host.crash()
         host.pending, host.unfit, host.cloning, host.held_up = [], "it is being cloned", donor, 0
         host.orphans, host.shown, host.held = [], [], None
 
     def _copy(self, host: Host, donor: Host) -> None:
-        """A clone fails where its donor is gone, and sometimes without a reason; and waits for what the donor commits,
-        until it is called off."""
+        """A clone fails if its donor is gone, and sometimes without a reason; it waits for the donor's commits, until
+        it is called off."""
         if not donor.up or donor.frozen or not self.linked(host, donor) or self.rng.random() < 0.03:
             host.break_off(f"its clone from {donor.name} failed")
         elif donor.pending and donor.source_on:
@@ -954,7 +957,7 @@ class World:
         host.judged = as_text(lacking)
 
     def _rewind(self, host: Host, present: str) -> None:
-        """Back to before the first of what the primary lacks; sometimes that cannot be done."""
+        """Back to before the first transaction that the primary lacks; sometimes that cannot be done."""
         have = parse(host.flavor, present)
         first = next((i for i, t in enumerate(host.binlog) if not have.has(*t.gtid)), None)
         if first is None and not host.shown:
@@ -970,7 +973,7 @@ class World:
         host.suspect = True
 
     def _mark(self, host: Host, acks: int, timeout: float, point: WaitPoint) -> None:
-        """Before it is opened; of one that is open already, its next row tells."""
+        """Before it is opened; on a server that is already open, its next row shows it."""
         held = not host.writable and holds_back(asked(SetAcks(acks, timeout, point)))
         host.held = Held(host.run, acks, Tally(let_through=host.tally)) if held else None
 

@@ -1,4 +1,4 @@
-"""Each command says for how long an agent may be at it; its answer is waited for a little longer."""
+"""Each command states how long an agent may take; its answer is waited for a little longer."""
 
 from __future__ import annotations
 

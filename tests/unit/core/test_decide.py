@@ -1,4 +1,4 @@
-"""Single decisions, and the sentences that a person reads at night. Whole procedures: ``tests/model``."""
+"""Single decisions, and the sentences that an operator reads at night. Whole procedures: ``tests/model``."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_promises_are_asked_of_all_that_have_not_given_one() -> None:
     )
     silent = Replication("127.0.0.1:3301", Receiver.OFF, True)
     stopped = replica("m2", term=5, promised=5, replication=silent)
-    # m3's agent has heard of the term, and its receiver is stopped: but nobody has read its positions since
+    # m3's agent has heard of the term, and its receiver is stopped: but its positions have not been read since
     seen = view(down("m1"), stopped, replica("m3", term=5, replication=silent))
     decision = decided(electing, seen)
     assert decision.steps == (Send("m1", Promise()), Send("m3", Promise()))
@@ -170,7 +170,7 @@ def test_one_that_took_over_while_it_followed_is_settled_when_it_follows_nobody(
 
 
 def test_whom_it_barred_when_it_was_primary_before_is_let_in_before_it_opens() -> None:
-    """Opening waits for its voters, and the agent does nothing else meanwhile."""
+    """The opening waits for its voters, and the agent does nothing else meanwhile."""
     opening = replace(
         RECORD,
         primary="m3",

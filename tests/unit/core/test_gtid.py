@@ -58,7 +58,7 @@ def whole(flavor: Flavor, issuers: set[str]) -> GtidSet:
 @pytest.mark.parametrize("flavor", list(Flavor))
 @given(data=st.data())
 def test_a_server_s_streams_can_be_held_as_a_whole(flavor: Flavor, data: st.DataObject) -> None:
-    """Each set is compared with the GTIDs that it is asked for, of which every stream has some."""
+    """Each set is compared with the GTIDs for which it is asked; every stream has some of these."""
     issuers = st.sets(st.sampled_from(ISSUERS[flavor]))
     a, b = data.draw(sets(flavor)), data.draw(sets(flavor))
     all_of_a, all_of_b = data.draw(issuers), data.draw(issuers)
@@ -72,7 +72,7 @@ def test_a_server_s_streams_can_be_held_as_a_whole(flavor: Flavor, data: st.Data
         in_b = (stream, number) in b or issuer in all_of_b
         assert first.has(stream, number) is in_a
         assert first.union(second).has(stream, number) is (in_a or in_b)
-        # of a whole one nothing listed is taken away
+        # of an issuer held as a whole, nothing that is listed is removed
         left = in_a and (not in_b or (issuer in all_of_a and issuer not in all_of_b))
         assert first.subtract(second).has(stream, number) is left
     assert first.contains(second) is not bool(second.subtract(first))
@@ -117,7 +117,7 @@ def test_mysql_text_round_trip(members: set[tuple[str, int]]) -> None:
 
 @given(members=sets(Flavor.MARIADB))
 def test_the_text_of_any_mariadb_set_can_be_read_again(members: set[tuple[str, int]]) -> None:
-    """What stands in a record or a status has to be. A single number means all up to it, as servers print it."""
+    """This is needed for records and for status. A single number means all up to it, as servers print it."""
     gtids = made(Flavor.MARIADB, members)
     again = parse(Flavor.MARIADB, str(gtids))
     assert again.contains(gtids)
@@ -163,7 +163,7 @@ def test_on_mysql_to_cover_is_to_contain(
         ("0-1-5", "0-1-5", True),
         ("0-1-5", "0-1-6", False),
         ("0-1-9,0-2-12", "0-1-10", True),  # what lies before 0-2-12 cannot be listed
-        ("0-1-5", "0-2-5", False),  # the same place in the line, another transaction: diverged
+        ("0-1-5", "0-2-5", False),  # the same position in the line, another transaction: diverged
         ("0-1-5,1-1-3", "0-1-4,1-1-4", False),
     ],
 )

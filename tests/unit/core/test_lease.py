@@ -1,4 +1,4 @@
-"""Who must be heard for a primary to go on without a manager: exhausted for up to seven voters."""
+"""Which voters must confirm for a primary to continue without a manager: exhausted for up to seven voters."""
 
 from __future__ import annotations
 

@@ -79,8 +79,8 @@ def test_the_primary_and_another_run_of_a_voter_do_not_count() -> None:
 @pytest.mark.parametrize("before", range(5))
 @pytest.mark.parametrize("after", range(5))
 def test_nothing_acknowledged_during_a_change_is_missed(before: int, after: int) -> None:
-    """All changes that ``extendable`` allows. First the primary still waits as before, for voters of before; from
-    then on for ``new.acks``, of whoever can acknowledge. Whatever is acknowledged meets each joint quorum."""
+    """All changes that ``extendable`` allows. First the primary still waits as before, for the former voters; from then
+    on for ``new.acks``, of any that can acknowledge. Everything that is acknowledged meets each joint quorum."""
     people = sorted(voters(5))
     old_voters = frozenset(people[:before])
     checked = 0
@@ -102,7 +102,7 @@ def test_nothing_acknowledged_during_a_change_is_missed(before: int, after: int)
 
 
 def test_from_alone_a_voter_may_acknowledge_before_the_primary_waits() -> None:
-    """With k = 0 in force nobody is deposed, so it does not matter who acknowledges."""
+    """With k = 0 in force the primary is never deposed, so it does not matter which servers acknowledge."""
     for old_voters, new_voters in product(subsets(voters(3)), subsets(voters(3))):
         for acks in range(len(new_voters) + 1):
             in_force = [configuration(old_voters, 0), configuration(new_voters, acks)]

@@ -1,4 +1,4 @@
-"""That something has lasted longer makes no other reason, and everything else does."""
+"""If something has merely lasted longer, the reason is the same; every other change makes another reason."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ REASONS = st.builds(Reason, TEXTS, TEXTS) | TEXTS
 
 
 def said(state: MemberState, name: str) -> str:
-    """What is decided of it as replica ``name``, or as the primary."""
+    """The reason that is decided for it as replica ``name``, or as the primary."""
     members = {each: replica(each) for each in ("m2", "m3")}
     members[name] = state
     found = primary() if name != "m1" else members.pop("m1")
@@ -92,7 +92,7 @@ def primary_told_by_agent(seconds: float) -> str:
 
 
 def dying(seconds: float) -> str:
-    """Of one that votes no longer."""
+    """The reason of a voter that is removed."""
     record = replace(
         RECORD, configurations=(replace(VOTERS, voters=VOTERS.voters - {("m2", "a")}),)
     )
@@ -204,7 +204,7 @@ def test_it_survives_a_copy_and_the_beginning_of_a_sentence() -> None:
 
 
 def test_only_what_is_shown_names_seconds_that_do_not_last() -> None:
-    """A setting in a reason is no duration: another one is news."""
+    """A setting in a reason is no duration: another value is news."""
     held = [
         decide(
             replace(CLUSTER, settings=Settings(failover_interval=interval)),

@@ -1,4 +1,4 @@
-"""A record as it is stored: one of before is read, and one of a later version is not."""
+"""A stored record: one of an earlier version is read, and one of a later version is not."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ WITHOUT_NUMBER = """
  "leader": "ab12", "revision": 31, "lineage": [["cd34", 6, 29]], "identities": {"m1": "i1", "m2": "i2"},
  "forsaken": ["m4"], "unkept": "b1", "doubt": "0-2-41", "brought": "0-2-39"}
 """
-"""As the last version wrote it that gave it no format."""
+"""As written by the last version that gave it no format."""
 
 THE_SAME = Record(
     term=7,

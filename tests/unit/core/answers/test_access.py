@@ -1,4 +1,5 @@
-"""Roles in certificates: who may ask what of agents and managers, and what those are told who may not."""
+"""Roles in certificates: which callers may ask agents and managers for what, and what the other callers are
+answered."""
 
 from __future__ import annotations
 
@@ -86,14 +87,14 @@ def test_the_tables_list_every_route_and_no_other(
 
 
 def allowed(table: Table, role: AccessRole) -> set[tuple[str, str]]:
-    """Beside what everybody may."""
+    """Beside what every role may."""
     one = CertificateHolder("x", frozenset({role}), frozenset({"c"}))
     return {key for key, who in table.items() if who != ANYBODY and not refusal(one, who, ("c",))}
 
 
 def test_commands_come_from_managers_and_data_goes_to_agents() -> None:
     commands = {("POST", "/v1/command"), ("POST", "/v1/watch")}
-    account = ("GET", "/v1/account")  # what a server keeps instead of a password
+    account = ("GET", "/v1/account")  # what a server stores instead of a password
     secrets = {account, ("POST", "/v1/reach")}
     secrets |= {("GET", f"/v1/{name}") for name in ("blockers", "verification", "record")}
     data = {("GET", "/v1/data"), ("GET", "/v1/backup"), ("POST", "/v1/digest")}
@@ -288,7 +289,7 @@ def test_an_agent_gives_data_and_its_word_to_agents_of_its_cluster_only(
     ):
         context = contexts(ca.files(name, roles=roles, clusters=[cluster]))[1]
         for method, path in paths:
-            # a server that is down gives no copy; an empty question is none
+            # a server that is down gives no copy; an empty request is none
             assert (status(context, method, path) != 403) is heard, (name, path)
 
 
@@ -306,7 +307,7 @@ def test_people_may_what_their_role_says(ca: Authority) -> None:
                 return http.request(method, f"https://127.0.0.1:{port}{path}", json={}).status_code
 
         status, pause, settings = (f"/v1/clusters/c/{x}" for x in ("status", "pause", "settings"))
-        # 404: let in, and there is no such cluster; 400: let in, and there is something wrong with it
+        # 404: accepted, and there is no such cluster; 400: accepted, and something in it is wrong
         assert ask(AccessRole.VIEWER, "c", "GET", status) == 404
         assert ask(AccessRole.VIEWER, "c", "POST", pause) == 403
         assert ask(AccessRole.OPERATOR, "c", "GET", status) == 404
@@ -336,11 +337,11 @@ def test_only_clusters_that_are_ones_business_are_named(ca: Authority) -> None:
             client.close()
 
 
-# whom one speaks to
+# the other side of a connection
 
 
 def test_a_database_server_in_place_of_its_agent_is_not_taken_for_it(ca: Authority) -> None:
-    """Its certificate is for the same host. Nothing is sent to it, by whatever way."""
+    """Its certificate is for the same host. Nothing is sent to it, in any way."""
     manager = ca.files("manager", roles=[AccessRole.MANAGER], clusters=["c"])
     mine = Certificates(manager, expected=AccessRole.AGENT)
     shown = Credentials(None, mine.client)
@@ -383,7 +384,7 @@ def test_a_database_server_in_place_of_its_agent_is_not_taken_for_it(ca: Authori
 
 
 def test_the_word_of_a_database_server_is_no_agents_word(ca: Authority) -> None:
-    """A lease hangs on it."""
+    """A lease depends on it."""
     mine = ca.files("m2", roles=[AccessRole.AGENT], clusters=["c"])
     peers = Peers(Credentials(None, Certificates(mine, expected=AccessRole.AGENT).client))
     app = FastAPI()

@@ -1,4 +1,4 @@
-"""What cannot be looked into is not "starting", nor down, nor well: it is told as not known, with its age."""
+"""A server that cannot be observed is not "starting", nor down, nor well: it is shown as not known, with its age."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ENDS: dict[str, Any] = {
 
 
 def restarted(why: str = DENIED, **changes: Any) -> MemberState:
-    """Its agent found it running, and has had no look at it."""
+    """Its agent found the server running, and has had no look at it."""
     state = down("m1", server=ServerStatus.STARTING, incarnation="a", unobserved=why, lease=LEASED)
     return replace(state, **changes)
 

@@ -1,4 +1,5 @@
-"""Taking over a cluster: who is primary, what stands against it, and that a half done attempt does no harm."""
+"""Taking over a cluster: which server is primary, what stands against it, and that an incomplete attempt does no
+harm."""
 
 from __future__ import annotations
 
@@ -55,7 +56,7 @@ def upstream(of: int, **fields: Any) -> Upstream:
 
 
 def healthy(flavor: Flavor) -> dict[str, Facts]:
-    """m1 takes writes, the others follow it."""
+    """m1 takes writes, the other servers follow it."""
     uuid = "1111aaaa-0000-0000-0000-000000000001"
     origin, applied = ("0-1", "0-1-10") if flavor is Flavor.MARIADB else (uuid, f"{uuid}:1-10")
     made = {f"m{n}": replace(good(flavor, n), applied=applied) for n in (1, 2, 3)}
@@ -232,9 +233,9 @@ class Agent:
 
 @dataclass
 class MemoryLeader:
-    """As ``manager.lead.Leader``; carries out what is prepared, until it is told to fail.
+    """As ``manager.lead.Leader``; carries out the preparations, until one is to fail.
 
-    :ivar fails_at: the number of the command that fails, and what then is left open
+    :ivar fails_at: the number of the command that fails, and how many are still open then
     """
 
     fails_at: int | None = None

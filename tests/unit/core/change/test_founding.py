@@ -65,7 +65,7 @@ def test_why_it_was_not_made_is_said() -> None:
 
 
 def _sightings(name: str) -> list[Sighting]:
-    """What a manager may see of a member; the first few are those that may be founded from."""
+    """What a manager may see of a member; a cluster may be founded from the first few."""
     fresh = member(name)
     return [
         Seen(fresh, NOW),
@@ -82,7 +82,7 @@ def _sightings(name: str) -> list[Sighting]:
 
 
 def test_whatever_is_seen_nothing_is_made_beside_what_exists() -> None:
-    """Each combination of what can be seen of three members: the conditions of ``founding.py``, one by one."""
+    """Each combination of what can be seen of three members: the conditions of ``data_state.py``, one by one."""
     made = 0
     for found in itertools.product(*(_sightings(each.name) for each in CLUSTER.members)):
         view = View(dict(zip(("m1", "m2", "m3"), found, strict=True)), NOW)

@@ -42,7 +42,7 @@ class TestNumbersThatOrder:
         assert "serial of the configuration falls" in why(RECORD, replace(RECORD, serial=6))
 
     def test_a_new_configuration_has_a_new_serial(self) -> None:
-        """Else a row that was proven before would prove it."""
+        """Otherwise a row that was proven before would prove it."""
         grown = replace(RECORD, configurations=(voting(M2), VOTERS), serial=7)
         assert "has the serial 7 of the one before" in why(
             replace(RECORD, configurations=(voting(M2),)), grown
@@ -139,7 +139,7 @@ class TestVotersChange:
 
 
 class TestAnotherPrimary:
-    """``recoverable``, and what may stand from then on."""
+    """``recoverable``, and which configurations may stand from then on."""
 
     FAILOVER = replace(
         RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")

@@ -1,4 +1,4 @@
-"""A primary that was named and follows its predecessor still: nobody can be barred there, so it is opened first."""
+"""A primary that was named and still follows its predecessor: no session there can be barred, so it is opened first."""
 
 from __future__ import annotations
 
@@ -49,10 +49,10 @@ def hears(name: str, unheard: float) -> MemberState:
 @pytest.mark.parametrize(
     ("opening", "unheard", "found"),
     [
-        # its voters can acknowledge, and it is not opened all the same
+        # its voters can acknowledge, and it is still not opened
         (9.0, (0.0, 0.0), Primary.CLOSED),
         (10.0, (0.0, 0.0), Primary.UNOPENED),
-        # one of them may be cut off itself; both: one takes over, and the other acknowledges
+        # a single voter may itself be cut off; with both, one takes over, and the other acknowledges
         (5.0, (6.0, 0.0), Primary.CLOSED),
         (4.0, (6.0, 6.0), Primary.CLOSED),
         (5.0, (6.0, 6.0), Primary.UNOPENED),
@@ -67,7 +67,7 @@ def test_a_primary_that_cannot_be_opened_counts_as_lost(
 
 
 def test_one_that_its_agent_cannot_look_into_is_not_opened_either() -> None:
-    """Its password is another one there, for instance."""
+    """Its password is a different one there, for instance."""
     locked = replace(CLOSED, unobserved="Access denied (1045)", unobserved_seconds=10.0)
     seen = view(locked, replica("m2"), replica("m3"), opening=10.0)
     assert diagnose(CLUSTER, FAILED_OVER, seen).primary is Primary.UNOPENED
@@ -102,7 +102,7 @@ def test_what_helps_a_primary_that_lives_and_takes_no_writes_is_said_beside_the_
 
 
 def test_who_does_not_follow_a_primary_that_is_not_seen_is_pointed_at_it() -> None:
-    """Else nobody would ever tell that its server is gone, too."""
+    """Otherwise no voter would ever report that the primary's server is gone, too."""
     elsewhere = replica("m2", promised=4, replication=Replication("127.0.0.1:3309", Receiver.OFF))
     seen = view(("m1", unseen("m1")), elsewhere, replica("m3"), opening=0.2)
     told = {

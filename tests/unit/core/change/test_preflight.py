@@ -1,4 +1,4 @@
-"""What stands against a switchover, and who takes over when nobody is named."""
+"""What stands against a switchover, and which member takes over if none is named."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_the_highest_priority_goes_first_and_zero_never() -> None:
 
 
 def test_everything_is_said_at_once() -> None:
-    """Of nobody in particular: why each cannot."""
+    """With no member named: why each cannot."""
     stopped = replace(replica("m2").replication, applier=False, error="duplicate key")
     off = replace(replica("m3").replication, receiver=Receiver.CONNECTING)
     found = view(primary(), replica("m2", replication=stopped), replica("m3", replication=off))

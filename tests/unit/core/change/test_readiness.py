@@ -1,4 +1,4 @@
-"""What is wrong with members' hosts, as a reason against their taking over on purpose."""
+"""What is wrong with members' hosts, as a reason against a switchover to them."""
 
 from __future__ import annotations
 

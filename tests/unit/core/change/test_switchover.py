@@ -40,8 +40,8 @@ def chain(own: MemberState) -> View:
 
 
 def test_before_writes_stop_the_primary_commits_without_those_that_are_chained() -> None:
-    """Those that stayed must really acknowledge: else the freeze would wait for commits that nobody releases, with
-    clients shut out. And the agent of the primary then has this term on disk before writes stop."""
+    """Voters that stayed must really acknowledge: otherwise the freeze would wait for commits that no voter releases,
+    with clients shut out. And the agent of the primary then has this term on disk before writes stop."""
     decision = stepped(CHAINING, chain(primary(term=4)))
     assert [type(each.command) for each in decision.steps if isinstance(each, Send)] == [Prove]
     frozen = saved(stepped(CHAINING, chain(primary(term=5))))

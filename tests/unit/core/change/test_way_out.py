@@ -1,4 +1,4 @@
-"""Where hosts are gone and nothing goes on by itself, the reason says what an operator can do, and what it costs."""
+"""If hosts are gone and nothing proceeds without help, the reason says what an operator can do, and what it costs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ACCEPT = "if m1, m2 will never return: holdfast failover --accept-loss c"
 
 
 def seen(*there: MemberState, since: float = PATIENCE) -> View:
-    """These answer, and the others have been silent for so long."""
+    """These members answer, and the others have been silent for so long."""
     known = {each.name: each for each in there}
     lasts = {"m1": primary(), "m2": replica("m2"), "m3": replica("m3")}
     silent = {

@@ -19,7 +19,7 @@ SIDES = {Flavor.MARIADB: ("master", "slave"), Flavor.MYSQL: ("source", "replica"
 
 
 def good(flavor: Flavor, number: int = 1) -> Facts:
-    """A member that nothing is wrong with."""
+    """A member with which nothing is wrong."""
     own = {
         "datadir": "/data",
         "socket": "/sock",

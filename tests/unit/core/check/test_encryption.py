@@ -1,4 +1,4 @@
-"""What a check says of encryption, from made-up facts."""
+"""What a check says about encryption, from made-up facts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether members let each other in, and whether agents have the same administrator."""
+"""Whether members accept each other's logins, and whether agents have the same administrator."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the history says of a failover or switchover: made of saves and looks, one after the other."""
+"""What the history says about a failover or switchover: made from saves and looks, one after another."""
 
 from __future__ import annotations
 

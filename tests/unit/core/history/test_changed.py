@@ -1,4 +1,4 @@
-"""What programs read of a save of the record."""
+"""What programs can read about a save of the record."""
 
 from __future__ import annotations
 

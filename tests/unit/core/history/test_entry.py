@@ -1,4 +1,4 @@
-"""Entries of the history: written and read back, told to people, and never too large."""
+"""Entries of the history: written and read back, shown to operators, and never too large."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ FORMER = """{"format": 1, "what": "switchover", "cause": "m2 is to take over fro
  {"at_ms": 520.0, "sort": "command", "text": "freeze", "member": "m1", "ms": 5.0, "steps": {"frozen": 4.0}}],
  "left_out": 0, "returned": {"verdict": "", "saved": [], "transactions": 0, "reason": "", "rewound": false,
  "cloned": false, "following": null}, "verification": null}"""
-"""As versions stored it that knew from a sentence alone when writes had stopped."""
+"""As stored by versions that knew only from a sentence when writes had stopped."""
 
 
 def test_an_entry_of_a_former_version_is_read_and_its_outage_is_the_same() -> None:

@@ -1,4 +1,4 @@
-"""What verifications came to is in the history: one entry for each, with its tables, and never too large."""
+"""The results of verifications are in the history: one entry for each, with its tables, and never too large."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def test_an_entry_is_bounded_and_read_back() -> None:
     assert from_json(to_json(entry(FINE))) == entry(FINE)
 
 
-# -- for people -----------------------------------------------------------------------------------
+# -- for operators --------------------------------------------------------------------------------
 
 
 def test_the_post_mortem_tells_tables_ranges_and_what_was_ordered() -> None:
@@ -280,7 +280,7 @@ FIELDS = Verification.__dataclass_fields__
 
 
 class VerifiedAgent(MemoryAgent):
-    """Shows of m2 whatever verification it is given."""
+    """Reports any given verification of m2."""
 
     shown: Verification | None = None
     table_results: dict[str, Any] | None = None

@@ -1,4 +1,5 @@
-"""Replication accounts that hands have dropped, locked or changed are mended, and nobody is let in who must not be."""
+"""Replication accounts that were dropped, locked or changed by hand are repaired, and no server gains access that must
+not."""
 
 from __future__ import annotations
 
@@ -114,7 +115,7 @@ def test_the_primary_s_own_is_made_elsewhere_though_nobody_opens_it_there() -> N
 def test_a_new_primary_that_lacks_its_voters_accounts_gets_them_before_it_waits_for_them(
     kind: TransitionKind,
 ) -> None:
-    """At a bootstrap of servers that somebody has initialised, nobody has made them yet."""
+    """At a bootstrap of servers that were initialised by hand, they do not exist yet."""
     record = replace(RECORD, transition=Transition(kind, Step.OPEN), serial=8, primary="m1")
     head = primary(writable=False, replicators=("repl_m1",))
     assert [each.account for each in needed(CLUSTER, record, seen(head), head)] == [
@@ -124,7 +125,7 @@ def test_a_new_primary_that_lacks_its_voters_accounts_gets_them_before_it_waits_
     asked = commands(decide(CLUSTER, record, seen(head)))
     assert mend("m2", logged=False) in asked
     assert not any(isinstance(each, Promote) for each in asked)
-    # made, and locked: the rule that knows who may acknowledge opens it
+    # created, and locked: the rule that knows which members may acknowledge opens it
     made = replace(head, replicators=ALL, barred=("repl_m2",))
     assert Unbar("repl_m2") in commands(decide(CLUSTER, record, seen(made)))
 

@@ -1,4 +1,4 @@
-"""When a member may be cloned, from whom, and what is done about a primary whose commits wait for it."""
+"""When a member may be cloned, from which donor, and what is done about a primary whose commits wait for it."""
 
 from __future__ import annotations
 
@@ -228,5 +228,5 @@ def test_a_copy_of_which_nothing_comes_any_more_is_called_off() -> None:
         stall.look(5, "PAGE COPY")
     stall.look(6, "FILE SYNC")
     now[0] += 10 * STALL_SECONDS
-    stall.look(6, "FILE SYNC", working_here=True)  # a slow disk of this host's
+    stall.look(6, "FILE SYNC", working_here=True)  # a slow disk of this host
     stall.look(6, "FILE SYNC")

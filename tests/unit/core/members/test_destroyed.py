@@ -1,4 +1,4 @@
-"""When a member whose host is said to be destroyed may be forgotten."""
+"""When a member may be forgotten whose host an operator says is destroyed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whose agent answers: copies, strangers and hosts that were installed anew."""
+"""Which agent answers: copies, strangers and hosts that were installed anew."""
 
 from __future__ import annotations
 

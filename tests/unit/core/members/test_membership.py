@@ -1,4 +1,4 @@
-"""Who loses a vote, who gains one, and in which order: what the storms of the model meet too rarely to be relied on."""
+"""Which members lose and gain a vote, and in which order: cases that the storms of the model meet too rarely."""
 
 from __future__ import annotations
 
@@ -54,7 +54,8 @@ def test_a_stray_of_another_server_acknowledges_nothing_here() -> None:
 
 
 def test_a_barred_member_is_let_in_only_once_its_agent_has_obeyed_a_command_of_this_term() -> None:
-    """One of before, which would make it acknowledge, may still lie in its agent: the term makes it void there."""
+    """An earlier command, which would make it acknowledge, may still be delayed in its agent: the term makes it void
+    there."""
     without = replace(
         RECORD, term=5, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),)
     )
@@ -70,7 +71,7 @@ def test_a_barred_member_is_let_in_only_once_its_agent_has_obeyed_a_command_of_t
 
 
 def test_commits_wait_for_more_only_when_that_many_acknowledge_already() -> None:
-    """A voter first votes under the number of before: commits wait for no receiver that is restarted."""
+    """A voter first votes under the previous number: commits do not wait for a receiver that is restarted."""
     everyone = Cluster("c", CLUSTER.members, Settings(durability=Durability.ALL))
     two = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1),))
     own = mysql(primary())
@@ -102,7 +103,7 @@ def test_commits_wait_for_more_only_when_that_many_acknowledge_already() -> None
     ],
 )
 def test_what_a_voter_has_received_is_not_touched_while_it_counts(harm: dict[str, object]) -> None:
-    """It may hold the one copy that a recovery quorum relies on: first it loses its vote."""
+    """It may hold the only copy that a recovery quorum relies on: it must lose its vote first."""
     spoiled = replica("m3", **harm)
     step = rejoin(CLUSTER, RECORD, view(primary(), replica("m2"), spoiled), CLUSTER.member("m3"))
     assert step.command is None

@@ -1,4 +1,4 @@
-"""What a member wrote by itself: told apart by its statements, made good where it means nothing."""
+"""What a member wrote itself: recognised by its statements, and repaired if it is harmless."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def test_each_transaction_is_judged_by_all_that_stands_in_it(
 
 @pytest.mark.parametrize("flavor", list(Flavor))
 def test_a_pending_statement_that_changes_nothing_is_cut(flavor: Flavor, tmp_path: Path) -> None:
-    """As when the primary dies in the moment of logrotate; any other statement is an obstacle."""
+    """As if the primary dies at the moment of logrotate; any other statement is an obstacle."""
     for text, cuttable in (
         ("FLUSH SLOW LOGS", True),
         ("REPAIR TABLE t", False),
@@ -200,7 +200,7 @@ def test_empty_ones_are_not_committed_where_they_would_wait() -> None:
 
 
 def test_a_learner_with_harmless_ones_is_admitted_where_the_primary_waits_for_its_vote() -> None:
-    """Else neither could be first: empty ones are committed once a voter acknowledges."""
+    """Otherwise neither could be first: empty transactions are committed once a voter acknowledges."""
     first = my("m1", f"{UUID_A}:1-9")
     has = f"{UUID_A}:1-9,{OTHER}:1"
     learner = my("m2", has, incarnation="b", judged=f"{OTHER}:1", harmless=f"{OTHER}:1")
@@ -306,7 +306,8 @@ def test_without_a_primary_members_settle_what_they_wrote_before_anybody_is_elec
 
 @pytest.mark.parametrize("command", ["forget", "judge"])
 def test_an_election_waits_for_a_member_that_is_forgetting(command: str) -> None:
-    """Its GTIDs are gone, its applier stands: taken for broken, it once had the dead primary brought back."""
+    """Its GTIDs are gone, and its applier is stopped: when it was mistaken for broken, the dead primary was brought
+    back."""
     electing = replace(
         RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
     )
@@ -338,7 +339,7 @@ def elected(chosen: MemberState, *others: MemberState, last: str = "0-1-9") -> V
 
 
 HAND = "0-1-9,0-2-10"
-"""What a hand wrote on m2, behind all that came from m1."""
+"""What was written by hand on m2, after everything that came from m1."""
 
 
 @pytest.mark.parametrize(

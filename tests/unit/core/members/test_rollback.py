@@ -1,4 +1,4 @@
-"""A record that is older than what agents obeyed is noticed, and rebuilt only where that is proved to be right."""
+"""A record that is older than what agents obeyed is noticed, and rebuilt only if that is proved to be right."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NEXT = stamped(replace(FIRST, term=2), FIRST, "y")
 WITHOUT = replace(NEXT, configurations=(Configuration(ALL - {("m3", "c")}, 1),), serial=2)
 NEWEST = stamped(WITHOUT, NEXT, "y")
 BACK = stamped(replace(FIRST, term=2), FIRST, "z")
-"""What a manager makes of the first record, when that was put back."""
+"""What a manager makes of the first record after that was put back."""
 
 
 def said(name: str, record: Record | None, **fields: Any) -> MemberState:

@@ -1,4 +1,4 @@
-"""Whom to verify next, and what a difference means for who may take over."""
+"""Which member to verify next, and what a difference means for which member may take over."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_a_member_that_differs_may_not_take_over_and_gives_no_copy_unless_nobody
 
 
 def test_an_operator_may_name_one_that_differs() -> None:
-    """Perhaps it is the primary that was wrong."""
+    """Perhaps the primary was wrong."""
     gone = view(down("m1"), *(replica(name, differs=ODD) for name in ("m2", "m3")))
     assert against_failover(CLUSTER, RECORD, gone, FailOver("m2")) == ()
     (why,) = against_failover(CLUSTER, RECORD, gone, FailOver())

@@ -24,7 +24,7 @@ BASE = Record(1, "m1", 1, (Configuration(frozenset({("m1", "a"), ("m2", "b")}), 
 
 
 def saved(*leaders: str) -> list[Record]:
-    """One record after the other, each saved by the leadership of that name."""
+    """One record after another, each saved by the leadership of that name."""
     found: list[Record] = []
     for leader in leaders:
         before = found[-1] if found else None

@@ -1,4 +1,4 @@
-"""Who may acknowledge, what is in doubt after a stranger did, and who may take over then."""
+"""Which replicas may acknowledge, what is in doubt after a stranger did, and which member may take over then."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_learner_that_acknowledges_is_ended() -> None:
         (2,), "m3 acknowledged, but is no voter"
     )
     for left in (
-        replica("m3", server_id=3, semi_sync=SemiSync()),  # its session of before is ending
+        replica("m3", server_id=3, semi_sync=SemiSync()),  # its previous session is ending
         down("m3"),
         ("m3", unseen("m3")),
     ):
@@ -158,7 +158,7 @@ def test_a_doubt_ends_with_a_row_that_was_committed_after_it() -> None:
     asked = decide(CLUSTER, DOUBTED, members(doubt=DOUBT, proved=7))
     assert sent(asked)["m1"] == Prove(8, electorate(CLUSTER, DOUBTED))
     assert DOUBT.why in asked.reason
-    # a row of before the doubt proves nothing, and neither does the word of an agent that doubts
+    # a row from before the doubt proves nothing, and neither does the report of an agent that doubts
     for changes in ({"proved": 7}, {"proved": 8, "doubt": DOUBT}):
         assert not any(
             isinstance(step, Save) for step in decide(CLUSTER, DOUBTED, members(**changes)).steps
@@ -249,7 +249,7 @@ def test_of_a_silent_primary_its_last_word_counts() -> None:
 
 
 def test_barring_waits_for_a_session_by_another_account() -> None:
-    """A voter is to leave, and has connected by another member's account: both are ended."""
+    """A voter that is to leave has connected by another member's account: both sessions are ended."""
     leaving = replace(CLUSTER.settings, members={"m2": replace(CLUSTER.setting("m2"), voter=False)})
     cluster = replace(CLUSTER, settings=leaving)
     there = (dump("repl_m3", session=9, server="2"), dump("repl_m3", session=2, server="3"))

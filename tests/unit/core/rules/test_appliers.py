@@ -1,4 +1,4 @@
-"""A replica whose applier is broken: what it counts for, who votes instead, and when its data is replaced."""
+"""A replica with a broken applier: what it counts for, which member votes instead, and when its data is replaced."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ UUID = "00000001-0000-0000-0000-000000000000"
 
 
 def lame(name: str, seconds: float = 1.0, repairs: int = 0, **changes: Any) -> MemberState:
-    """It has received all, and has not got past the eighth transaction."""
+    """It has received everything, and its applier has not passed the eighth transaction."""
     stopped = Replication(SOURCE, Receiver.ON, False, ERROR, applier_error=ERROR)
     applying = Applying(ERROR, seconds, repairs)
     return replica(
@@ -98,7 +98,7 @@ def test_one_that_has_not_even_received_what_the_primary_has_is_not_let_vote() -
 
 
 def test_what_it_has_received_stands_against_one_that_has_less() -> None:
-    """It cannot apply it, and it may be what a client was told."""
+    """It cannot apply this, and a client may have been told that it is committed."""
     behind = replica("m2", received="0-1-8", applied="0-1-8")
     outcome = elect([behind, lame("m3")], CLUSTER)
     assert isinstance(outcome, NobodyElected)
@@ -106,7 +106,7 @@ def test_what_it_has_received_stands_against_one_that_has_less() -> None:
 
 
 def named(*members: MemberState, chosen: str = "m2") -> Record:
-    """As the recovery quorum, of those who have promised."""
+    """The members that have promised are the recovery quorum."""
     promised = [replace(each, promised=RECORD.term) for each in members]
     electing = replace(RECORD, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1"))
     by_name = {each.name: each for each in promised}
@@ -295,7 +295,7 @@ def test_one_whose_binlog_files_were_removed_is_replaced_by_a_copy_in_time() -> 
 
 @pytest.mark.parametrize("received", ["0-1-10", "0-1-11"])
 def test_one_whose_binlog_files_were_removed_is_not_named(received: str) -> None:
-    """Nobody could follow it; so who has less, and would have to fetch from it, is not named either."""
+    """No replica could follow it; so a member that has less, and would have to fetch from it, is not named either."""
     spoiled = without_binlogs("m3", received=received, applied=received)
     found = elect([replica("m2"), spoiled], CLUSTER)
     if received == replica("m2").received:

@@ -1,4 +1,4 @@
-"""Status says that the cluster takes writes only where a client's commit comes through, as far as is known."""
+"""Status says that the cluster takes writes only if a client's commit completes, as far as is known."""
 
 from __future__ import annotations
 

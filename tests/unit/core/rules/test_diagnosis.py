@@ -1,4 +1,4 @@
-"""A primary that is lost, frozen or stuck, and one that only seems so; what a person may order then."""
+"""A primary that is lost, frozen or stuck, and one that only seems so; what an operator may order then."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def lost(seconds: float = 1.5, **changes: Any) -> Unseen:
 def view(
     first: MemberState | Unseen, *others: MemberState | Unseen, over: float = NOW, date: float = 0.0
 ) -> View:
-    """Of m1, m2, m3."""
+    """A view of m1, m2, m3."""
     seen = {
         f"m{i}": each if isinstance(each, Unseen) else Seen(each, NOW)
         for i, each in enumerate((first, *others), 1)
@@ -165,7 +165,7 @@ class TestStuck:
 
 
 class TestIsolated:
-    """The manager reaches it, and its voters do not: what it commits can be acknowledged by nobody."""
+    """The manager reaches the primary, and its voters do not: none can acknowledge what it commits."""
 
     CUT = replace(ON, unheard=5.0)
 
@@ -190,7 +190,7 @@ class TestDying:
 
 
 class TestHold:
-    """Before another is named."""
+    """What holds before another primary is named."""
 
     def promised(self, vouched: float = 0.0) -> list[MemberState]:
         off = Replication(SOURCE, Receiver.OFF, True)
@@ -230,7 +230,7 @@ def ago(*seconds: float, boot: str = "") -> tuple[Past, ...]:
 
 
 class TestLimits:
-    """A wall clock that was stepped, forward or back, changes nothing: none is looked at."""
+    """A wall clock that was stepped, forward or back, changes nothing: no wall clock is read."""
 
     def failover(self, record: Record, boot: str = "", **settings: Any) -> Decision:
         limited = replace(CLUSTER, settings=Settings(**settings))
@@ -278,7 +278,7 @@ class TestLimits:
         assert found.failovers == (Past(Instant("here", NOW), 1.7e9),)
 
     def test_those_that_count_no_longer_are_forgotten(self) -> None:
-        """A manager of another host would count them anew."""
+        """A manager on another host would count them again."""
         well = view(primary(), hears("m2"), hears("m3"))
         old = replace(RECORD, failovers=ago(3700, 100))
         assert saved(decided(old, well)).failovers == ago(100)

@@ -1,4 +1,4 @@
-"""Who takes over."""
+"""Which member takes over."""
 
 from __future__ import annotations
 
@@ -188,7 +188,7 @@ def test_priority_zero_is_never_primary_but_gives_what_it_has() -> None:
 
 
 def test_a_learner_that_has_diverged_takes_over_for_nobody() -> None:
-    """It would be told to fetch from the one voter what it lacks, and be refused there, for ever."""
+    """Otherwise it would have to fetch from the one voter what it lacks, and be refused there for ever."""
     settings = cluster(a=MemberSettings(priority=0))
     voter, level = member("a", "0-2-31,0-5-7001"), member("b", "0-2-31,0-5-6009")
     assert elect([voter], settings, [level]) == Elected(level, drained=False, fetch_from="a")
@@ -202,7 +202,7 @@ def test_an_applier_that_is_too_far_behind_is_passed_over_unless_that_is_ignored
     late = member("a", "0-1-9", "0-1-3", lag=12.0)
     other = member("b", "0-1-7")
     ten = MemberSettings(max_lag_seconds=10.0)
-    assert choose([late, other], a=ten) == Elected(late, drained=False)  # to be fetched from
+    assert choose([late, other], a=ten) == Elected(late, drained=False)  # the others fetch from it
     assert choose([member("a", "0-1-9"), other], a=ten) == Elected(
         member("a", "0-1-9"), drained=True
     )

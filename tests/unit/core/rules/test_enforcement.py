@@ -1,4 +1,5 @@
-"""Whether anybody ends the server of a primary whose agent does not answer: what voters' words prove, and what not."""
+"""Whether a process ends the server of a primary whose agent does not answer: what voters' reports prove, and what
+not."""
 
 from __future__ import annotations
 
@@ -58,7 +59,7 @@ def verdicts(views: Iterator[View]) -> list[bool | None]:
 
 
 def after(seconds: float, *voters: MemberState | Unseen, **changes: Any) -> bool | None:
-    """The verdict when voters have said the same for so long after the end of the lease."""
+    """The verdict after voters have reported the same for so long after the end of the lease."""
     begin = LOST_AT + 0.1
     steps = int((OVER + seconds - begin) / 0.2) + 1
     return verdicts(look(begin + 0.2 * i, *voters, **changes) for i in range(steps))[-1]
@@ -74,7 +75,7 @@ def test_nothing_is_proven_while_its_lease_may_last() -> None:
 
 
 def test_nor_while_it_may_only_have_been_heard_for_a_moment() -> None:
-    """As a host that was frozen is thawed, and its server killed."""
+    """As when a frozen host resumes, and its server is killed."""
     assert after(DETECTION - 0.3, voter("m2"), voter("m3")) is None
     silent = [voter(name, replace(ON, unheard=DETECTION + 0.1)) for name in ("m2", "m3")]
     times = (OVER + 0.1, OVER + 0.2, OVER + 2, OVER + 4)
@@ -139,7 +140,7 @@ def test_an_agent_that_ended_holds_nothing_and_what_asks_afterwards_does() -> No
 
 
 def test_a_question_that_only_those_had_heard_that_were_restarted_since_proves_nothing() -> None:
-    """Its keeper process has left it alone when no agent of a voter ran."""
+    """Its keeper process released it when no agent of a voter ran."""
     asked = voter("m2", asked=Asked(HERE, 0.2), vouched=1.0, unvouched=0.0)
     fresh = voter("m2", vouched=1.0, unvouched=0.0)
     times = [LOST_AT + 0.2 * i for i in range(1, 20)]

@@ -1,4 +1,5 @@
-"""A disk that is full, a server that does not start: what is held against whom, who takes over, and what is said."""
+"""A full disk, a server that does not start: what is held against which member, which one takes over, what is
+reported."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def server(name: str, flavor: Flavor, upto: int, **changes: Any) -> MemberState:
 
 
 class Looks:
-    """Feels the pulses at each look, and says what is held against x."""
+    """Feels the pulses at each look, and reports what is held against x."""
 
     def __init__(self) -> None:
         self.pulses: dict[str, Pulse] = {}

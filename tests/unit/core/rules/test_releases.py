@@ -1,4 +1,4 @@
-"""What tells that commits went on without a voter, who is told, and what is done about it."""
+"""What shows that commits completed without a voter, where it is reported, and what is done about it."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_it_is_told_in_words() -> None:
 
 
 def test_a_row_is_proved_again_and_says_why_until_then() -> None:
-    """From that row on what the primary issues is pending again."""
+    """From that row on, what the primary issues is pending again."""
     members = (replica("m2"), replica("m3"))
     assert decide(CLUSTER, RECORD, view(primary(proved=7), *members)).well
     found = decide(CLUSTER, RECORD, view(primary(proved=7, let_through="a hand"), *members))
@@ -101,7 +101,7 @@ def test_a_primary_that_does_not_wait_while_no_replica_is_connected_is_told_to()
 
 
 def test_it_is_an_event_once() -> None:
-    """Also of a member that is no primary any more, and what a new manager finds that nobody has mended."""
+    """Also for a member that is no longer primary, and for what a new manager finds unrepaired."""
     events = EventLog("c")
     heard: list[str] = []
     events.hearers.append(

@@ -1,4 +1,4 @@
-"""A primary that came back in place is compared with its voters before it is opened: who is asked, waited for, told."""
+"""A primary that came back in place is compared with its voters before it opens: which are asked, and waited for."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ RESTART = replace(RECORD, transition=Transition(TransitionKind.RESTART, Step.OPE
 OPENED = replace(
     RECORD, transition=Transition(TransitionKind.RESTART, Step.OPEN, lossy=True, ordered=True)
 )
-"""An operator has said that it is to be opened with what it has."""
+"""An operator has ordered that it opens with what it has."""
 BACK = primary(incarnation="b", writable=False, semi_sync=SemiSync())
 ALL = "0-1-9"
 MORE = "0-1-10"
@@ -71,11 +71,11 @@ def test_who_cannot_be_asked_is_waited_for(
 
 
 def test_nobody_is_waited_for_where_it_is_known_to_have_all_that_it_had() -> None:
-    """Else a host that is gone would keep the primary closed, beside another voter that could acknowledge."""
+    """Otherwise a host that is gone would keep the primary closed, although another voter could acknowledge."""
     for regained in (False, True):
         back = replace(BACK, regained=regained)
         assert promotes(decided(view(back, replica("m2"), ("m3", unseen("m3", 0))))) is regained
-    # what that one holds was never acknowledged
+    # what that member holds was never acknowledged
     assert promotes(decided(view(back, replica("m2", received=MORE), ("m3", unseen("m3")))))
 
 
@@ -101,7 +101,7 @@ def test_where_nobody_had_to_hold_anything_nobody_is_waited_for() -> None:
 
 
 def test_what_a_voter_has_issued_itself_says_nothing() -> None:
-    """It was the primary before, or a hand wrote there."""
+    """It was the primary before, or something was written there by hand."""
     seen = view(BACK, replica("m2", received=f"{ALL},0-2-77,5-2-3"), down("m3", kept=ALL))
     assert doubt(RESTART, seen, BACK) is None
 
@@ -114,7 +114,7 @@ def test_one_that_is_being_opened_commits_and_is_not_compared(accepted: dict[str
 
 
 def test_a_voter_that_nobody_sees_is_none_that_can_acknowledge() -> None:
-    """Else the one that is down would not be started, and the primary would wait for ever."""
+    """Otherwise the one that is down would not be started, and the primary would wait for ever."""
     two = Configuration(frozenset({("m1", "b"), ("m3", "a")}), 1)
     opened = replace(OPENED, configurations=(two,))
     decision = decided(view(BACK, down("m2", kept=ALL), ("m3", unseen("m3"))), opened)

@@ -1,4 +1,4 @@
-"""Who votes: seats, priorities, zones."""
+"""Which members vote: number of voters, priorities, zones."""
 
 from __future__ import annotations
 

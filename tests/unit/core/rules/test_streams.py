@@ -59,7 +59,7 @@ def my(name: str, applied: str, **changes: Any) -> MemberState:
 def test_what_the_primary_issues_is_not_errant_in_any_stream(
     first: MemberState, second: MemberState, errant: str
 ) -> None:
-    """The member was looked at later than the primary."""
+    """The member was observed later than the primary."""
     assert str(errant_transactions(first, second)) == errant
 
 
@@ -107,7 +107,7 @@ def test_what_is_left_to_apply_is_counted_in_each_stream() -> None:
 
 
 def gtids(flavor: Flavor) -> st.SearchStrategy[list[Gtid]]:
-    """Of one server, in the order of its binlog, over several streams."""
+    """GTIDs of one server, in the order of its binlog, over several streams."""
 
     def numbered(streams: list[int]) -> list[Gtid]:
         counts = dict.fromkeys(range(3), 0)
@@ -161,7 +161,7 @@ def test_any_tail_is_found_cut_and_gone_in_whatever_streams(
 
 
 def test_a_whole_server_s_streams_are_never_cut(tmp_path: Path) -> None:
-    """What the primary itself issued, in whatever tag, it has."""
+    """The primary has what it issued itself, under any tag."""
     builder = Builder(Flavor.MYSQL)
     for each in (mysql(1), mysql(1, "blue"), mysql(2, "blue")):
         builder.transaction(each)
