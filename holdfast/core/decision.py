@@ -1,4 +1,4 @@
-"""What a decision is made of."""
+"""The parts of a decision."""
 
 from __future__ import annotations
 

@@ -93,9 +93,9 @@ class GtidSet:
         """Whether a server that has this set has come at least as far as one that has ``other``.
 
         On MySQL the same as :meth:`contains`. On MariaDB a receiver reports only the last GTID that it received: what
-        lies between the applier and that GTID may come from other servers and cannot be listed. There the heads of each
-        domain are compared; it is exact as long as histories have not diverged, which
-        :meth:`contains` tells once everything received has been applied.
+        lies between the applier and that GTID may come from other servers and cannot be listed. So on MariaDB the heads
+        of each domain are compared. This is exact as long as histories have not diverged; :meth:`contains` shows that
+        once everything received has been applied.
         """
         if self.flavor is Flavor.MYSQL:
             return self.contains(other)

@@ -360,7 +360,7 @@ class View:
     :ivar opening: for how many seconds the named primary has not been seen open; 0: it is, or need not be
     :ivar boot: names the run of the kernel whose clock ``now`` is of
     :ivar date: seconds since 1970, by a clock that may be stepped: for schedules and for display
-    :ivar hooked: there are hooks to be called; :ivar called: the outcomes of those that were
+    :ivar hooked: there are hooks to be called; :ivar called: the outcomes of the calls so far
     """
 
     members: Mapping[str, Sighting]

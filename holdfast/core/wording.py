@@ -30,8 +30,8 @@ def some_of(count: int, names: Collection[str]) -> str:
 def transactions(gtids: GtidSet) -> str:
     """How many transactions these are, if that is known.
 
-    MariaDB's servers share the numbers of a domain, and begin anew, far higher, with each primary: in a stream that is
-    not known from before nothing can be counted.
+    MariaDB's servers share the numbers of a domain, and jump to a far higher number with each new primary: in a stream
+    that is not known from before nothing can be counted.
     """
     count = gtids.count()
     if gtids.flavor is Flavor.MARIADB:

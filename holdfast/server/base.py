@@ -281,7 +281,7 @@ class Server(Protocol):
 
         Expects that the receiver is stopped and the applier drained.
 
-        :param following: the server still follows a frozen primary, and has applied all that that one has
+        :param following: the server still follows a frozen primary, and has applied everything that one has
         :param domains: MariaDB: domains to be numbered anew though the server may know nothing of them
         """
 

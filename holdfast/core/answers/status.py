@@ -133,7 +133,8 @@ class Status:
         and not with the duration
     :ivar paused: why nothing begins automatically, or ""; :ivar paused_until: in seconds since 1970; None: until an
         operator resumes it
-    :ivar planned: when a switchover is to begin, in seconds since 1970, and to whom ("": the best); None: none is
+    :ivar planned: when a scheduled switchover will begin, in seconds since 1970, and to which member ("": the best);
+        None: none is scheduled
     :ivar lease: what extends the primary's lease: manager, peers or nobody; "" if it is not known, or has none
     """
 

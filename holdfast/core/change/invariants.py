@@ -75,7 +75,7 @@ def _unsound(after: Record) -> str:
 
 
 def _falls(before: Record, after: Record) -> str:
-    """A term, or a number that orders what belongs to it, goes back."""
+    """Which number goes back: the term, the primary's term, or the serial of the configuration."""
     if after.term < before.term:
         return f"the term falls from {before.term} to {after.term}"
     if after.elected < before.elected:

@@ -1,4 +1,4 @@
-"""What one save of the record changed, as programs read it in an event; the event's text says the same to people."""
+"""What one save of the record changed, as programs read it in an event; the event's text says the same in words."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from holdfast.core.record import Record, TransitionKind
 
 @dataclass(frozen=True, slots=True)
 class RecordChange:
-    """:ivar ended: the failover, switchover or restart that ends with it; None: none does
+    """:ivar ended: the failover, switchover or restart that this save ends; None: it ends none
     :ivar outcome: how that ended: DONE or UNDONE
-    :ivar named: it names another primary
-    :ivar admitted: members of which a run votes from now on that did not
-    :ivar dismissed: members of which a run votes no longer
+    :ivar named: the save names another primary
+    :ivar admitted: members with a run that votes from now on and did not vote before
+    :ivar dismissed: members with a run that no longer votes
     :ivar settled: a change of voters is complete
     """
 

@@ -337,7 +337,7 @@ def _object(kind: type[T], data: Any, where: str) -> T:
 
 
 def _value(hint: Any, data: Any, where: str) -> Any:
-    """``data`` as a value of the type ``hint``: one of those that are used above."""
+    """``data`` as a value of the type ``hint``, which must be one of the types used above."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (types.UnionType,):
         return None if data is None else _value(arguments[0], data, where)

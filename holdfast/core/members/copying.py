@@ -49,7 +49,7 @@ RETURN_SECONDS = 30.0
 
 
 def way_out(primary: str) -> Reason:
-    """What an operator can do where nobody can acknowledge to it."""
+    """What an operator can do if no member can acknowledge to the primary."""
     return saying(
         "to take writes meanwhile without a second copy: holdfast config set when_alone serve "
         f"(what is committed until then is lost if {primary} is lost)",

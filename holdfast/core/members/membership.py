@@ -261,7 +261,7 @@ def admissible(cluster: Cluster, view: View, primary: MemberState, state: Member
 
 
 def should_vote(cluster: Cluster, record: Record, primary: MemberState, name: str) -> bool:
-    """Whether the member would become a voter beside those that vote."""
+    """Whether the member would get a vote beside the present voters."""
     if not cluster.setting(name).voter:
         return False
     beside = [Candidate(voter, run, True) for voter, run in record.target.without(record.primary)]

@@ -70,7 +70,8 @@ def surely_revoked(cluster: Cluster, record: Record, view: View, promised: Colle
     """:func:`revoked`, by the electorate of the record and by the one that the primary's agent last reported.
 
     In mode strong the two agree before anything relies on it: the record drops a configuration only after the primary
-    has proved the next one with a row, and knows it. A weaker mode is recorded before the primary is told.
+    has proved the next one with a row, and knows it. A weaker mode is recorded before the primary gets the command for
+    it.
     """
     known = electorate(cluster, record)
     sighting = view.members.get(record.primary)

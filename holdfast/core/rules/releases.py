@@ -49,7 +49,7 @@ def holds_back(waits: SemiSync) -> bool:
 
 
 def asked(command: SetAcks | Promote) -> SemiSync:
-    """How commits are to wait according to the command."""
+    """How commits must wait according to the command."""
     return SemiSync(
         source=command.acks > 0,
         acks=command.acks,

@@ -1,4 +1,4 @@
-"""What is wrong is told once: in the reason of the whole, beside the member, or as what its agent refuses."""
+"""What is wrong is shown once: in the reason for the cluster, beside the member, or as what its agent refuses."""
 
 from __future__ import annotations
 
