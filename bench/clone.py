@@ -2,9 +2,9 @@
 
     python bench/clone.py --server mariadb --size 1000 --rounds 5 --json out.json
 
-Two hosts on loopback, real servers and agents. A clone is measured from the command to its end: saving, stopping,
-copying, preparing, starting, all of it; ``copy`` is the part in which the data comes. The page cache is dropped before
-each of them where that is allowed. While the clone goes on, one client writes on the donor: its longest wait is told.
+Two hosts on loopback, real servers and agents. A clone is measured from the command to its end, with saving, stopping,
+copying, preparing and starting; ``copy`` is the part in which the data arrives. The page cache is dropped before each
+run where that is allowed. During the clone one client writes on the donor: its longest wait is printed.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def measure(pair: Pair, megabytes: int, rounds: int, folder: Path) -> dict[str, 
 
 
 def follow(pair: Pair, begun: float) -> float:
-    """Seconds until the data has come, by what the progress says."""
+    """Seconds until the data has arrived, by the job's progress."""
     last = begun
     seen = pair.second.seen()
     while seen.state.progress is not None:
@@ -102,7 +102,7 @@ def _ending(seen: Any) -> bool:
 
 
 def load(member: Member, megabytes: int) -> None:
-    """Rows that do not compress well; then the server writes its pages down."""
+    """Write rows that do not compress well; then have the server flush its pages."""
     with closing(member.client()) as client, client.cursor() as cursor:
         cursor.execute("CREATE TABLE load_ (n INT AUTO_INCREMENT PRIMARY KEY, filler LONGBLOB)")
         for _ in range(megabytes):
@@ -117,7 +117,8 @@ def copied_bytes(datadir: Path) -> int:
 
 
 def timed_cp(datadir: Path, target: Path) -> float:
-    """The data directory without its binlogs, which a clone does not copy either; on disk at the end, as is a clone."""
+    """Copy the data directory without its binlogs, which a clone does not copy either; on disk at the end, as a clone
+    is."""
     drop_cache()
     target.mkdir()
     names = [path for path in datadir.iterdir() if not path.name.startswith(("binlog.", "relay"))]
@@ -148,7 +149,7 @@ class Writer:
         self._thread.start()
 
     def end(self) -> float:
-        """The longest that a write took, in seconds."""
+        """The longest time that a write took, in seconds."""
         self._stop.set()
         self._thread.join()
         self._client.close()

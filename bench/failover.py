@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
 """Lose the primary under load, again and again, and measure what clients see.
 
-Each round: the cluster is whole, writers have written for a while, SIGKILL to the primary's server. The write
-outage runs from the last acknowledged write before to the first one after; clients try all members every 5 ms.
-After each round every acknowledged write of it is looked for on every server, and after the last one all writes of all
+Each round: the cluster is whole, writers have written for a while, SIGKILL to the primary's server. The write outage
+lasts from the last acknowledged write before to the first one after; clients try all members every 5 ms. After each
+round every server is checked for every acknowledged write of the round, and after the last one for all writes of all
 rounds, and the tables' checksums.
 
 With ``--hosts`` every host has a network of its own (see ``hosts.py``): the primary is killed, frozen, cut off, or lost
-together with the leading manager. It wakes up again, and those that stayed connected to it count what it says then.
+together with the leading manager. It wakes up again, and the clients that stayed connected count its answers.
 
 Exit status: 0 nothing was lost, no old primary answered, and every round ended whole; 1 otherwise.
 """
@@ -84,7 +84,7 @@ def _bench(sandbox: Sandbox | Hosts, options: argparse.Namespace) -> int:
 
 
 def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of each measure and each step: in how many rounds it was seen, and min, median, p95, max."""
+    """For each measure and each step: in how many rounds it was seen, and min, median, p95, max."""
     return figures.summary(
         {name: each[name] for name in MEASURES} | each["steps"] for each in rounds
     )
@@ -129,7 +129,7 @@ def _round_line(found: dict[str, Any]) -> str:
 
 
 def _verify_all(sandbox: Sandbox | Hosts, reports: Sequence[WriteReport]) -> dict[str, Any]:
-    """Every acknowledged write of all rounds, on every server; checksums once."""
+    """Check every server for every acknowledged write of all rounds; checksums once."""
     settle(sandbox)
     checks = [verify(sandbox, report, checksums=report is reports[-1]) for report in reports]
     return {

@@ -1,4 +1,4 @@
-"""What is told of many rounds."""
+"""Statistics of many rounds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 
 
 def summary(rounds: Iterable[Mapping[str, float | None]]) -> dict[str, dict[str, float]]:
-    """Of each measure: in how many rounds it was seen, and min, median, p95, max."""
+    """For each measure: in how many rounds it was seen, and min, median, p95, max."""
     values: dict[str, list[float]] = {}
     for each in rounds:
         for name, value in each.items():
@@ -17,7 +17,7 @@ def summary(rounds: Iterable[Mapping[str, float | None]]) -> dict[str, dict[str,
 
 
 def table(found: Mapping[str, Mapping[str, float]]) -> str:
-    """A summary, for people."""
+    """A summary, as text."""
     lines = [f"{'':40} {'rounds':>6} {'min':>8} {'median':>8} {'p95':>8} {'max':>8}   ms"]
     for name, spread in found.items():
         cells = " ".join(f"{spread[key]:8.1f}" for key in ("min", "median", "p95", "max"))

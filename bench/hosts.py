@@ -1,10 +1,9 @@
-"""A primary that is lost in the lab of hosts: what clients see, and what they hear from it when it wakes up.
+"""A primary that is lost in the lab of hosts: what clients see, and what it answers when it wakes up.
 
 Two kinds of clients measure. *Callers*, one for each member, try to write there every few milliseconds from first to
 last, and wait for an answer for a second: the outage is the longest time without any acknowledgement around the fault.
-*Loyal* ones stay connected to the old primary through all of it, send reads and writes, and wait for an answer as long
-as it takes. Once another primary has acknowledged something, the old one must acknowledge nothing more, and answer
-no read.
+*Loyal* ones stay connected to the old primary all the time, send reads and writes, and wait for an answer as long as it
+takes. Once another primary has acknowledged something, the old one must acknowledge nothing more, and answer no read.
 """
 
 from __future__ import annotations
@@ -70,7 +69,7 @@ class Hosts(Lab):
 def temporary_hosts(
     flavor: str, binary: Path | None, managers: int, settings: Mapping[str, Any], gate: bool = True
 ) -> Iterator[Hosts]:
-    """A whole cluster in a lab of its own, gone at the end."""
+    """A whole cluster in a lab of its own, removed at the end."""
     folder = Path(tempfile.mkdtemp(prefix="holdfast-bench-"))
     hosts: Lab | None = None
     try:
@@ -99,9 +98,9 @@ def temporary_hosts(
 
 @dataclass(slots=True)
 class Answers:
-    """What the old primary said to those that stayed with it. Moments are Unix seconds.
+    """What the old primary answered to the clients that stayed connected. Moments are Unix seconds.
 
-    :ivar acknowledged, read: when each answer came; with the moment at which it was asked for
+    :ivar acknowledged, read: when each answer came, and when it was requested
     """
 
     acknowledged: list[tuple[float, float]] = field(default_factory=list)
@@ -109,8 +108,8 @@ class Answers:
     sent: int = 0
 
     def late(self, struck: float, taken_over: float) -> list[tuple[float, float]]:
-        """Writes that were acknowledged after another had taken over: when each was asked, and answered, in ms after
-        the fault began."""
+        """Writes that were acknowledged after another member had taken over: when each was sent, and answered, in ms
+        after the fault began."""
         return [
             (round((asked - struck) * 1000, 1), round((answered - struck) * 1000, 1))
             for asked, answered in self.acknowledged
@@ -118,7 +117,7 @@ class Answers:
         ]
 
     def after(self, moment: float) -> tuple[int, int]:
-        """How many writes it acknowledged after that moment, and reads that were sent after it it answered."""
+        """How many writes it acknowledged after that moment, and how many reads sent after it it answered."""
         return (
             sum(answered > moment for _, answered in self.acknowledged),
             sum(asked > moment for asked, _ in self.read),
@@ -126,9 +125,9 @@ class Answers:
 
 
 class Clients:
-    """Callers and loyal ones; made before the fault.
+    """Callers and loyal clients; made before the fault.
 
-    :ivar urgent: from now on callers call as often as they can
+    :ivar urgent: from now on callers try as often as they can
     """
 
     def __init__(self, hosts: Hosts, victim: str, run: int) -> None:
@@ -159,7 +158,7 @@ class Clients:
             thread.join(ANSWER_SECONDS * 3)
 
     def _connect(self, name: str, seconds: float) -> SafeLogin:
-        """The thread is in the clients' network already."""
+        """Connect; the thread is in the clients' network already."""
         member = self._hosts.spec.member(name)
         app = self._hosts.accounts.app
         return SafeLogin(
@@ -196,7 +195,7 @@ class Clients:
             connection._force_close()
 
     def _stay(self, journal: Journal, writes: bool) -> None:
-        """Until the connection breaks: it was to the primary, and nobody has said that it is none any more."""
+        """Stay until the connection breaks: it was to the primary, and the client does not know of another one."""
         try:
             connection = self._connect(self._victim, LOYAL_SECONDS)
         except ERRORS:
@@ -229,9 +228,9 @@ class Clients:
 def strike(
     hosts: Hosts, load: Load, fault: Fault, run: int, hold_seconds: float
 ) -> tuple[Crash, dict[str, Any]]:
-    """One round. ``whole_ms`` of what comes of it is counted from the heal (from the kill where nobody heals).
+    """One round. ``whole_ms`` of the result is counted from the heal (from the kill where nothing is healed).
 
-    :param hold_seconds: how long the fault goes on after another primary has acknowledged
+    :param hold_seconds: how long the fault lasts after another primary has acknowledged
     :raises HoldfastError: it could not be done
     """
     hosts.wait_whole()
@@ -304,7 +303,7 @@ def _prepared(
     lost = (victim, leader)
 
     def lose() -> None:
-        # their power fails: nobody hears a word of it, least of all a closed connection
+        # their power fails: nothing leaves them any more, not even the closing of a connection
         hosts.cut(",".join(lost), "all")
         with ThreadPoolExecutor(2) as pool:
             list(pool.map(hosts.kill_host, lost))
@@ -320,14 +319,14 @@ def _prepared(
 def _taken_over(clients: Clients, victim: str, hosts: Hosts, heard: list[float]) -> float:
     """When another server acknowledged first; 0.0: none did, for long.
 
-    :param heard: when writers were told of another server
+    :param heard: when writers found another server
     """
     names = [member.name for member in hosts.members()]
     others = [j for n, j in zip(names, clients.journals, strict=False) if n != victim]
     end = time.monotonic() + TAKEN_OVER_SECONDS
     while time.monotonic() < end:
         if heard or any(len(journal.times) for journal in others):
-            time.sleep(SLACK_SECONDS)  # whoever was first has been told by now
+            time.sleep(SLACK_SECONDS)  # callers have found the first one by now
             first = [journal.times[0] for journal in others if len(journal.times)]
             return min([*heard, *first])
         time.sleep(CALL_SECONDS)
@@ -351,7 +350,7 @@ def _whole(hosts: Hosts, healed: float, victim: str) -> tuple[float | None, str]
 
 
 def _events(hosts: Hosts, since: float) -> list[SeenEvent]:
-    """What all managers have to tell since then."""
+    """The events of all managers since then."""
     time.sleep(EVENTS_SECONDS)
     found = []
     with hosts.inside():

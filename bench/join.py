@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Have a replica leave and come back under load, again and again, and measure how long its admission holds writes up.
+"""Have a replica leave and come back under load, again and again, and measure how long its admission delays writes.
 
     rejoin   three members; a replica's server is killed, comes back, catches up, votes again
     behind   the same, and meanwhile ``--behind-mb`` of binlog were written that it has to catch up
     alone    two members, when_alone=serve: the primary serves alone, and then beside it again; what was written
              meanwhile is little, or ``--behind-mb``
 
-Of each round: the longest time without any acknowledged write from the decision that the member votes until 0.3 s
+For each round: the longest time without any acknowledged write from the decision that the member votes until 0.3 s
 after the last step (``admission_ms``), and in as long a window before (``quiet_ms``): what the machine does to writers
-anyway. After each round every acknowledged write of it is looked for on every server.
+anyway. After each round every server is checked for every acknowledged write of the round.
 
 Exit status: 0 nothing was lost and every round ended whole, 1 otherwise.
 """
@@ -100,7 +100,7 @@ def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
 
 
 def summary(rounds: Sequence[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """Of each measure, stage and step: in how many rounds it was seen, and min, median, p95, max."""
+    """For each measure, stage and step: in how many rounds it was seen, and min, median, p95, max."""
     return figures.summary(
         {name: each[name] for name in MEASURES}
         | {f"stage {name}": ms for name, ms in each["stages"].items()}

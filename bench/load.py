@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Keep every processor busy with other work for minutes, and count what the cluster takes for a failure.
+"""Keep every processor busy with other work for minutes, and count the failures that the cluster wrongly sees.
 
 A lab of hosts, some writers, and more busy processes than there are processors. Nothing fails: so there must be no
 failover, and no voter that loses its vote.
@@ -99,7 +99,7 @@ def _bench(hosts: Hosts, options: argparse.Namespace) -> int:
 
 
 def _look(hosts: Hosts, looks: list[dict[str, Any]], began: float) -> None:
-    """Keep what differs from the look before."""
+    """Keep a look that differs from the one before."""
     try:
         status = hosts.status()
     except HoldfastError as error:
@@ -127,7 +127,7 @@ def _listen(hosts: Hosts, events: dict[int, dict[str, Any]], began: float) -> No
 
 
 def _evictions(looks: list[dict[str, Any]]) -> int:
-    """How often somebody voted no longer who had voted."""
+    """How often a member lost its vote."""
     known = [set(look["voters"]) for look in looks if look["voters"] is not None]
     return sum(bool(one - other) for one, other in pairwise(known))
 

@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""What it costs to watch a server: each question that an agent asks of it all the time, while writers write.
+"""What it costs to observe a server: each query that an agent sends to it all the time, while writers write.
 
-They are asked here as an agent asks them, in sessions of their own, of the primary and of a replica: for its state, for
-the sessions of its replicas (an agent asks only a primary), and for its receiver's thread (only a voter). Prints how
-long the answers took. How often an agent asks stands behind each.
+They are sent here as an agent sends them, in separate sessions, to the primary and to a replica: for its state, for the
+sessions of its replicas (an agent asks only a primary), and for its receiver's thread (only a voter). Prints how long
+the answers took, and behind each how often an agent sends it.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from holdfast.server.mariadb import MariadbServer
 from holdfast.server.mysql import MysqlServer
 
 SECONDS = 5.0
-"""That an answer may take."""
+"""How long an answer may take."""
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What benches share: their options, what they say of the machine, how they end."""
+"""What benches share: their options, their description of the machine, their exit status."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from holdfast.sandbox.servers import trees
 
 def options(purpose: str, rounds: int, seconds: float, before: str) -> argparse.ArgumentParser:
     """:param purpose: its first line is shown
-    :param seconds: for which writers write before each round; :param before: before what that is
+    :param seconds: how long writers write before each round; :param before: before what that is
     """
     parser = argparse.ArgumentParser(description=purpose.partition("\n")[0])
     add = parser.add_argument
@@ -37,7 +37,7 @@ def options(purpose: str, rounds: int, seconds: float, before: str) -> argparse.
 
 
 def exit_status(bench: Callable[[], int]) -> int:
-    """What it returns, or what stopped it."""
+    """The bench's status, or that of the error that stopped it."""
     catch_signals()
     try:
         return bench()
@@ -49,7 +49,7 @@ def exit_status(bench: Callable[[], int]) -> int:
 
 
 def conditions(sandbox: Sandbox | Hosts, given: argparse.Namespace) -> dict[str, Any]:
-    """Under which it measures; shown at once."""
+    """The conditions of the measurement; shown at once."""
     tree = trees.find(sandbox.spec.flavor.value, sandbox.spec.binary)
     found = {
         "server": sandbox.spec.flavor.value,

@@ -4,10 +4,10 @@
 Each round: the cluster is whole, writers have written for a while, a switchover to the next member is ordered. The gap
 is the longest time without an acknowledged write, of any client, from the order to a second after the new primary took
 writes; ``quiet_ms`` is the longest of the half second before the order. Beside the writers, which connect anew, one
-client for each member keeps a connection open and tries it every 2 ms while nobody is known to take writes, as a driver
-with standby connections does. At the end all acknowledged writes are looked for on every server.
+client for each member keeps a connection open and tries it every 2 ms while no server is known to take writes, as a
+driver with standby connections does. At the end every server is checked for all acknowledged writes.
 
-Exit status: 0 nothing was lost, every switchover came about, and no writer saw more than one error in any; 1 otherwise.
+Exit status: 0 nothing was lost, every switchover succeeded, and no writer saw more than one error in any; 1 otherwise.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ PROBE_SECONDS = 0.002
 AFTER_SECONDS = 1.0
 OPEN_SECONDS = 40.0
 QUIET_SECONDS = 0.5
-"""For so long after an order the manager is asked nothing: it would have to answer on the way."""
+"""For so long after an order the bench asks the manager nothing: an answer would delay it."""
 
 
 def main() -> int:
@@ -91,7 +91,7 @@ def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
 
 
 def _round(sandbox: Sandbox, workload: Workload, follower: Follower, number: int) -> dict[str, Any]:
-    """:raises HoldfastError: the switchover did not come about"""
+    """:raises HoldfastError: the switchover failed"""
     before = sandbox.wait_whole()
     old = str(before["primary"])
     names = [str(each["name"]) for each in before["members"]]
@@ -130,7 +130,7 @@ def _round(sandbox: Sandbox, workload: Workload, follower: Follower, number: int
 
 
 def _errors(report: WriteReport) -> dict[int, int]:
-    """Of each writer that does not search: how many errors it has met."""
+    """For each writer that does not search: how many errors it has met."""
     return {each.writer: sum(each.errors.values()) for each in report.journals if not each.searches}
 
 
@@ -148,9 +148,9 @@ def _steps(events: Sequence[SeenEvent], old: str, to: str) -> dict[str, float]:
 
 
 def _phases(events: Sequence[SeenEvent], old: str, to: str, gap: Gap) -> dict[str, float]:
-    """What the gap is made of, as the manager saw it; half of a command's way is taken for its answer's.
+    """The parts of the gap, as the manager saw it; half of a command's round trip is taken for its answer's.
 
-    Nothing where the longest gap is another one than that in which writes were stopped.
+    Nothing if the longest gap is not the one in which writes were stopped.
     """
     ends = {"writes stopped": gap.begin}
     for event in events:

@@ -2,7 +2,7 @@
 """What a verification costs the clients: their throughput and latency with one under way, and without.
 
 A table of so many rows is verified again and again while writers write at full speed (or at ``--rate``); rounds with
-and without take turns, so that both meet the same machine. Prints acknowledged writes a second and the longest time
+and without it alternate, so that both meet the same machine. Prints acknowledged writes a second and the longest time
 without one, of all rounds, and how many rows a second were verified.
 """
 

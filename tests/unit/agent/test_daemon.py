@@ -1,4 +1,4 @@
-"""The agent as a process: what it says when it cannot start, and what it leaves when it ends."""
+"""The agent as a process: its message when it cannot start, and what it leaves when it ends."""
 
 from __future__ import annotations
 

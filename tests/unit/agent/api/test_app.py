@@ -115,7 +115,7 @@ def test_another_version_is_answered_at_once(world: World) -> None:
 
 
 def started(world: World) -> int:
-    """Start the server; the version of the board once it is up."""
+    """Start the server; returns the version of the published state once it is up."""
     world.done(1, Start())
     world.until(lambda state: state.up)
     return world.state().version
@@ -158,7 +158,8 @@ def test_positions_and_lag_wake_nobody_but_are_told(world: World) -> None:
 
 
 def test_what_a_command_alone_changes_wakes_nobody_else(world: World) -> None:
-    """Its own answer tells it; each poll that is answered amid a failover takes a processor for milliseconds."""
+    """The command's own answer has it; each poll that is answered amid a failover takes a processor for
+    milliseconds."""
     version = started(world)
     reply = world.done(4, Promise())
     assert (reply.state.term, reply.state.promised) == (4, 4)

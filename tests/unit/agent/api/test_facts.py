@@ -1,4 +1,4 @@
-"""What an agent tells of its host, over HTTP: only to those who have the token, and never a password."""
+"""What an agent reports of its host, over HTTP: only to clients with the token, and never a password."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_facts_of_a_server_that_is_down_are_those_of_its_files(world: World) -> 
 
 
 def reach(world: World, host: str, port: int) -> str:
-    """The error."""
+    """Returns the error."""
     headers = {"Authorization": "Bearer s3cret"}
     answer = world.http.post("/v1/reach", json={"host": host, "port": port}, headers=headers)
     assert answer.status_code == 200, answer.text

@@ -1,4 +1,4 @@
-"""What load balancers are told of a member."""
+"""What load balancers learn of a member."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ VOTER = replace(LEARNER, semi_sync=SemiSync(replica=True))
 
 
 class Agent:
-    """A listener for checks, of a member whose state the test says."""
+    """A listener for checks, of a member whose state the test sets."""
 
     def __init__(self, port: int) -> None:
         self.state = DOWN

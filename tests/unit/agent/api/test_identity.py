@@ -1,4 +1,4 @@
-"""Who a member is, as its server would read its option file."""
+"""A member's identity, as its server would read its option file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What may be given up: nothing goes that only this server has, unless it was saved or a person ordered it."""
+"""What may be given up: no data goes that only this server has, unless it was saved or an operator ordered it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Host:
         check: Callable[[], None] = lambda: None,
         ours: bool = False,
     ) -> Holdings:
-        """The primary has all up to ``present``."""
+        """The primary has everything up to ``present``."""
         return judge(
             self.flavor,
             self.datadir,
@@ -156,7 +156,7 @@ def test_what_it_has_alone_and_has_purged_stays(host: Host) -> None:
     assert "its binlogs do not hold" in found.obstacle
     assert found.unique
     host.files.clear()
-    host.binlog()  # as after a reset: the file does not tell
+    host.binlog()  # as after a reset: the file does not show it
     assert host.judged(present=3, executed=5).obstacle
 
 
@@ -179,7 +179,7 @@ def test_equal_gtids_prove_nothing_on_mariadb(tmp_path: Path) -> None:
 
 
 def test_what_was_copied_here_counts_as_common(tmp_path: Path) -> None:
-    """MySQL's binlogs say nothing of what a clone brought."""
+    """MySQL's binlogs do not contain what a clone brought."""
     host = Host(Flavor.MYSQL, tmp_path / "data").server(*DATA).binlog()
     assert "nothing in common" in host.judged(present=5).obstacle
     assert host.judged(present=5, copied=4) == NOTHING
@@ -210,7 +210,7 @@ def test_what_a_loss_of_power_took_from_this_clusters_data_is_no_obstacle(host: 
     host.binlog(1, 2)
     host.index.unlink()
     assert host.judged(present=9, ours=True) == NOTHING
-    host.binlog()  # the one that there is was begun anew
+    host.binlog()  # the only one was begun anew
     assert host.judged(present=9, ours=True) == NOTHING
     host.binlog(10)
     assert host.judged(present=9, ours=True) == Holdings(unique=True)

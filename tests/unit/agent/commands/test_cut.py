@@ -47,7 +47,7 @@ def test_what_the_primary_lacks_is_saved_and_cut(crashed: World) -> None:
 
 
 def test_what_a_replica_wrote_itself_is_committed_and_never_cut(crashed: World) -> None:
-    """As when somebody opens it by hand: nothing waited for an acknowledgement there."""
+    """As when an operator opens it by hand: nothing waited for an acknowledgement there."""
     crashed.done(1, Start())
     crashed.until(lambda state: state.up)
     crashed.done(1, Follow("b", "127.0.0.1", 3306, semi_sync=True))
@@ -112,7 +112,7 @@ def test_a_start_after_a_cut_leaves_nothing_to_commit(crashed: World) -> None:
 
 
 def committed_for(world: World, because: str) -> None:
-    """It is taken for committed, and its binlog is left as it is."""
+    """It counts as committed, and its binlog is left as it is."""
     log = world.folder / "data" / "binlog.000001"
     before = log.read_bytes()
     tail = world.done(3, PRESENT).state.tail
@@ -156,7 +156,7 @@ def test_what_went_on_without_a_voter_is_never_cut(crashed: World) -> None:
 
 
 def test_what_another_run_has_written_is_never_cut(crashed: World) -> None:
-    """Somebody started it by hand, wrote to it, and killed it: the agent's mark is of the run before."""
+    """An operator started it, wrote to it, and killed it: the agent's mark is of the run before."""
     data = crashed.folder / "data"
     later = Builder(Flavor.MARIADB)
     later.transaction(gtid(Flavor.MARIADB, 5))

@@ -1,4 +1,4 @@
-"""Commands as a manager sees them: what is done, what is refused, and who goes first."""
+"""Commands as a manager sees them: what is done, what is refused, and in which order."""
 
 from __future__ import annotations
 

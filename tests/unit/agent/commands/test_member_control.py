@@ -1,4 +1,4 @@
-"""What member control asks of an agent: waiting, the mark under which a tail is cut, barring, fetching, restarting."""
+"""Member control in the agent: waiting, the mark under which a tail is cut, barring, fetching, restarting."""
 
 from __future__ import annotations
 

@@ -117,7 +117,7 @@ def test_what_was_let_through_before_that_is_pending_no_more(candidate: World) -
         candidate.server.now, semi_sync=replace(waits, tally=Tally(let_through=3))
     )
     state = candidate.until(lambda state: bool(state.let_through))
-    # which run it opened is on disk where a manager has given a lease: a long one here, for none is upheld
+    # the run that it opened is on disk where a manager has given a lease: a long one here, for none is upheld
     told = json.dumps({"electorate": None, "lease": 60.0, "incarnation": state.incarnation})
     candidate.stop_agent()
     (candidate.state_dir / "lease").write_text(told)
@@ -230,7 +230,7 @@ def test_what_cannot_be_noted_on_disk_keeps_it_closed(
 def test_what_a_promotion_writes_never_comes_after_what_the_next_command_takes_back(
     candidate: World, monkeypatch: pytest.MonkeyPatch, promote: Promote
 ) -> None:
-    """A replica with the mark of a primary would be cut of what somebody wrote on it, which is committed."""
+    """A replica with the mark of a primary would lose, by a cut, committed rows that a client wrote on it."""
     begin, slow = Releases.begin, threading.Event()
 
     def later(self: Releases, acks: int) -> None:

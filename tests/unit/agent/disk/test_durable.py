@@ -1,4 +1,4 @@
-"""What an agent removes, or makes, is so after a loss of power too: once its folder was flushed."""
+"""What an agent removes or makes survives a loss of power, once its folder was flushed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Disk:
             self.names[path] = set(os.listdir(path))
 
     def has(self, path: Path) -> bool:
-        """Whether it would be there after a loss of power."""
+        """Whether the file would be there after a loss of power."""
         return path.name in self.names[path.parent.resolve()]
 
 
@@ -67,7 +67,7 @@ def test_it_is_remembered_whose_data_ran_relaxed(tmp_path: Path) -> None:
     each.mark()
     boots.append("after a loss of power")
     assert each.verdict()
-    assert not each.of_this_cluster()  # nothing told then
+    assert not each.of_this_cluster()  # nothing identified the data then
     data.append("the cluster's")
     assert not each.of_this_cluster()
     boots.append("before")
@@ -141,7 +141,7 @@ def test_what_was_cleared_does_not_come_back(
     assert not disk.has(path)
     flushes = disk.flushes
     if kind in (marker, a_file):
-        clear()  # asked at every look: there is nothing to be flushed
+        clear()  # checked at every look: there is nothing to be flushed
         assert disk.flushes == flushes
 
 

@@ -1,4 +1,4 @@
-"""Whom an agent obeys: managers of its cluster that mean it, in a term of theirs, by a record that follows its own."""
+"""Which managers an agent obeys: those of its cluster that mean it, in their term, by a record that follows its own."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FIRST = stamped(Record(1, "a", 1, (Configuration(frozenset({("a", "x")}), 0),), 
 NEXT = stamped(replace(FIRST, term=2), FIRST, "two")
 LATER = stamped(NEXT, NEXT, "two")
 BACK = stamped(replace(FIRST, term=2), FIRST, "three")
-"""What a manager makes of the first record, when that was put back."""
+"""A manager's next record from the first one, when that was put back."""
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def test_an_equal_term_of_another_leadership_is_refused(world: World) -> None:
     reply = asked(world, BACK)
     assert (reply.error, reply.promised) == ("Refused", 2)
     assert "promised term 2 to another manager" in reply.message
-    # nobody who does not say who he is takes the term of one that does
+    # a manager without a name does not take the term of one that has a name
     assert world.command(2, Promise()).promised == 2
     assert not asked(world, LATER).error
 
@@ -204,7 +204,7 @@ def test_an_identity_is_made_once(tmp_path: Path) -> None:
 
 
 def later(record: Record) -> Told:
-    """As a manager of a later version says it, whose records this agent cannot read."""
+    """As a manager of a later version sends it, whose records this agent cannot read."""
     data = json.loads(Memory(record).text())
     data["record"]["format"] = FORMAT + 1
     text = json.dumps(data)

@@ -1,4 +1,4 @@
-"""The two files of the record: whatever tears one, what was remembered before stands in the other."""
+"""The two files of the record: whatever tears one, the other holds what was remembered before."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_what_was_written_last_is_found_also_where_it_is_shorter(tmp_path: Path)
 
 @pytest.mark.parametrize("before", [0, 1, 2])
 def test_one_that_is_torn_counts_as_none(before: int, tmp_path: Path) -> None:
-    """In place: the beginning of the new one, and then what stood there."""
+    """In place: the beginning of the new one, then what was there."""
     file = RecordFile(tmp_path)
     former = dict.fromkeys((tmp_path / "record.0", tmp_path / "record.1"), b"")
     for text in TEXTS[: before + 1]:

@@ -1,4 +1,4 @@
-"""A primary's server lives no longer than its lease; who upholds it; when an agent gives its word."""
+"""A primary's server lives no longer than its lease; who upholds the lease; when an agent vouches."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def grant(
     term: int = 1,
     lease: float = LEASE,
 ) -> Grant:
-    """One based on an answer of this moment."""
+    """A grant based on an answer of this moment."""
     reply = watch(world)
     return Grant(
         run=reply.run,
@@ -97,7 +97,7 @@ def grant(
 
 
 def primary(world: World, electorate: Electorate | None = None) -> float:
-    """Make it an open primary; when its lease ends."""
+    """Make it an open primary; returns when its lease ends."""
     electorate = electorate or known()
     given = grant(world, electorate)
     watch(world, given)
@@ -301,7 +301,7 @@ def test_a_restarted_agent_takes_no_grant_of_before(world: World) -> None:
 
 
 def test_a_grant_holds_an_open_server_to_a_lease(world: World) -> None:
-    """As after an update of an agent that knew of no leases."""
+    """As after an update of an agent that knew no leases."""
     world.done(1, Promote(1, 1))
     given = grant(world)
     watch(world, given)
@@ -354,7 +354,7 @@ def test_a_server_that_follows_another_has_no_lease(world: World) -> None:
     watch(world, grant(world))
     opening = world.in_background(1, Promote(1, 1, electorate=known()))
     world.until(lambda state: state.lease.enforced)
-    follows = world.in_background(2, FOLLOW)  # calls the promotion off
+    follows = world.in_background(2, FOLLOW)  # cancels the promotion
     assert opening.reply().error
     assert follows.reply().error == ""
     time.sleep(2 * LEASE)
@@ -369,7 +369,7 @@ def test_a_server_that_follows_another_has_no_lease(world: World) -> None:
 def test_of_those_that_turn_only_a_frozen_primary_goes_without_its_lease(
     world: World, frozen: bool
 ) -> None:
-    """MySQL may take a second; but where commits wait it cannot turn at all, and must be ended."""
+    """MySQL may take a second; but where commits wait it cannot change over at all, and must be ended."""
     primary(world)
     world.server.stuck = {"follow"}
     if frozen:
@@ -407,7 +407,7 @@ def test_a_lease_file_that_cannot_be_read_stops_the_agent(world: World) -> None:
     path.unlink()
 
 
-# giving one's word
+# vouching
 
 
 def test_an_agent_vouches_for_the_primary_that_its_server_follows(made: Made) -> None:

@@ -75,7 +75,7 @@ while True:
 class Voter:
     """An agent that is asked to vouch.
 
-    :ivar answer: what it says; None: it does not answer
+    :ivar answer: its answer; None: it does not answer
     """
 
     def __init__(self) -> None:
@@ -151,7 +151,7 @@ class Agent:
         (self.folder / "new").rename(self.folder / "orders")
 
     def starve(self) -> float:
-        """Renew the lease no more; when it ends."""
+        """Stop renewing the lease; returns when it ends."""
         (self.folder / "starve").touch()
         time.sleep(LEASE / 4)
         return max(float(line.split()[1]) for line in self.lines if line.startswith("until"))
@@ -318,7 +318,7 @@ def test_the_next_agent_ends_the_keeper_process_of_the_one_before(
 
 
 def test_a_gate_is_told_of_once_it_was_tried(tmp_path: Path) -> None:
-    """A status that names it before shows a protection that may not be there."""
+    """A status that names it earlier shows a protection that may not exist."""
     told: list[Helpers] = []
     faults: list[tuple[str, str]] = []
     writer = BackgroundWriter()

@@ -97,7 +97,7 @@ def test_it_begins_with_the_lease_and_its_timeout_leaves_time_to_kill(
     kennel.arm(running)
     (device,) = kennel.devices
     assert device.path == Path("/dev/watchdog")
-    assert device.timeout == 3  # a lease of 1.2 s, and a second: in whole ones
+    assert device.timeout == 3  # a lease of 1.2 s plus one second, in whole seconds
     assert device.fed == 1
 
 
@@ -156,7 +156,7 @@ def test_a_device_that_takes_no_food_is_told_once(kennel: Kennel, running: Runni
 
 
 def test_what_a_device_is_told(tmp_path: Path) -> None:
-    """The bytes that the kernel is given; a plain file refuses the ioctl."""
+    """The bytes that the kernel gets; a plain file refuses the ioctl."""
     path = tmp_path / "watchdog"
     path.touch()
     device = Device(path)

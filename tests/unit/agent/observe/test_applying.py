@@ -1,4 +1,4 @@
-"""An agent tells a broken applier, and one that is held up, from look to look."""
+"""An agent distinguishes a broken applier, and one that is held up, from look to look."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_one_that_comes_past_it_and_has_nothing_left_is_sound(watch: ApplierWatc
 
 
 def test_one_that_comes_on_is_sound_only_when_it_has_run_for_a_while(watch: ApplierWatch) -> None:
-    """Of several threads one goes on for a moment."""
+    """With several threads, one continues for a moment."""
     watch.seen(STOPPED, 10.0)
     runs = look("0-1-90", "0-1-8")
     assert watch.seen(runs, 11.0).error
@@ -90,7 +90,7 @@ def test_a_copy_that_has_not_helped_is_counted_for_an_hour(
     watch: ApplierWatch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("time.monotonic", lambda: 20.0)
-    watch.replaced()  # of a member that was sound: an operator's clone
+    watch.replaced()  # an operator's clone of a member that was sound
     assert watch.seen(STOPPED, 10.0).repairs == 0
     watch.replaced()
     again = watch.seen(STOPPED, 21.0)

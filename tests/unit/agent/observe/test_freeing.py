@@ -1,4 +1,4 @@
-"""Whoever holds a promotion up is ended after a bound, round by round, and named; nobody else is."""
+"""Sessions that hold a promotion up are ended after a time limit, round by round, and named; no others are."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FOLLOW = Follow("a", "127.0.0.1", 3306, semi_sync=True)
 
 
 class Clock:
-    """:ivar asked: when the server was told to end sessions, and whether for the last time"""
+    """:ivar asked: when the server was ordered to end sessions, and whether for the last time"""
 
     def __init__(self) -> None:
         self.now = 100.0

@@ -1,4 +1,4 @@
-"""How often an agent looks at its server: often while something is about to change, seldom else."""
+"""How often an agent looks at its server: often while something is about to change, else seldom."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_an_applier_that_is_held_up_is_told_beside_a_member_that_is_well(
 def test_of_a_primary_whose_binlog_files_were_removed_an_operator_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, writable: bool
 ) -> None:
-    """A replica says so by itself, where it is shown why it cannot take over."""
+    """A replica shows it by itself, where status says why it cannot take over."""
     found = concerns(tmp_path, monkeypatch, Applying(removed=True), writable)
     assert any("holdfast switchover" in each for each in found) is writable
 

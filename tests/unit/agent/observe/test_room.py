@@ -1,4 +1,4 @@
-"""Free space: what is full, what is nearly so, and what follows from it."""
+"""Free space: what is full, what is nearly so, and the consequences."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from holdfast.core.view import MemberState
 
 
 class Disks:
-    """File systems by folder: bytes in all and free, and how many a trial may take."""
+    """File systems by folder: bytes in all and free, and how many a test write may take."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, **free: int) -> None:
         self.total, self.free = 100 << 30, dict(free)

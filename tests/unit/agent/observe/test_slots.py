@@ -22,7 +22,7 @@ from holdfast.server.replication.slots import MOST_MORE, ROOM, wanted
         (40, 40, 40),  # all in use, and one reserved beyond
         (41, 40, 41),  # the reserved one is taken
         (43, 42, 43),
-        (41, 43, 41),  # one has left: a client must not take its place
+        (41, 43, 41),  # one client has left: another must not take its place
         (12, 43, 40),  # there is room again
         (400, 399, 40 + MOST_MORE),
     ],

@@ -1,4 +1,4 @@
-"""For how long a source was silent: told soon, and never more than it was."""
+"""For how long a source was silent: reported soon, and never more than it was."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A server that does not come up: how often it is started again, what is said of it, and when it must be cloned."""
+"""A server that does not come up: how often it is started again, what is reported, and when it must be cloned."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""When a primary is asked whether it can commit, and what is told of the answer."""
+"""When a primary is tested for whether it can commit, and what is reported of the result."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ STEP = 0.25
 
 
 class Server:
-    """What the prober sees of one.
+    """The prober's view of a server.
 
-    :ivar busy: somebody is at work; :ivar hangs: writes do not end; :ivar error: what they end with
+    :ivar busy: a session is at work; :ivar hangs: writes do not end; :ivar error: what they end with
     :ivar look_error: what a look ends with
     """
 
@@ -78,7 +78,7 @@ class Host:
         self.prober = Prober(self.server, self.published, folder, lambda: self.server.now)
 
     def run(self, seconds: float) -> list[float]:
-        """What is told meanwhile."""
+        """What is reported meanwhile."""
         told = []
         for _ in range(round(seconds / STEP)):
             self.server.now += STEP
@@ -272,7 +272,7 @@ def test_it_is_noted_for_how_long_commits_have_waited_for_voters(host: Host) -> 
     host.published.change(applied="0-1-2")
     host.run(STEP)
     assert host.published.blocked() == 0.0
-    waits(clients=0)  # nobody writes, and a commit would wait
+    waits(clients=0)  # no client writes, and a commit would wait
     host.run(2)
     assert 1.5 <= host.published.blocked() <= 2.0
     host.published.change(writable=False)

@@ -1,4 +1,5 @@
-"""What a hand changes of that on which the promise rests is put back; until it is flushed, a server's end spoils it."""
+"""Settings that the promise depends on are put back when an operator changes them; until the next flush, the server's
+end makes its data unfit."""
 
 from __future__ import annotations
 
@@ -69,7 +70,7 @@ def test_one_that_dies_before_it_is_flushed_is_not_started_again(world: World) -
     world.server.stuck.add("put_back")
     by_hand(world, redo_flush=0)
     world.until(lambda _: "put_back" in world.server.calls)
-    world.restart_agent()  # known on disk
+    world.restart_agent()  # recorded on disk
     world.done(2, Fence())
     reply = world.command(2, Start())
     assert (reply.error, "innodb_flush_log_at_trx_commit = 0" in reply.message) == ("Refused", True)

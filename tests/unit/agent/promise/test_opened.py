@@ -1,4 +1,5 @@
-"""A replica that a hand opens is closed by its agent, whether a manager leads or not; what a command opened is not."""
+"""A replica that an operator opens is closed by its agent, whether a manager leads or not; one that a command opened is
+not."""
 
 from __future__ import annotations
 
@@ -30,7 +31,7 @@ def up(tmp_path: Path) -> Iterator[World]:
 
 
 def open_it(world: World) -> None:
-    """As a hand does."""
+    """As an operator does."""
     world.server.now = replace(world.server.now, writable=True)
 
 

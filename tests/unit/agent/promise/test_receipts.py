@@ -1,4 +1,4 @@
-"""A voter whose server lost what it had received loses its vote; the files of one that is down tell what it holds."""
+"""A voter whose server lost what it had received loses its vote; the files of a stopped server show what it holds."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def is_down(state: MemberState) -> bool:
 def of(
     server: MemoryServer, killed: list[str], folder: Path, opened: str = "", term: int = 1
 ) -> Receipts:
-    """:param opened: the run that its agent has opened; :param term: what it has promised"""
+    """:param opened: the run that its agent has opened; :param term: the promised one"""
     watch = cast("ServerRun", SimpleNamespace(kill=killed.append))
     promised = TermFile(folder)
     promised.raise_to(term)
@@ -95,7 +95,8 @@ def test_its_own_agent_may_drop_what_a_learner_cannot_apply_though_it_has_voted_
     with receipts.steering():
         pass
     with pytest.raises(Refused, match="0-1-12"):
-        receipts.seen(server.now, "a")  # it acknowledges: that counts whoever has dropped it
+        # it acknowledges: the loss counts, whatever dropped the data
+        receipts.seen(server.now, "a")
 
 
 def test_what_is_forgotten_on_purpose_is_not_lost_and_all_else_is(tmp_path: Path) -> None:
@@ -147,10 +148,10 @@ def test_a_receiver_that_was_restarted_while_its_agent_was_away_costs_the_vote(
     def agent() -> Receipts:
         return of(server, killed, tmp_path)
 
-    agent().seen(voter, "a")  # there was none before it that could tell
+    agent().seen(voter, "a")  # there was no agent before it that could have left a mark
     one = agent()
     one.seen(voter, "a")
-    server.receiver += 1  # by a hand that it watches
+    server.receiver += 1  # an operator does that while the agent observes
     one.seen(voter, "a")
     agent().seen(voter, "a")
     server.receiver += 1
@@ -161,7 +162,7 @@ def test_a_receiver_that_was_restarted_while_its_agent_was_away_costs_the_vote(
     assert len(killed) == 2
     for _ in range(2):
         two.seen(voter, "b")  # another run is another voter
-    server.receiver = RECEIVER_CONNECTING  # started by a hand, and not connected yet
+    server.receiver = RECEIVER_CONNECTING  # started by an operator, and not connected yet
     with pytest.raises(Refused, match="while its agent was away"):
         agent().seen(voter, "b")
     assert len(killed) == 3
@@ -255,7 +256,7 @@ def test_what_cannot_be_marked_is_no_longer_marked_as_it_was_and_tried_again(
 
 
 def test_for_a_moment_after_a_command_nothing_is_marked(tmp_path: Path) -> None:
-    """The next command of a failover would have to take it back, and waits for the disk meanwhile."""
+    """The next command of a failover would have to remove it, and wait for the disk."""
     server, killed = MemoryServer(), list[str]()
     voter = replace(server.now, semi_sync=SemiSync(replica=True))
     one = of(server, killed, tmp_path)
@@ -313,7 +314,7 @@ def test_whatever_a_hand_makes_of_a_voter_it_is_compared_all_the_same(
     [
         ("0-1-12", "", True),
         ("0-1-12,0-2-7", "0-1-1", True),
-        ("0-1-12,0-2-7", "0-1-13", True),  # all that another one had logged is gone
+        ("0-1-12,0-2-7", "0-1-13", True),  # everything that another server had logged is gone
         ("0-1-12,5-1-3", "0-1-13", False),  # DELETE_DOMAIN_ID = 5
         ("0-1-12", "0-1-13", False),
     ],
@@ -322,7 +323,7 @@ def test_whatever_a_hand_makes_of_a_voter_it_is_compared_all_the_same(
 def test_a_primary_whose_binary_log_was_reset_is_ended_where_its_commits_wait(
     before: str, after: str, ends: bool, waits: bool, tmp_path: Path
 ) -> None:
-    """Nobody can follow it, so they wait without end; where they do not wait, it goes on."""
+    """No server can follow it, so commits wait without end; where they do not wait, it continues."""
     server, killed = MemoryServer(), list[str]()
     receipts = of(server, killed, tmp_path, opened="a")
     had = replace(
@@ -440,13 +441,13 @@ def test_what_a_learner_has_counts_for_nothing(world: World) -> None:
     world.until(lambda state: state.received == "0-1-12")
     receives(world, "0-1-11")
     world.until(lambda state: state.received == "0-1-11")
-    # and it begins anew when it votes
+    # and a new comparison begins when it votes
     world.done(1, VOTER)
     assert world.state().state.up
 
 
 def test_of_one_that_is_down_the_files_tell_what_it_holds(world: World) -> None:
-    """But for what it has issued itself, which is 0-7 here."""
+    """Except what it has issued itself, which is 0-7 here."""
     binlog, relay = Builder(Flavor.MARIADB), Builder(Flavor.MARIADB)
     gtid_list = b"\x01\x00\x00\x00" + b"".join(
         n.to_bytes(size, "little") for n, size in ((0, 4), (1, 4), (5, 8))
@@ -475,7 +476,7 @@ def test_of_one_that_is_down_the_files_tell_what_it_holds(world: World) -> None:
 def test_one_that_follows_and_changes_its_number_is_killed_and_cloned(
     votes: bool, world: World
 ) -> None:
-    """It passes over what the server has issued whose number that is."""
+    """It skips what the server with that number has issued."""
     world.done(1, VOTER if votes else LEARNER)
     world.until(lambda state: bool(state.replication.source))
     time.sleep(0.3)

@@ -1,4 +1,4 @@
-"""Whether a primary came back with all that it had is known by the agent that saw it serve and end, and by no other."""
+"""Only the agent that saw a primary serve and end knows whether it came back with all that it had."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SERVING = SemiSync(source=True, acks=1)
 
 @dataclass
 class Seen:
-    """What of a look counts here."""
+    """The part of a look that counts here."""
 
     semi_sync: SemiSync = field(default_factory=SemiSync)
     writable: bool = False
@@ -33,7 +33,7 @@ class Run:
 
 
 class World:
-    """A server's binlogs, and the part of its agent."""
+    """A server's binlogs, and this part of its agent."""
 
     def __init__(self, flavor: Flavor, folder: Path) -> None:
         self.flavor = flavor
@@ -59,7 +59,8 @@ class World:
         return self.start(lost)
 
     def start(self, lost: int = 0, by_hand: bool = False) -> bool:
-        """A run begins, and recovery takes ``lost`` bytes from the last binlog; whether all is known to be there."""
+        """A run begins, and recovery takes ``lost`` bytes from the last binlog; returns whether all is known to be
+        there."""
         if not by_hand:
             self.part.before_start()
         if lost:
@@ -91,7 +92,7 @@ class World:
         return self.folder / f"binlog.{self.number:06}"
 
     def serve(self, **seen: Any) -> None:
-        """Commits, a look, and one more that no look has seen."""
+        """Commits, a look, and one more commit that no look has seen."""
         self.commit(1)
         self.part.looked(cast(Any, Seen(**(seen or {"semi_sync": SERVING}))))
         self.commit(2)
@@ -119,7 +120,7 @@ def test_a_server_that_was_killed_has_all(world: World, rotated: bool) -> None:
     if rotated:
         world.rotate()
     assert world.killed_and_started()
-    assert world.killed_and_started()  # and so has the next, although that one has not served
+    assert world.killed_and_started()  # so has the next, although that one was no open primary
     world.serve()
     assert world.killed_and_started()
 

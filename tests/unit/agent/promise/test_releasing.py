@@ -1,4 +1,5 @@
-"""An agent sees that its server lets commits through, says so, and puts back what a hand has changed."""
+"""An agent sees that its server releases commits without a voter, reports it, and puts back what an operator
+changed."""
 
 from __future__ import annotations
 
@@ -110,14 +111,14 @@ def test_what_a_hand_changes_is_put_back_between_commands(primary: World) -> Non
 
 
 def test_a_server_that_has_given_up_waiting_waits_again_at_once(primary: World) -> None:
-    """By itself it would only once a voter acknowledges: until then everything that is committed is told OK."""
+    """By itself it would only once a voter acknowledges: until then every commit is answered with OK."""
     change(primary, lambda waits: replace(waits, degraded=True, tally=Tally(switched_off=1)))
     primary.until(lambda state: bool(state.let_through) and not state.semi_sync.degraded)
     assert not primary.server.now.semi_sync.degraded
 
 
 def test_where_a_time_out_may_strike_it_is_left_to_the_server(primary: World) -> None:
-    """Mode semi-sync: commits go on without voters on purpose."""
+    """Mode semi-sync: commits are released without voters on purpose."""
     primary.done(1, SetAcks(1, 5.0))
     change(primary, lambda waits: replace(waits, degraded=True))
     primary.until(lambda state: state.semi_sync.degraded)

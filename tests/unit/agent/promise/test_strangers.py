@@ -1,4 +1,4 @@
-"""The agent of a primary ends sessions that acknowledge and are no member's, and says what they let through."""
+"""The agent of a primary ends sessions that acknowledge and are no member's, and reports what they released."""
 
 from __future__ import annotations
 
@@ -198,7 +198,7 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 def promote(world: World) -> None:
-    """Without a lease; who are members it learns from its proof."""
+    """Without a lease; it learns the members from its proof."""
     world.done(1, Promote(1, 1))
     world.done(1, Prove(1, ELECTORATE))
 

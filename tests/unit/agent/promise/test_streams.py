@@ -1,4 +1,4 @@
-"""A server of whose streams one is missing altogether was emptied by a hand."""
+"""A server that lacks a whole stream of its own was emptied by an operator."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Look:
 
 @dataclass
 class Agent:
-    """One run of it."""
+    """One run of the agent."""
 
     flavor: Flavor
     folder: Path
@@ -75,7 +75,7 @@ def test_who_has_nothing_of_another_any_more_is_cloned(flavor: Flavor, tmp_path:
 def test_other_data_in_its_place_may_be_the_only_copy(
     flavor: Flavor, tmp_path: Path, before: str, after: str
 ) -> None:
-    """Looks of a run that goes on, of one after it, and of another agent's."""
+    """Looks of a run that continues, of the next one, and of another agent's."""
     assert not Agent(flavor, tmp_path, before).look(HAD[flavor])
     again = Agent(flavor, tmp_path, after)
     assert again.look("")
@@ -110,7 +110,7 @@ def test_the_end_of_a_stream_may_go(flavor: Flavor, tmp_path: Path) -> None:
 
 
 def test_a_run_that_is_watched_is_not_compared(flavor: Flavor, tmp_path: Path) -> None:
-    """What its agent does to it (a rewind) goes; what a hand does is another rule's (``receipts.py``)."""
+    """What its agent removes (a rewind) is allowed; another rule is for what an operator removes (``receipts.py``)."""
     agent = Agent(flavor, tmp_path)
     assert not agent.look(HAD[flavor])
     assert not agent.look(GONE[flavor])

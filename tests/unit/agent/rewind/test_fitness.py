@@ -1,4 +1,4 @@
-"""What is wrong with a member's data is on disk before it is told, and is told again after a restart."""
+"""What is wrong with a member's data is on disk before it is published, and is published again after a restart."""
 
 from __future__ import annotations
 

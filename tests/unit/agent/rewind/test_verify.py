@@ -1,4 +1,4 @@
-"""How a verification ends where it is not carried through: what halted it is on the board, and on disk."""
+"""How a verification ends early: the cause is in the published state, and on disk."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ASKED = Verify("m1", "http://127.0.0.1:1", ordered=True)
 
 
 class Member:
-    """An agent's part of it, whose server is never asked: ``tables`` is what it does instead.
+    """An agent's part of it, whose server is never queried: ``tables`` is what it does instead.
 
     :ivar begun: set when that is under way
     """
@@ -85,7 +85,7 @@ def test_one_that_is_carried_through_has_no_reason(member: Member) -> None:
 
 
 def test_what_to_try_again_would_not_help_is_over(member: Member) -> None:
-    """A name that was mistyped: the member is as well as before, and the next verification begins anew."""
+    """A mistyped name: the member is as well as before, and the next verification begins anew."""
 
     def fail(job: Job) -> list[str]:
         raise UnknownTable("there is no table a.b")
@@ -97,7 +97,7 @@ def test_what_to_try_again_would_not_help_is_over(member: Member) -> None:
     assert found.ended
     assert member.published.state.reason == ""
     member.verifying.begin(Verify("m1", ASKED.agent, stop=True))
-    assert member.verified == found  # as it was told
+    assert member.verified == found  # as it was reported
     member.tables = lambda job: []
     member.verify()
     assert (member.verified.interrupted, member.verified.failed) == (0, False)

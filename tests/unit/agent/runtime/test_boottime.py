@@ -1,7 +1,7 @@
-"""Threads and processes with a real-time priority sleep, whatever happens: one that does not takes a processor.
+"""Threads and processes with a real-time priority sleep in any case: one that does not takes a processor.
 
-Their loops run on a clock of their own here, which goes on only while they sleep. How often they wake in ten seconds is
-counted.
+Their loops use a simulated clock here, which advances only while they sleep. The test counts how often they wake in ten
+seconds.
 """
 
 from __future__ import annotations
@@ -47,16 +47,16 @@ from holdfast.server.process.process import Running
 BEGIN, END = 1000.0, 1010.0
 LEASE = 1.2
 MOST = 150
-"""Wakings in these ten seconds that are in order: the most frequent look is each 0.1 s."""
+"""Accepted number of wakings in these ten seconds: the most frequent check is each 0.1 s."""
 
 
 class Over(Exception):
-    """The ten seconds are."""
+    """The ten seconds are over."""
 
 
 @dataclass
 class Time:
-    """A clock and what a loop sleeps by.
+    """A clock, and how a loop sleeps.
 
     :ivar events: what happens at what moment; may make a file readable
     """
@@ -109,7 +109,7 @@ def run_of(server: subprocess.Popen[bytes]) -> Running:
     return Running(server.pid, os.pidfd_open(server.pid), "run", True)
 
 
-# -- what the sleeping itself sees to --------------------------------------------------------------
+# -- the sleeping itself ---------------------------------------------------------------------------
 
 
 def test_a_sleep_that_ends_at_once_makes_the_next_one_longer_up_to_a_bound() -> None:

@@ -1,4 +1,4 @@
-"""One job at a time, whose end is always told."""
+"""One job at a time, whose end is always reported."""
 
 from __future__ import annotations
 

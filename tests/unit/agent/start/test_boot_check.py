@@ -32,7 +32,7 @@ def test_clients_are_let_in_once_it_was_seen_to_be_closed(world: World) -> None:
     world.done(1, Start())
     world.until(lambda state: state.up)
     assert world.server.calls == ["let_clients_in"]
-    world.restart_agent()  # nobody is kept out any more
+    world.restart_agent()  # clients are let in again
     world.until(lambda state: state.up)
     assert world.server.calls == ["let_clients_in"]
 

@@ -111,7 +111,7 @@ def test_an_empty_one_is_made_with_all_accounts_and_counts_as_new(host: Host) ->
     assert "holdfast.proof" in said
     assert not (host.datadir / "auto.cnf").exists(), "each has a server_uuid of its own"
     assert host.published.state.data is Data.NEW
-    host.make()  # asked again
+    host.make()  # ordered again
     host.obeyed = True
     assert host.founding.data() is Data.USED
 
@@ -156,7 +156,8 @@ def test_half_of_one_is_made_anew_and_what_was_put_there_since_is_kept(host: Hos
     (host.folder / "breaks").touch()
     assert "out of room" in refused(host)
     assert "out of room" in host.published.state.reason, "said in the status"
-    (host.datadir / "mysql").mkdir()  # the agent was killed while its work took its place
+    # the agent was killed while the new data directory took its place
+    (host.datadir / "mysql").mkdir()
     assert host.founding.data() is Data.EMPTY
     (host.datadir / "shop").mkdir()
     (host.datadir / "shop" / "orders.ibd").write_text("x")
@@ -178,7 +179,7 @@ def test_other_files_in_the_place_of_those_that_were_made_are_data(host: Host) -
 def test_a_server_that_runs_has_data_whatever_was_said_before_it_was_started(
     tmp_path: Path,
 ) -> None:
-    """It was a donor that "has no data to copy", long after somebody had given it data."""
+    """It was a donor that "has no data to copy", long after an operator had given it data."""
     world = World(tmp_path)
     try:
         agent = world._agent

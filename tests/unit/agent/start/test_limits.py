@@ -19,7 +19,7 @@ from holdfast.server.process import limits
 
 
 class OneRun:
-    """What the watch has of a run of the server."""
+    """The watch's view of a run of the server."""
 
     def __init__(self, pid: int) -> None:
         self.pid = pid

@@ -1,4 +1,4 @@
-"""The agent tries its two accounts anew, and says which is not let in."""
+"""The agent tries its two accounts again and again, and reports which one is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two agents behind one address: each answer looks well, and neither may be believed."""
+"""Two agents behind one address: each answer looks right, and neither may be believed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from holdfast.manager.agents.observe import AgentObserver
 
 
 class Answering:
-    """What ``AgentClient`` is to whoever answers there: one run of an agent after the other."""
+    """Stands for ``AgentClient``: one run of an agent answers after the other."""
 
     def __init__(self, runs: Iterator[str]) -> None:
         self._runs = runs

@@ -1,4 +1,4 @@
-"""What is logged at which level: somebody who is woken at night filters by it."""
+"""What is logged at which level: operators' alarms filter by it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_a_failover_that_begins_is_a_warning(
 
 
 def told(*looks: tuple[float, View], record: Record = RECORD) -> list[Event]:
-    """What a manager tells of these looks, each at its moment."""
+    """The events of these looks, each at its moment."""
     events = EventLog("c")
     teller = DecisionLog(events)
     decision = Decision("something")

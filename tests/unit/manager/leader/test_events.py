@@ -1,4 +1,4 @@
-"""Programs read an event's fields: whatever its text says, what they make of it is the same."""
+"""Programs read an event's fields: they get the same result whatever its text says."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def test_the_sandbox_knows_what_a_record_changed(text: str) -> None:
 
 
 class Client:
-    """A manager whose switchover has ended, as it tells by one event."""
+    """A manager whose switchover has ended, as one event says."""
 
     def __init__(self, event: Event) -> None:
         self._events = [wire(event)]

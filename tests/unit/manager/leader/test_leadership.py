@@ -1,4 +1,4 @@
-"""Which of several managers leads: handed on, lost, without a store, and away from the primary's host."""
+"""Which of several managers leads: handed over, lost, without a store, and away from the primary's host."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_work_that_fails_is_begun_anew_after_a_while_not_at_once() -> None:
 
 
 class Caught(Idler):
-    """As the real one, which tells of an error and returns."""
+    """As the real one, which logs an error and returns."""
 
     async def lead(self) -> None:
         with contextlib.suppress(Unreachable):

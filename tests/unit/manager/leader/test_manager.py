@@ -65,7 +65,7 @@ def test_two_clusters_in_one_manager(path: Path) -> None:
 
 
 def test_a_command_goes_with_the_record_by_which_it_was_decided() -> None:
-    """Another may be saved before it is on its way."""
+    """Another may be saved before it is sent."""
     sent: list[Told] = []
 
     class Agent:

@@ -1,4 +1,4 @@
-"""Two managers over one store and the same agents: one is deposed in the middle of a failover, the other goes on."""
+"""Two managers over one store and the same agents: one is deposed in the middle of a failover, the other continues."""
 
 from __future__ import annotations
 

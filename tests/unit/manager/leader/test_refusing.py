@@ -1,4 +1,4 @@
-"""A record that breaks a rule is not written: it is told loudly, and the manager leads as before."""
+"""A record that breaks a rule is not written: an event reports it, and the manager leads as before."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.unit.memory_agent import connecting, managing, until
 
 
 def alone(record: Record) -> Record:
-    """The primary goes on without its voters, which nobody has barred."""
+    """The primary continues without its voters, which are not barred."""
     target = replace(record.target, voters=record.target.voters - record.target.without("m1"))
     return replace(record, configurations=(replace(target, acks=0),), serial=record.serial + 1)
 
@@ -49,7 +49,7 @@ def leader(store: SqliteStore) -> Leader:
 
 
 async def whole(one: Leader, store: SqliteStore) -> Stored:
-    """What is stored once nothing changes any more: the identity of each agent is the last that is noted."""
+    """What is stored once nothing changes any more: the identity of each agent is recorded last."""
     members = len(one.cluster.members)
     await until(
         one, lambda s: s.whole and len(one.record.identities if one.record else ()) == members

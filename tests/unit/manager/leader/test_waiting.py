@@ -1,4 +1,4 @@
-"""An order that waits is bound to its client, is shown, and can be called off by others; one waits at a time."""
+"""An order that waits is bound to its client, is shown, and can be cancelled by others; one waits at a time."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_others_can_call_off_what_waits(tmp_path: Path) -> None:
 def test_when_time_is_over_before_anything_began_it_is_refused_and_nothing_was_touched(
     tmp_path: Path,
 ) -> None:
-    """Not an outcome that is unknown: the command ends with 1, not 3."""
+    """Not an unknown outcome: the command ends with 1, not 3."""
 
     async def run() -> None:
         async with held(tmp_path / "store") as (it, _, _planner):

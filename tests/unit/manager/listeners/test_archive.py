@@ -1,4 +1,4 @@
-"""Entries on their way to the store, where other managers write, too."""
+"""Entries are written to the store, where other managers write, too."""
 
 from __future__ import annotations
 

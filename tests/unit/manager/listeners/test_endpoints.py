@@ -1,4 +1,4 @@
-"""The manager shows endpoints where clients are to go: at once, the latest only, and again where it failed."""
+"""The manager directs endpoints: at once, to the latest primary only, and again where it failed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def view(state: MemberState | None) -> View:
 
 
 class Shown:
-    """An endpoint that remembers what it was told.
+    """An endpoint that remembers its directions.
 
     :ivar broken: it fails; :ivar busy: held while it shows
     """

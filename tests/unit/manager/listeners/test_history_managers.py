@@ -1,4 +1,4 @@
-"""Managers that keep the history: it is complete though they are killed, and holds nothing up."""
+"""Managers that keep the history: it is complete though they are killed, and delays nothing."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Managed:
     history: History
 
     async def entries(self, reached: Callable[[list[Entry]], bool]) -> list[Entry]:
-        """Those in the store, oldest first, once they are so."""
+        """The entries in the store, oldest first, once ``reached`` holds."""
         for _ in range(500):
             heads = await self.history.newest(200)
             found = [await self.history.entry(each["number"]) for each in reversed(heads)]
@@ -161,7 +161,7 @@ def test_a_manager_that_takes_over_in_the_middle_goes_on_with_the_same_entry(
                     MemberRole.PRIMARY,
                     MemberRole.VOTER,
                 }
-                # what was over before it was ever written down is not known to anybody
+                # what was over before it was written is known to nobody
                 entries = await second.entries(
                     lambda all_: (over or bool(all_)) and all(not e.live for e in all_)
                 )

@@ -41,12 +41,12 @@ cat > event.$(wc -l < called)
 
 @dataclass
 class Outside:
-    """What a hook is, and what it was asked."""
+    """A hook, and the calls that it got."""
 
     folder: Path
 
     def hook(self, then: str = "exit 0") -> str:
-        """To be changed while it is in use, so never half written."""
+        """Replaced in one step: it may be in use."""
         path = self.folder / "hook"
         new = self.folder / "hook.new"
         new.write_text(LOGGING.format(folder=self.folder, then=then))

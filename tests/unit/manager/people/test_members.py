@@ -1,4 +1,4 @@
-"""The manager's API, as people use it: settings, members, orders; over agents and servers in memory."""
+"""The manager's API, as operators use it: settings, members, orders; over agents and servers in memory."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ def test_a_host_that_is_destroyed_is_forgotten_and_one_that_lives_is_not(
             assert record
             stray = Stray(
                 "m3", "3.9", "m2"
-            )  # a run that followed another primary, and was never told
+            )  # a run that followed another primary, and got no later order
             async with one.leader.deciding:
                 await one.leader.save(replace(record, strays=record.strays | {stray}), "a stray")
             answer = await one.post("members/m3/remove")
@@ -406,7 +406,7 @@ def test_a_new_member_is_asked_who_it_is_before_it_is_one(path: Path) -> None:
     async def run() -> None:
         async with managed(path) as one:
             new = {"name": "m4", "agent": "http://m4"}
-            assert (await one.post("members", new)).status_code == 503  # nobody answers
+            assert (await one.post("members", new)).status_code == 503  # no agent answers
             one.world.hosts["m4"] = Host("m4", 4, Flavor.MARIADB)
             answer = await one.post("members", {"name": "m5", "agent": "http://m5"})
             assert answer.status_code == 503

@@ -1,4 +1,4 @@
-"""A manager over a store that was put back, lost, or is another one; agents and servers are in memory."""
+"""A manager over a store that was restored from a backup, lost, or is another one; agents and servers are in memory."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ class Managers:
             return str(raw.execute("select body from record").fetchone()[0])
 
     def store_back(self, record: str) -> None:
-        """That record takes the place of the present one; the settings stay."""
+        """Replace the present record by that one; the settings stay."""
         with contextlib.closing(sqlite3.connect(self.path)) as raw:
             raw.execute("update record set body = ?, version = version + 1", (record,))
             raw.commit()
@@ -82,7 +82,7 @@ class Managers:
     def put_back(self, backup: Path | None, everything: bool = True) -> None:
         """While no manager runs. None: the store is lost.
 
-        :param everything: with the files beside it, as when the whole host is put back
+        :param everything: with the files beside it, as when the whole host is restored
         """
         for path in self.path.parent.glob(f"{self.path.name}*"):
             if everything or not path.name.endswith(".written"):
@@ -135,7 +135,7 @@ def managers(tmp_path: Path) -> Managers:
 
 
 async def one_failover(managers: Managers) -> Path:
-    """The store as it was before it; in the end nobody manages."""
+    """Returns the store as it was before it; in the end no manager runs."""
     async with managers.managing() as one:
         await one.whole(primary="m1")
         backup = managers.copy()
@@ -184,7 +184,7 @@ def test_a_store_that_was_put_back_decides_nothing_until_it_is_repaired(managers
 def test_where_only_a_primary_that_is_gone_knew_better_an_operator_is_asked(
     tmp_path: Path,
 ) -> None:
-    """It went on alone, and nobody else was told of it: no agent can say that the store is too old."""
+    """It continued alone, and no other agent learned of it: none can say that the store is too old."""
     managers = Managers(tmp_path, members=2)
     managers.settings = {"when_alone": "serve"}
 
@@ -235,7 +235,7 @@ def test_a_running_manager_notices_that_its_store_was_put_back(managers: Manager
 def test_a_record_that_is_older_than_the_settings_is_repaired_though_its_primary_is_no_member_now(
     managers: Managers,
 ) -> None:
-    """The primary was replaced and taken out since; the store's settings say so, and its record does not."""
+    """The primary was replaced and removed since; the store's settings say so, and its record does not."""
 
     async def scenario() -> None:
         async with managers.managing() as one:
@@ -338,7 +338,7 @@ def test_where_a_member_is_missing_only_an_operator_takes_the_risk(managers: Man
             assert done["doubts"]
             assert done["primary"] == primary
             await until(two.leader, lambda s: s.writable and s.primary == primary)
-            # what it remembers does not count; it obeys again, whatever it has promised meanwhile
+            # its memory does not count; it obeys again, whatever it has promised meanwhile
             missing.term, missing.leader = 40, "elsewhere"
             missing.agent_up = True
             record = await two.recorded(lambda record: not record.forsaken)
@@ -357,7 +357,7 @@ def test_two_managers_with_stores_of_their_own_do_not_both_command(
             other = tmp_path / "other.db"
             shutil.copy(managers.copy(), other)
             async with managers.managing(other) as two:
-                # the second goes above the first, which then sees that agents obey another
+                # the second takes a higher term than the first, which then sees that agents obey another
                 first = asyncio.create_task(one.refuses())
                 second = asyncio.create_task(two.refuses())
                 done, waiting = await asyncio.wait(

@@ -1,4 +1,4 @@
-"""How a manager looks at a switchover that is ordered: whom it asks, how often, and whom it waits for."""
+"""How a manager checks a switchover that is ordered: which agents it asks, how often, and what it waits for."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HELD = Blocker(17, "app", "web1", Holds.TRANSACTION, 12.0, "UPDATE t SET a = 1")
 class Hosts:
     """What agents answer of their hosts.
 
-    :ivar asked: whose facts were asked for, in order
+    :ivar asked: the members whose facts were requested, in order
     :ivar blocking: answers of the primary, one after the other; the last again and again
     """
 
@@ -110,7 +110,7 @@ def test_what_went_wrong_meanwhile_is_found_before_it_begins(tmp_path: Path) -> 
 def test_a_primary_that_cannot_tell_what_its_clients_do_stands_against_it(
     error: HoldfastError, tmp_path: Path
 ) -> None:
-    """Together with all else that does, as in :func:`objections`."""
+    """Together with all other obstacles, as in :func:`objections`."""
 
     async def run() -> None:
         async with managed(tmp_path / "store") as it:
