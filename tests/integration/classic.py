@@ -1,6 +1,7 @@
-"""A replication cluster as a DBA has set it up by hand: async, one account for all replicas, option files of his own.
+"""A replication cluster as a DBA has set it up by hand: async, one account for all replicas, the DBA's own option
+files.
 
-Beside each server an agent can be started, and a manager, whose files say how the server shall be started from then on.
+An agent can be started beside each server, and a manager, whose files say how the server is started from then on.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ OLD = Account("old_repl", "old")
 
 
 class ClassicServer:
-    """A server that a DBA has set up; ``option_file`` is the one that the agent will start it with."""
+    """A server that a DBA has set up; the agent will start it with ``option_file``."""
 
     def __init__(self, bare: BareServer, folder: Path) -> None:
         self.bare = bare
@@ -56,7 +57,7 @@ class ClassicServer:
         self.agent_url = ""
 
     def write_option_file(self, **extra: str | int) -> None:
-        """As the check wants it, but for ``extra``, which is appended: the last one counts."""
+        """As the check wants it, with ``extra`` appended: the last value of an option counts."""
         bare = self.bare
         pairs = (word.removeprefix("--").partition("=") for word in bare.tree.arguments)
         text = optionfile.ServerOptions(
@@ -161,8 +162,8 @@ class Classic:
         return ["--manager", self.manager_url, "--token-file", str(self.token)]
 
     def replicate(self) -> None:
-        """With GTIDs, by one account, which each server has before: a primary that is semi-sync would wait for its
-        time-out with what nobody follows yet.
+        """With GTIDs, by one account, which each server has before: a semi-sync primary without replicas would wait for
+        its time-out.
         """
         for server in self.servers:
             server.bare.sql(
@@ -226,7 +227,7 @@ class Classic:
         return self.client.status(CLUSTER)
 
     def wait_level(self) -> None:
-        """Every server has applied the same."""
+        """Wait until every server has applied the same."""
         column = (
             "@@global.gtid_executed"
             if self.primary.flavor is Flavor.MYSQL
@@ -243,7 +244,7 @@ class Classic:
         wait_until(level, 30, "all servers have applied the same")
 
     def check(self, report: WriteReport) -> None:
-        """Every acknowledged write is on every server, and their tables are the same. Nobody may be writing."""
+        """Every acknowledged write is on every server, and their tables are the same. No client may be writing."""
         self.wait_level()
         told = set(report.acknowledged_rows())
         assert told
@@ -287,7 +288,7 @@ def follow(replica: BareServer, source: BareServer, gtid: bool = True) -> None:
 
 
 def own_options(bare: BareServer, primary: bool) -> str:
-    """What the DBA's own option file says: right in what adopting cannot set, default in all else."""
+    """The DBA's own option file: right in what adopting cannot set, default in everything else."""
     common: dict[str, str | int] = {
         "datadir": str(bare.datadir),
         "socket": str(bare.socket),

@@ -22,15 +22,15 @@ from tests.integration.ports import free_base_port
 REPAIR_SECONDS = 15.0
 WHOLE_SECONDS = 60.0
 RATE = 400.0
-"""Writes a second, unless a test says otherwise: something is always under way, and processors are left for what
-is tested. With None there are as many as there can be.
+"""Writes a second, unless a test sets another rate: there is always load, and processors are left for what is tested.
+None: as many as possible.
 """
 BUSY = 3
-"""So many times longer a thing may take on a machine that others keep busy."""
+"""A step may take so many times longer on a machine that other work keeps busy."""
 
 
 class PatientSandbox(Sandbox):
-    """Waits are told in seconds of a machine that does nothing else; what must be quick is measured."""
+    """Limits are given in seconds of a machine that does nothing else; what must be quick is measured."""
 
     def wait_until(
         self, predicate: Callable[[Status], bool], seconds: float, what: str = "what was expected"
@@ -42,7 +42,7 @@ class PatientSandbox(Sandbox):
 
 
 class Clusters:
-    """At most one sandbox at a time: two of them would be in each other's way on a small machine.
+    """At most one sandbox at a time: two would disturb each other on a small machine.
 
     :ivar runs: numbers workloads, so that each finds its own rows
     """
@@ -56,11 +56,11 @@ class Clusters:
     def whole(
         self, flavor: Flavor, members: int = 3, settings: Mapping[str, Any] | None = None
     ) -> Sandbox:
-        """A whole cluster of this server: the one at hand if it is that, else a new one."""
+        """A whole cluster of this server: the present one if it fits, else a new one."""
         found = self._sandbox
         if found is not None and _is_like(found, flavor, members, settings or {}):
             try:
-                # a test may have ended with a manager that starts
+                # a test may have ended while its manager was starting
                 Sandbox.wait_until(found, lambda _: True, REPAIR_SECONDS)
                 _forget_changes(found)
                 Sandbox.wait_until(found, lambda status: bool(status["whole"]), REPAIR_SECONDS)
@@ -110,9 +110,9 @@ def _is_like(sandbox: Sandbox, flavor: Flavor, members: int, settings: Mapping[s
 
 
 def _forget_changes(sandbox: Sandbox) -> None:
-    """Take back what a test has set while the cluster ran.
+    """Undo what a test has set while the cluster ran.
 
-    :raises Refused: a member was taken out
+    :raises Refused: a member was removed
     """
     if len(sandbox.manager.members(CLUSTER)) != sandbox.spec.size:
         raise Refused("a member is missing")
@@ -122,7 +122,7 @@ def _forget_changes(sandbox: Sandbox) -> None:
 
 
 class Writers:
-    """A workload that is under way; `check` ends it and looks for all that it was told."""
+    """A workload that is under way; `check` ends it and looks for every acknowledged write."""
 
     def __init__(self, sandbox: Sandbox, workload: Workload) -> None:
         self.sandbox = sandbox
@@ -171,7 +171,7 @@ def writing(
 
 
 def assert_identical(sandbox: Sandbox) -> None:
-    """All members hold the same, by the checksums of their tables; nobody may be writing."""
+    """All members hold the same, by the checksums of their tables; no client may be writing."""
     settle(sandbox)
     found = verify(sandbox, WriteReport(0, ()))
     assert found.identical, {member.name: member.checksums for member in found.members}
@@ -182,7 +182,7 @@ def member_of(status: Status, name: str) -> dict[str, Any]:
 
 
 def again_whole(name: str, run: str) -> Callable[[Status], bool]:
-    """The cluster is, with this member in another run than that."""
+    """Whether the cluster is whole, with this member in another run than that."""
     return lambda status: status["whole"] and member_of(status, name)["incarnation"] != run
 
 
@@ -191,7 +191,7 @@ def replicas(status: Status) -> list[str]:
 
 
 def explain(sandbox: Sandbox) -> str:
-    """All that a failed test should show."""
+    """Everything that a failed test should show."""
     try:
         return f"{sandbox.status()}\n{sandbox.logs(15)}"
     except HoldfastError as error:
@@ -207,7 +207,7 @@ def wait_failed_over(sandbox: Sandbox, deposed: str) -> str:
 
 
 def admin(sandbox: Sandbox, member: str, *statements: str) -> list[tuple[Any, ...]]:
-    """Run statements as the administrator; the rows of the last."""
+    """Run statements as the administrator; returns the rows of the last."""
     with (
         sandbox.connect(member, sandbox.accounts.admin) as connection,
         connection.cursor() as cursor,
@@ -218,14 +218,14 @@ def admin(sandbox: Sandbox, member: str, *statements: str) -> list[tuple[Any, ..
 
 
 def by_hand(sandbox: Sandbox, member: str, *statements: str) -> None:
-    """What an administrator does to a replica although it is read-only."""
+    """As an administrator writes on a replica although it is read-only."""
     free = ("SET GLOBAL super_read_only = 0",) if sandbox.spec.flavor is Flavor.MYSQL else ()
     admin(sandbox, member, *free, *statements)
 
 
 @contextmanager
 def hung_agent(sandbox: Sandbox, member: str) -> Iterator[None]:
-    """It looks away: for so short a time that its server's lease goes on."""
+    """The agent hangs: for so short a time that its server keeps its lease."""
     pid = sandbox._crew._daemons[member].pid
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -239,7 +239,7 @@ def events(sandbox: Sandbox) -> list[str]:
 
 
 def take_away(sandbox: Sandbox, name: str) -> None:
-    """Its agent and its server, so that it does not come back by itself."""
+    """End its agent and its server, so that it does not come back by itself."""
     sandbox.kill_agent(name)
     with suppress(Refused):  # it was down already
         sandbox.kill_server(name)

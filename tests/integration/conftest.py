@@ -19,10 +19,10 @@ SHARED = pytest.StashKey[Clusters]()
 def pytest_collection_modifyitems(
     config: pytest.Config, items: list[pytest.Item]
 ) -> Generator[None]:
-    """Tests that share servers are one after the other, and in one process where there are several (pytest -n).
+    """Tests that share servers run one after the other, and in one process where there are several (pytest -n).
 
-    First come those of the clusters that all files share, server by server: those that want another one than
-    three voters come last, so that the usual one is not made again after them. Then file by file.
+    First come those of the clusters that all files share, server by server: those that want another one than three
+    voters come last, so that the usual one is not made again after them. Then file by file.
     """
     for item in filter(_is_here, items):
         where = "clusters" if _shares(item) else item.path.stem
@@ -34,7 +34,7 @@ def pytest_collection_modifyitems(
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """A cluster that nobody needs any more is not in the way of others."""
+    """A cluster that no further test needs is removed."""
     made = item.config.stash.get(SHARED, None)
     if made is not None and nextitem is not None and not _shares(nextitem):
         made.remove()
@@ -76,7 +76,7 @@ def flavor(request: pytest.FixtureRequest) -> Flavor:
 
 @pytest.fixture
 def cluster(clusters: Clusters, flavor: Flavor) -> Sandbox:
-    """A whole cluster of three; what other tests wrote may be in it."""
+    """A whole cluster of three; it may contain what other tests wrote."""
     return clusters.whole(flavor)
 
 

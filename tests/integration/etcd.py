@@ -19,7 +19,7 @@ READY_SECONDS = 20.0
 
 @dataclass
 class Node:
-    """:ivar options: beyond what every node is given"""
+    """:ivar options: in addition to those of every node"""
 
     name: str
     folder: Path
@@ -81,7 +81,7 @@ class EtcdCluster:
         self.wait()
 
     def wait(self) -> None:
-        """Until it answers."""
+        """Wait until it answers."""
         gateway = Gateway(self.etcd)
         end = time.monotonic() + READY_SECONDS
         while True:
@@ -94,7 +94,7 @@ class EtcdCluster:
         gateway.close()
 
     def fresh(self) -> Etcd:
-        """The same etcd with a prefix that nobody has used."""
+        """The same etcd with an unused prefix."""
         self.prefixes += 1
         old = self.etcd
         return Etcd(
@@ -111,7 +111,7 @@ def make(
 ) -> EtcdCluster:
     """Nodes that were not started yet.
 
-    :param ca: what clients check them with; None for plain HTTP
+    :param ca: by which clients verify them; None for plain HTTP
     """
     folder.mkdir(parents=True, exist_ok=True)
     ports = keep_ports(2 * count)

@@ -1,4 +1,4 @@
-"""Ports of servers that tests start: kept from other runs, and from the other processes of this one."""
+"""Ports of servers that tests start: reserved against other runs, and against the other processes of this one."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _kept = ExitStack()
 
 @contextmanager
 def free_ports(count: int) -> Iterator[list[int]]:
-    """Ports that nobody listens on."""
+    """Ports on which nothing listens."""
     folder = Path(tempfile.gettempdir()) / "holdfast-ports"
     folder.mkdir(exist_ok=True)
     found: list[int] = []

@@ -1,4 +1,4 @@
-"""A replica that is no server: it streams a binlog, and acknowledges what it gets or does not."""
+"""A replica that is no server: it streams a binlog, and acknowledges what it receives or does not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Place = tuple[str, int]
 
 class ReplicaClient:
     """:ivar events: how many it has received; :ivar acknowledged: how many of them it has acknowledged
-    :ivar ended: set once its source has hung up; :ivar failure: how
+    :ivar ended: set once its source has closed the connection; :ivar failure: how
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class ReplicaClient:
         error: BaseException | None,
         at: TracebackType | None,
     ) -> None:
-        # who reads holds a lock that closing waits for: the end of what is read lets it go
+        # the reading thread holds a lock that closing waits for: the end of the stream releases it
         with suppress(OSError, AttributeError):  # closed already
             self._wire._sock.shutdown(socket.SHUT_RDWR)
         self._thread.join(5)

@@ -1,4 +1,5 @@
-"""A primary and a replica without agents, and what rewinds the replica; it can be made to die at any statement."""
+"""A primary and a replica without agents, and the code that rewinds the replica; the test can kill it at any
+statement."""
 
 from __future__ import annotations
 
@@ -31,7 +32,7 @@ class Died(Exception):
 
 
 class MortalRewinder(Rewinder):
-    """Kills the server behind one of the statements that change something for good.
+    """Kills the server after one of the statements that change something for good.
 
     :ivar statements: those that were run, in order
     :ivar die_behind: number of the statement, counted from 0
@@ -61,7 +62,7 @@ class MortalRewinder(Rewinder):
 
 
 class Patient:
-    """A replica of ``primary`` with what an agent needs to rewind it; the agent can be started over."""
+    """A replica of ``primary`` with what an agent needs to rewind it; the agent can be restarted."""
 
     def __init__(self, primary: BareServer, server: BareServer, folder: Path) -> None:
         self.primary, self.server = primary, server
@@ -74,7 +75,7 @@ class Patient:
         self.published = PublishedState(MemberState(f"m{self.server.number}", self.server.flavor))
         self.fitness = Fitness(self.folder, self.published)
         index = self.server.datadir / "binlog.index"
-        # the watch is asked only for servers that follow somebody
+        # the watch is asked only for servers that follow another
         self.rewinding = Rewinding(
             self.published,
             cast(ServerRun, None),
@@ -122,7 +123,7 @@ class Patient:
         )
 
     def errant(self, *statements: str) -> None:
-        """What somebody writes here by hand, by which it stays read-only for all others."""
+        """Write here by hand; the server stays read-only for all others."""
         self.let_write()
         self.server.sql("USE app", *statements)
 

@@ -35,11 +35,11 @@ CLIENT = Account("app", "app")
 MEMBERS = 4
 BOOT_SECONDS = 20.0
 BUSY = 4
-"""So many times longer a thing may take on a machine that others keep busy."""
+"""A step may take so many times longer on a machine that other work keeps busy."""
 
 
 class BareServer:
-    """One server process with its adapter; nothing but the test decides what it does."""
+    """One server process with its adapter; only the test decides what it does."""
 
     def __init__(
         self,
@@ -105,7 +105,7 @@ class BareServer:
         return True
 
     def kill(self) -> None:
-        """SIGKILL; a frozen one dies as well."""
+        """SIGKILL; a frozen server dies as well."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
@@ -139,7 +139,7 @@ class BareServer:
         )
 
     def sql(self, *statements: str, account: Account = ADMIN) -> list[dict[str, Any]]:
-        """Run statements in one session, return the rows of the last."""
+        """Run statements in one session; returns the rows of the last."""
         rows: list[dict[str, Any]] = []
         with closing(self.connect(account)) as connection, connection.cursor() as cursor:
             for statement in statements:
@@ -152,11 +152,11 @@ class BareServer:
 
 
 class Proxy:
-    """Carries replication to a server; can stop within a transaction, like a host that dies, and keep what
-    the replica sends for a while.
+    """Forwards replication to a server; can stop within a transaction, like a host that dies, and hold for a while what
+    the replica sends.
 
     :ivar stopped: set once the budget of bytes from the server is used up
-    :ivar kept: set once something that the replica sent is kept
+    :ivar kept: set once something that the replica sent is held
     """
 
     def __init__(self, target: int) -> None:
@@ -176,14 +176,14 @@ class Proxy:
         self._budget = count
 
     def keep(self) -> None:
-        """Let nothing through that the replica sends, until :meth:`release`."""
+        """Hold everything that the replica sends, until :meth:`release`."""
         self._passes.clear()
 
     def release(self) -> None:
         self._passes.set()
 
     def close(self) -> None:
-        """The other end learns of it at once."""
+        """The peers see the end of the connection at once."""
         self._ended.set()
         self._passes.set()
         for each in (self._listener, *self._pairs):
@@ -199,7 +199,7 @@ class Proxy:
                 return
             try:
                 server = socket.create_connection(("127.0.0.1", self._target))
-            except OSError:  # it was killed
+            except OSError:  # the server was killed
                 client.close()
                 return
             self._pairs += [client, server]
@@ -230,7 +230,7 @@ def bare_servers(
     extra: Mapping[str, optionfile.Value] | None = None,
     prepare: Callable[[BareServer], None] = lambda _: None,
 ) -> Iterator[list[BareServer]]:
-    """Servers that were just booted: read-only, following nobody, without any transaction.
+    """Servers that were just booted: read-only, without a source, without any transaction.
 
     :param prepare: called with each before it is started
     """
@@ -269,7 +269,7 @@ def replication(number: int) -> Account:
 
 
 def statements() -> list[str]:
-    """What a template is made with: the administrator, a client, an account for each server."""
+    """Statements of a template: the administrator, a client, an account for each server."""
     everything = "ALL PRIVILEGES ON *.*"
     users = [(ADMIN, "localhost", everything), (CLIENT, "%", "ALL PRIVILEGES ON app.*")]
     users += [(replication(n), "%", "REPLICATION SLAVE ON *.*") for n in range(MEMBERS)]
@@ -283,7 +283,7 @@ def statements() -> list[str]:
 
 
 def wait_until(reached: Callable[[], bool], seconds: float, what: str) -> None:
-    """:param seconds: in which it is reached by a machine that does nothing else; what must be quick is measured"""
+    """:param seconds: enough for a machine that does nothing else; what must be quick is measured"""
     end = time.monotonic() + BUSY * seconds
     while not reached():
         assert time.monotonic() < end, f"not within {BUSY * seconds} s: {what}"

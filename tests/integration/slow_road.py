@@ -1,5 +1,5 @@
-"""A road to a server on which bytes can be held back: MySQL's own limit of a copy lets the first 0.1 s through, which
-may be all of it."""
+"""A path to a server on which bytes can be delayed: MySQL's own limit of a copy lets the first 0.1 s through, which may
+be the whole copy."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ LOOK_SECONDS = 0.2
 
 
 class SlowRoad:
-    """Listens on ``port``, and passes on what comes to the server behind it until it is closed.
+    """Listens on ``port``, and forwards everything to the server behind it until it is closed.
 
-    :ivar rate: so many bytes a second come back from the server, also of connections that stand already
+    :ivar rate: bytes a second from the server, also of connections that exist already
     """
 
     def __init__(self, server_port: int, rate: int) -> None:
@@ -56,7 +56,7 @@ class SlowRoad:
                 go.sendall(piece)
                 if slowly:
                     time.sleep(len(piece) / self.rate)
-        for end in (come, go):  # both ways: neither server goes on without the other
+        for end in (come, go):  # both ways: neither server continues without the other
             with suppress(OSError):
                 end.shutdown(socket.SHUT_RDWR)
             end.close()

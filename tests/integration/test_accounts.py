@@ -1,4 +1,5 @@
-"""Replication accounts that hands drop are made again, also while a failover needs them; a new cluster has them."""
+"""Replication accounts that an operator drops are made again, also while a failover needs them; a new cluster has
+them."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ def has(cluster: Sandbox, member: str) -> int:
 def test_a_failover_onto_a_server_whose_accounts_were_dropped_gets_through(
     cluster: Sandbox,
 ) -> None:
-    """Before, it stood for good: 1 of … must acknowledge, and nobody could connect."""
+    """Before, it stood for good: 1 of … must acknowledge, and no replica could connect."""
     status = cluster.wait_whole()
     primary, names = str(status["primary"]), replicas(status)
     everywhere = [f"repl_{name}" for name in (primary, *names)]
@@ -50,7 +51,7 @@ def test_a_failover_onto_a_server_whose_accounts_were_dropped_gets_through(
 
 
 def test_three_empty_data_directories_become_a_cluster(clusters: Clusters, flavor: Flavor) -> None:
-    """Nobody has made an account, or a data directory: agents and a manager alone."""
+    """There is no account and no data directory: only agents and a manager."""
     cluster = clusters.fresh(flavor, empty=True)
     try:
         status = cluster.wait_whole()

@@ -1,4 +1,4 @@
-"""A cluster that somebody else has set up is taken over under load, or refused with all that stands against it."""
+"""An existing cluster is taken over under load, or refused with all that stands against it."""
 
 from __future__ import annotations
 

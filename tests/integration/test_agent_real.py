@@ -49,7 +49,7 @@ SHOWN = {"Authorization": f"Bearer {TOKEN}", "Content-Type": "application/json"}
 
 
 class Member:
-    """One host: a server's files, and the agent that looks after them."""
+    """One host: a server's files, and its agent."""
 
     def __init__(self, folder: Path, flavor: Flavor, number: int) -> None:
         folder.mkdir()
@@ -265,11 +265,11 @@ def test_a_failover_by_hand(members: list[Member], capsys: pytest.CaptureFixture
     timer = threading.Timer(0.2, kill)
     timer.start()
     seen = first.seen(since=version, wait=30)
-    while seen.state.up:  # its sessions may be seen to break before its process has ended
+    while seen.state.up:  # sessions may break before the process has ended
         seen = first.seen(since=seen.version, wait=30)
     noticed = time.monotonic() - died[0]
     timer.join()
-    # the kernel may take its time to take it down; nothing waits for that
+    # the kernel may take a while to take it down; nothing waits for that
     assert seen.state.server in (ServerStatus.DYING, ServerStatus.DOWN)
     first.until(lambda state: state.server is ServerStatus.DOWN)
 
@@ -353,7 +353,7 @@ def test_an_agent_that_was_killed_finds_its_server(member: Member) -> None:
         assert after.term == 3
     assert first.ask(2, Fence()).promised == 3
     assert first.ask(3, Start()).error == "Refused"
-    # what it has vouched for it does not know any more, and takes for the most that can be
+    # the agent does not remember its confirmations, and assumes the longest possible
     word: dict[str, Any] = {"vouched": 0.0, "unvouched": 0.0}
     assert asdict(replace(after, **word)) == asdict(replace(before, **word))
 
@@ -381,7 +381,7 @@ def test_a_newer_term_does_not_wait_behind_a_commit_that_hangs(members: list[Mem
     one_primary(members)
     first, second, third = members
     for each in (second, third):
-        each.do(2, Promise())  # nobody acknowledges any more
+        each.do(2, Promise())  # no voter acknowledges any more
     hanging: list[CommandReply] = []
     thread = threading.Thread(target=lambda: hanging.append(first.ask(2, Prove(7))))
     thread.start()
@@ -416,7 +416,7 @@ def test_a_frozen_server_is_told_from_a_dead_one_and_can_be_fenced(member: Membe
     begun = time.monotonic()
     first.do(2, Fence())
     assert time.monotonic() - begun < 2
-    # killed it answers nobody; it has ended when the kernel has freed its memory
+    # a killed server answers nothing; it has ended when the kernel has freed its memory
     fenced = first.until(lambda state: state.server is not ServerStatus.DYING)
     assert (fenced.server, fenced.reason) == (ServerStatus.DOWN, "fenced by term 2")
 

@@ -1,4 +1,4 @@
-"""A real primary dies with transactions that nobody acknowledged: save them, cut them, start it."""
+"""A real primary dies with transactions that no voter acknowledged: save them, cut them, start it."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ class Server:
     def leave_waiting(self, *statements: str) -> None:
         """Begin statements that will hang until the server dies, each on its own connection."""
         wires = [self.connect() for _ in statements]
-        # a session that is there already: while CREATE USER waits, MySQL lets nobody in
+        # a session that exists already: while CREATE USER waits, MySQL lets no client log in
         with contextlib.closing(self.connect()) as watch, watch.cursor() as cursor:
             for wire, statement in zip(wires, statements, strict=True):
                 thread = threading.Thread(target=_wait_for_ever, args=(wire, statement))
@@ -166,7 +166,7 @@ class Server:
 
 
 def _running(cursor: pymysql.cursors.Cursor) -> int:
-    """How many statements other than this one the server is at."""
+    """How many statements besides this one the server is executing."""
     cursor.execute(
         "SELECT COUNT(*) - 1 FROM information_schema.processlist WHERE command = 'Query'"
     )
@@ -196,7 +196,7 @@ def known(flavor: trees.Flavor, text: str) -> Callable[[Gtid], bool]:
 
 
 def wait_until_logged(server: Server, has: Callable[[Gtid], bool], count: int) -> None:
-    """Wait until that many transactions that ``has`` does not know stand in the binlog."""
+    """Wait until the binlog has that many transactions that ``has`` does not know."""
 
     def logged() -> bool:
         tail = inspect(server.index, has)
@@ -363,7 +363,7 @@ DEFINITIONS = {
     "TRUNCATE TABLE test.other": "INSERT INTO test.other VALUES (1)",
     "CREATE USER someone": "DROP USER someone",
 }
-"""And what undoes each."""
+"""The statement that undoes each."""
 
 
 def test_atomic_data_definitions_are_cut_on_mysql(new_server: Make) -> None:
@@ -375,7 +375,7 @@ def test_atomic_data_definitions_are_cut_on_mysql(new_server: Make) -> None:
         cut(pending(server, has))
         server.start()
         assert_as_before(server, before)
-        server.sql(statement, undo)  # it would fail had a trace of it remained
+        server.sql(statement, undo)  # it would fail if a trace of it remained
 
 
 def test_tagged_transactions_are_known_by_their_names(new_server: Make) -> None:

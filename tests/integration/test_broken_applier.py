@@ -1,4 +1,4 @@
-"""Replicas whose appliers are broken hold nobody up, and are replaced by copies."""
+"""Replicas whose appliers are broken delay nothing, and are replaced by copies."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ def test_they_hold_nobody_up_whether_one_is_broken_or_all(
     admin(sandbox, old, "CREATE TABLE app.t (n INT PRIMARY KEY, v INT)")
     admin(sandbox, old, "INSERT INTO app.t VALUES (1, 0), (2, 0)")
 
-    # it is named, and votes no longer: each commit is on one that can take over
+    # the broken replica is named, and votes no more: each commit is on one that can take over
     break_applier(sandbox, broken, 1)
     sandbox.wait_until(
         lambda status: is_broken(status, broken) and not member_of(status, broken)["votes"], 20
     )
     write(sandbox, 10)
 
-    # the old primary's host is gone: the broken one is the only one left to acknowledge
+    # the old primary's host is gone: only the broken replica is left to acknowledge
     sandbox.kill_agent(old)
     sandbox.kill_server(old)
     assert wait_failed_over(sandbox, old) == heir
@@ -67,7 +67,7 @@ def test_they_hold_nobody_up_whether_one_is_broken_or_all(
         30,
     )
 
-    # all are broken: the primary goes on, and comes back in place
+    # all are broken: the primary continues, and comes back in place
     break_applier(sandbox, old, 2)
     sandbox.wait_until(lambda status: is_broken(status, old, broken), 20)
     write(sandbox, 12)
@@ -88,7 +88,7 @@ def test_they_hold_nobody_up_whether_one_is_broken_or_all(
 
 
 def remove_binlogs(sandbox: Sandbox, member: str) -> None:
-    """What somebody does whose disk is full, while the server runs."""
+    """As an operator does whose disk is full, while the server runs."""
     ((base,),) = admin(sandbox, member, "SELECT @@log_bin_basename")
     for path in Path(base).parent.glob(f"{Path(base).name}.*"):
         path.unlink()
@@ -97,7 +97,7 @@ def remove_binlogs(sandbox: Sandbox, member: str) -> None:
 def test_replicas_whose_binlog_files_are_removed_are_replaced_one_by_one(
     clusters: Clusters, flavor: Flavor
 ) -> None:
-    """The primary's host is lost meanwhile, too: nobody is named whom nobody could follow."""
+    """The primary's host is lost meanwhile, too: no member is named that no other could follow."""
     sandbox = clusters.fresh(flavor, settings={"repair_after": "5s"})
     primary = str(sandbox.wait_whole()["primary"])
     admin(sandbox, primary, "CREATE TABLE app.t (n INT PRIMARY KEY, v INT)")

@@ -1,4 +1,4 @@
-"""``holdfast check`` on real servers: what is right is found right, and each thing that is broken is found."""
+"""``holdfast check`` on real servers: what is right is found right, and each fault is found."""
 
 from __future__ import annotations
 
@@ -57,10 +57,10 @@ def test_a_cluster_that_can_be_adopted_has_nothing_wrong(running: Classic) -> No
     found = findings(result)
     for name in ("m1", "m2"):
         assert "wrong" not in found[name]
-        # its own option file has the default: noticed as it runs, not in the file that the agent has
+        # its own option file has the default: noticed in the running server, not in the agent's file
         assert "net-timeout" in found[name]["warning"]
         assert {"gtid", "same-server", "service", "privileges"} <= set(found[name]["ok"])
-        # how much is free is this machine's affair
+        # how much is free depends on this machine
         assert "disk" in {*found[name]["ok"], *found[name]["warning"]}
     assert "accounts" in found[""]["note"], "adopting makes them"
     assert ask(running, "--strict").exit_code == 1
@@ -147,12 +147,12 @@ def not_ok(facts: Facts) -> dict[str, str]:
 
 def test_our_own_option_file_leaves_nothing_to_say(two: list[BareServer]) -> None:
     facts = collect(place(two[0]), pid(two[0]))
-    roomy = replace(facts, spaces=())  # of the machine that runs the test, nothing is asked
+    roomy = replace(facts, spaces=())  # no demands on the machine that runs the test
     assert not_ok(roomy) == {}
 
 
 def test_an_administrator_with_few_rights_is_told_what_is_missing(two: list[BareServer]) -> None:
-    """And what such a one cannot ask is a problem, not an error."""
+    """What such an account cannot query is a problem, not an error."""
     server = two[0]
     read_only = ["SET GLOBAL super_read_only = 0"] if server.flavor is Flavor.MYSQL else []
     server.sql(
@@ -206,7 +206,7 @@ def write(server: BareServer, number: int) -> Any:
 
 
 def test_a_server_that_is_down_is_judged_by_its_files(two: list[BareServer]) -> None:
-    """The last one: nobody starts it again."""
+    """The last test: the server is not started again."""
     two[1].kill()
     facts = collect(place(two[1]), None)
     assert facts.problem

@@ -1,4 +1,4 @@
-"""Members that are cloned by real agents: from nothing, from behind, from another history; and interrupted anywhere."""
+"""Members that real agents clone: from nothing, from behind, from another history; and interrupted anywhere."""
 
 from __future__ import annotations
 
@@ -44,9 +44,9 @@ from tests.integration.test_agent_real import Member, rows, write
 BULK_ROWS = 24
 FAST_BYTES = 1 << 30
 SLOW_BYTES = 16 * 1024 * 1024
-"""A second of a copy that is to be interrupted."""
+"""Bytes a second of a copy that is to be interrupted."""
 CRAWL_BYTES = 2 * 1024 * 1024
-"""A second of a copy that cannot be over before the test has done what it is about."""
+"""Bytes a second of a copy that must not end before the test has done its work."""
 
 THROTTLE = """
 import pathlib, subprocess, sys, time
@@ -63,10 +63,10 @@ sys.exit(tool.returncode)
 
 
 class Pair:
-    """m1 is the primary, alone, with rows in app.t and megabytes in app.bulk; m2 is what the tests make of it.
+    """m1 is the primary, alone, with rows in app.t and megabytes in app.bulk; each test prepares m2.
 
-    :ivar term: of the manager that the test is
-    :ivar road: on which MySQL's copies come
+    :ivar term: of the manager that the test plays
+    :ivar road: the path of MySQL's copies
     """
 
     def __init__(self, first: Member, second: Member) -> None:
@@ -88,7 +88,7 @@ class Pair:
         return Clone("m1", "127.0.0.1", self.road.port, url, self.present(), discard)
 
     def at(self, rate: int) -> None:
-        """Bytes a second of copies that are begun from now on; MySQL's also of one that is under way."""
+        """Bytes a second of copies that begin from now on; MySQL's also of a running one."""
         if self.first.flavor is Flavor.MARIADB:
             limit(self.first, rate)
         else:
@@ -106,17 +106,17 @@ class Pair:
         return self.number
 
     def empty(self) -> None:
-        """Nothing is left on m2."""
+        """Remove everything on m2."""
         self.do(Fence())
         clear(self.second.datadir)
         self.second.until(lambda state: state.unfit == "its data directory is empty")
 
     def halfway(self, done: int = SLOW_BYTES // 4) -> MemberState:
-        """Data is coming."""
+        """Returns while data arrives."""
         return self._admitted(lambda s: s.progress is None or s.progress.done > done)
 
     def _admitted(self, what: Callable[[MemberState], bool]) -> MemberState:
-        """Ask again, as a manager does, while MySQL's donor has not noticed that whom it gave a copy to is gone."""
+        """Ask again, as a manager does, while MySQL's donor has not noticed that its recipient is gone."""
         for _ in range(60):
             state = self.second.until(what, 90)
             if "Too many concurrent clone" not in state.unfit:
@@ -126,7 +126,7 @@ class Pair:
         raise AssertionError(log(self.second))
 
     def cloned(self) -> MemberState:
-        """Wait for the end of a clone, and see that the copy is good: whole, read-only, following nobody."""
+        """Wait for the end of a clone, and check that the copy is good: whole, read-only, without a source."""
         second = self.second
         state = self._admitted(lambda state: state.progress is None)
         assert (state.unfit, state.reason, state.suspects) == ("", "", ()), log(second)
@@ -151,7 +151,7 @@ class Pair:
         assert sql(second, same) == sql(first, same)
 
     def failed(self, *said: str) -> None:
-        """Wait for the end of a clone that fails: the member says why, and nobody can start what is left."""
+        """Wait for the end of a clone that fails: the member says why, and what is left cannot be started."""
         second = self.second
         state = second.until(lambda state: state.progress is None, 90)
         assert any(word in state.unfit for word in said), (state.unfit, log(second))
@@ -163,7 +163,7 @@ class Pair:
         return [path.read_text() for path in (self.second.folder / "state").glob("*/*.txt")]
 
     def begin_with_a_replica(self) -> None:
-        """Whatever the test before has left. Copies are slow only where a test is about what happens meanwhile."""
+        """Clean up after the test before. Copies are slow only in tests about what happens meanwhile."""
         self.at(FAST_BYTES)
         state = self.second.until(lambda state: state.progress is None, 90)
         if state.unfit:
@@ -200,7 +200,7 @@ def hosts(flavor: Flavor) -> Iterator[Pair]:
 
 
 def throttle(first: Member) -> None:
-    """Copies of MariaDB, which its agent gives, can be made slow enough to be interrupted."""
+    """Make MariaDB's copies, which its agent gives, slow enough to be interrupted."""
     if first.flavor is Flavor.MARIADB:
         script = first.folder / "throttle.py"
         script.write_text(THROTTLE)
@@ -281,7 +281,7 @@ def test_an_empty_member_is_cloned_and_follows(pair: Pair) -> None:
     for unwanted in refused:
         reply = pair.ask(unwanted)
         assert (reply.error, "is being cloned" in reply.message) == ("Refused", True)
-    pair.do(pair.clone())  # asked again, it goes on
+    pair.do(pair.clone())  # a repeated order leaves it alone
     pair.term += 1  # and a new manager does not disturb it
     assert pair.ask(Promise()).state.term == pair.term
     assert second.seen().state.progress is not None
@@ -291,7 +291,7 @@ def test_an_empty_member_is_cloned_and_follows(pair: Pair) -> None:
 
 
 def test_no_copy_is_made_that_leaves_tables_empty(pair: Pair) -> None:
-    """MySQL's clone takes InnoDB's tables only; its GTIDs would say that the others are there, too."""
+    """MySQL's clone copies InnoDB's tables only; its GTIDs would claim that the others are there, too."""
     first, second = pair.first, pair.second
     made = "CREATE TABLE app.plain (n INT PRIMARY KEY) ENGINE = MyISAM"
     sql(first, made, "INSERT INTO app.plain VALUES (1)")
@@ -300,7 +300,7 @@ def test_no_copy_is_made_that_leaves_tables_empty(pair: Pair) -> None:
         assert reply.error == "Refused"
         assert "would leave the tables app.plain empty" in reply.message
         assert second.seen().state.clone_refused == reply.message.removeprefix("m2: ")
-        assert second.seen().state.up  # and it goes on with what it has
+        assert second.seen().state.up  # and it continues with what it has
         sql(first, "ALTER TABLE app.plain ENGINE = InnoDB")
     pair.do(pair.clone())
     pair.cloned()
@@ -317,7 +317,7 @@ def test_a_member_whose_transactions_are_purged_elsewhere_is_cloned(pair: Pair) 
     *old, newest = sorted(first.datadir.glob("binlog.0*"))
 
     def purged() -> bool:
-        """MariaDB keeps a file until a checkpoint has come, and MySQL one that it sends from, without a word."""
+        """MariaDB keeps a file until a checkpoint has come, and MySQL one that it sends from, without an error."""
         sql(first, f"PURGE BINARY LOGS TO '{newest.name}'")
         return not any(path.exists() for path in old)
 
@@ -338,7 +338,7 @@ def test_what_only_the_member_has_is_saved_before_its_data_goes(pair: Pair) -> N
     off = "SET GLOBAL super_read_only = 0" if first.flavor is Flavor.MYSQL else "SELECT 1"
     sql(second, off, "INSERT INTO app.t VALUES (1001)", "DROP TABLE app.bulk")
     pair.do(Fence())
-    # down, so that its binlogs alone can tell
+    # down, so that only its binlogs can show it
     pair.do(pair.clone())
     pair.cloned()
     (text,) = pair.saved()
@@ -366,7 +366,7 @@ def test_another_clusters_data_is_not_wiped_without_an_order(pair: Pair) -> None
 
 
 def foreign(member: Member) -> None:
-    """A server whose history begins anew, with a table that nobody else has."""
+    """A server whose history begins anew, with a table that no other has."""
     clear(member.datadir)
     member.datadir.rmdir()
     image = template.make_template(trees.find(member.flavor.value), servers.statements())
@@ -479,7 +479,7 @@ def test_a_copy_that_waits_for_its_donors_commits_leaves_the_old_data_and_frees_
 
 
 def copying(pair: Pair) -> Any:
-    """What a donor does for a copy, as its server says; None where it does nothing."""
+    """What a donor does for a copy, as its server reports; None where it does nothing."""
     if pair.first.flavor is Flavor.MYSQL:
         return sql(
             pair.first,
@@ -505,7 +505,7 @@ def test_a_disk_that_runs_full_is_told_and_can_be_mended(pair: Pair) -> None:
         kept.mkdir()
         pair.do(pair.clone())
         pair.failed("make room")
-        # enough by what the donor says, and not when it comes
+        # enough by what the donor says, but not when the data arrives
         resize(second.datadir, 800)
         pair.at(CRAWL_BYTES)
         pair.do(pair.clone())
@@ -545,7 +545,7 @@ def fill(folder: Path, left: int) -> None:
     for _ in range(20):
         found = os.statvfs(folder)
         used = (found.f_blocks - found.f_bfree) * found.f_frsize
-        with suppress(subprocess.CalledProcessError):  # they have taken more than that meanwhile
+        with suppress(subprocess.CalledProcessError):  # others have taken more than that meanwhile
             resize(folder, (used + left >> 20) + 1)
             return
     raise AssertionError("it was not made smaller")

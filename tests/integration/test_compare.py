@@ -62,7 +62,7 @@ class Pair:
         self.command = Compare("m0", url)
 
     def another_agent(self) -> Verifying:
-        """What the next run of the agent knows."""
+        """A new agent, with what is on disk."""
         shown, parts = Credentials(), (self.published, self.jobs, self.hold)
         return Verifying(*parts, self._digester, self.fitness, shown, self._folder)
 
@@ -120,7 +120,7 @@ def pair(servers: list[BareServer], tmp_path: Path) -> Iterator[Pair]:
 
 @contextmanager
 def writers(primary: BareServer) -> Iterator[list[float]]:
-    """Clients that insert and update; gives how long each of their statements took."""
+    """Clients that insert and update; yields how long each of their statements took."""
     took: list[float] = []
     ended = threading.Event()
 
@@ -274,7 +274,7 @@ def numbers(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> Iterator[Pair]:
 
 
 def lax(pair: Pair) -> list[str]:
-    """An administrator writes on the replica, and in no binlog."""
+    """An administrator writes on the replica, without its binlog."""
     mysql = pair.replica.flavor is Flavor.MYSQL
     return [*(["SET GLOBAL super_read_only = 0"] if mysql else []), "SET sql_log_bin = 0"]
 

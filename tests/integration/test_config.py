@@ -1,4 +1,4 @@
-"""What a person changes while a cluster runs: settings, members, restarts."""
+"""What operators change while a cluster runs: settings, members, restarts."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def test_a_voter_is_removed_under_load_and_added_again(cluster: Sandbox, run: in
         status = cluster.wait_whole()
         assert leaving not in {each["name"] for each in status["members"]}
         writers.wait_for(50)
-        cluster.kill_manager()  # who is a member is remembered
+        cluster.kill_manager()  # the store keeps the members
         cluster.start_manager()
         assert len(cluster.wait_whole()["members"]) == 2
         writers.wait_for(50)

@@ -1,4 +1,4 @@
-"""A process that was killed and cannot end: told apart from one that lives, by what the kernel says of its threads."""
+"""A killed process that cannot end: distinguished from a live one by what the kernel says of its threads."""
 
 from __future__ import annotations
 

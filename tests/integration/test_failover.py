@@ -83,7 +83,7 @@ def test_crash_of_a_replica_stops_nobody(cluster: Sandbox, run: int) -> None:
 def test_crash_of_the_primary_right_after_that_of_a_replica_came_back(
     cluster: Sandbox, run: int
 ) -> None:
-    """What the replica had acknowledged before its crash must not be counted on it any more."""
+    """What the replica had acknowledged before its crash must not be counted for it any more."""
     with writing(cluster, run) as writers:
         for _ in range(2):
             status = cluster.wait_whole()
@@ -155,7 +155,8 @@ def waiting_inserts(sandbox: Sandbox, member: str, count: int) -> list[threading
 
 
 def test_the_pending_log_is_cut(cluster: Sandbox) -> None:
-    """Commits wait, nobody has received them, the primary is killed: they are gone everywhere, and kept in a file."""
+    """Commits wait, no replica has received them, the primary is killed: they are gone everywhere, and kept in a
+    file."""
     status = cluster.wait_whole()
     old = str(status["primary"])
     with cluster.connect(old, database="app") as connection:
@@ -163,7 +164,7 @@ def test_the_pending_log_is_cut(cluster: Sandbox) -> None:
         connection.query("DELETE FROM pending")
         connection.query("INSERT INTO pending VALUES (1000)")
     uuid = admin(cluster, old, "SELECT @@server_uuid") if cluster.spec.flavor == "mysql" else None
-    # without a manager, and with nobody following it, the primary would end itself
+    # without a manager and without followers the primary would end itself
     cluster.manager.pause(CLUSTER, "receivers are stopped by hand")
     for name in replicas(status):
         admin(cluster, name, "STOP REPLICA IO_THREAD")
@@ -187,7 +188,7 @@ def test_the_pending_log_is_cut(cluster: Sandbox) -> None:
 
 
 def inserted_rows(flavor: Flavor, binlog: Path) -> int:
-    """How many rows of the table a person sees in a saved file, with the server's own tool."""
+    """How many rows of the table a saved file shows to an operator, with the server's own tool."""
     tool = "mariadb-binlog" if flavor is Flavor.MARIADB else "mysqlbinlog"
     found = subprocess.run(
         [*trees.find(flavor.value).tool(tool), "--no-defaults", "-v", str(binlog)],

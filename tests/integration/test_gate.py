@@ -90,7 +90,7 @@ class Host:
         return done.stdout.decode()
 
     def connect(self, port: int = PORT) -> socket.socket:
-        """From within: a thread enters the namespace, the connection it makes is anybody's."""
+        """From within: a thread enters the namespace; its connection can be used by any thread."""
         found: list[socket.socket | OSError] = []
 
         def enter() -> None:
@@ -127,7 +127,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def stopped(pid: int) -> bool:
-    """Whether each of its threads has stopped: one that is told so first has to tell the others."""
+    """Whether each of its threads has stopped: the first one that gets the signal has to stop the others."""
     stats = [path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/stat")]
     return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
@@ -182,7 +182,7 @@ def agent(host: Host) -> Iterator[tuple[int, int]]:
     finally:
         end(process)
     with contextlib.suppress(ProcessLookupError):
-        os.kill(table, signal.SIGCONT)  # one that is stopped does not hear that its agent has ended
+        os.kill(table, signal.SIGCONT)  # a stopped one does not notice that its agent has ended
 
 
 def test_a_port_is_open_as_long_as_its_lease_is_renewed(host: Host, table: Table) -> None:
@@ -207,9 +207,9 @@ def test_once_the_lease_is_over_the_kernel_refuses(host: Host, table: Table) -> 
 
 
 def test_a_renewal_that_comes_after_the_end_changes_nothing(host: Host, table: Table) -> None:
-    """As from an agent that was frozen on its way: it reckoned before, nft obeys after."""
+    """As from an agent that was frozen on its way: it computed the time before, nft executes it after."""
     time.sleep(LEASE)
-    table._clock = lambda: boottime.now() - 10  # what it had read
+    table._clock = lambda: boottime.now() - 10  # the time that it had read
     with pytest.raises(Expired):
         table.renew(boottime.now())
     assert not host.answers()
@@ -265,7 +265,7 @@ def test_a_host_that_is_thawed_too_late_answers_nothing(host: Host, agent: tuple
             time.sleep(0.01)
         client.sendall(b"question")
         time.sleep(2 * LEASE)
-        # the server first: as unlucky as it can be
+        # the server first: the worst case
         os.kill(host.server.pid, signal.SIGCONT)
         client.settimeout(LEASE)
         with pytest.raises((ConnectionResetError, TimeoutError)):

@@ -32,7 +32,7 @@ from holdfast.sandbox.servers import trees
 from tests.integration.cluster import explain, member_of, replicas, wait_failed_over
 
 PATIENCE = 15
-"""Longer than HAProxy has a client wait."""
+"""Longer than HAProxy lets a client wait."""
 INSERT = "INSERT INTO app.through (who) VALUES ({})"
 POOL = 3
 
@@ -86,7 +86,7 @@ def switched(sandbox: Sandbox) -> str:
 
 @dataclass
 class Application:
-    """Connections through HAProxy, made before the change of primary, and rows that it was told are there."""
+    """Connections through HAProxy, made before the change of primary, and rows that were acknowledged."""
 
     sandbox: Sandbox
     acknowledged: list[str] = field(default_factory=list)
@@ -144,7 +144,7 @@ class Application:
         self.acknowledged.append(who)
 
     def write_pooled(self, who: str) -> None:
-        """By every connection of the pool, at one time."""
+        """By every connection of the pool, at the same time."""
         connections = [self.engine.connect() for _ in range(POOL)]
         for number, connection in enumerate(connections):
             with connection, connection.begin():
@@ -173,7 +173,8 @@ class Application:
 class Comers:
     """Clients that connect all the time, and are refused or not.
 
-    :ivar refused: what each met in a row, at most: who is just connecting when the primary goes is cut off once
+    :ivar refused: the most refusals in a row for each: a client that is connecting when the primary dies is cut off
+        once
     :ivar longest: seconds that one waited
     """
 
@@ -220,7 +221,7 @@ def application(sandbox: Sandbox) -> Iterator[Application]:
 
 
 def checks(sandbox: Sandbox, path: str) -> set[str]:
-    """Whose agents say yes."""
+    """The members whose agents say yes."""
     return {
         member.name
         for member in sandbox.spec.members

@@ -1,4 +1,4 @@
-"""What HAProxy makes of its file, of checks, and of what is pushed: a real one, before members that the test plays."""
+"""How HAProxy treats its file, checks, and pushes: a real one, in front of members that the test plays."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ class FakeMember:
 
 
 class Rig:
-    """Three members and HAProxy before them.
+    """Three members and HAProxy in front of them.
 
     :ivar program: argv that runs HAProxy, one of its versions
     :ivar file: HAProxy's
@@ -140,7 +140,7 @@ class Rig:
         self.clients.shutdown()
 
     def show(self, primary: str = "", *readers: str) -> None:
-        """What the manager has it show."""
+        """Apply a manager's directions."""
         by_name = {member.name: member for member in self._directions.members}
         wanted = replace(
             self._directions,
@@ -173,7 +173,7 @@ class Rig:
         return client
 
     def greeted(self, port: int | None = None) -> str:
-        """Who greets, or "" where the connection is ended before."""
+        """The name in the greeting, or "" where the connection is closed before."""
         try:
             with socket.create_connection(("127.0.0.1", port or self.write), 10) as client:
                 return client.recv(10).decode()
@@ -181,7 +181,7 @@ class Rig:
             return ""
 
     def waiting(self, count: int = 8) -> list[Future[str]]:
-        """Clients that have come, and wait."""
+        """Clients that have connected, and wait."""
         found = [self.clients.submit(self.greeted) for _ in range(count)]
         self.until(lambda: self.queued() >= count, "clients wait in the queue")
         assert not any(each.done() for each in found)
@@ -195,7 +195,7 @@ class Rig:
         raise AssertionError("no statistics")
 
     def up(self, use: str) -> set[str]:
-        """Servers that are up by what HAProxy itself says."""
+        """Servers that are up by HAProxy's own statistics."""
         rows = [line.split(",") for line in self.ask("show stat").splitlines()]
         return {
             row[1]
@@ -230,7 +230,7 @@ def ended(session: socket.socket) -> bool:
 
 @pytest.fixture(scope="module", params=["haproxy", "haproxy3"])
 def made(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Rig]:
-    """Before HAProxy 2.6 and 3.0, which differ in how clients that have queued are let through."""
+    """In front: HAProxy 2.6 and 3.0, which differ in how queued clients are let through."""
     with ExitStack() as stack:
         ports = stack.enter_context(free_ports(8))
         program = trees.companion(request.param)
@@ -289,7 +289,7 @@ def test_a_client_waits_no_longer_than_the_bound(rig: Rig) -> None:
 
 
 def test_a_client_that_meets_a_dead_primary_waits_as_well(rig: Rig) -> None:
-    """Before anybody could push: its clients come back in the moment in which it dies."""
+    """Before any manager could push: its clients come back in the moment in which it dies."""
     sessions = [rig.connect() for _ in range(8)]
     rig.members["m1"].role = ""
     rig.members["m1"].kill()

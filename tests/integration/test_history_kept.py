@@ -1,4 +1,4 @@
-"""The history on real servers: what happened is read back, also after managers were killed, also in the middle."""
+"""The history on real servers: it can be read, also after managers were killed, also in the middle of an entry."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SECONDS = 30.0
 
 
 def newest(sandbox: Sandbox) -> dict[str, Any]:
-    """The head of the last entry, {} while there is none or nobody answers."""
+    """The head of the last entry, {} while there is none or no manager answers."""
     try:
         found = sandbox.manager.history(CLUSTER, 1)
     except HoldfastError:
@@ -36,7 +36,7 @@ def newest(sandbox: Sandbox) -> dict[str, Any]:
 
 
 def entry(sandbox: Sandbox, number: int, reached: Callable[[Entry], bool]) -> Entry:
-    """That entry, once it is so."""
+    """That entry, once ``reached`` holds."""
     end = time.monotonic() + SECONDS
     while True:
         found = from_json(json.dumps(sandbox.manager.history_entry(CLUSTER, number)))
@@ -131,7 +131,7 @@ def test_a_manager_that_was_killed_in_the_middle_is_followed_in_the_same_entry(
     status = cluster.wait_whole()
     primary, slow = str(status["primary"]), replicas(status)[0]
     agent = cluster._crew._daemons[slow].pid
-    os.kill(agent, signal.SIGSTOP)  # its promise is waited for: that is the middle
+    os.kill(agent, signal.SIGSTOP)  # its promise is awaited: that is the middle
     try:
         cluster.kill_server(primary)
         wait_for(cluster, number)

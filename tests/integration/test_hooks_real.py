@@ -1,4 +1,4 @@
-"""Hooks on real servers: a script of MHA's kind moves an address, whatever becomes of primary and manager."""
+"""Hooks on real servers: a script of MHA's kind moves an address, whatever happens to primary and manager."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A primary that answers nothing, and that nobody can replace: it is restarted in place, by itself."""
+"""A primary that answers nothing, and that no member can replace: it is restarted in place, by itself."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def wait_stopped(pid: int) -> None:
 def test_an_account_that_is_made_while_no_voter_answers_does_not_keep_the_voters_out_for_good(
     cluster: Sandbox,
 ) -> None:
-    """MySQL logs nobody in while ``CREATE USER`` waits for an acknowledgement, and MariaDB lets nobody read or change
-    accounts. Voters that were restarted meanwhile could not come back, and commits waited without end."""
+    """MySQL lets no client log in while ``CREATE USER`` waits for an acknowledgement, and MariaDB lets none read or
+    change accounts. Voters that were restarted meanwhile could not come back, and commits waited without end."""
     primary = cluster.primary()
     admin = cluster.accounts.admin
     others = [m.name for m in cluster.spec.members if m.name != primary]

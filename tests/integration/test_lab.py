@@ -1,4 +1,4 @@
-"""In a lab of hosts every fault is really there, is undone again, and nothing of the lab stays on the machine."""
+"""In a lab of hosts every fault really happens, can be undone, and nothing of the lab stays on the machine."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ from holdfast.sandbox.local.spec import CLUSTER
 
 PORT = 5000
 SO_RCVBUFFORCE = 33
-"""Of Linux: root's, beyond the machine's limit."""
+"""Linux: root's option to exceed the machine's limit."""
 MANAGERS = 3
 SECONDS = 30.0
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """With one server: hosts, network and disks are the same with the other, which the chaos of ``tests.chaos`` and
-    the tests of the virtual address have in a lab.
+    """With one server: hosts, network and disks are the same with the other, which the chaos of ``tests.chaos`` and the
+    tests of the virtual address have in a lab.
     """
     made = Lab.create(
         tmp_path_factory.mktemp("lab") / "lab", LabShape(Flavor.MARIADB, managers=MANAGERS)
@@ -59,7 +59,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(autouse=True)
 def sound(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Undo what a test leaves: the network in any case, all else where it failed."""
+    """Undo what a test leaves: network faults always, the rest where it failed."""
     failed = request.session.testsfailed
     yield
     if "lab" in request.fixturenames:
@@ -81,7 +81,7 @@ def repair(lab: Lab) -> None:
 
 
 def wait_whole(lab: Lab) -> None:
-    """The manager may not have noticed yet that something was missing: so it is looked at, too."""
+    """The manager may not have noticed a fault yet: so processes are checked, too."""
 
     def whole(status: Status) -> bool:
         runs = [set(lab.processes(member.name)) for member in lab.members()]
@@ -120,7 +120,7 @@ class Datagrams:
         return found
 
     def milliseconds(self, source: str, target: str) -> float:
-        """From being sent to being received."""
+        """From sending to receiving."""
         begin = time.monotonic()
         assert self.arrived(source, target, seconds=5) == 1
         return (time.monotonic() - begin) * 1000
@@ -253,7 +253,7 @@ def wait_written(path: Path) -> None:
 
 
 def goes_on(path: Path) -> None:
-    """The process that counts into it does, and so does its child."""
+    """The process that counts into it runs, and so does its child."""
     for each in (path, path.with_name(path.name + ".child")):
         wait_written(each)
 
@@ -364,7 +364,7 @@ def test_a_member_host_dies_without_a_last_word_and_is_started(lab: Lab) -> None
     lab.kill_host("m3")
     assert lab.is_off("m3")
     assert lab.processes("m3") == {}
-    # its kernel has closed the connection, and we have not heard of it
+    # its kernel has closed the connection, and this side has not received that
     connection._sock.settimeout(0.3)
     with pytest.raises(TimeoutError):
         connection._sock.recv(1)
@@ -376,7 +376,7 @@ def test_a_member_host_dies_without_a_last_word_and_is_started(lab: Lab) -> None
 
 
 def test_a_power_cut_takes_what_was_not_flushed_and_the_member_is_cloned(lab: Lab) -> None:
-    """Replicas flush when they like: tables and binlog may each have lost another end."""
+    """Replicas flush when they like: tables and binlog may each have lost a different end."""
     folder = lab.plan.member("m3").folder
     kept, lost = folder / "kept", folder / "lost"
     with kept.open("wb") as file:
@@ -465,7 +465,7 @@ def test_an_etcd_node_dies_and_is_started(lab: Lab) -> None:
 
 
 def wait_until_it_hangs(process: subprocess.Popen[bytes]) -> None:
-    """In the kernel, and not for a moment only."""
+    """Wait until it hangs in the kernel, and not for a moment only."""
     stat = Path(f"/proc/{process.pid}/stat")
 
     def hangs() -> bool:
@@ -542,7 +542,7 @@ def test_the_command_line_harms_and_heals_and_shows_it(lab: Lab) -> None:
 
 
 def left_of(plan: LabPlan) -> list[str]:
-    """Everything that names the lab: namespaces, mounts, loop devices, cgroups, processes, files."""
+    """Everything whose name contains the lab's: namespaces, mounts, loop devices, cgroups, processes, files."""
     loops = subprocess.run(["losetup", "--list"], capture_output=True, text=True, check=True).stdout
     mounts = Path("/proc/self/mountinfo").read_text()
     found = [line for line in (loops + mounts).splitlines() if f"{plan.dir}/" in line]
@@ -561,7 +561,7 @@ def left_of(plan: LabPlan) -> list[str]:
 
 
 def test_a_lab_with_every_fault_is_taken_down(lab: Lab, tmp_path: Path) -> None:
-    """Not the other one: this one is small, and is not asked whether it is whole."""
+    """Not the shared one: this one is small, and need not be whole."""
     small = Lab.create(tmp_path / "lab", LabShape(lab.plan.flavor, 1, 1))
     try:
         with pytest.raises(DeadlinePassed):
@@ -580,7 +580,7 @@ def test_a_lab_with_every_fault_is_taken_down(lab: Lab, tmp_path: Path) -> None:
         small.down()
         with pytest.raises(Refused, match="is down"):
             small.status()
-        # its disks stay, and go on
+        # its disks stay, and work again
         with pytest.raises(DeadlinePassed):
             small.up(seconds=0)
         assert (small.members()[0].folder / "more").exists()

@@ -1,4 +1,4 @@
-"""The last other copy is torn by a power cut while commits wait for it: it is made anew from the primary, by itself."""
+"""A power cut tears the only other copy while commits wait for it: it is made anew from the primary, by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A lease on real servers: how soon after its end the server answers nobody, and who upholds it."""
+"""A lease on real servers: how soon after its end the server stops answering, and who upholds it."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ pytestmark = pytest.mark.alone
 LEASE = 3.0
 """Longer than usual: the test grants from a process that reads as fast as it can."""
 BUSY_SECONDS = 0.2
-"""What a machine that others load fully may add: a client too has to wait for its turn to see what came when."""
+"""What a fully loaded machine may add: a client too has to wait for a processor to see what arrived when."""
 TAKEN_DOWN_SECONDS = 5.0
-"""A killed process answers nobody; the kernel takes its time to free its memory."""
+"""A killed process answers nothing; the kernel takes a while to free its memory."""
 READERS = 4
 
 
@@ -52,7 +52,7 @@ def members(flavor: Flavor) -> Iterator[list[Member]]:
 
 @pytest.fixture
 def alone(flavor: Flavor) -> Iterator[Member]:
-    """An open primary that waits for nobody."""
+    """An open primary whose commits wait for no other."""
     with hosts(flavor, 1) as made:
         made[0].boot(1)
         made[0].do(1, Promote(acks=0, serial=1))
@@ -72,7 +72,7 @@ def electorate(members: list[Member], need: int = 1) -> Electorate:
 
 
 def grant(member: Member, known: Electorate) -> float:
-    """Grant a lease; when it ends, on the clock of leases."""
+    """Grant a lease; returns when it ends, on the clock of leases."""
     reply = member.seen()
     given = Grant(run=reply.run, until=reply.clock + LEASE, lease=LEASE, term=1, electorate=known)
     body = WatchRequest(grant=given).model_dump_json()
@@ -122,7 +122,7 @@ class Readers:
 
 
 class Granting:
-    """A manager that does nothing but grant.
+    """A manager that only grants leases.
 
     :ivar until: when the last lease that it granted ends
     """
@@ -211,7 +211,7 @@ def test_without_a_manager_voters_uphold_their_primary_until_they_promise(
 def test_an_agent_that_hangs_costs_nothing_and_its_server_still_ends_with_its_lease(
     members: list[Member],
 ) -> None:
-    """Its keeper process has the lease upheld by the voters, and kills the server once they have promised."""
+    """Its keeper process has the voters uphold the lease, and kills the server once they have promised."""
     first, *others = members
     grant(first, electorate(members))
     server = os.pidfd_open(int(first.seen().state.incarnation.split("-")[1]))

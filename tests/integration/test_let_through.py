@@ -1,4 +1,4 @@
-"""A hand lets commits through that no voter has, and the primary dies: it is told, and nobody keeps them."""
+"""An operator releases commits that no voter has, and the primary dies: this is reported, and no member keeps them."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from tests.integration.test_config import holdfast
 
 SECONDS = 20.0
 MOMENT = 0.4
-"""So long a commit that waits is seen not to be answered."""
+"""How long a commit that waits is observed to get no answer."""
 TABLE = "app.let_through"
 
 
 class Commit:
-    """A row that a client writes. :ivar answered: set once it is told that it is committed"""
+    """A row that a client writes. :ivar answered: set once the client gets the answer that it is committed"""
 
     def __init__(self, cluster: Sandbox, member: str, number: int) -> None:
         self.answered = threading.Event()
@@ -50,7 +50,7 @@ class Commit:
         return not self.answered.wait(MOMENT)
 
     def close(self) -> None:
-        """Once it is answered, or its server gone."""
+        """Wait until it is answered, or its server gone."""
         self._thread.join(10)
         self._wire.close()
 
@@ -126,7 +126,7 @@ def test_what_a_hand_let_through_is_told_and_kept_by_nobody(cluster: Sandbox) ->
 
 
 def counted(cluster: Sandbox, member: str, since: int) -> int:
-    """How many transactions the events since then speak of."""
+    """How many transactions the events since then mention."""
     return sum(
         numbered(str(event["text"]), member)
         for event in cluster.manager.events(CLUSTER, since, 0)

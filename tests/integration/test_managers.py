@@ -1,4 +1,5 @@
-"""Three manager processes and a real etcd of three: who leads when one of them dies, is stopped, or is told to end."""
+"""Three manager processes and a real etcd of three: which one leads when another dies, is stopped, or ends on
+SIGTERM."""
 
 from __future__ import annotations
 
@@ -53,7 +54,7 @@ class Manager:
             )
 
     def says(self) -> dict[str, object]:
-        """Who leads, or {} while it does not answer."""
+        """Its answer on who leads, or {} while it does not answer."""
         try:
             return dict(self.http.get(f"{self.url}/v1/clusters/c/leader").json())
         except httpx.TransportError:
@@ -122,7 +123,7 @@ def managers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Managers]:
 
 
 def settings(name: str, port: int, etcd: real.EtcdCluster, token: Path) -> dict[str, object]:
-    """Of a manager whose only member's agent does not answer: managers are all that is looked at."""
+    """Of a manager whose only member's agent does not answer: only managers are tested."""
     member = {"name": "m1", "agent": "http://127.0.0.1:9", "host": "127.0.0.9", "port": 3306}
     return {
         "name": name,
@@ -168,7 +169,7 @@ def test_a_leading_manager_that_is_killed_is_replaced_within_three_seconds(
 def test_a_leading_manager_that_is_told_to_end_hands_on_at_once(managers: Managers) -> None:
     leading = managers.whole()
     others = managers.others(leading)
-    # somebody who waits for events, and would wait on
+    # a client that waits for events, and would continue to wait
     with (
         httpx.Client(headers=BEARER, trust_env=False) as http,
         http.stream("GET", f"{leading.url}/v1/clusters/c/events?since=99999&wait=0.1"),

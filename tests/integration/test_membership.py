@@ -32,7 +32,7 @@ def role(status: Status, name: str) -> str:
 
 
 def wait_evicted(sandbox: Sandbox, *names: str) -> Status:
-    """Until none of them votes, while the primary takes writes."""
+    """Wait until none of them votes, while the primary takes writes."""
     return sandbox.wait_until(
         lambda s: s["writable"] and not any(member_of(s, name)["votes"] for name in names),
         20,
@@ -41,7 +41,7 @@ def wait_evicted(sandbox: Sandbox, *names: str) -> Status:
 
 
 def saved_texts(sandbox: Sandbox, name: str) -> list[Path]:
-    """What a member kept for a person to read, newest last."""
+    """What a member saved for operators to read, newest last."""
     folder = sandbox.spec.member(name).folder / "agent"
     return sorted(folder.rglob("*.txt"), key=lambda path: path.stat().st_mtime)
 
@@ -197,7 +197,8 @@ def test_a_replica_and_the_primary_are_restarted_on_purpose(cluster: Sandbox, ru
 def test_five_members_and_three_failures_in_sequence(
     clusters: Clusters, flavor: Flavor, run: int
 ) -> None:
-    """Nobody is back when the next one dies, but the cluster has closed ranks: primary, replica, primary."""
+    """No member is back when the next one dies, but the others became voters of each other: primary, replica,
+    primary."""
     cluster = clusters.whole(flavor, 5)
     with writing(cluster, run) as writers:
         gone = [cluster.kill_server("primary")]
@@ -253,7 +254,7 @@ def test_two_members_of_which_one_serves_alone(
         cluster.kill_server(other)
         cluster.wait_until(lambda s: s["acks"] == 0, 10, "it to serve alone")
         writers.wait_for(100)
-        # what it acknowledged alone nobody else has: it comes back in place
+        # no other member has what it acknowledged alone: it comes back in place
         run_before = member_of(cluster.status(), primary)["incarnation"]
         cluster.kill_server(primary)
         cluster.start_agent(other)

@@ -17,7 +17,7 @@ from tests.integration.cluster import (
 
 
 def set_to(cluster: Sandbox, **settings: object) -> Status:
-    """Change settings, and wait until what they ask for holds."""
+    """Change settings, and wait until they are in force."""
     cluster.manager.change_settings(CLUSTER, settings)
     mode = settings.get("mode")
     return cluster.wait_until(
@@ -26,7 +26,7 @@ def set_to(cluster: Sandbox, **settings: object) -> Status:
 
 
 def test_all_changes_of_mode_under_load(cluster: Sandbox, run: int) -> None:
-    """And a crash of the primary after each change back: what strong promises holds from when it is said."""
+    """And a crash of the primary after each change back: strong's promise holds from when status says strong."""
     with writing(cluster, run) as writers:
         for weaker in ("async", "semi-sync"):
             status = set_to(cluster, mode=weaker, semi_sync_timeout="2s")
@@ -46,7 +46,7 @@ def test_all_changes_of_mode_under_load(cluster: Sandbox, run: int) -> None:
 
 
 def test_semi_sync_degrades_and_returns_and_each_is_told(cluster: Sandbox, run: int) -> None:
-    """With its voters gone commits wait for the time-out, and then no more."""
+    """With its voters gone, commits wait for the time-out, and then no more."""
     others = replicas(set_to(cluster, mode="semi-sync", semi_sync_timeout="500ms"))
     with writing(cluster, run) as writers:
         for name in others:

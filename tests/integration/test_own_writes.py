@@ -25,7 +25,7 @@ EVERY_NIGHT = ("FLUSH ERROR LOGS", "FLUSH SLOW LOGS", "FLUSH PRIVILEGES")
 
 
 def everywhere(sandbox: Sandbox, *statements: str) -> None:
-    """At once on all hosts, as their logrotate does."""
+    """At the same time on all hosts, as their logrotate does."""
     names = [member.name for member in sandbox.spec.members]
     threads = [threading.Thread(target=admin, args=(sandbox, name, *statements)) for name in names]
     for thread in threads:
@@ -41,7 +41,7 @@ def executed(sandbox: Sandbox, member: str) -> str:
 
 
 def drastic(sandbox: Sandbox, since: int, *words: str) -> list[str]:
-    """Events that tell of what should not have been necessary."""
+    """Events that show unnecessary steps."""
     found = events(sandbox)[since:]
     return [text for text in found if any(word in text for word in ("clone", "rewind", *words))]
 
@@ -56,7 +56,7 @@ def runs(sandbox: Sandbox) -> dict[str, tuple[str, str]]:
 
 
 def wait_equal(sandbox: Sandbox) -> None:
-    """All members have the same GTIDs again; nobody may be writing."""
+    """All members have the same GTIDs again; no client may be writing."""
     flavor = sandbox.spec.flavor
     names = [member.name for member in sandbox.spec.members]
     sandbox.wait_until(
@@ -74,7 +74,7 @@ def votes_no_longer(name: str) -> Callable[[Status], bool]:
 
 
 def test_maintenance_on_all_hosts_at_once_costs_nothing(cluster: Sandbox, run: int) -> None:
-    """Nobody loses its vote, is started anew, rewound or cloned; and a primary that dies meanwhile is replaced."""
+    """No member loses its vote, is restarted, rewound or cloned; and a primary that dies meanwhile is replaced."""
     status = cluster.wait_whole()
     old = str(status["primary"])
     admin(cluster, old, "DROP TABLE IF EXISTS app.own", "CREATE TABLE app.own (n INT PRIMARY KEY)")
@@ -98,7 +98,7 @@ def test_maintenance_on_all_hosts_at_once_costs_nothing(cluster: Sandbox, run: i
 
 
 def test_memory_tables_after_restarts_of_the_replicas_cost_nothing(cluster: Sandbox) -> None:
-    """Emptied by its restart, such a table makes each server log that under its own identity."""
+    """Emptied by a restart, such a table makes each server log that under its own identity."""
     primary = str(cluster.wait_whole()["primary"])
     made = (
         "DROP TABLE IF EXISTS app.mem",
@@ -125,7 +125,7 @@ def test_memory_tables_after_restarts_of_the_replicas_cost_nothing(cluster: Sand
 def test_half_a_statement_on_a_table_without_transactions_is_found(
     cluster: Sandbox, run: int
 ) -> None:
-    """It is in no binlog: the primary that crashed has changed rows that nobody else has, with equal GTIDs."""
+    """It is in no binlog: the primary that crashed has changed rows that no other member has, with equal GTIDs."""
     old = str(cluster.wait_whole()["primary"])
     numbers = ", ".join(f"({n}, 0)" for n in range(100))
     admin(
@@ -144,7 +144,7 @@ def test_half_a_statement_on_a_table_without_transactions_is_found(
     half.join(30)
     wait_failed_over(cluster, old)
     if cluster.spec.flavor is Flavor.MYSQL:
-        # copies of MySQL leave such tables out: it stays without a vote, and status names the table
+        # copies of MySQL leave such tables out: the member stays without a vote, and status names the table
         status = cluster.wait_until(lambda status: "in app.half" in status["reason"], 30)
         assert member_of(status, old)["role"] != "voter"
         admin(cluster, str(status["primary"]), "DROP TABLE app.half")

@@ -1,4 +1,4 @@
-"""The primary is put back from a snapshot: it has less than it has acknowledged, and its voters know."""
+"""The primary is restored from a snapshot: it has less than it has acknowledged, and its voters know."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_it_stays_closed_until_it_has_what_its_voters_have_also_while_these_are_
     status = cluster.wait_until(
         lambda status: (
             "came back without transactions that" in status["reason"]
-            # who holds what it lacks was not started: what it had received only would be gone
+            # the member that holds what it lacks was not started: what that had only received would be gone
             and {member_of(status, each)["state"] for each in replicas(status)} == {"down"}
         ),
         60,

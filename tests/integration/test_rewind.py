@@ -139,7 +139,7 @@ def test_all_kinds_of_changes_are_saved_undone_and_forgotten(patient: Patient) -
 
 
 def test_what_was_saved_can_be_carried_out_again_as_the_page_says(patient: Patient) -> None:
-    """On the primary, by the server's own tools, from where it reaches everybody."""
+    """On the primary, by the server's own tools; from there it reaches all members."""
     # MySQL itself cannot replicate an update that passes values on, where only a key that may be NULL is unique
     carried = [statement for statement in EVERYTHING if "uqn" not in statement]
     patient.errant(*carried, "INSERT INTO uq VALUES (50, 50)")
@@ -164,7 +164,7 @@ def test_what_the_primary_did_meanwhile_is_fetched_after_it(patient: Patient) ->
     patient.errant("INSERT INTO uq VALUES (100, 100)")
     patient.primary.sql("USE app", "UPDATE uq SET k = k + 1000", "INSERT INTO nopk VALUES (7, 'p')")
     if patient.server.flavor is Flavor.MYSQL:
-        patient.catch_up()  # errant and replicated ones are mixed in its binlog
+        patient.catch_up()  # its binlog mixes errant and replicated ones
         patient.errant("DELETE FROM uq WHERE id = 2")
     patient.part()
     patient.rewind()
@@ -178,7 +178,8 @@ def test_nothing_is_done_to_a_server_without_errant_transactions(patient: Patien
     patient.rewind()
     assert gtids(patient.server) == had
     assert not (patient.folder / "pending").exists()
-    assert patient.rewinder.statements == ["RESET REPLICA ALL"]  # with which it left its source
+    # the statement with which it left its source
+    assert patient.rewinder.statements == ["RESET REPLICA ALL"]
 
 
 def test_transactions_in_several_files_are_undone_after_a_crash_of_the_server(
@@ -211,7 +212,8 @@ def test_a_server_that_dies_at_any_statement_is_rewound_when_asked_again(patient
         patient.server.start()
         patient.start_agent()
         patient.settle()
-        assert gtids(patient.server), seen[-1]  # never none: it would be given everything again
+        # never an empty set: its source would send everything again
+        assert gtids(patient.server), seen[-1]
         patient.rewind()
         assert content(patient.server, *TABLES) == before, seen[-1]
         assert gtids(patient.server) == had, seen[-1]
@@ -244,7 +246,7 @@ def test_compressed_transactions_are_undone_as_well(patient: Patient) -> None:
 
 
 def test_what_a_foreign_key_changed_along_is_suspect(patient: Patient) -> None:
-    """A cascade is in no binlog: only the comparison can tell that the child's row is missing."""
+    """A cascade is in no binlog: only the comparison can show that the child's row is missing."""
     patient.errant("DELETE FROM p WHERE id = 3")
     patient.rewind()
     assert patient.published.state.suspects == ("app.casc", "app.p")
@@ -286,7 +288,7 @@ def test_a_write_behind_the_undoing_is_found_before_its_gtid_would_be_forgotten(
     patient.start_agent()
     assert "clients wrote here" in patient.published.state.unfit
     with pytest.raises(Refused, match="clients wrote here"):
-        patient.settle()  # so it is never let follow
+        patient.settle()  # so it is never allowed to follow
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What somebody writes on a replica by hand is taken back by the cluster itself, and the tables compared."""
+"""The cluster itself undoes what an operator writes on a replica by hand, and compares the tables."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_an_errant_drop_table_is_saved_and_the_member_cloned(cluster: Sandbox, r
 def test_an_errant_write_right_before_a_crash_is_found_when_the_server_comes_back(
     cluster: Sandbox, run: int
 ) -> None:
-    """Down, its binlog ends with what looks pending: but it was no primary, so it is committed."""
+    """Its binlog ends with what looks pending: but it was no primary, so it is committed."""
     victim = replicas(cluster.status())[1]
     before = saved(cluster, victim)
     with writing(cluster, run) as writers:

@@ -151,7 +151,7 @@ def test_a_stopped_sandbox_goes_on_with_its_data(
 
 
 def interrupted(folder: str, base: str) -> None:
-    """Ctrl-C while it is being started leaves nothing."""
+    """Ctrl-C during the start leaves nothing."""
     command = ("sandbox", "up", "--dir", folder, "--base-port", base)
     up = subprocess.Popen(
         [sys.executable, "-m", "holdfast.cli.main", *command], stderr=subprocess.PIPE, text=True
@@ -168,7 +168,7 @@ def interrupted(folder: str, base: str) -> None:
 
 
 def test_the_command_line_from_up_to_down(tmp_path: Path) -> None:
-    """With one server: what the command line makes of the other is what the tests above run on."""
+    """With one server: the tests above run on what the command line makes of the other."""
     folder = str(tmp_path / "cluster")
     base = str(free_base_port())
     interrupted(folder, base)

@@ -1,4 +1,4 @@
-"""A cluster with certificates everywhere: it fails over, heals and clones as ever, and tells nobody its secrets."""
+"""A cluster with certificates everywhere: failover, repair and clones work as usual, and no secret is exposed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Encrypted:
         return Files(self.certs / "ca.pem", self.certs / f"{name}.pem", self.certs / f"{name}.key")
 
     def rewrite(self) -> None:
-        """What the sandbox has written, with certificates."""
+        """Rewrite the sandbox's files, with certificates."""
         spec = self.sandbox.spec
         manager: dict[str, Any] = yaml.safe_load(spec.manager_config.read_text())
         manager["tls"] = named(self.files("manager", AccessRole.MANAGER))
@@ -79,7 +79,7 @@ class Encrypted:
                 file.writelines(f"{name} = {value}\n" for name, value in options)
 
     def secrets(self) -> dict[str, str]:
-        """What nobody may read anywhere: by what it is."""
+        """Secrets that must not be readable anywhere: by what they are."""
         accounts, spec = self.sandbox.accounts, self.sandbox.spec
         found = {"token": self.token, "administrator": accounts.admin.password}
         for member in spec.members:
@@ -170,7 +170,7 @@ def test_whoever_has_no_certificate_gets_nothing(encrypted: Encrypted) -> None:
 
 
 def test_a_certificate_gives_the_rights_of_its_role_and_no_other(encrypted: Encrypted) -> None:
-    """Those that lie on the hosts of a real cluster, its servers' among them; and a foreign one of the same CA."""
+    """Those that are on the hosts of a real cluster, its servers' included; and a foreign one of the same CA."""
     sandbox = encrypted.sandbox
     member = sandbox.spec.members[0]
     url = f"https://{HOST}:{member.agent_port}"
@@ -245,7 +245,7 @@ def test_secrets_are_nowhere(encrypted: Encrypted) -> None:
     sandbox.wait_whole()
     assert data.stat().st_ino != before, f"it was not cloned: {said[-1]}"
     said.append(json.dumps(sandbox.status(), default=str))
-    # what fails
+    # operations that fail
     told(lambda: manager.add_member(CLUSTER, "m9", "https://127.0.0.1:1"))
     told(lambda: manager.add_member(CLUSTER, "m8", f"https://u:{encrypted.token}@127.0.0.1:1"))
     told(lambda: manager.clone_member(CLUSTER, status["primary"]))
@@ -254,7 +254,7 @@ def test_secrets_are_nowhere(encrypted: Encrypted) -> None:
     with closing(ManagerClient(encrypted.url, "wr0ng", encrypted.context)) as stranger:
         told(lambda: stranger.status(CLUSTER))
     barred = sandbox.accounts.replication(replica).user
-    # its password does not fit any more: the receiver is refused when it connects again
+    # its password is wrong from now on: the receiver is refused when it connects again
     admin(sandbox, sandbox.primary(), f"ALTER USER '{barred}'@'%' IDENTIFIED BY 'an0ther'")
     told(lambda: manager.restart_member(CLUSTER, replica, waiting=True))
     told(lambda: manager.check(CLUSTER))
@@ -277,7 +277,7 @@ def test_secrets_are_nowhere(encrypted: Encrypted) -> None:
 
 
 def public_files(folder: Path) -> Iterator[Path]:
-    """All that is no data, no certificate and no file made to hold a secret."""
+    """All files except data, certificates and files made to hold a secret."""
     for path in folder.rglob("*"):
         inside = path.relative_to(folder).parts
         secret = path.suffix == ".password" or path.name == "token"
@@ -286,7 +286,7 @@ def public_files(folder: Path) -> Iterator[Path]:
 
 
 def shown_by_processes() -> list[str]:
-    """Arguments and environment of every process of ours."""
+    """Arguments and environment of every process of this user."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdecimal():

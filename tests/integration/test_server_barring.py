@@ -1,4 +1,5 @@
-"""A member that must not acknowledge any more is barred: whatever it, the primary and the clients do meanwhile."""
+"""A member that must not acknowledge any more is barred, whatever the member, the primary and the clients do
+meanwhile."""
 
 from __future__ import annotations
 
@@ -73,7 +74,7 @@ def timed_bar(primary: BareServer, replica: BareServer, what: str) -> float:
 
 
 def connections(primary: BareServer, replica: BareServer) -> int:
-    """Without those that have nothing left to do but to end."""
+    """Without those that are only ending."""
     sessions = {Flavor.MARIADB: "information_schema", Flavor.MYSQL: "performance_schema"}
     return int(
         primary.value(
@@ -89,7 +90,7 @@ def told_barred(primary: BareServer) -> tuple[str, ...]:
 
 @contextmanager
 def writers(primary: BareServer, count: int, size: int = 200) -> Iterator[list[int]]:
-    """Clients that write without a pause; how often each was answered."""
+    """Clients that write without a pause; how often each got an answer."""
     answered = [0] * count
     ended = threading.Event()
 
@@ -264,7 +265,7 @@ def test_what_cannot_be_barred(trio: list[BareServer]) -> None:
 
 
 def test_a_missing_account_is_barred_and_mending_opens_none(trio: list[BareServer]) -> None:
-    """Its sessions go on when an account is dropped: an eviction must end them, and must keep it out."""
+    """Its sessions continue when an account is dropped: an eviction must end them, and must keep it out."""
     primary, one, other = trio
     account = replication(one.number)
     login = Login(authentication_string(primary.flavor, account.password))
@@ -292,12 +293,12 @@ def test_a_missing_account_is_barred_and_mending_opens_none(trio: list[BareServe
     )
     source = primary.source(one)
     assert "1045" in let_in(primary.flavor, source, 2.0)
-    primary.adapter.bar(account.user, soon())  # known to be, though it may not replicate
+    primary.adapter.bar(account.user, soon())  # known to exist, though it may not replicate
     assert told_barred(primary) == (account.user,)
     primary.adapter.unbar(account.user, soon())
     for replica in (one, other):
         replica.freeze()
-    with writers(primary, 2):  # commits wait: it is mended all the same
+    with writers(primary, 2):  # commits wait: it is repaired nevertheless
         wait_until(lambda: waiting(primary) > 0, 5, "commits wait")
         primary.adapter.mend_account(account.user, login, Deadline(2))
         for replica in (one, other):

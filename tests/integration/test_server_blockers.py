@@ -1,4 +1,4 @@
-"""What would hold a freeze up is named: by connection, user, host, age and statement."""
+"""What would delay a freeze is named: by connection, user, host, age and statement."""
 
 from __future__ import annotations
 
@@ -66,7 +66,8 @@ def test_an_open_transaction_with_changes_or_row_locks(primary: BareServer) -> N
         assert first.host == "localhost"
         assert 1 <= first.seconds < 60
         assert found(primary, 60.0) == []
-        if primary.flavor is Flavor.MYSQL:  # the other forgets what an idle session said last
+        # the other server forgets an idle session's last statement
+        if primary.flavor is Flavor.MYSQL:
             assert first.statement.startswith("UPDATE app.t SET n = 7 WHERE id = 1 /* xxx")
             assert len(first.statement) == 80
 

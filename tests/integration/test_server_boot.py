@@ -1,4 +1,4 @@
-"""What an agent forces at a start holds against option files, persisted variables and init files."""
+"""What an agent forces at a start overrides option files, persisted variables and init files."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ class Started:
         return boot.read(server.option_file, server.flavor, "", server.datadir)
 
     def client(self) -> int:
-        """Logs in over the network; 0, or the server's error."""
+        """Logs in over the network; returns 0, or the server's error."""
         try:
             login = pymysql.connect(
                 host="127.0.0.1",
@@ -119,7 +119,7 @@ FILTERS = {
 
 @pytest.fixture(scope="module")
 def hostile(flavor: Flavor) -> Iterator[Started]:
-    """All that is forced is said otherwise, in the option file or by SET PERSIST."""
+    """Everything that is forced is set otherwise, in the option file or by SET PERSIST."""
     with tempfile.TemporaryDirectory(prefix="holdfast-boot-") as name, free_ports(1) as ports:
         folder = Path(name)
         made = Started(BareServer(flavor, 0, folder / "0", ports[0]), folder)
@@ -150,15 +150,15 @@ def test_what_is_forced_holds_and_clients_wait_until_it_was_seen(
         assert hostile.client() == REFUSED[flavor]
         server.adapter.let_clients_in(hostile.files(), Deadline(3))
         assert hostile.client() == 0
-        # what is not forced counts as it did
+        # what is not forced is in force as it was
         if flavor is Flavor.MYSQL:
             assert server.value("SELECT @@global.max_connections") == 77
             assert server.value("SELECT @@global.sql_mode") == "ANSI_QUOTES,NO_ZERO_DATE"
         else:
             assert server.value("SELECT @@global.max_user_connections") == 7
-        # an agent that comes back finds that somebody has looked already
+        # an agent that comes back finds that its predecessor has looked already
         assert not server.adapter.booted(hostile.files(), Deadline(3)).shut
-        # where events are the operator's matter, a server that is told its role has them as the files say
+        # where events are the operator's business, a server whose role is set has them as the files say
         server.adapter.leave_events(Deadline(3))
         assert server.value("SELECT @@global.event_scheduler") == "ON"
         server.sql("SET GLOBAL event_scheduler = OFF")
@@ -193,7 +193,7 @@ def test_one_that_opens_all_the_same_is_seen_with_where_it_comes_from(
 
 
 def test_what_would_be_left_out_is_seen_with_the_file_that_says_so(hostile: Started) -> None:
-    """No option of a command line takes it back."""
+    """No option of a command line overrides it."""
     file = hostile.server.option_file
     before = file.read_text()
     hostile.say("".join(f"{name} = {value}\n" for name, value in FILTERS.items()))

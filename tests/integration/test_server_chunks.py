@@ -63,7 +63,7 @@ def digester(server: BareServer) -> ChunkDigester:
 
 
 def in_pieces(server: BareServer, table: str, rows: int) -> list[tuple[Chunk, str]]:
-    """As the primary cuts it."""
+    """As the primary divides it."""
     found: list[tuple[Chunk, str]] = []
     whole, after, last = ("pieces", table), Key(), Key()
     while True:

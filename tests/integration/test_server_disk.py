@@ -1,4 +1,4 @@
-"""A primary whose disk stalls or is full: what its agent tells, and that it can be fenced all the same."""
+"""A primary whose disk stalls or is full: what its agent reports, and that it can be fenced nevertheless."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Disk:
         self.go_on()
         end = time.monotonic() + 10
         while os.path.ismount(self.folder):
-            try:  # a server that has just been killed may be at work there still
+            try:  # a server that has just been killed may still use it
                 run("umount", str(self.folder))
             except subprocess.CalledProcessError:
                 assert time.monotonic() < end
@@ -168,7 +168,7 @@ def test_a_full_disk_is_told_or_ends_the_server(host: tuple[Member, Disk], flavo
     member, disk = host
     serve_alone(member, 3)
     full = f"no space is left in {member.datadir}"
-    disk.fill()  # nobody writes: only DDL would fail
+    disk.fill()  # no client writes: only DDL would fail
     begun = time.monotonic()
     state = member.until(lambda state: state.stuck_seconds >= 1, 10)
     print(f"full for 1 s was told after {time.monotonic() - begun:.2f} s")

@@ -1,4 +1,4 @@
-"""Who acknowledges to a primary is known by session, whatever server it is, and is ended in time."""
+"""Sessions that acknowledge to a primary are known, whatever server they come from, and are ended in time."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ CLIENTS = 100
 @pytest.fixture(params=list(Flavor), scope="module")
 def servers(request: pytest.FixtureRequest) -> Iterator[list[BareServer]]:
     """A primary that waits for one acknowledgement, a voter, a reader that does not acknowledge, and a stranger."""
-    # the least that MariaDB's log says
+    # MariaDB's log says no more than this
     extra = {"log_warnings": 0} if request.param is Flavor.MARIADB else {}
     with bare_servers(request.param, 4, extra) as servers:
         primary, voter, reader, stranger = servers
-        # chained below it before it waits for anybody
+        # chained below it before it waits for any replica
         stranger.adapter.follow(primary.source(stranger), True, soon())
         wait_until(lambda: connected(primary, stranger), 5, "the stranger is connected")
         primary.adapter.prepare_primary(1, soon())
@@ -91,7 +91,7 @@ def seen(eyes: DumpSessions, *replicas: BareServer) -> dict[str, Dump]:
 
 
 def bare_dump(primary: BareServer, account: BareServer, server_id: int) -> ReplicaClient:
-    """Something that speaks the protocol, acknowledges, and registers nowhere."""
+    """A client that speaks the protocol, acknowledges, and registers nowhere."""
     who, place = replication(account.number), ("binlog.000001", 4)
     made = ReplicaClient(
         primary.flavor, primary.port, who, place, semi_sync=True, server_id=server_id
@@ -112,7 +112,7 @@ def test_each_session_shows_whose_it_is_and_whether_it_acknowledges(
     }
     for each in (voter, stranger):
         assert found[user_of(each)].server == identity(each)
-    # another process that looks for the first time, as an agent does that comes back
+    # another process that looks for the first time, as a restarted agent does
     again = DumpSessions(eyes._flavor, servers[0].socket, ADMIN)
     assert {dump.account: dump for dump in again.look(soon()).dumps} == found
     again.close()
@@ -126,7 +126,7 @@ def test_one_that_registers_nowhere_is_seen_too(
     with bare_dump(primary, voter, 77):
         new = [d for d in eyes.look(soon()).dumps if d.session not in before]
         assert [(d.account, d.acks) for d in new] == [(user_of(voter), Acks.YES)]
-        assert new[0].server in ("77", "")  # MySQL: it has not said
+        assert new[0].server in ("77", "")  # MySQL: it has not registered
         eyes.end((new[0].session,), soon())
         assert {d.session for d in eyes.look(soon()).dumps} == before
 
@@ -160,7 +160,7 @@ def test_a_log_that_is_rotated_or_gone_hides_nobody(
         found = {d.server: d.acks for d in eyes.look(soon()).dumps}
         assert found["78"] is Acks.YES
         assert found[identity(stranger)] is Acks.YES
-    # somebody who looks for the first time now finds the beginning of the log gone: then the count tells
+    # a process that looks for the first time now finds the beginning of the log gone: then the count shows it
     late = DumpSessions(primary.flavor, primary.socket, ADMIN)
     look = late.look(soon())
     begun = time.perf_counter()

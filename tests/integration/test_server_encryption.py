@@ -1,4 +1,5 @@
-"""Replication over TLS on real servers: who may follow whom, by which certificate, and that all procedures go on."""
+"""Replication over TLS on real servers: which server may follow which, by which certificate, and that all procedures
+work."""
 
 from __future__ import annotations
 
@@ -108,7 +109,7 @@ def test_a_member_follows_with_its_certificate_and_not_without(
     primary.sql("CREATE TABLE app.t (id INT PRIMARY KEY)", "INSERT INTO app.t VALUES (1)")
     wait_until(lambda: rows(replica, "t") == 1, 5, "the row is there")
     assert all(cipher(primary, source.account.user))
-    # nothing is changed by being asked again
+    # asking again changes nothing
     replica.adapter.follow(source, True, soon())
     primary.sql("INSERT INTO app.t VALUES (2)")
     assert receiver(replica) is Receiver.ON
@@ -124,7 +125,7 @@ def test_another_members_server_is_not_followed_if_another_ca_signed_it(
     replica.adapter.follow(encrypted(primary.source(replica), theirs), False, soon())
     time.sleep(0.5)
     assert receiver(replica) is not Receiver.ON
-    # the right files: it is pointed there anew
+    # the right files: it is repointed there
     replica.adapter.follow(encrypted(primary.source(replica), files), False, soon())
     wait_until(lambda: receiver(replica) is Receiver.ON, 5, "the receiver is connected")
     primary.sql("CREATE TABLE app.u (id INT PRIMARY KEY)")
@@ -155,7 +156,7 @@ def test_an_agent_logs_in_as_its_receiver_would(servers: list[BareServer], files
 def test_commits_that_waited_are_released_by_tls_too(
     servers: list[BareServer], files: Files
 ) -> None:
-    """What a learner has received is acknowledged once more by its agent: see acknowledge.py."""
+    """The agent acknowledges once more what a learner has received: see acknowledge.py."""
     primary, replica, other = servers
     primary.adapter.set_acks(0, soon())
     other.adapter.stop_receiver(soon())

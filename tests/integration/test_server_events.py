@@ -1,4 +1,4 @@
-"""Events follow the primary: enabled there, disabled elsewhere; what a person has disabled stays so."""
+"""Events follow the primary: enabled there, disabled elsewhere; what an operator has disabled stays so."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def applied(server: BareServer) -> str:
 
 
 def switch(old: BareServer, new: BareServer) -> list[str]:
-    """With all that the agents do for events; what could not be altered."""
+    """With all that the agents do for events; returns what could not be altered."""
     failed: list[str] = []
     deadline = Deadline(20)
     old.adapter.freeze(Deadline(3), lambda _: None, lambda _: None)
@@ -142,7 +142,7 @@ def test_no_replication_broke_on_the_way(servers: list[BareServer]) -> None:
 
 
 def test_what_was_disabled_stays_so_after_a_crash_as_well(servers: list[BareServer]) -> None:
-    """The last of this file: the primary dies."""
+    """The last test of this file: the primary dies."""
     primary, replica = servers
     primary.sql("SET GLOBAL event_scheduler = OFF", "ALTER EVENT app.never DISABLE")
     before = statuses(primary)

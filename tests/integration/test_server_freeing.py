@@ -1,4 +1,5 @@
-"""Clients' sessions that keep a replica from applying are found and ended, and no others where the server tells."""
+"""Clients' sessions that keep a replica from applying are found and ended, and no others where the server shows
+them."""
 
 from __future__ import annotations
 
@@ -24,7 +25,7 @@ HOLDS = {
     ),
 }
 IDLE_SECONDS = 0.15
-"""Both servers refresh INNODB_TRX only where nobody has read it for a tenth of a second."""
+"""Both servers refresh INNODB_TRX only if it was not read for a tenth of a second."""
 
 
 def soon() -> Deadline:
@@ -50,7 +51,7 @@ def servers(flavor: Flavor) -> Iterator[list[BareServer]]:
 def test_who_holds_the_applier_up_is_ended_and_named(servers: list[BareServer], how: str) -> None:
     primary, replica = servers
     statements, write = HOLDS[how]
-    if replica.flavor is Flavor.MYSQL:  # which refuses that under super_read_only
+    if replica.flavor is Flavor.MYSQL:  # which MySQL refuses under super_read_only
         statements = tuple(each.replace("FOR UPDATE", "LOCK IN SHARE MODE") for each in statements)
     replica.adapter.drain(soon())
     assert replica.adapter.free(soon(), True) is None, "nothing waits"

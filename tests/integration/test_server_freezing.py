@@ -1,4 +1,4 @@
-"""A primary takes no more writes from anybody, and another takes over from it while both run; or it goes on."""
+"""A primary takes no more writes, and another takes over from it while both run; or the primary continues."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def execute(client: PyMySQL, sql: str) -> list[dict[str, Any]]:
 
 
 class Background:
-    """A statement in a session of its own.
+    """A statement in a separate session.
 
     :ivar error: how it failed; 0 when it did not
     """
@@ -119,7 +119,7 @@ class Background:
 class Writers:
     """Clients that write until their connection is lost; then they end.
 
-    :ivar answered: what they were told is committed; :ivar errors: what they were told otherwise
+    :ivar answered: commits that were acknowledged to them; :ivar errors: the other answers
     """
 
     def __init__(self, server: BareServer, count: int = 4) -> None:
@@ -347,7 +347,7 @@ def test_a_commit_that_nobody_acknowledges_holds_it_up(pair: list[BareServer]) -
 
 
 def writes_go_on(server: BareServer) -> None:
-    """Now, and when what was given up would have struck."""
+    """Now, and at the time at which what was given up would have happened."""
     for _ in range(3):
         with closing(server.connect(CLIENT)) as client:
             execute(client, "SET SESSION lock_wait_timeout = 3")

@@ -16,7 +16,7 @@ from tests.integration.servers import CLIENT, BareServer, bare_servers, proxy, w
 
 ROWS, ROW_BYTES = 30, 200_000
 ENOUGH = 2_000_000
-"""Bytes of the transaction that arrive: the applier has rows of it in its hands."""
+"""Bytes of the transaction that arrive: the applier is working on rows of it."""
 
 
 @pytest.fixture(params=list(Flavor))
@@ -47,7 +47,7 @@ def received(server: BareServer) -> str:
 
 @contextmanager
 def large_commit(primary: BareServer) -> Iterator[None]:
-    """A client commits a large transaction meanwhile; nobody acknowledges it."""
+    """A client commits a large transaction meanwhile; no replica acknowledges it."""
 
     def commit() -> None:
         with suppress(pymysql.err.MySQLError), closing(primary.connect(CLIENT)) as client:
@@ -66,7 +66,7 @@ def large_commit(primary: BareServer) -> Iterator[None]:
 
 @contextmanager
 def half_received(trio: list[BareServer]) -> Iterator[None]:
-    """The first server is dead; the second holds half of its last transaction, the third none of it."""
+    """The first server is dead; the second holds half of its last transaction, the third nothing of it."""
     primary, replica, other = trio
     primary.adapter.prepare_primary(1, soon())
     primary.adapter.open(soon())
@@ -108,9 +108,7 @@ def test_promotion_does_not_wait_for_the_rest(trio: list[BareServer]) -> None:
         ended = time.monotonic()
         print(f"drained in {drained - begun:.3f} s, prepared in {ended - drained:.3f} s")
         assert ended - begun < 1
-        time.sleep(
-            0.2
-        )  # InnoDB's table is a copy that is made anew when nobody has read it for 0.1 s
+        time.sleep(0.2)  # InnoDB's table is a copy that is refreshed if it was not read for 0.1 s
         assert not holds_rows(replica)
         replica.adapter.open(soon())
         replica.sql("UPDATE app.t SET v = 'free'", account=CLIENT)
@@ -123,7 +121,7 @@ def test_promotion_does_not_wait_after_a_receiver_was_restarted_in_vain(
     primary, replica, _ = trio
     with half_received(trio):
         replica.adapter.stop_receiver(Deadline(2))
-        replica.adapter.follow(primary.source(replica), True, soon())  # it is dead
+        replica.adapter.follow(primary.source(replica), True, soon())  # the source is dead
         replica.adapter.stop_receiver(Deadline(2))
         begun = time.monotonic()
         replica.adapter.prepare_primary(0, Deadline(3))
@@ -172,7 +170,7 @@ def test_repointing_drops_the_half_and_goes_on(trio: list[BareServer]) -> None:
 def test_the_same_source_sends_the_whole_again(trio: list[BareServer]) -> None:
     primary, replica, _ = trio
     with half_received(trio):
-        primary.start()  # its pending transaction is committed by that
+        primary.start()  # that commits its pending transaction
         with proxy(primary) as way:
             replica.adapter.follow(primary.source(replica, way.port), True, Deadline(3))
             wait_until(lambda: count(replica) == 5 + ROWS, 8, "the whole transaction is applied")

@@ -1,4 +1,5 @@
-"""What agents tell of a source that is silent or gone, and of their own server; a promise does not wait for either."""
+"""What agents report of a source that is silent or gone, and of their own server; a promise does not wait for
+either."""
 
 from __future__ import annotations
 
@@ -23,7 +24,7 @@ from tests.integration.test_agent_real import Member
 pytestmark = pytest.mark.alone
 
 QUICKLY = 0.4
-"""Some 40 ms, but for a busy machine; a receiver that waits for its time-out takes more than a second."""
+"""Some 40 ms, except on a busy machine; a receiver that waits for its time-out takes more than a second."""
 
 
 class Pair:
@@ -59,7 +60,7 @@ class Pair:
         return reply.state
 
     def signal(self, number: int) -> None:
-        """To the primary's server."""
+        """Send a signal to the primary's server."""
         incarnation = self.primary.seen().state.incarnation
         os.kill(int(incarnation.split("-")[1]), number)
 
@@ -82,7 +83,7 @@ def made(flavor: Flavor) -> Iterator[Pair]:
 
 @pytest.fixture
 def pair(made: Pair) -> Pair:
-    """Whole, whatever a test that failed has left."""
+    """Whole, whatever a failed test has left."""
     with suppress(ProcessLookupError, IndexError):
         made.signal(signal.SIGCONT)
     made.whole()
@@ -152,7 +153,7 @@ def test_neither_a_promise_nor_another_source_waits_for_one_that_packets_do_not_
     with ExitStack() as stack:
         nowhere = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         address = nowhere.getsockname()
-        for _ in range(3):  # whoever comes now finds the line full: the kernel drops what it sends
+        for _ in range(3):  # a new client finds the queue full: the kernel drops what it sends
             waiting = stack.enter_context(socket.socket())
             waiting.setblocking(False)
             waiting.connect_ex(address)
@@ -204,7 +205,7 @@ def test_a_server_without_free_connections_is_alive(pair: Pair) -> None:
                     with suppress(pymysql.err.MySQLError):
                         cursor.execute(f"KILL {row[0]}")
             with suppress(pymysql.err.MySQLError):
-                for _ in range(20):  # whoever comes first
+                for _ in range(20):  # new clients
                     stack.enter_context(closing(member.client()))
             end = time.monotonic() + 1.5
             while time.monotonic() < end:

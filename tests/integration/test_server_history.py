@@ -1,4 +1,4 @@
-"""What a server has received outlives a stop by hand, and what was cut is never numbered again."""
+"""What a server has received survives a stop by hand, and numbers that were cut are never used again."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def received(replica: BareServer) -> str:
 def test_following_after_both_threads_were_stopped_drops_nothing(
     pair: list[BareServer], again: bool
 ) -> None:
-    """Applier and receiver were stopped by hand, and the source dies: the rest is in the relay log only."""
+    """An operator stopped applier and receiver, and the source dies: the rest is only in the relay log."""
     primary, replica = pair
     promote(primary, replica)
     primary.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")
@@ -62,7 +62,7 @@ def test_following_after_both_threads_were_stopped_drops_nothing(
     replica.sql("STOP REPLICA IO_THREAD")
     assert replica.value("SELECT COUNT(*) FROM app.t") == 0
     primary.kill()
-    port = primary.port if again else 1  # where nobody listens
+    port = primary.port if again else 1  # where nothing listens
     replica.adapter.follow(primary.source(replica, port), False, soon())
     replica.adapter.drain(soon())
     assert replica.value("SELECT COUNT(*) FROM app.t") == 20
@@ -104,7 +104,7 @@ def lost_insert(primary: BareServer) -> None:
 
 
 def test_a_server_that_was_restarted_follows_at_once(pair: list[BareServer]) -> None:
-    """Nothing is waited for that its relay log no longer has."""
+    """It does not wait for anything that its relay log no longer has."""
     primary, replica = pair
     promote(primary, replica)
     primary.sql("CREATE TABLE app.t (id INT PRIMARY KEY)")

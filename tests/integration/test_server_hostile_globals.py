@@ -1,4 +1,4 @@
-"""Global defaults that an operator has tightened are for clients: no session of ours goes by them."""
+"""Global defaults that an operator has tightened are for clients: no session of the agent's uses them."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def member(flavor: Flavor) -> Iterator[Member]:
 
 
 def run(member: Member, *statements: str) -> list[tuple[object, ...]]:
-    """As the administrator, in one session that goes by the server's defaults but for what a client must."""
+    """As the administrator, in one session with the server's defaults, except what a client must set."""
     account = servers.ADMIN
     with (
         closing(

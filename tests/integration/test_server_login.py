@@ -21,8 +21,8 @@ def server(flavor: Flavor) -> Iterator[BareServer]:
 
 
 def test_a_member_is_let_in_without_giving_its_password_away(server: BareServer) -> None:
-    """MySQL wants it encrypted after each start: for the key that its own agent tells, not for one from the network.
-    Then a hash of it is cached, and the answer to a challenge is enough. MariaDB never wants more than that."""
+    """After each start MySQL wants the password encrypted: with the key that its own agent reports, not one from the
+    network. Then it caches a hash, and the answer to a challenge is enough. MariaDB never wants more than that."""
     connection = Connection(server.socket, ADMIN)
     key = public_key(connection, Deadline(5))
     connection.close()
@@ -47,7 +47,7 @@ def test_an_account_whose_plugin_gives_the_password_away_is_refused(server: Bare
     if server.flavor is Flavor.MARIADB:
         server.sql("SET GLOBAL secure_auth = 0")
         how = "VIA mysql_old_password USING '0123456789abcdef'"
-        refusal = "unknown auth switch request"  # it has no name for it on the wire
+        refusal = "unknown auth switch request"  # the protocol has no name for it
     else:
         how = "WITH sha256_password BY 'x'"
         refusal = "'sha256_password', which could give it the password: refused"

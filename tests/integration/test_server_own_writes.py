@@ -1,4 +1,4 @@
-"""What each server really logs of maintenance on a replica, and how it is made good while the receiver runs."""
+"""What each server really logs of maintenance on a replica, and how that is repaired while the receiver runs."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ HARMFUL = ("REPAIR TABLE app.t", "CREATE USER mon@'%' IDENTIFIED BY 'pW_1x'", "D
 
 
 class Replica(Patient):
-    """With what judges it."""
+    """A replica with the code that judges it."""
 
     def start_agent(self) -> None:
         super().start_agent()
@@ -130,7 +130,7 @@ def make_good(member: Replica) -> None:
 
 
 def called_off(work: Callable[[Deadline], object], then: Callable[[], None]) -> int:
-    """Do it until it is done; each time a newer term calls it off a little later. How often that was.
+    """Repeat it until it is done; each time a newer term cancels it a little later. Returns how often that was.
 
     :param then: checks what is left after that
     """
@@ -146,7 +146,8 @@ def called_off(work: Callable[[Deadline], object], then: Callable[[], None]) -> 
 
 
 def test_nothing_is_concluded_from_what_a_newer_term_calls_off(member: Replica) -> None:
-    """A failover that began while a member forgot a harmless transaction once found it diverged, and named nobody."""
+    """A failover that began while a member forgot a harmless transaction once found it diverged, and named no
+    primary."""
     member.let_write()
     member.server.sql("FLUSH PRIVILEGES")
 
@@ -168,9 +169,10 @@ def test_nothing_is_concluded_from_what_a_newer_term_calls_off(member: Replica) 
 
 
 def test_a_locked_table_does_not_keep_a_member_from_another_command(member: Replica) -> None:
-    """Forgetting waits for all locks. Called off, it leaves nothing behind, even if more is logged before the next."""
+    """Forgetting waits for all locks. Cancelled, it leaves nothing behind, even if more is logged before the next
+    attempt."""
     if member.server.flavor is Flavor.MYSQL:
-        return  # there nothing is forgotten
+        return  # nothing is forgotten there
     member.let_write()
     member.server.sql("FLUSH PRIVILEGES")
     member.judge()
@@ -192,7 +194,7 @@ def test_a_locked_table_does_not_keep_a_member_from_another_command(member: Repl
 
 def test_what_servers_log_of_maintenance_is_recognised_and_made_good(member: Replica) -> None:
     """The receiver runs all the time, nothing that was received is lost, and the data is the same."""
-    member.let_write()  # some of them MySQL takes so only
+    member.let_write()  # MySQL accepts some of them only so
     for statement in LOGGED[member.server.flavor]:
         before = gtids(member.server)
         member.server.sql(statement)
@@ -209,7 +211,7 @@ def test_what_servers_log_of_maintenance_is_recognised_and_made_good(member: Rep
     assert state.harmless == state.judged
     make_good(member)
     member.look()
-    assert member.killed == []  # what it forgot, it has not lost
+    assert member.killed == []  # what it forgot does not count as lost
     member.primary.sql("INSERT INTO app.t SELECT 1 + MAX(n) FROM app.t")
     member.catch_up()
     assert member.server.sql("SELECT n FROM app.t") == member.primary.sql("SELECT n FROM app.t")
@@ -218,7 +220,7 @@ def test_what_servers_log_of_maintenance_is_recognised_and_made_good(member: Rep
 
 
 def lists_tables(member: Replica, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """What it asks of its tables when it begins to follow again."""
+    """The queries on its tables when it begins to follow again."""
     asked: list[str] = []
     look = Connection.look
 

@@ -1,4 +1,5 @@
-"""How far a replica is, and that its source no longer has what it needs, is told in terms of the source's binlog."""
+"""A replica's progress, and that its source no longer has what it needs, are reported as positions in the source's
+binlog."""
 
 from __future__ import annotations
 

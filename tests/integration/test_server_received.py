@@ -1,4 +1,5 @@
-"""What a replica has received and not applied: read from the files of one that was killed, and lost by a hand."""
+"""What a replica has received and not applied: read from the files of a killed server, and lost by an operator's
+act."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ HALF = 300_000
 
 @pytest.fixture
 def pair(flavor: Flavor) -> Iterator[list[BareServer]]:
-    """A primary that waits for nobody, and a replica whose applier is stopped after the first rows."""
+    """A primary that waits for no replica, and a replica whose applier is stopped after the first rows."""
     with bare_servers(flavor, 2) as servers:
         primary, replica = servers
         replica.adapter.follow(primary.source(replica), True, soon())
@@ -99,7 +100,7 @@ def test_the_files_of_one_that_was_killed_tell_all_that_it_has_received(
     assert applied(replica) != received(replica)
     with proxy(primary) as through:
         if flavor is Flavor.MYSQL:
-            # all is fetched anew, up to within a transaction
+            # everything is fetched anew, up to within a transaction
             replica.adapter.stop_receiver(soon())
             replica.sql(f"CHANGE REPLICATION SOURCE TO SOURCE_PORT = {through.port}")
             through.stop_after(HALF)
@@ -113,10 +114,10 @@ def test_the_files_of_one_that_was_killed_tell_all_that_it_has_received(
         replica.sql("CREATE DATABASE of_its_own")
         own = received(replica)
         replica.kill()
-    # but for what it wrote itself: it may have been a primary whose commits were never acknowledged
+    # except what it wrote itself: it may have been a primary whose commits were never acknowledged
     assert not seen.contains(own)
     assert inventory(replica, tmp_path) == seen
-    if flavor is Flavor.MARIADB:  # what is not whole is none of it
+    if flavor is Flavor.MARIADB:  # an incomplete transaction is not part of it
         last = max(replica.datadir.glob("relay.0*"))
         with last.open("r+b") as file:
             file.truncate(last.stat().st_size - 40)
@@ -140,7 +141,7 @@ def agent(server: BareServer, killed: list[str], folder: Path) -> Receipts:
 def test_a_hand_can_make_less_of_what_a_running_server_has_received(
     pair: list[BareServer], flavor: Flavor, tmp_path: Path
 ) -> None:
-    """Its source is frozen, so that nothing comes again; an agent sees that what was received is gone."""
+    """Its source is frozen, so that nothing arrives again; an agent sees that what was received is gone."""
     primary, replica = pair
     write(primary)
     write(primary)
@@ -159,7 +160,7 @@ def test_a_hand_can_make_less_of_what_a_running_server_has_received(
             again = agent(replica, killed, tmp_path)
             again.seen(replica.adapter.observe(soon()), "a run")
             replica.sql("STOP REPLICA", "RESET BINARY LOGS AND GTIDS")
-            assert received(replica) == before  # that alone would not tell
+            assert received(replica) == before  # that alone would not show it
             with pytest.raises(Refused, match="was reset by hand"):
                 again.seen(replica.adapter.observe(soon()), "a run")
             replica.sql("RESET REPLICA")

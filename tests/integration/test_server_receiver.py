@@ -1,4 +1,4 @@
-"""Stopping a receiver: quickly, whatever its source does, and without harm to what flows."""
+"""Stopping a receiver: quickly, whatever its source does, and without harm to replication."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def pair(request: pytest.FixtureRequest) -> Iterator[list[BareServer]]:
 
 
 QUICKLY = 0.4
-"""Some 30 ms, but for a busy machine; it was a second where the receiver had to wait for its time-out."""
+"""Some 30 ms, except on a busy machine; it was a second where the receiver had to wait for its time-out."""
 
 
 def soon() -> Deadline:

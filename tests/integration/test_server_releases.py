@@ -1,6 +1,7 @@
-"""Commits that go on without an acknowledgement, in every way that a hand has: the server counts it, and we see it.
+"""Commits that are released without an acknowledgement, in every way that an operator has: the server counts it, and
+the agent sees it.
 
-Then it dies, and what of its binlog's end is committed is found before anything is cut.
+Then the server dies, and its committed transactions at the binlog's end are found before anything is cut.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ def servers(request: pytest.FixtureRequest) -> Iterator[list[BareServer]]:
 
 @pytest.fixture
 def pair(servers: list[BareServer]) -> list[BareServer]:
-    """A primary that waits for its replica for ever, after a restart."""
+    """A primary that waits for its replica without a time limit, after a restart."""
     primary, replica = servers
     if primary.adapter.observe(soon()).semi_sync.source:
         primary.restart()
@@ -129,7 +130,7 @@ MARIADB = {"KILL QUERY": kill("QUERY"), "KILL": kill("CONNECTION")}
 
 
 def test_whatever_lets_a_commit_through_is_counted_by_the_server(pair: list[BareServer]) -> None:
-    """Also where it is over when somebody looks: each way is begun and ended between two looks."""
+    """Also where it is over by the time of the look: each way begins and ends between two looks."""
     primary, replica = pair
     ways = BOTH | (MARIADB if primary.flavor is Flavor.MARIADB else {})
     for way, do in ways.items():
@@ -138,7 +139,7 @@ def test_whatever_lets_a_commit_through_is_counted_by_the_server(pair: list[Bare
         assert let_through(1, before.tally, waits(primary)) is None, way
         replica.adapter.stop_receiver(soon())
         wait_until(lambda: waits(primary).clients == 0, 5, "the replica has gone")
-        # while one waits, no other comes so far that it could be let through
+        # while one waits, no other gets so far that it could be released
         waiters = Waiters(primary, 0 if way in NEXT_ONE else 1)
         assert let_through(1, before.tally, waits(primary)) is None, f"{way}: it waits only"
         do(primary, waiters)
@@ -175,7 +176,7 @@ def test_mysql_goes_on_waiting_when_its_waiters_are_killed(pair: list[BareServer
 
 
 def test_a_row_that_was_let_through_proves_nothing(pair: list[BareServer]) -> None:
-    """A hand kills the session that waits with it."""
+    """An operator kills the session that waits with it."""
     primary, replica = pair
     replica.adapter.stop_receiver(soon())
     wait_until(lambda: waits(primary).clients == 0, 5, "the replica has gone")
@@ -200,7 +201,7 @@ def test_a_row_that_was_let_through_proves_nothing(pair: list[BareServer]) -> No
 def crash_with_waiters(primary: BareServer, replica: BareServer, released: bool) -> Pending:
     """Its binlog as the replica's source, dead, with two transactions that the replica lacks, or three.
 
-    :param released: the first of them was let through, after the last look
+    :param released: the first of them was released, after the last look
     """
     state = "gtid_executed" if primary.flavor is Flavor.MYSQL else "gtid_binlog_state"
     primary.adapter.prove(1, 4, soon())
@@ -244,7 +245,7 @@ def test_mariadb_tells_before_the_cut_what_its_engine_has_committed(pair: list[B
         why = tail.reaches_into(found, commits_of(primary))
         assert bool(why) is released, why
         assert [file.read_bytes() for file in sorted(log.parent.glob("binlog.0*"))] == before
-        assert tail.reaches_into(found, commits_of(primary)) == why  # it can be asked again
+        assert tail.reaches_into(found, commits_of(primary)) == why  # the question can be repeated
         count = int(str(replica.value(ROWS)))
         if not released:
             cut(found)
@@ -290,7 +291,8 @@ def a_reset_lets_through_what_waits_and_its_counters_go_down(pair: list[BareServ
 
 
 def test_what_leaves_a_pair_apart(pair: list[BareServer]) -> None:
-    """Its last test: a RESET on MariaDB (MySQL's waits for the commits), and a cut on MySQL of what was committed."""
+    """The last test of the pair: a RESET on MariaDB (MySQL's waits for the commits), and a cut on MySQL of committed
+    ones."""
     if pair[0].flavor is Flavor.MARIADB:
         a_reset_lets_through_what_waits_and_its_counters_go_down(pair)
     else:

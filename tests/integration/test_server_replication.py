@@ -198,7 +198,7 @@ def test_a_chain_of_promotions_loses_nothing(trio: list[BareServer]) -> None:
         for survivor in (new, other):
             survivor.adapter.stop_receiver(soon())
             survivor.adapter.drain(soon())
-        if not has_all_of(new, other):  # one of them has acknowledged, perhaps the other alone
+        if not has_all_of(new, other):  # one of them has acknowledged, perhaps only the other
             new, other = other, new
         for _ in range(2):
             new.adapter.prepare_primary(1, soon())
@@ -352,9 +352,11 @@ def test_a_server_that_died_is_unreachable_and_comes_back(server: BareServer) ->
 
 
 def test_a_relay_log_that_is_being_read_by_position_is_left_so_by_nobody() -> None:
-    """MariaDB's is, so that it is kept, where both threads are started; that may be broken off, and the server killed.
+    """MariaDB reads so, to keep the relay log, where both threads are started; that may be interrupted, and the server
+    killed.
 
-    The position in its file is older than its data then: what is read from there was logged already."""
+    The position in its file is older than its data then: what is read from there was logged already.
+    """
     with bare_servers(Flavor.MARIADB, 2) as (primary, replica):
         replica.adapter.follow(primary.source(replica), True, soon())
         make_primary(primary, replica)

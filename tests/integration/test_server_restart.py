@@ -1,4 +1,4 @@
-"""A server is restarted by its agent: in order, with nothing answered that was not acknowledged; or not at all."""
+"""A server is restarted by its agent: in order, without an answer that no voter acknowledged; or not at all."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def pair(hosts: list[Member]) -> list[Member]:
 
 
 class Load:
-    """Clients that write until they are told to end, whatever happens to the server."""
+    """Clients that write until the test ends them, whatever happens to the server."""
 
     def __init__(self, primary: Member, count: int = 4) -> None:
         self.answered: set[int] = set()

@@ -1,4 +1,4 @@
-"""Commits of an open primary begin to wait when its replicas have been sent what there is, or after a moment."""
+"""Commits of an open primary begin to wait when everything has been sent to its replicas, or after a moment."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def servers(request: pytest.FixtureRequest) -> Iterator[list[BareServer]]:
 
 @pytest.fixture
 def pair(servers: list[BareServer]) -> list[BareServer]:
-    """A primary that serves alone, and a replica that acknowledges all the same."""
+    """A primary that serves alone, and a replica that acknowledges although no commit waits for it."""
     primary, replica = servers
     primary.adapter.prepare_primary(0, soon())
     primary.adapter.open(soon())

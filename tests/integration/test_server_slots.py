@@ -1,4 +1,4 @@
-"""Clients hold all connections, and take each that becomes free: replicas and the agent get in, one after another."""
+"""Clients use all connections, and take each that becomes free: replicas and the agent get in, one after another."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ TOO_MANY = 1040
 
 
 def refused(server: BareServer, account: Account) -> bool:
-    """As too many are connected."""
+    """Whether the login fails because too many are connected."""
     try:
         server.connect(account).close()
     except pymysql.err.OperationalError as error:

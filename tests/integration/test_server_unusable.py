@@ -1,4 +1,4 @@
-"""What real servers say of data files that they cannot use, and that it is told from what has another cause."""
+"""What real servers log of data files that they cannot use, and how that is distinguished from other causes."""
 
 from __future__ import annotations
 

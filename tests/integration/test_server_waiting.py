@@ -1,4 +1,4 @@
-"""How commits wait is changed on running primaries, and no commit that should wait slips through."""
+"""How commits wait is changed on running primaries, and no commit that should wait is released."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def servers(request: pytest.FixtureRequest) -> Iterator[list[BareServer]]:
 
 @pytest.fixture
 def pair(servers: list[BareServer]) -> list[BareServer]:
-    """A primary that waits for its replica for ever."""
+    """A primary that waits for its replica without a time limit."""
     primary, replica = servers
     replica.adapter.follow(primary.source(replica), True, soon())
     primary.adapter.prepare_primary(1, soon())
@@ -115,7 +115,7 @@ def test_all_that_waiting_depends_on_is_set_and_told(pair: list[BareServer]) -> 
         assert not seen.degraded
     primary.adapter.set_acks(0, soon())
     assert waits(primary) == SemiSync()
-    # as a server may have been started that was not set up by us
+    # as a server may have been started that Holdfast did not set up
     primary.sql(
         f"SET GLOBAL {without} = 0",
         f"SET GLOBAL rpl_semi_sync_{side}_timeout = 10000",
@@ -204,7 +204,7 @@ def test_raised_to_endless_under_load_while_degraded(pair: list[BareServer]) -> 
 def test_a_time_out_that_strikes_after_it_was_raised_is_not_taken_for_an_acknowledgement(
     pair: list[BareServer],
 ) -> None:
-    """The commit that waited already keeps its time-out, and it lets all others through."""
+    """The commit that waited already keeps its time-out, and it releases all others."""
     primary, replica = pair
     primary.adapter.set_acks(1, soon(), 1.5)
     stop(replica)
@@ -221,7 +221,7 @@ def test_a_time_out_that_strikes_after_it_was_raised_is_not_taken_for_an_acknowl
 
 
 def test_no_commit_slips_through_while_the_wait_point_changes(pair: list[BareServer]) -> None:
-    """Changed without holding commits up, some waited at neither point (seen on both servers, 1 of 50)."""
+    """If changed without blocking commits, some waited at neither point (seen on both servers, 1 of 50)."""
     primary, _ = pair
     before = status(primary, "yes_tx")
     took: list[float] = []

@@ -1,4 +1,4 @@
-"""XA transactions and tables that know no transactions, when a primary dies: what servers do, and what is mended."""
+"""XA transactions and tables without transactions, when a primary dies: what servers do, and what is repaired."""
 
 from __future__ import annotations
 
@@ -87,7 +87,8 @@ def received(server: BareServer) -> str:
 
 
 def settled(server: BareServer) -> str:
-    """What it has received, once all of that is applied: changes with what comes next, and with nothing else."""
+    """What the server has received, once all of that is applied: changes with the next transaction, and with nothing
+    else."""
     server.adapter.drain(Deadline(SECONDS))
     return received(server)
 
@@ -100,7 +101,7 @@ def take_over(second: BareServer) -> None:
 
 
 def return_to(first: BareServer, second: BareServer, settling: Settling) -> None:
-    """As the agent does: noted while it is down, settled before it follows."""
+    """As the agent does: recorded while it is down, settled before it follows."""
     settling.doubt(Deadline(SECONDS))
     first.adapter.close()
     first.start()

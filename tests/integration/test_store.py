@@ -1,4 +1,4 @@
-"""What every store promises, asked of a SQLite file and of a real etcd."""
+"""What every store guarantees, tested with a SQLite file and with a real etcd."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[real.EtcdCluster]
 
 @pytest.fixture(params=["sqlite", "etcd"])
 def where(request: pytest.FixtureRequest, tmp_path: Path) -> Where:
-    """A store that nobody has used yet."""
+    """An unused store."""
     if request.param == "sqlite":
         return tmp_path / "store.db"
     made: real.EtcdCluster = request.getfixturevalue("node")
@@ -200,7 +200,7 @@ def test_asking_who_leads_keeps_nobody_from_leading(open_store: Open) -> None:
 
 
 def _lead_in_process(where: Where, tell: Connection) -> None:
-    """Lead, and write the record whenever told to, telling what came of it."""
+    """Lead, and write the record whenever ordered to, reporting the result."""
     with closing(opened(where)) as store, store.lead("c", A) as led:
         tell.send(led is not None)
         while True:
@@ -232,7 +232,7 @@ def leading_process(where: Where) -> Iterator[tuple[int, Connection]]:
 
 @contextmanager
 def gained(store: Store, seconds: float) -> Iterator[float]:
-    """Campaign until it leads; after how long."""
+    """Campaign until it leads; yields after how long."""
     begun = time.monotonic()
     while time.monotonic() < begun + seconds:
         with store.lead("c", B) as led:
@@ -273,7 +273,7 @@ def test_a_leading_process_that_was_stopped_wakes_up_and_is_refused(
     os.kill(pid, signal.SIGCONT)
     outcome, until = tell.recv()
     assert outcome == "Deposed"
-    # the clock is the same for all processes of a machine
+    # all processes of a machine have the same clock
     assert until < stopped + BELIEF_SECONDS
     assert store.load("c") == Stored(replace(RECORD, term=2), 2)
 

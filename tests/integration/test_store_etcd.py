@@ -180,7 +180,7 @@ def _lead_on_and_on(
                     while not over.is_set() and (now := led.until) > time.monotonic():
                         until = max(until, now)
                         time.sleep(0.002)
-                    # handed on at once then: it believes no more
+                    # handed over at once then: it believes no more
                     believed.append((begun, alone_from, until if not over.is_set() else begun))
         except (Unreachable, OutcomeUnknown, Refused):
             pass

@@ -1,4 +1,4 @@
-"""A store that is put back from a copy, or lost, under clusters of real servers that are written to."""
+"""A store that is restored from a copy, or lost, under clusters of real servers that are written to."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def drop_store(sandbox: Sandbox) -> None:
 
 
 def processes(sandbox: Sandbox) -> dict[str, str]:
-    """Which run of each server it is."""
+    """Each server's run."""
     return {each["name"]: each["incarnation"] for each in sandbox.status()["members"]}
 
 
 def refused_and_repaired(sandbox: Sandbox, writers: Writers, said: str) -> None:
-    """The manager decides nothing, writes go on meanwhile, and a repair ends it without touching any server."""
+    """The manager decides nothing, writes continue meanwhile, and a repair ends it without touching any server."""
     status = sandbox.wait_until(lambda s: said in s["reason"], SECONDS, said)
     assert f"holdfast store repair {CLUSTER}" in status["reason"]
     writers.wait_for(MORE)

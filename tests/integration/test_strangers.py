@@ -1,4 +1,4 @@
-"""Replicas that are no voters and acknowledge: nothing that a client was told is lost by them, and each is named."""
+"""Replicas that are no voters and acknowledge: no acknowledged write is lost by them, and each is named."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def client(
 ) -> ReplicaClient:
     who = sandbox.accounts.replication(account)
     port = sandbox.spec.member(member).port
-    # each its own: a server ends the session of one whose number comes again
+    # a separate number each: a server ends the session of a replica whose number comes again
     number = 90 + int(account.removeprefix("m"))
     return ReplicaClient(
         sandbox.spec.flavor, port, who, place, semi_sync=semi_sync, uuid=uuid, server_id=number
@@ -105,10 +105,10 @@ def frozen(sandbox: Sandbox, *members: str) -> Iterator[None]:
 def test_what_a_stranger_acknowledged_is_said_and_not_lost(cluster: Sandbox) -> None:
     """One comes while clients write, both voters freeze, and the primary dies before they have what it released.
 
-    The agent looks away while that begins, so that the stranger releases commits for certain. It comes before the
-    voters freeze: MySQL listens to a new replica only when another one acknowledges, or after a second.
+    The agent hangs while that begins, so that the stranger releases commits for certain. It comes before the voters
+    freeze: MySQL reads from a new replica only when another one acknowledges, or after a second.
     """
-    # an agent that looks away for longer would cost the primary its lease on a busy machine
+    # a longer hang of the agent would cost the primary its lease on a busy machine
     cluster.manager.change_settings(CLUSTER, {"lease": "3s", "detection": "3s"})
     primary = str(cluster.wait_whole()["primary"])
     others = replicas(cluster.status())
@@ -155,7 +155,7 @@ def test_what_a_stranger_acknowledged_is_said_and_not_lost(cluster: Sandbox) -> 
         now = member_of(status, primary)
         return now["incarnation"] not in ("", shown["incarnation"]) and now["state"] in BACK
 
-    # the member that takes over has what was released; where nobody has it, the primary comes back in place
+    # the member that takes over has what was released; if none has it, the primary comes back in place
     cluster.wait_until(is_back, 40)
     let_in_again(cluster, primary)
     cluster.wait_whole(40)
@@ -172,7 +172,7 @@ def test_a_member_that_acknowledges_and_should_not_is_set_right(cluster: Sandbox
     one, other = replicas(cluster.status())
     mysql = cluster.spec.flavor is Flavor.MYSQL
     with writing(cluster, run) as writers:
-        # pointed at the primary by hand, by an account that could not be barred with its own
+        # repointed to the primary by hand, by an account that could not be barred with its own
         foreign = cluster.accounts.replication(STRANGER)
         change = "CHANGE REPLICATION SOURCE TO SOURCE" if mysql else "CHANGE MASTER TO MASTER"
         password = change.split()[-1]
@@ -207,7 +207,7 @@ def test_a_member_that_acknowledges_and_should_not_is_set_right(cluster: Sandbox
         cluster.manager.change_settings(CLUSTER, {}, [f"members.{other}.voter"])
         cluster.wait_until(lambda s: bool(member_of(s, other)["votes"]), 20)
 
-        # another server comes by a voter's account
+        # another server connects by a voter's account
         place = end_of_binlog(cluster, primary)
         with client(
             cluster, primary, one, place, True, "11111111-1111-1111-1111-111111111111"

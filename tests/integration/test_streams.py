@@ -26,7 +26,7 @@ MARIADB_DOMAIN, CUT_DOMAIN, REWOUND_DOMAIN = 7, 8, 9
 
 
 def stream(sandbox: Sandbox, domain: int) -> str:
-    """The statement behind which the session's next transaction belongs to another stream than most."""
+    """The statement after which the session's next transaction belongs to an unusual stream."""
     if sandbox.spec.flavor is Flavor.MYSQL:
         return f"SET gtid_next = 'AUTOMATIC:blue{domain}'"
     return f"SET SESSION gtid_domain_id = {domain}"
@@ -34,7 +34,7 @@ def stream(sandbox: Sandbox, domain: int) -> str:
 
 @contextmanager
 def writing_elsewhere(sandbox: Sandbox, primary: str) -> Iterator[list[int]]:
-    """A client whose transactions belong to a stream of their own; the numbers that it was told are committed."""
+    """A client whose transactions belong to a stream of their own; yields the numbers that were acknowledged to it."""
     told: list[int] = []
     ended = threading.Event()
 
@@ -70,7 +70,7 @@ def opened(primary: str) -> Callable[[Status], bool]:
 
 
 def test_all_streams_of_a_primary_are_its_own(cluster: Sandbox, run: int) -> None:
-    """Nobody is held to be errant; a pending tail is cut, an errant write rewound, in whatever stream."""
+    """No transaction is taken for errant; a pending tail is cut, an errant write rewound, in whatever stream."""
     mysql = cluster.spec.flavor is Flavor.MYSQL
     status = cluster.wait_whole()
     old, term = str(status["primary"]), status["term"]
@@ -114,8 +114,8 @@ def test_all_streams_of_a_primary_are_its_own(cluster: Sandbox, run: int) -> Non
 
 
 def leave_pending(sandbox: Sandbox, primary: str) -> None:
-    """One commit of a stream that nobody else knows waits in vain, and the server dies."""
-    # without a manager, and with nobody following it, the primary would end itself
+    """One commit of a stream that no other server knows waits in vain, and the server dies."""
+    # without a manager and without followers the primary would end itself
     sandbox.manager.pause(CLUSTER, "receivers are stopped by hand")
     for name in replicas(sandbox.status()):
         admin(sandbox, name, "STOP REPLICA IO_THREAD")

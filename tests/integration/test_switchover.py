@@ -31,7 +31,7 @@ def wait_switched(cluster: Sandbox, to: str) -> None:
 
 
 def switch(cluster: Sandbox, to: str = "") -> str:
-    """Order it, and wait until whoever it is takes writes."""
+    """Order it, and wait until the new primary takes writes."""
     new = str(cluster.manager.switch_over(CLUSTER, to, wait=True)["to"])
     wait_switched(cluster, new)
     return new
@@ -95,7 +95,7 @@ def test_what_stands_against_it_is_said_at_once(cluster: Sandbox) -> None:
         client.execute("SET autocommit = 0")
         client.execute("INSERT INTO app.held VALUES (1)")
         cluster.manager.change_settings(CLUSTER, {f"members.{one}.priority": 0}, [])
-        time.sleep(2.1)  # MariaDB tells whole seconds
+        time.sleep(2.1)  # MariaDB reports whole seconds
         found = against(cluster, one, old=1.0)
         assert f"{one}: its priority is 0" in found
         assert "has had a transaction open on " in found
@@ -166,7 +166,7 @@ def test_a_long_transaction_is_named_waited_for_or_ended(cluster: Sandbox) -> No
     with session(cluster, old) as client:
         client.execute("BEGIN")
         client.execute("INSERT INTO app.held VALUES (7)")
-        time.sleep(2.1)  # MariaDB tells whole seconds
+        time.sleep(2.1)  # MariaDB reports whole seconds
         found = against(cluster, to, old=1.0)
         assert "has had a transaction open on " in found
         assert f"({cluster.accounts.app.user}@" in found
@@ -186,7 +186,7 @@ def test_a_long_transaction_is_named_waited_for_or_ended(cluster: Sandbox) -> No
 def test_a_locked_table_stops_it_before_or_as_writes_are_stopped(
     cluster: Sandbox, flavor: Flavor, run: int
 ) -> None:
-    """Without a plugin MariaDB does not tell who has locked tables."""
+    """Without a plugin MariaDB does not show which session has locked tables."""
     old, to = cluster.primary(), replicas(cluster.status())[0]
     with writing(cluster, run) as writers, session(cluster, old) as client:
         client.execute("LOCK TABLES app.held WRITE")
@@ -207,7 +207,7 @@ def test_a_locked_table_stops_it_before_or_as_writes_are_stopped(
 def test_a_writer_who_may_write_on_read_only_servers_is_stopped_too(
     cluster: Sandbox, run: int
 ) -> None:
-    """Its rows are either on the new primary, or it was not told that they are committed."""
+    """Its rows are either on the new primary, or were not acknowledged to it."""
     to = replicas(cluster.status())[0]
     old = cluster.primary()
     told: list[int] = []
@@ -287,7 +287,7 @@ def test_whoever_dies_at_any_step_it_ends_with_one_primary_and_nothing_lost(
 
 
 def _wait_said(cluster: Sandbox, text: str, since: int) -> None:
-    """Until the manager has told an event with this text since then."""
+    """Wait until the manager has reported an event with this text since then."""
     end = time.monotonic() + 20
     while True:
         for each in cluster.manager.events(CLUSTER, since, 1.0):

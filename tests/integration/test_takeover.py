@@ -1,4 +1,4 @@
-"""A primary that freezes, and what people decide themselves: pause, resume, failover."""
+"""A primary that freezes, and what operators decide themselves: pause, resume, failover."""
 
 from __future__ import annotations
 

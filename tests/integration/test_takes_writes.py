@@ -1,4 +1,4 @@
-"""Status says that the cluster takes writes only while a client's commit comes through."""
+"""Status says that the cluster takes writes only while a client's commit succeeds."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SECONDS = 20.0
 
 @contextmanager
 def frozen(cluster: Sandbox) -> Iterator[str]:
-    """Both replicas' servers answer nobody; the primary's name."""
+    """Both replicas' servers answer nothing; yields the primary's name."""
     status = cluster.wait_whole()
     names = replicas(status)
     for name in names:

@@ -1,4 +1,4 @@
-"""A data directory is made once, and every copy of it is a server with nothing in its past."""
+"""A data directory is made once, and every copy of it is a server without a history."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A primary that its agent cannot look into keeps its clients, and status tells the server's own error."""
+"""A primary that its agent cannot observe keeps its clients, and status shows the server's own error."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def keeps_its_clients(cluster: Sandbox, status: Status, name: str, said: str) ->
 
 @contextmanager
 def another_password(cluster: Sandbox, hand: Any) -> Iterator[None]:
-    """The agents' account has another password, and their files do at the end only."""
+    """The agents' account has another password, and their files have it at the end only."""
     user = "'holdfast'@'localhost'"
     usual = cluster.accounts.admin.password
     files = [each.folder / "admin.password" for each in cluster.members()]
@@ -139,6 +139,6 @@ def test_a_primary_that_shuts_down_is_not_shown_as_open(cluster: Sandbox) -> Non
         if status["writable"]:
             shown_open = now
     assert shown_open < 1.5
-    assert time.monotonic() - begun < 4 * BUSY  # was 5 s where a server takes its time to end
+    assert time.monotonic() - begun < 4 * BUSY  # was 5 s where a server takes long to end
     wait_failed_over(cluster, name)
     cluster.wait_whole()

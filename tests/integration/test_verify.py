@@ -32,7 +32,7 @@ def kept(
     since: float = 0.0,
     seconds: float = 10.0,
 ) -> dict[str, Any]:
-    """The newest verification of a member that is so in the history, once it is there."""
+    """The newest matching verification of a member in the history, once it is there."""
     found: list[dict[str, Any]] = []
 
     def there(_: object) -> bool:

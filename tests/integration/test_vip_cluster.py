@@ -1,6 +1,6 @@
 """The virtual address of a real cluster, as clients and the network see it: one host at a time answers for it.
 
-And HAProxy on a host of its own, before hosts that vanish.
+And HAProxy on a host of its own, in front of hosts that vanish.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SECONDS = 60.0
 MOVED_SECONDS = 5.0
 """Half a second is usual on a machine that does nothing else, a client's time until it tries again included."""
 KERNEL_SECONDS = 2.5
-"""More than the longest lifetime that the kernel is told while an agent is away, and what it takes to notice."""
+"""More than the longest lifetime that the kernel gets while an agent is away, and the time to notice it."""
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +44,7 @@ def lab(flavor: Flavor, tmp_path_factory: pytest.TempPathFactory) -> Iterator[La
 
 
 class Watch:
-    """What is seen of the address, by turns.
+    """Observations of the address, in turns.
 
     :ivar answered: the servers that answered clients, in the order of their answers, each once in a row
     :ivar heard: the hosts that answered ARP, the same way
@@ -78,7 +78,7 @@ class Watch:
 
     @property
     def both(self) -> list[tuple[str, str]]:
-        """Who had it at once, for certain: one of them before and after a look at the other."""
+        """Hosts that certainly had it at the same time: one of them before and after a look at the other."""
         last: dict[str, int] = {}
         found = []
         for number, (host, on) in enumerate(self.held):
@@ -136,7 +136,7 @@ class Writer:
     """A client that writes, and comes back when its connection is lost.
 
     :param to: host and port
-    :ivar errors: what it was told
+    :ivar errors: the errors that it got
     :ivar longest: seconds without an acknowledged write, at most
     """
 
@@ -221,7 +221,7 @@ def _note(list_: list[str], name: str) -> None:
 
 
 def processor_seconds(lab: Lab, host: str) -> dict[str, float]:
-    """What those processes of an agent that may have a real-time priority have used so far."""
+    """The processor time so far of those processes of an agent that may have a real-time priority."""
     found = {}
     for pid in lab._cells.pids(host):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
@@ -236,7 +236,7 @@ def processor_seconds(lab: Lab, host: str) -> dict[str, float]:
 
 @contextmanager
 def watched(lab: Lab) -> Iterator[tuple[Watch, str]]:
-    """With the primary. Whatever happens within, one at a time has the address; the cluster is whole at the end."""
+    """With the primary. In any case one host at a time has the address; the cluster is whole at the end."""
     lab.wait_whole(SECONDS)
     primary = lab.primary()
     watch = Watch(lab)
@@ -248,7 +248,7 @@ def watched(lab: Lab) -> Iterator[tuple[Watch, str]]:
     finally:
         watch.stop()
     assert watch.both == []
-    # each once: who has lost it never answers again
+    # each once: a host that has lost the address never answers again
     assert watch.answered == list(dict.fromkeys(watch.answered))
     assert watch.heard == list(dict.fromkeys(watch.heard))
     assert watch.heard == watch.answered
@@ -274,7 +274,7 @@ def test_it_moves_with_a_switchover_and_a_writer_sees_one_error(lab: Lab) -> Non
 
 
 def test_a_host_that_was_frozen_does_not_have_it_when_it_is_thawed(lab: Lab) -> None:
-    """Its kernel goes on, and answers ARP as long as the address is on."""
+    """Its kernel runs, and answers ARP as long as the address is on."""
     with watched(lab) as (watch, primary):
         lab.freeze(primary)
         heir = watch.until_answered(primary)
@@ -289,7 +289,8 @@ def test_a_host_that_was_cut_off_does_not_have_it_when_it_is_back(lab: Lab) -> N
         writer.go_on()
         lab.heal()
     assert watch.answered == [primary, heir]
-    assert 1 <= len(writer.errors) <= 2, writer.errors  # once more for who is just connecting
+    # once more for a client that is just connecting
+    assert 1 <= len(writer.errors) <= 2, writer.errors
     assert writer.rows() == writer.acknowledged
 
 

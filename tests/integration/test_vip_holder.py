@@ -1,4 +1,5 @@
-"""What holds a virtual address: the kernel's own lifetimes, real ARP and neighbour discovery, between two hosts."""
+"""The process that holds a virtual address: the kernel's own lifetimes, real ARP and neighbour discovery, between two
+hosts."""
 
 from __future__ import annotations
 
@@ -74,7 +75,7 @@ class Host:
 
 
 class Holding:
-    """A holder, with this process as its agent and a sleeper as its server."""
+    """The process, with this process as its agent and a sleeper as its server."""
 
     def __init__(self, host: Host, address: str, stack: ExitStack, *before: str, to: str = "eth0"):
         own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -104,7 +105,7 @@ class Holding:
             time.sleep(0.1)
 
     def processor_seconds(self) -> float:
-        """What the process has used so far."""
+        """The processor time of the process so far."""
         words = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(words[11]) + int(words[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -127,7 +128,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def until(reached: Callable[[], bool], seconds: float = 15.0) -> float:
-    """How long it took."""
+    """Returns how long it took."""
     begin = time.monotonic()
     while not reached():
         assert time.monotonic() < begin + seconds
@@ -224,7 +225,7 @@ def test_the_kernel_ends_it_on_a_host_that_stands_still(
 def test_clients_follow_it_at_once(
     hosts: tuple[Host, Host], stack: ExitStack, address: str
 ) -> None:
-    """A third host knows the old place, and the new holder tells it of the new one."""
+    """A third host knows the old place, and the new holder announces the new one to it."""
     a, b = hosts
     ip = str(ip_interface(address).ip)
     with b.inside():

@@ -1,4 +1,5 @@
-"""A hand takes from a member what it has acknowledged, or its history: another's vote counts, and it is cloned."""
+"""An operator's act takes from a member what it has acknowledged, or its history: another's vote counts, and it is
+cloned."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ def pid_of(cluster: Sandbox, member: str) -> int:
 
 
 def set_filter(cluster: Sandbox, member: str) -> None:
-    """The cluster may have it apply on at any moment: then the server refuses the filter."""
+    """The cluster may start the applier at any moment: then the server refuses the filter."""
     filtering = (
         "STOP REPLICA SQL_THREAD",
         FILTER[cluster.spec.flavor],
@@ -95,7 +96,7 @@ def test_a_primary_that_dies_after_a_hand_has_lowered_its_flushing_comes_back_wi
 
 
 def test_one_that_died_before_it_was_flushed_is_cloned(cluster: Sandbox) -> None:
-    """The note of that keeps its server from being started, and not the copy that takes its place."""
+    """The note keeps its server from being started, and not the copy that replaces its data."""
     voter = replicas(cluster.wait_whole())[0]
     note = cluster.spec.member(voter).state_dir / "unflushed"
     cluster.kill_agent(voter)
@@ -115,7 +116,7 @@ def test_one_that_died_before_it_was_flushed_is_cloned(cluster: Sandbox) -> None
 def test_a_voter_that_takes_the_primarys_number_acknowledges_nothing_any_more(
     cluster: Sandbox, run: int
 ) -> None:
-    """It would pass over what that one issues, and say that it has it."""
+    """It would skip what the primary issues, and claim to have it."""
     status = cluster.wait_whole()
     number = admin(cluster, str(status["primary"]), "SELECT @@server_id")[0][0]
     voter = replicas(status)[0]
@@ -182,7 +183,7 @@ def test_a_replica_whose_binary_log_was_reset_is_cloned(
     cluster: Sandbox, run: int, written: bool
 ) -> None:
     """Whether it has logged anything since or not: its agent knows that the data is the cluster's. On MariaDB one that
-    logs on at once may say what it would have said."""
+    logs again at once may report what it would have reported."""
     voter = replicas(cluster.wait_whole())[0]
     mysql = cluster.spec.flavor is Flavor.MYSQL
     reset = "RESET BINARY LOGS AND GTIDS" if mysql else "RESET MASTER"
@@ -206,7 +207,7 @@ def test_a_replica_whose_binary_log_was_reset_is_cloned(
 def test_one_that_was_emptied_while_its_agent_was_away_is_cloned(
     cluster: Sandbox, run: int
 ) -> None:
-    """Else it fetches what it has, votes, and its applier breaks."""
+    """Otherwise it would fetch what it has, vote, and its applier would break."""
     voter = replicas(cluster.wait_whole())[0]
     mysql = cluster.spec.flavor is Flavor.MYSQL
     reset = ["RESET BINARY LOGS AND GTIDS"] if mysql else ["RESET MASTER"]
@@ -232,7 +233,7 @@ def _told(cluster: Sandbox, name: str, words: str) -> None:
 def test_a_primary_whose_binary_log_was_reset_is_replaced_and_cloned(
     cluster: Sandbox, run: int
 ) -> None:
-    """Its voters find their position no more: all commits would wait without end."""
+    """Its voters do not find their position any more: all commits would wait without end."""
     old = str(cluster.wait_whole()["primary"])
     mysql = cluster.spec.flavor is Flavor.MYSQL
     with writing(cluster, run) as writers:
@@ -253,14 +254,14 @@ def read_on(cursor: Cursor) -> None:
 
 
 def test_a_replica_that_is_opened_is_closed_by_its_agent(cluster: Sandbox) -> None:
-    """No manager need lead for it, and where nobody wrote to it meanwhile it costs nothing."""
+    """No manager need lead for it, and where no client wrote to it meanwhile it costs nothing."""
     voter = replicas(cluster.wait_whole())[0]
     before = pid_of(cluster, voter)
     cluster.kill_manager()
     cluster.kill_agent(voter)
     try:
         admin(cluster, voter, "SET GLOBAL read_only = 0")
-        # it takes the server for the primary, and would read old values there for as long as it is connected
+        # the client takes the server for the primary, and would read old values there for as long as it is connected
         with closing(cluster.connect(voter, database="app")) as client, client.cursor() as cursor:
             cursor.execute("SELECT @@global.read_only")
             assert cursor.fetchone() == (0,)
