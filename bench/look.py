@@ -17,13 +17,11 @@ from contextlib import closing
 import figures
 import measuring
 
-from holdfast.core.gtid import Flavor
 from holdfast.sandbox.demo import temporary_sandbox
 from holdfast.sandbox.load.workload import Workload
 from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.server.assembly import local_server
 from holdfast.server.base import Deadline, Server
-from holdfast.server.mariadb import MariadbServer
-from holdfast.server.mysql import MysqlServer
 
 SECONDS = 5.0
 """How long an answer may take."""
@@ -59,8 +57,7 @@ def _bench(sandbox: Sandbox, options: argparse.Namespace) -> int:
 def _asked(sandbox: Sandbox, name: str, rounds: int) -> list[dict[str, float]]:
     member = sandbox.spec.member(name)
     account = sandbox.accounts.admin
-    kind = MariadbServer if sandbox.spec.flavor is Flavor.MARIADB else MysqlServer
-    server: Server = kind(member.socket, account)
+    server: Server = local_server(sandbox.spec.flavor, member.socket, account)
     questions: dict[str, Callable[[], object]] = {
         "state (4 a second)": lambda: server.observe(Deadline(SECONDS)),
         "replicas (20 a second)": lambda: server.dumps.look(Deadline(SECONDS)),

@@ -33,7 +33,7 @@ from holdfast.core.answers.access import AccessRole
 from holdfast.core.view import MemberState
 from holdfast.http.serving import HttpServer, listening
 from holdfast.reloading import Reloading, Reloads, heed
-from holdfast.server.adapter import adapter
+from holdfast.server.assembly import local_server
 from holdfast.server.base import Server
 from holdfast.server.process.process import kernel_boot_id
 from holdfast.tls import Certificates, Credentials, Needed
@@ -105,7 +105,7 @@ class Agent:
         writer = BackgroundWriter()
         self._basics = Basics(
             config,
-            server or adapter(own.flavor, own.socket, admin),
+            server or local_server(own.flavor, own.socket, admin),
             boot_id,
             self.token,
             Credentials(self.token, context),

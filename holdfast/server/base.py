@@ -1,4 +1,4 @@
-"""What an agent needs from its database server; ``mariadb.py`` and ``mysql.py`` provide it.
+"""What an agent needs from its database server; ``local_server.py`` provides it.
 
 Every method blocks, for use in a thread, and every one has a deadline. All are idempotent: called again after an
 interruption at any point, they bring the server to the same state. None touches the binary log unless it says so.
@@ -10,7 +10,7 @@ import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from holdfast.core.blockers import Blocker
 from holdfast.core.check.facts import Boot
@@ -206,7 +206,8 @@ MariaDB does not show which thread it is."""
 class Server(Protocol):
     """One database server, reached over its local socket by an administrative account."""
 
-    flavor: ClassVar[Flavor]
+    @property
+    def flavor(self) -> Flavor: ...
 
     @property
     def dumps(self) -> Dumps:
@@ -388,7 +389,7 @@ class Server(Protocol):
         ``server/primary/freeing.py``. None: nothing waits for a lock. From any thread."""
 
     def keep_slot(self, given: int, promoting: bool, deadline: Deadline) -> Crowd:
-        """Keep a connection free for a replica or the agent; see ``server/replication/slots.py``. From any thread."""
+        """Keep a connection free for a replica or the agent; see ``server/connection/slots.py``. From any thread."""
 
     def blockers(self, seconds: float, deadline: Deadline) -> Sequence[Blocker]:
         """What has been open or running for so long that it would block :meth:`freeze`. From any thread."""

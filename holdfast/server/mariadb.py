@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-
-from pymysql.constants import ER
+from collections.abc import Sequence
+from functools import partial
 
 from holdfast.core.gtid import SEQUENCE_STEP, Flavor, GtidSet, parse
 from holdfast.core.view import Receiver, Replication
 from holdfast.errors import DeadlinePassed, Refused
-from holdfast.server.base import Deadline, Observation, Source
+from holdfast.server.base import Deadline, Source
 from holdfast.server.connection import encryption
-from holdfast.server.connection.sql import Row, StatementRefused
-from holdfast.server.primary.switching import SwitchingServer
+from holdfast.server.connection.sessions import Sessions
+from holdfast.server.connection.sql import Connection, Row, StatementRefused
 from holdfast.server.replication import barring, waiting
 from holdfast.server.replication.acknowledge import FilePosition
+from holdfast.server.replication.dialect import RELAXED, Dialect, FlavorParts, ServerLook
 from holdfast.server.replication.following import (
     CONNECT_RETRY_SECONDS,
     FILTERS_KEPT,
@@ -30,6 +31,8 @@ from holdfast.server.replication.progress import (
     nobody_listens,
     place,
 )
+from holdfast.server.replication.proof import NO_TABLE, ROW, ProofRows
+from holdfast.server.replication.threads import ReplicationThreads
 
 # not SHOW MASTER STATUS: it hangs while commits wait for an acknowledgement
 LOOK = f"""
@@ -55,98 +58,135 @@ MEMORY_SECONDS = 2.0
 TLS_COLUMNS = ("Master_SSL_Allowed", "Master_SSL_CA_File", "Master_SSL_Cert", "Master_SSL_Key")
 
 
-class MariadbServer(SwitchingServer):
-    """MariaDB's statements for replication.
+def look(eyes: Connection, deadline: Deadline) -> ServerLook:
+    row = eyes.look(LOOK, deadline)[0]
+    # ALL: it counts heartbeats. The connection without a name is ours
+    replicas = eyes.look("SHOW ALL SLAVES STATUS", deadline)
+    status = [each for each in replicas if not each["Connection_name"]]
+    return ServerLook(
+        row,
+        applied=row["applied"],
+        received=status[0]["Gtid_IO_Pos"] if status else "",
+        replication=_replication(status[0], row) if status else Replication(),
+        traces=_traces(status[0]) if status else (),
+    )
 
-    ``Gtid_IO_Pos`` counts whole transactions only, and an applier that holds the beginning of one stops at once
-    (tested), so nothing here asks for half-received ones.
+
+def following(commands: Connection, deadline: Deadline) -> Following:
+    rows = commands.look("SHOW REPLICA STATUS", deadline)
+    row: Row = rows[0] if rows else {}
+    return Following(
+        host=row.get("Master_Host", ""),
+        port=row.get("Master_Port", 0),
+        user=row.get("Master_User", ""),
+        receiver=row.get("Slave_IO_Running", "No") != "No",
+        connecting=row.get("Slave_IO_Running") == "Connecting",
+        applier=row.get("Slave_SQL_Running", "No") != "No",
+        receiver_code=row.get("Last_IO_Errno", 0),
+        applier_error=_applier_error(row),
+        received=row.get("Gtid_IO_Pos", ""),
+        tls=encryption.set_up(row, TLS_COLUMNS),
+        by_file=row.get("Using_Gtid") == "No",
+        filtered=bool(filters(row, FILTERS_KEPT)) or _waits_on_purpose(row),
+    )
+
+
+def position(commands: Connection, deadline: Deadline) -> tuple[Receiver, FilePosition]:
+    row = commands.look("SHOW REPLICA STATUS", deadline)[0]
+    receiver = RECEIVER.get(row["Slave_IO_Running"], Receiver.CONNECTING)
+    return receiver, (row["Master_Log_File"], row["Read_Master_Log_Pos"])
+
+
+def wait_applied(
+    commands: Connection, received: str, slice_seconds: float, deadline: Deadline
+) -> bool:
+    row = commands.look(
+        "SELECT MASTER_GTID_WAIT(%s, %s) AS answer", deadline, (received, slice_seconds)
+    )[0]
+    return bool(row["answer"] == 0)
+
+
+def stop_applier(commands: Connection, deadline: Deadline) -> None:
+    """``Gtid_IO_Pos`` counts whole transactions only, and an applier that holds the beginning of one stops at once
+    (tested), so nothing here asks for half-received ones."""
+    commands.run("STOP REPLICA SQL_THREAD", deadline)
+
+
+def switch_off(commands: Connection, deadline: Deadline) -> None:
+    waiting.switch_off(commands, waiting.MARIADB, deadline)
+
+
+def commit_empty(proof: Connection, gtids: Sequence[str], deadline: Deadline) -> None:
+    raise Refused(f"{Flavor.MARIADB} cannot commit transactions of other servers")
+
+
+DIALECT = Dialect(
+    flavor=Flavor.MARIADB,
+    names=waiting.MARIADB,
+    catalog=barring.MARIADB,
+    applied="@@global.gtid_binlog_state",
+    refuse_writes="read_only",
+    refuses_all=False,
+    holding_tables="",
+    replica_settings=RELAXED,
+    open_settings={"read_only": 0},
+    administrator_writes={},  # it may always
+    parting_settings={},
+    hung_up_seconds=0.0,
+    following=following,
+    position=position,
+    wait_applied=wait_applied,
+    position_of=GtidSet.last,  # one GTID of each domain
+    stop_applier=stop_applier,
+    switch_off=switch_off,
+    commit_empty=commit_empty,
+)
+
+
+class NumberedRows:
+    """Implements ``ProofWriter``: the first rows of a promotion leave a gap in the sequence numbers, in each domain.
+
+    What was cut from a former primary's binlog may still be on a server that is away. If its GTID were issued again
+    with another content, it would be taken for the same transaction when that server comes back. MySQL has a new
+    ``server_uuid`` for that; on MariaDB the numbers must go past all that can have been cut. A client chooses the
+    domain of its session: so this is done in every domain that the server knows, or in which it took something back.
     """
 
-    flavor = Flavor.MARIADB
-    source_side = "master"
-    replica_side = "slave"
-    names = waiting.MARIADB
-    catalog = barring.MARIADB
-    _refuse_writes = "read_only"
-    _closed_for_all = False
-    _applied_variable = "@@global.gtid_binlog_state"
-    _renumbers: frozenset[int] | None = None
-    _memory_tables_open = False
+    def __init__(self, proof: Connection, rows: ProofRows) -> None:
+        self._proof = proof
+        self._rows = rows
+        self._renumbers: frozenset[int] | None = None
 
-    def ping(self, deadline: Deadline) -> None:
-        super().ping(deadline)
-        self._memory_tables_open = False
-
-    def observe(self, deadline: Deadline) -> Observation:
-        row = self._eyes.look(LOOK, deadline)[0]
-        # ALL: it counts heartbeats. The connection without a name is ours
-        replicas = self._eyes.look("SHOW ALL SLAVES STATUS", deadline)
-        status = [each for each in replicas if not each["Connection_name"]]
-        waits = (
-            waiting.look_at_status(self._eyes, self.names, deadline) if row["source_side"] else {}
-        )
-        received = status[0]["Gtid_IO_Pos"] if status else ""
-        accounts = self._replicators(deadline)
-        return Observation(
-            version=row["version"],
-            server_id=row["server_id"],
-            origin=row["origin"],
-            writable=not row["read_only"],
-            received=",".join(filter(None, (row["applied"], received))),
-            applied=row["applied"],
-            replication=_replication(status[0], row) if status else Replication(),
-            semi_sync=waiting.semi_sync(self.names, row, waits, bool(row["replica_side"])),
-            barred=accounts.barred,
-            replicators=accounts.names,
-            prepared=self._xa.look(deadline),
-            traces=_traces(status[0]) if status else (),
-            sync_binlog=row["sync_binlog"],
-            redo_flush=row["redo_flush"],
-        )
-
-    def _refuse_acks(self, acks: int) -> None:
-        super()._refuse_acks(acks)
-        if acks > 1:
-            raise Refused(f"{acks} acknowledgements: MariaDB can wait for one")
-
-    def _prepared(self, domains: frozenset[int], deadline: Deadline) -> None:
-        super()._prepared(domains, deadline)
+    def promoted(self, domains: frozenset[int]) -> None:
         self._renumbers = domains
 
-    def _commit_row(self, term: int, serial: int, deadline: Deadline) -> None:
-        """Commit the rows of a promotion; the first ones leave a gap in the sequence numbers, in each domain.
-
-        What was cut from a former primary's binlog may still be on a server that is away. If its GTID were issued again
-        with another content, it would be taken for the same transaction when that server comes back. MySQL has a new
-        ``server_uuid`` for that; on MariaDB the numbers must go past all that can have been cut. A client chooses the
-        domain of its session: so this is done in every domain that the server knows, or in which it took something
-        back.
+    def commit(self, term: int, serial: int, deadline: Deadline) -> None:
+        """Commit a row, and before the first one of a promotion one in each other domain.
 
         The server's own domain comes last: its row proves that everything before it is acknowledged. Replicas may apply
         domains in parallel: each row is new, so they do not conflict. If the table does not exist, Holdfast has cut
         nothing yet.
         """
-        if self._renumbers is None:
-            return super()._commit_row(term, serial, deadline)
+        if self._renumbers is not None:
+            self._leave_gaps(self._renumbers, term, serial, deadline)
+        self._rows.commit(term, serial, deadline)
+        self._renumbers = None
+
+    def _leave_gaps(
+        self, domains: frozenset[int], term: int, serial: int, deadline: Deadline
+    ) -> None:
         row = self._proof.look(
             "SELECT @@global.gtid_binlog_pos AS heads, @@global.gtid_domain_id AS domain", deadline
         )[0]
-        own, heads = int(row["domain"]), parse(self.flavor, row["heads"]).heads()
+        own, heads = int(row["domain"]), parse(Flavor.MARIADB, row["heads"]).heads()
         try:
-            for domain in sorted((self._renumbers | {int(each) for each in heads}) - {own}):
+            for domain in sorted((domains | {int(each) for each in heads}) - {own}):
                 self._leave_gap(domain, heads, deadline)
-                self._proof.run(
-                    "INSERT INTO holdfast.proof (term, serial) VALUES (%s, %s)",
-                    deadline,
-                    (term, serial),
-                )
+                self._proof.run(ROW, deadline, (term, serial))
         except StatementRefused as error:
-            if error.code not in (ER.BAD_DB_ERROR, ER.NO_SUCH_TABLE):
+            if error.code not in NO_TABLE:
                 raise
         self._leave_gap(own, heads, deadline)
-        super()._commit_row(term, serial, deadline)
-        self._renumbers = None
-        return None
 
     def _leave_gap(
         self, domain: int, heads: dict[str, tuple[int, str]], deadline: Deadline
@@ -160,38 +200,60 @@ class MariadbServer(SwitchingServer):
         self._proof.run("SET SESSION gtid_domain_id = %s", deadline, (domain,))
         self._proof.run("SET SESSION gtid_seq_no = %s", deadline, (number,))
 
-    def _following(self, deadline: Deadline) -> Following:
-        rows = self._commands.look("SHOW REPLICA STATUS", deadline)
-        row: Row = rows[0] if rows else {}
-        return Following(
-            host=row.get("Master_Host", ""),
-            port=row.get("Master_Port", 0),
-            user=row.get("Master_User", ""),
-            receiver=row.get("Slave_IO_Running", "No") != "No",
-            connecting=row.get("Slave_IO_Running") == "Connecting",
-            applier=row.get("Slave_SQL_Running", "No") != "No",
-            receiver_code=row.get("Last_IO_Errno", 0),
-            applier_error=_applier_error(row),
-            received=row.get("Gtid_IO_Pos", ""),
-            tls=encryption.set_up(row, TLS_COLUMNS),
-            by_file=row.get("Using_Gtid") == "No",
-            filtered=bool(filters(row, FILTERS_KEPT)) or _waits_on_purpose(row),
+
+class MariadbRepointing:
+    """Implements ``Repointing``."""
+
+    def __init__(self, sessions: Sessions, threads: ReplicationThreads) -> None:
+        self._commands = sessions.commands
+        self._side = sessions.side
+        self._threads = threads
+        self._memory_tables_open = False
+
+    def begin(self) -> None:
+        self._memory_tables_open = False
+
+    def change_source(
+        self, source: Source, now: Following, deadline: Deadline, anew: bool = False
+    ) -> None:
+        """Both threads must be stopped, and the relay log is dropped: so all of it is applied first."""
+        if now.receiver:
+            self._threads.stop_receiver(deadline)
+            now = self._threads.following(deadline)
+        if now.applier:
+            self._threads.drain(now, deadline)
+            self._threads.stop_applier(deadline)
+        elif not anew:
+            self._apply_relay_log(deadline)
+        self._mend_position(deadline)
+        self._commands.run(
+            "CHANGE MASTER TO master_host = %s, master_port = %s, master_user = %s, "
+            "master_password = %s, master_use_gtid = slave_pos, "
+            "ignore_server_ids = (), do_domain_ids = (), ignore_domain_ids = (), master_delay = 0, "
+            f"master_connect_retry = {CONNECT_RETRY_SECONDS}, "
+            f"master_heartbeat_period = {source.heartbeat}"
+            f"{encryption.options(Flavor.MARIADB, source.account)}",
+            deadline,
+            (
+                *(source.host, source.port, source.account.user, source.account.password),
+                *encryption.named(source.account.tls),
+            ),
         )
 
-    def _start(
-        self, deadline: Deadline, *, receiver: bool, applier: bool, anew: bool = False
-    ) -> None:
-        """Start the threads without losing what was acknowledged.
-
-        The first thread to start while both are stopped drops the relay log, to fetch again what was not applied
+    def before_start(self, deadline: Deadline, anew: bool) -> None:
+        """The first thread to start while both are stopped drops the relay log, to fetch again what was not applied
         (MDEV-4698). But its source may be gone, and what was acknowledged must not be lost. So the relay log is applied
-        first, except for what cannot be applied and was not acknowledged (``anew``).
-        """
-        if receiver and applier:
-            if not anew:
-                self._apply_relay_log(deadline)
-            self._open_memory_tables(deadline)
-        super()._start(deadline, receiver=receiver, applier=applier)
+        first, except for what cannot be applied and was not acknowledged (``anew``)."""
+        if not anew:
+            self._apply_relay_log(deadline)
+        self._open_memory_tables(deadline)
+
+    def resume(self, now: Following, deadline: Deadline) -> None:
+        """While the receiver runs, the applier starts without dropping the relay log."""
+        if now.receiver:
+            self._threads.start(deadline, applier=True)
+        else:
+            self._apply_relay_log(deadline)
 
     def _open_memory_tables(self, deadline: Deadline) -> None:
         """Open MEMORY tables, which a restart has emptied. The first session that opens one makes the server log that
@@ -215,13 +277,6 @@ class MariadbServer(SwitchingServer):
                 self._side.look(f"SELECT 1 FROM `{db}`.`{name}` LIMIT 0", patience)
             self._memory_tables_open = True
 
-    def resume_applier(self, deadline: Deadline) -> None:
-        now = self._following(deadline)
-        if now.host and not now.applier and not now.receiver:
-            self._apply_relay_log(deadline)
-        else:
-            super().resume_applier(deadline)
-
     def _apply_relay_log(self, deadline: Deadline) -> None:
         """Apply the relay log by file position, which keeps it. A server that was just started does not report what it
         had received, and need not: it is another incarnation.
@@ -229,8 +284,8 @@ class MariadbServer(SwitchingServer):
         If this is interrupted, it is continued in the same run of the server. In the next run the position in the file
         may be older than the data: the applier would log a second time what it has.
         """
-        now = self._following(deadline)
-        left = bool(now.received) and not self._wait_applied(now.received, deadline, 0)
+        now = self._threads.following(deadline)
+        left = bool(now.received) and not self._threads.wait_applied(now.received, 0, deadline)
         if left and not now.by_file:
             row = self._commands.look("SHOW REPLICA STATUS", deadline)[0]
             self._commands.run(
@@ -239,52 +294,11 @@ class MariadbServer(SwitchingServer):
                 (row["Relay_Log_File"], row["Relay_Log_Pos"]),
             )
         if left:
-            super()._start(deadline, receiver=False, applier=True)
-            self._drain(now, deadline)
-            self._stop_applier(deadline)
+            self._threads.start(deadline, applier=True)
+            self._threads.drain(now, deadline)
+            self._threads.stop_applier(deadline)
         if left or now.by_file:
             self._commands.run("CHANGE MASTER TO master_use_gtid = slave_pos", deadline)
-
-    def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
-        row = self._commands.look(
-            "SELECT MASTER_GTID_WAIT(%s, %s) AS answer", deadline, (received, slice_seconds)
-        )[0]
-        return bool(row["answer"] == 0)
-
-    def _position_of(self, wanted: GtidSet) -> str:
-        """A position has one GTID of each domain."""
-        return wanted.last()
-
-    def _stop_applier(self, deadline: Deadline) -> None:
-        self._commands.run("STOP REPLICA SQL_THREAD", deadline)
-
-    def _change_source(
-        self, source: Source, now: Following, deadline: Deadline, anew: bool = False
-    ) -> None:
-        """Change the source. Both threads must be stopped, and the relay log is dropped: so all of it is applied
-        first."""
-        if now.receiver:
-            self.stop_receiver(deadline)
-            now = self._following(deadline)
-        if now.applier:
-            self._drain(now, deadline)
-            self._stop_applier(deadline)
-        elif not anew:
-            self._apply_relay_log(deadline)
-        self._mend_position(deadline)
-        self._commands.run(
-            "CHANGE MASTER TO master_host = %s, master_port = %s, master_user = %s, "
-            "master_password = %s, master_use_gtid = slave_pos, "
-            "ignore_server_ids = (), do_domain_ids = (), ignore_domain_ids = (), master_delay = 0, "
-            f"master_connect_retry = {CONNECT_RETRY_SECONDS}, "
-            f"master_heartbeat_period = {source.heartbeat}"
-            f"{encryption.options(self.flavor, source.account)}",
-            deadline,
-            (
-                *(source.host, source.port, source.account.user, source.account.password),
-                *encryption.named(source.account.tls),
-            ),
-        )
 
     def _mend_position(self, deadline: Deadline) -> None:
         """Set ``gtid_slave_pos`` from the binlog: a former primary did not keep it. A server that was copied from
@@ -293,18 +307,19 @@ class MariadbServer(SwitchingServer):
             "SELECT @@global.gtid_slave_pos AS applied, @@global.gtid_binlog_pos AS logged",
             deadline,
         )[0]
-        applied, logged = parse(self.flavor, row["applied"]), parse(self.flavor, row["logged"])
-        position = _furthest(applied, logged)
-        if position != applied:
-            self._commands.run("SET GLOBAL gtid_slave_pos = %s", deadline, (position.last(),))
+        applied, logged = (parse(Flavor.MARIADB, row[name]) for name in ("applied", "logged"))
+        furthest = _furthest(applied, logged)
+        if furthest != applied:
+            self._commands.run("SET GLOBAL gtid_slave_pos = %s", deadline, (furthest.last(),))
 
-    def _position(self, deadline: Deadline) -> tuple[Receiver, FilePosition]:
-        row = self._commands.look("SHOW REPLICA STATUS", deadline)[0]
-        receiver = RECEIVER.get(row["Slave_IO_Running"], Receiver.CONNECTING)
-        return receiver, (row["Master_Log_File"], row["Read_Master_Log_Pos"])
 
-    def _let_administrator_write(self, deadline: Deadline) -> None:
-        """Nothing to do: the administrator may always write."""
+def parts(sessions: Sessions) -> FlavorParts:
+    return FlavorParts(
+        DIALECT,
+        partial(look, sessions.eyes),
+        MariadbRepointing(sessions, ReplicationThreads(sessions.commands, DIALECT)),
+        NumberedRows(sessions.proof, ProofRows(sessions, DIALECT)),
+    )
 
 
 def _furthest(applied: GtidSet, logged: GtidSet) -> GtidSet:

@@ -5,19 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from holdfast.core.gtid import Flavor
 from holdfast.core.observed.progress import Position
 from holdfast.core.view import Receiver, Replication
 from holdfast.errors import DeadlinePassed
-from holdfast.server.base import Account, Crowded, Deadline, Observation, Source
+from holdfast.server.base import Crowded, Deadline, Source
 from holdfast.server.connection import encryption
 from holdfast.server.connection.hangup import FromReplicas, hanging_up
+from holdfast.server.connection.sessions import Sessions
 from holdfast.server.connection.sql import Connection, Row
-from holdfast.server.primary.switching import SwitchingServer
 from holdfast.server.replication import barring, waiting
 from holdfast.server.replication.acknowledge import FilePosition
+from holdfast.server.replication.dialect import RELAXED, Dialect, FlavorParts, ServerLook
 from holdfast.server.replication.following import (
     CONNECT_RETRY_SECONDS,
     RECEIVER,
@@ -31,6 +31,8 @@ from holdfast.server.replication.progress import (
     nobody_listens,
     place,
 )
+from holdfast.server.replication.proof import ProofRows
+from holdfast.server.replication.threads import ReplicationThreads
 
 # performance_schema, because SHOW REPLICA STATUS may wait for a STOP REPLICA
 LOOK = f"""
@@ -126,54 +128,28 @@ REPLICAS = """\
 SELECT SUBSTRING_INDEX(host, ':', -1) AS port FROM performance_schema.processlist
 WHERE command LIKE 'Binlog Dump%'"""
 
-HUNG_UP_SECONDS = 0.5
-"""How long a new primary waits for the former one to hang up."""
-
 PLACES_SECONDS = 0.2
 """How long to wait for positions: their statement waits for a STOP REPLICA."""
 
 
-class MysqlServer(SwitchingServer):
-    """MySQL's statements for replication, on the default channel."""
+class MysqlLooks:
+    """Looks at the default channel. For one thread."""
 
-    flavor = Flavor.MYSQL
-    source_side = "source"
-    replica_side = "replica"
-    names = waiting.MYSQL
-    catalog = barring.MYSQL
-    _refuse_writes = "super_read_only"
-    _closed_for_all = True
-    _applied_variable = "@@global.gtid_executed"
-
-    def __init__(self, socket: Path, admin: Account) -> None:
-        super().__init__(socket, admin)
-        self._places = Connection(socket, admin)
-        self._sessions = (*self._sessions, self._places)
+    def __init__(self, sessions: Sessions) -> None:
+        self._eyes = sessions.eyes
+        self._places = sessions.another()
         self._last_places = (Position(), Position())
 
-    def observe(self, deadline: Deadline) -> Observation:
+    def look(self, deadline: Deadline) -> ServerLook:
         row = self._eyes.look(LOOK, deadline)[0]
-        applied, received = _one_line(row["applied"]), _one_line(row["received"])
-        waits = (
-            waiting.look_at_status(self._eyes, self.names, deadline) if row["source_side"] else {}
-        )
-        accounts = self._replicators(deadline)
-        return Observation(
-            version=row["version"],
-            server_id=row["server_id"],
-            origin=row["origin"],
-            writable=not row["read_only"],
-            received=",".join(filter(None, (applied, received))),
-            applied=applied,
+        received = _one_line(row["received"])
+        return ServerLook(
+            row,
+            applied=_one_line(row["applied"]),
+            received=received,
             replication=self._replication(row, deadline),
-            semi_sync=waiting.semi_sync(self.names, row, waits, bool(row["replica_side"])),
-            barred=accounts.barred,
-            replicators=accounts.names,
-            prepared=self._xa.look(deadline),
-            # a long transaction counts as received at its end, but is written as it comes
+            # a transaction that is long under way is counted as received at its end, but written as it comes
             traces=(row["heartbeats"], received, row["relay_writes"]) if row["host"] else (),
-            sync_binlog=row["sync_binlog"],
-            redo_flush=row["redo_flush"],
         )
 
     def _replication(self, row: Row, deadline: Deadline) -> Replication:
@@ -224,59 +200,116 @@ class MysqlServer(SwitchingServer):
             )
         return self._last_places
 
-    def _following(self, deadline: Deadline) -> Following:
-        rows = self._commands.look(FOLLOWING, deadline)
-        row: Row = rows[0] if rows else {}
-        return Following(
-            host=row.get("host") or "",
-            port=row.get("port") or 0,
-            user=row.get("user") or "",
-            receiver=(row.get("receiver") or "OFF") != "OFF",
-            connecting=row.get("receiver") == "CONNECTING",
-            applier=row.get("applier") == "ON",
-            receiver_code=row.get("receiver_code") or 0,
-            applier_error=row.get("worker_error") or row.get("applier_error") or "",
-            received=_one_line(row.get("received")),
-            tls=encryption.set_up(row, ("encrypted", "ca", "cert", "cert_key")),
-            filtered=bool(row.get("delay")) and row.get("applier") != "ON",
-        )
 
-    def _wait_applied(self, received: str, deadline: Deadline, slice_seconds: float) -> bool:
-        row = self._commands.look(
-            "SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s) AS late", deadline, (received, slice_seconds)
-        )[0]
-        return bool(row["late"] == 0)
+def following(commands: Connection, deadline: Deadline) -> Following:
+    rows = commands.look(FOLLOWING, deadline)
+    row: Row = rows[0] if rows else {}
+    return Following(
+        host=row.get("host") or "",
+        port=row.get("port") or 0,
+        user=row.get("user") or "",
+        receiver=(row.get("receiver") or "OFF") != "OFF",
+        connecting=row.get("receiver") == "CONNECTING",
+        applier=row.get("applier") == "ON",
+        receiver_code=row.get("receiver_code") or 0,
+        applier_error=row.get("worker_error") or row.get("applier_error") or "",
+        received=_one_line(row.get("received")),
+        tls=encryption.set_up(row, ("encrypted", "ca", "cert", "cert_key")),
+        filtered=bool(row.get("delay")) and row.get("applier") != "ON",
+    )
 
-    def _stop_applier(self, deadline: Deadline) -> None:
-        """Stop the applier at once. STOP waits 60 s for the rest of a transaction that was half received, and so does a
-        coordinator that is killed and then stopped before it noticed. KILL alone ends it and its workers in 3 ms; if
-        STOP was already given, killing the workers helps, in 300 ms."""
-        if self._commands.look(HALF, deadline)[0]["half"]:
-            patience = Deadline(0)
-            kill_workers = False
-            while threads := self._commands.look(APPLIER_THREADS, deadline):
-                if not patience.left:
-                    for thread in threads:
-                        if thread["coordinator"] or kill_workers:
-                            barring.kill(self._commands, int(thread["id"]), deadline)
-                    patience, kill_workers = Deadline(KILL_AGAIN_SECONDS), True
-                deadline.check("stopping the applier within a half-received transaction")
-                time.sleep(0.002)
-        self._commands.run("STOP REPLICA SQL_THREAD", deadline)
 
-    def commit_empty(self, gtids: Sequence[str], deadline: Deadline) -> None:
-        """The server itself skips a GTID that it already has."""
-        try:
-            for gtid in gtids:
-                self._proof.run("SET SESSION gtid_next = %s", deadline, (gtid,))
-                self._proof.run("START TRANSACTION", deadline)
-                self._proof.run("COMMIT", deadline)
-            self._proof.run("SET SESSION gtid_next = 'AUTOMATIC'", deadline)
-        except BaseException:
-            self._proof.close()
-            raise
+def position(commands: Connection, deadline: Deadline) -> tuple[Receiver, FilePosition]:
+    row = commands.look("SHOW REPLICA STATUS", deadline)[0]
+    receiver = RECEIVER.get(row["Replica_IO_Running"], Receiver.CONNECTING)
+    return receiver, (row["Source_Log_File"], row["Read_Source_Log_Pos"])
 
-    def _change_source(
+
+def wait_applied(
+    commands: Connection, received: str, slice_seconds: float, deadline: Deadline
+) -> bool:
+    row = commands.look(
+        "SELECT WAIT_FOR_EXECUTED_GTID_SET(%s, %s) AS late", deadline, (received, slice_seconds)
+    )[0]
+    return bool(row["late"] == 0)
+
+
+def stop_applier(commands: Connection, deadline: Deadline) -> None:
+    """STOP waits 60 s for the rest of a transaction that was half received, and so does a coordinator that is killed
+    and then stopped before it noticed. KILL alone ends it and its workers in 3 ms; if STOP was already given, killing
+    the workers helps, in 300 ms."""
+    if commands.look(HALF, deadline)[0]["half"]:
+        patience = Deadline(0)
+        kill_workers = False
+        while threads := commands.look(APPLIER_THREADS, deadline):
+            if not patience.left:
+                for thread in threads:
+                    if thread["coordinator"] or kill_workers:
+                        barring.kill(commands, int(thread["id"]), deadline)
+                patience, kill_workers = Deadline(KILL_AGAIN_SECONDS), True
+            deadline.check("stopping the applier within a half-received transaction")
+            time.sleep(0.002)
+    commands.run("STOP REPLICA SQL_THREAD", deadline)
+
+
+def switch_off(commands: Connection, deadline: Deadline) -> None:
+    """Without its delay if a replica is still connected; replicas reconnect if they should."""
+    row = commands.look("SELECT @@port AS own", deadline)[0]
+    replicas = commands.look(REPLICAS, deadline)
+    ports = frozenset(int(each["port"]) for each in replicas if str(each["port"]).isdigit())
+    with hanging_up(commands.server_pid, FromReplicas(row["own"], ports)):
+        waiting.switch_off(commands, waiting.MYSQL, deadline)
+
+
+def commit_empty(proof: Connection, gtids: Sequence[str], deadline: Deadline) -> None:
+    """The server itself skips a GTID that it already has."""
+    try:
+        for gtid in gtids:
+            proof.run("SET SESSION gtid_next = %s", deadline, (gtid,))
+            proof.run("START TRANSACTION", deadline)
+            proof.run("COMMIT", deadline)
+        proof.run("SET SESSION gtid_next = 'AUTOMATIC'", deadline)
+    except BaseException:
+        proof.close()
+        raise
+
+
+DIALECT = Dialect(
+    flavor=Flavor.MYSQL,
+    names=waiting.MYSQL,
+    catalog=barring.MYSQL,
+    applied="@@global.gtid_executed",
+    refuse_writes="super_read_only",
+    refuses_all=True,
+    holding_tables=HOLDING_TABLES,
+    replica_settings={**RELAXED, "super_read_only": 1, "offline_mode": 0},
+    # also for clients that were turned away before a shutdown that did not come
+    open_settings={"read_only": 0, "offline_mode": 0},
+    administrator_writes={"super_read_only": 0},
+    # the server would wait for idle sessions, 10 s while a replica is connected
+    parting_settings={"offline_mode": 1},
+    hung_up_seconds=0.5,
+    following=following,
+    position=position,
+    wait_applied=wait_applied,
+    position_of=str,
+    stop_applier=stop_applier,
+    switch_off=switch_off,
+    commit_empty=commit_empty,
+)
+
+
+class MysqlRepointing:
+    """Implements ``Repointing``."""
+
+    def __init__(self, commands: Connection, threads: ReplicationThreads) -> None:
+        self._commands = commands
+        self._threads = threads
+
+    def begin(self) -> None:
+        """Nothing is remembered of a run."""
+
+    def change_source(
         self, source: Source, now: Following, deadline: Deadline, anew: bool = False
     ) -> None:
         """Change the source. The applier runs meanwhile, so what was received stays in the relay log.
@@ -285,10 +318,10 @@ class MysqlServer(SwitchingServer):
         left from before a crash, and fetched again.
         """
         if now.receiver:
-            self.stop_receiver(deadline)
+            self._threads.stop_receiver(deadline)
         if not now.applier and not anew and self._commands.look(QUEUED, deadline):
-            self._start(deadline, receiver=False, applier=True)
-            self._drain(now, deadline)
+            self._threads.start(deadline, applier=True)
+            self._threads.drain(now, deadline)
             now = replace(now, applier=True)
         place = "SOURCE_HOST = %s, SOURCE_PORT = %s, SOURCE_USER = %s, SOURCE_PASSWORD = %s"
         # what was set up by hand may lack these; they can change while the applier runs
@@ -300,7 +333,7 @@ class MysqlServer(SwitchingServer):
         position = ", SOURCE_AUTO_POSITION = 1, SOURCE_DELAY = 0"
         account = source.account
         self._commands.run(
-            f"CHANGE REPLICATION SOURCE TO {place}{encryption.options(self.flavor, account)}"
+            f"CHANGE REPLICATION SOURCE TO {place}{encryption.options(Flavor.MYSQL, account)}"
             f"{rest}{position if not now.applier else ''}",
             deadline,
             (
@@ -309,46 +342,21 @@ class MysqlServer(SwitchingServer):
             ),
         )
 
-    def _replica_settings(self) -> dict[str, int]:
-        return {**super()._replica_settings(), "super_read_only": 1, "offline_mode": 0}
+    def before_start(self, deadline: Deadline, anew: bool) -> None:
+        """The relay log is kept whatever starts first."""
 
-    def _position(self, deadline: Deadline) -> tuple[Receiver, FilePosition]:
-        row = self._commands.look("SHOW REPLICA STATUS", deadline)[0]
-        receiver = RECEIVER.get(row["Replica_IO_Running"], Receiver.CONNECTING)
-        return receiver, (row["Source_Log_File"], row["Read_Source_Log_Pos"])
+    def resume(self, now: Following, deadline: Deadline) -> None:
+        self._threads.start(deadline, applier=True)
 
-    def part(self, deadline: Deadline) -> None:
-        """Shut clients out: the server would wait for idle sessions, 10 s while a replica is connected."""
-        self._set(deadline, {"offline_mode": 1})
-        super().part(deadline)
 
-    def open(self, deadline: Deadline, following: bool = False) -> None:
-        """Open the server, also for clients that :meth:`part` has turned away, in case the shutdown did not come."""
-        super().open(deadline, following)
-        self._set(deadline, {"offline_mode": 0})
-
-    def _locks_at_once(self, deadline: Deadline) -> bool:
-        return not self._commands.look(HOLDING_TABLES, deadline)
-
-    def _switch_off(self, deadline: Deadline) -> None:
-        """Switch the source side off without its delay if a replica is still connected; replicas reconnect if they
-        should."""
-        row = self._commands.look("SELECT @@port AS own", deadline)[0]
-        replicas = self._commands.look(REPLICAS, deadline)
-        ports = frozenset(int(each["port"]) for each in replicas if str(each["port"]).isdigit())
-        with hanging_up(self._commands.server_pid, FromReplicas(row["own"], ports)):
-            super()._switch_off(deadline)
-
-    def leave(self, deadline: Deadline) -> None:
-        """Leave after the former primary has hung up (:meth:`_switch_off`), if that happens soon: it needs a connected
-        replica for that."""
-        patience = Deadline(min(HUNG_UP_SECONDS, deadline.left), deadline.cancelled)
-        while (now := self._following(deadline)).receiver and not now.connecting and patience.left:
-            time.sleep(0.005)
-        super().leave(deadline)
-
-    def _let_administrator_write(self, deadline: Deadline) -> None:
-        self._set(deadline, {"super_read_only": 0})
+def parts(sessions: Sessions) -> FlavorParts:
+    threads = ReplicationThreads(sessions.commands, DIALECT)
+    return FlavorParts(
+        DIALECT,
+        MysqlLooks(sessions).look,
+        MysqlRepointing(sessions.commands, threads),
+        ProofRows(sessions, DIALECT),
+    )
 
 
 def _one_line(gtids: str | None) -> str:

@@ -21,11 +21,9 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import DeadlinePassed, Unreachable
 from holdfast.sandbox.servers import template, trees
 from holdfast.sandbox.servers.frugal import frugal
+from holdfast.server.assembly import local_server
 from holdfast.server.base import Account, Deadline, Source
 from holdfast.server.connection.login import PyMySQL
-from holdfast.server.mariadb import MariadbServer
-from holdfast.server.mysql import MysqlServer
-from holdfast.server.primary.switching import SwitchingServer
 from holdfast.server.process import optionfile
 from tests.integration.ports import free_ports
 
@@ -56,9 +54,7 @@ class BareServer:
         self.socket = folder / "sock"
         self.error_log = folder / "error.log"
         self.tree = trees.find(flavor.value)
-        self.adapter: SwitchingServer = {Flavor.MARIADB: MariadbServer, Flavor.MYSQL: MysqlServer}[
-            flavor
-        ](self.socket, ADMIN)
+        self.adapter = local_server(flavor, self.socket, ADMIN)
         self.process: subprocess.Popen[bytes] | None = None
         self.option_file = folder / "my.cnf"
         self._output = folder / "server.out"

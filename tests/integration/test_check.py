@@ -179,14 +179,14 @@ def test_nothing_waits_behind_a_commit_that_waits_for_an_acknowledgement(
     server = two[1]
     super_off = ["SET GLOBAL super_read_only = 0"] if server.flavor is Flavor.MYSQL else []
     server.sql(*super_off, "CREATE TABLE app.t (id INT PRIMARY KEY)")
-    side = server.adapter.source_side
-    server.sql("SET GLOBAL read_only = 0", f"SET GLOBAL rpl_semi_sync_{side}_enabled = 1")
+    side = server.adapter.dialect.names.prefix
+    server.sql("SET GLOBAL read_only = 0", f"SET GLOBAL {side}_enabled = 1")
     writers = [
         threading.Thread(target=write, args=(server, number), daemon=True) for number in range(3)
     ]
     for each in writers:
         each.start()
-    status = f"SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_{side}_wait_sessions'"
+    status = f"SHOW GLOBAL STATUS LIKE '{side}_wait_sessions'"
     wait_until(lambda: int(server.sql(status)[0]["Value"]) > 0, 5, "a commit waits")
     begun = time.monotonic()
     facts = collect(place(server), pid(server))

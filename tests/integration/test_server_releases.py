@@ -103,7 +103,7 @@ def turn(*settings: str) -> Callable[[BareServer, Waiters], None]:
     """``{0}`` stands for the prefix of the variables."""
 
     def do(primary: BareServer, _: Waiters) -> None:
-        names = primary.adapter.names
+        names = primary.adapter.dialect.names
         for setting in settings:
             text = setting.format(names.prefix, names.without_replicas)
             primary.sql(f"SET GLOBAL {text}")
@@ -191,7 +191,7 @@ def test_a_row_that_was_let_through_proves_nothing(pair: list[BareServer]) -> No
     thread = threading.Thread(target=prove)
     thread.start()
     wait_until(lambda: waits(primary).waiting > 0, 5, "its row waits")
-    primary.sql(f"KILL QUERY {primary.adapter._proof.session_id}")
+    primary.sql(f"KILL QUERY {primary.adapter.sessions.proof.session_id}")
     thread.join(10)
     assert isinstance(found[0], DeadlinePassed)
     replica.adapter.follow(primary.source(replica), True, soon())

@@ -41,7 +41,7 @@ def soon() -> Deadline:
 
 
 def all_sent(primary: BareServer) -> bool:
-    found = sending.dumps(primary.adapter._side, primary.adapter.catalog, soon())
+    found = sending.dumps(primary.adapter.sessions.side, primary.adapter.dialect.catalog, soon())
     return bool(found) and all(found.values())
 
 
@@ -95,7 +95,11 @@ def test_without_replicas_nothing_is_waited_for(
     primary.sql("INSERT INTO app.big (v) VALUES ('its thread ends at the next event')")
     soon().wait_until(
         "the dump thread has ended",
-        lambda: not sending.dumps(primary.adapter._side, primary.adapter.catalog, soon()),
+        lambda: (
+            not sending.dumps(
+                primary.adapter.sessions.side, primary.adapter.dialect.catalog, soon()
+            )
+        ),
     )
     monkeypatch.setattr(sending, "PATIENCE_SECONDS", 60.0)
     primary.adapter.set_acks(1, soon())

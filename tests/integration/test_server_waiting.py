@@ -46,8 +46,8 @@ def waits(primary: BareServer) -> SemiSync:
 
 
 def status(primary: BareServer, name: str) -> int:
-    side = primary.adapter.source_side
-    return int(primary.sql(f"SHOW GLOBAL STATUS LIKE 'Rpl_semi_sync_{side}_{name}'")[0]["Value"])
+    side = primary.adapter.dialect.names.prefix
+    return int(primary.sql(f"SHOW GLOBAL STATUS LIKE '{side}_{name}'")[0]["Value"])
 
 
 def write(primary: BareServer) -> float:
@@ -100,8 +100,8 @@ def writers(primary: BareServer, count: int) -> Iterator[Writers]:
 
 def test_all_that_waiting_depends_on_is_set_and_told(pair: list[BareServer]) -> None:
     primary, _ = pair
-    side = primary.adapter.source_side
-    without = primary.adapter.names.without_replicas
+    side = primary.adapter.dialect.names.prefix
+    without = primary.adapter.dialect.names.without_replicas
     for seconds, point in (
         (2.5, WaitPoint.AFTER_COMMIT),
         (0.0, WaitPoint.AFTER_SYNC),
@@ -118,8 +118,8 @@ def test_all_that_waiting_depends_on_is_set_and_told(pair: list[BareServer]) -> 
     # as a server may have been started that Holdfast did not set up
     primary.sql(
         f"SET GLOBAL {without} = 0",
-        f"SET GLOBAL rpl_semi_sync_{side}_timeout = 10000",
-        f"SET GLOBAL rpl_semi_sync_{side}_wait_point = 'AFTER_COMMIT'",
+        f"SET GLOBAL {side}_timeout = 10000",
+        f"SET GLOBAL {side}_wait_point = 'AFTER_COMMIT'",
     )
     primary.adapter.set_acks(1, soon())
     assert primary.value(f"SELECT @@global.{without}") == 1
@@ -229,7 +229,7 @@ def test_no_commit_slips_through_while_the_wait_point_changes(pair: list[BareSer
         for _ in range(60):
             primary.sql(
                 "FLUSH TABLES WITH READ LOCK",  # else one waits at both, and is counted twice
-                f"SET GLOBAL rpl_semi_sync_{primary.adapter.source_side}_wait_point = AFTER_COMMIT",
+                f"SET GLOBAL {primary.adapter.dialect.names.prefix}_wait_point = AFTER_COMMIT",
             )
             begun = time.monotonic()
             primary.adapter.set_acks(1, soon())

@@ -103,6 +103,12 @@ class Connection:
         """Carry out a statement that changes something."""
         self._ask(sql, deadline, args, OutcomeUnknown)
 
+    def set_global(self, values: Mapping[str, int | str], deadline: Deadline) -> None:
+        """Variables, in this order and in one statement; nothing is done where there are none."""
+        if values:
+            settings = ", ".join(f"GLOBAL {name} = {value}" for name, value in values.items())
+            self.run(f"SET {settings}", deadline)
+
     @contextlib.contextmanager
     def one_session(self, deadline: Deadline) -> Iterator[None]:
         """Within it no other session is opened: what this session holds (locks, settings) is held throughout.

@@ -31,18 +31,18 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 
 from pymysql.constants import ER
 
-from holdfast.core.blockers import Blocker
 from holdfast.errors import DeadlinePassed, HoldfastError, OutcomeUnknown, Refused
 from holdfast.server.base import Deadline
-from holdfast.server.connection.sql import Connection, StatementRefused
+from holdfast.server.connection.sessions import Sessions
+from holdfast.server.connection.sql import StatementRefused
+from holdfast.server.primary.blockers import blockers
 from holdfast.server.replication import waiting
-from holdfast.server.replication.barring import Catalog
 from holdfast.server.replication.client_sessions import Clients
+from holdfast.server.replication.dialect import Dialect
 from holdfast.server.replication.quiescing import end_statement
 
 UNDO_SECONDS = 1.0
@@ -60,53 +60,23 @@ LIFTING_SECONDS = 1.0
 Done = Callable[[str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class FrozenServer:
-    """The server that is frozen, and how.
-
-    :ivar commands: ends the lock's session when it is given up: otherwise its statement would take effect later
-    :ivar side: ends the clients' sessions
-    :ivar variable: what refuses writes
-    :ivar enough: whether that suffices without the lock, if the lock cannot be had at once
-    """
-
-    commands: Connection
-    side: Connection
-    catalog: Catalog
-    names: waiting.Names
-    variable: str
-    enough: bool
-
-
 class Freezing:
     """The lock, and the session that holds it. For the thread that carries out commands.
 
-    :param lock: a session of its own
-    :param quick: whether the lock would wait only for what must be waited for anyway
-    :param ours: our own sessions
+    :ivar clients: the clients' sessions
     :ivar held: whether the lock is held
-    :param culprits: the sessions that have been at work for so many seconds
     """
 
-    def __init__(
-        self,
-        lock: Connection,
-        server: FrozenServer,
-        quick: Callable[[Deadline], bool],
-        ours: Callable[[], Collection[int]],
-        culprits: Callable[[float, Deadline], Sequence[Blocker]],
-    ) -> None:
-        self._session = lock
+    def __init__(self, sessions: Sessions, dialect: Dialect) -> None:
+        self._sessions = sessions
+        self._session = sessions.lock
         self._pinned = contextlib.ExitStack()
-        self._other = server.commands
-        self._catalog = server.catalog
-        self._names = server.names
-        self._variable = server.variable
-        self._enough = server.enough
-        self._quick = quick
-        self._culprits = culprits
+        self._other = sessions.commands
+        self._dialect = dialect
+        # without the lock, if the lock cannot be had at once
+        self._enough = dialect.refuses_all
         self.clients = Clients(
-            server.side, server.catalog, lambda: {*ours(), self._session.session_id}
+            sessions.side, dialect.catalog, lambda: {*sessions.ids(), self._session.session_id}
         )
         self.held = False
 
@@ -159,7 +129,7 @@ class Freezing:
     def _stop_writes(self, closed: bool, deadline: Deadline, done: Done) -> None:
         begun = time.monotonic()
         try:
-            if self._quick(deadline):
+            if self._is_quick(deadline):
                 self._lock(deadline, done)
             if not self.held:
                 self._begin(deadline)
@@ -169,6 +139,11 @@ class Freezing:
             held_up = self._held_up_by(time.monotonic() - begun)
             self._undo(closed, error)
             raise Refused(f"writes continue: {error}{held_up}") from error
+
+    def _is_quick(self, deadline: Deadline) -> bool:
+        """Whether the lock would wait only for what must be waited for anyway."""
+        holding = self._dialect.holding_tables
+        return not holding or not self._other.look(holding, deadline)
 
     def _lock(self, deadline: Deadline, done: Done) -> None:
         self._begin(deadline)
@@ -189,7 +164,7 @@ class Freezing:
         done("locked")
 
     def _refuse_writes(self, deadline: Deadline, done: Done) -> None:
-        self._strike(f"SET GLOBAL {self._variable} = 1", deadline, deadline)
+        self._strike(f"SET GLOBAL {self._dialect.refuse_writes} = 1", deadline, deadline)
         done("read-only")
 
     def _begin(self, deadline: Deadline) -> None:
@@ -208,12 +183,12 @@ class Freezing:
                 raise
             raise DeadlinePassed(statement, deadline.seconds) from error
         except HoldfastError:
-            end_statement(self._other, self._catalog, session)
+            end_statement(self._other, self._dialect.catalog, session)
             raise
 
     def _acknowledged(self, deadline: Deadline) -> None:
         """Wait for acknowledgements: commits that wait after the engine's commit hold no lock meanwhile."""
-        while count := waiting.look_at(self._session, self._names, deadline).waiting:
+        while count := waiting.look_at(self._session, self._dialect.names, deadline).waiting:
             deadline.check(f"{count} commits wait for an acknowledgement")
             time.sleep(0.002)
 
@@ -233,7 +208,9 @@ class Freezing:
         """The sessions that delayed the lock. They are looked up after the lock was given up, when they are still
         there."""
         try:
-            found = self._culprits(seconds, Deadline(UNDO_SECONDS))
+            ours = self._sessions.ids()
+            undo = Deadline(UNDO_SECONDS)
+            found = blockers(self._other, self._dialect.flavor, ours, seconds, undo)
         except HoldfastError:
             return ""
         named = "; ".join(str(each) for each in found[:NAMED])

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from pymysql.constants import ER
@@ -30,6 +30,10 @@ LOGIN_SECONDS = 0.1
 HUNG_UP_SECONDS = 0.02
 """In this time a connection that was shut down has been read to its end."""
 KILL_AGAIN_SECONDS = 0.1
+
+REPLICATORS_SECONDS = 5.0
+"""How often to look up which accounts may replicate, and which of them are locked (perhaps by hand)."""
+
 REPLICATION = "REPLICATION SLAVE"
 RIGHTS = {
     Flavor.MARIADB: REPLICATION,
@@ -225,3 +229,64 @@ def _alter(side: Connection, catalog: Catalog, user: str, what: str, deadline: D
     side.run(f"ALTER USER {names} ACCOUNT {what}", deadline, accounts)
     if all(row["may"] != "Y" for row in rows):  # else it would not be known as barred
         side.run(f"GRANT {REPLICATION} ON *.* TO {names}", deadline, accounts)
+
+
+class MemberAccounts:
+    """The members' replication accounts on this server.
+
+    :param side: a session that writes no binlog; :param eyes: a session for looks
+    :param admin: the agent's own account; :param let_write: lets it write on a read-only server
+    """
+
+    def __init__(
+        self,
+        catalog: Catalog,
+        side: Connection,
+        eyes: Connection,
+        admin: str,
+        let_write: Callable[[Deadline], None],
+    ) -> None:
+        self._catalog = catalog
+        self._side = side
+        self._eyes = eyes
+        self._admin = admin
+        self._let_write = let_write
+        self._known = Replicators((), ())
+        self._known_until = 0.0
+
+    def forget(self) -> None:
+        """Look the accounts up with the next look."""
+        self._known_until = 0.0
+
+    def look(self, deadline: Deadline) -> Replicators:
+        """The accounts that may replicate; looked up now and then."""
+        now = time.monotonic()
+        if now >= self._known_until:
+            self._known = replicators(self._eyes, self._catalog, deadline)
+            self._known_until = now + REPLICATORS_SECONDS
+        return self._known
+
+    def bar(self, user: str, deadline: Deadline) -> None:
+        if user == self._admin:
+            raise Refused(f"{user} is the agent's own account: locked, nobody could unlock it")
+        self._change(lambda: bar(self._side, self._catalog, user, deadline), deadline)
+
+    def unbar(self, user: str, deadline: Deadline) -> None:
+        self._change(lambda: unbar(self._side, self._catalog, user, deadline), deadline)
+
+    def mend(self, user: str, login: Login, deadline: Deadline) -> None:
+        rights = GRANTED[self._catalog.flavor]
+        self._change(
+            lambda: mend(self._side, self._catalog, user, login, rights, deadline), deadline
+        )
+
+    def _change(self, alter: Callable[[], None], deadline: Deadline) -> None:
+        try:
+            alter()
+        except StatementRefused as error:
+            if error.code != ER.OPTION_PREVENTS_STATEMENT:
+                raise
+            self._let_write(deadline)
+            alter()
+        finally:
+            self.forget()

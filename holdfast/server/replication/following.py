@@ -9,9 +9,15 @@ from pymysql.constants import ER
 
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import Receiver
-from holdfast.server.base import Source
-from holdfast.server.connection import encryption
-from holdfast.server.connection.sql import Row
+from holdfast.server.base import (
+    RECEIVER_CONNECTING,
+    RECEIVER_FAILED,
+    RECEIVER_OFF,
+    Deadline,
+    Source,
+)
+from holdfast.server.connection import encryption, processlist
+from holdfast.server.connection.sql import Connection, Row
 
 CONNECT_RETRY_SECONDS = 1
 """The minimum of both servers."""
@@ -39,6 +45,21 @@ RECEIVER_ERROR = {
     Flavor.MYSQL: "SELECT LAST_ERROR_NUMBER AS Last_IO_Errno FROM performance_schema.replication_connection_status "
     "WHERE CHANNEL_NAME = ''",
 }
+
+
+def receiver_thread(eyes: Connection, flavor: Flavor, deadline: Deadline) -> int:
+    """See ``Server.receiver_thread``."""
+    rows = processlist.look(
+        eyes, RECEIVER_THREAD[flavor], deadline, lambda row: row["command"] == "Slave_IO"
+    )
+    if rows:
+        return int(rows[0]["id"])
+    for row in eyes.look(RECEIVER_ERROR[flavor], deadline):
+        if row.get("Slave_IO_Running", "No") != "No":
+            return RECEIVER_CONNECTING
+        if row["Last_IO_Errno"]:
+            return RECEIVER_FAILED
+    return RECEIVER_OFF
 
 
 def filters(row: Row, names: Sequence[str] = FILTERS) -> tuple[str, ...]:

@@ -32,12 +32,14 @@ class Names:
     """Names of variables and limits of one flavor.
 
     :ivar prefix: of variables and of status
+    :ivar replica: the same, of a replica's side
     :ivar without_replicas: whether commits still wait if no replica is connected
     :ivar count: how many acknowledgements; "" if it is always one
     :ivar never: the longest time-out, in milliseconds
     """
 
     prefix: str
+    replica: str
     without_replicas: str
     count: str
     never: int
@@ -56,6 +58,7 @@ class Names:
 
 MARIADB = Names(
     prefix="rpl_semi_sync_master",
+    replica="rpl_semi_sync_slave",
     without_replicas="rpl_semi_sync_master_wait_no_slave",
     count="",
     never=18446744073709551615,
@@ -63,6 +66,7 @@ MARIADB = Names(
 
 MYSQL = Names(
     prefix="rpl_semi_sync_source",
+    replica="rpl_semi_sync_replica",
     without_replicas="rpl_semi_sync_source_wait_no_replica",
     count="rpl_semi_sync_source_wait_for_replica_count",
     never=4294967295,
@@ -103,11 +107,29 @@ def look_at_status(connection: Connection, names: Names, deadline: Deadline) -> 
     return {str(row["Variable_name"]): row["Value"] for row in rows}
 
 
+def status(connection: Connection, name: str, deadline: Deadline) -> str:
+    """One status value of semi-sync."""
+    rows = connection.look(f"SHOW GLOBAL STATUS LIKE '{name.capitalize()}'", deadline)
+    if not rows:
+        raise Refused(
+            f"the server has no status {name.capitalize()}: its semi-sync plugins are not loaded"
+        )
+    return str(rows[0]["Value"])
+
+
 def look_at(connection: Connection, names: Names, deadline: Deadline) -> SemiSync:
     row = connection.look(f"SELECT {names.columns}", deadline)[0]
     if not row["source_side"]:
         return SemiSync()
     return semi_sync(names, row, look_at_status(connection, names, deadline))
+
+
+def refuse_acks(names: Names, acks: int) -> None:
+    """:raises Refused: the server cannot wait for so many acknowledgements"""
+    if acks < 0:
+        raise Refused(f"{acks} acknowledgements: must not be negative")
+    if acks > 1 and not names.count:
+        raise Refused(f"{acks} acknowledgements: MariaDB can wait for one")
 
 
 def switch_off(connection: Connection, names: Names, deadline: Deadline) -> None:

@@ -12,7 +12,7 @@ from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, ServerStatus
 from holdfast.server.base import Crowd, Deadline, Server
-from holdfast.server.replication.slots import MOST_MORE, ROOM, wanted
+from holdfast.server.connection.slots import MOST_MORE, ROOM, wanted
 
 
 @pytest.mark.parametrize(
