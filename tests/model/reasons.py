@@ -10,7 +10,7 @@ LONGEST = 160
 
 BANNED = re.compile(
     r"\b(whoever|whom|is told|gives? (its|their) word|goes on|all the same|a person|by a hand|a hand ha[sd]"
-    r"|votes no longer|surely)\b",
+    r"|votes no longer|surely|whomever|nobody but|himself|gone on|whose word)\b",
     re.IGNORECASE,
 )
 _GTIDS = re.compile(r"\b([0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|\d+-\d+)[-:.,\w]*")

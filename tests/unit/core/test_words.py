@@ -1,9 +1,10 @@
-"""What the program says to people is plain English: words that its readers stumble over are kept out."""
+"""Plain English: words over which readers stumble are kept out of texts, docstrings and comments."""
 
 from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,18 @@ from tests.model.reasons import BANNED, LONGEST, unclear
 
 PACKAGE = Path(holdfast.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+ROOMS = (
+    *(
+        "holdfast/core/rules",
+        "holdfast/core/change",
+        "holdfast/core/members",
+        "holdfast/core/observed",
+    ),
+    *("holdfast/core/answers", "holdfast/core/history", "holdfast/core/check"),
+    *("holdfast/server", "holdfast/binlog", "holdfast/store"),
+    *("tests/model", "tests/unit/core"),
+)
+"""Folders whose docstrings and comments are checked, too."""
 
 
 def _said(path: Path) -> list[tuple[int, str]]:
@@ -34,6 +47,28 @@ def _said(path: Path) -> list[tuple[int, str]]:
     ]
 
 
+def _explained(path: Path) -> list[tuple[int, str]]:
+    """Every docstring of a module, and every comment, which may have several lines."""
+    found = [
+        (node.lineno, node.value.value)
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+    ]
+    last = -1
+    with path.open("rb") as file:
+        for token in tokenize.tokenize(file.readline):
+            if token.type != tokenize.COMMENT:
+                continue
+            line, text = token.start[0], token.string.lstrip("#")
+            if line == last + 1:
+                line, text = found[-1][0], f"{found.pop()[1]} {text}"
+            found.append((line, text))
+            last = token.start[0]
+    return [(line, " ".join(text.split())) for line, text in found]
+
+
 def test_no_text_has_a_word_that_is_kept_out() -> None:
     found = [
         f"{path.relative_to(PACKAGE)}:{line}: {text}"
@@ -42,6 +77,32 @@ def test_no_text_has_a_word_that_is_kept_out() -> None:
         if BANNED.search(text)
     ]
     assert found == []
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_no_docstring_or_comment_has_a_word_that_is_kept_out(room: str) -> None:
+    files = sorted((PACKAGE.parent / room).rglob("*.py"))
+    found = [
+        f"{path.relative_to(PACKAGE.parent)}:{line}: {text}"
+        for path in files
+        for line, text in _explained(path)
+        if BANNED.search(text)
+    ]
+    assert files
+    assert found == []
+
+
+def test_each_docstring_and_comment_is_read(tmp_path: Path) -> None:
+    module = tmp_path / "module.py"
+    module.write_text(
+        'A = "no docstring"  # a comment\n"""Of\nA."""\n\n\n# all the\n# same\ndef f() -> None:\n    """Does."""\n'
+    )
+    assert sorted(_explained(module)) == [
+        (1, "a comment"),
+        (2, "Of A."),
+        (6, "all the same"),
+        (9, "Does."),
+    ]
 
 
 @pytest.mark.parametrize(
