@@ -97,7 +97,7 @@ def _primary(manager: str | None, token_file: Path | None, cluster: str) -> str:
 
 def _change(cluster: ClusterConfig, primary: str) -> PrimaryChange:
     from holdfast.core.cluster import Member
-    from holdfast.core.record import TransitionKind
+    from holdfast.core.transition import TransitionKind
     from holdfast.endpoint.contract import PrimaryChange
     from holdfast.manager.listeners.addresses import Addresses
 

@@ -23,7 +23,7 @@ from holdfast.core.lease import electorate
 from holdfast.core.members import accounts, copying, membership, modes, own_writes
 from holdfast.core.members.rejoin import follow
 from holdfast.core.quorum import Voter
-from holdfast.core.record import Pause, Record, Step, Transition, TransitionKind
+from holdfast.core.record import Pause, Record
 from holdfast.core.rules import ackers, enforcement, returned
 from holdfast.core.rules.attachment import attached
 from holdfast.core.rules.diagnosis import (
@@ -37,6 +37,7 @@ from holdfast.core.rules.diagnosis import (
 from holdfast.core.rules.releases import Release, describe
 from holdfast.core.rules.returned import OPENING
 from holdfast.core.settings import Mode
+from holdfast.core.transition import RestartInPlace, Step, Strengthen
 from holdfast.core.view import MemberState, Receiver, View
 from holdfast.core.wording import (
     Topic,
@@ -67,11 +68,11 @@ def decide(cluster: Cluster, record: Record | None, view: View) -> Decision:
 
 
 def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
-    if record.transition and record.transition.step is Step.ELECT:
-        return failover.elect_step(cluster, record, view)
+    if electing := record.electing:
+        return failover.elect_step(cluster, record, view, electing)
     diagnosis = diagnose(cluster, record, view)
-    if switchover.under_way(record):
-        return switchover.step(cluster, record, view, diagnosis)
+    if switching := switchover.under_way(record):
+        return switchover.step(cluster, record, view, diagnosis, switching)
     if record.transition == restart.CLOSING and diagnosis.primary is not Primary.LOST:
         return restart.close_step(record, view)
     if news := enforcement.noted(record, view):
@@ -85,10 +86,10 @@ def _decide(cluster: Cluster, record: Record, view: View) -> Decision:
         diagnosis = replace(diagnosis, reason=begun.reason)
     if diagnosis.primary is Primary.UNSEEN:
         return Decision(diagnosis.reason, _witnesses(cluster, record, view))
-    if diagnosis.primary is Primary.RESTARTED and _kind(record) is not TransitionKind.RESTART:
-        restarted = replace(record, transition=Transition(TransitionKind.RESTART, Step.OPEN))
+    coming_back = isinstance(record.transition, RestartInPlace)
+    if diagnosis.primary is Primary.RESTARTED and not coming_back:
         why = diagnosis.reason + ": it stays closed until its voters hold all that it has"
-        return Decision(why, (Save(restarted, why),))
+        return Decision(why, (Save(replace(record, transition=OPENING), why),))
     primary = view.state(record.primary)
     if primary is not None and primary.unobserved:
         known = diagnosis.primary in ANSWERS
@@ -120,10 +121,6 @@ def _paused(record: Record, pause: Pause, view: View, diagnosis: Diagnosis) -> D
     return Decision(
         f"{paused} " + capitalised(diagnosis.reason) + ": run holdfast failover or holdfast resume"
     )
-
-
-def _kind(record: Record) -> TransitionKind | None:
-    return record.transition.kind if record.transition else None
 
 
 def _open(cluster: Cluster, record: Record, view: View, primary: MemberState) -> Decision:
@@ -234,7 +231,7 @@ def _keep(
     elif (
         record.joint
         or record.doubt
-        or record.transition == modes.PROVING
+        or isinstance(record.transition, Strengthen)
         or _unproved(record, primary, ready)
     ):
         if ready >= record.acks:

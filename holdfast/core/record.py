@@ -5,11 +5,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from enum import StrEnum
 from typing import Any
 
 from holdfast.core.quorum import Configuration, Voter, recoverable
 from holdfast.core.settings import Mode
+from holdfast.core.transition import (
+    Failover,
+    Instant,
+    Step,
+    Switchover,
+    Transition,
+    TransitionKind,
+    transition_from,
+    transition_json,
+)
 
 RESUMED_SECONDS = 3.0
 """For so long a switchover continues that a manager on another host began: writes may be stopped meanwhile."""
@@ -29,50 +38,6 @@ class NewerFormat(ValueError):
         )
 
 
-class TransitionKind(StrEnum):
-    """What is under way.
-
-    BOOTSTRAP: the first primary is being opened. FAILOVER: another primary takes over.
-    RESTART: the primary comes back in place; nobody else was promoted. STRENGTHEN: the mode becomes strong.
-    SWITCHOVER: a person wants another primary; see ``core/change/switchover.py``.
-    """
-
-    BOOTSTRAP = "bootstrap"
-    FAILOVER = "failover"
-    RESTART = "restart"
-    STRENGTHEN = "strengthen"
-    SWITCHOVER = "switchover"
-
-
-class Step(StrEnum):
-    """ELECT: promises are gathered, the old primary is still the recorded one. CLOSE: the primary is about to be
-    restarted on purpose. OPEN: the commit point is past, the recorded primary is being made writable. PROVE: a row
-    of the primary is to be acknowledged. CHAIN: before a switchover, other voters are pointed below the candidate, the
-    primary goes on. FREEZE: the primary takes no more writes, and the candidate applies what it has."""
-
-    ELECT = "elect"
-    CLOSE = "close"
-    OPEN = "open"
-    PROVE = "prove"
-    CHAIN = "chain"
-    FREEZE = "freeze"
-
-
-@dataclass(frozen=True, slots=True)
-class Instant:
-    """A moment on a clock that nobody can set: CLOCK_MONOTONIC of one run of a manager's kernel.
-
-    A wall clock may be stepped, and what waits for it then waits as long as the step was. A manager on another host, or
-    after a restart of this one, cannot know how long ago it was: see :meth:`Record.taken_over`.
-
-    :ivar boot: names that run of that kernel
-    :ivar at: seconds
-    """
-
-    boot: str
-    at: float
-
-
 @dataclass(frozen=True, slots=True)
 class Past:
     """An automatic failover.
@@ -82,28 +47,6 @@ class Past:
 
     instant: Instant
     date: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Transition:
-    """:ivar deposed: the primary before, or \"\"
-    :ivar lossy: whoever takes over may lack what the one before had acknowledged, and a person allowed it
-    :ivar wish: who shall take over if possible, or ""
-    :ivar ordered: a person ordered it
-    :ivar until: of a switchover: when it is undone, if it has not passed its commit point
-    :ivar drained: of a switchover in OPEN: all that the primary before has, which its successor has applied
-    :ivar skip_stop: a person goes on without the stop hook
-    """
-
-    kind: TransitionKind
-    step: Step
-    deposed: str = ""
-    lossy: bool = False
-    wish: str = ""
-    ordered: bool = False
-    until: Instant | None = None
-    drained: str = ""
-    skip_stop: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +63,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A switchover for later; but for the time as ``preflight.SwitchOver``.
+    """A switchover for later; but for the time as ``preflight.SwitchoverOrder``.
 
     :ivar at: seconds since 1970, by the wall clock of the manager that leads then
     """
@@ -237,7 +180,16 @@ class Record:
     @property
     def wish(self) -> str:
         """Who shall take over if possible, or ""."""
-        return self.transition.wish if self.transition else ""
+        return self.transition.wish if isinstance(self.transition, Failover | Switchover) else ""
+
+    @property
+    def electing(self) -> Failover | None:
+        """A failover that has not passed its commit point: the primary is being deposed."""
+        match self.transition:
+            case Failover(step=Step.ELECT) as failover:
+                return failover
+            case _:
+                return None
 
     def names(self, name: str) -> bool:
         """Whether a configuration in force counts on that member."""
@@ -272,9 +224,10 @@ class Record:
             each if known(each.instant) else replace(each, instant=now) for each in self.failovers
         )
         transition = self.transition
-        if transition is not None and transition.until and transition.until.boot != now.boot:
-            until = Instant(now.boot, now.at + RESUMED_SECONDS)
-            transition = replace(transition, until=until)
+        match transition:
+            case Switchover(until=Instant(boot=boot)) if boot != now.boot:
+                until = Instant(now.boot, now.at + RESUMED_SECONDS)
+                transition = replace(transition, until=until)
         return replace(self, failovers=failovers, transition=transition)
 
     def extended(self, target: Configuration, lost: Iterable[Voter] = ()) -> Record:
@@ -316,7 +269,7 @@ def to_json(record: Record) -> str:
             **_configuration_json(base),
             "joint": [_configuration_json(each) for each in further] or None,
             "serial": record.serial,
-            "transition": transition and asdict(transition),
+            "transition": transition and transition_json(transition),
             "strays": sorted([s.name, s.incarnation, s.source] for s in record.strays),
             "mode": record.mode,
             "paused": record.paused and asdict(record.paused),
@@ -341,22 +294,13 @@ def from_json(text: str) -> Record:
     data = json.loads(text)
     if "format" in data and int(data["format"]) > FORMAT:
         raise NewerFormat(data["format"])
-    transition = data["transition"]
     return Record(
         term=data["term"],
         primary=data["primary"],
         elected=data["elected"],
         configurations=tuple(_configuration(each) for each in (data, *(data["joint"] or ()))),
         serial=data["serial"],
-        transition=transition
-        and Transition(
-            TransitionKind(transition["kind"]),
-            Step(transition["step"]),
-            until=_instant(transition.get("until")),
-            **_as_they_are(
-                transition, "deposed", "lossy", "wish", "ordered", "drained", "skip_stop"
-            ),
-        ),
+        transition=transition_from(data["transition"]) if data["transition"] else None,
         strays=frozenset(Stray(*each) for each in data["strays"]),
         mode=Mode(data["mode"]),
         paused=Pause(**paused) if (paused := data.get("paused")) else None,
@@ -385,13 +329,6 @@ def _as_they_are(data: dict[str, Any], *keys: str) -> dict[str, Any]:
 
 def _owed(data: Any) -> Owed | None:
     return Owed(TransitionKind(data["kind"]), data["before"]) if data else None
-
-
-def _instant(data: Any) -> Instant | None:
-    """The moment. In records of an earlier version a date stands there: then the moment is not known."""
-    if isinstance(data, dict):
-        return Instant(data["boot"], data["at"])
-    return Instant("", 0.0) if data else None
 
 
 def _past(data: Any) -> Past:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from holdfast.core.calls import Phase, Ran
-from holdfast.core.record import TransitionKind
+from holdfast.core.transition import TransitionKind
 
 VERSION = 1
 """Version of the document. Keys are only added to it; removing one needs another version."""

@@ -19,11 +19,11 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from holdfast.core.blockers import Blocker
 from holdfast.core.check.facts import Facts
 from holdfast.core.commands import Command, name_of
 from holdfast.core.gtid import Flavor
 from holdfast.core.lease import Electorate
+from holdfast.core.observed.blockers import Blocker
 from holdfast.core.observed.lineage import RecordMark
 from holdfast.core.view import MemberState
 from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, StaleTerm, Unreachable

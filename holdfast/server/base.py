@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from holdfast.core.blockers import Blocker
 from holdfast.core.check.facts import Boot
 from holdfast.core.gtid import Flavor
+from holdfast.core.observed.blockers import Blocker
 from holdfast.core.observed.dumps import Dump
 from holdfast.core.settings import WaitPoint
 from holdfast.core.timing import Timing

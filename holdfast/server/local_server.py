@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 
-from holdfast.core.blockers import Blocker
 from holdfast.core.check.facts import Boot
+from holdfast.core.observed.blockers import Blocker
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import SemiSync
 from holdfast.errors import OutcomeUnknown, Refused

@@ -8,8 +8,8 @@ from contextlib import closing
 
 import pytest
 
-from holdfast.core.blockers import Blocker, Holds
 from holdfast.core.gtid import Flavor
+from holdfast.core.observed.blockers import Blocker, Holds
 from holdfast.server.base import Deadline
 from tests.integration.servers import CLIENT, BareServer, bare_servers, wait_until
 from tests.integration.test_server_freezing import Background, execute

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from holdfast.core.change import switchover
 from holdfast.core.change.invariants import broken
-from holdfast.core.change.preflight import SwitchOver, chosen, objections
+from holdfast.core.change.preflight import SwitchoverOrder, chosen, objections
 from holdfast.core.commands import (
     Clone,
     Command,
@@ -29,10 +29,11 @@ from holdfast.core.decision import Call, Save, Send
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.members.rollback import Rebuilt, contradicted, rebuilt
 from holdfast.core.observed.lineage import Memory, mark, stamped
-from holdfast.core.record import Instant, Record, TransitionKind, from_json, to_json
+from holdfast.core.record import Record, from_json, to_json
 from holdfast.core.rules.enforcement import Evidence, weighed
 from holdfast.core.rules.pulse import OpeningPulse, Pulse, felt, lapses, opening
 from holdfast.core.settings import Mode, Settings
+from holdfast.core.transition import Failover, Instant, RestartInPlace
 from holdfast.core.view import MemberState, Seen, ServerStatus, Sighting, Unseen, View
 from holdfast.http.wire import Told
 from holdfast.manager.agents.leases import Leases
@@ -306,7 +307,8 @@ class Run:
                 named = bool(record and record.primary != new.primary)
                 self.failovers += named
                 self.switchovers += bool(named and record and switchover.under_way(record))
-                if record and record.transition and record.transition.lossy:
+                begun = record.transition if record else None
+                if record and isinstance(begun, Failover | RestartInPlace) and begun.lossy:
                     self._lose(record, new)
                 self._noted(record, new)
             case Send(member=name, command=command):
@@ -328,7 +330,7 @@ class Run:
     def _lose(self, before: Record, after: Record) -> None:
         """A failover that an operator allowed to lose something: only if nothing was promised. Or a primary that came
         back was opened with what it has."""
-        if before.transition and before.transition.kind is TransitionKind.RESTART:
+        if isinstance(before.transition, RestartInPlace):
             assert before.primary == after.primary
             return
         assert before.mode is not Mode.STRONG
@@ -406,7 +408,7 @@ class Run:
         """An operator wants another primary; whether nothing stood against it."""
         record = self.mind.record
         view = View(dict(self.mind.known), self.world.now, boot=self.mind.boot)
-        order = SwitchOver(seconds=seconds)
+        order = SwitchoverOrder(seconds=seconds)
         if record is None or not self.mind.begun or self.mind.refused:
             return False
         if objections(self.world.cluster, record, view, order):

@@ -7,7 +7,7 @@ from operator import attrgetter
 
 import pytest
 
-from holdfast.core.change.takeover import FailOver, against, begun
+from holdfast.core.change.takeover import FailoverOrder, against, begun
 from holdfast.core.gtid import Flavor
 from holdfast.core.rules.returned import awaits
 from holdfast.core.view import View
@@ -112,10 +112,10 @@ def test_an_operator_opens_it_where_a_voter_is_gone_for_good(flavor: Flavor) -> 
     assert record
     assert awaits(record, view)
     cluster = run.world.cluster
-    assert against(cluster, record, view, FailOver("m2", accept_loss=True))
-    (why,) = against(cluster, record, view, FailOver("m1"))
+    assert against(cluster, record, view, FailoverOrder("m2", accept_loss=True))
+    (why,) = against(cluster, record, view, FailoverOrder("m1"))
     assert "m3 (its agent does not answer)" in why
-    order = FailOver("m1", accept_loss=True)
+    order = FailoverOrder("m1", accept_loss=True)
     assert against(cluster, record, view, order) == ()
     saved = begun(record, view, order)
     run.take(saved)

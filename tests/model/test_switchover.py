@@ -10,7 +10,8 @@ from holdfast.core.change.switchover import FREEZE_SECONDS
 from holdfast.core.commands import Drain, Follow, Freeze, Promote
 from holdfast.core.decision import Send
 from holdfast.core.gtid import Flavor
-from holdfast.core.record import Record, Step
+from holdfast.core.record import Record
+from holdfast.core.transition import Step
 from tests.model.interrupting import whole, write
 from tests.model.manage import Run
 
@@ -126,8 +127,7 @@ def _struck(run: Run, disaster: Disaster, at: int, broken: str) -> bool:
     """The disaster comes after the step with this number, or within it; False if the switchover was over before."""
     before = run.record
     assert before
-    assert before.transition
-    old, new, first = before.primary, before.transition.wish, run.steps
+    old, new, first = before.primary, before.wish, run.steps
     for _ in range(60):
         run.world.pass_time(0.05)
         for name in run.world.hosts:
@@ -196,8 +196,7 @@ def _until(run: Run, reached: Callable[[Record], bool]) -> Record:
 def test_the_candidate_applies_the_last_of_it_while_sessions_are_ended(flavor: Flavor) -> None:
     run = begun(flavor)
     record = _until(run, lambda r: bool(r.transition and r.transition.step is Step.FREEZE))
-    assert record.transition
-    primary, to = run.world.hosts[record.primary], record.transition.wish
+    primary, to = run.world.hosts[record.primary], record.wish
     freeze = Send(primary.name, Freeze(FREEZE_SECONDS))
     assert run.steps_now() == (freeze,)
     primary.writable, primary.stopped = False, record.term

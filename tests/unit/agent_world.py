@@ -20,10 +20,10 @@ import uvloop
 from holdfast.agent.daemon import Agent
 from holdfast.binlog.files.run import began
 from holdfast.config.schema import AgentConfig
-from holdfast.core.blockers import Blocker
 from holdfast.core.check.facts import Boot
 from holdfast.core.commands import Command, Start
 from holdfast.core.gtid import Flavor, parse
+from holdfast.core.observed.blockers import Blocker
 from holdfast.core.observed.dumps import Dump
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync

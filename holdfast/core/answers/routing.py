@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 from holdfast.core.change.switchover import chained
 from holdfast.core.cluster import Cluster, Member
-from holdfast.core.record import Record, Step
+from holdfast.core.record import Record
 from holdfast.core.rules.attachment import attached
+from holdfast.core.transition import Step
 from holdfast.core.view import Receiver, View
 
 

@@ -17,7 +17,7 @@ from holdfast.core.members.membership import should_vote
 from holdfast.core.members.own_writes import about_brought
 from holdfast.core.observed.comparison import Difference, Verification
 from holdfast.core.observed.progress import Progress
-from holdfast.core.record import Record, Step
+from holdfast.core.record import Record
 from holdfast.core.rules.ackers import doubtful
 from holdfast.core.rules.blocked import blocked, takes_writes
 from holdfast.core.rules.enforcement import unkept
@@ -308,7 +308,7 @@ def _member(cluster: Cluster, record: Record | None, view: View, member: Member)
     else:
         state = sighting.state
         known, reason = _condition(state), state.why
-        if record and record.primary != member.name and not _electing(record):
+        if record and record.primary != member.name and not record.electing:
             step = next_step(cluster, record, view, member)
             reason = step.reason
             if record.paused and step.command and reason:
@@ -346,10 +346,6 @@ def _age(view: View, sighting: Sighting | None) -> float | None:
             return round(view.now - since + last.silent_seconds + last.unobserved_seconds, 1)
         case _:
             return None
-
-
-def _electing(record: Record) -> bool:
-    return record.transition is not None and record.transition.step is Step.ELECT
 
 
 def _role(

@@ -13,8 +13,9 @@ from holdfast.core.commands import Initialise, Start
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.observed.data_state import Data
 from holdfast.core.quorum import Configuration, acks_for
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.rules.seats import Candidate, chosen
+from holdfast.core.transition import Bootstrap
 from holdfast.core.view import MemberState, ServerStatus, View
 from holdfast.core.wording import joined
 
@@ -126,7 +127,7 @@ def _named(cluster: Cluster, states: list[MemberState]) -> Decision:
         elected=1,
         configurations=tuple(dict.fromkeys((alone, together))),
         serial=1,
-        transition=Transition(TransitionKind.BOOTSTRAP, Step.OPEN),
+        transition=Bootstrap(),
         mode=cluster.settings.mode,
         lease=cluster.settings.timing.lease,
     )

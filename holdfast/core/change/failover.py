@@ -25,17 +25,18 @@ from holdfast.core.members.own_writes import (
     without_harmless,
 )
 from holdfast.core.quorum import Configuration, Voter, acks_for, settled
-from holdfast.core.record import Instant, Past, Record, Step, Stray, Transition, TransitionKind
+from holdfast.core.record import Past, Record, Stray
 from holdfast.core.rules.ackers import missing, nobody_has
 from holdfast.core.rules.appliers import acknowledger, broken
 from holdfast.core.rules.deposed import fence_step, hold, is_deposed, surely_revoked, wished
 from holdfast.core.rules.diagnosis import Diagnosis, Primary
 from holdfast.core.rules.election import Elected, NobodyElected, elect, prefer_learner
 from holdfast.core.rules.loss import missing_from, refused, without_errants
-from holdfast.core.rules.returned import OPENING, is_returning, not_started
+from holdfast.core.rules.returned import OPENING, not_started, returning
 from holdfast.core.rules.seats import Candidate, may_be_alone
 from holdfast.core.rules.seats import chosen as seated
 from holdfast.core.settings import Mode
+from holdfast.core.transition import Failover, Instant, Step, TransitionKind
 from holdfast.core.view import MemberState, Receiver, Unseen, View
 from holdfast.core.wording import Topic, agree, joined, lasting, saying
 
@@ -110,9 +111,7 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
             record,
             term=record.term + 1,
             failovers=(*within, Past(Instant(view.boot, view.now), view.date)),
-            transition=Transition(
-                TransitionKind.FAILOVER, Step.ELECT, record.primary, lossy=not safe
-            ),
+            transition=Failover(Step.ELECT, record.primary, lossy=not safe),
             owed=owed(record, view, TransitionKind.FAILOVER),
         )
         allowed = "" if safe else " (allow_loss: writes may be lost)"
@@ -130,7 +129,7 @@ def begin(cluster: Cluster, record: Record, view: View, lost: Diagnosis) -> Deci
         return restart.hung_step(cluster, record, view, lost, refusal)
     if ahead.silent and wanted and not safe and record.mode is Mode.STRONG:
         return Decision(refusal + f"; waiting for {', '.join(ahead.silent)}")
-    if is_returning(record):
+    if returning(record):
         state = view.state(record.primary)
         if state and (why := not_started(state)):
             return Decision(refusal + f"; {record.primary}: " + why)
@@ -209,8 +208,11 @@ def _learners(
     return [state for name in sorted(able) if (state := view.state(name))]
 
 
-def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
-    """ELECT: gather promises, drain the member that is furthest ahead, name it."""
+def elect_step(cluster: Cluster, record: Record, view: View, electing: Failover) -> Decision:
+    """ELECT: gather promises, drain the member that is furthest ahead, name it.
+
+    :param electing: as ``Record.electing`` returns it
+    """
     ahead = prospects(record, view)
     promised = [
         state
@@ -224,8 +226,7 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
         and not has_promised(record, state)
         and not is_deposed(record, state)
     )
-    lossy = record.transition is not None and record.transition.lossy
-    if lossy:
+    if electing.lossy:
         quorum = without_errants(record, view, [state for state in promised if state.up])
         waiting = sorted(could_follow(cluster, record, view) - {s.name for s in promised})
         if waiting:
@@ -254,7 +255,7 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
     if not chosen.drained:
         why = f"failover: {name} applies what it received"
         return Decision(why, (Send(name, Drain()), *fence))
-    if not lossy and (why := missing(record, view, chosen.state.applied_set())):
+    if not electing.lossy and (why := missing(record, view, chosen.state.applied_set())):
         return _give_up(record, f"no failover: {why}")
     if holds := hold(cluster, record, view, promised):
         return replace(holds, steps=fence)
@@ -263,7 +264,7 @@ def elect_step(cluster: Cluster, record: Record, view: View) -> Decision:
     named = name_primary(cluster, record, view, chosen.state, quorum)
     at = chosen.state.applied_set().last() or "the beginning"
     why = f"{name} takes over from {record.primary} at {at}"
-    if lossy:
+    if electing.lossy:
         why += f"; {missing_from(record, view, chosen.state)}"
     if own := brought(record, view, chosen.state):
         why += f"; {about_brought(name, own)}"
@@ -290,8 +291,7 @@ def _settled_first(reason: str, asked: Mapping[str, Judge | Forget | None]) -> D
 def _give_up(record: Record, reason: str) -> Decision:
     """No other member was named: the primary may come back in place."""
     why = f"{reason}; {record.primary} must come back"
-    given_up = replace(record, transition=Transition(TransitionKind.RESTART, Step.OPEN))
-    return Decision(why, (Save(given_up, why),))
+    return Decision(why, (Save(replace(record, transition=OPENING), why),))
 
 
 def _fetch(cluster: Cluster, view: View, chosen: Elected) -> Decision:
@@ -369,7 +369,7 @@ def name_primary(
         elected=record.term,
         configurations=(target,) if settled(target, chosen.name, level) else (base, target),
         serial=record.serial + 1,
-        transition=Transition(TransitionKind.FAILOVER, Step.OPEN, record.primary),
+        transition=Failover(Step.OPEN, record.primary),
         doubt="",
         brought="",
         lease=cluster.settings.timing.lease,

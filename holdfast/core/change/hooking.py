@@ -17,7 +17,8 @@ from dataclasses import replace
 
 from holdfast.core.calls import Called, HookOutcome, Phase
 from holdfast.core.decision import Call, Decision, Save
-from holdfast.core.record import Owed, Record, Step, TransitionKind
+from holdfast.core.record import Owed, Record
+from holdfast.core.transition import Failover, Step, TransitionKind
 from holdfast.core.view import View
 
 
@@ -27,7 +28,7 @@ def hooks_step(record: Record, view: View, phase: Phase = Phase.STOP) -> Decisio
     A hook that failed is requested again at each decision; the caller decides how often it is called
     (``manager/listeners/hooks.py``).
     """
-    if not view.hooked or (record.transition and record.transition.skip_stop):
+    if not view.hooked or _skipped(record):
         return None
     what = f"the {phase} hook for {record.primary}"
     if record.owed is None:
@@ -48,7 +49,7 @@ def hooks_step(record: Record, view: View, phase: Phase = Phase.STOP) -> Decisio
 
 def failed(record: Record, view: View, phase: Phase = Phase.STOP) -> str:
     """Why the hook blocks the change, or ""; also while it is being called again."""
-    if not view.hooked or (record.transition and record.transition.skip_stop):
+    if not view.hooked or _skipped(record):
         return ""
     last = _called(record, view, phase)
     return last.text if last and last.outcome is not HookOutcome.GOOD else ""
@@ -104,6 +105,10 @@ def _open(record: Record, view: View) -> bool:
         return False
     state = view.state(record.primary)
     return state is not None and state.writable and record.counts(state.name, state.incarnation)
+
+
+def _skipped(record: Record) -> bool:
+    return isinstance(record.transition, Failover) and record.transition.skip_stop
 
 
 def _called(record: Record, view: View, phase: Phase) -> Called | None:

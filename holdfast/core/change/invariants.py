@@ -14,11 +14,11 @@ from holdfast.core.change.failover import has_promised, may_follow
 from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Decision, Save
 from holdfast.core.members.membership import acking_voters, dead_voters
-from holdfast.core.members.modes import PROVING
 from holdfast.core.members.own_writes import without_harmless
 from holdfast.core.quorum import Configuration, Voter, extendable, settled
-from holdfast.core.record import Record, Step, Stray
+from holdfast.core.record import Record, Stray
 from holdfast.core.settings import Mode
+from holdfast.core.transition import Failover, Step, Strengthen, Switchover
 from holdfast.core.view import MemberState, Seen, View
 
 
@@ -91,19 +91,28 @@ def _unable(before: Record, after: Record, view: View) -> str:
     """Why the primary of ``before`` may not be replaced yet, or ""."""
     if not before.elected < after.elected == before.term:
         return f"{before.primary} and {after.primary} are both named in term {after.elected}"
-    under_way = before.transition
-    if under_way is None or under_way.step not in (Step.ELECT, Step.FREEZE):
-        return f"{after.primary} is named, and neither a failover nor a switchover has begun"
-    if under_way.step is Step.FREEZE:
-        primary, candidate = view.state(before.primary), view.state(after.primary)
-        if primary is None or primary.writable or primary.frozen != before.term:
-            return f"{before.primary} has not confirmed that it takes no more writes"
-        if candidate is None or not candidate.applied_set().contains(primary.applied_set()):
-            return f"{after.primary} has not applied all that {before.primary} has"
-        return ""
-    promised = [(each.name, each.incarnation) for each in _seen(view) if has_promised(before, each)]
-    if not under_way.lossy and not before.recoverable(promised):
-        return f"no recovery quorum of every configuration has promised to depose {before.primary}"
+    match before.transition:
+        case Switchover(step=Step.FREEZE):
+            return _unfrozen(before, after, view)
+        case Failover(step=Step.ELECT, lossy=lossy):
+            seen = _seen(view)
+            promised = [
+                (each.name, each.incarnation) for each in seen if has_promised(before, each)
+            ]
+            if not lossy and not before.recoverable(promised):
+                return f"no recovery quorum of every configuration has promised to depose {before.primary}"
+            return ""
+        case _:
+            return f"{after.primary} is named, and neither a failover nor a switchover has begun"
+
+
+def _unfrozen(before: Record, after: Record, view: View) -> str:
+    """Why a switchover may not pass its commit point yet, or ""."""
+    primary, candidate = view.state(before.primary), view.state(after.primary)
+    if primary is None or primary.writable or primary.frozen != before.term:
+        return f"{before.primary} has not confirmed that it takes no more writes"
+    if candidate is None or not candidate.applied_set().contains(primary.applied_set()):
+        return f"{after.primary} has not applied all that {before.primary} has"
     return ""
 
 
@@ -147,7 +156,8 @@ def _strengthened(before: Record, after: Record, view: View) -> str:
     """A primary is deposed without loss only in mode strong, by ``Record.recoverable``."""
     if after.mode is not Mode.STRONG or before.mode is Mode.STRONG:
         return ""
-    if before.transition == PROVING and before.acks and not before.joint and _proved(before, view):
+    proving = isinstance(before.transition, Strengthen)
+    if proving and before.acks and not before.joint and _proved(before, view):
         return ""
     return f"mode strong is recorded before a row of {after.primary} has proved it"
 

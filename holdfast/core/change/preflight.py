@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from holdfast.core.blockers import Blocker
 from holdfast.core.cluster import Cluster
 from holdfast.core.members.rejoin import spoiled
+from holdfast.core.observed.blockers import Blocker
 from holdfast.core.record import Record
 from holdfast.core.rules.attachment import attached
 from holdfast.core.rules.backlog import backlog
@@ -19,7 +19,7 @@ from holdfast.core.wording import is_under_way
 
 
 @dataclass(frozen=True, slots=True)
-class SwitchOver:
+class SwitchoverOrder:
     """What the operator wants.
 
     :ivar to: the member that takes over; "" for the best one
@@ -61,7 +61,7 @@ def objections(
     cluster: Cluster,
     record: Record | None,
     view: View,
-    order: SwitchOver,
+    order: SwitchoverOrder,
     blockers: Sequence[Blocker] = (),
     wrong: Wrong | None = None,
 ) -> tuple[Objection, ...]:
@@ -110,7 +110,7 @@ def lasting(objections: Sequence[Objection]) -> tuple[Objection, ...]:
 
 
 def chosen(
-    cluster: Cluster, record: Record, view: View, order: SwitchOver, wrong: Wrong | None = None
+    cluster: Cluster, record: Record, view: View, order: SwitchoverOrder, wrong: Wrong | None = None
 ) -> str:
     """The member that takes over; "" if there is none.
 
@@ -139,7 +139,7 @@ def against(
     cluster: Cluster,
     record: Record,
     view: View,
-    order: SwitchOver,
+    order: SwitchoverOrder,
     primary: MemberState,
     name: str,
     wrong: Wrong | None = None,

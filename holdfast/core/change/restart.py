@@ -8,12 +8,13 @@ from dataclasses import replace
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Fence, Restart, name_of
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.rules.diagnosis import Diagnosis, Primary
-from holdfast.core.rules.returned import OPENING, is_returning
+from holdfast.core.rules.returned import OPENING, returning
+from holdfast.core.transition import RestartInPlace, Step
 from holdfast.core.view import View
 
-CLOSING = Transition(TransitionKind.RESTART, Step.CLOSE)
+CLOSING = RestartInPlace(Step.CLOSE)
 RESTARTING = name_of(Restart)
 PATIENCES = 4
 """A server that has not answered for this many times ``write_patience`` does not recover without help."""
@@ -61,7 +62,7 @@ def hung_step(
     if lost.primary not in (Primary.FROZEN, Primary.STUCK) or silent < patience:
         return Decision(refusal)
     why = refusal + f"; {name} is killed and will be restarted in place"
-    if is_returning(record):
+    if returning(record):
         return Decision(why, (Send(name, Fence()),))
     # saved first, so that the history says why it ended
     return Decision(why, (Save(replace(record, transition=OPENING), why),))

@@ -39,9 +39,10 @@ from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.lease import electorate
 from holdfast.core.members.membership import unbarrable
 from holdfast.core.observed.applying import REMOVED
-from holdfast.core.record import Instant, Record, Step, Stray, Transition, TransitionKind
+from holdfast.core.record import Record, Stray
 from holdfast.core.rules.backlog import backlog
 from holdfast.core.rules.diagnosis import Diagnosis, Primary
+from holdfast.core.transition import Instant, Step, Switchover
 from holdfast.core.view import MemberState, Receiver, View
 
 NEARLY_ZERO = 30
@@ -63,9 +64,13 @@ SILENT_SECONDS = 1.0
 """For so long the candidate's server may leave its agent without an answer: a busy host, not a dead one."""
 
 
-def under_way(record: Record) -> bool:
-    """Whether a switchover is under way, and has not passed its commit point."""
-    return record.transition is not None and record.transition.step in (Step.CHAIN, Step.FREEZE)
+def under_way(record: Record) -> Switchover | None:
+    """The switchover that is under way, and has not passed its commit point."""
+    match record.transition:
+        case Switchover(step=Step.CHAIN | Step.FREEZE) as change:
+            return change
+        case _:
+            return None
 
 
 def begun(cluster: Cluster, record: Record, view: View, to: str, seconds: float) -> Save:
@@ -75,30 +80,29 @@ def begun(cluster: Cluster, record: Record, view: View, to: str, seconds: float)
     """
     until = Instant(view.boot, view.now + seconds)
     chained = {Stray(*voter, to) for voter in _to_be_chained(cluster, record, view, to)}
-    transition = Transition(
-        TransitionKind.SWITCHOVER, Step.CHAIN, wish=to, ordered=True, until=until
-    )
     saved = replace(
         record,
         term=record.term + 1,
-        transition=transition,
+        transition=Switchover(Step.CHAIN, to, until),
         strays=record.strays | chained,
     )
     return Save(saved, f"{to} will take over from {record.primary}: requested by an operator")
 
 
-def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> Decision:
+def step(
+    cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis, change: Switchover
+) -> Decision:
     """CHAIN and FREEZE: the next step, or back to where the switchover began.
 
     This holds also if the primary is gone: a new term first, so that no member that gets a command late follows the
     candidate.
+
+    :param change: as :func:`under_way` returns it
     """
-    transition = record.transition
-    assert transition is not None
-    to = transition.wish
-    if _left(record, view) <= 0:
+    to = change.wish
+    if _left(change, view) <= 0:
         return _undo(record, "it timed out")
-    closing = transition.step is Step.FREEZE or hooking.called(record, view)
+    closing = change.step is Step.FREEZE or hooking.called(record, view)
     closed_by_us = diagnosis.primary is Primary.CLOSED and closing
     primary = view.state(record.primary)
     if primary is None or not (diagnosis.primary is Primary.WELL or closed_by_us):
@@ -108,15 +112,14 @@ def step(cluster: Cluster, record: Record, view: View, diagnosis: Diagnosis) -> 
         return _undo(record, f"the agent of {to} does not answer")
     if why := _unfit(cluster, record, candidate):
         return _undo(record, f"{to} {why}")
-    if transition.step is Step.CHAIN:
-        return _chain(cluster, record, view, primary, candidate)
+    if change.step is Step.CHAIN:
+        return _chain(cluster, record, view, change, primary, candidate)
     return _freeze(cluster, record, view, primary, candidate)
 
 
 def undone(record: Record, why: str) -> Save:
     """The commands of this term are void; the primary continues."""
-    to = record.transition.wish if record.transition else ""
-    text = f"the switchover to {to} is undone: {why}; {record.primary} stays primary"
+    text = f"the switchover to {record.wish} is undone: {why}; {record.primary} stays primary"
     return Save(replace(record, term=record.term + 1, transition=None), text)
 
 
@@ -129,6 +132,7 @@ def _chain(
     cluster: Cluster,
     record: Record,
     view: View,
+    change: Switchover,
     primary: MemberState,
     candidate: MemberState,
 ) -> Decision:
@@ -158,12 +162,12 @@ def _chain(
         steps.append(Send(record.primary, prove))
         waiting.append(f"{record.primary} commits without those that are chained")
     if not steps:
-        if candidate.term == record.term and backlog(candidate) <= _near(record, view):
+        if candidate.term == record.term and backlog(candidate) <= _near(change, view):
             if failed := hooking.failed(record, view):
                 return _undo(record, f"the stop hook failed: {failed}")
             if calls := hooking.hooks_step(record, view):
                 return replace(calls, reason=f"switchover to {to.name}: {calls.reason}")
-            frozen = replace(record, transition=_frozen(record, view))
+            frozen = replace(record, transition=_frozen(change, view))
             why = f"{record.primary} takes no more writes, so that {to.name} can take over"
             return Decision(why, (Save(frozen, why),))
         named = _named(cluster, record, view, primary, candidate)
@@ -172,13 +176,13 @@ def _chain(
     return Decision(f"switchover to {to.name}: {', '.join(waiting)}", tuple(steps))
 
 
-def _near(record: Record, view: View) -> int:
-    return NEARLY_ZERO if _left(record, view) > LATE_SECONDS else NEAR
+def _near(change: Switchover, view: View) -> int:
+    return NEARLY_ZERO if _left(change, view) > LATE_SECONDS else NEAR
 
 
-def _left(record: Record, view: View) -> float:
+def _left(change: Switchover, view: View) -> float:
     """Seconds until the switchover is undone. Writes may be stopped meanwhile, so no clock that can be set is used."""
-    until = record.transition.until if record.transition else None
+    until = change.until
     return until.at - view.now if until and until.boot == view.boot else 0.0
 
 
@@ -220,15 +224,8 @@ def _named(
     if candidate not in voters:
         voters.append(candidate)  # if commits wait for no acknowledgement it need not vote
     named = name_primary(cluster, record, view, candidate, [*voters, primary])
-    transition = Transition(
-        TransitionKind.SWITCHOVER,
-        Step.OPEN,
-        deposed=primary.name,
-        wish=candidate.name,
-        ordered=True,
-        drained=primary.applied,
-    )
-    return replace(named, transition=transition)
+    opening = Switchover(Step.OPEN, candidate.name, deposed=primary.name, drained=primary.applied)
+    return replace(named, transition=opening)
 
 
 def _to_be_chained(
@@ -258,15 +255,16 @@ def can_open_first(record: Record, primary: MemberState, acking: int) -> bool:
 
     :param acking: how many voters of the new primary acknowledge to it
     """
-    drained = record.transition is not None and record.transition.drained
+    drained = isinstance(record.transition, Switchover) and record.transition.drained
     return bool(drained) and not primary.writable and acking >= record.acks
 
 
 def chained(cluster: Cluster, record: Record, state: MemberState) -> bool:
     """Whether the member follows the candidate of a switchover that has not passed its commit point."""
-    if not under_way(record) or record.transition is None:
+    change = under_way(record)
+    if change is None:
         return False
-    addresses = [each.address for each in cluster.members if each.name == record.transition.wish]
+    addresses = [each.address for each in cluster.members if each.name == change.wish]
     return (
         state.replication.source in addresses
         and state.replication.receiver is Receiver.ON
@@ -293,8 +291,7 @@ def _unfit(cluster: Cluster, record: Record, candidate: MemberState) -> str:
     return candidate.unfit or (REMOVED if candidate.applying.removed else "")
 
 
-def _frozen(record: Record, view: View) -> Transition:
-    assert record.transition is not None
-    seconds = min(_left(record, view), LONGEST_FREEZE_SECONDS)
+def _frozen(change: Switchover, view: View) -> Switchover:
+    seconds = min(_left(change, view), LONGEST_FREEZE_SECONDS)
     until = Instant(view.boot, view.now + seconds)
-    return replace(record.transition, step=Step.FREEZE, until=until)
+    return replace(change, step=Step.FREEZE, until=until)

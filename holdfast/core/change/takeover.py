@@ -11,7 +11,7 @@ from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Save
 from holdfast.core.members.copying import way_out
 from holdfast.core.members.own_writes import without_harmless
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.rules import returned
 from holdfast.core.rules.ackers import nobody_has
 from holdfast.core.rules.blocked import blocked
@@ -20,11 +20,12 @@ from holdfast.core.rules.diagnosis import GONE, Diagnosis, Primary, diagnose
 from holdfast.core.rules.election import NobodyElected, elect
 from holdfast.core.rules.seats import may_be_alone
 from holdfast.core.settings import Mode
+from holdfast.core.transition import Failover, Step, TransitionKind
 from holdfast.core.view import MemberState, View
 
 
 @dataclass(frozen=True, slots=True)
-class FailOver:
+class FailoverOrder:
     """Make another member take over.
 
     :ivar to: the member that takes over, if possible; "" for the best one
@@ -53,11 +54,11 @@ class FailOver:
         return "the failover has begun"
 
 
-def against(cluster: Cluster, record: Record, view: View, order: FailOver) -> tuple[str, ...]:
+def against(cluster: Cluster, record: Record, view: View, order: FailoverOrder) -> tuple[str, ...]:
     """Everything that stands against beginning the failover now, or against continuing one that a hook blocks; () if
     nothing does."""
-    if record.transition and record.transition.step is Step.ELECT:
-        held_up = failed(record, view) or (order.skip_stop and not record.transition.skip_stop)
+    if electing := record.electing:
+        held_up = failed(record, view) or (order.skip_stop and not electing.skip_stop)
         return _unable(record, view, order) if held_up else ("a failover is under way",)
     if returned.awaits(record, view) and order.to in ("", record.primary):
         return _against_opening(record, view, order)
@@ -109,7 +110,7 @@ def _unsure(cluster: Cluster, record: Record, view: View) -> str:
     return f"too few voters can be asked for what they have{why}; what was acknowledged may be lost; {accept}"
 
 
-def _against_opening(record: Record, view: View, order: FailOver) -> tuple[str, ...]:
+def _against_opening(record: Record, view: View, order: FailoverOrder) -> tuple[str, ...]:
     """What stands against opening a primary that came back in place and may lack something; see
     ``core/rules/returned.py``."""
     primary = view.state(record.primary)
@@ -117,7 +118,7 @@ def _against_opening(record: Record, view: View, order: FailOver) -> tuple[str, 
     return () if order.accept_loss or found is None else (found.reason,)
 
 
-def _unable(record: Record, view: View, order: FailOver) -> tuple[str, ...]:
+def _unable(record: Record, view: View, order: FailoverOrder) -> tuple[str, ...]:
     if order.to == record.primary:
         return (f"{order.to} is the primary that is to be replaced",)
     if order.to and not _could_be(view, order.to):
@@ -125,19 +126,19 @@ def _unable(record: Record, view: View, order: FailOver) -> tuple[str, ...]:
     return ()
 
 
-def begun(record: Record, view: View, order: FailOver) -> Save:
+def begun(record: Record, view: View, order: FailoverOrder) -> Save:
     """The first step of the failover. Expects that nothing stands against it."""
-    if record.transition and record.transition.step is Step.ELECT:
-        return _again(record, record.transition, order)
-    if record.transition and returned.awaits(record, view) and order.to in ("", record.primary):
-        opened = replace(record.transition, lossy=True, ordered=True)
+    if record.electing:
+        return _again(record, record.electing, order)
+    restart = returned.awaits(record, view)
+    if restart and order.to in ("", record.primary):
+        opened = replace(restart, lossy=True, ordered=True)
         why = f"{record.primary} will be opened with what it has: requested by an operator"
         return Save(replace(record, transition=opened), why)
     reachable = prospects(record, view).reachable
     heirs = [state for name, _ in reachable if (state := view.state(name))]
     safe = record.recoverable(reachable) and not nobody_has(record, view, heirs)
-    transition = Transition(
-        TransitionKind.FAILOVER,
+    transition = Failover(
         Step.ELECT,
         record.primary,
         lossy=not safe,
@@ -155,7 +156,7 @@ def begun(record: Record, view: View, order: FailOver) -> Save:
     return Save(begun, why)
 
 
-def _again(record: Record, under_way: Transition, order: FailOver) -> Save:
+def _again(record: Record, under_way: Failover, order: FailoverOrder) -> Save:
     """Continue without the hook, or have it called once more, which a new term causes."""
     transition = replace(under_way, skip_stop=order.skip_stop, wish=order.to or under_way.wish)
     if order.skip_stop:
@@ -165,7 +166,9 @@ def _again(record: Record, under_way: Transition, order: FailOver) -> Save:
     return Save(replace(record, term=record.term + 1, transition=transition), why)
 
 
-def _heirs(cluster: Cluster, record: Record, view: View, order: FailOver) -> Sequence[MemberState]:
+def _heirs(
+    cluster: Cluster, record: Record, view: View, order: FailoverOrder
+) -> Sequence[MemberState]:
     """The members among which the election would choose."""
     reachable = prospects(record, view).reachable
     states = [s for m in cluster.others(record.primary) if (s := view.state(m.name)) and s.up]

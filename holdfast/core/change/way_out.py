@@ -7,8 +7,9 @@ from dataclasses import replace
 from holdfast.core.change.failover import prospects
 from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Decision, Save
-from holdfast.core.record import Record, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.rules.seats import may_be_alone
+from holdfast.core.transition import Switchover
 from holdfast.core.view import Unseen, View
 from holdfast.core.wording import once
 
@@ -27,7 +28,7 @@ def told(cluster: Cluster, record: Record | None, view: View, decision: Decision
 def way_out(cluster: Cluster, record: Record, view: View) -> str:
     """The way out for a cluster in which no commit can be acknowledged because hosts are gone; "" for every other
     cluster."""
-    if record.transition and record.transition.kind is TransitionKind.SWITCHOVER:
+    if isinstance(record.transition, Switchover):
         return ""
     gone = {name for name in (m.name for m in cluster.members) if _is_gone(view, name)}
     if record.primary in gone:

@@ -8,7 +8,7 @@ from dataclasses import replace
 from holdfast.core.calls import Called, HookOutcome, Phase
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Clone, Rewind, name_of
-from holdfast.core.history.build import PAST, noted, since, told
+from holdfast.core.history.build import noted, since, told
 from holdfast.core.history.entry import (
     LONGEST_OUTPUT,
     MOST_HOOKS,
@@ -21,6 +21,7 @@ from holdfast.core.history.entry import (
 )
 from holdfast.core.record import Record
 from holdfast.core.rules.attachment import attached
+from holdfast.core.transition import Step
 from holdfast.core.view import MemberState, TailVerdict, View
 
 
@@ -67,7 +68,7 @@ def _called(entry: Entry, phase: Phase, called: Called, at: float) -> Entry:
 def _is_open(entry: Entry, record: Record, view: View) -> bool:
     """Whether the member that is to be primary takes writes; False before the commit point."""
     transition = told(record)
-    if transition and transition.step not in PAST:
+    if transition and transition.step is not Step.OPEN:
         return False
     state = view.state(record.primary)
     named = entry.what is What.RESTART or entry.new == record.primary

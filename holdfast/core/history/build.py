@@ -21,32 +21,33 @@ from holdfast.core.history.entry import (
     clipped,
 )
 from holdfast.core.history.verified import Verified
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
+from holdfast.core.transition import Failover, RestartInPlace, Step, Switchover
 from holdfast.core.view import MemberState, Unseen, View
 
-KINDS = {
-    TransitionKind.FAILOVER: What.FAILOVER,
-    TransitionKind.SWITCHOVER: What.SWITCHOVER,
-    TransitionKind.RESTART: What.RESTART,
-}
+HistoryTransition = Failover | Switchover | RestartInPlace
 """The kinds of transition of which an entry is kept."""
 
-PAST = (Step.OPEN, Step.PROVE)
-"""Steps past the commit point."""
+ENTRY_OF: dict[type[HistoryTransition], What] = {
+    Failover: What.FAILOVER,
+    Switchover: What.SWITCHOVER,
+    RestartInPlace: What.RESTART,
+}
 
 
-def told(record: Record | None) -> Transition | None:
+def told(record: Record | None) -> HistoryTransition | None:
     """What is under way, if an entry is kept of it."""
     transition = record.transition if record else None
-    return transition if transition and transition.kind in KINDS else None
+    return transition if isinstance(transition, HistoryTransition) else None
 
 
-def begins(before: Record | None, record: Record) -> bool:
-    """Whether the record that replaced ``before`` begins an entry."""
+def _beginning(before: Record, record: Record) -> HistoryTransition | None:
+    """What begins with the record that replaced ``before``."""
     was, now = told(before), told(record)
-    if now is None:
-        return False
-    return was is None or was.kind is not now.kind or (was.step in PAST and now.step not in PAST)
+    anew = (
+        was is not None and was.step is Step.OPEN and now is not None and now.step is not Step.OPEN
+    )
+    return now if type(was) is not type(now) or anew else None
 
 
 def begun(
@@ -58,16 +59,19 @@ def begun(
     why: str,
     ordered: str = "",
     manager: str = "",
-) -> Entry:
-    """:param before: the record in which the primary is the old one
+) -> Entry | None:
+    """The entry that begins with ``record``; None: none does.
+
+    :param before: the record that it replaced, in which the primary is the old one
     :param at: when the cause was seen; seconds since 1970
     :param why: as saved with the record
     """
-    transition = told(record)
-    assert transition is not None
+    transition = _beginning(before, record)
+    if transition is None:
+        return None
     state, known = shown(view, before.primary)
     entry = Entry(
-        KINDS[transition.kind],
+        ENTRY_OF[type(transition)],
         clipped(cause),
         at,
         before.primary,
@@ -90,16 +94,17 @@ def begun(
     return noted(entry, view.date, Sort.RECORD, f"{why} (term {record.term})")
 
 
-def continued(record: Record, view: View, cause: str, manager: str) -> Entry:
-    """The entry of a manager that finds something under way of which there is no entry."""
-    transition = told(record)
-    assert transition is not None
-    past = transition.step in PAST and transition.kind is not TransitionKind.RESTART
+def continued(
+    transition: HistoryTransition, record: Record, view: View, cause: str, manager: str
+) -> Entry:
+    """The entry of a manager that finds this transition under way, and no entry of it."""
+    deposed = "" if isinstance(transition, RestartInPlace) else transition.deposed
+    past = transition.step is Step.OPEN and not isinstance(transition, RestartInPlace)
     entry = Entry(
-        KINDS[transition.kind],
+        ENTRY_OF[type(transition)],
         clipped(cause),
         record.failovers[-1].date if _automatic(record, transition, view) else view.date,
-        (transition.deposed if past else "") or record.primary,
+        (deposed if past else "") or record.primary,
         record.term,
         new=record.primary if past else "",
         ordered="an operator has ordered it" if transition.ordered else "",
@@ -114,14 +119,10 @@ def continued(record: Record, view: View, cause: str, manager: str) -> Entry:
     return taken_over(entry, view.date, manager, text)
 
 
-def _automatic(record: Record, transition: Transition, view: View) -> bool:
+def _automatic(record: Record, transition: HistoryTransition, view: View) -> bool:
     """Whether the last of ``failovers`` says when it began."""
     at = record.failovers[-1].date if record.failovers else 0.0
-    return (
-        transition.kind is TransitionKind.FAILOVER
-        and not transition.ordered
-        and view.date - at < 3600
-    )
+    return isinstance(transition, Failover) and not transition.ordered and view.date - at < 3600
 
 
 def taken_over(entry: Entry, at: float, manager: str, text: str) -> Entry:
@@ -202,7 +203,9 @@ def saved(entry: Entry, before: Record, record: Record, why: str, view: View) ->
     if now is not None:
         return entry
     over = replace(entry, ended=at, after=setup(record), why=clipped(why))
-    if entry.new == record.primary or (entry.what is What.RESTART and was and was.step in PAST):
+    if entry.new == record.primary or (
+        entry.what is What.RESTART and was and was.step is Step.OPEN
+    ):
         return replace(over, outcome=Outcome.DONE, opened=entry.opened or at)
     return replace(over, outcome=Outcome.UNDONE)
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from holdfast.core.cluster import Cluster
 from holdfast.core.gtid import parse
 from holdfast.core.history.entry import MOST_CANDIDATES, CandidateNote, clipped
-from holdfast.core.record import Record, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.rules.deposed import wished
 from holdfast.core.rules.election import against, drained
+from holdfast.core.transition import Switchover
 from holdfast.core.view import MemberState, Seen, View
 from holdfast.core.wording import transactions
 
@@ -75,10 +76,9 @@ def _why_chosen(cluster: Cluster, record: Record, view: View, state: MemberState
 def _wanted(record: Record, name: str, called: str) -> str:
     """Why this member was wanted, or "". A switchover names its member, whether the operator or the preflight chose
     it."""
-    transition = record.transition
-    if transition is None or transition.wish != name:
+    if record.wish != name:
         return ""
-    of_switchover = transition.kind is TransitionKind.SWITCHOVER
+    of_switchover = isinstance(record.transition, Switchover)
     return f"the switchover was to {called}" if of_switchover else f"an operator wanted {called}"
 
 
@@ -116,7 +116,7 @@ def difference(record: Record, old: MemberState | None, known: str, new: MemberS
 
 
 def _meaning(record: Record, name: str) -> str:
-    lossy = record.transition is not None and record.transition.lossy
+    lossy = record.electing is not None and record.electing.lossy
     if record.mode == "strong" and not lossy:
         return "no client was told that they are committed"
     return f"they may have been acknowledged; they are lost unless {name} comes back with them"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from holdfast.core.history.build import PAST, told
+from holdfast.core.history.build import told
 from holdfast.core.history.entry import Outcome
-from holdfast.core.record import Record, TransitionKind
+from holdfast.core.record import Record
+from holdfast.core.transition import Step, TransitionKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +37,7 @@ def changed(before: Record | None, record: Record) -> RecordChange:
     voted, votes = before.target.voters, record.target.voters
     return RecordChange(
         ended=ended.kind if ended else None,
-        outcome=(Outcome.DONE if ended.step in PAST else Outcome.UNDONE) if ended else None,
+        outcome=(Outcome.DONE if ended.step is Step.OPEN else Outcome.UNDONE) if ended else None,
         named=before.primary != record.primary,
         admitted=tuple(sorted(name for name, _ in votes - voted)),
         dismissed=tuple(sorted(name for name, _ in voted - votes)),

@@ -12,17 +12,16 @@ from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Promote, SetAcks
 from holdfast.core.decision import Decision, Save
 from holdfast.core.lease import electorate
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.settings import Mode
+from holdfast.core.transition import Strengthen, Switchover
 from holdfast.core.view import MemberState
-
-PROVING = Transition(TransitionKind.STRENGTHEN, Step.PROVE)
 
 
 def step(cluster: Cluster, record: Record, primary: MemberState) -> Decision | None:
     """The next change of the record that the wanted mode requires; None if there is none now."""
     wanted = cluster.settings.mode
-    proving = record.transition == PROVING
+    proving = isinstance(record.transition, Strengthen)
     if wanted is not Mode.STRONG:
         if record.mode is wanted and not proving:
             return None
@@ -33,7 +32,7 @@ def step(cluster: Cluster, record: Record, primary: MemberState) -> Decision | N
         return None
     if not proving:
         why = f"mode strong is wanted: a row of {record.primary} will prove that its voters have everything"
-        begun = replace(record, serial=record.serial + 1, transition=PROVING)
+        begun = replace(record, serial=record.serial + 1, transition=Strengthen())
         return Decision(why, (Save(begun, why),))
     if primary.proved >= record.serial and waits_as(primary, wanted_acks(cluster, record)):
         why = f"mode strong: what {record.primary} acknowledges is on the primary that is elected next"
@@ -57,13 +56,14 @@ def wanted_acks(cluster: Cluster, record: Record) -> SetAcks:
 
 def promotion(cluster: Cluster, record: Record) -> Promote:
     wanted = wanted_acks(cluster, record)
+    change = record.transition
     return Promote(
         wanted.acks,
         record.serial,
         wanted.timeout_seconds,
         wanted.wait_point,
         electorate(cluster, record),
-        drained=record.transition.drained if record.transition else "",
+        drained=change.drained if isinstance(change, Switchover) else "",
         events=cluster.settings.events,
     )
 

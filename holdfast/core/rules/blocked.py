@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from holdfast.core.cluster import Cluster
 from holdfast.core.quorum import Voter
-from holdfast.core.record import Record, Step
+from holdfast.core.record import Record
+from holdfast.core.transition import Step
 from holdfast.core.view import MemberState, Receiver, Seen, Unseen, View
 from holdfast.core.wording import Topic, joined, lasting, quoted, saying
 

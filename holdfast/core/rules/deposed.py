@@ -49,8 +49,8 @@ def hold(
         return None
     if isinstance(sighting, Unseen) and sighting.last and sighting.last.ended:
         return None
-    transition = record.transition
-    dared = transition is not None and transition.ordered and transition.lossy
+    electing = record.electing
+    dared = electing is not None and electing.ordered and electing.lossy
     if not dared and not surely_revoked(cluster, record, view, {s.name for s in promised}):
         return Decision(
             f"failover: {name} may still answer clients: members that have not promised may confirm its lease"

@@ -12,7 +12,7 @@ from holdfast.core.lease import electorate, revoked
 from holdfast.core.record import Record
 from holdfast.core.rules.attachment import attached
 from holdfast.core.rules.enforcement import unkept
-from holdfast.core.rules.returned import is_returning
+from holdfast.core.rules.returned import returning
 from holdfast.core.view import LookFailure, MemberState, Receiver, Seen, Unseen, View
 from holdfast.core.wording import Topic, agree, joined, lasting, once, quoted, saying
 
@@ -86,7 +86,7 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
     asked = state.up or bool(state.unobserved)
     silent = asked and state.silent_seconds >= cluster.settings.timing.detection
     if state.incarnation != record.target.incarnation(name):
-        if silent and is_returning(record):  # it may also hang before it was opened
+        if silent and returning(record):  # it may also hang before it was opened
             hangs = _silent(cluster, record, view, state)
             if hangs.primary in GONE:
                 return hangs

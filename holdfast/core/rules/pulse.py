@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.observed.lapse import Lapse
-from holdfast.core.record import Record, Step
+from holdfast.core.record import Record
+from holdfast.core.transition import Step
 from holdfast.core.view import MemberState, Receiver, Sighting, Unseen, View
 
 

@@ -27,7 +27,7 @@ So the primary is compared with its voters before it is opened for the first tim
 With k = 0 no other member had to hold anything: the members that can be seen are compared, and nothing is waited for.
 
 A voter whose server cannot be asked leaves the question open. Only an operator can then open the primary
-(``takeover.FailOver`` to the primary itself), which the record keeps as ``Transition.lossy``.
+(``takeover.FailoverOrder`` to the primary itself), which the record keeps as ``RestartInPlace.lossy``.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ from dataclasses import dataclass
 from holdfast.core.commands import Inventory
 from holdfast.core.decision import Send
 from holdfast.core.gtid import GtidSet, parse
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
+from holdfast.core.transition import RestartInPlace, Step
 from holdfast.core.view import MemberState, ServerStatus, View
 
 
@@ -54,7 +55,7 @@ class ReturnDoubt:
     asks: tuple[Send, ...] = ()
 
 
-OPENING = Transition(TransitionKind.RESTART, Step.OPEN)
+OPENING = RestartInPlace(Step.OPEN)
 
 
 def not_started(state: MemberState) -> str:
@@ -62,19 +63,19 @@ def not_started(state: MemberState) -> str:
     return state.unstartable or (state.start_failed if state.resting else "")
 
 
-def is_returning(record: Record) -> bool:
-    """Whether the primary is coming back in place."""
-    transition = record.transition
-    return transition is not None and (transition.kind, transition.step) == (
-        TransitionKind.RESTART,
-        Step.OPEN,
-    )
+def returning(record: Record) -> RestartInPlace | None:
+    """The return of a primary in place, from when its server may be started again; None: none is under way."""
+    match record.transition:
+        case RestartInPlace(step=Step.OPEN) as restart:
+            return restart
+        case _:
+            return None
 
 
 def doubt(record: Record, view: View, primary: MemberState) -> ReturnDoubt | None:
     """Why the primary may not be opened; None if it may."""
-    transition = record.transition
-    if transition is None or not is_returning(record):
+    restart = returning(record)
+    if restart is None:
         return None
     if primary.semi_sync.source or primary.writable:
         return None  # it was accepted, and commits by now
@@ -100,7 +101,7 @@ def doubt(record: Record, view: View, primary: MemberState) -> ReturnDoubt | Non
             )
         else:
             known.add(name)
-    if transition.lossy or _suffice(record, known):
+    if restart.lossy or _suffice(record, known):
         return None
     return ReturnDoubt(
         f"{primary.name} stays closed until it is known that it has all that its voters have received: waiting for "
@@ -115,14 +116,14 @@ def may_be_copied(record: Record, view: View, primary: MemberState) -> bool:
     all that its voters have, and takes no writes."""
     if primary.writable or primary.semi_sync.source:
         return True
-    return is_returning(record) and doubt(record, view, primary) is None
+    return returning(record) is not None and doubt(record, view, primary) is None
 
 
-def awaits(record: Record, view: View) -> bool:
-    """Whether the primary is up, and stays closed only because something is not known about its voters."""
+def awaits(record: Record, view: View) -> RestartInPlace | None:
+    """The return of a primary that is up, and stays closed only because something is not known about its voters."""
     primary = view.state(record.primary)
     found = doubt(record, view, primary) if primary and primary.up else None
-    return found is not None and not found.lacks
+    return returning(record) if found is not None and not found.lacks else None
 
 
 def held(state: MemberState | None) -> GtidSet | None:

@@ -12,9 +12,9 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from holdfast import tls
-from holdfast.core.blockers import Blocker
 from holdfast.core.check.facts import Facts
 from holdfast.core.commands import Command, answered_within
+from holdfast.core.observed.blockers import Blocker
 from holdfast.errors import OutcomeUnknown, Unreachable
 from holdfast.http.wire import (
     AccountReply,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from holdfast.core.cluster import Cluster
 from holdfast.core.lease import Electorate, electorate
-from holdfast.core.record import Record, Step
+from holdfast.core.record import Record
 from holdfast.core.timing import surely_over
 from holdfast.http.wire import Grant
 
@@ -49,8 +49,7 @@ class Leases:
 
         :param until: by this manager's clock: no other manager leads before
         """
-        deposing = record and record.transition and record.transition.step is Step.ELECT
-        if record is None or deposing:
+        if record is None or record.electing:
             self.stop()
             return
         self._holder = record.primary

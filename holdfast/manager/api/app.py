@@ -37,7 +37,7 @@ from holdfast.config.values import Name, StrictModel
 from holdfast.core.answers.access import MANAGER_API, CertificateHolder
 from holdfast.core.answers.status import Status
 from holdfast.core.change.orders import CloneMember, RestartMember
-from holdfast.core.change.takeover import FailOver
+from holdfast.core.change.takeover import FailoverOrder
 from holdfast.errors import BadInput
 from holdfast.http.guarding import Token, guard
 from holdfast.http.serving import (
@@ -199,7 +199,7 @@ def make_app(
             raise BadInput("accept_loss", f"must be the cluster's name, {name}, to be sure")
         if asked.to:
             _of(name, asked.to)
-        order = FailOver(asked.to, bool(asked.accept_loss), asked.skip_stop_hook)
+        order = FailoverOrder(asked.to, bool(asked.accept_loss), asked.skip_stop_hook)
         return {"done": await Orders(of_cluster(leaders, name)).fail_over(order)}
 
     @app.post("/v1/clusters/{name}/pause")

@@ -20,14 +20,14 @@ from fastapi import FastAPI, Request
 from pydantic import Field
 
 from holdfast.config.values import StrictModel
-from holdfast.core.change.preflight import SwitchOver
+from holdfast.core.change.preflight import SwitchoverOrder
 from holdfast.http.serving import of_cluster
 from holdfast.manager.people.scheduled import Planner
 from holdfast.manager.people.switchover import Switching
 
 
 class SwitchoverRequest(StrictModel):
-    """As ``core.change.preflight.SwitchOver``.
+    """As ``core.change.preflight.SwitchoverOrder``.
 
     :ivar at: begin then, in seconds since 1970; None: now
     :ivar detach: the order stays when the client disconnects
@@ -48,7 +48,7 @@ def add_switchover(app: FastAPI, planners: Mapping[str, Planner]) -> None:
     async def switch_over(name: str, asked: SwitchoverRequest, request: Request) -> dict[str, Any]:
         """Have another one be primary in place of one that is well; answers when that has begun, or is planned."""
         planner = of_cluster(planners, name)
-        order = SwitchOver(**asked.model_dump(exclude={"dry_run", "at", "detach"}))
+        order = SwitchoverOrder(**asked.model_dump(exclude={"dry_run", "at", "detach"}))
         if asked.dry_run:
             outlook = await Switching(planner.leader).look(order)
             return {"to": outlook.to, "against": [each.text for each in outlook.against]}

@@ -9,10 +9,10 @@ from typing import Any
 
 from holdfast.core.answers.status import FailedCommand
 from holdfast.core.change import switchover
-from holdfast.core.change.restart import CLOSING
 from holdfast.core.commands import Command, Freeze, Restart, name_of
 from holdfast.core.decision import Save, Send
-from holdfast.core.record import Record, Step
+from holdfast.core.record import Record
+from holdfast.core.transition import RestartInPlace, Step, Switchover
 from holdfast.errors import HoldfastError, OutcomeUnknown, Refused
 from holdfast.http.wire import CommandReply, Told, command_name
 from holdfast.manager.agents.agent_client import AgentClient
@@ -200,10 +200,13 @@ class Actor:
 
 def given_up(record: Record | None, actor: Actor) -> Save | None:
     """If the primary refuses to be restarted, or to stop taking writes, it continues as before: returns that record."""
-    if record is None or record.transition is None:
+    if record is None:
         return None
-    if record.transition == CLOSING and (refusal := actor.refusal(record.primary, Restart)):
-        return Save(replace(record, transition=None), f"{record.primary} stays primary: {refusal}")
-    if record.transition.step is Step.FREEZE and (refusal := actor.refusal(record.primary, Freeze)):
-        return switchover.undone(record, refusal)
-    return None
+    match record.transition:
+        case RestartInPlace(step=Step.CLOSE) if refusal := actor.refusal(record.primary, Restart):
+            why = f"{record.primary} stays primary: {refusal}"
+            return Save(replace(record, transition=None), why)
+        case Switchover(step=Step.FREEZE) if refusal := actor.refusal(record.primary, Freeze):
+            return switchover.undone(record, refusal)
+        case _:
+            return None

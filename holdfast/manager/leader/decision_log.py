@@ -7,11 +7,12 @@ import logging
 from holdfast.core.change.restart import CLOSING
 from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Decision
-from holdfast.core.record import Record, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.rules.appliers import broken, reason
 from holdfast.core.rules.blocked import blocked
 from holdfast.core.rules.diagnosis import GONE, diagnose
 from holdfast.core.rules.releases import Release, describe
+from holdfast.core.transition import Failover, RestartInPlace
 from holdfast.core.view import Seen, Unseen, View
 from holdfast.core.wording import key_of
 from holdfast.log import say
@@ -22,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 BLOCKED_SECONDS = 1.0
 """Commits must be blocked for so long to be logged so: a voter that has died is removed sooner."""
-BEGINNING = frozenset({TransitionKind.FAILOVER, TransitionKind.RESTART})
-"""The transitions that begin because the primary is lost."""
 
 
 class DecisionLog:
@@ -141,9 +140,9 @@ class DecisionLog:
 
 def level(before: Record | None, record: Record) -> int:
     """The level at which the change of a record is logged: operators' alarms filter by it."""
-    was = before.transition.kind if before and before.transition else None
-    now = record.transition.kind if record.transition else None
-    return logging.WARNING if now in BEGINNING and was is not now else logging.INFO
+    was, now = before and before.transition, record.transition
+    because_lost = isinstance(now, Failover | RestartInPlace)
+    return logging.WARNING if because_lost and type(was) is not type(now) else logging.INFO
 
 
 def _level(cluster: Cluster, record: Record | None, view: View) -> int:

@@ -16,7 +16,8 @@ from holdfast.core.decision import Call, Decision, Save, Send
 from holdfast.core.history.changed import changed
 from holdfast.core.members.identity import pinned
 from holdfast.core.members.rollback import last_states, regained
-from holdfast.core.record import Instant, Record
+from holdfast.core.record import Record
+from holdfast.core.transition import Instant
 from holdfast.core.view import Sighting, View
 from holdfast.errors import Conflict, HoldfastError, Refused, Unreachable
 from holdfast.http.wire import Told

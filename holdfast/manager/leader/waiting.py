@@ -6,7 +6,7 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
-from holdfast.core.change.preflight import Objection, SwitchOver
+from holdfast.core.change.preflight import Objection, SwitchoverOrder
 from holdfast.core.history.entry import clipped
 from holdfast.core.wording import Reason, joined, key_of
 
@@ -33,7 +33,7 @@ class Waiting:
     :ivar cancelled: who cancelled it, or \"\"
     """
 
-    order: SwitchOver
+    order: SwitchoverOrder
     who: str
     gone: Gone = never
     since: float = field(default_factory=time.monotonic)

@@ -193,20 +193,18 @@ class History:
         if before is None:
             return
         page = next((each for each in self._pages if each.entry.under_way), None)
-        if build.begins(before, record):
+        detected = self._detected
+        if detected is None or view.date - detected.at > FRESH_SECONDS:
+            cause, at = why, view.date
+        else:
+            cause, at = detected.text, detected.at
+        text = ordered.text if ordered else ""
+        begun = build.begun(before, record, view, at, cause, why, text, self._who)
+        if begun is not None:
             if page:
                 entry = build.gave_way(page.entry, before, record, why, view)
                 self._change(page, entry, QUIET_SECONDS)
-            detected = self._detected
-            if detected is None or view.date - detected.at > FRESH_SECONDS:
-                cause, at = why, view.date
-            else:
-                cause, at = detected.text, detected.at
-            text = ordered.text if ordered else ""
-            self._begin(
-                build.begun(before, record, view, at, cause, why, text, self._who),
-                QUIET_SECONDS,
-            )
+            self._begin(begun, QUIET_SECONDS)
         elif page:
             entry = build.saved(page.entry, before, record, why, view)
             if before.primary != record.primary:
@@ -243,9 +241,9 @@ class History:
         self._term = record.term
         self._found = (record, view.date)
         found = None
-        if build.told(record):
+        if transition := build.told(record):
             cause = diagnose(cluster, record, view).reason
-            found = build.continued(record, view, cause, self._who)
+            found = build.continued(transition, record, view, cause, self._who)
         for page in self._pages:
             if not page.entry.under_way:
                 continue

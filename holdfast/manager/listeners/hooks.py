@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from holdfast.config.hooks import HooksConfig, environment
 from holdfast.core.calls import Called, HookOutcome, Phase, Ran
 from holdfast.core.cluster import Cluster
-from holdfast.core.record import Record, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.rules.attachment import attached
+from holdfast.core.transition import Switchover, TransitionKind
 from holdfast.core.view import Seen, View
 from holdfast.endpoint import contract
 from holdfast.endpoint.contract import HookLogin, PrimaryChange
@@ -198,7 +199,7 @@ def described(
     phase: Phase, cluster: Cluster, record: Record, view: View, addresses: Addresses
 ) -> PrimaryChange:
     """The change of primary for which a hook is called."""
-    transition, owed = record.transition, record.owed
+    owed = record.owed
     primary = addresses.place(cluster.member(record.primary))
     if phase is Phase.START:
         before = cluster.member(_known(cluster, owed.before if owed else "", record.primary))
@@ -211,8 +212,8 @@ def described(
             reachable=isinstance(view.members.get(before.name), Seen),
             replicas=replicas(cluster, record, view, addresses),
         )
-    switchover = transition is not None and transition.kind is TransitionKind.SWITCHOVER
-    wish = _known(cluster, transition.wish if transition else "", "")
+    switchover = isinstance(record.transition, Switchover)
+    wish = _known(cluster, record.wish, "")
     return PrimaryChange(
         cluster.name,
         TransitionKind.SWITCHOVER if switchover else TransitionKind.FAILOVER,

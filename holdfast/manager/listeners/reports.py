@@ -12,7 +12,8 @@ from functools import partial
 
 from holdfast.core.calls import HookOutcome, Phase, Ran
 from holdfast.core.cluster import Cluster
-from holdfast.core.record import Record, Step, TransitionKind
+from holdfast.core.record import Record
+from holdfast.core.transition import Failover, Step, Switchover, TransitionKind
 from holdfast.core.view import Seen, View
 from holdfast.endpoint import contract
 from holdfast.endpoint.contract import PrimaryChange
@@ -24,8 +25,6 @@ from holdfast.manager.listeners.hooks import described, replicas, verdict
 
 MOST_WAITING = 100
 """Undelivered reports per target; beyond them, the newest is dropped."""
-
-CHANGES = (TransitionKind.FAILOVER, TransitionKind.SWITCHOVER)
 
 
 class Result(StrEnum):
@@ -143,11 +142,11 @@ class Reporter:
         was, now = before.transition, record.transition
         if before.primary != record.primary:
             self._change = self._described(cluster, before.primary, record, view, why)
-        elif self._change is None and was and was.kind in CHANGES:
+        elif self._change is None and isinstance(was, Failover | Switchover):
             if was.step is Step.OPEN and now is None and was.deposed not in ("", record.primary):
                 # another manager named it
                 self._change = self._described(cluster, was.deposed, record, view, why, was.kind)
-            elif was.step is not Step.OPEN and (now is None or now.kind not in CHANGES):
+            elif was.step is not Step.OPEN and not isinstance(now, Failover | Switchover):
                 change = self._described(cluster, record.primary, record, view, why, was.kind)
                 self._report(Result.GIVEN_UP, change, view, before.term)
 
@@ -215,7 +214,7 @@ class Reporter:
 
 def _over(record: Record, view: View) -> bool:
     """Whether the change is over as far as clients are concerned: a failed start hook is not awaited."""
-    if record.transition is not None and record.transition.kind in CHANGES:
+    if isinstance(record.transition, Failover | Switchover):
         return False
     start = view.called.get(Phase.START)
     failed = start is not None and start.term == record.term and start.outcome is HookOutcome.BAD

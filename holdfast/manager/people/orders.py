@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from holdfast.core.change import takeover
 from holdfast.core.change.orders import Order, first_step, objections
 from holdfast.core.change.restart import CLOSING
-from holdfast.core.change.takeover import FailOver
+from holdfast.core.change.takeover import FailoverOrder
 from holdfast.core.commands import Restart
 from holdfast.core.decision import Save
 from holdfast.core.record import Pause, Record
@@ -71,7 +71,7 @@ class Orders:
             raise Refused(refusal)
         return order.done
 
-    async def fail_over(self, order: FailOver) -> str:
+    async def fail_over(self, order: FailoverOrder) -> str:
         """Begin a failover; returns what was done, in one sentence."""
         leader = self._leader
         async with leader.deciding:

@@ -8,9 +8,10 @@ import time
 from dataclasses import replace
 
 from holdfast.core.change import switchover
-from holdfast.core.change.preflight import SwitchOver
+from holdfast.core.change.preflight import SwitchoverOrder
 from holdfast.core.cluster import Cluster
-from holdfast.core.record import Planned, Record, TransitionKind
+from holdfast.core.record import Planned, Record
+from holdfast.core.transition import Switchover
 from holdfast.core.view import View
 from holdfast.errors import BadInput, HoldfastError, Refused
 from holdfast.http.guarding import asker
@@ -35,7 +36,7 @@ class Planner:
         self._task: asyncio.Task[None] | None = None
         self._detached: set[asyncio.Task[Begun]] = set()
 
-    async def plan(self, order: SwitchOver, at: float) -> str:
+    async def plan(self, order: SwitchoverOrder, at: float) -> str:
         """Have it begin at that time; returns what was done, in one sentence.
 
         :param at: seconds since 1970
@@ -63,7 +64,7 @@ class Planner:
                 replace(record, planned=planned), f"{planned} is planned for {_moment(at)}"
             )
 
-    async def detach(self, order: SwitchOver) -> str:
+    async def detach(self, order: SwitchoverOrder) -> str:
         """Have it begin though no client waits for it; returns what happened within a moment, in one sentence.
 
         :raises Refused: it was refused within that moment, or another one waits
@@ -105,7 +106,7 @@ class Planner:
                 leader.events.add(EventKind.ORDERED, f"{back.why}, by {asker()}", record.primary)
                 await leader.decided(back)
                 return back.why
-            if record.transition and record.transition.kind is TransitionKind.SWITCHOVER:
+            if isinstance(record.transition, Switchover):
                 raise Refused(
                     f"the switchover cannot be undone any more: {record.primary} is the primary, and is being opened"
                 )
@@ -150,7 +151,7 @@ class Planner:
         if late > LATE_SECONDS:
             leader.events.add(EventKind.NOT_BEGUN, over, planned.to)
             return
-        order = SwitchOver(
+        order = SwitchoverOrder(
             planned.to,
             planned.seconds,
             planned.old,

@@ -6,11 +6,10 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
-from holdfast.core.blockers import Blocker
 from holdfast.core.change import readiness, switchover
 from holdfast.core.change.preflight import (
     Objection,
-    SwitchOver,
+    SwitchoverOrder,
     Wrong,
     chosen,
     lasting,
@@ -21,6 +20,7 @@ from holdfast.core.check.reaching import barred_pairs, refusals
 from holdfast.core.commands import EndSessions, Freeze
 from holdfast.core.decision import Send
 from holdfast.core.history.entry import clipped
+from holdfast.core.observed.blockers import Blocker
 from holdfast.core.record import Record
 from holdfast.core.view import View
 from holdfast.errors import HoldfastError, Refused
@@ -63,7 +63,7 @@ class Switching:
     def __init__(self, leader: Leader) -> None:
         self._leader = leader
 
-    async def look(self, order: SwitchOver, known: Wrong | None = None) -> Outlook:
+    async def look(self, order: SwitchoverOrder, known: Wrong | None = None) -> Outlook:
         """What would come of it now; touches nothing.
 
         :param known: what is wrong with members' hosts; None: ask them
@@ -92,7 +92,7 @@ class Switching:
             return (), (Objection(f"what clients do on {primary} is not known: {error}"),)
 
     async def _wrong(
-        self, record: Record, view: View, order: SwitchOver, known: Wrong | None
+        self, record: Record, view: View, order: SwitchoverOrder, known: Wrong | None
     ) -> Wrong:
         """What is wrong with the members that may take over, and answer; the primary is asked for what both must
         share."""
@@ -108,7 +108,7 @@ class Switching:
         shut = refusals(logins.reached, barred_pairs(self._leader.cluster, view))
         return readiness.wrong(record.primary, found, silent, shut)
 
-    async def begin(self, order: SwitchOver, gone: Gone = never, what: str = "") -> Begun:
+    async def begin(self, order: SwitchoverOrder, gone: Gone = never, what: str = "") -> Begun:
         """Begin the switchover; returns once it has begun.
 
         :param gone: whether the client that ordered it has disconnected: an order that has not begun by then is
@@ -221,7 +221,7 @@ class Switching:
         return True
 
 
-def _refusal(order: SwitchOver, outlook: Outlook) -> str:
+def _refusal(order: SwitchoverOrder, outlook: Outlook) -> str:
     why = "; ".join(each.text for each in outlook.against)
     if not outlook.blockers or order.wait:
         return why

@@ -10,8 +10,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
-from holdfast.core.blockers import Blocker, Holds
 from holdfast.core.gtid import Flavor
+from holdfast.core.observed.blockers import Blocker, Holds
 from holdfast.server.base import Deadline
 from holdfast.server.connection.sql import Connection, Row
 from holdfast.server.replication.client_sessions import is_client

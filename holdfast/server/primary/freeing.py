@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection
 
-from holdfast.core.blockers import Blocker, Holds
 from holdfast.core.gtid import Flavor
+from holdfast.core.observed.blockers import Blocker, Holds
 from holdfast.server.base import Deadline
 from holdfast.server.connection.sql import Connection, Row
 from holdfast.server.primary.blockers import LOCK_INFO_LOADED, SHOWN

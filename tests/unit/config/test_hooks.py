@@ -17,7 +17,7 @@ from pydantic import ValidationError
 
 from holdfast.config.hooks import HooksConfig, environment, missing
 from holdfast.core.calls import HookOutcome, Phase
-from holdfast.core.record import TransitionKind
+from holdfast.core.transition import TransitionKind
 from holdfast.endpoint import contract
 from holdfast.endpoint.contract import HookLogin, MemberPlace, PrimaryChange
 from holdfast.endpoint.hooks import HEAD_BYTES, TAIL_BYTES, Execution, Hook

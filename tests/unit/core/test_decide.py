@@ -21,7 +21,8 @@ from holdfast.core.decide import decide
 from holdfast.core.decision import Call, Decision, Save, Send
 from holdfast.core.lease import electorate
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Record, Step, Stray, Transition, TransitionKind, from_json, to_json
+from holdfast.core.record import Record, Stray, from_json, to_json
+from holdfast.core.transition import Failover, RestartInPlace, Step, Switchover
 from holdfast.core.view import (
     Receiver,
     Replication,
@@ -56,7 +57,7 @@ def test_a_well_cluster_is_left_alone() -> None:
 def test_a_dead_primary_begins_a_failover_in_a_new_term() -> None:
     record = saved(decided(RECORD, view(down("m1"), replica("m2"), replica("m3"))))
     assert record.term == 5
-    assert record.transition == Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
+    assert record.transition == Failover(Step.ELECT, "m1")
     assert record.primary == "m1"
 
 
@@ -78,7 +79,7 @@ def test_without_quorum_nothing_is_stopped_and_the_reason_names_who_is_missing()
 def test_without_quorum_for_long_the_primary_is_restarted_in_place() -> None:
     for missing in (down("m3"), replica("m3", incarnation="b"), ("m3", unseen("m3", NOW - 60))):
         record = saved(decided(RECORD, view(down("m1"), replica("m2"), missing)))
-        assert record.transition == Transition(TransitionKind.RESTART, Step.OPEN)
+        assert record.transition == RestartInPlace(Step.OPEN)
         assert record.term == 4
         decision = decided(record, view(down("m1"), replica("m2"), missing))
         assert decision.steps == (Send("m1", Start()),)
@@ -87,7 +88,7 @@ def test_without_quorum_for_long_the_primary_is_restarted_in_place() -> None:
 def test_one_that_boots_open_is_not_started_again_in_any_role() -> None:
     why = "its server boots with read_only = OFF (from /etc/extra.cnf)"
     opens = down("m1", unstartable=why)
-    restarting = replace(RECORD, transition=Transition(TransitionKind.RESTART, Step.OPEN))
+    restarting = replace(RECORD, transition=RestartInPlace(Step.OPEN))
     decision = decided(restarting, view(opens, replica("m2"), down("m3")))
     assert not decision.steps
     assert why in decision.reason
@@ -100,9 +101,7 @@ def test_one_that_boots_open_is_not_started_again_in_any_role() -> None:
 
 
 def test_promises_are_asked_of_all_that_have_not_given_one() -> None:
-    electing = replace(
-        RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
-    )
+    electing = replace(RECORD, term=5, transition=Failover(Step.ELECT, "m1"))
     silent = Replication("127.0.0.1:3301", Receiver.OFF, True)
     stopped = replica("m2", term=5, promised=5, replication=silent)
     # m3's agent has heard of the term, and its receiver is stopped: but its positions have not been read since
@@ -113,9 +112,7 @@ def test_promises_are_asked_of_all_that_have_not_given_one() -> None:
 
 
 def test_the_commit_point_names_the_foremost_and_keeps_it_from_being_deposed_alone() -> None:
-    electing = replace(
-        RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
-    )
+    electing = replace(RECORD, term=5, transition=Failover(Step.ELECT, "m1"))
     silent = Replication("127.0.0.1:3301", Receiver.OFF, True)
     ahead = replica(
         "m3", term=5, promised=5, replication=silent, received="0-1-12", applied="0-1-12"
@@ -123,7 +120,7 @@ def test_the_commit_point_names_the_foremost_and_keeps_it_from_being_deposed_alo
     lagging = replica("m2", term=5, promised=5, replication=silent)
     record = saved(decided(electing, view(down("m1"), lagging, ahead)))
     assert (record.primary, record.elected, record.serial) == ("m3", 5, 8)
-    assert record.transition == Transition(TransitionKind.FAILOVER, Step.OPEN, "m1")
+    assert record.transition == Failover(Step.OPEN, "m1")
     assert record.configurations == (
         Configuration(frozenset({("m3", "a")}), 0),
         Configuration(frozenset({("m2", "a"), ("m3", "a")}), 1),
@@ -139,7 +136,7 @@ def test_while_it_opens_servers_that_are_down_wait() -> None:
         elected=5,
         primary="m3",
         configurations=(Configuration(frozenset({("m2", "a"), ("m3", "a")}), 1),),
-        transition=Transition(TransitionKind.FAILOVER, Step.OPEN, "m1"),
+        transition=Failover(Step.OPEN, "m1"),
     )
     named = replica("m3", replication=Replication(), semi_sync=SemiSync())
     decision = decided(opening, view(down("m1"), replica("m2"), named))
@@ -157,9 +154,7 @@ def test_while_it_opens_servers_that_are_down_wait() -> None:
 def test_one_that_took_over_while_it_followed_is_settled_when_it_follows_nobody() -> None:
     opening = replace(
         RECORD,
-        transition=Transition(
-            TransitionKind.SWITCHOVER, Step.OPEN, "m2", wish="m1", drained="0-2-8"
-        ),
+        transition=Switchover(Step.OPEN, "m1", deposed="m2", drained="0-2-8"),
     )
     behind = Replication("127.0.0.1:3302", Receiver.ON, True)
     seen = view(primary(proved=7, replication=behind), replica("m2"), replica("m3"))
@@ -175,7 +170,7 @@ def test_whom_it_barred_when_it_was_primary_before_is_let_in_before_it_opens() -
         RECORD,
         primary="m3",
         configurations=(Configuration(frozenset({("m2", "a"), ("m3", "a")}), 1),),
-        transition=Transition(TransitionKind.FAILOVER, Step.OPEN, "m1"),
+        transition=Failover(Step.OPEN, "m1"),
     )
     named = replica("m3", replication=Replication(), barred=("repl_m2",))
     decision = decided(opening, view(down("m1"), replica("m2"), named))
@@ -184,7 +179,7 @@ def test_whom_it_barred_when_it_was_primary_before_is_let_in_before_it_opens() -
 
 
 def test_one_that_came_back_without_what_others_have_received_gets_nobody_attached() -> None:
-    opening = replace(RECORD, transition=Transition(TransitionKind.RESTART, Step.OPEN))
+    opening = replace(RECORD, transition=RestartInPlace(Step.OPEN))
     back = primary(applied="0-1-5", received="0-1-5", semi_sync=SemiSync(), writable=False)
     seen = view(replace(back, barred=("repl_m2",)), replica("m2"), replica("m3"))
     decision = decided(opening, seen)
@@ -221,7 +216,7 @@ def test_what_a_receiver_ran_into_before_its_promise_says_nothing_of_the_new_pri
         RECORD,
         primary="m3",
         configurations=(Configuration(frozenset({("m2", "a"), ("m3", "a")}), 1),),
-        transition=Transition(TransitionKind.FAILOVER, Step.OPEN, "m1"),
+        transition=Failover(Step.OPEN, "m1"),
     )
     named = replica("m3", replication=Replication())
     refused = Replication("127.0.0.1:3303", Receiver.OFF, True, purged=True)
@@ -292,7 +287,7 @@ def test_the_record_survives_the_store() -> None:
         RECORD,
         joint,
         stray,
-        replace(joint, transition=Transition(TransitionKind.RESTART, Step.OPEN)),
+        replace(joint, transition=RestartInPlace(Step.OPEN)),
     ):
         assert from_json(to_json(record)) == record
 

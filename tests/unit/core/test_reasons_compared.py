@@ -11,14 +11,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.core.blockers import Blocker, Holds
 from holdfast.core.decide import decide
 from holdfast.core.decision import Save
 from holdfast.core.members.membership import lapsed
+from holdfast.core.observed.blockers import Blocker, Holds
 from holdfast.core.observed.lapse import Lapse
-from holdfast.core.record import Instant, Past, Pause
+from holdfast.core.record import Past, Pause
 from holdfast.core.rules.blocked import blocked
 from holdfast.core.settings import MemberSettings, Settings
+from holdfast.core.transition import Instant
 from holdfast.core.view import MemberState, Receiver, Replication, ServerStatus
 from holdfast.core.wording import Reason, capitalised, joined, key_of, lasting, once
 from tests.unit.looks import CLUSTER, NOW, RECORD, VOTERS, down, primary, replica, view

@@ -11,7 +11,6 @@ from holdfast.core.observed.lineage import Memory, mark, memory
 from holdfast.core.quorum import Configuration
 from holdfast.core.record import (
     FORMAT,
-    Instant,
     NewerFormat,
     Owed,
     Past,
@@ -19,14 +18,12 @@ from holdfast.core.record import (
     Planned,
     Record,
     Reign,
-    Step,
     Stray,
-    Transition,
-    TransitionKind,
     from_json,
     to_json,
 )
 from holdfast.core.settings import Mode
+from holdfast.core.transition import Instant, Step, Switchover, TransitionKind
 from tests.unit.looks import RECORD
 
 WITHOUT_NUMBER = """
@@ -52,14 +49,8 @@ THE_SAME = Record(
         Configuration(frozenset({("m2", "b1"), ("m3", "c1")}), 1),
     ),
     serial=12,
-    transition=Transition(
-        TransitionKind.SWITCHOVER,
-        Step.OPEN,
-        deposed="m1",
-        wish="m2",
-        ordered=True,
-        until=Instant("k1", 12.5),
-        drained="0-1-40",
+    transition=Switchover(
+        Step.OPEN, "m2", until=Instant("k1", 12.5), deposed="m1", drained="0-1-40"
     ),
     strays=frozenset({Stray("m4", "d1", "m1")}),
     mode=Mode.SEMI_SYNC,

@@ -10,9 +10,9 @@ import pytest
 from holdfast.agent.observe import freeing
 from holdfast.agent.observe.freeing import AGAIN_SECONDS, FREE_SECONDS, PromotionFreeing
 from holdfast.agent.runtime.steps import Steps
-from holdfast.core.blockers import Blocker, Holds
 from holdfast.core.commands import Command, Drain, Follow, Promise, Promote
 from holdfast.core.lease import Electorate
+from holdfast.core.observed.blockers import Blocker, Holds
 from holdfast.errors import Unreachable
 from holdfast.server.base import Deadline, Server
 

@@ -15,10 +15,11 @@ from holdfast.core.decide import decide
 from holdfast.core.decision import Save
 from holdfast.core.lease import Lease, LeaseHolder
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.rules.diagnosis import Primary, diagnose
 from holdfast.core.rules.pulse import felt, lapses
 from holdfast.core.settings import Durability, Settings
+from holdfast.core.transition import Failover, Step
 from holdfast.core.view import (
     LookFailure,
     MemberState,
@@ -34,7 +35,7 @@ DENIED = "error 1045: Access denied for user 'holdfast'@'localhost'"
 LEASED = Lease(enforced=True, by=LeaseHolder.PEERS, left=0.8)
 DEAF = Replication("127.0.0.1:3301", Receiver.ON, True, unheard=6.0)
 TWO = replace(RECORD, configurations=(replace(RECORD.target, acks=2),))
-ELECT = replace(RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1"))
+ELECT = replace(RECORD, term=5, transition=Failover(Step.ELECT, "m1"))
 
 
 NOT_YET: dict[str, Any] = {"unobserved": "worded in any way", "look_failure": LookFailure.NOT_YET}

@@ -12,10 +12,10 @@ from holdfast.core.change.invariants import broken, checked
 from holdfast.core.commands import Promise
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
-from holdfast.core.members.modes import PROVING
 from holdfast.core.quorum import Configuration, Voter, extendable
-from holdfast.core.record import Record, Step, Stray, Transition, TransitionKind
+from holdfast.core.record import Record, Stray
 from holdfast.core.settings import Mode
+from holdfast.core.transition import Failover, Step, Strengthen, Switchover
 from holdfast.core.view import MemberState, View
 from tests.unit.looks import CLUSTER, RECORD, VOTERS, down, primary, replica, view
 
@@ -141,16 +141,14 @@ class TestVotersChange:
 class TestAnotherPrimary:
     """``recoverable``, and which configurations may stand from then on."""
 
-    FAILOVER = replace(
-        RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
-    )
+    FAILOVER = replace(RECORD, term=5, transition=Failover(Step.ELECT, "m1"))
     NAMED = replace(
         FAILOVER,
         primary="m2",
         elected=5,
         configurations=(Configuration(frozenset({M2, M3}), 1),),
         serial=8,
-        transition=Transition(TransitionKind.FAILOVER, Step.OPEN, "m1"),
+        transition=Failover(Step.OPEN, "m1"),
     )
 
     def promised(self, *names: str, **changes: object) -> View:
@@ -173,8 +171,7 @@ class TestAnotherPrimary:
         assert "no recovery quorum" in why(joint, replace(self.NAMED, strays=strays), seen)
 
     def test_an_operator_may_accept_the_loss(self) -> None:
-        assert self.FAILOVER.transition
-        lossy = replace(self.FAILOVER, transition=replace(self.FAILOVER.transition, lossy=True))
+        lossy = replace(self.FAILOVER, transition=Failover(Step.ELECT, "m1", lossy=True))
         named = replace(self.NAMED, strays=frozenset({Stray("m3", "a", "m1")}))
         assert why(lossy, named, self.promised("m2")) == ""
 
@@ -223,14 +220,14 @@ class TestASwitchover:
     BEFORE = replace(
         RECORD,
         term=5,
-        transition=Transition(TransitionKind.SWITCHOVER, Step.FREEZE, wish="m2", ordered=True),
+        transition=Switchover(Step.FREEZE, "m2"),
     )
     AFTER = replace(
         BEFORE,
         primary="m2",
         elected=5,
         serial=8,
-        transition=Transition(TransitionKind.SWITCHOVER, Step.OPEN, "m1"),
+        transition=Switchover(Step.OPEN, "m2", deposed="m1"),
         strays=frozenset({Stray("m2", "a", "m1"), Stray("m3", "a", "m1")}),
     )
 
@@ -248,13 +245,12 @@ class TestASwitchover:
         assert "m2 has not applied all" in why(self.BEFORE, self.AFTER, self.seen(behind))
 
     def test_nor_while_voters_are_chained_only(self) -> None:
-        assert self.BEFORE.transition
-        chaining = replace(self.BEFORE, transition=replace(self.BEFORE.transition, step=Step.CHAIN))
+        chaining = replace(self.BEFORE, transition=Switchover(Step.CHAIN, "m2"))
         assert "neither a failover" in why(chaining, self.AFTER, self.seen())
 
 
 class TestModeStrong:
-    WEAK = replace(RECORD, mode=Mode.SEMI_SYNC, transition=PROVING)
+    WEAK = replace(RECORD, mode=Mode.SEMI_SYNC, transition=Strengthen())
     STRONG = replace(WEAK, mode=Mode.STRONG, transition=None)
 
     def test_once_a_row_has_proved_it(self) -> None:

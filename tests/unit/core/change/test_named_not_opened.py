@@ -6,20 +6,21 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.core.change.takeover import FailOver, against
+from holdfast.core.change.takeover import FailoverOrder, against
 from holdfast.core.commands import Bar, Cut, Follow, Promote
 from holdfast.core.decide import decide
 from holdfast.core.decision import Save, Send
 from holdfast.core.observed.lapse import Lapse
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Instant, Past, Step, Transition, TransitionKind
+from holdfast.core.record import Past
 from holdfast.core.rules.diagnosis import Primary, diagnose
 from holdfast.core.rules.pulse import OpeningPulse, opening
 from holdfast.core.settings import Settings
+from holdfast.core.transition import Failover, Instant, Step, Switchover
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync
 from tests.unit.looks import CLUSTER, NOW, RECORD, down, primary, replica, saved, unseen, view
 
-NAMED = replace(RECORD, transition=Transition(TransitionKind.SWITCHOVER, Step.OPEN))
+NAMED = replace(RECORD, transition=Switchover(Step.OPEN, "m1"))
 OFF = Replication("127.0.0.1:3301", Receiver.OFF, True)
 
 
@@ -36,7 +37,7 @@ def test_a_voter_that_does_not_acknowledge_is_barred_once_it_is_opened(follows: 
     assert any(isinstance(each, Promote) for each in sent) is follows
 
 
-FAILED_OVER = replace(RECORD, transition=Transition(TransitionKind.FAILOVER, Step.OPEN))
+FAILED_OVER = replace(RECORD, transition=Failover(Step.OPEN, "m1"))
 CLOSED = primary(writable=False, semi_sync=SemiSync(source=True, acks=1))
 
 
@@ -79,8 +80,7 @@ def test_it_is_no_new_failover_for_the_limits() -> None:
     lately = (Past(Instant("", NOW - 12.0), 0.0),)
     seen = view(CLOSED, replica("m2"), replica("m3"), opening=12.0)
     begun = saved(decide(limited, replace(FAILED_OVER, failovers=lately), seen))
-    assert begun.transition
-    assert begun.transition.step is Step.ELECT
+    assert begun.electing
     assert begun.term == RECORD.term + 1
     off = replace(limited, settings=Settings(automatic_failover=False))
     assert not any(isinstance(s, Save) for s in decide(off, FAILED_OVER, seen).steps)
@@ -88,16 +88,18 @@ def test_it_is_no_new_failover_for_the_limits() -> None:
 
 def test_an_operator_may_order_another() -> None:
     seen = view(CLOSED, replica("m2"), replica("m3"), opening=12.0)
-    assert against(CLUSTER, FAILED_OVER, seen, FailOver(to="m3")) == ()
+    assert against(CLUSTER, FAILED_OVER, seen, FailoverOrder(to="m3")) == ()
 
 
 def test_what_helps_a_primary_that_lives_and_takes_no_writes_is_said_beside_the_refusal() -> None:
     owes = Lapse(9.0, "its server does not answer")
     stuck = view(primary(), replica("m2"), replica("m3"), lapses={"m2": owes, "m3": owes})
-    (refused,) = against(CLUSTER, RECORD, stuck, FailOver())
+    (refused,) = against(CLUSTER, RECORD, stuck, FailoverOrder())
     assert refused.startswith("commits on m1 are blocked (none of its voters can acknowledge")
     assert "when_alone serve" in refused
-    (well,) = against(CLUSTER, RECORD, view(primary(), replica("m2"), replica("m3")), FailOver())
+    (well,) = against(
+        CLUSTER, RECORD, view(primary(), replica("m2"), replica("m3")), FailoverOrder()
+    )
     assert well == "m1 is primary and takes writes: a failover needs a lost primary"
 
 

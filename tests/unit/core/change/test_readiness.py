@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.core.change.preflight import Objection, SwitchOver, chosen, may_pass, objections
+from holdfast.core.change.preflight import Objection, SwitchoverOrder, chosen, may_pass, objections
 from holdfast.core.change.readiness import wrong
 from holdfast.core.check.facts import Facts, Space, Unit
 from holdfast.core.gtid import Flavor
@@ -98,13 +98,13 @@ def test_what_nobody_could_be_asked_of_may_be_answered_later() -> None:
 
 def test_another_one_takes_over_unless_it_was_named() -> None:
     bad = wrong("m1", statements(three(), "m2"), {})
-    assert chosen(CLUSTER, RECORD, ALL_WELL, SwitchOver(), bad) == "m3"
-    assert objections(CLUSTER, RECORD, ALL_WELL, SwitchOver(), wrong=bad) == ()
-    named = objections(CLUSTER, RECORD, ALL_WELL, SwitchOver("m2"), wrong=bad)
+    assert chosen(CLUSTER, RECORD, ALL_WELL, SwitchoverOrder(), bad) == "m3"
+    assert objections(CLUSTER, RECORD, ALL_WELL, SwitchoverOrder(), wrong=bad) == ()
+    named = objections(CLUSTER, RECORD, ALL_WELL, SwitchoverOrder("m2"), wrong=bad)
     assert [each.text for each in named] == [BY_STATEMENT]
     both = wrong("m1", statements(three(), "m2", "m3"), {})
-    assert chosen(CLUSTER, RECORD, ALL_WELL, SwitchOver(), both) == ""
-    said = objections(CLUSTER, RECORD, ALL_WELL, SwitchOver(), wrong=both)
+    assert chosen(CLUSTER, RECORD, ALL_WELL, SwitchoverOrder(), both) == ""
+    said = objections(CLUSTER, RECORD, ALL_WELL, SwitchoverOrder(), wrong=both)
     assert [each.candidate for each in said] == ["m2", "m3"]
     assert not may_pass(said)
 
@@ -113,7 +113,7 @@ def test_it_is_said_beside_what_else_stands_against_it() -> None:
     off = replace(replica("m2").replication, receiver=Receiver.CONNECTING)
     found = view(primary(), replica("m2", replication=off), replica("m3"))
     bad = wrong("m1", statements(three(), "m2"), {})
-    said = objections(CLUSTER, RECORD, found, SwitchOver("m2"), wrong=bad)
+    said = objections(CLUSTER, RECORD, found, SwitchoverOrder("m2"), wrong=bad)
     assert [each.text for each in said] == ["m2: it receives nothing from m1", BY_STATEMENT]
 
 

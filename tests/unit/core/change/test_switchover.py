@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from holdfast.core.change.switchover import begun, step, undone
+from holdfast.core.change.switchover import LONGEST_FREEZE_SECONDS, begun, step, under_way, undone
 from holdfast.core.commands import Drain, Freeze, Prove
 from holdfast.core.decision import Decision, Send
-from holdfast.core.record import Instant, Record, Step, Stray, Transition, TransitionKind
+from holdfast.core.record import Record, Stray
 from holdfast.core.rules.diagnosis import diagnose
+from holdfast.core.transition import Instant, Step, Switchover
 from holdfast.core.view import MemberState, Receiver, Replication, View
 from tests.unit.looks import CLUSTER, RECORD, primary, replica, saved, view
 
@@ -16,22 +17,20 @@ LATER = Instant("", 1e9)
 CHAINING = replace(
     RECORD,
     term=5,
-    transition=Transition(
-        TransitionKind.SWITCHOVER, Step.CHAIN, wish="m2", ordered=True, until=LATER
-    ),
+    transition=Switchover(Step.CHAIN, "m2", LATER),
     strays=frozenset({Stray("m3", "a", "m2")}),
 )
 FREEZING = replace(
     CHAINING,
-    transition=Transition(
-        TransitionKind.SWITCHOVER, Step.FREEZE, wish="m2", ordered=True, until=LATER
-    ),
+    transition=Switchover(Step.FREEZE, "m2", LATER),
 )
 BELOW_M2 = Replication("127.0.0.1:3302", Receiver.ON, True)
 
 
 def stepped(record: Record, seen: View) -> Decision:
-    return step(CLUSTER, record, seen, diagnose(CLUSTER, record, seen))
+    change = under_way(record)
+    assert change
+    return step(CLUSTER, record, seen, diagnose(CLUSTER, record, seen), change)
 
 
 def chain(own: MemberState) -> View:
@@ -44,9 +43,11 @@ def test_before_writes_stop_the_primary_commits_without_those_that_are_chained()
     with clients shut out. And the agent of the primary then has this term on disk before writes stop."""
     decision = stepped(CHAINING, chain(primary(term=4)))
     assert [type(each.command) for each in decision.steps if isinstance(each, Send)] == [Prove]
-    frozen = saved(stepped(CHAINING, chain(primary(term=5))))
-    assert frozen.transition
-    assert frozen.transition.step is Step.FREEZE
+    seen = chain(primary(term=5))
+    frozen = saved(stepped(CHAINING, seen))
+    assert frozen.transition == Switchover(
+        Step.FREEZE, "m2", Instant("", seen.now + LONGEST_FREEZE_SECONDS)
+    )
 
 
 def test_a_freeze_counts_in_its_own_term_alone() -> None:

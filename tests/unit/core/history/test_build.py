@@ -20,8 +20,9 @@ from holdfast.core.history.entry import (
     What,
 )
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Pause, Record, Step, Transition, TransitionKind
+from holdfast.core.record import Pause, Record
 from holdfast.core.settings import Mode
+from holdfast.core.transition import Failover, RestartInPlace, Step, Switchover
 from holdfast.core.view import (
     MemberState,
     Receiver,
@@ -40,10 +41,8 @@ CLUSTER = Cluster("c", MEMBERS)
 TERM = 7
 VOTING = Configuration(frozenset({("m1", "a"), ("m2", "b"), ("m3", "c")}), 1)
 CALM = Record(TERM, "m1", 3, (VOTING,), 5)
-ELECT = replace(CALM, term=8, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1"))
-NAMED = replace(
-    ELECT, primary="m2", transition=Transition(TransitionKind.FAILOVER, Step.OPEN, "m1")
-)
+ELECT = replace(CALM, term=8, transition=Failover(Step.ELECT, "m1"))
+NAMED = replace(ELECT, primary="m2", transition=Failover(Step.OPEN, "m1"))
 OVER = replace(NAMED, transition=None)
 
 
@@ -68,14 +67,27 @@ def view(*members: MemberState | tuple[str, Unseen], at: float, **more: Any) -> 
     return looks.view(*members, date=at, **more)
 
 
+def begun(
+    before: Record,
+    record: Record,
+    look: View,
+    at: float = 1000.0,
+    cause: str = "why",
+    why: str = "why",
+    ordered: str = "",
+    manager: str = "",
+) -> Entry:
+    entry = build.begun(before, record, look, at, cause, why, ordered, manager)
+    assert entry is not None
+    return entry
+
+
 PROMISED: dict[str, Any] = {"promised": 8, "replication": Replication(applier=True)}
 
 
 def failing_over(lacking: str = "0-1-100") -> Entry:
     look = view(down("m1", "0-1-103"), server("m2", "0-1-103"), server("m3", lacking), at=1000.004)
-    entry = build.begun(
-        CALM, ELECT, look, 1000.0, "the server of m1 is gone", "it begins", "", "mgr1"
-    )
+    entry = begun(CALM, ELECT, look, 1000.0, "the server of m1 is gone", "it begins", "", "mgr1")
     look = view(
         down("m1", "0-1-103"),
         server("m2", "0-1-102", **PROMISED),
@@ -87,8 +99,8 @@ def failing_over(lacking: str = "0-1-100") -> Entry:
 
 
 def test_a_failover_from_its_beginning_to_its_end() -> None:
-    assert build.begins(CALM, ELECT)
-    assert not build.begins(ELECT, NAMED)
+    assert begun(CALM, ELECT, view(at=1000.0)).old == "m1"
+    assert build.begun(ELECT, NAMED, view(at=1000.0), 1000.0, "w", "w") is None
     entry = failing_over()
     assert (entry.old, entry.new, entry.outcome) == ("m1", "m2", Outcome.UNDER_WAY)
     assert entry.before == Setup(TERM, "m1", ("m1", "m2", "m3"), 1, "strong")
@@ -152,14 +164,13 @@ def test_a_rewind_is_told_with_the_file_of_what_was_taken_back() -> None:
 
 
 def test_a_failover_that_is_given_up_is_undone_and_the_restart_is_another_entry() -> None:
-    restart = replace(ELECT, transition=Transition(TransitionKind.RESTART, Step.OPEN))
-    assert build.begins(ELECT, restart)
+    restart = replace(ELECT, transition=RestartInPlace(Step.OPEN))
     look = view(down("m1", "0-1-9"), at=1000.0)
-    first = build.begun(CALM, ELECT, look, 1000.0, "m1 is gone", "it begins", "", "mgr1")
+    first = begun(CALM, ELECT, look, 1000.0, "m1 is gone", "it begins", "", "mgr1")
     why = "no recovery quorum; m1 must come back"
     first = build.gave_way(first, ELECT, restart, why, look)
     assert (first.outcome, first.why, first.live) == (Outcome.UNDONE, why, False)
-    second = build.begun(ELECT, restart, look, 1000.5, why, why, "", "mgr1")
+    second = begun(ELECT, restart, look, 1000.5, why, why, "", "mgr1")
     assert second.what is What.RESTART
     back = view(server("m1", "0-1-9", writable=True, incarnation="z"), at=1002.0)
     second = aftermath.looked(second, CLUSTER, restart, back)
@@ -168,17 +179,17 @@ def test_a_failover_that_is_given_up_is_undone_and_the_restart_is_another_entry(
 
 
 def test_a_planned_restart_counts_its_outage_only_once_the_server_has_ended() -> None:
-    closing = replace(CALM, transition=Transition(TransitionKind.RESTART, Step.CLOSE))
+    closing = replace(CALM, transition=RestartInPlace(Step.CLOSE))
     running = view(server("m1", "0-1-9", writable=True), at=1000.0)
-    entry = build.begun(CALM, closing, running, 1000.0, "why", "why", "a person", "mgr1")
+    entry = begun(CALM, closing, running, 1000.0, "why", "why", "a person", "mgr1")
     assert aftermath.looked(entry, CLUSTER, closing, running).opened is None
     refused = build.saved(entry, closing, CALM, "m1 goes on: a commit waits", running)
     assert (refused.outcome, refused.outage_ms) == (Outcome.UNDONE, None)
 
 
 def test_a_new_primary_that_dies_before_it_was_settled_is_another_failover() -> None:
-    again = replace(NAMED, term=9, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m2"))
-    assert build.begins(NAMED, again)
+    again = replace(NAMED, term=9, transition=Failover(Step.ELECT, "m2"))
+    assert begun(NAMED, again, view(at=1000.0)).old == "m2"
     look = view(down("m2", "0-1-103"), at=1001.0)
     entry = build.gave_way(failing_over(), NAMED, again, "m2 is gone", look)
     assert entry.outcome is Outcome.REPLACED
@@ -186,12 +197,12 @@ def test_a_new_primary_that_dies_before_it_was_settled_is_another_failover() -> 
 
 
 def test_a_switchover_counts_from_when_writes_stop() -> None:
-    chain = Transition(TransitionKind.SWITCHOVER, Step.CHAIN, wish="m2", ordered=True)
+    chain = Switchover(Step.CHAIN, "m2")
     chained = replace(CALM, term=8, transition=chain)
     frozen = replace(chained, transition=replace(chain, step=Step.FREEZE))
     opening = replace(frozen, primary="m2", transition=replace(chain, step=Step.OPEN))
     members = (server("m1", "0-1-9"), server("m2", "0-1-9", **PROMISED), server("m3", "0-1-9"))
-    entry = build.begun(CALM, chained, view(*members, at=1000.0), 1000.0, "w", "w", "", "a")
+    entry = begun(CALM, chained, view(*members, at=1000.0), 1000.0, "w", "w", "", "a")
     assert entry.ordered == "an operator has ordered it"
     entry = build.saved(entry, chained, frozen, "freeze", view(*members, at=1002.0))
     look = view(*members, at=1002.006)
@@ -204,7 +215,7 @@ def test_a_switchover_counts_from_when_writes_stop() -> None:
     entry = aftermath.looked(entry, CLUSTER, opening, opened)
     assert entry.outage_ms == 12.0
     undone = build.saved(
-        build.begun(CALM, chained, opened, 1000.0, "w", "w"),
+        begun(CALM, chained, opened, 1000.0, "w", "w"),
         frozen,
         replace(CALM, term=9),
         "m2 is gone",
@@ -216,7 +227,7 @@ def test_a_switchover_counts_from_when_writes_stop() -> None:
 def test_a_primary_that_is_not_seen_was_last_heard_before_it_began() -> None:
     unseen = Unseen("no answer", NOW - 0.8, server("m1", "0-1-50"))
     look = view(("m1", unseen), at=1000.0)
-    entry = build.begun(CALM, ELECT, look, 1000.0, "m1 is lost", "it begins")
+    entry = begun(CALM, ELECT, look, 1000.0, "m1 is lost", "it begins")
     assert entry.positions.old == "0-1-50"
     assert entry.moments[0].at_ms == pytest.approx(-800)
     assert "heard no more" in entry.moments[0].text
@@ -224,11 +235,9 @@ def test_a_primary_that_is_not_seen_was_last_heard_before_it_began() -> None:
 
 def test_a_loss_that_was_allowed_is_called_a_loss() -> None:
     lossy = replace(ELECT, mode=Mode.ASYNC)
-    lossy = replace(
-        lossy, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1", lossy=True)
-    )
+    lossy = replace(lossy, transition=Failover(Step.ELECT, "m1", lossy=True))
     look = view(down("m1", "0-1-103"), server("m2", "0-1-100"), at=1000.0)
-    entry = build.begun(CALM, lossy, look, 1000.0, "m1 is gone", "it begins")
+    entry = begun(CALM, lossy, look, 1000.0, "m1 is gone", "it begins")
     named = replace(NAMED, mode=Mode.ASYNC)
     entry = build.saved(entry, lossy, named, "m2 takes over", look)
     entry = build.compared(entry, CLUSTER, lossy, named, look)

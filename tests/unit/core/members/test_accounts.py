@@ -11,8 +11,9 @@ from holdfast.core.commands import Command, MendAccount, Promote, Unbar
 from holdfast.core.decide import decide
 from holdfast.core.members.accounts import mends, needed
 from holdfast.core.observed.logins import Logins
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.rules.election import Elected, elect
+from holdfast.core.transition import Bootstrap, Failover, Step, Transition
 from holdfast.core.view import MemberState, Receiver, View
 from tests.unit.looks import CLUSTER, RECORD, commands, primary, replica, unseen, view
 
@@ -111,12 +112,12 @@ def test_the_primary_s_own_is_made_elsewhere_though_nobody_opens_it_there() -> N
     assert sent(seen(head), head) == [mend("m1", logged=True)]
 
 
-@pytest.mark.parametrize("kind", [TransitionKind.FAILOVER, TransitionKind.BOOTSTRAP])
+@pytest.mark.parametrize("opening", [Failover(Step.OPEN, "m2"), Bootstrap()])
 def test_a_new_primary_that_lacks_its_voters_accounts_gets_them_before_it_waits_for_them(
-    kind: TransitionKind,
+    opening: Transition,
 ) -> None:
     """At a bootstrap of servers that were initialised by hand, they do not exist yet."""
-    record = replace(RECORD, transition=Transition(kind, Step.OPEN), serial=8, primary="m1")
+    record = replace(RECORD, transition=opening, serial=8, primary="m1")
     head = primary(writable=False, replicators=("repl_m1",))
     assert [each.account for each in needed(CLUSTER, record, seen(head), head)] == [
         "repl_m2",

@@ -16,8 +16,9 @@ from holdfast.core.members.copying import STALL_SECONDS as WAITED
 from holdfast.core.observed.lapse import Lapse
 from holdfast.core.observed.progress import Progress
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.settings import Mode
+from holdfast.core.transition import RestartInPlace, Step
 from holdfast.core.view import (
     MemberState,
     Receiver,
@@ -32,7 +33,7 @@ from tests.unit.looks import CLUSTER, NOW, RECORD, down, primary, replica, saved
 
 TORN = Tail(TailVerdict.UNSAFE, term=3, reason="its host was restarted")
 WAITS = SemiSync(source=True, acks=1, waiting=2)
-OPENING = replace(RECORD, transition=Transition(TransitionKind.RESTART, Step.OPEN))
+OPENING = replace(RECORD, transition=RestartInPlace(Step.OPEN))
 WITH_M3 = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a"), ("m3", "a")}), 1),))
 ALONE = replace(RECORD, configurations=(Configuration(frozenset({("m1", "a")}), 0),))
 

@@ -14,7 +14,8 @@ from holdfast.core.members.destroyed import (
     waits,
 )
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Record, Step, Stray, Transition, TransitionKind
+from holdfast.core.record import Record, Stray
+from holdfast.core.transition import Failover, Step
 from holdfast.core.view import MemberState, Receiver, Replication, Unseen
 from tests.unit.looks import CLUSTER, NOW, RECORD, primary, replica, view
 
@@ -59,7 +60,7 @@ def test_a_server_that_another_one_hears_lives(replication: Replication, lives: 
         (replace(WITHOUT, configurations=(RECORD.target, TWO)), LOCKED, "it votes still"),
         (WITHOUT, primary(), "its account is to be locked on m1 first"),
         (
-            replace(WITHOUT, transition=Transition(TransitionKind.FAILOVER, Step.OPEN)),
+            replace(WITHOUT, transition=Failover(Step.OPEN, "m1")),
             LOCKED,
             "a failover is under way",
         ),

@@ -7,7 +7,8 @@ from dataclasses import replace
 from holdfast.core.gtid import Flavor
 from holdfast.core.members.identity import identity_of, impostor, pinned, unmasked
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
+from holdfast.core.transition import Failover, RestartInPlace, Step
 from holdfast.core.view import MemberState, Seen, Unseen, View
 
 RECORD = Record(
@@ -62,9 +63,7 @@ def test_of_two_copies_that_nobody_knows_neither_is_believed() -> None:
 def test_a_host_that_was_installed_anew_takes_its_place() -> None:
     new = agent("m2", "three", term=0)
     assert against(RECORD, new) == ""
-    record = pinned(
-        replace(RECORD, transition=Transition(TransitionKind.FAILOVER, Step.ELECT)), view(new)
-    )
+    record = pinned(replace(RECORD, transition=Failover(Step.ELECT, "m1")), view(new))
     assert record, "commands name the agent that is meant: it does not wait"
     assert identity_of(record, "m2") == "three"
 
@@ -84,7 +83,7 @@ def test_who_is_not_believed_counts_as_one_that_does_not_answer() -> None:
 
 def test_a_new_member_is_remembered_once_nothing_is_under_way() -> None:
     seen = view(agent("m1", "one"), agent("m2", "two"), agent("m3", "three", 0))
-    busy = replace(RECORD, transition=Transition(TransitionKind.RESTART, Step.OPEN))
+    busy = replace(RECORD, transition=RestartInPlace(Step.OPEN))
     assert pinned(busy, seen) is None
     record = pinned(RECORD, seen)
     assert record

@@ -22,8 +22,9 @@ from holdfast.core.members.membership import admissible, next_change
 from holdfast.core.members.own_writes import as_text, brought, settle, to_commit, without_harmless
 from holdfast.core.members.rejoin import rejoin
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Step, Transition, TransitionKind, from_json, to_json
+from holdfast.core.record import from_json, to_json
 from holdfast.core.rules.election import Elected, NobodyElected, elect
+from holdfast.core.transition import Failover, Step
 from holdfast.core.view import MemberState, Receiver, Replication, View
 from tests.unit.binlog.events.test_builder import UUID_A, Builder, gtid, mysql
 from tests.unit.looks import CLUSTER, RECORD, down, primary, replica, view
@@ -265,9 +266,7 @@ def test_harmless_transactions_do_not_keep_replicas_from_being_elected() -> None
 
 
 def test_what_was_written_after_the_failover_began_is_settled_before_it_is_given_up() -> None:
-    electing = replace(
-        RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
-    )
+    electing = replace(RECORD, term=5, transition=Failover(Step.ELECT, "m1"))
     off = Replication("127.0.0.1:3301", Receiver.OFF, True)
     promised = {"term": 5, "promised": 5, "replication": off}
     second = my("m2", f"{UUID_A}:1-9,{OTHER}:1", **promised)
@@ -308,9 +307,7 @@ def test_without_a_primary_members_settle_what_they_wrote_before_anybody_is_elec
 def test_an_election_waits_for_a_member_that_is_forgetting(command: str) -> None:
     """Its GTIDs are gone, and its applier is stopped: when it was mistaken for broken, the dead primary was brought
     back."""
-    electing = replace(
-        RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
-    )
+    electing = replace(RECORD, term=5, transition=Failover(Step.ELECT, "m1"))
     stands = Replication("127.0.0.1:3301", Receiver.OFF, False, error="out of order")
     m2, m3 = (
         replica(name, promised=5, received="0-1-10", replication=stands) for name in ("m2", "m3")
@@ -349,9 +346,7 @@ HAND = "0-1-9,0-2-10"
 def test_a_row_of_a_hand_that_wins_an_election_is_told_from_where_it_is(
     before: str, own: str, what: str
 ) -> None:
-    electing = replace(
-        RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
-    )
+    electing = replace(RECORD, term=5, transition=Failover(Step.ELECT, "m1"))
     off = Replication("127.0.0.1:3301", Receiver.OFF, False)
     m2 = replica("m2", promised=5, received=HAND, applied=HAND, replication=off)
     known = replica("m3").applied + before

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from holdfast.core.change.takeover import FailOver
+from holdfast.core.change.takeover import FailoverOrder
 from holdfast.core.change.takeover import against as against_failover
 from holdfast.core.commands import Verify
 from holdfast.core.decide import decide
@@ -100,8 +100,8 @@ def test_a_member_that_differs_may_not_take_over_and_gives_no_copy_unless_nobody
 def test_an_operator_may_name_one_that_differs() -> None:
     """Perhaps the primary was wrong."""
     gone = view(down("m1"), *(replica(name, differs=ODD) for name in ("m2", "m3")))
-    assert against_failover(CLUSTER, RECORD, gone, FailOver("m2")) == ()
-    (why,) = against_failover(CLUSTER, RECORD, gone, FailOver())
+    assert against_failover(CLUSTER, RECORD, gone, FailoverOrder("m2")) == ()
+    (why,) = against_failover(CLUSTER, RECORD, gone, FailoverOrder())
     assert "differs from the primary" in why
 
 

@@ -16,9 +16,10 @@ from holdfast.core.lease import electorate
 from holdfast.core.members.membership import acking_voters
 from holdfast.core.observed.dumps import Acks, Doubt, Dump
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Record, Step, Transition, TransitionKind, from_json, to_json
+from holdfast.core.record import Record, from_json, to_json
 from holdfast.core.rules import ackers
 from holdfast.core.rules.attachment import attached
+from holdfast.core.transition import Failover, RestartInPlace, Step
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync, Unseen, View
 from tests.unit.looks import CLUSTER, NOW, RECORD, down, primary, replica, saved, unseen, view
 
@@ -184,13 +185,12 @@ def test_no_failover_passes_a_doubt(record: Record, doubt: Doubt | None) -> None
     decision = dead(record, *behind, doubt=doubt)
     assert "2 transactions of m1" in decision.reason
     assert "may have been acknowledged by a replica that is no voter" in decision.reason
-    assert saved(decision).transition == Transition(TransitionKind.RESTART, Step.OPEN)
+    assert saved(decision).transition == RestartInPlace(Step.OPEN)
 
 
 def test_one_that_has_what_is_in_doubt_takes_over() -> None:
     begun = saved(dead(DOUBTED, replica("m2"), replica("m3", received="0-1-7", applied="0-1-7")))
-    assert begun.transition
-    assert begun.transition.step is Step.ELECT
+    assert begun.electing
     promised = [
         replica("m2", term=5, promised=5),
         replica("m3", term=5, promised=5, received="0-1-7", applied="0-1-7"),
@@ -200,9 +200,7 @@ def test_one_that_has_what_is_in_doubt_takes_over() -> None:
 
 
 def test_a_failover_under_way_is_given_up_when_nobody_has_it() -> None:
-    electing = replace(
-        DOUBTED, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
-    )
+    electing = replace(DOUBTED, term=5, transition=Failover(Step.ELECT, "m1"))
     behind = [
         replica(name, term=5, promised=5, received="0-1-7", applied="0-1-7")
         for name in ("m2", "m3")
@@ -210,7 +208,7 @@ def test_a_failover_under_way_is_given_up_when_nobody_has_it() -> None:
     given_up = saved(dead(electing, *behind))
     assert (given_up.primary, given_up.transition) == (
         "m1",
-        Transition(TransitionKind.RESTART, Step.OPEN),
+        RestartInPlace(Step.OPEN),
     )
     assert given_up.doubt == "0-1-9"
 
@@ -218,13 +216,13 @@ def test_a_failover_under_way_is_given_up_when_nobody_has_it() -> None:
 def test_an_operator_may_accept_the_loss() -> None:
     behind = [replica(name, received="0-1-7", applied="0-1-7") for name in ("m2", "m3")]
     seen = view(down("m1"), *behind)
-    (why,) = takeover.against(CLUSTER, DOUBTED, seen, takeover.FailOver())
+    (why,) = takeover.against(CLUSTER, DOUBTED, seen, takeover.FailoverOrder())
     assert "no voter" in why
-    order = takeover.FailOver(accept_loss=True)
+    order = takeover.FailoverOrder(accept_loss=True)
     assert not takeover.against(CLUSTER, DOUBTED, seen, order)
     begun = takeover.begun(DOUBTED, seen, order).record
-    assert begun.transition
-    assert begun.transition.lossy
+    assert begun.electing
+    assert begun.electing.lossy
 
 
 def test_status_names_what_is_in_doubt() -> None:

@@ -19,11 +19,12 @@ from holdfast.core.members.membership import next_change
 from holdfast.core.members.rejoin import best_donor, rejoin
 from holdfast.core.observed.applying import Applying
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.rules.appliers import must_restart
 from holdfast.core.rules.attachment import attached
 from holdfast.core.rules.election import Elected, NobodyElected, elect
 from holdfast.core.settings import Settings, WhenAlone
+from holdfast.core.transition import Failover, RestartInPlace, Step
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync, View
 from tests.unit.looks import CLUSTER, RECORD, down, primary, replica, view
 
@@ -108,7 +109,7 @@ def test_what_it_has_received_stands_against_one_that_has_less() -> None:
 def named(*members: MemberState, chosen: str = "m2") -> Record:
     """The members that have promised are the recovery quorum."""
     promised = [replace(each, promised=RECORD.term) for each in members]
-    electing = replace(RECORD, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1"))
+    electing = replace(RECORD, transition=Failover(Step.ELECT, "m1"))
     by_name = {each.name: each for each in promised}
     quorum = [each for each in promised if each.incarnation == "a"]
     return name_primary(CLUSTER, electing, view(down("m1"), *promised), by_name[chosen], quorum)
@@ -145,7 +146,7 @@ OPENING = replace(
     RECORD,
     primary="m2",
     configurations=(Configuration(frozenset({("m2", "a"), ("m3", "a")}), 1),),
-    transition=Transition(TransitionKind.FAILOVER, Step.OPEN, "m1"),
+    transition=Failover(Step.OPEN, "m1"),
 )
 
 
@@ -269,7 +270,7 @@ def test_with_all_of_them_broken_the_primary_goes_on_and_comes_back_in_place() -
     dead = view(down("m1", regained=True), lame("m2"), lame("m3"))
     decision = decide(CLUSTER, RECORD, dead)
     assert isinstance(decision.steps[0], Save)
-    assert decision.steps[0].record.transition == Transition(TransitionKind.RESTART, Step.OPEN)
+    assert decision.steps[0].record.transition == RestartInPlace(Step.OPEN)
     assert "cannot apply" in decision.reason
 
 

@@ -10,25 +10,16 @@ import pytest
 
 from holdfast.core.change import takeover
 from holdfast.core.change.restart import CLOSING
-from holdfast.core.change.takeover import FailOver
+from holdfast.core.change.takeover import FailoverOrder
 from holdfast.core.cluster import Cluster
 from holdfast.core.commands import Fence
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Save, Send
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import (
-    Instant,
-    Past,
-    Pause,
-    Record,
-    Step,
-    Transition,
-    TransitionKind,
-    from_json,
-    to_json,
-)
+from holdfast.core.record import Past, Pause, Record, from_json, to_json
 from holdfast.core.rules.diagnosis import Primary, diagnose
 from holdfast.core.settings import Settings
+from holdfast.core.transition import Failover, Instant, RestartInPlace, Step
 from holdfast.core.view import MemberState, Receiver, Replication, Seen, ServerStatus, Unseen, View
 from tests.unit.looks import CLUSTER, NOW, RECORD, down, primary, replica
 
@@ -36,7 +27,7 @@ SOURCE = "127.0.0.1:3301"
 ON = Replication(SOURCE, Receiver.ON, True)
 SILENT = replace(ON, unheard=1.1)
 REFUSED = Replication(SOURCE, Receiver.CONNECTING, True, refused=True)
-ELECTING = replace(RECORD, term=5, transition=Transition(TransitionKind.FAILOVER, Step.ELECT, "m1"))
+ELECTING = replace(RECORD, term=5, transition=Failover(Step.ELECT, "m1"))
 
 
 def lost(seconds: float = 1.5, **changes: Any) -> Unseen:
@@ -76,7 +67,7 @@ class TestLost:
     def test_neither_the_manager_nor_its_replicas_hear_it(self) -> None:
         seen = view(lost(), hears("m2", SILENT), hears("m3", SILENT))
         decision = decided(RECORD, seen)
-        assert saved(decision).transition == Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
+        assert saved(decision).transition == Failover(Step.ELECT, "m1")
         assert "m2, m3 hear nothing from its server" in decision.reason
 
     @pytest.mark.parametrize("deaf", [[], ["m2"]])
@@ -122,7 +113,7 @@ class TestLost:
     def test_during_a_planned_restart_too(self) -> None:
         seen = view(lost(), hears("m2", SILENT), hears("m3", SILENT))
         record = saved(decided(replace(RECORD, transition=CLOSING), seen))
-        assert record.transition == Transition(TransitionKind.FAILOVER, Step.ELECT, "m1")
+        assert record.transition == Failover(Step.ELECT, "m1")
 
 
 class TestFrozen:
@@ -243,7 +234,7 @@ class TestLimits:
         assert begun == (*ago(3000, 1000), Past(Instant("", NOW), 5000.0))
         refused = self.failover(often, failovers_per_hour=2)
         assert "2 automatic failovers within an hour" in refused.reason
-        assert saved(refused).transition == Transition(TransitionKind.RESTART, Step.OPEN)
+        assert saved(refused).transition == RestartInPlace(Step.OPEN)
         assert saved(self.failover(often, failovers_per_hour=0)).term == 5
 
     def test_so_long_after_the_last(self) -> None:
@@ -311,16 +302,16 @@ class TestPause:
 
 
 class TestByHand:
-    def against(self, order: FailOver, seen: View, record: Record = RECORD) -> tuple[str, ...]:
+    def against(self, order: FailoverOrder, seen: View, record: Record = RECORD) -> tuple[str, ...]:
         return takeover.against(CLUSTER, record, seen, order)
 
     def test_for_a_primary_that_is_well_it_is_refused(self) -> None:
-        (why,) = self.against(FailOver(), view(primary(), hears("m2"), hears("m3")))
+        (why,) = self.against(FailoverOrder(), view(primary(), hears("m2"), hears("m3")))
         assert why == "m1 is primary and takes writes: a failover needs a lost primary"
 
     def test_a_dead_primary_is_replaced_by_whom_the_person_wants(self) -> None:
         seen = view(down("m1"), hears("m2"), hears("m3"))
-        order = FailOver(to="m3")
+        order = FailoverOrder(to="m3")
         assert self.against(order, seen) == ()
         begun = takeover.begun(RECORD, seen, order).record
         assert begun.term == 5
@@ -334,33 +325,33 @@ class TestByHand:
         two = Configuration(frozenset({("m1", "a"), ("m2", "a")}), 1)
         record = replace(RECORD, configurations=(two,))
         seen = view(down("m1"), hears("m2"), hears("m3"))
-        assert self.against(FailOver("m2"), seen, record) == ()
-        for order in (FailOver("m3"), FailOver("m3", accept_loss=True)):
+        assert self.against(FailoverOrder("m2"), seen, record) == ()
+        for order in (FailoverOrder("m3"), FailoverOrder("m3", accept_loss=True)):
             (why,) = self.against(order, seen, record)
             assert why == "m3 does not vote, and cannot take over while voters can (m2)"
 
     def test_an_unseen_one_only_with_the_risk_taken(self) -> None:
         seen = view(lost(60, agent_gone=True), hears("m2", SILENT), hears("m3", SILENT))
-        (why,) = self.against(FailOver(), seen)
+        (why,) = self.against(FailoverOrder(), seen)
         assert "nothing ends that server" in why
-        assert self.against(FailOver(accept_loss=True), seen) == ()
+        assert self.against(FailoverOrder(accept_loss=True), seen) == ()
 
     def test_without_a_quorum_only_with_the_risk_taken(self) -> None:
         seen = view(down("m1"), hears("m2"), Unseen("no answer in time", 0.0, None))
-        (why,) = self.against(FailOver(), seen)
+        (why,) = self.against(FailoverOrder(), seen)
         assert why == (
             "too few voters can be asked for what they have: the agent of m3 does not answer; what was acknowledged "
             "may be lost; to accept that: holdfast failover --accept-loss c"
         )
-        order = FailOver(accept_loss=True)
+        order = FailoverOrder(accept_loss=True)
         assert self.against(order, seen) == ()
         begun = takeover.begun(RECORD, seen, order).record
-        assert begun.transition
-        assert begun.transition.lossy
+        assert begun.electing
+        assert begun.electing.lossy
 
     def test_all_that_stands_against_it_is_said_at_once(self) -> None:
         seen = view(down("m1"), down("m2"), Unseen("no answer in time", 0.0, None))
-        reasons = self.against(FailOver(to="m2"), seen)
+        reasons = self.against(FailoverOrder(to="m2"), seen)
         assert len(reasons) == 2
         assert "m2 cannot take over: its server is not known to be healthy" in reasons
 

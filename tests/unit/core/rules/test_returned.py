@@ -10,15 +10,14 @@ from holdfast.core.commands import Inventory, Promote, Start
 from holdfast.core.decide import decide
 from holdfast.core.decision import Decision, Send
 from holdfast.core.quorum import Configuration
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
 from holdfast.core.rules.returned import doubt
+from holdfast.core.transition import RestartInPlace, Step
 from holdfast.core.view import MemberState, SemiSync, ServerStatus, Unseen, View
 from tests.unit.looks import CLUSTER, RECORD, VOTERS, down, primary, replica, unseen, view
 
-RESTART = replace(RECORD, transition=Transition(TransitionKind.RESTART, Step.OPEN))
-OPENED = replace(
-    RECORD, transition=Transition(TransitionKind.RESTART, Step.OPEN, lossy=True, ordered=True)
-)
+RESTART = replace(RECORD, transition=RestartInPlace(Step.OPEN))
+OPENED = replace(RECORD, transition=RestartInPlace(Step.OPEN, lossy=True, ordered=True))
 """An operator has ordered that it opens with what it has."""
 BACK = primary(incarnation="b", writable=False, semi_sync=SemiSync())
 ALL = "0-1-9"

@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 
 from holdfast.core.decision import Decision
-from holdfast.core.record import Record, Step, Transition, TransitionKind
+from holdfast.core.record import Record
+from holdfast.core.rules.returned import OPENING
+from holdfast.core.transition import Failover, Step, Switchover, Transition
 from holdfast.core.view import MemberState, View
 from holdfast.manager.leader.decision_log import BLOCKED_SECONDS, DecisionLog, level
 from holdfast.manager.leader.events import Event, EventKind, EventLog
@@ -40,25 +42,26 @@ def test_level(kind: EventKind, level: int, caplog: pytest.LogCaptureFixture) ->
     assert [record.levelno for record in caplog.records] == [level]
 
 
-def changed(kind: TransitionKind | None) -> Record:
-    return replace(RECORD, transition=Transition(kind, Step.OPEN) if kind else None)
+ELECTING, OPEN = Failover(Step.ELECT, "m1"), Failover(Step.OPEN, "m1")
+SWITCHING = Switchover(Step.CHAIN, "m2")
 
 
 @pytest.mark.parametrize(
     ("before", "after", "how"),
     [
-        (None, TransitionKind.FAILOVER, logging.WARNING),
-        (None, TransitionKind.RESTART, logging.WARNING),
-        (TransitionKind.SWITCHOVER, TransitionKind.FAILOVER, logging.WARNING),
-        (TransitionKind.FAILOVER, TransitionKind.FAILOVER, logging.INFO),
-        (None, TransitionKind.SWITCHOVER, logging.INFO),
-        (TransitionKind.FAILOVER, None, logging.INFO),
+        (None, ELECTING, logging.WARNING),
+        (None, OPENING, logging.WARNING),
+        (SWITCHING, ELECTING, logging.WARNING),
+        (ELECTING, OPEN, logging.INFO),
+        (None, SWITCHING, logging.INFO),
+        (OPEN, None, logging.INFO),
     ],
 )
 def test_a_failover_that_begins_is_a_warning(
-    before: TransitionKind | None, after: TransitionKind | None, how: int
+    before: Transition | None, after: Transition | None, how: int
 ) -> None:
-    assert level(changed(before), changed(after)) == how
+    was, now = replace(RECORD, transition=before), replace(RECORD, transition=after)
+    assert level(was, now) == how
 
 
 def told(*looks: tuple[float, View], record: Record = RECORD) -> list[Event]:

@@ -15,7 +15,7 @@ import pytest
 from holdfast.cli.switchover import _opened
 from holdfast.core.history.changed import RecordChange
 from holdfast.core.history.entry import Entry, Outcome, Sort, What
-from holdfast.core.record import TransitionKind
+from holdfast.core.transition import TransitionKind
 from holdfast.errors import Refused
 from holdfast.http.manager_client import ManagerClient
 from holdfast.manager.api.app import _EVENTS

@@ -11,7 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from holdfast.core.change.preflight import SwitchOver
+from holdfast.core.change.preflight import SwitchoverOrder
 from holdfast.errors import Refused
 from holdfast.http.serving import HttpServer, listening
 from holdfast.manager.api.app import make_app
@@ -137,7 +137,7 @@ def test_when_time_is_over_before_anything_began_it_is_refused_and_nothing_was_t
             with pytest.raises(
                 Refused, match=r"not begun within 0\.1 s, and nothing was touched: "
             ):
-                await Switching(it.leader).begin(SwitchOver("m2", seconds=0.1, wait=True))
+                await Switching(it.leader).begin(SwitchoverOrder("m2", seconds=0.1, wait=True))
             assert it.leader.status().waiting == ""
 
     asyncio.run(run())
@@ -146,7 +146,7 @@ def test_when_time_is_over_before_anything_began_it_is_refused_and_nothing_was_t
 def test_whose_connections_were_ended_for_it_is_told(tmp_path: Path) -> None:
     async def run() -> None:
         async with held(tmp_path / "store") as (it, _, _planner):
-            order = SwitchOver("m2", seconds=0.5, wait=True, kill_after=0.0)
+            order = SwitchoverOrder("m2", seconds=0.5, wait=True, kill_after=0.0)
             with pytest.raises(Refused, match=r"not begun within .* ended for it: .*connection 17"):
                 await Switching(it.leader).begin(order)
             assert any(each.startswith("ended for the switchover to m2") for each in events(it))
@@ -157,12 +157,14 @@ def test_whose_connections_were_ended_for_it_is_told(tmp_path: Path) -> None:
 def test_one_order_waits_at_a_time_and_none_overtakes_it(tmp_path: Path) -> None:
     async def run() -> None:
         async with held(tmp_path / "store") as (it, _, planner):
-            first = asyncio.create_task(Switching(it.leader).begin(SwitchOver("m2", wait=True)))
+            first = asyncio.create_task(
+                Switching(it.leader).begin(SwitchoverOrder("m2", wait=True))
+            )
             await until(lambda: it.leader.waiting)
             with pytest.raises(Refused, match=r"the switchover to m2 .* waits.*--cancel"):
-                await Switching(it.leader).begin(SwitchOver("m3", wait=True))
+                await Switching(it.leader).begin(SwitchoverOrder("m3", wait=True))
             with pytest.raises(Refused, match=r"the switchover to m2 .* waits.*--cancel"):
-                await Switching(it.leader).begin(SwitchOver("m3"))
+                await Switching(it.leader).begin(SwitchoverOrder("m3"))
             assert it.leader.waiting is not None
             assert it.leader.waiting.order.to == "m2"
             await planner.cancel()
@@ -192,8 +194,8 @@ def test_a_detached_one_that_cannot_begin_is_refused_at_once_or_told_in_the_even
     async def run() -> None:
         async with held(tmp_path / "store") as (it, _, planner):
             with pytest.raises(Refused, match="connection 17"):
-                await planner.detach(SwitchOver("m2"))
-            await planner.detach(SwitchOver("m2", seconds=1.2, wait=True))
+                await planner.detach(SwitchoverOrder("m2"))
+            await planner.detach(SwitchoverOrder("m2", seconds=1.2, wait=True))
             assert it.leader.waiting
             await until(lambda: any("did not begin: not begun within" in e for e in events(it)))
 
@@ -206,7 +208,7 @@ def test_one_that_is_under_way_is_undone_until_its_commit_point(tmp_path: Path) 
             hosts.blocking = [()]
             with pytest.raises(Refused, match="no switchover waits"):
                 await planner.cancel(only_waiting=True)
-            await Switching(it.leader).begin(SwitchOver("m2"))
+            await Switching(it.leader).begin(SwitchoverOrder("m2"))
             text = await planner.cancel()
             assert (
                 text
@@ -223,12 +225,12 @@ def test_a_second_plan_is_refused_and_replaces_nothing(tmp_path: Path) -> None:
     async def run() -> None:
         async with held(tmp_path / "store") as (it, _, planner):
             at = time.time() + 3600
-            await planner.plan(SwitchOver("m2"), at)
+            await planner.plan(SwitchoverOrder("m2"), at)
             with pytest.raises(Refused, match=r"to m2 for later .* is planned already.*--cancel"):
-                await planner.plan(SwitchOver("m3"), at + 3600)
+                await planner.plan(SwitchoverOrder("m3"), at + 3600)
             assert it.leader.status().planned == (at, "m2")
             await planner.cancel()
-            await planner.plan(SwitchOver("m3"), at)
+            await planner.plan(SwitchoverOrder("m3"), at)
             assert it.leader.status().planned == (at, "m3")
 
     asyncio.run(run())
@@ -240,8 +242,8 @@ def test_a_plan_that_cannot_begin_is_told_and_one_for_the_primary_is_refused(
     async def run() -> None:
         async with held(tmp_path / "store") as (it, _, planner):
             with pytest.raises(Refused, match="m1 is the primary already"):
-                await planner.plan(SwitchOver("m1"), time.time() + 3600)
-            await planner.plan(SwitchOver("m2"), time.time() + 0.1)
+                await planner.plan(SwitchoverOrder("m1"), time.time() + 3600)
+            await planner.plan(SwitchoverOrder("m2"), time.time() + 0.1)
             await asyncio.sleep(0.15)
             planner.looked(it.leader.cluster, it.leader.record, it.leader.view())
             await until(

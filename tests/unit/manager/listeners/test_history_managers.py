@@ -23,7 +23,8 @@ from holdfast.core.history.entry import (
     Sort,
     What,
 )
-from holdfast.core.record import Record, Step
+from holdfast.core.record import Record
+from holdfast.core.transition import Step
 from holdfast.core.view import (
     View,
 )

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from holdfast.core.blockers import Blocker, Holds
-from holdfast.core.change.preflight import SwitchOver
+from holdfast.core.change.preflight import SwitchoverOrder
 from holdfast.core.check.facts import Facts
 from holdfast.core.gtid import Flavor
+from holdfast.core.observed.blockers import Blocker, Holds
 from holdfast.errors import HoldfastError, Refused, Unreachable
 from holdfast.manager.leader.lead import Leader
 from holdfast.manager.people.switchover import Switching
@@ -64,14 +64,14 @@ def test_who_is_named_is_asked_and_else_whoever_may_take_over(tmp_path: Path) ->
     async def run() -> None:
         async with managed(tmp_path / "store") as it:
             hosts = Hosts(it.leader)
-            assert (await Switching(it.leader).look(SwitchOver("m2"))).against == ()
+            assert (await Switching(it.leader).look(SwitchoverOrder("m2"))).against == ()
             assert sorted(hosts.asked) == ["m1", "m2"]
             spoil(hosts, "m2")
-            assert (await Switching(it.leader).look(SwitchOver())).to == "m3"
+            assert (await Switching(it.leader).look(SwitchoverOrder())).to == "m3"
             with pytest.raises(Refused) as refused:
-                await Switching(it.leader).begin(SwitchOver("m2", wait=True))
+                await Switching(it.leader).begin(SwitchoverOrder("m2", wait=True))
             assert str(refused.value) == BY_STATEMENT
-            begun = await Switching(it.leader).begin(SwitchOver())
+            begun = await Switching(it.leader).begin(SwitchoverOrder())
             assert begun.to == "m3"
             told = [each.text for each in await it.leader.events.since(begun.event, 0.0)]
             assert f"a switchover will begin, by an operator; passed over: {BY_STATEMENT}" in told
@@ -84,7 +84,7 @@ def test_while_it_waits_hosts_are_asked_at_first_and_before_it_begins(tmp_path: 
         async with managed(tmp_path / "store") as it:
             hosts = Hosts(it.leader)
             hosts.blocking = [(HELD,), (HELD,), (HELD,), ()]
-            await Switching(it.leader).begin(SwitchOver("m3", wait=True))
+            await Switching(it.leader).begin(SwitchoverOrder("m3", wait=True))
             assert sorted(hosts.asked) == ["m1", "m1", "m3", "m3"]
 
     asyncio.run(run())
@@ -95,7 +95,9 @@ def test_what_went_wrong_meanwhile_is_found_before_it_begins(tmp_path: Path) -> 
         async with managed(tmp_path / "store") as it:
             hosts = Hosts(it.leader)
             hosts.blocking = [(HELD,), ()]
-            begun = asyncio.create_task(Switching(it.leader).begin(SwitchOver("m2", wait=True)))
+            begun = asyncio.create_task(
+                Switching(it.leader).begin(SwitchoverOrder("m2", wait=True))
+            )
             while "m2" not in hosts.asked:
                 await asyncio.sleep(0)
             spoil(hosts, "m2")
@@ -117,7 +119,7 @@ def test_a_primary_that_cannot_tell_what_its_clients_do_stands_against_it(
             hosts = Hosts(it.leader)
             hosts.blocking = [error]
             spoil(hosts, "m2")
-            outlook = await Switching(it.leader).look(SwitchOver("m2"))
+            outlook = await Switching(it.leader).look(SwitchoverOrder("m2"))
             told = [each.text for each in outlook.against]
             assert told == [BY_STATEMENT, f"what clients do on m1 is not known: {error}"]
 
@@ -130,8 +132,10 @@ def test_a_host_that_does_not_answer_stands_against_it_and_is_waited_for(tmp_pat
             hosts = Hosts(it.leader)
             hosts.found["m2"] = Unreachable("agent of m2: no answer in time")
             with pytest.raises(Refused, match="cannot tell whether it may take over"):
-                await Switching(it.leader).begin(SwitchOver("m2"))
-            begun = asyncio.create_task(Switching(it.leader).begin(SwitchOver("m2", wait=True)))
+                await Switching(it.leader).begin(SwitchoverOrder("m2"))
+            begun = asyncio.create_task(
+                Switching(it.leader).begin(SwitchoverOrder("m2", wait=True))
+            )
             while hosts.asked.count("m2") < 3:
                 assert not begun.done()
                 await asyncio.sleep(0.01)
@@ -149,7 +153,7 @@ def test_a_candidate_that_would_not_let_the_others_in_is_refused_beforehand(tmp_
             m3.not_let_in["m2"] = "m2:3306 does not let repl_m3 in: Access denied"
             switching = Switching(it.leader)
             with pytest.raises(Refused, match="m2: the host of m3 could not replicate from it"):
-                await switching.begin(SwitchOver("m2"))
-            assert (await switching.look(SwitchOver())).to == "m3"
+                await switching.begin(SwitchoverOrder("m2"))
+            assert (await switching.look(SwitchoverOrder())).to == "m3"
 
     asyncio.run(run())
