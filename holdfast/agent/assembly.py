@@ -63,6 +63,7 @@ from holdfast.config.schema import AgentConfig
 from holdfast.config.token import TokenFile
 from holdfast.server.base import Account, Observation, Server
 from holdfast.server.data.chunks import ChunkDigester
+from holdfast.server.data.digest import Digester
 from holdfast.server.data.rewind import Rewinder
 from holdfast.server.data.xa import PreparedTransactions
 from holdfast.server.primary.probe import Probe
@@ -129,11 +130,12 @@ class Assembly:
         )
 
         # its tables, compared with the primary's
-        self._digester = ChunkDigester(own.flavor, own.socket, member.admin)
+        self._digester = Digester(own.flavor, own.socket, member.admin)
+        self._chunks = ChunkDigester(self._digester)
         self._hold = ApplierHold(member.server, self._digester, observer.look, folder)
         comparing = Comparing(jobs, self._hold, self._digester, fitness, member.shown)
         self._verifying = Verifying(
-            published, jobs, self._hold, self._digester, fitness, member.shown, folder
+            published, jobs, self._hold, self._chunks, fitness, member.shown, folder
         )
 
         # its lease
@@ -337,7 +339,7 @@ class Assembly:
         inspected = member.watch.look, self._addressees, basics.obeyed.obeys
         add_inspection(app, Inspector(config, member.replication, *inspected))
         add_digests(app, self._digester)
-        add_verify(app, self._digester, self._verifying)
+        add_verify(app, self._chunks, self._verifying)
         add_blockers(app, member.server)
         donor = CopyGiver(
             *(member.published, member.own, member.admin, member.state_dir), self._cloning.unfit

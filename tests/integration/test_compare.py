@@ -54,7 +54,7 @@ class Pair:
         self.published = PublishedState(MemberState("m1", replica.flavor))
         self.fitness = Fitness(folder, self.published)
         self.jobs = Jobs(self.published)
-        digester = ChunkDigester(replica.flavor, replica.socket, ADMIN)
+        digester = Digester(replica.flavor, replica.socket, ADMIN)
         self.hold = ApplierHold(replica.adapter, digester, lambda: None, folder)
         self.comparing = Comparing(self.jobs, self.hold, digester, self.fitness, Credentials())
         self._folder, self._digester = folder, digester
@@ -64,7 +64,7 @@ class Pair:
     def another_agent(self) -> Verifying:
         """A new agent, with what is on disk."""
         shown, parts = Credentials(), (self.published, self.jobs, self.hold)
-        return Verifying(*parts, self._digester, self.fitness, shown, self._folder)
+        return Verifying(*parts, ChunkDigester(self._digester), self.fitness, shown, self._folder)
 
     def verify(self, **wishes: Any) -> Findings:
         self.verifying.begin(Verify("m0", self.command.agent, **wishes))
@@ -101,7 +101,7 @@ def servers(flavor: Flavor) -> Iterator[list[BareServer]]:
 def pair(servers: list[BareServer], tmp_path: Path) -> Iterator[Pair]:
     primary, replica = servers
     app = FastAPI()
-    digester = ChunkDigester(primary.flavor, primary.socket, ADMIN)
+    digester = Digester(primary.flavor, primary.socket, ADMIN)
     add_digests(app, digester)
     http = HttpServer(app)
     with listening("127.0.0.1:0") as listener:
@@ -110,7 +110,7 @@ def pair(servers: list[BareServer], tmp_path: Path) -> Iterator[Pair]:
         port = listener.getsockname()[1]
         try:
             made = Pair(primary, replica, tmp_path, f"http://127.0.0.1:{port}")
-            add_verify(app, digester, made.verifying)
+            add_verify(app, ChunkDigester(digester), made.verifying)
             yield made
         finally:
             http.should_exit = True

@@ -19,7 +19,7 @@ from holdfast.server.data.chunks import (
     described,
     rows_of,
 )
-from holdfast.server.data.digest import HistoryPlace
+from holdfast.server.data.digest import Digester, HistoryPlace
 from tests.integration.servers import ADMIN, BareServer, bare_servers
 
 SECONDS = 30.0
@@ -59,7 +59,7 @@ def server(flavor: Flavor) -> Iterator[BareServer]:
 
 
 def digester(server: BareServer) -> ChunkDigester:
-    return ChunkDigester(server.flavor, server.socket, ADMIN)
+    return ChunkDigester(Digester(server.flavor, server.socket, ADMIN))
 
 
 def in_pieces(server: BareServer, table: str, rows: int) -> list[tuple[Chunk, str]]:

@@ -13,7 +13,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.server.base import Deadline
 from holdfast.server.connection.session_settings import session_settings
 from holdfast.server.data.chunks import ChunkDigester, Key
-from holdfast.server.data.digest import HistoryPlace
+from holdfast.server.data.digest import Digester, HistoryPlace
 from holdfast.server.data.rewind import Rewinder
 from holdfast.server.primary.probe import Probe
 from tests.integration import servers
@@ -87,7 +87,7 @@ def digest(member: Member) -> str:
     def begun(place: HistoryPlace, upto: Key, last: Key) -> None:
         assert place.gtids
 
-    made = ChunkDigester(member.flavor, member.folder / "s", servers.ADMIN)
+    made = ChunkDigester(Digester(member.flavor, member.folder / "s", servers.ADMIN))
     found, rows = made.take_chunk(("app", "padded"), Key(), 100, Deadline(30), begun, Key())
     assert rows
     return found

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, ClassVar, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from holdfast.binlog.events.group import FileEnd, Group, GroupEnding, OpenGroup
 from holdfast.binlog.events.gtid_event import (
@@ -123,13 +123,14 @@ class Format:
 
 
 class Binlog:
-    """An open binlog file, its format description already read. Made by :func:`open_binlog`."""
+    """An open binlog file, its format description already read. Made by :func:`open_binlog`.
 
-    POSITIONS: ClassVar[bool] = True
-    """Events carry the position in this very file at which they end."""
+    :param positions: events carry the position in this very file at which they end
+    """
 
-    def __init__(self, path: Path, file: BinaryIO) -> None:
+    def __init__(self, path: Path, file: BinaryIO, positions: bool = True) -> None:
         self.path = path
+        self._positions = positions
         self.size = os.fstat(file.fileno()).st_size
         self._file = file
         self._window = b""
@@ -231,7 +232,7 @@ class Binlog:
             if self._zeros_from(offset):
                 return Torn(offset)
             raise self._damaged(offset, f"an event of {size} bytes")
-        if self.POSITIONS and position and position != (offset + size) & 0xFFFFFFFF:
+        if self._positions and position and position != (offset + size) & 0xFFFFFFFF:
             raise self._damaged(offset, f"an event that says it ends at {position}")
         if offset + size > self.size:
             return Torn(offset)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 from holdfast.binlog.events.group import OpenGroup
 from holdfast.binlog.events.gtid_event import OPENING_TYPES, Gtid
@@ -27,31 +26,6 @@ from holdfast.core.gtid import Flavor, GtidSet, Interval
 _BETWEEN = frozenset({FORMAT_DESCRIPTION, ROTATE, STOP})
 
 
-class RelayLog(Binlog):
-    """One file of a relay log."""
-
-    POSITIONS: ClassVar[bool] = False
-
-    def received(self, current: OpenGroup | None, found: list[Gtid]) -> OpenGroup | None:
-        """Add the transactions that end in this file.
-
-        :param current: a transaction that began in an earlier file
-        :returns: a transaction that has not ended
-        """
-        for event in self.events():
-            if isinstance(event, Torn):
-                break
-            if event.type == START_ENCRYPTION:
-                raise Unreadable(self.path, event.offset, "the relay log is encrypted")
-            if event.type in OPENING_TYPES:
-                current = OpenGroup(event.offset, event.type, self.opening(event), own=False)
-            elif current is not None and event.type not in _BETWEEN and self.ending(current, event):
-                if current.gtid is not None:
-                    found.append(current.gtid)
-                current = None
-        return current
-
-
 def received(files: Sequence[Path], flavor: Flavor, check: Callable[[], None]) -> GtidSet:
     """All whole transactions in these files, oldest file first.
 
@@ -65,11 +39,31 @@ def received(files: Sequence[Path], flavor: Flavor, check: Callable[[], None]) -
         if not path.stat().st_size:
             continue
         with path.open("rb", buffering=0) as file:
-            log = RelayLog(path, file)
+            log = Binlog(path, file, positions=False)
             if log.format.flavor is not flavor:
                 raise Unreadable(path, 0, f"it is {log.format.flavor}'s")
-            current = log.received(current, found)
+            current = _received(log, current, found)
     return _as_set(found, flavor)
+
+
+def _received(log: Binlog, current: OpenGroup | None, found: list[Gtid]) -> OpenGroup | None:
+    """Add the transactions that end in this file.
+
+    :param current: a transaction that began in an earlier file
+    :returns: a transaction that has not ended
+    """
+    for event in log.events():
+        if isinstance(event, Torn):
+            break
+        if event.type == START_ENCRYPTION:
+            raise Unreadable(log.path, event.offset, "the relay log is encrypted")
+        if event.type in OPENING_TYPES:
+            current = OpenGroup(event.offset, event.type, log.opening(event), own=False)
+        elif current is not None and event.type not in _BETWEEN and log.ending(current, event):
+            if current.gtid is not None:
+                found.append(current.gtid)
+            current = None
+    return current
 
 
 def _as_set(found: Sequence[Gtid], flavor: Flavor) -> GtidSet:

@@ -63,14 +63,21 @@ class TableFacts:
     skipped: str = ""
 
 
-class ChunkDigester(Digester):
-    """Takes digests of pieces on the local server, in sessions of its own."""
+class ChunkDigester:
+    """Takes digests of pieces on the local server, in sessions of :class:`Digester`."""
+
+    def __init__(self, digester: Digester) -> None:
+        self._digester = digester
+
+    def apply_until(self, place: HistoryPlace, deadline: Deadline) -> None:
+        """See :meth:`Digester.apply_until`."""
+        self._digester.apply_until(place, deadline)
 
     def tables(self, deadline: Deadline) -> list[TableFacts]:
         """All tables that clients can have created, ordered by name."""
         marks = ", ".join(["%s"] * len(SYSTEM_SCHEMAS))
-        with self._session() as session:
-            self._set_up(session, deadline)
+        with self._digester.session() as session:
+            self._digester.set_up(session, deadline)
             rows = session.look(
                 "SELECT TABLE_SCHEMA AS db, TABLE_NAME AS name, TABLE_ROWS AS number, ENGINE AS engine "
                 f"FROM information_schema.TABLES WHERE TABLE_SCHEMA NOT IN ({marks}) "
@@ -82,7 +89,7 @@ class ChunkDigester(Digester):
 
     def running(self, deadline: Deadline) -> int:
         """How many threads of the server are at work now."""
-        with self._session() as session:
+        with self._digester.session() as session:
             rows = session.look("SHOW GLOBAL STATUS LIKE 'Threads_running'", deadline)
             return int(rows[0]["Value"])
 
@@ -106,9 +113,9 @@ class ChunkDigester(Digester):
             before rows are read
         :raises Refused: commits wait, or another session holds a lock on the table: try again later
         """
-        with self._session() as session:
-            self._set_up(session, deadline)
-            place = self._begin(session, [table], deadline)
+        with self._digester.session() as session:
+            self._digester.set_up(session, deadline)
+            place = self._digester.begin(session, [table], deadline)
             key = self._key(session, table, deadline)
             last = last or self._last(session, table, key, deadline)
             upto = self._end(session, Chunk(table, after, last), key, rows, deadline)
@@ -117,8 +124,8 @@ class ChunkDigester(Digester):
 
     def chunk_here(self, chunk: Chunk, deadline: Deadline) -> str:
         """The digest of the piece, on a replica whose applier is stopped."""
-        with self._session() as session:
-            self._set_up(session, deadline)
+        with self._digester.session() as session:
+            self._digester.set_up(session, deadline)
             session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT", deadline)
             key = self._key(session, chunk.table, deadline)
             if len(key) < max(len(chunk.after), len(chunk.upto)):
@@ -136,7 +143,7 @@ class ChunkDigester(Digester):
 
     def _piece(self, session: Session, key: Sequence[str], chunk: Chunk, deadline: Deadline) -> str:
         where, values = _where(key, chunk)
-        return self._digest(session, chunk.table, deadline, where, values)
+        return self._digester.digest(session, chunk.table, deadline, where, values)
 
     def _end(
         self, session: Session, left: Chunk, key: Sequence[str], rows: int, deadline: Deadline

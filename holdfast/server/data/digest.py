@@ -83,15 +83,15 @@ class Digester:
 
         :raises Refused: commits wait, or another session holds a lock on a table: try again later
         """
-        with self._session() as session:
-            self._set_up(session, deadline)
-            begun(self._begin(session, tables, deadline))
+        with self.session() as session:
+            self.set_up(session, deadline)
+            begun(self.begin(session, tables, deadline))
             return self._digests(session, tables, deadline)
 
     def here(self, tables: Sequence[Table], deadline: Deadline) -> Mapping[Table, str]:
         """The digests, on a replica whose applier is stopped."""
-        with self._session() as session:
-            self._set_up(session, deadline)
+        with self.session() as session:
+            self.set_up(session, deadline)
             session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT", deadline)
             return self._digests(session, tables, deadline)
 
@@ -100,7 +100,7 @@ class Digester:
 
         :raises Refused: it follows another server, or cannot apply the next transactions
         """
-        with self._session() as session:
+        with self.session() as session:
             status = self._status(session, deadline)
             if int(status["source_id"]) != place.server_id:
                 raise Refused("it does not follow the server that it must be compared with")
@@ -132,7 +132,7 @@ class Digester:
 
     def release(self, deadline: Deadline) -> None:
         """Start the applier again, unless that would drop what was received: then Follow starts it."""
-        with self._session() as session:
+        with self.session() as session:
             rows = session.look("SHOW REPLICA STATUS", deadline)
             if rows and self._may_start(self._status(session, deadline)):
                 session.run("START REPLICA SQL_THREAD", deadline)
@@ -142,7 +142,8 @@ class Digester:
         stopped (MDEV-4698)."""
         return self._flavor is Flavor.MYSQL or status["receiver"] != "No"
 
-    def _begin(self, session: Session, tables: Sequence[Table], deadline: Deadline) -> HistoryPlace:
+    def begin(self, session: Session, tables: Sequence[Table], deadline: Deadline) -> HistoryPlace:
+        """On a primary: begin a transaction that sees these tables at one moment, which is returned."""
         server_id = int(session.look("SELECT @@server_id AS id", deadline)[0]["id"])
         if self._flavor is Flavor.MARIADB:
             session.run("START TRANSACTION WITH CONSISTENT SNAPSHOT", deadline)
@@ -155,7 +156,7 @@ class Digester:
         self._refuse_while_commits_wait(session, deadline)
         there = [table for table in tables if self._columns(session, table, deadline)]
         patience = Deadline(2 * LOCK_SECONDS, deadline.cancelled)  # the lock ends with its session
-        with self._session() as locker:
+        with self.session() as locker:
             locker.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}", patience)
             if there:
                 locks = ", ".join(f"{quoted(table)} READ" for table in there)
@@ -197,11 +198,11 @@ class Digester:
         for table in tables:
             # after each, what was locked against ALTER TABLE is free again
             session.run("SAVEPOINT digest", deadline)
-            found[table] = self._digest(session, table, deadline)
+            found[table] = self.digest(session, table, deadline)
             session.run("ROLLBACK TO SAVEPOINT digest", deadline)
         return found
 
-    def _digest(
+    def digest(
         self,
         session: Session,
         table: Table,
@@ -209,6 +210,7 @@ class Digester:
         where: str = "",
         values: Sequence[object] = (),
     ) -> str:
+        """The digest of the table's rows, or ``ABSENT``. :param where: a condition with its keyword and ``values``"""
         columns = self._columns(session, table, deadline)
         if not columns:
             return ABSENT
@@ -276,7 +278,8 @@ class Digester:
             "error": row["Last_SQL_Error"],
         }
 
-    def _set_up(self, session: Session, deadline: Deadline) -> None:
+    def set_up(self, session: Session, deadline: Deadline) -> None:
+        """What every digest must be taken with, to be the same on each server."""
         limit = "max_statement_time" if self._flavor is Flavor.MARIADB else "max_execution_time"
         session.run(
             f"SET SESSION time_zone = '+00:00', sql_mode = '', {limit} = 0, "
@@ -285,7 +288,8 @@ class Digester:
         )
         session.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", deadline)
 
-    def _session(self) -> AbstractContextManager[Session]:
+    def session(self) -> AbstractContextManager[Session]:
+        """A new one, which is closed at the end."""
         return contextlib.closing(Session(self._socket, self._admin))
 
 
