@@ -85,7 +85,7 @@ def test_a_newer_term_ends_the_wait_for_what_never_comes(candidate: World) -> No
     command = candidate.in_background(2, replace(TAKE_OVER, drained=MORE))
     candidate.until(lambda state: state.busy == "promote")
     candidate.done(3, Drain())
-    assert command.reply().error == "Refused"
+    assert command.reply().error == "OutcomeUnknown"
     assert not candidate.state().state.writable
     assert "prepare_primary" not in candidate.server.calls
 
