@@ -1,4 +1,4 @@
-"""Which leases this manager has granted, and when each is surely over; see ``core/lease.py``."""
+"""Which leases this manager has granted, and when each is certainly over; see ``core/lease.py``."""
 
 from __future__ import annotations
 
@@ -85,5 +85,5 @@ class Leases:
         )
 
     def over(self, members: list[str]) -> dict[str, float]:
-        """When each member's lease is surely over, by this manager's clock."""
+        """When each member's lease is certainly over, by this manager's clock."""
         return {name: max(self._before, self._over.get(name, 0.0)) for name in members}

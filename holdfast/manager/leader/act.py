@@ -21,14 +21,14 @@ from holdfast.manager.leader.events import AskedCommand, EventKind, EventLog
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
+"""Seconds before the same command is sent again: doubled each time it is wanted again within FORGET."""
 AT_ONCE = 3
 LONGEST_PAUSE_OF_ANOTHER = 1.0
-"""A different command of the same kind is sent at once, as it may repair the cluster; unless that many have failed in
+"""A different command of the same kind is sent at once, as it may repair the cluster; unless AT_ONCE have failed in
 turn: two commands that are refused alternately would otherwise follow each other without a pause."""
 STILL_ASKED = LONGEST_PAUSE + 2.0
 """A command that failed so long ago, and was not sent again, is no longer wanted."""
 FORGET = 15.0
-"""Seconds before the same command may be sent again: doubled each time it is wanted again within FORGET."""
 
 
 @dataclass(slots=True)

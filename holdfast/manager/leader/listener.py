@@ -1,4 +1,4 @@
-"""The interfaces of what the leading manager informs of its looks and decisions, and of what it calls on the way."""
+"""Interfaces: listeners are informed of the leading manager's looks and decisions; a caller calls hooks on the way."""
 
 from __future__ import annotations
 
