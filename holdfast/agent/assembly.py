@@ -184,7 +184,7 @@ class Assembly:
         self._poll = LongPoll(published, loop, keeper.run)
         self._subscribe()
         for each in (cloning, self._kept_up.founding):
-            each.publish()  # before anybody asks
+            each.publish()  # before the first request is answered
         watch.look()
         cloning.publish()
 

@@ -141,7 +141,7 @@ def _print(items: list[dict[str, Any]]) -> None:
 
 
 def _tell(answer: dict[str, Any], what: list[str], as_json: bool) -> None:
-    """Print what was set, and what that gives up; the latter on standard error where the output is for programs."""
+    """Print what was set; what that gives up goes to standard error, which is seen even if the output is redirected."""
     if as_json:
         print(json.dumps(answer))
         return

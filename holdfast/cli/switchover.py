@@ -96,7 +96,7 @@ def switchover(
     token_file: TokenFile = None,
     as_json: AsJson = False,
 ) -> None:
-    """Have another member be primary in place of one that is well, and wait until it takes writes.
+    """Make another member primary in place of one that is well, and wait until it takes writes.
 
     All obstacles are reported before anything is touched. Until the new primary is named the switchover can be undone,
     and it is undone when a step fails or the time is over; the primary then continues. If this command is interrupted

@@ -74,7 +74,7 @@ class HaproxyConfig(StrictModel):
 
 
 class EndpointsConfig(StrictModel):
-    """Of one cluster.
+    """The endpoints of one cluster.
 
     :ivar checks_port: where every agent answers checks, on its member's host
     :ivar checks: ``HOST:PORT`` by member, where that is another address

@@ -89,7 +89,7 @@ class _Daemon(StrictModel):
     :ivar tls: listen with TLS, and require a certificate of every client; needed beyond loopback
     :ivar token_file: holds the bearer token that requests must carry; needed where there is no ``tls``, and required
         beside a certificate where there is
-    :ivar hosts: names that requests on loopback may carry as ``Host``, where a proxy passes on the names of its clients
+    :ivar hosts: names that requests on loopback may carry as ``Host``, where a proxy passes on those that it gets
     :ivar insecure_token: beyond loopback the token is enough, and crosses the network unencrypted: for those who
         encrypt otherwise
     """

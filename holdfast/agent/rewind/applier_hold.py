@@ -50,7 +50,7 @@ class ApplierHold:
 
     def _let_run(self) -> None:
         try:
-            # it may still be on its way to a place
+            # the applier may still be on its way to a place
             self._server.hold_applier(Deadline(HOLD_SECONDS))
             self._digester.release(Deadline(HOLD_SECONDS))
             self._publish()

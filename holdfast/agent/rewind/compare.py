@@ -19,7 +19,7 @@ from holdfast.tls import Credentials
 
 DIGEST_SECONDS = 6 * 3600.0
 PAUSE_SECONDS = (10.0, 30.0, 120.0, 300.0)
-"""After each failed attempt: one may hold the primary's writers up for a second."""
+"""Pauses after failed attempts: each attempt may hold the primary's writers up for a second."""
 
 
 class Comparing:

@@ -136,7 +136,7 @@ class Rewinding:
             return
 
         def check() -> None:
-            if not deadline.left:  # next time, too
+            if not deadline.left:  # the next attempt would take as long
                 raise self._unfit(f"to read what {command.primary} lacks takes too long")
             deadline.check("reading the binlogs")
 

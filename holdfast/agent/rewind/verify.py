@@ -37,9 +37,9 @@ FIRST_ROWS, LEAST_ROWS, MOST_ROWS = 2_000, 1_000, 200_000
 SAVE_SECONDS = 2.0
 ATTEMPTS = 20
 ATTEMPT_SECONDS = 1.0
-"""Between two attempts at a piece, where commits wait or the table is locked."""
+"""Pause between two attempts at a piece, where commits wait or the table is locked."""
 BUSY_SECONDS = 0.5
-"""Between two looks at a primary that is too busy."""
+"""Pause between two looks at a primary that is too busy."""
 logger = logging.getLogger(__name__)
 
 

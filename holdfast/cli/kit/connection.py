@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 URL_VARIABLE = "HOLDFAST_MANAGER"
 TOKEN_VARIABLE = "HOLDFAST_TOKEN_FILE"
 TLS_VARIABLES = {part: f"HOLDFAST_TLS_{part.upper()}" for part in ("ca", "cert", "key")}
-"""Of the three files, in the order of ``tls.Files``."""
+"""Environment variables that name the three files, in the order of ``tls.Files``."""
 
 Manager = Annotated[
     str | None,

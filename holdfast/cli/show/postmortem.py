@@ -22,7 +22,7 @@ TITLES = {
 
 
 def told(entry: Entry, cluster: str) -> list[str]:
-    """Lines."""
+    """The entry as lines of text."""
     lines = [_title(entry), f"{moment(entry.begun, ms=True)}, cluster {cluster}"]
     for paragraph in _paragraphs(entry):
         lines += ["", *textwrap.wrap(paragraph, WIDTH, break_long_words=False)]

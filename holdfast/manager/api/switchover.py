@@ -46,7 +46,7 @@ class SwitchoverRequest(StrictModel):
 def add_switchover(app: FastAPI, planners: Mapping[str, Planner]) -> None:
     @app.post("/v1/clusters/{name}/switchover")
     async def switch_over(name: str, asked: SwitchoverRequest, request: Request) -> dict[str, Any]:
-        """Have another one be primary in place of one that is well; answers when that has begun, or is planned."""
+        """Makes another member primary in place of one that is well; answers when that has begun, or is planned."""
         planner = of_cluster(planners, name)
         order = SwitchoverOrder(**asked.model_dump(exclude={"dry_run", "at", "detach"}))
         if asked.dry_run:

@@ -30,7 +30,7 @@ class Put:
 
 
 class Archive:
-    """Of one cluster."""
+    """The stored history of one cluster."""
 
     def __init__(self, store: Store, cluster: str) -> None:
         self._store = store

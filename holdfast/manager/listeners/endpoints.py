@@ -22,7 +22,7 @@ AGAIN_SECONDS = 1.0
 FRESH_SECONDS = 1.0
 """A manager that leads looks several times a second; one that has not looked for so long leads no more."""
 BACKOFF_SECONDS = (0.05, 2.0)
-"""After a failure, doubling up to the second."""
+"""Pause after a failure: doubles from the first value up to the second."""
 
 logger = logging.getLogger(__name__)
 

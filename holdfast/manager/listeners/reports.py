@@ -49,7 +49,7 @@ class ChangeReport:
 
     @property
     def subject(self) -> str:
-        """As MHA words it."""
+        """The subject of a report, as MHA words it."""
         change = self.change
         to = f" to {_info(change.new)}" if change.new and change.new != change.old else ""
         ending = "succeeded" if self.result is Result.DONE else self.result.replace("_", " ")

@@ -54,7 +54,7 @@ Links = Mapping[Pair, Link]
 
 
 def check_share(share: float) -> float:
-    """:raises BadInput: it is no share"""
+    """:raises BadInput: ``share`` is not between 0 and 1"""
     if not 0 <= share <= 1:
         raise BadInput("share", f"must be from 0 to 1, not {share}")
     return share
