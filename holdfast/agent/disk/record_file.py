@@ -19,7 +19,7 @@ from holdfast.binlog.files.durable import sync_folder
 
 
 class RecordFile:
-    """To be used by one thread at a time."""
+    """The text of a record in two files. To be used by one thread at a time."""
 
     def __init__(self, state_dir: Path) -> None:
         self._paths = (state_dir / "record.0", state_dir / "record.1")

@@ -29,7 +29,7 @@ FORGIVEN_SECONDS = 3600.0
 
 
 class ApplierWatch:
-    """To be called with each look. Its memory survives a restart of the server, but not one of the agent."""
+    """Tells whether the applier is broken or held up. Called with each look; a restart of the agent resets its memory."""
 
     def __init__(self, flavor: Flavor) -> None:
         self._flavor = flavor

@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class PromotionFreeing:
-    """To be called with each command, and now and then from a thread that may wait for the server."""
+    """Ends sessions that hold a promotion up. Called with each command, and often by a thread that may wait for SQL."""
 
     def __init__(self, server: Server) -> None:
         self._server = server

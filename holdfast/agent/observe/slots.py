@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 class Slots:
-    """To be called after each look, by one thread."""
+    """Adjusts the server's limit of connections. Called after each look, by one thread."""
 
     def __init__(self, server: Server, published: PublishedState) -> None:
         self._server = server

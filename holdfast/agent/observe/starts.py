@@ -54,7 +54,7 @@ class Failure:
 
 
 class Starts:
-    """To be called with each end, and before each start.
+    """Decides when a server that failed is started again. Called with each end, and before each start.
 
     :param booted_with: returns a text that changes with everything that the server boots with
     :param unfit: called with why the data must be replaced

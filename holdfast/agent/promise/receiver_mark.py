@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 
 
 class ReceiverMark:
-    """For a voter: the run of its server, and its receiver's thread (``Server.receiver_thread``).
+    """The mark of a voter: the run of its server, and its receiver's thread (``Server.receiver_thread``).
 
     The agent's own commands may restart the receiver (:meth:`steering`): meanwhile no mark is written.
     """

@@ -23,7 +23,7 @@ from holdfast.server.process.process import Running
 
 
 class Regained:
-    """To be called with each look, each end, each start, and each run that answers for the first time."""
+    """Compares the binlog's end. Called with each look, end and start, and with each run that answers for the first time."""
 
     def __init__(self, published: PublishedState, watch: ServerRun, index: Path) -> None:
         self._published = published

@@ -93,7 +93,7 @@ class Strangers:
         self._tell(state)
 
     def refuse_if_there(self, seen: int, deadline: Deadline) -> None:
-        """After a row of the primary's own was acknowledged: voters did so, if no stranger was there since ``seen``.
+        """Check that voters acknowledged the primary's last own row: no stranger was there since ``seen``.
 
         Then voters have everything before that row, and no doubt is left.
 

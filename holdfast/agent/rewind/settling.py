@@ -1,4 +1,4 @@
-"""After a crash: makes equal, compares, or clones what the binlog holds and the tables may not.
+"""After a crash: what the binlog holds and the tables may not is made equal, compared, or a reason to clone.
 
 While the server is down its agent records this on disk (:meth:`Settling.doubt`); it settles it before the server
 follows any other or is opened (:meth:`Settling.settle`).

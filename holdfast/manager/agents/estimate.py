@@ -39,7 +39,7 @@ class Estimate:
 
 
 class Estimates:
-    """Of all members of a cluster that are catching up."""
+    """The estimates for all members of a cluster that are catching up."""
 
     def __init__(self) -> None:
         self._of: dict[str, Estimate] = {}

@@ -14,7 +14,7 @@ from holdfast.log import say
 from holdfast.store.base import Leadership, LeadershipCandidate, Store
 
 ASK_AGAIN_SECONDS = 1.0
-"""At most; less where the store hints that something changed."""
+"""Maximum pause before the store is asked again; shorter where it hints that something changed."""
 YIELD_SECONDS = 1.0
 """For so long a manager on the primary's host lets others lead first: host and primary may die together."""
 YIELDING_SECONDS = 0.1
