@@ -29,7 +29,7 @@ FORGIVEN_SECONDS = 3600.0
 
 
 class ApplierWatch:
-    """Tells whether the applier is broken or held up. Called with each look; a restart of the agent resets its memory."""
+    """Tells whether the applier is broken or held up. Called with each look; the agent's restart resets it."""
 
     def __init__(self, flavor: Flavor) -> None:
         self._flavor = flavor

@@ -23,7 +23,7 @@ from holdfast.server.process.process import Running
 
 
 class Regained:
-    """Compares the binlog's end. Called with each look, end and start, and with each run that answers for the first time."""
+    """Compares the binlog's end. Called with each look, each end, each start, and each first answer of a run."""
 
     def __init__(self, published: PublishedState, watch: ServerRun, index: Path) -> None:
         self._published = published
