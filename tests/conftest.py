@@ -6,9 +6,9 @@ import signal
 
 from hypothesis import settings
 
-# how long an example takes says how busy the machine is
+# the duration of an example depends on how busy the machine is
 settings.register_profile("holdfast", deadline=None)
 settings.load_profile("holdfast")
 
-# a shell has what it starts in the background ignore it, and so would all that tests start and interrupt
+# a shell starts background processes with SIGINT ignored; the tests' own processes would inherit that
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,1 +1,1 @@
-"""Random faults in the lab, against clients that remember what they were told: `checker.py` says what is claimed."""
+"""Random faults in the lab, against clients that remember the answers they got: `checker.py` defines the claims."""

@@ -1,7 +1,7 @@
 """``python -m tests.chaos --seed S --minutes M --server mariadb|mysql``: a lab of hosts under random faults, checked.
 
-Time is cut into epochs: clients work, faults come and are healed, all that clients were told is checked. ``checker.py``
-says what is claimed. The seed gives the same faults again; what they meet is up to the machine.
+Time is divided into epochs: clients work, faults happen and are healed, and everything that clients were told is
+checked. ``checker.py`` defines the claims. The seed gives the same faults again; what they meet is up to the machine.
 
 Exit status: 0 every claim held in every epoch; 1 otherwise: the folder with logs and histories is left, and named.
 """
@@ -105,7 +105,8 @@ def _chaos(lab: Lab, folder: Path, options: argparse.Namespace) -> bool:
 
 
 def _accepted(epoch: Epoch, beyond: bool) -> bool:
-    """Beyond what it claims to survive, a cluster may wait for a person: but nothing may be lost, or a lie."""
+    """Beyond what it claims to survive, a cluster may wait for an operator: but no write may be lost, and no answer
+    false."""
     allowed = {Kind.NOT_WHOLE} if beyond else set()
     return epoch.verdict.counts.keys() <= allowed
 
@@ -127,7 +128,7 @@ def _tell(epoch: Epoch, found: dict[str, Any]) -> None:
 
 
 def _keep(lab: Lab, folder: Path, options: argparse.Namespace) -> None:
-    """Logs and configurations; data and disks go with the lab."""
+    """Logs and configurations; data and disks are removed with the lab."""
     kept = folder / "logs"
     kept.mkdir(exist_ok=True)
     for path in (lab.plan.dir / "logs").glob("*.log"):
@@ -144,7 +145,7 @@ def _keep(lab: Lab, folder: Path, options: argparse.Namespace) -> None:
 
 
 def _told(lab: Lab) -> dict[str, Any]:
-    """What managers, agents and store say in the end."""
+    """The final answers of managers, agents and store."""
     found: dict[str, Any] = {}
     with suppress(HoldfastError):
         found["status"] = lab.status()

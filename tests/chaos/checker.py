@@ -1,19 +1,19 @@
 """Whether what clients were told is true. Pure: no clock, no server, no order of threads.
 
     (a) LOST, TWICE        an acknowledged write is on every server, once
-    (b) REVIVED            what was refused for sure is nowhere, and nobody read it
+    (b) REVIVED            what was refused for certain is nowhere, and no client read it
     (c) STALE              a read that began after a write was acknowledged sees it, whichever server answered
         UNREPEATED         ... or after another read had seen it
     (d) VANISHED           what a read saw is there at the end
         TORN               a transaction is seen, and kept, as a whole or not at all
-        STRANGE            nothing is there that nobody wrote, or that was read before it was sent
+        STRANGE            nothing is there that no client wrote, or that was read before it was sent
         The same holds for registers, which are changed and deleted, and for counters: ``registers.py``
     (e) DIFFERENT          all servers are identical at the end
     (f) NOT_WHOLE          the cluster was whole in time after the last heal
         TWO_WRITERS        the servers that acknowledged took turns in the order of the recorded primaries
 
-An operation happened at one moment between its begin and its end. Two of which neither ended before the other began are
-concurrent: whichever order suits them is allowed.
+An operation happened at one moment between its begin and its end. Two operations of which neither ended before the
+other began are concurrent: either order is allowed.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from tests.chaos.verdict import NEVER, Kind, Verdict, Violation
 
 WHOLE_SECONDS = 60.0
 SHOWN = 10
-"""So many violations of a kind are told in words; all are counted."""
+"""The number of violations of a kind that are described; all are counted."""
 
 
 def check(history: History, ending: Ending, whole_seconds: float = WHOLE_SECONDS) -> Verdict:
-    """:raises ValueError: a writer did two things at a time: the history is none of ours"""
+    """:raises ValueError: a writer did two things at a time: no client of these tests has written this history"""
     counts: Counter[Kind] = Counter()
     shown: list[Violation] = []
     for violation in violations(history, ending, whole_seconds):
@@ -100,7 +100,7 @@ class _Writer:
         ]
 
     def sound(self, place: int, read: Read) -> bool:
-        """Whether that read may have seen it, which is noted."""
+        """Whether that read may have seen it; records that it did."""
         if not self.kept[place] or self.writes[place].begin > read.end:
             return False
         self.note(place, read.end)
@@ -111,19 +111,19 @@ class _Writer:
             self.seen_at[place] = at
 
     def close(self) -> None:
-        """All reads are noted: from when on must each transaction be seen?"""
+        """Call when all reads are recorded: computes from when on each transaction must be seen."""
         self.known_at = [*map(min, self.acked_at, self.seen_at)]
         known = sorted((at, self.lasts[place]) for place, at in enumerate(self.known_at))
         self._known_times = [at for at, _ in known]
         self._known_heads = list(accumulate((last for _, last in known), max))
 
     def head(self, before: float) -> int:
-        """The highest row that whoever begins to read at that moment must see; 0: none."""
+        """The highest row that a read which begins at that moment must see; 0: none."""
         count = bisect_left(self._known_times, before)
         return self._known_heads[count - 1] if count else 0
 
     def expected(self, low: int, before: float) -> Iterator[int]:
-        """Places of the transactions with rows above ``low`` that must be seen by who begins to read then."""
+        """Places of the transactions with rows above ``low`` that a read which begins then must see."""
         for place in range(bisect_right(self.lasts, low), len(self.writes)):
             if self.writes[place].begin >= before:
                 return
@@ -144,7 +144,7 @@ class _Writer:
 
 
 def _kept(writers: dict[int, _Writer], ending: Ending) -> Iterator[Violation]:
-    """(a), (b), and what nobody wrote, on each server."""
+    """(a), (b), and rows that no client wrote, on each server."""
     for server, holding in ending.holdings.items():
         for name in holding.rows.keys() - writers.keys():
             yield Violation(Kind.STRANGE, f"{server} holds rows of writer {name}: there is none")
@@ -174,7 +174,7 @@ def _kept(writers: dict[int, _Writer], ending: Ending) -> Iterator[Violation]:
 
 
 def _noted(writers: dict[int, _Writer], ending: Ending, read: Read) -> Iterator[Violation]:
-    """(d): what one read saw by itself; it is noted when it was seen."""
+    """(d): what one read alone shows; records when each row was seen."""
     for window in read.windows:
         writer = writers.get(window.writer)
         for number in window.seen:
@@ -233,7 +233,7 @@ def _torn(writer: _Writer, read: Read, window: Window) -> Iterator[Violation]:
 
 
 def _stale(writers: dict[int, _Writer], read: Read) -> Iterator[Violation]:
-    """(c), once all reads are noted."""
+    """(c), once all reads are recorded."""
     for window in read.windows:
         if (writer := writers.get(window.writer)) is None:
             continue
@@ -287,9 +287,9 @@ def _identical(ending: Ending) -> Iterator[Violation]:
 def _one_writer(
     writes: Sequence[Write | Change], reigns: tuple[str, ...] | None
 ) -> Iterator[Violation]:
-    """Whether every acknowledgement can be given a reign of its server, so that what came later is of no earlier reign.
+    """Whether every acknowledgement can be assigned to a reign of its server, in an order that fits all later ones.
 
-    The earliest reign that is possible leaves most room to all that come later.
+    The earliest possible reign leaves most room for all later ones.
     """
     if reigns is None:
         return

@@ -1,10 +1,10 @@
-"""The clients, a process of their own on the lab's host ``client``: ``python -m tests.chaos.clients ORDERS``.
+"""The clients, a separate process on the lab's host ``client``: ``python -m tests.chaos.clients ORDERS``.
 
-They do what applications do: hold on to the server that last took their writes, or that was not read-only when they
-connected, until something goes wrong with the connection. Nobody tells them of failovers. Whatever they were told
-goes to a file, one operation a line.
+They act as applications do: they stay with the server that last took their writes, or that was not read-only when they
+connected, until the connection fails. Nothing informs them of failovers. They write every answer that they get to a
+file, one operation a line.
 
-Ends when its standard input ends, and prints figures as JSON.
+The process ends when its standard input ends, and prints figures as JSON.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.chaos.history import Change, Entry, Glance, Outcome, Read, Verb, Wind
 
 ERRORS = (pymysql.err.MySQLError, OSError)
 REFUSALS = frozenset({1205, 1213, 1290, 1792, 1836, 3032})
-"""The server says so and did nothing: lock wait, deadlock, read_only, read-only transaction, super_read_only or
+"""With these errors the server did nothing: lock wait, deadlock, read_only, read-only transaction, super_read_only or
 read-only mode, offline mode."""
 CONNECT_SECONDS = 1.0
 SEARCH_SECONDS = 0.02
@@ -46,12 +46,12 @@ CREATE TABLE {}_registers (
     "CREATE TABLE {}_counters (k INT NOT NULL PRIMARY KEY, v BIGINT NOT NULL) ENGINE=InnoDB",
     "INSERT INTO {}_counters VALUES " + ", ".join(f"({key}, 0)" for key in range(COUNTERS)),
 )
-"""Rows that are written once: nothing keeps one from being there twice, the checker looks. Registers: each writer's own
-is two rows that say the same. Counters are all writers'."""
+"""Rows that are written once: no key prevents a second copy, the checker looks for that. Registers: each writer's own
+is two rows with the same content. Counters are shared by all writers."""
 
 
 class Habit(StrEnum):
-    """How somebody reads: soon again on one connection; rarely, and patient; on a new connection each time."""
+    """How a client reads: soon again on one connection; rarely, and patiently; on a new connection each time."""
 
     EAGER = "eager"
     PATIENT = "patient"
@@ -60,7 +60,8 @@ class Habit(StrEnum):
 
 PAUSES = {Habit.EAGER: (0.01, 0.15), Habit.PATIENT: (0.2, 2.5), Habit.FRESH: (0.1, 1.0)}
 PATIENCE = {Habit.EAGER: 8.0, Habit.PATIENT: 20.0, Habit.FRESH: 10.0}
-"""Seconds. Who waits long for a server that hangs gets its answer when it wakes up: that must not be a stale one."""
+"""Seconds. A client that waits long for a server that hangs gets its answer when that wakes up: it must not be
+stale."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class Orders:
     readers: int = 5
 
     def write(self, path: Path) -> None:
-        """Nobody else may read it: it holds the password."""
+        """Only its owner may read it: it holds the password."""
         path.touch(mode=0o600)
         path.write_text(json.dumps(asdict(self)))
 
@@ -93,7 +94,7 @@ class Orders:
 
 
 class Clients:
-    """:ivar heads: the last row that each writer was told is there"""
+    """:ivar heads: the last row of each writer that was acknowledged to it"""
 
     def __init__(self, orders: Orders, out: TextIO) -> None:
         self.orders = orders
@@ -117,7 +118,7 @@ class Clients:
         self.stopped.set()
         for thread in (
             self._threads
-        ):  # whoever waits for a server that hangs has had time since the last heal
+        ):  # clients that wait for a server that hangs have had time since the last heal
             thread.join(max(PATIENCE.values()) + 5)
 
     def note(self, entry: Entry) -> None:
@@ -126,7 +127,7 @@ class Clients:
             self._out.write(text)
 
     def failed(self, what: str, error: Exception) -> int:
-        """Count it, and return its number."""
+        """Count the error, and return its number."""
         code = error.args[0] if error.args and isinstance(error.args[0], int) else 0
         with self._lock:
             self.errors[f"{what} {code}"] += 1
@@ -134,7 +135,7 @@ class Clients:
 
 
 class _Client:
-    """Somebody with one connection at a time, to the server that it believes in."""
+    """A client with one connection at a time, to the server that it takes for the primary."""
 
     def __init__(self, clients: Clients, name: str, patience: float) -> None:
         self._clients = clients
@@ -154,13 +155,13 @@ class _Client:
         self._drop()
 
     def _live(self) -> None:
-        """Do one thing, and pause."""
+        """Do one operation, and pause."""
         raise NotImplementedError
 
     def _find(self, connect_seconds: float = CONNECT_SECONDS, asks: bool = True) -> bool:
-        """Look at one server, at random; whether it is believed in now.
+        """Try one server, at random; returns whether the client takes it for the primary now.
 
-        :param asks: whether it is read-only, once
+        :param asks: whether to ask it once if it is read-only
         """
         name, host, port = self._random.choice(self._orders.servers)
         try:
@@ -186,7 +187,7 @@ class _Client:
         return True
 
     def _glance(self, reader: int) -> None:
-        """What the registers say, or the counters. As with :meth:`_read`, an error ends the connection."""
+        """Read the registers, or the counters. As with :meth:`_read`, an error ends the connection."""
         table = self._orders.table
         of_registers = self._random.random() < 0.6
         text = f"SELECT k, half, version FROM {table}_registers"
@@ -212,7 +213,7 @@ class _Client:
             return list(cursor.fetchall())
 
     def _drop(self) -> None:
-        """Without a farewell, which would wait for a server that hangs."""
+        """Close without the protocol's farewell, which would wait for a server that hangs."""
         if self._connection is not None:
             self._connection._force_close()
             self._connection = None
@@ -221,7 +222,7 @@ class _Client:
         self._clients.stopped.wait(self._random.uniform(least, most))
 
     def _read(self, reader: int, own: int = 0) -> None:
-        """Some writers' last rows, or the head of each. An error ends the connection, and nothing is noted.
+        """Read some writers' last rows, or the head of each. An error ends the connection, and nothing is recorded.
 
         :param own: read this writer's
         """
@@ -280,7 +281,7 @@ class _Writer(_Client):
         super().__init__(clients, f"writer {name}", (1.0, 3.0, 10.0)[name % 3])
         self._writer = name
         self._asks = name % 3 != 0
-        self._trusted: object = None  # the connection on which a write came through
+        self._trusted: object = None  # the connection on which a write succeeded
         self._next = 1
         self._version = 0
 
@@ -302,7 +303,7 @@ class _Writer(_Client):
         self._pause(0.0, self._orders.pause)
 
     def _write(self, count: int, in_one: bool) -> None:
-        """Rows that were never there: one statement that is a transaction, or several."""
+        """Write new rows: one statement that is a transaction, or several."""
         first, last = self._next, self._next + count - 1
         self._next = last + 1
         inserts = [
@@ -343,7 +344,7 @@ class _Writer(_Client):
     def _transaction(
         self, statements: list[str], in_one: bool
     ) -> tuple[float, float, str, Outcome, int]:
-        """When it began and ended, on which server, what came of it, and on which connection.
+        """Returns when it began and ended, on which server, its outcome, and on which connection.
 
         :param in_one: the one statement is the transaction; else one in ten is rolled back
         """
@@ -368,7 +369,7 @@ class _Writer(_Client):
         return begin, time.monotonic(), self._server, outcome, connection
 
     def _refused(self, what: str, error: Exception, sure: bool) -> Outcome:
-        """What became of a write; it ends the connection."""
+        """The outcome of a failed write; ends the connection."""
         code = self._clients.failed(what, error)
         self._drop()
         return Outcome.REFUSED if sure or code in REFUSALS else Outcome.UNKNOWN

@@ -1,4 +1,4 @@
-"""Doing a fault to a lab, and undoing it."""
+"""Injects a fault into a lab, and heals it."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.chaos.hands import Hands
 
 PATIENCE_SECONDS = 10.0
 BACK_SECONDS = 30.0
-"""How long it is tried to put a setting back, while managers are harmed too."""
+"""How long the test tries to put a setting back, while managers are harmed too."""
 BUSY = "while True: pass"
 
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """:ivar hosts: who was hit; :ivar primary: the primary was among them"""
+    """:ivar hosts: the hosts that were hit; :ivar primary: the primary was among them"""
 
     hosts: tuple[str, ...]
     primary: bool
@@ -37,7 +37,7 @@ class Done:
 def victims(lab: Lab, fault: Fault) -> tuple[tuple[str, ...], bool]:
     """The hosts that have the role now, and whether the primary is among them.
 
-    :raises HoldfastError: nobody has it
+    :raises HoldfastError: no host has it
     """
     members = tuple(member.name for member in lab.members())
     managers = tuple(host for host in lab.hosts() if host.startswith("manager"))
@@ -76,8 +76,8 @@ SETTINGS: tuple[tuple[str, str, str], ...] = (
     ("mode", "semi-sync", "strong"),
     ("mode", "async", "strong"),
 )
-"""A setting, what it is changed to for a while, and back. Nothing may be lost: without ``allow_loss`` nobody takes over
-in a weaker mode."""
+"""A setting, its value for a while, and its value afterwards. Nothing may be lost: without ``allow_loss`` no member
+takes over in a weaker mode."""
 
 
 def do(lab: Lab, fault: Fault, hosts: tuple[str, ...], primary: bool, hands: Hands) -> Done:
@@ -112,7 +112,7 @@ def do(lab: Lab, fault: Fault, hosts: tuple[str, ...], primary: bool, hands: Han
 
 
 def _asked(lab: Lab, what: str, *words: Any, **more: Any) -> Callable[[], None]:
-    """Order it of the leading manager: refused, begun, undone, carried out, or never answered."""
+    """Order it from the leading manager: refused, begun, undone, carried out, or never answered."""
 
     def order() -> None:
         with suppress(HoldfastError), lab.inside():
@@ -215,8 +215,8 @@ def _do(lab: Lab, fault: Fault, host: str) -> Callable[[], None]:
 
 
 def heal_all(lab: Lab, hands: Hands) -> None:
-    """Whatever is left: the network, what stands still, disks, who does not run, the store, and what only operators can
-    mend."""
+    """Heal everything that is left: the network, frozen processes, disks, processes that do not run, the store, and
+    what only operators can repair."""
     lab.heal()
     for host in lab.hosts():
         with suppress(HoldfastError):

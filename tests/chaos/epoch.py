@@ -29,7 +29,7 @@ WARM_SECONDS = 1.5
 CALM_SECONDS = 1.0
 POLL_SECONDS = 0.1
 SETTLED_SECONDS = 1.2
-"""The leading manager says so for that long: what has just happened has come to its ears."""
+"""The leading manager must report it for that long: by then it has learned of the latest events."""
 CLIENTS_SECONDS = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -135,7 +135,7 @@ class Runner:
     # -- faults -----------------------------------------------------------------------------------
 
     def _strike(self, plan: Sequence[Fault], seconds: float) -> None:
-        """All lanes at once, then heal whatever is left."""
+        """Run all lanes at the same time, then heal what is left."""
         lanes = [
             threading.Thread(
                 target=self._lane,
@@ -163,7 +163,7 @@ class Runner:
             last_heal = time.monotonic()
 
     def _permitted(self, last_heal: float) -> bool:
-        """Wait until no vote is missing. Where that takes too long, all is healed, and the epoch is over."""
+        """Wait until no vote is missing. If that takes too long, everything is healed, and the epoch is over."""
         since = float("inf")
         while not self._ended.is_set():
             now = time.monotonic()
@@ -261,9 +261,9 @@ def _others(table: str) -> tuple[str, str]:
 
 
 def _stopped(clients: subprocess.Popen[str]) -> dict[str, int]:
-    """End the clients; the errors that they met.
+    """End the clients; returns the errors that they met.
 
-    :raises HoldfastError: they ended badly: what they were told is not known
+    :raises HoldfastError: they ended with an error: what they were told is not known
     """
     try:
         told, _ = clients.communicate(timeout=CLIENTS_SECONDS)

@@ -1,14 +1,14 @@
 """A random schedule of faults. Pure: a seed always gives the same one.
 
-Faults come in *lanes*, side by side; within a lane the next one waits until the last is healed. Who is hit is a role,
-such as the primary, which is looked up when it happens. What the configuration claims to survive:
+Faults come in *lanes*, side by side; within a lane a fault waits until the one before is healed. The target is a role,
+such as the primary, which is resolved when the fault happens. What the configuration claims to survive:
 
 * of the members one is harmed at a time, and the next only when all votes are back;
 * of the etcd nodes and of the managers one is harmed at a time;
-* whatever else goes on, people order switchovers and clones, change settings and take members out and in, and
-  administrators do to servers what administrators do.
+* at any time people order switchovers and clones, change settings and remove and add members, and administrators do to
+  servers what administrators do.
 
-``beyond`` there are two lanes for members that wait for nothing, and all of something may be hit at once.
+``beyond`` there are two lanes for members that wait for nothing, and all members, nodes or managers may be hit at once.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Role(StrEnum):
 
 
 class Harm(StrEnum):
-    """A host that is killed, or a daemon, is started again when the fault is healed; a server is so by its agent."""
+    """A host that is killed, or a daemon, is started again when the fault is healed; its agent starts a server."""
 
     KILL_SERVER = "kill-server"
     FREEZE_SERVER = "freeze-server"
@@ -134,7 +134,7 @@ HANDS_HARMS: Mapping[Harm, int] = {
     Harm.DDL: 2,
     Harm.STRANGER: 2,
 }
-"""What administrators do to a server behind the cluster's back; it is nobody's task to undo it but the cluster's."""
+"""What administrators do to a server behind the cluster's back; only the cluster undoes it."""
 OF_REPLICAS = frozenset({Harm.CLONE, Harm.MEMBER, Harm.THREADS, Harm.RESET})
 OF_PRIMARIES = frozenset({Harm.KILLS, Harm.DDL, Harm.STRANGER})
 STEPS_SECONDS = (-86_400.0, -3_600.0, -5.0, 5.0, 3_600.0, 86_400.0)
@@ -145,7 +145,7 @@ SHORT = frozenset(
     {Harm.KILL_SERVER, Harm.SWITCHOVER, Harm.CLONE, Harm.VARIABLE, Harm.THREADS, Harm.RESET}
     | {Harm.FLUSH, Harm.SHUTDOWN, Harm.DDL}
 )
-"""Healed by others at once."""
+"""Faults that other parties heal at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +153,7 @@ class Fault:
     """:ivar at: seconds after the begin at the earliest
     :ivar seconds: until it is healed
     :ivar share: of packets lost; :ivar ms: of delay
-    :ivar draw: 0 to 1, says who among those that have the role
+    :ivar draw: 0 to 1, chooses among the hosts that have the role
     """
 
     lane: Lane
@@ -173,7 +173,7 @@ class Fault:
 def schedule(
     seed: int | str, seconds: float, managers: int = 3, beyond: bool = False
 ) -> tuple[Fault, ...]:
-    """In the order of their time; all are healed after about ``seconds``."""
+    """The faults in the order of their time; all are healed after about ``seconds``."""
     found: list[Fault] = []
     lanes = [Lane.MEMBERS, Lane.MACHINE, Lane.PEOPLE, Lane.HANDS]
     lanes += [Lane.MANAGERS, Lane.ETCD] if managers > 1 else [Lane.MANAGERS]

@@ -1,7 +1,7 @@
 """What administrators do to a server behind the cluster's back, over SQL.
 
-Nobody undoes it but the cluster. Some of it has the server commit without any acknowledgement: what clients were told
-then promises nothing, which is noted as an excuse. That all tables are the same in the end is claimed nevertheless.
+Only the cluster undoes it. Some of it makes the server commit without any acknowledgement: the answers of such commits
+promise nothing, which is recorded as an excuse. All tables must be the same in the end nevertheless.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ ERRORS = (pymysql.err.MySQLError, OSError, HoldfastError)
 STATEMENT_SECONDS = 10.0
 KILL_EVERY_SECONDS = 0.15
 RELEASED_SECONDS = 3.0
-"""Within which the cluster has the primary's commits wait again, after a hand had them not wait."""
+"""Within this time the cluster makes the primary's commits wait again, after an administrator had turned that off."""
 SHUTDOWN_SECONDS = 12.0
-"""Within which a server that was told to shut down has ended."""
+"""Within this time a server that is shutting down has ended."""
 STATEMENT_OF_A_KILL_SECONDS = 1.0
 UNLOCK_SECONDS = 5.0
-"""Within which an operator has read that the stranger's account was locked, and unlocks it."""
+"""Within this time an operator has read that the stranger's account was locked, and unlocks it."""
 UNLOCK_EVERY_SECONDS = 0.5
 
 WAITS: dict[Flavor, tuple[str, ...]] = {
@@ -57,7 +57,7 @@ WRITES: dict[Flavor, tuple[str, ...]] = {
     Flavor.MYSQL: ("read_only = 0", "super_read_only = 0", "read_only = 1", "super_read_only = 1"),
 }
 OPENS = frozenset({"read_only = 0"})
-"""A replica takes clients' writes then, acknowledged by nobody, until its agent closes it."""
+"""A replica then takes clients' writes, which no voter acknowledges, until its agent closes it."""
 THREADS = (
     ("STOP {}",),
     ("STOP {} IO_THREAD",),
@@ -85,7 +85,7 @@ RESETS: dict[Flavor, tuple[tuple[str, ...], ...]] = {
         ),
     ),
 }
-"""On a replica: what was received goes, its own history, or what it applies from then on."""
+"""On a replica: removes what was received, its own history, or what it applies from then on."""
 FLUSHES = (
     "FLUSH LOGS",
     "FLUSH ERROR LOGS",
@@ -96,12 +96,12 @@ FLUSHES = (
 )
 OWN_TABLE = "app.hands"
 STRANGER = "m7"
-"""Whose replication account it uses: there is no such member."""
+"""The replication account that it uses: there is no such member."""
 
 
 class Hands:
-    """:ivar excuses: what was had to be committed without an acknowledgement, so far
-    :ivar members: whom operators took out"""
+    """:ivar excuses: commits without an acknowledgement that these acts have caused, so far
+    :ivar members: members that operators removed"""
 
     def __init__(self, lab: Lab, tables: Sequence[str]) -> None:
         self.excuses: list[Excuse] = []
@@ -111,7 +111,7 @@ class Hands:
         self._flavor = lab.plan.flavor
 
     def do(self, fault: Fault, host: str) -> Callable[[], None]:
-        """Begin; what it returns ends what goes on until then."""
+        """Begin; the function that it returns ends what runs until then."""
         match fault.harm:
             case Harm.KILLS:
                 return self._kills(host)
@@ -165,7 +165,7 @@ class Hands:
         return _nothing
 
     def _kills(self, host: str) -> Callable[[], None]:
-        """Clients' statements and connections are killed, from their own account, one after another."""
+        """Kill clients' statements and connections, with their own account, one after another."""
         ended = threading.Event()
 
         def run() -> None:
@@ -185,7 +185,7 @@ class Hands:
         return ended.set
 
     def _stranger(self, host: str) -> Callable[[], None]:
-        """A replica that is no member acknowledges what it is sent, until its session is ended."""
+        """A replica that is no member acknowledges what it receives, until its session is ended."""
         ended = threading.Event()
 
         def run() -> None:
@@ -206,13 +206,14 @@ class Hands:
         return ended.set
 
     def mend(self) -> None:
-        """What status asks operators for: the stranger has gone, so its account is unlocked; and members come back."""
+        """Do what status asks operators for: the stranger has gone, so its account is unlocked; and members are added
+        again."""
         self._unlock()
-        with suppress(HoldfastError):  # a member that is missing is found in the end
+        with suppress(HoldfastError):  # a missing member is noticed in the end
             self.members.all_back()
 
     def _unlock(self) -> None:
-        """On the primary, as status says it."""
+        """On the primary, as status says."""
         user = self._lab.accounts.replication(STRANGER).user
         with suppress(*ERRORS):
             admin = self._lab.accounts.admin

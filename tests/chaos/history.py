@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 
 
 class Outcome(StrEnum):
-    """REFUSED: surely not done: nothing was sent, or the server said so. UNKNOWN: it may have been done. RELEASED: a
-    hand had it committed without any acknowledgement: it may be there, and may vanish, also when it has been seen."""
+    """REFUSED: not done for certain: nothing was sent, or the server refused. UNKNOWN: it may have been done. RELEASED:
+    an administrator made the server commit it without any acknowledgement: it may be there, and may vanish, also after
+    it was seen."""
 
     OK = "ok"
     REFUSED = "refused"
@@ -26,7 +27,8 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One transaction: the rows ``first`` to ``last`` of this writer, which nobody else writes, and never again.
+    """One transaction: the rows ``first`` to ``last`` of this writer, which no other writes, and which are never
+    rewritten.
 
     A writer does one thing at a time, and its numbers grow.
 
@@ -55,8 +57,8 @@ class Verb(StrEnum):
 class Change:
     """One transaction on a row that is changed again and again.
 
-    A register belongs to one writer, and is of two rows that always say the same: ``version``, which grows with
-    each change. Counters are added to by all.
+    A register belongs to one writer, and has two rows with the same content: ``version``, which grows with each change.
+    All writers add to counters.
 
     :ivar key: of the register or counter
     """
@@ -76,7 +78,7 @@ class Change:
 class Glance:
     """What one statement found in the registers, or in the counters.
 
-    :ivar registers: of each that has a row, what its two rows say; None: that row is not there
+    :ivar registers: of each that has a row, the content of its two rows; None: that row is not there
     """
 
     reader: int
@@ -89,10 +91,11 @@ class Glance:
 
 @dataclass(frozen=True, slots=True)
 class Excuse:
-    """A hand had this server commit without any acknowledgement: what it told clients then promises nothing.
+    """An administrator made this server commit without any acknowledgement: its answers to clients then promise
+    nothing.
 
     :ivar connection: only this one; 0: all
-    :ivar opened: a replica was, so clients that asked it took it for the primary: what it answered was old
+    :ivar opened: a replica was opened, so clients took it for the primary: its answers were old
     """
 
     server: str
@@ -122,9 +125,9 @@ class Window:
 
 @dataclass(frozen=True, slots=True)
 class Read:
-    """What one statement on one server found; those that ended in an error are in no history.
+    """What one statement on one server found; reads that ended in an error are in no history.
 
-    :ivar heads: the highest row of each writer that has one; None where it was not asked
+    :ivar heads: the highest row of each writer that has one; None where it was not read
     """
 
     reader: int
@@ -137,9 +140,9 @@ class Read:
 
 @dataclass(frozen=True, slots=True)
 class Holding:
-    """What one server holds after all.
+    """What one server holds in the end.
 
-    :ivar rows: of each writer, in order; what is there twice stands there twice
+    :ivar rows: of each writer, in order; a row that is there twice is listed twice
     :ivar executed: its GTID set, made comparable
     :ivar checksum: of the tables
     :ivar registers, counters: as in :class:`Glance`
@@ -154,7 +157,7 @@ class Holding:
 
 @dataclass(frozen=True, slots=True)
 class Ending:
-    """:ivar whole_seconds: from the last heal until the cluster was whole; None: it was not within the patience
+    """:ivar whole_seconds: from the last heal until the cluster was whole; None: it was not within the limit
     :ivar reigns: the recorded primaries, in the order of their terms; None where that is not known
     """
 
@@ -175,7 +178,7 @@ class History:
     glances: list[Glance] = field(default_factory=list)
 
     def excused(self, excuses: Sequence[Excuse]) -> History:
-        """With what was committed under an excuse RELEASED, and without reads that were misled."""
+        """The history with excused commits as RELEASED, and without reads that were misled."""
 
         def doubted(entry: _Told) -> _Told:
             if entry.outcome is not Outcome.REFUSED and any(each.covers(entry) for each in excuses):

@@ -1,4 +1,4 @@
-"""A member is taken out of the cluster by order, and comes back by order."""
+"""Orders remove a member from the cluster, and add it again."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ BACK_SECONDS = 30.0
 
 
 class Members:
-    """Remembers whom it took out, and under which addresses."""
+    """Remembers which members it removed, and their addresses."""
 
     def __init__(self, lab: Lab) -> None:
         self._lab = lab
         self._taken: dict[str, dict[str, Any]] = {}
 
     def take_out(self, name: str) -> Callable[[], None]:
-        """Ask for it until it is done; what is returned ends that, and has it come back.
+        """Repeat the order until the member is removed; the function that is returned stops that, and adds it again.
 
         :raises HoldfastError: no manager answers
         """
@@ -77,7 +77,7 @@ class Members:
         listed = name in self._listed()
         with self._lab.inside():
             manager = self._lab.manager()
-            if listed:  # it was to vote no longer, and no more was done
+            if listed:  # its vote was to be taken, and nothing more was done
                 manager.change_settings(CLUSTER, {f"members.{name}.voter": "true"})
             else:
                 manager.add_member(CLUSTER, name, row["agent"], row["host"], row["port"])

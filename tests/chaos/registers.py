@@ -1,9 +1,9 @@
 """Whether what clients were told of rows that are changed and deleted is true: registers and counters.
 
-A register has one writer, so its changes have an order, and what a read may find is one of them that is not older than
-the last that is known to have been made before the read began. To find nothing is to find a deletion, or the beginning.
-A counter has many writers: what a read may find lies between all additions that were acknowledged before it began and
-all that began before it ended. One below that is a lost update.
+A register has one writer, so its changes have an order. A read may find any change that is not older than the last one
+known to have been made before the read began. Finding nothing means finding a deletion, or the beginning. A counter has
+many writers: what a read may find lies between all additions that were acknowledged before it began and all that began
+before it ended. A lower value is a lost update.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ BEGINNING = -1
 
 
 def violations(history: History, ending: Ending) -> Iterator[Violation]:
-    """All of them, in no particular order.
+    """All violations, in no particular order.
 
-    :raises ValueError: a register's writer did two things at a time: the history is none of ours
+    :raises ValueError: a register's writer did two things at a time: no client of these tests has written this history
     """
     by_key: dict[int, list[Change]] = {}
     added: dict[int, list[Change]] = {}
@@ -31,7 +31,7 @@ def violations(history: History, ending: Ending) -> Iterator[Violation]:
         kind.setdefault(change.key, []).append(change)
     registers = {key: _Register(key, changes) for key, changes in by_key.items()}
     counters = {key: _Counter(key, changes) for key, changes in added.items()}
-    # the end is one more read of each server, after all
+    # the end counts as one more read of each server, after all others
     glances = [
         *history.glances,
         *(
@@ -62,7 +62,7 @@ def _told(glance: Glance) -> str:
 class _Register:
     """The changes of one register, by their place in its order.
 
-    :ivar known_at: by place: when it was known at first that it had been made
+    :ivar known_at: by place: the first moment at which it was known to be made
     """
 
     def __init__(self, key: int, changes: Sequence[Change]) -> None:
@@ -75,14 +75,14 @@ class _Register:
         self.known_at = [c.end if c.outcome is Outcome.OK else NEVER for c in self._changes]
 
     def note(self, glance: Glance) -> None:
-        """What it saw is known to be there from then on."""
+        """What the read saw is known to be there from then on."""
         for version in (glance.registers or {}).get(self._key, ()):
             place = self._places.get(version) if version is not None else None
             if place is not None and self._changes[place].outcome is not Outcome.RELEASED:
                 self.known_at[place] = min(self.known_at[place], glance.end)
 
     def close(self) -> None:
-        """All reads are noted: from when on must who reads not fall behind each place?"""
+        """Call when all reads are recorded: computes from when on no read may fall behind each place."""
         known = sorted((at, place) for place, at in enumerate(self.known_at))
         self._times = [at for at, _ in known]
         self._floors = list(accumulate((place for _, place in known), max))
@@ -112,7 +112,7 @@ class _Register:
             yield self._late(floor, glance, str(one))
 
     def _floor(self, before: float) -> int:
-        """The last place that whoever begins to read at that moment must not fall behind."""
+        """The last place that a read which begins at that moment must not fall behind."""
         count = bisect_left(self._times, before)
         return self._floors[count - 1] if count else BEGINNING
 

@@ -16,7 +16,7 @@ SHOWN_SECONDS = 0.3
 
 
 def of_epoch(epoch: Epoch) -> dict[str, Any]:
-    """All that was found in one, for machines."""
+    """All results of one epoch, for programs."""
     history = epoch.history
     written: list[Write | Change] = [*history.writes, *history.changes]
     read = (*history.reads, *history.glances)
@@ -49,7 +49,7 @@ def of_epoch(epoch: Epoch) -> dict[str, Any]:
 
 
 def of_all(epochs: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Of what ``of_epoch`` found in each."""
+    """The same of all epochs, from what ``of_epoch`` returned for each."""
 
     def total(key: str) -> int:
         return sum(each[key] for each in epochs)
@@ -88,7 +88,7 @@ def of_all(epochs: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def spread(values: Iterable[float]) -> dict[str, float]:
-    """How many, min, median, p95, max."""
+    """Count, min, median, p95, max."""
     found = sorted(values)
     if not found:
         return {"count": 0}
@@ -106,7 +106,7 @@ def spread(values: Iterable[float]) -> dict[str, float]:
 
 
 def outage(history: History, begin: float, end: float) -> float | None:
-    """The longest time without any acknowledgement that touches this time; None: there was none at all."""
+    """The longest time without any acknowledgement that overlaps this time; None: there was none at all."""
     gaps = [
         later - earlier for earlier, later in _gaps(history) if earlier <= end and later >= begin
     ]

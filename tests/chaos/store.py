@@ -1,6 +1,6 @@
-"""A store that is put back from a backup: an older version of the record, as etcd remembers it, takes its place.
+"""Restores a store from a backup: an older version of the record, which etcd still has, replaces the present one.
 
-Managers then decide nothing until the record is repaired, which an operator orders: see ``docs/managers.md``.
+Managers then decide nothing until an operator has the record repaired: see ``docs/managers.md``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def versions(lab: Lab) -> Iterator[tuple[str, dict[str, Any], str]]:
 
 
 def put_back(lab: Lab, draw: float) -> None:
-    """All managers end, the record becomes an older one, and they are started again.
+    """End all managers, replace the record by an older one, and start them again.
 
     :param draw: 0 to 1, how far back
     :raises Refused: there is no older one
@@ -69,7 +69,7 @@ def put_back(lab: Lab, draw: float) -> None:
 
 
 def repair(lab: Lab) -> None:
-    """As often as it takes, where a manager asks for it: members may be away meanwhile.
+    """Repair, where a manager asks for it, as often as it takes: members may be away meanwhile.
 
     :raises HoldfastError: it is refused still
     """
@@ -101,7 +101,7 @@ def ask(lab: Lab, what: str, question: dict[str, Any]) -> dict[str, Any]:
 
 
 def _record(entry: dict[str, Any]) -> dict[str, Any] | None:
-    """None: something else stands there."""
+    """None: the key holds something else."""
     try:
         value = json.loads(base64.b64decode(entry.get("value", "")))
     except ValueError:

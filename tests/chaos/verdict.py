@@ -1,4 +1,4 @@
-"""What can be wrong with what clients were told; ``checker.py`` says what each means."""
+"""What can be wrong with what clients were told; ``checker.py`` defines each kind."""
 
 from __future__ import annotations
 

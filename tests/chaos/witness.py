@@ -1,4 +1,4 @@
-"""What the managers and their store said meanwhile, and what the servers hold at the end."""
+"""What managers and store reported meanwhile, and what the servers hold at the end."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PROOFS = "holdfast.proof"
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One answer of the leading manager; ``reason`` alone when there was none."""
+    """One answer of the leading manager; only ``reason`` when there was none."""
 
     at: float
     term: int = 0
@@ -52,7 +52,7 @@ class Witness:
         self._thread.join()
 
     def primaries(self) -> tuple[str, ...]:
-        """Those that it saw recorded, in order; one that reigned only for a moment may be missing."""
+        """The recorded primaries that it saw, in order; one that reigned only for a moment may be missing."""
         return tuple(name for name, _ in groupby(look.primary for look in self.looks if look.term))
 
     def _watch(self) -> None:
@@ -81,7 +81,7 @@ def _but_time(look: Look) -> tuple[int, str, bool, bool, str]:
 
 
 def reigns(lab: Lab, since: int = 0) -> tuple[str, ...] | None:
-    """The primaries of all records that etcd ever held, in order; None where there is no etcd to ask.
+    """The primaries of all records that etcd ever held, in order; None where there is no etcd.
 
     :param since: leave out those of lower terms
     """
@@ -102,7 +102,7 @@ def reigns(lab: Lab, since: int = 0) -> tuple[str, ...] | None:
 def ending(
     lab: Lab, table: str, whole_seconds: float | None, why: str, reigned: tuple[str, ...] | None
 ) -> Ending:
-    """What all servers hold once they have applied the same, or after a while all the same."""
+    """What all servers hold once they have applied the same, or after a while even if they have not."""
     executed = _settle(lab)
     holdings = {}
     for member in lab.members():
@@ -115,7 +115,7 @@ def ending(
 
 
 def _settle(lab: Lab) -> dict[str, str]:
-    """The GTIDs that each member has applied, as its agent says."""
+    """The GTIDs that each member has applied, by its agent."""
 
     def sets(status: dict[str, Any]) -> dict[str, str]:
         flavor = lab.plan.flavor
@@ -128,7 +128,7 @@ def _settle(lab: Lab) -> dict[str, str]:
         return len(set(found.values())) == 1
 
     try:
-        # positions reach the manager by a look from time to time: what is equal must be seen twice
+        # the manager reads positions from time to time: equality must be seen twice
         lab.wait_until(same, SETTLE_SECONDS)
         time.sleep(1.0)
         lab.wait_until(same, SETTLE_SECONDS)

@@ -42,14 +42,14 @@ FIRST_PORT, LAST_PORT = 27200, 27249
 
 
 def do_now(work: Callable[[], object]) -> None:
-    """In place of another thread."""
+    """Runs the work at once, in place of another thread."""
     work()
 
 
 class MemoryDumps:
     """The replicas' sessions on a server in memory.
 
-    :ivar there: those that are connected; :ivar locked: accounts that are
+    :ivar there: the connected ones; :ivar locked: locked accounts
     """
 
     def __init__(self, server: MemoryServer) -> None:
@@ -77,8 +77,8 @@ class MemoryServer:
     """A database server that follows the rules of ``server/base.py``, without a database.
 
     :ivar came_up: how, of a server that the agent starts
-    :ivar stuck: names of the methods that do not end until their deadline, or until it is called off
-    :ivar frozen: it answers nothing, and says so
+    :ivar stuck: names of the methods that do not end until their deadline, or until they are cancelled
+    :ivar frozen: it answers nothing, and its state says so
     :ivar hangs: it answers nothing
     """
 
@@ -304,10 +304,10 @@ def engine_file(*commits: tuple[str, int]) -> bytes:
 
 
 class World:
-    """A host with one agent, which can be started over and over.
+    """A host with one agent, which can be restarted again and again.
 
-    :param token: with which nothing is asked by itself; "": another one, with which everything is
-    :ivar boot: what the kernel says is its boot id
+    :param token: for requests that pass none; "": another token, which every request passes
+    :ivar boot: the kernel's boot id
     """
 
     def __init__(self, folder: Path, token: str = "", keeper: bool = False) -> None:
@@ -384,7 +384,7 @@ class World:
         self.start_agent()
 
     def was_primary(self, **fields: object) -> None:
-        """As an agent leaves it while all commits of its server wait; for the next run of the agent."""
+        """The agent's files while all commits of its server wait; for the next run of the agent."""
         found = began(self.folder / "data" / "binlog.index")
         assert found
         run = {"file": found.file, "created": found.created}
@@ -425,7 +425,7 @@ class World:
                 sent.set()
 
         request = CommandRequest.of(term, command, told=told).model_dump_json()
-        # a connection of its own: commands may be sent from several threads
+        # a separate connection: commands may be sent from several threads
         with self._client(30) as http:
             answer = http.post("/v1/command", content=request, extensions={"trace": trace})
         assert answer.status_code == 200, answer.text
@@ -456,7 +456,7 @@ class World:
 
 @contextmanager
 def running(folder: Path) -> Iterator[World]:
-    """One whose server is up."""
+    """A world whose server is up."""
     world = World(folder)
     try:
         world.done(1, Start())
@@ -468,7 +468,7 @@ def running(folder: Path) -> Iterator[World]:
 
 
 class Background:
-    """A command that was sent and is being waited for; it is with the agent when this is made."""
+    """A command that was sent and whose answer is awaited; the agent has it when this is made."""
 
     def __init__(self, world: World, term: int, command: Command) -> None:
         self._replies: list[CommandReply] = []

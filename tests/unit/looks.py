@@ -1,4 +1,4 @@
-"""A cluster of three in MariaDB's words, its record, and what is seen of its members."""
+"""A cluster of three MariaDB members, its record, and what is seen of its members."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def view(*members: MemberState | tuple[str, Unseen], **changes: Any) -> View:
 
 
 def commands(decision: Decision) -> list[Command]:
-    """All of its steps are commands."""
+    """The commands of a decision that has no other steps."""
     sends = [step for step in decision.steps if isinstance(step, Send)]
     assert len(sends) == len(decision.steps)
     return [each.command for each in sends]

@@ -31,7 +31,7 @@ SECONDS = 10.0
 
 
 class MemoryAgent:
-    """What ``AgentClient`` is to a real agent.
+    """Stands for ``AgentClient`` and a real agent.
 
     :ivar asked: every command, of all members, in order
     :ivar not_let_in: why the servers of these hosts do not let it in
@@ -131,7 +131,7 @@ class MemoryAgent:
 def connecting(
     world: World, asked: list[tuple[str, Command]] | None = None
 ) -> Callable[[Member], AgentClient]:
-    """What a manager's ``Leader`` reaches its members' agents by.
+    """How a manager's ``Leader`` reaches its members' agents.
 
     :param asked: as :class:`MemoryAgent` has it, of all of them
     """
@@ -145,7 +145,7 @@ def connecting(
 
 @asynccontextmanager
 async def managing(*leaders: Leader) -> AsyncIterator[None]:
-    """As one manager process: ended without a farewell at the end of the block."""
+    """As one manager process: killed at the end of the block."""
     tasks = [asyncio.create_task(each.run()) for each in leaders]
     try:
         yield

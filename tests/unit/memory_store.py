@@ -1,4 +1,4 @@
-"""Several managers and one store in memory, which does what the test says."""
+"""Several managers and one store in memory, which the test controls."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ class Led:
 
 @dataclass
 class MemoryStore:
-    """:ivar down: nobody is answered
-    :ivar led: who leads
-    :ivar heir: who alone is given the leadership, or ""
+    """:ivar down: it answers nothing
+    :ivar led: the leading manager
+    :ivar heir: the only manager that may get the leadership, or ""
     :ivar lasts: seconds for which a leadership is valid without confirmation
-    :ivar history: who led, in order
+    :ivar history: which managers led, in order
     """
 
     down: bool = False
@@ -92,9 +92,9 @@ class MemoryStore:
                 self.tell()
 
     def take_away(self, heir: str = "") -> None:
-        """As when the store has given it to another.
+        """As when the store has given it to another manager.
 
-        :param heir: who that is; without one, whoever asks first
+        :param heir: that manager; without one, the first that asks
         """
         self.heir = heir
         led, self.led = self.led, None

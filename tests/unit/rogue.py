@@ -1,4 +1,4 @@
-"""A server that is not what it should be, and keeps what it is told; and whether a password is in that."""
+"""A server that is not what it should be, and keeps what clients send; and whether that contains a password."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ FULL_AUTHENTICATION = b"\x01\x04"
 
 
 class Rogue:
-    """Greets as a server does, and keeps what it is told.
+    """Greets as a server does, and keeps what clients send.
 
     :param greeting: the plugin that its greeting names; :param switch: to which it switches
-    :param more: what it answers then
+    :param more: its further answers
     """
 
     def __init__(self, greeting: str, switch: str = "", more: tuple[bytes, ...] = ()) -> None:

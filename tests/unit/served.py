@@ -1,4 +1,4 @@
-"""An application behind the listener that agents and managers have, in a thread, as they run it."""
+"""An application behind the listener of agents and managers, in a thread, as they run it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from holdfast.tls import Files, authority
 
 TOKEN = "t0ken-of-those-who-may"
 BEARER = {"Authorization": f"Bearer {TOKEN}"}
-"""What is shown where there is no TLS."""
+"""The headers of a request where there is no TLS."""
 
 
 @contextmanager
@@ -58,7 +58,7 @@ class Authority:
         roles: Collection[AccessRole] = (AccessRole.AGENT, AccessRole.MANAGER, AccessRole.ADMIN),
         clusters: Sequence[str] = ("*",),
     ) -> Files:
-        """With all rights, unless told otherwise."""
+        """By default with all rights."""
         authority.issue(
             self.folder, name, hosts, force=force, roles=tuple(roles), clusters=clusters
         )

@@ -41,11 +41,11 @@ BELOW = {
     "cli": {"core", "errors", "config", "log", "http", "agent", "manager", "sandbox"}
     | {"tls", "endpoint", "reloading"},
 }
-"""For each part, what it may import of the others."""
+"""For each part, which others it may import."""
 
 
 def named(module: Path) -> str:
-    """As it is imported."""
+    """Its name in imports."""
     parts = module.relative_to(ROOT.parent).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -58,7 +58,7 @@ def part(module: Path) -> str:
 
 
 def room(name: str) -> str:
-    """The folder of a module; one that stands beside folders is a room of its own."""
+    """The folder of a module; a module beside folders is a room of its own."""
     folder = NAMES[name].parent
     if NAMES[name].name != "__init__.py" and any(each.is_dir() for each in rooms_in(folder)):
         return name
@@ -102,7 +102,7 @@ def test_no_folder_needs_another_one_in_a_circle() -> None:
     needs: dict[str, set[str]] = defaultdict(set)
     for name, module in NAMES.items():
         used = imported(module) & set(NAMES)
-        # of ``from package import module`` the module is meant
+        # ``from package import module`` means the module
         used -= {each for each in used if any(other.startswith(f"{each}.") for other in used)}
         needs[room(name)] |= {room(each) for each in used} - {room(name)}
     try:
@@ -126,7 +126,7 @@ def test_public_classes_have_names_of_their_own() -> None:
 
 
 def test_no_function_takes_too_many_parameters() -> None:
-    """A command's options are its parameters: Typer asks for that."""
+    """A command's options are its parameters: Typer needs that."""
     found = {}
     commands = set(
         re.findall(r"\.command\([^)]*\)\(\w+\.(\w+)\)", (ROOT / "cli" / "main.py").read_text())

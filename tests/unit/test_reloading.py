@@ -1,4 +1,4 @@
-"""SIGHUP: what can change while agent and manager run is taken over, what cannot is named, and nothing ends."""
+"""SIGHUP: what can change while agent and manager run is taken over, what cannot is named, and no process ends."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_what_differs_is_called_by_its_keys_and_names() -> None:
 
 
 class File:
-    """An agent's file, and what is done when it is read again."""
+    """An agent's file, and the effects of reading it again."""
 
     def __init__(self, folder: Path, certificates: Certificates | None = None) -> None:
         self.agent = Agent(folder)
@@ -203,7 +203,7 @@ def test_certificates_are_renewed_at_once_and_a_broken_one_changes_nothing(tmp_p
 
 
 class Log:
-    """What a process writes to standard error, as it comes."""
+    """What a process writes to standard error, as it arrives."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         assert process.stderr is not None
@@ -281,7 +281,7 @@ def test_the_keeper_process_is_told_of_another_token() -> None:
 
 
 class FakeAgent:
-    """Refuses everybody, and remembers the tokens that were sent."""
+    """Refuses every request, and remembers the tokens that were sent."""
 
     def __init__(self) -> None:
         self.tokens: list[str] = []

@@ -1,4 +1,4 @@
-"""The checker of the chaos runs: every kind of lie is found, and nothing that may be is called one."""
+"""The checker of the chaos runs: it finds every kind of false answer, and reports nothing that is allowed."""
 
 from __future__ import annotations
 
@@ -491,7 +491,7 @@ def _saw(one: Read, each: Write) -> bool:
 
 
 def _naive_missed(one: Read, each: Write) -> bool:
-    """By a window, which is asked of each write by itself."""
+    """Whether a window missed the write; each write is checked separately."""
     return each.begin < one.begin and any(
         above and not seen
         for window in one.windows

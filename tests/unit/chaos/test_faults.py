@@ -1,4 +1,4 @@
-"""The schedule of a chaos run: the same for the same seed, and no more at a time than is claimed to be survived."""
+"""The schedule of a chaos run: the same for the same seed, and no more faults at a time than the claims allow."""
 
 from __future__ import annotations
 

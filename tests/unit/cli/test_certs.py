@@ -187,7 +187,7 @@ def test_options_and_environment_name_a_certificate(
 ) -> None:
     mine = ca.files("alice")
     asked = ("status", "--manager", url, "--token-file", str(tmp_path / "token"))
-    # heard, and answered: it has no clusters
+    # a manager answered: it has no clusters
     wanted = "--cluster: is needed: the manager has none"
     assert wanted in holdfast(*options(mine), *asked).stderr
     environment: dict[str, Any] = {

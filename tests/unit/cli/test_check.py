@@ -1,4 +1,4 @@
-"""The exit status of ``holdfast check``, and what it prints for people."""
+"""The exit status of ``holdfast check``, and its output for operators."""
 
 from __future__ import annotations
 

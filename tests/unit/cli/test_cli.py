@@ -1,4 +1,4 @@
-"""The command line says in one line what is wrong, and its exit code says what kind of wrong."""
+"""The command line reports an error in one line, and its exit code gives the kind of the error."""
 
 from __future__ import annotations
 

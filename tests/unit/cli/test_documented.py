@@ -15,7 +15,7 @@ from holdfast.cli.main import app
 ROOT = Path(holdfast.__file__).parent.parent
 PAGES = sorted((*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")))
 COMMAND = re.compile(r"(?:`|^ {4}(?:sudo )?(?:\.venv/bin/)?)holdfast ([^`\n]*)", re.MULTILINE)
-"""In code, be it within a sentence or a block."""
+"""In code, within a sentence or in a block."""
 OPTION = re.compile(r"--[a-z][a-z-]*")
 WORD = re.compile(r"[a-z][a-z-]*$")
 

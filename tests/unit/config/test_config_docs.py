@@ -22,13 +22,13 @@ FILES = {"The agent's file": AgentConfig, "The manager's file": ManagerConfig}
 SETTINGS = "Settings of a cluster"
 MEMBER = "NAME"
 EMPTY: tuple[Any, ...] = (None, "", (), {}, SettingsDocument())
-"""Defaults that a page tells in words."""
+"""Defaults that a page describes in words."""
 
 each_file = pytest.mark.parametrize(("heading", "model"), FILES.items(), ids=list(FILES))
 
 
 def rows(heading: str) -> dict[str, str]:
-    """The first table below a heading: by key, what its column *default* says."""
+    """The first table below a heading: by key, the content of its column *default*."""
     section = PAGE.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
     cells = re.findall(r"^\| `([^`]+)` \| ([^|]*?) ?\| ", section, re.MULTILINE)
     assert len(dict(cells)) == len(cells), "a key stands there twice"
@@ -36,7 +36,7 @@ def rows(heading: str) -> dict[str, str]:
 
 
 def inner(annotation: Any) -> list[type[BaseModel]]:
-    """The models within a type, but for settings: they have a table of their own."""
+    """The models within a type, except settings: they have a table of their own."""
     if annotation is SettingsDocument:
         return []
     if inspect.isclass(annotation) and issubclass(annotation, BaseModel):
@@ -55,7 +55,7 @@ def leaves(model: type[BaseModel], before: str = "") -> Iterator[tuple[str, Fiel
 
 
 def paths(model: type[BaseModel]) -> set[str]:
-    """Every key that there is, those that hold others too."""
+    """Every key that there is, those that hold others included."""
     found = {path for path, _ in leaves(model)}
     return found | {
         path.rsplit(".", count)[0] for path in found for count in range(path.count(".") + 1)

@@ -1,4 +1,4 @@
-"""Executables of the user's: how they are run, what they are given, and what is kept of them."""
+"""The user's executables: how they are run, what they get, and what is kept of their output."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def test_one_that_is_ended_before_it_began_does_nothing_for_long(tmp_path: Path)
 
 
 def test_one_whose_manager_is_killed_ends_in_time_by_itself(tmp_path: Path) -> None:
-    """Nobody is left who could end it: the backstop does."""
+    """No process is left that could end it: the backstop does."""
     mark = tmp_path / "pid"
     path = script(tmp_path, f"echo $$ > {mark}.new; mv {mark}.new {mark}; sleep 600")
     program = (
@@ -281,7 +281,7 @@ def test_a_script_of_mhas_kind_works_unchanged(tmp_path: Path) -> None:
 def test_a_script_that_wants_its_password_as_an_argument_gets_it_within_perl(
     tmp_path: Path,
 ) -> None:
-    """As docs/hooks.md has it: the script is unchanged, and the list of processes does not show the password."""
+    """As docs/hooks.md describes: the script is unchanged, and the list of processes does not show the password."""
     listing = "tr '\\\\000' '\\\\n' < /proc/$$/cmdline | grep -ae --new_master_"
     path = script(tmp_path, OPTIONS.replace("exit &main()", f"system({listing!r}); exit &main()"))
     words = (

@@ -1,4 +1,4 @@
-"""Settings as people write them: values, keys, what does not fit together, and which layer wins."""
+"""Settings as operators write them: values, keys, what does not fit together, and which layer wins."""
 
 from __future__ import annotations
 

@@ -14,17 +14,7 @@ from tests.model.reasons import BANNED, LONGEST, unclear
 
 PACKAGE = Path(holdfast.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
-ROOMS = (
-    *(
-        "holdfast/core/rules",
-        "holdfast/core/change",
-        "holdfast/core/members",
-        "holdfast/core/observed",
-    ),
-    *("holdfast/core/answers", "holdfast/core/history", "holdfast/core/check"),
-    *("holdfast/server", "holdfast/binlog", "holdfast/store"),
-    *("tests/model", "tests/unit/core"),
-)
+ROOMS = ("holdfast", "bench", "tests")
 """Folders whose docstrings and comments are checked, too."""
 
 

@@ -1,4 +1,4 @@
-"""What is pushed to HAProxy, and its file; what HAProxy makes of both is tested with a real one."""
+"""What is pushed to HAProxy, and its file; how HAProxy treats both is tested with a real one."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def directions(primary: str = "", **lags: float | None) -> Directions:
 
 
 class FakeHaproxy:
-    """The runtime API, and what was asked of it.
+    """The runtime API, and the commands that it got.
 
     :ivar unknown: servers that it does not have
     :ivar worker: the present one; a reload makes another, and each connection stays with its own
@@ -132,7 +132,7 @@ class TestWrites:
 
 class TestReads:
     def asked(self, folder: Path, *shown: tuple[float, Directions]) -> list[list[str]]:
-        """What was asked for the readers, at each of these moments."""
+        """The commands for the readers, at each of these moments."""
         now = 0.0
         found = []
 
@@ -244,7 +244,7 @@ class TestApi:
         ("unknown", "fails"), [("c_write/m2", True), ("c_write/m3", False), ("c_read/m3", False)]
     )
     def test_members_that_it_does_not_know(self, tmp_path: Path, unknown: str, fails: bool) -> None:
-        """Only the primary must be known: who was added lately is in no file yet."""
+        """Only the primary must be known: a member that was added lately is in no file yet."""
 
         async def scenario() -> None:
             async with fake(tmp_path) as haproxy:
@@ -381,7 +381,8 @@ def test_after_a_reload_the_new_worker_is_told_and_the_former_until_its_clients_
             await api.ask(["five"])
             assert {(1, "four"), (2, "four"), (2, "five")} <= set(haproxy.told)
             assert (1, "five") not in haproxy.told
-            await until(lambda: haproxy.ended == [1])  # nothing of ours keeps it from ending
+            # no connection of this process keeps it from ending
+            await until(lambda: haproxy.ended == [1])
             assert haproxy.connections == 2
             api.close()
             await until(lambda: haproxy.ended == [1, 2])

@@ -1,4 +1,4 @@
-"""A virtual address: what its configuration may say, when it belongs to a host, and for how long the kernel is told."""
+"""A virtual address: its configuration, when it belongs to a host, and the lifetime that the kernel gets."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_an_address_is_given_once() -> None:
         VipConfig.model_validate({"address": "192.0.2.10/24"})
 
 
-# -- whose it is -----------------------------------------------------------------------------------
+# -- when it belongs to a host ----------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -132,7 +132,7 @@ def test_it_belongs_to_the_open_primary_alone(running: Running) -> None:
 
 
 def test_of_a_server_that_was_not_asked_yet_nothing_is_known(running: Running) -> None:
-    """An agent that comes back finds its primary running: the address stays as it is until the first look."""
+    """A restarted agent finds its primary running: the address stays as it is until the first look."""
     found = replace(OPEN, server=ServerStatus.STARTING, writable=False)
     assert belongs(found, running) is None
     assert belongs(found, None) is False, "another one than the lease was kept for"
@@ -171,7 +171,7 @@ def test_it_goes_when_writes_have_stopped_whatever_a_look_of_before_says(running
         assert heard() == "hold", "it goes on"
 
 
-# -- for how long ----------------------------------------------------------------------------------
+# -- lifetimes --------------------------------------------------------------------------------------
 
 
 def test_it_is_held_no_longer_than_the_lease() -> None:
@@ -245,7 +245,7 @@ def test_who_has_no_agent_yields_to_another_host_and_who_has_one_does_not() -> N
     assert not claim.holds(10.6)
 
 
-# -- what a person is told -------------------------------------------------------------------------
+# -- alarms -----------------------------------------------------------------------------------------
 
 
 def told(tmp_path: Path, *messages: str) -> list[str]:

@@ -1,4 +1,4 @@
-"""Webhooks: signed, tried again, never told of anything but what happened."""
+"""Webhooks: signed, sent again after a failure, only for what happened."""
 
 from __future__ import annotations
 

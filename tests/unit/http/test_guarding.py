@@ -1,4 +1,4 @@
-"""What stands before the APIs of agents and managers: strangers, sizes, slow clients, and the line in the log."""
+"""The guards in front of the APIs of agents and managers: strangers, sizes, slow clients, and the line in the log."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ STRANGE = (
 
 
 def agent_app(folder: Path, monkeypatch: pytest.MonkeyPatch) -> FastAPI:
-    """Of a real agent, as it is served."""
+    """The application of a real agent, as it is served."""
     apps: list[Any] = []
     original = serving.HttpServer
 
@@ -207,7 +207,7 @@ def test_what_is_no_http_is_not_answered(port: int) -> None:
 
 
 def answer(port: int, **headers: str) -> httpx.Response:
-    """To a request with these headers beside the right token; "" leaves one out."""
+    """The answer to a request with these headers beside the right token; "" leaves one out."""
     shown = {**SHOWN, **{name.replace("_", "-"): value for name, value in headers.items()}}
     request = httpx.Request(
         "POST",
@@ -245,9 +245,9 @@ def answer(port: int, **headers: str) -> httpx.Response:
 def test_what_a_web_page_can_have_sent_is_refused(
     port: int, headers: dict[str, str], why: str
 ) -> None:
-    """Even with the right token: a browser may be made to show it, as it shows its owner's certificate."""
+    """Even with the right token: a browser can be made to send it, as it sends its owner's certificate."""
     shown = {name: value.format(port=port) for name, value in headers.items()}
-    # httpx sends no Content-Type unless it is told to
+    # httpx sends no Content-Type by itself
     said = answer(port, **({"Content-Type": ""} | shown if "Content_Type" in shown else shown))
     assert said.status_code == 403
     assert why in said.json()["message"]
@@ -291,7 +291,7 @@ def test_with_tls_a_page_cannot_use_its_owners_certificate(app: FastAPI, tmp_pat
 
 
 def test_without_tls_nobody_is_heard_who_has_no_token() -> None:
-    """Also where none is configured, which the configuration refuses: this is not left to it alone."""
+    """Also where none is configured, which the configuration refuses: the guard does not rely on that."""
     with served(make_app({}, None)) as port, httpx.Client() as http:
         assert http.get(f"http://127.0.0.1:{port}/v1/clusters").status_code == 401
         assert http.get(f"http://127.0.0.1:{port}/v1/health").status_code == 200

@@ -1,4 +1,4 @@
-"""Which of a server's sessions would hold a switchover up: an agent's own writes are no client's."""
+"""Which of a server's sessions would delay a switchover: an agent's own writes are no client's."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The SQLite store: compare-and-set, one leader, readable errors; for what every store promises see integration."""
+"""The SQLite store: compare-and-set, one leader, readable errors; the integration tests have what every store
+guarantees."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mutual certificates: who is let in, what those who are not are told, and renewal."""
+"""Mutual certificates: which peers are let in, what the others learn, and renewal."""
 
 from __future__ import annotations
 
@@ -117,7 +117,7 @@ def test_who_is_not_let_in_is_told_why_and_knows_that_nothing_was_done(
     for patience in (
         "CONNECT_SECONDS",
         "GRACE_SECONDS",
-    ):  # it is about words, on a machine that may be busy
+    ):  # the texts matter here, on a machine that may be busy
         monkeypatch.setattr(agent_client, patience, 10.0)
     context, url = who(ca, other_ca), f"https://127.0.0.1:{port}"
     manager = ManagerClient(url, context=context)

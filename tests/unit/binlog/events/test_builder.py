@@ -47,7 +47,7 @@ class Builder:
         name = b"10.11.19-MariaDB-log" if self.flavor is Flavor.MARIADB else b"9.7.4"
         types = 171 if self.flavor is Flavor.MARIADB else 42
         body = struct.pack("<H50sIB", 4, name, 0, 19) + bytes(types) + bytes([self.checksum])
-        # the checksum of this event is always there, and leaves the in-use mark out
+        # the checksum of this event is always there, and does not cover the in-use mark
         self.event(15, body + (b"" if self.checksum else bytes(4)))
         if self.in_use:
             self.data[21] |= 1
@@ -77,7 +77,8 @@ class Builder:
         )
 
     def transaction(self, gtid: Gtid, rows: int = 1, server_id: int = 7) -> Builder:
-        """:param server_id: on MySQL, of who issued it; MariaDB's GTID says it. 7 is the binlog's own server"""
+        """:param server_id: on MySQL, of the server that issued it; MariaDB's GTID contains it. 7 is the binlog's own
+        server"""
         self.opening(gtid, server_id=server_id)
         if isinstance(gtid, MysqlGtid):
             self.query("BEGIN")

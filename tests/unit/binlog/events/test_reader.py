@@ -227,7 +227,7 @@ def test_events_carry_what_their_headers_say(tmp_path: Path) -> None:
 def test_the_last_transactions_are_found_without_reading_all(
     flavor: Flavor, torn: int, tmp_path: Path
 ) -> None:
-    """Also across the pieces in which a file is read, and whatever its end has become."""
+    """Also across the pieces in which a file is read, and whatever is left of its end."""
     builder, begins = Builder(flavor), [4]
     for number in range(1, 500):
         begins.append(len(builder.data))

@@ -1,4 +1,4 @@
-"""Cutting a pending tail: interrupted after any step and repeated, the end is the same."""
+"""Cutting a pending tail: interrupted after any step and repeated, the result is the same."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def crashed(folder: Path, flavor: Flavor) -> Path:
 
 
 def contents(folder: Path) -> dict[str, tuple[bytes, int, int, int]]:
-    """What a file holds, and its mode and owner."""
+    """The content, mode and owner of each file."""
     found = {}
     for path in folder.iterdir():
         status = path.stat()

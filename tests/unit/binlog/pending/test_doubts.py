@@ -1,4 +1,4 @@
-"""What a crashed server's binlog ends with and its tables may not have."""
+"""The end of a crashed server's binlog, which its tables may lack."""
 
 from __future__ import annotations
 

@@ -69,7 +69,7 @@ def test_binlogs_without_any_transaction_are_clean(binlogs: Folder, flavor: Flav
 
 @pytest.mark.parametrize("flavor", Flavor)
 def test_what_was_applied_from_another_server_is_committed(binlogs: Folder, flavor: Flavor) -> None:
-    """A replica that crashed holds what its primary never had acknowledged, and another was promoted."""
+    """A crashed replica holds what its primary got no acknowledgement for, and another member was promoted."""
     builder = with_transactions(flavor, 1, 2)
     other = mysql(3) if flavor is Flavor.MYSQL else MariadbGtid(0, 8, 3)
     builder.transaction(other, server_id=8)

@@ -1,4 +1,4 @@
-"""Row events turned round, and what makes that impossible; on binlogs that are built here."""
+"""Row events reversed, and what makes that impossible; on binlogs that are built here."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ INSERT, UPDATE, DELETE = 30, 31, 32
 
 
 def table_body(types: bytes = b"\x03\x0f", meta: bytes = b"\x28\x00", name: bytes = b"t") -> bytes:
-    """A table map of ``app.t``: an int and a varchar(40), unless told otherwise."""
+    """A table map of ``app.t``; by default an int and a varchar(40)."""
     head = TABLE.to_bytes(6, "little") + bytes(2) + b"\x03app\0" + bytes([len(name)]) + name + b"\0"
     return (
         head
@@ -189,7 +189,7 @@ def test_everything_from_the_first_errant_transaction_on_is_undone_last_first(
 
 
 def events(statement: str, checksum: bool) -> list[tuple[int, bytes]]:
-    """What a BINLOG statement holds; their checksums are right."""
+    """The events in a BINLOG statement; their checksums are right."""
     found = re.fullmatch(r"BINLOG '([A-Za-z0-9+/=\n]+)'", statement)
     assert found is not None
     raw = b"".join(base64.b64decode(line) for line in found[1].split("\n"))

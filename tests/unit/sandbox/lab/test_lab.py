@@ -1,4 +1,4 @@
-"""The plan of a lab of hosts, and what the kernel is told of its faults."""
+"""The plan of a lab of hosts, and the kernel's rules for its faults."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ ADDRESSES = {"m1": "10.86.0.1", "m2": "10.86.0.2"}
 
 
 def rules(links: dict[tuple[str, str], Link]) -> list[str]:
-    """The rules alone, without the tables around them."""
+    """The rules without the tables around them."""
     lines = [line.strip() for line in ruleset(links, ADDRESSES).splitlines()]
     return [line for line in lines if line.endswith("drop") or " fwd to " in line]
 

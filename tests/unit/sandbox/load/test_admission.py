@@ -1,4 +1,4 @@
-"""What is said of an admission is what the writers' journals and the manager's events hold."""
+"""The figures of an admission come from the writers' journals and the manager's events."""
 
 from __future__ import annotations
 

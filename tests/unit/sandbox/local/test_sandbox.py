@@ -1,4 +1,4 @@
-"""A sandbox's files are what the daemons accept; its processes are its own; its journal is honest."""
+"""A sandbox's files are what the daemons accept; it ends only its own processes; its journal is correct."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_a_port_in_use_is_named(spec: Spec) -> None:
 def test_what_is_refused_leaves_nothing_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A folder that remembered the ports would refuse other ones afterwards."""
+    """A folder with the ports in it would refuse other ones afterwards."""
     monkeypatch.setattr(trees, "find", lambda name, binary: None)
     base, folder = free_base_port(), tmp_path / "cluster"
     with (

@@ -1,4 +1,4 @@
-"""Which server is taken, and what is said when none can be."""
+"""Which server is used, and the error when none can be."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ MYSQL = "/usr/sbin/mysqld  Ver 9.7.4-2 for Linux on x86_64 ((Debian))"
 
 
 def make_server(prefix: Path, name: str, says: str) -> Path:
-    """An installation below `prefix` whose server is a script that only tells its version."""
+    """An installation below `prefix` whose server is a script that only prints its version."""
     binary = prefix / "bin" / name
     binary.parent.mkdir(parents=True, exist_ok=True)
     binary.write_text(f"#!/bin/sh\necho '{says}'\n")

@@ -91,7 +91,7 @@ def test_of_those_who_have_connected_only_the_named_ones_are_hung_up_on() -> Non
 def test_whoever_is_not_answered_at_all_stops_connecting(listener: socket.socket) -> None:
     listener.listen(0)
     with contextlib.ExitStack() as stack:
-        for _ in range(3):  # whoever comes now finds the line full: the kernel drops what it sends
+        for _ in range(3):  # a new client finds the queue full: the kernel drops what it sends
             made = stack.enter_context(socket.socket())
             made.setblocking(False)
             made.connect_ex(listener.getsockname())

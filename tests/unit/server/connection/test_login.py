@@ -100,7 +100,7 @@ def test_nor_does_one_to_which_a_replica_would_acknowledge(flavor: Flavor, switc
 
 
 def test_nor_does_one_behind_the_local_socket(tmp_path: Path) -> None:
-    """Where the administrator's password would go."""
+    """Where the administrator's password would be sent."""
     for number, switch in enumerate(("mysql_clear_password", "dialog", "mysql_old_password")):
         rogue = Rogue("mysql_native_password", switch, (b"\x02Password: ",))
         path = tmp_path / f"s{number}"
@@ -131,7 +131,7 @@ def test_a_password_that_was_encrypted_for_the_right_server_is_of_no_use_to_anot
 
 
 def test_the_rogue_deciphers_what_a_client_sends_that_asks_for_its_key() -> None:
-    """That the tests above could fail: a client that asks for the key loses its password."""
+    """Shows that the tests above could fail: a client that asks for the key loses its password."""
     rogue = Rogue("caching_sha2_password", "", (FULL_AUTHENTICATION, b"\x01" + PEM))
     with on_loopback(rogue) as port, pytest.raises(pymysql.err.OperationalError):
         SafeLogin(

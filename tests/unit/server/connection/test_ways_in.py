@@ -1,4 +1,4 @@
-"""A server whose socket file was removed is found by what the kernel knows of it; a password is read again."""
+"""A server whose socket file was removed is found through the kernel; a password is read again."""
 
 from __future__ import annotations
 

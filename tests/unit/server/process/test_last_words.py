@@ -1,4 +1,4 @@
-"""Of all that a server writes when it gives up, the error that explains it."""
+"""Of everything that a server logs when it gives up, the error that explains it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The option file says what the promises rest on, and a person cannot unsay it."""
+"""The option file contains what the promises depend on, and an operator cannot override it."""
 
 from __future__ import annotations
 

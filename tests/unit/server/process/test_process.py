@@ -1,4 +1,4 @@
-"""The server's process: started once, found again, seen to die, and never mistaken for another."""
+"""The server's process: started once, found again, its end noticed, and never mistaken for another."""
 
 from __future__ import annotations
 

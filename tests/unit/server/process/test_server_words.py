@@ -1,4 +1,4 @@
-"""What a server, or a statement, is quoted with: the same failure is the same text, and no placeholder is shown."""
+"""Quotations of a server or a statement: the same failure gives the same text, and no placeholder is shown."""
 
 from __future__ import annotations
 

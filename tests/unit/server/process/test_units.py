@@ -1,4 +1,4 @@
-"""Who else may start a server is read from systemd's files and from the process itself."""
+"""systemd's files and the process itself show what else may start a server."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ UNIT = "[Service]\nExecStart=/usr/sbin/mariadbd\nRestart=on-abnormal\n"
 
 
 class Root:
-    """A file system that has nothing but what a test puts there."""
+    """A file system that contains only what a test puts there."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
