@@ -5,9 +5,9 @@ a browser on it. A request without the token learns only that something listens:
 same answer. With TLS, a client without a certificate does not come this far; one that has it may do what its role may.
 
 A browser sends what a web page orders, from inside the network, and with its owner's certificate. So no request is
-answered that another site's page can have sent: the guards check what the request says of its page (``Origin``,
-``Sec-Fetch-Site``); a request that changes something must be JSON, which no page may send to another site unasked; and
-on loopback the requested host must be an address or this host: a page whose name resolves to 127.0.0.1 requests its own
+answered that another site's page can have sent. The guards check what the request says of its page (``Origin``,
+``Sec-Fetch-Site``). A request that changes something must be JSON, which no page may send to another site unasked. On
+loopback the requested host must be an address or this host: a page whose name resolves to 127.0.0.1 requests its own
 name. (With TLS the certificate is for other names than that.)
 """
 

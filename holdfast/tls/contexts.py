@@ -195,7 +195,7 @@ def _text(path: Path) -> str:
 def _try(
     files: Files, key: str, server: ssl.SSLContext, client: ssl.SSLContext
 ) -> CertificateHolder:
-    """Make both sides of a handshake, in memory: it finds here what peers would reject. Returns what they would see."""
+    """Connect both own sides in memory, to find what peers would reject. Returns the holder that they would see."""
     client.check_hostname = False
     try:
         return peer(_handshake(server, client))

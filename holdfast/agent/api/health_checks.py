@@ -76,7 +76,7 @@ def make_checks(
     now: Callable[[], MemberState], blocked_seconds: Callable[[], float] = lambda: 0.0
 ) -> ASGIApp:
     """:param now: the state at this moment; must not block
-    :param blocked_seconds: for how long commits have waited on this server without any acknowledgement
+    :param blocked_seconds: for how long commits have waited for acknowledgements here, and none was released
     """
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

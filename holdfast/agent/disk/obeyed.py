@@ -1,9 +1,9 @@
 """Which managers this agent obeys, and what it remembers of the record that it obeyed last.
 
 A manager sends with each command, and with its polls, the id of its cluster, the agent that it means, and the record by
-which it decides. The agent refuses a manager of another cluster, a manager that takes it for another agent, and one
-whose record does not follow the record obeyed here: its store was restored from a backup, or is another one
-(``core/observed/lineage.py``).
+which it decides. The agent refuses a manager of another cluster, and a manager that takes it for another agent. It also
+refuses a manager whose record does not follow the record obeyed here: its store was restored from a backup, or is
+another one (``core/observed/lineage.py``).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The record that an agent remembers, in two files that are written in turn.
 
 They are overwritten in place. Writing a new file and renaming it, as the agent does elsewhere, makes the file system
-write to its journal, even without a sync; a failover waits for that with each command (measured with ext4 under the
+write to its journal, even without a sync. A failover waits for that with each command (measured with ext4 under the
 load of a failover: 0.4 to 1.5 ms, overwriting 0.02; with the sync 0.9 against 0.2).
 
 So the end of the process or of the host can leave a file torn. Each file states the length of its text, and its digest:

@@ -7,9 +7,10 @@ the last one then: it does not cover what another run has written that somebody 
 (``binlog/files/run.py``).
 
 The mark is removed *before* the server is ordered to wait in any lesser way (what is let through then is committed) or
-to follow another (what a client writes on a replica is committed at once); and as soon as the agent sees that a commit
-was let through. Then only a row that was acknowledged afterwards restores it: a server that has that row has everything
-before it in the binlog, so nothing that was let through is ever among what the next primary lacks.
+to follow another (what a client writes on a replica is committed at once). It is also removed as soon as the agent sees
+that a commit was let through. After that only a row that was acknowledged afterwards restores it: a server that has
+that row has everything before it in the binlog. So nothing that was let through is ever among what the next primary
+lacks.
 """
 
 from __future__ import annotations

@@ -1,11 +1,11 @@
 """Checks that no commit is released without a voter: reports one at once, and puts back what an operator has changed.
 
 The client of such a commit got an answer that cannot be taken back. But the agent can record the fact: it removes the
-mark by which the binlog's end may be cut (``pending_mark.py``), so that what was let through is rewound, and never cut
-from the binlog while the engine keeps it. The rules are in ``core/rules/releases.py``.
+mark by which the binlog's end may be cut (``pending_mark.py``). So what was let through is rewound, and never cut from
+the binlog while the engine keeps it. The rules are in ``core/rules/releases.py``.
 
-A replica that an operator opens (``SET GLOBAL read_only = 0``) answers clients without any voter, and no other rule
-stops it while no manager leads: its agent closes it at the next look, or kills it. Before the agent itself opens a run
+A replica that an operator opens (``SET GLOBAL read_only = 0``) answers clients without any voter. While no manager
+leads no other rule stops it, so its agent closes it at the next look, or kills it. Before the agent itself opens a run
 of its server it writes that to disk (``lease.Keeper.before_opening``).
 """
 

@@ -5,8 +5,8 @@ Somebody has emptied its history while its agent did not observe it, or while it
 ``RESET BINARY LOGS AND GTIDS``), or binlog files that were removed together with their index. Such a server would start
 over: it would fetch what its tables hold already, and skip what carries its own number. So it is cloned.
 
-Its data may be given up for that where it is certainly the cluster's, though no history shows it any more: where it is
-the data that replicated in this cluster when its agent observed it (:func:`~holdfast.agent.disk.datadir.mark_of`).
+Its data may be given up for that only where it is certainly the cluster's. No history shows that any more, but the
+agent knows the data that replicated in this cluster when it observed it (:func:`~holdfast.agent.disk.datadir.mark_of`).
 Another cluster's data that was put in its place begins anew, too, and may be the only copy: an operator decides.
 
 The end of a stream may be removed rightly (a Cut), seldom a whole stream: that of a server that had just begun to

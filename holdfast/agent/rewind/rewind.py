@@ -8,7 +8,7 @@ The order lets it end anywhere and be repeated:
 4. *Undo* the rows, in one transaction that leaves a note in the server.
 5. *Repair* the GTID state; the note in the server is removed, then the one on disk.
 
-A server that ends between 4 and 5 has undone its rows and not its GTIDs, or has no GTIDs at all: it must not follow any
+A server that ends between 4 and 5 has undone its rows and not its GTIDs, or has no GTIDs at all. It must not follow any
 server like that, so a command that makes it follow calls :meth:`Rewinding.settle` first.
 """
 

@@ -1,8 +1,9 @@
 """The Verify command: all tables are compared with the primary's, a piece at a time, while both servers are at work.
 
 For each piece the applier is held while the primary's agent chooses the piece's end and its place in the history,
-applies up to that place, and continues once the piece is read: a fraction of a second. The progress is on disk: after
-any other command, or the end of the agent, has cancelled a verification, the next request continues it there.
+applies up to that place, and continues once the piece is read. That takes a fraction of a second. The progress is on
+disk: after any other command, or the end of the agent, has cancelled a verification, the next request continues it
+there.
 
 A piece that differs is compared once more before it is reported. Nothing is repaired here.
 """
