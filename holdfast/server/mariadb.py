@@ -124,7 +124,6 @@ DIALECT = Dialect(
     flavor=Flavor.MARIADB,
     names=waiting.MARIADB,
     catalog=barring.MARIADB,
-    applied="@@global.gtid_binlog_state",
     refuse_writes="read_only",
     refuses_all=False,
     holding_tables="",

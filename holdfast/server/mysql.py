@@ -278,7 +278,6 @@ DIALECT = Dialect(
     flavor=Flavor.MYSQL,
     names=waiting.MYSQL,
     catalog=barring.MYSQL,
-    applied="@@global.gtid_executed",
     refuse_writes="super_read_only",
     refuses_all=True,
     holding_tables=HOLDING_TABLES,

@@ -57,7 +57,7 @@ class Probe:
     """Two sessions: one that writes and may wait, one that looks meanwhile. For one thread each."""
 
     def __init__(self, flavor: Flavor, socket: Path, admin: Account) -> None:
-        self._catalog = barring.MARIADB if flavor is Flavor.MARIADB else barring.MYSQL
+        self._catalog = barring.CATALOGS[flavor]
         self._hand = Connection(socket, admin, SETTINGS)
         self._eye = Connection(socket, admin)
 

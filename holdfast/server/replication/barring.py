@@ -51,6 +51,7 @@ GRANTED = {
 class Catalog:
     """Queries of one flavor.
 
+    :ivar applied: the variable with the GTIDs in the server's own binlog
     :ivar replicators: names of the accounts that may replicate, and whether one of that name is locked
     :ivar hosts: host parts of a user's accounts, and whether each may replicate
     :ivar sessions: all sessions, with columns id, user, command, state, port (of the other end)
@@ -60,6 +61,7 @@ class Catalog:
     """
 
     flavor: Flavor
+    applied: str
     replicators: str
     hosts: str
     sessions: str
@@ -68,6 +70,7 @@ class Catalog:
 
 MARIADB = Catalog(
     flavor=Flavor.MARIADB,
+    applied="@@global.gtid_binlog_state",
     replicators="SELECT u.User AS user, MAX(JSON_VALUE(p.Priv, '$.account_locked') IN ('1', 'true')) AS locked "
     "FROM mysql.user u JOIN mysql.global_priv p ON (p.User, p.Host) = (u.User, u.Host) "
     "WHERE u.Repl_slave_priv = 'Y' GROUP BY 1 ORDER BY 1",
@@ -79,6 +82,7 @@ MARIADB = Catalog(
 
 MYSQL = Catalog(
     flavor=Flavor.MYSQL,
+    applied="@@global.gtid_executed",
     replicators="SELECT User AS user, MAX(account_locked = 'Y') AS locked FROM mysql.user "
     "WHERE Repl_slave_priv = 'Y' AND User <> 'root' AND User NOT LIKE 'mysql.%' GROUP BY 1 ORDER BY 1",
     hosts="SELECT Host AS host, Repl_slave_priv AS may FROM mysql.user WHERE User = %s",
@@ -86,6 +90,8 @@ MYSQL = Catalog(
     "SUBSTRING_INDEX(HOST, ':', -1) AS port FROM performance_schema.processlist",
     mute="Waiting to finalize termination",
 )
+
+CATALOGS = {each.flavor: each for each in (MARIADB, MYSQL)}
 
 
 def bar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> None:

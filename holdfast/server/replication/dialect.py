@@ -24,8 +24,7 @@ binlog has."""
 class Dialect:
     """Names, and statements that depend on no state of the agent. Settings are global variables with their values.
 
-    :ivar names: of semi-sync; :ivar catalog: where accounts and sessions are listed
-    :ivar applied: the variable that has what is in the server's own binlog
+    :ivar names: of semi-sync; :ivar catalog: queries for accounts, sessions and GTIDs
     :ivar refuse_writes: the variable that makes the server refuse writes
     :ivar refuses_all: whether it refuses those of every account
     :ivar holding_tables: returns a row if the global read lock would wait for more than must be waited for anyway; ""
@@ -46,7 +45,6 @@ class Dialect:
     flavor: Flavor
     names: Names
     catalog: Catalog
-    applied: str
     refuse_writes: str
     refuses_all: bool
     holding_tables: str

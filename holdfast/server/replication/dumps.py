@@ -46,11 +46,6 @@ OTHERS = """
     WHERE USER = %s AND COMMAND NOT LIKE 'Binlog Dump%%'
 """
 
-APPLIED = {
-    Flavor.MARIADB: "SELECT @@global.gtid_binlog_state AS applied",
-    Flavor.MYSQL: "SELECT @@global.gtid_executed AS applied",
-}
-
 FRESH_SECONDS = 0.25
 """For so long MariaDB's sessions are assumed to be the same if its log says nothing new."""
 
@@ -61,7 +56,7 @@ class DumpSessions:
     def __init__(self, flavor: Flavor, socket: Path, admin: Account) -> None:
         self._flavor = flavor
         self._admin = admin.user
-        self._catalog = barring.MARIADB if flavor is Flavor.MARIADB else barring.MYSQL
+        self._catalog = barring.CATALOGS[flavor]
         self._connection = Connection(socket, admin, SIDE_SETTINGS)
         self._log = ErrorLog()
         self._last = DumpLook()
@@ -122,7 +117,7 @@ class DumpSessions:
         return True
 
     def applied(self, deadline: Deadline) -> str:
-        row = self._connection.look(APPLIED[self._flavor], deadline)[0]
+        row = self._connection.look(f"SELECT {self._catalog.applied} AS applied", deadline)[0]
         return str(row["applied"]).replace("\n", "")
 
     def close(self) -> None:

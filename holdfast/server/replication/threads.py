@@ -51,7 +51,7 @@ class ReplicationThreads:
 
     def applied(self, deadline: Deadline) -> GtidSet:
         """The GTIDs in the server's own binlog."""
-        asked = f"SELECT {self._dialect.applied} AS applied"
+        asked = f"SELECT {self._dialect.catalog.applied} AS applied"
         return parse(self._dialect.flavor, self._commands.look(asked, deadline)[0]["applied"])
 
     def wait_applied(self, received: str, seconds: float, deadline: Deadline) -> bool:
