@@ -14,7 +14,9 @@ HoldfastError
 
 from __future__ import annotations
 
-from typing import Self
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
 
 
 class HoldfastError(Exception):
@@ -108,3 +110,32 @@ class CalledOff(OutcomeUnknown):
 
 class Fatal(HoldfastError):
     """The process cannot continue, for example because its state directory is not writable."""
+
+
+@dataclass(frozen=True, slots=True)
+class WrongValue:
+    """:ivar place: where it is in the document; :ivar unknown: there is no such key"""
+
+    place: tuple[str | int, ...]
+    message: str
+    unknown: bool = False
+
+    @property
+    def key(self) -> str:
+        return ".".join(map(str, self.place))
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.message}" if self.place else self.message
+
+
+def first_wrong(details: Sequence[Mapping[str, Any]]) -> WrongValue:
+    """Which of pydantic's complaints to show: a mistyped key is the cause of a missing one.
+
+    :param details: ``ValidationError.errors()``
+    """
+    unknown = next((each for each in details if each["type"] == "extra_forbidden"), None)
+    first = unknown or details[0]
+    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
+    missing = first["type"] == "missing"
+    text = "unknown key" if unknown else "required, and not there" if missing else message
+    return WrongValue(tuple(first["loc"]), text, unknown is not None)

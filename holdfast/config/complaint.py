@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from holdfast.errors import BadInput
+from holdfast.errors import BadInput, first_wrong
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -22,16 +22,11 @@ def validated(model: type[Model], data: Any, where: str = "") -> Model:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        errors = error.errors(include_url=False)
-    # a mistyped key is the cause of a missing one
-    first = next((each for each in errors if each["type"] == "extra_forbidden"), errors[0])
-    key = ".".join(_named(data, [part for part in first["loc"] if part != "[key]"]))
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if first["type"] == "extra_forbidden":
-        message = f"unknown key{_meant(model, first['loc'])}"
-    elif first["type"] == "missing":
-        message = "required, and not there"
-    raise BadInput(": ".join(part for part in (where, key) if part) or "document", message)
+        wrong = first_wrong(error.errors(include_url=False))
+    key = ".".join(_named(data, [part for part in wrong.place if part != "[key]"]))
+    meant = _meant(model, wrong.place) if wrong.unknown else ""
+    place = ": ".join(part for part in (where, key) if part) or "document"
+    raise BadInput(place, wrong.message + meant)
 
 
 def _named(data: Any, location: Sequence[str | int]) -> Iterator[str]:

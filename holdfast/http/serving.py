@@ -10,6 +10,7 @@ import socket
 import ssl
 from asyncio import BaseTransport, TimerHandle
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 from http import HTTPStatus
 from typing import Any, TypeVar
 
@@ -21,7 +22,16 @@ from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from holdfast.errors import BadInput, Fatal, HoldfastError, OutcomeUnknown, Refused, Unreachable
+from holdfast.errors import (
+    BadInput,
+    Fatal,
+    HoldfastError,
+    OutcomeUnknown,
+    Refused,
+    Unreachable,
+    WrongValue,
+    first_wrong,
+)
 from holdfast.tls import peer
 
 KEEP_ALIVE_SECONDS = 600
@@ -200,8 +210,8 @@ def one_line_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def bad_query(request: Request, error: RequestValidationError) -> Response:
-        key, wrong = _first_wrong(error.errors())
-        return error_response(400, "BadInput", _complaint(key, wrong), key=key, wrong=wrong)
+        wrong = _wrong(error)
+        return error_response(400, "BadInput", str(wrong), key=wrong.key, wrong=wrong.message)
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> Response:
@@ -248,7 +258,7 @@ async def parsed(request: Request, model: type[Model]) -> Model:
     try:
         return model.model_validate_json(await request.body())
     except ValidationError as error:
-        raise BadInput("request", first_complaint(error.errors(include_url=False))) from None
+        raise BadInput("request", str(_wrong(error))) from None
 
 
 def of_cluster(known: Mapping[str, T], name: str) -> T:
@@ -267,21 +277,8 @@ def check_member(member: str, names: Collection[str]) -> None:
         raise HTTPException(404, f"no member {member!r}; there are {', '.join(names)}")
 
 
-def first_complaint(errors: Any) -> str:
-    """The first of pydantic's complaints, with its key, in whatever part of the request."""
-    return _complaint(*_first_wrong(errors))
-
-
-def _complaint(key: str, wrong: str) -> str:
-    return f"{key}: {wrong}" if key else wrong
-
-
-def _first_wrong(errors: Any) -> tuple[str, str]:
-    """Key, or "", and what is wrong."""
-    first = next((each for each in errors if each.get("type") == "extra_forbidden"), errors[0])
-    where = [str(part) for part in first["loc"]]
-    place = ".".join(where[1:] if where[:1] and where[0] in PARTS else where)
-    message = first["msg"].removeprefix("Value error, ").replace("Input should be", "must be")
-    if first.get("type") == "extra_forbidden":
-        message = "unknown key"
-    return place, str(message)
+def _wrong(error: ValidationError | RequestValidationError) -> WrongValue:
+    """With its key, in whatever part of the request."""
+    wrong = first_wrong(error.errors())
+    inner = wrong.place[1:] if wrong.place[:1] and wrong.place[0] in PARTS else wrong.place
+    return replace(wrong, place=inner)

@@ -26,7 +26,15 @@ from holdfast.core.lease import Electorate
 from holdfast.core.observed.blockers import Blocker
 from holdfast.core.observed.lineage import RecordMark
 from holdfast.core.view import MemberState
-from holdfast.errors import BadInput, HoldfastError, OutcomeUnknown, Refused, StaleTerm, Unreachable
+from holdfast.errors import (
+    BadInput,
+    HoldfastError,
+    OutcomeUnknown,
+    Refused,
+    StaleTerm,
+    Unreachable,
+    first_wrong,
+)
 
 _COMMANDS: dict[str, TypeAdapter[Any]] = {
     name_of(kind): TypeAdapter(kind) for kind in get_args(Command)
@@ -103,9 +111,9 @@ class CommandRequest(BaseModel):
             command: Command = _COMMANDS[self.command].validate_python(self.arguments)
         except ValidationError as error:
             # not pydantic's own text: that shows the values, and one may be an authentication string
-            first = error.errors(include_url=False, include_input=False)[0]
-            place = ".".join(("arguments", *map(str, first["loc"])))
-            raise BadInput(place, first["msg"]) from None
+            wrong = first_wrong(error.errors(include_url=False, include_input=False))
+            place = ".".join(("arguments", *map(str, wrong.place)))
+            raise BadInput(place, wrong.message) from None
         return command
 
 

@@ -12,7 +12,7 @@ from holdfast.agent.disk.term import replace_durably
 from holdfast.agent.lease.state import merged
 from holdfast.core.lease import Electorate
 from holdfast.core.timing import Timing
-from holdfast.errors import Fatal, Refused
+from holdfast.errors import Fatal, Refused, first_wrong
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +82,8 @@ class ElectorateFile:
         except FileNotFoundError:
             return Entrusted()
         except (OSError, ValidationError) as error:
+            why = first_wrong(error.errors()) if isinstance(error, ValidationError) else error
             raise Fatal(
                 f"{self.path} cannot be read, so it is not known which members confirm this server's lease: remove "
-                f"it, and the manager sends it again ({' '.join(str(error).split())[:200]})"
+                f"it, and the manager sends it again ({why})"
             ) from error

@@ -20,7 +20,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from holdfast.agent.disk.term import remove_durably, replace_durably
 from holdfast.binlog.files.run import Began, began
@@ -34,15 +35,20 @@ class RunMark:
     :ivar acks: how many voters its commits wait for
     :ivar tally: what the server had counted when nothing had been let through; None: not known yet
     :ivar let_through: why the mark holds no longer; "" while it does
+
+    Nothing has a default: a file in which something is missing is no mark.
     :ivar unacknowledged: how many were let through
     """
 
     incarnation: str
     began: Began | None
     acks: int
-    tally: Tally | None = None
-    let_through: str = ""
-    unacknowledged: int = 0
+    tally: Tally | None
+    let_through: str
+    unacknowledged: int
+
+
+_FORM = TypeAdapter(RunMark)
 
 
 class PendingMark:
@@ -74,7 +80,7 @@ class PendingMark:
         """
         with self._writing:
             written = self._written
-            mark = RunMark(incarnation, began(self._index), acks, tally)
+            mark = RunMark(incarnation, began(self._index), acks, tally, "", 0)
             if written is None or replace(written, tally=tally) != mark:
                 self._write(mark)
             elif written != mark:
@@ -127,19 +133,6 @@ class PendingMark:
     def _read(self) -> RunMark | None:
         """A mark that cannot be read counts as none: then nothing is cut."""
         try:
-            data = json.loads(self._path.read_bytes())
-            return _mark(data)
-        except (OSError, ValueError, TypeError, KeyError):
+            return _FORM.validate_json(self._path.read_bytes())
+        except (OSError, ValidationError):
             return None
-
-
-def _mark(data: dict[str, Any]) -> RunMark:
-    run, tally = data["began"], data["tally"]
-    return RunMark(
-        str(data["incarnation"]),
-        Began(str(run["file"]), int(run["created"])) if run else None,
-        int(data["acks"]),
-        Tally(**{key: int(value) for key, value in tally.items()}) if tally else None,
-        str(data["let_through"]),
-        int(data["unacknowledged"]),
-    )

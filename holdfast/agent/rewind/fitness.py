@@ -6,30 +6,37 @@ import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from holdfast.agent.disk.term import remove_durably, replace_durably
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.observed.comparison import Difference
-from holdfast.errors import Refused
+from holdfast.errors import Refused, first_wrong
 from holdfast.server.data.rewind import RewindRepair
 
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """:ivar suspects, unfit, differs: as in ``MemberState``; :ivar repair: a rewind that was begun
+    """What an earlier version did not write has a default; a file that lacks anything else cannot be read.
+
+    :ivar suspects, unfit, differs: as in ``MemberState``; :ivar repair: a rewind that was begun
     :ivar xa: what the binlog says of XA transactions, and the tables may not: see ``binlog/pending/doubts.py``
     :ivar unlogged: it crashed while it took writes: tables without transactions may have changed unnoticed
     :ivar reset: an operator has reset its binary log, which no longer shows whose data this is
     """
 
-    suspects: tuple[str, ...] = ()
-    unfit: str = ""
+    suspects: tuple[str, ...]
+    unfit: str
+    repair: RewindRepair | None
     differs: tuple[Difference, ...] = ()
-    repair: RewindRepair | None = None
     xa: Mapping[str, str] = field(default_factory=dict)
     unlogged: bool = False
     reset: bool = False
+
+
+_FORM = TypeAdapter(_Known)
+_NOTHING = _Known((), "", None)
 
 
 class Fitness:
@@ -117,11 +124,11 @@ class Fitness:
 
     def forget(self) -> None:
         """The data was replaced."""
-        self._write(_Known())
+        self._write(_NOTHING)
 
     def _write(self, known: _Known) -> None:
         try:
-            if known == _Known():
+            if known == _NOTHING:
                 remove_durably(self.path)
             else:
                 replace_durably(self.path, json.dumps(asdict(known), indent=1) + "\n")
@@ -137,20 +144,10 @@ class Fitness:
 
     def _read(self) -> _Known:
         try:
-            found: dict[str, Any] = json.loads(self.path.read_bytes())
-            repair = found["repair"]
-            return _Known(
-                suspects=tuple(map(str, found["suspects"])),
-                unfit=str(found["unfit"]),
-                differs=tuple(Difference(**each) for each in found.get("differs", ())),
-                repair=None if repair is None else RewindRepair(**repair),
-                xa={str(xid): str(end) for xid, end in found.get("xa", {}).items()},
-                unlogged=bool(found.get("unlogged")),
-                reset=bool(found.get("reset")),
-            )
+            return _FORM.validate_json(self.path.read_bytes())
         except FileNotFoundError:
-            return _Known()
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            return _Known(
-                unfit=f"{self.path} cannot be read, so a rewind may be half done: {error}"
-            )
+            return _NOTHING
+        except (OSError, ValidationError) as error:
+            why = first_wrong(error.errors()) if isinstance(error, ValidationError) else error
+            unfit = f"{self.path} cannot be read, so a rewind may be half done: {why}"
+            return replace(_NOTHING, unfit=unfit)

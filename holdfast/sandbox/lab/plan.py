@@ -5,7 +5,6 @@ The file is written before anything is made, so that everything can be found and
 
 from __future__ import annotations
 
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -14,6 +13,7 @@ from typing import Any
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput
+from holdfast.sandbox import saved
 from holdfast.sandbox.local.spec import MOST_MEMBERS, MemberSpec, checked
 
 NETWORK = "10.86.0"
@@ -231,35 +231,15 @@ def saved_path(folder: Path) -> Path:
 
 def write_saved(plan: LabPlan) -> None:
     fields = {key: value for key, value in asdict(plan).items() if key != "dir"}
-    path = saved_path(plan.dir)
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(fields, indent=1, default=str) + "\n")
-    new.replace(path)
+    saved.write(saved_path(plan.dir), fields)
 
 
 def read_saved(folder: Path) -> LabPlan:
     """:raises BadInput: there is no lab in that folder, or its file is damaged"""
     path = saved_path(folder.absolute())
-    try:
-        saved = json.loads(path.read_text())
-        plan = LabPlan(
-            dir=folder.absolute(),
-            id=str(saved["id"]),
-            flavor=Flavor(saved["flavor"]),
-            size=int(saved["size"]),
-            manager_count=int(saved["manager_count"]),
-            binary=Path(saved["binary"]) if saved["binary"] else None,
-            settings=dict(saved["settings"]),
-            gate=bool(saved["gate"]),
-            vip=bool(saved.get("vip", False)),
-            haproxy=bool(saved.get("haproxy", False)),
-        )
-    except FileNotFoundError:
-        raise BadInput(
-            "--dir", f"there is no lab in {folder}: make one with holdfast sandbox up --hosts"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput("--dir", f"cannot read {path}: {error}") from None
+    missing = f"there is no lab in {folder}: make one with holdfast sandbox up --hosts"
+    found = saved.read(path, missing)
+    plan = saved.parsed(LabPlan, {**found, "dir": path.parent}, path)
     if not plan.id.isalnum() or len(plan.id) > 8:
         raise BadInput("--dir", f"cannot read {path}: {plan.id!r} is no lab's id")
     return plan

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import socket
@@ -15,6 +14,7 @@ from typing import Any
 from holdfast.config.settings import check, effective, layer_of_pairs, refuse_strangers
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, Refused
+from holdfast.sandbox import saved
 
 CLUSTER = "sandbox"
 HOST = "127.0.0.1"
@@ -239,38 +239,22 @@ def saved_path(folder: Path) -> Path:
 def write_saved(spec: Spec, daemons: dict[str, dict[str, Any]]) -> None:
     """Replace ``sandbox.json``: the settings, and the processes that were started."""
     settings = {key: value for key, value in asdict(spec).items() if key != "dir"}
-    text = json.dumps({**settings, "daemons": daemons}, indent=1, default=str) + "\n"
-    path = saved_path(spec.dir)
-    new = path.with_name(path.name + ".new")
-    new.write_text(text)
-    new.replace(path)
+    saved.write(saved_path(spec.dir), {**settings, "daemons": daemons})
 
 
 def read_saved(folder: Path) -> tuple[Spec, dict[str, dict[str, Any]]]:
     """:raises BadInput: there is no sandbox in that folder, or its file is damaged"""
     path = saved_path(folder.absolute())
-    try:
-        saved = json.loads(path.read_text())
-        spec = Spec(
-            dir=folder.absolute(),
-            flavor=Flavor(saved["flavor"]),
-            size=int(saved["size"]),
-            base_port=int(saved["base_port"]),
-            sockets=Path(saved["sockets"]),
-            binary=Path(saved["binary"]) if saved["binary"] else None,
-            further=int(saved.get("further", 0)),
-            settings=dict(saved.get("settings", {})),
-            removed=tuple(saved.get("removed", ())),
-        )
-        daemons = dict(saved["daemons"])
-    except FileNotFoundError:
-        raise BadInput(
-            "--dir", f"there is no sandbox in {folder}: make one with holdfast sandbox up"
-        ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise BadInput("--dir", f"cannot read {path}: {error}") from None
+    missing = f"there is no sandbox in {folder}: make one with holdfast sandbox up"
+    found = saved.read(path, missing)
+    spec = saved.parsed(Spec, {**found, "dir": path.parent}, path)
     spec.check()
-    return spec, daemons
+    return spec, saved.parsed(_Daemons, found, path).daemons
+
+
+@dataclass(frozen=True, slots=True)
+class _Daemons:
+    daemons: dict[str, dict[str, Any]]
 
 
 def refuse_other(

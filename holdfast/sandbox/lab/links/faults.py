@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from holdfast.errors import BadInput
+from holdfast.sandbox import saved
 
 RELAY_PORT = "relay"
 """The device through which the relay gets frames."""
@@ -107,9 +108,7 @@ def write_links(path: Path, links: Links) -> None:
         {"source": source, "target": target, **asdict(link)}
         for (source, target), link in sorted(links.items())
     ]
-    new = path.with_name(path.name + ".new")
-    new.write_text(json.dumps(rows, indent=1) + "\n")
-    new.replace(path)
+    saved.write(path, rows)
 
 
 def _by_chance(share: float) -> str:

@@ -10,6 +10,7 @@ from holdfast.agent.rewind.fitness import Fitness
 from holdfast.agent.rewind.rewind import _heads, _in_order
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.gtid import Flavor, parse
+from holdfast.core.observed.comparison import Difference
 from holdfast.core.view import MemberState
 from holdfast.errors import Refused
 from holdfast.server.data.digest import parse_table, table_name
@@ -46,9 +47,51 @@ def test_unfit_stays_until_the_data_was_replaced(tmp_path: Path) -> None:
     assert started(tmp_path)[1].unfit == ""
 
 
-def test_a_damaged_file_makes_the_member_unfit(tmp_path: Path) -> None:
-    (tmp_path / "fitness").write_text('{"suspects": [')
-    assert "a rewind may be half done" in started(tmp_path)[1].unfit
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('{"suspects": [', "JSON"),
+        ("[]", "must be an object"),
+        ('{"suspects": [], "repair": null}', "unfit: required, and not there"),
+        ('{"suspects": [], "unfit": ""}', "repair: required, and not there"),
+        ('{"unfit": "", "repair": null}', "suspects: required, and not there"),
+        ('{"suspects": [], "unfit": "", "repair": {"name": "x", "was": ""}}', "repair.becomes: "),
+        ('{"suspects": [], "unfit": "", "repair": null, "differs": [{"table": "a"}]}', "ranges: "),
+    ],
+)
+def test_a_file_that_is_damaged_or_lacks_something_makes_the_member_unfit(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    (tmp_path / "fitness").write_text(text)
+    unfit = started(tmp_path)[1].unfit
+    assert "cannot be read, so a rewind may be half done: " in unfit
+    assert why in unfit
+    assert "\n" not in unfit
+
+
+def test_a_file_of_an_earlier_version_is_read(tmp_path: Path) -> None:
+    (tmp_path / "fitness").write_text(
+        '{"suspects": ["app.a"], "unfit": "rows differ", "repair": {"name": "x", "was": "0-1-9", '
+        '"becomes": "0-1-5", "slave_pos": "0-1-5"}}'
+    )
+    fitness, state = started(tmp_path)
+    assert (state.suspects, state.unfit, fitness.repair) == (("app.a",), "rows differ", REPAIR)
+    assert (fitness.xa, fitness.unlogged, fitness.was_reset, state.differs) == (
+        {},
+        False,
+        False,
+        (),
+    )
+
+
+def test_what_the_version_before_wrote_is_read_whole(tmp_path: Path) -> None:
+    (tmp_path / "fitness").write_text(
+        '{"suspects": [], "unfit": "", "differs": [{"table": "app.t", "ranges": "id 1 to 9"}], '
+        '"repair": null, "xa": {"X\'61\'": "committed"}, "unlogged": true, "reset": true, "later": 1}'
+    )
+    fitness, state = started(tmp_path)
+    assert state.differs == (Difference("app.t", "id 1 to 9"),)
+    assert (fitness.xa, fitness.unlogged, fitness.was_reset) == ({"X'61'": "committed"}, True, True)
 
 
 def test_what_cannot_be_written_is_not_told(tmp_path: Path) -> None:
