@@ -27,7 +27,7 @@ import pymysql
 from holdfast.core.gtid import Flavor
 from holdfast.errors import DeadlinePassed, HoldfastError
 from holdfast.sandbox.demo import SIGNALS, on_stderr
-from holdfast.sandbox.lab.lab import Lab, remove_quietly
+from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.plan import CLIENT, LabPlan, LabShape
 from holdfast.sandbox.load.crash import EVENTS_SECONDS, WHOLE_SECONDS, Crash, Load
 from holdfast.sandbox.load.events import SeenEvent
@@ -36,6 +36,7 @@ from holdfast.sandbox.load.locator import READ_ONLY_ERRORS, error_code, insert
 from holdfast.sandbox.load.verification import settle, verify
 from holdfast.sandbox.load.workload import Workload
 from holdfast.sandbox.local.spec import CLUSTER
+from holdfast.sandbox.waiting import remove_quietly
 from holdfast.server.connection.login import SafeLogin
 
 CALL_SECONDS = 0.005

@@ -23,6 +23,8 @@ from typing import Any
 import figures
 import measuring
 
+from holdfast.agent.runtime.steps import KnownStep
+from holdfast.core.commands import Drain, Freeze, Promote, name_of
 from holdfast.http.manager_client import ManagerClient
 from holdfast.sandbox.demo import temporary_sandbox
 from holdfast.sandbox.load.events import Follower, SeenEvent
@@ -32,6 +34,7 @@ from holdfast.sandbox.load.workload import Workload
 from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.sandbox.local.spec import CLUSTER
 
+FREEZE, PROMOTE = name_of(Freeze), name_of(Promote)
 PROBE_SECONDS = 0.002
 AFTER_SECONDS = 1.0
 OPEN_SECONDS = 40.0
@@ -140,7 +143,7 @@ def _steps(events: Sequence[SeenEvent], old: str, to: str) -> dict[str, float]:
     for event in events:
         if event.kind != "command" or event.member not in (old, to):
             continue
-        if event.name in ("freeze", "promote") or (event.name == "drain" and "freeze" in found):
+        if event.name in (FREEZE, PROMOTE) or (event.name == name_of(Drain) and FREEZE in found):
             found.setdefault(event.name, event.ms or 0.0)
             for part, ms in event.steps.items():
                 found.setdefault(f"{event.name}.{part}", ms)
@@ -154,16 +157,15 @@ def _phases(events: Sequence[SeenEvent], old: str, to: str, gap: Gap) -> dict[st
     """
     ends = {"writes stopped": gap.begin}
     for event in events:
-        if event.kind == "command" and event.name == "freeze" and event.member == old:
+        if event.name == FREEZE and event.member == old:
             ends["frozen"] = event.at
         elif event.named and event.member == to:
             ends["named"] = event.at
-        elif event.kind == "command" and event.name == "promote" and event.member == to:
-            behind = list(event.steps).index("opened") + 1 if "opened" in event.steps else None
-            if behind is not None:
-                spent = sum(event.steps.values())
-                after = sum(list(event.steps.values())[behind:])
-                ends["open"] = event.at - ((event.ms or spent) - spent) / 2000 - after / 1000
+        elif event.name == PROMOTE and event.member == to and KnownStep.OPENED in event.steps:
+            behind = list(event.steps).index(KnownStep.OPENED) + 1
+            spent = sum(event.steps.values())
+            after = sum(list(event.steps.values())[behind:])
+            ends["open"] = event.at - ((event.ms or spent) - spent) / 2000 - after / 1000
     ends["first write"] = gap.end
     if list(ends.values()) != sorted(ends.values()):
         return {}

@@ -244,7 +244,7 @@ def _base_port(asked: int | None, kept: int | None) -> int:
 def _started(sandbox: Sandbox, is_new: bool) -> dict[str, Any]:
     """Start it. When interrupted, leave nothing behind that was not there before: no process, and of a new one no
     file."""
-    from holdfast.sandbox.local.cluster import remove_quietly
+    from holdfast.sandbox.waiting import remove_quietly
 
     try:
         return sandbox.up()
@@ -310,14 +310,15 @@ def _lab(folder: Path | None, say: Any = None) -> Lab | None:
     if not lab.is_lab(where):
         return None
     from holdfast.sandbox.lab.lab import Lab
-    from holdfast.sandbox.local.cluster import quiet
+    from holdfast.sandbox.waiting import quiet
 
     return Lab.open(where, say or quiet)
 
 
 def _open(folder: Path | None, say: Any = None) -> Sandbox:
-    from holdfast.sandbox.local.cluster import Sandbox, quiet
+    from holdfast.sandbox.local.cluster import Sandbox
     from holdfast.sandbox.local.spec import default_dir
+    from holdfast.sandbox.waiting import quiet
 
     return Sandbox.open(folder or default_dir(), say or quiet)
 

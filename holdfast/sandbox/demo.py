@@ -22,9 +22,10 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError
 from holdfast.sandbox.load.crash import Crash, Load, crash_primary
 from holdfast.sandbox.load.timeline import Timeline
-from holdfast.sandbox.local.cluster import Sandbox, quiet, remove_quietly
+from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.sandbox.local.spec import free_base_port
 from holdfast.sandbox.servers import trees
+from holdfast.sandbox.waiting import quiet, remove_quietly
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 

@@ -25,8 +25,9 @@ import httpx
 from holdfast.core.gtid import Flavor
 from holdfast.errors import HoldfastError
 from holdfast.sandbox.demo import SIGNALS, Interrupted, catch_signals, on_stderr
-from holdfast.sandbox.lab.lab import Lab, remove_quietly
+from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.plan import AGENT_PORT, LabShape
+from holdfast.sandbox.waiting import remove_quietly
 from tests.chaos import report, store
 from tests.chaos.epoch import Epoch, Runner
 from tests.chaos.faults import Harm

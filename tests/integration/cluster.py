@@ -15,8 +15,9 @@ from holdfast.errors import HoldfastError, Refused
 from holdfast.sandbox.load.journal import WriteReport
 from holdfast.sandbox.load.verification import WriteVerification, settle, verify
 from holdfast.sandbox.load.workload import Workload
-from holdfast.sandbox.local.cluster import Sandbox, Status, remove_quietly
+from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.sandbox.local.spec import CLUSTER, checked
+from holdfast.sandbox.waiting import Status, remove_quietly
 from tests.integration.ports import free_base_port
 
 REPAIR_SECONDS = 15.0

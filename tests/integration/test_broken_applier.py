@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.sandbox.local.spec import CLUSTER
+from holdfast.sandbox.waiting import Status
 from tests.integration.cluster import (
     Clusters,
     admin,

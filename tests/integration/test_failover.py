@@ -15,9 +15,10 @@ import pymysql
 import pytest
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.sandbox.local.spec import CLUSTER
 from holdfast.sandbox.servers import trees
+from holdfast.sandbox.waiting import Status
 from holdfast.server.process.process import Running
 from tests.integration.cluster import (
     admin,

@@ -20,7 +20,7 @@ import pytest
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, DeadlinePassed, Refused
 from holdfast.sandbox.lab.cells import Cells
-from holdfast.sandbox.lab.lab import Lab, remove_quietly
+from holdfast.sandbox.lab.lab import Lab
 from holdfast.sandbox.lab.links.network import Network
 from holdfast.sandbox.lab.plan import (
     AGENT_PORT,
@@ -31,8 +31,8 @@ from holdfast.sandbox.lab.plan import (
     saved_path,
 )
 from holdfast.sandbox.lab.table import rows
-from holdfast.sandbox.local.cluster import Status
 from holdfast.sandbox.local.spec import CLUSTER
+from holdfast.sandbox.waiting import Status, remove_quietly
 
 PORT = 5000
 SO_RCVBUFFORCE = 33

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.sandbox.local.spec import CLUSTER
+from holdfast.sandbox.waiting import Status
 from tests.integration.cluster import (
     assert_identical,
     by_hand,

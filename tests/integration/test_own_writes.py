@@ -10,7 +10,8 @@ from collections.abc import Callable
 import pymysql
 
 from holdfast.core.gtid import Flavor, parse
-from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.waiting import Status
 from tests.integration.cluster import (
     admin,
     assert_identical,

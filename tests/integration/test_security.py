@@ -23,9 +23,10 @@ from holdfast.errors import BadInput, HoldfastError, Refused, Unreachable
 from holdfast.http.manager_client import ManagerClient
 from holdfast.http.wire import CommandRequest
 from holdfast.sandbox.local import cluster as sandboxes
-from holdfast.sandbox.local.cluster import Sandbox, remove_quietly
+from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.sandbox.local.files import write_files
 from holdfast.sandbox.local.spec import CLUSTER, MOST_MEMBERS
+from holdfast.sandbox.waiting import remove_quietly
 from holdfast.server.authentication import authentication_string
 from holdfast.server.connection import encryption
 from holdfast.tls import Files, authority, contexts

@@ -10,8 +10,9 @@ from contextlib import contextmanager
 import pymysql
 
 from holdfast.core.gtid import SEQUENCE_STEP, Flavor, parse
-from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.sandbox.local.spec import CLUSTER
+from holdfast.sandbox.waiting import Status
 from tests.integration.cluster import (
     admin,
     assert_identical,

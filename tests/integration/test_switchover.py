@@ -13,8 +13,9 @@ import pytest
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
-from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.sandbox.local.spec import CLUSTER
+from holdfast.sandbox.waiting import Status
 from tests.integration.cluster import Clusters, admin, events, replicas, writing
 from tests.integration.test_config import holdfast
 

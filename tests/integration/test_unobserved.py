@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 
 from holdfast.core.gtid import Flavor
-from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.cluster import Sandbox
+from holdfast.sandbox.waiting import Status
 from holdfast.server.connection.login import SafeLogin
 from tests.integration.cluster import BUSY, member_of, wait_failed_over
 from tests.integration.test_config import holdfast

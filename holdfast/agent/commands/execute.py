@@ -24,7 +24,7 @@ from holdfast.agent.rewind.compare import Comparing
 from holdfast.agent.rewind.engine import Engine
 from holdfast.agent.rewind.rewind import Rewinding
 from holdfast.agent.rewind.verify import Verifying
-from holdfast.agent.runtime.steps import Steps
+from holdfast.agent.runtime.steps import KnownStep, Steps
 from holdfast.agent.start.accounts import ReplicationAccounts
 from holdfast.core.commands import (
     Bar,
@@ -212,7 +212,7 @@ class CommandExecutor:
         if self._watch.started(running) and self._published.state.server is ServerStatus.STARTING:
             return  # it boots without a source, and no command has come since
         self._server.stop_receiver(deadline)
-        steps.done("receiver stopped")
+        steps.done(KnownStep.RECEIVER_STOPPED)
 
     def _follow(self, command: Follow, deadline: Deadline, steps: Steps) -> None:
         state = self._up("follow")

@@ -13,6 +13,7 @@ from holdfast.agent.promise.domains import Domains
 from holdfast.agent.promise.releasing import Releases
 from holdfast.agent.promise.strangers import Strangers
 from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.agent.runtime.steps import KnownStep
 from holdfast.core.commands import Command, Fence, Promote, SetAcks
 from holdfast.core.rules.releases import asked, holds_back
 from holdfast.core.view import MemberState, Receiver
@@ -103,7 +104,7 @@ class Promoting:
             drained = state.received_set() == state.applied_set()
             if state.replication.receiver is not Receiver.OFF or not drained:
                 self._server.stop_receiver(deadline)
-                done("receiver stopped")
+                done(KnownStep.RECEIVER_STOPPED)
                 self._server.drain(deadline)
                 done("applied")
             noted = self._note(state, command)
@@ -225,7 +226,7 @@ class Promoting:
             done("lease held")
         self._keeper.opens()
         self._server.open(deadline, following)
-        done("opened")
+        done(KnownStep.OPENED)
 
     def _ackers_connected(self, command: Promote, deadline: Deadline, done: Done) -> bool:
         """Wait for voters to connect; only for a limited time where commits wait for a limited time."""

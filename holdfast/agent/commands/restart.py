@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from holdfast.agent.observe.server_run import ServerRun
+from holdfast.agent.runtime.steps import KnownStep
 from holdfast.core.view import MemberState, Receiver
 from holdfast.errors import HoldfastError, OutcomeUnknown, Refused
 from holdfast.server.base import Account, Deadline, Server, Source
@@ -34,7 +35,7 @@ def end_in_order(
     try:
         if follows:
             server.stop_receiver(patience)
-            done("receiver stopped")
+            done(KnownStep.RECEIVER_STOPPED)
             server.drain(patience)
             done("applied")
             # else MySQL would wait a minute for the rest of a transaction that was half received

@@ -9,7 +9,6 @@ import select
 import signal
 import socket
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -20,6 +19,7 @@ from holdfast.agent.lease.keeper_process import BEGIN, KNOWN, Begin, Known, rece
 from holdfast.agent.lease.words import LeaseWords
 from holdfast.agent.runtime import boottime
 from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.agent.runtime.helper_process import helper_process
 from holdfast.core.lease import Electorate, Protection
 from holdfast.core.timing import Timing
 from holdfast.server.process.process import Running
@@ -168,14 +168,7 @@ class SecondKeeper:
 
         :raises OSError: it cannot be started
         """
-        own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its:
-            process = subprocess.Popen(
-                (sys.executable, "-m", MODULE, self._place),
-                stdin=its.fileno(),
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # a signal that ends the agent must not end the process
-            )
+        own, process = helper_process(MODULE, self._place)
         begin = BEGIN.dump_json(self._begin)
         try:
             socket.send_fds(own, [begin], [self.words.fd])

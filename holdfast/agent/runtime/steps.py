@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import time
+from enum import StrEnum
+
+
+class KnownStep(StrEnum):
+    """Steps that timelines and benchmarks look for."""
+
+    RECEIVER_STOPPED = "receiver stopped"
+    OPENED = "opened"
 
 
 class Steps:

@@ -11,15 +11,15 @@ import json
 import logging
 import select
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from holdfast.agent.lease.gate import listens_at
 from holdfast.agent.lease.words import LeaseWords
 from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.agent.runtime.helper_process import helper_process
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.agent.vip.process import MESSAGE_BYTES
 from holdfast.config.vip import VipConfig
@@ -45,6 +45,23 @@ def belongs(state: MemberState, running: Running | None) -> bool | None:
     if state.server is ServerStatus.STARTING:
         return None
     return state.up and state.writable and not state.stopped
+
+
+@dataclass(frozen=True, slots=True)
+class _Order:
+    """What the process is to do; its text is the message.
+
+    :ivar running: the server for which it holds the address until ``until``; None: it drops the address
+    """
+
+    running: Running | None = None
+    until: float = 0.0
+
+    def __str__(self) -> str:
+        return "drop" if self.running is None else f"hold {self.until!r}"
+
+
+_DROP = _Order()
 
 
 class Address:
@@ -73,7 +90,7 @@ class Address:
         self._lock = threading.Lock()
         self._running: Running | None = None
         self._until = 0.0
-        self._sent: tuple[str, Running | None] = ("", None)
+        self._sent: _Order | None = None
         self._channel: socket.socket | None = None
         self._off = threading.Event()
         self.shown = False
@@ -131,25 +148,24 @@ class Address:
 
     def _drops(self) -> bool:
         """Send the order; returns whether it changes from hold to drop."""
-        held = self._sent[0].startswith("hold")
+        held = self._sent is not None and self._sent.running is not None
         self._order()
-        return held and self._sent[0] == "drop"
+        return held and self._sent == _DROP
 
     def _order(self) -> None:
         running = self._running
         wanted = belongs(self._published.state, running)
         if wanted is None or self._channel is None:
             return
-        order = f"hold {self._until!r}" if wanted else "drop"
-        if not wanted:
-            running = None
-        before, named = self._sent
-        if order == before and running is named:
+        order = _Order(running, self._until) if running is not None and wanted else _DROP
+        before = self._sent
+        if order == before:
             return
         self._off.clear()
-        self._sent = (order, running)  # before the answer arrives
+        self._sent = order  # before the answer arrives
+        running, named = order.running, before.running if before else None
         try:
-            data = order.encode()
+            data = str(order).encode()
             if running is not None and running is not named:
                 more = [self._words.fd] if self._words else []
                 fds = [running.fd, *more]
@@ -157,7 +173,7 @@ class Address:
             else:
                 self._channel.send(data, socket.MSG_DONTWAIT)
         except OSError:  # the process has ended, or does not read: the next order repeats it
-            self._sent = (before, named)
+            self._sent = before
 
     def _run(self) -> None:
         while not self._stopped.is_set():
@@ -180,17 +196,10 @@ class Address:
 
         :raises OSError: it cannot be started
         """
-        own, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its:
-            process = subprocess.Popen(
-                (sys.executable, "-m", "holdfast.agent.vip.process", self._told_at_start()),
-                stdin=its.fileno(),
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,  # a signal that ends the agent must not end the process
-            )
+        own, process = helper_process("holdfast.agent.vip.process", self._told_at_start())
         with self._lock:
             self._channel = own
-            self._sent = ("", None)
+            self._sent = None
             self._order()
             if self._stopped.is_set():
                 self._hang_up()
@@ -231,7 +240,7 @@ class Address:
                 elif self.shown:
                     self._writer.say(logger, f"the virtual address {ip} is off")
                 self.shown = False
-                if self._sent[0] == "drop":
+                if self._sent == _DROP:
                     self._off.set()
                 self._tell("listening", "")
             case "rival":

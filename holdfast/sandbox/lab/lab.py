@@ -17,14 +17,13 @@ by itself. Faults name their hosts; ``"m1,m2"`` is a group, ``"all"`` is every h
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from holdfast.errors import DeadlinePassed, HoldfastError, Refused, Unreachable
+from holdfast.errors import DeadlinePassed, Refused, Unreachable
 from holdfast.http.manager_client import ManagerClient
 from holdfast.sandbox.lab.asking import Asking
 from holdfast.sandbox.lab.files import write_files
@@ -43,16 +42,15 @@ from holdfast.sandbox.lab.plan import (
 )
 from holdfast.sandbox.lab.tools import refuse_without
 from holdfast.sandbox.local.accounts import cached_accounts
-from holdfast.sandbox.local.cluster import Say, Status, quiet, summary
 from holdfast.sandbox.local.servers import end_server, server_of
 from holdfast.sandbox.local.spec import MemberSpec, checked
 from holdfast.sandbox.servers import trees
 from holdfast.sandbox.servers.daemons import tail
+from holdfast.sandbox.waiting import Say, Status, first_status, is_whole, quiet
 from holdfast.server.base import Account
 from holdfast.server.connection.login import SafeLogin
 
 WHOLE_SECONDS = 60.0
-POLL_SECONDS = 0.05
 
 
 class Lab(LabHarm):
@@ -280,33 +278,12 @@ class Lab(LabHarm):
         self, predicate: Callable[[Status], bool], seconds: float, what: str = "what was expected"
     ) -> Status:
         """:raises DeadlinePassed: holds the last status"""
-        end = time.monotonic() + seconds
-        last = "no manager ever answered"
-        while True:
-            try:
-                status = self.status()
-                if predicate(status):
-                    return status
-                last = summary(status)
-            except Unreachable as error:
-                last = str(error)
-            if time.monotonic() > end:
-                raise DeadlinePassed(f"waiting for {what} (last seen: {last})", seconds)
-            time.sleep(POLL_SECONDS)
+        return first_status(self.status, predicate, seconds, what)
 
     def wait_whole(self, seconds: float = WHOLE_SECONDS) -> Status:
         """:raises DeadlinePassed: holds the reason, and the ends of the logs"""
-        said = ""
-
-        def whole(status: Status) -> bool:
-            nonlocal said
-            if status["reason"] != said and not status["whole"]:
-                said = status["reason"]
-                self._say(said)
-            return bool(status["whole"] and status["writable"])
-
         try:
-            return self.wait_until(whole, seconds, "the cluster to be whole")
+            return self.wait_until(is_whole(self._say), seconds, "the cluster to be whole")
         except DeadlinePassed as error:
             raise DeadlinePassed(f"{error.what}\n{self.logs()}", seconds) from None
 
@@ -351,14 +328,3 @@ class Lab(LabHarm):
             return SafeLogin(
                 asks_for_key=True, user=who.user, password=who.password, **where, **settings
             )
-
-
-def remove_quietly(lab: Lab) -> None:
-    """End and remove the lab in whatever state it is; for cleaning up on the way out."""
-    for _ in range(3):
-        try:
-            lab.down(remove=True)
-        except (HoldfastError, OSError):
-            time.sleep(0.2)
-        else:
-            return

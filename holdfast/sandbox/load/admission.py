@@ -18,8 +18,9 @@ from holdfast.sandbox.load.journal import Gap, WriteReport
 from holdfast.sandbox.load.states import States
 from holdfast.sandbox.load.verification import WriteVerification, settle, verify
 from holdfast.sandbox.load.workload import Workload
-from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.sandbox.local.spec import CLUSTER
+from holdfast.sandbox.waiting import Status
 from holdfast.server.base import Account
 
 WHOLE_SECONDS = 120.0

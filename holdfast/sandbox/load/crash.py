@@ -13,8 +13,9 @@ from holdfast.sandbox.load.journal import Gap, WriteReport
 from holdfast.sandbox.load.locator import WriteTarget
 from holdfast.sandbox.load.verification import WriteVerification, settle, verify
 from holdfast.sandbox.load.workload import Workload
-from holdfast.sandbox.local.cluster import Sandbox, Status
+from holdfast.sandbox.local.cluster import Sandbox
 from holdfast.sandbox.local.spec import CLUSTER
+from holdfast.sandbox.waiting import Status
 
 WHOLE_SECONDS = 60.0
 EVENTS_SECONDS = 0.1

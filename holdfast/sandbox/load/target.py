@@ -7,8 +7,8 @@ from typing import Any, Protocol
 
 from holdfast.core.gtid import Flavor
 from holdfast.sandbox.local.accounts import Accounts
-from holdfast.sandbox.local.cluster import Status
 from holdfast.sandbox.local.spec import MemberSpec
+from holdfast.sandbox.waiting import Status
 from holdfast.server.connection.login import SafeLogin
 
 

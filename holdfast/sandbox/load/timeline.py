@@ -7,21 +7,37 @@ import threading
 import time
 from typing import TextIO
 
+from holdfast.agent.runtime.steps import KnownStep
+from holdfast.core.commands import (
+    Cut,
+    Drain,
+    Fence,
+    Follow,
+    Promise,
+    Promote,
+    Prove,
+    SetAcks,
+    Start,
+    name_of,
+)
 from holdfast.sandbox.load.events import SeenEvent
 
 HOLD_SECONDS = 0.08
 """Lines are held back this long: an event from elsewhere may have happened earlier."""
 WIDTH = 150
 MEANINGS = {
-    "promise": "promised the term",
-    "follow": "follows the primary",
-    "promote": "promoted and opened",
-    "cut": "pending log saved and cut",
-    "start": "server started, read-only",
-    "prove": "a commit of the term's own acknowledged",
-    "set_acks": "acknowledgements set",
-    "fence": "fenced",
-    "drain": "applied all that was received",
+    name_of(kind): meaning
+    for kind, meaning in {
+        Promise: "promised the term",
+        Follow: "follows the primary",
+        Promote: "promoted and opened",
+        Cut: "pending log saved and cut",
+        Start: "server started, read-only",
+        Prove: "a commit of the term's own acknowledged",
+        SetAcks: "acknowledgements set",
+        Fence: "fenced",
+        Drain: "applied all that was received",
+    }.items()
 }
 
 
@@ -73,7 +89,7 @@ def line(event: SeenEvent, killed_at: float) -> str:
     text = event.text
     if event.kind == "command":
         meaning = MEANINGS.get(event.name, text)
-        if "receiver stopped" in event.steps:
+        if KnownStep.RECEIVER_STOPPED in event.steps:
             meaning += ", receiver stopped"
         took = [f"{event.ms:.0f} ms"] if event.ms is not None else []
         parts = ", ".join(f"{name} {ms:.0f}" for name, ms in event.steps.items() if ms >= 0.5)

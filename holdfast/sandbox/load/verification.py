@@ -15,7 +15,7 @@ from holdfast.errors import DeadlinePassed
 from holdfast.sandbox.load.journal import Row, WriteReport
 from holdfast.sandbox.load.target import Written
 from holdfast.sandbox.local.accounts import SCHEMA
-from holdfast.sandbox.local.cluster import Status
+from holdfast.sandbox.waiting import Status
 
 SETTLE_SECONDS = 30.0
 QUERY_SECONDS = 120.0

@@ -36,20 +36,13 @@ from holdfast.sandbox.local.spec import (
 from holdfast.sandbox.servers import trees
 from holdfast.sandbox.servers.daemons import Daemon, tail
 from holdfast.sandbox.servers.template import copy_template, make_template
+from holdfast.sandbox.waiting import POLL_SECONDS, Say, Status, first_status, is_whole, quiet
 from holdfast.server.base import Account
 from holdfast.server.connection.login import SafeLogin
 
 WHOLE_SECONDS = 60.0
 AGENT_SECONDS = 30.0
 """An agent is up after one second; a machine that others keep busy takes longer."""
-POLL_SECONDS = 0.05
-
-Status = dict[str, Any]
-Say = Callable[[str], None]
-
-
-def quiet(line: str) -> None:
-    """Drops messages for which there is no reader."""
 
 
 class Sandbox(SandboxHarm):
@@ -211,20 +204,7 @@ class Sandbox(SandboxHarm):
 
         :raises DeadlinePassed: holds the last status
         """
-        end = time.monotonic() + seconds
-        last = "the manager never answered"
-        while True:
-            try:
-                status = self.status()
-                if predicate(status):
-                    return status
-                last = summary(status)
-            except Unreachable as error:
-                last = str(error)
-            self._crew.bury()
-            if time.monotonic() > end:
-                raise DeadlinePassed(f"waiting for {what} (last seen: {last})", seconds)
-            time.sleep(POLL_SECONDS)
+        return first_status(self.status, predicate, seconds, what, self._crew.bury)
 
     def wait_whole(self, seconds: float = WHOLE_SECONDS) -> Status:
         """Wait until the manager says that the cluster is whole; report meanwhile what is missing.
@@ -232,15 +212,7 @@ class Sandbox(SandboxHarm):
         :raises Refused: a daemon ended; holds the end of its log
         :raises DeadlinePassed: holds the reason, and the ends of the logs
         """
-        said = ""
-
-        def whole(status: Status) -> bool:
-            nonlocal said
-            if status["reason"] != said and not status["whole"]:
-                said = status["reason"]
-                self._say(said)
-            return bool(status["whole"] and status["writable"])
-
+        whole = is_whole(self._say)
         end = time.monotonic() + seconds
         while True:
             try:
@@ -334,22 +306,3 @@ class Sandbox(SandboxHarm):
     def members(self) -> tuple[MemberSpec, ...]:
         """The present members, by the manager's answer."""
         return tuple(self.spec.member(each["name"]) for each in self.status()["members"])
-
-
-def summary(status: Status) -> str:
-    """A status in one line."""
-    members = ", ".join(
-        f"{each['name']} {each['role']} {each['state']}" for each in status["members"]
-    )
-    return f"{status['reason']} (term {status['term']}; {members})"
-
-
-def remove_quietly(sandbox: Sandbox) -> None:
-    """End and remove the sandbox in whatever state it is; for cleaning up on the way out."""
-    for _ in range(3):
-        try:
-            sandbox.down(remove=True)
-        except (HoldfastError, OSError):
-            time.sleep(0.2)
-        else:
-            return
