@@ -153,6 +153,11 @@ class SemiSync:
 class MemberState:
     """What one agent reports about its server and itself.
 
+    ``promised``, ``frozen`` and ``stopped`` are no three states of one: a primary that is frozen for its successor and
+    has not followed it yet promises the next term if that successor dies. It then holds both terms: it must stay
+    frozen (a late SetAcks or Prove is refused, and it gives its lease up before it follows) until a Follow or Promote
+    of the new term clears all three. ``stopped`` comes first and stays: where ``frozen`` is set, both have one term.
+
     :ivar term: the highest term of which the agent has had a command: it refuses lower ones
     :ivar promised: the term of a Promise that was carried out completely: since then the receiver is stopped, and the
         positions were read after that. 0 once the server may receive again

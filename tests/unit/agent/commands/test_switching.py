@@ -13,7 +13,18 @@ import pytest
 from holdfast.agent.lease.electorate import ElectorateFile
 from holdfast.agent.promise.pending_mark import PendingMark
 from holdfast.agent.promise.releasing import Releases
-from holdfast.core.commands import Drain, EndSessions, Fence, Follow, Freeze, Promote, Start
+from holdfast.core.commands import (
+    Drain,
+    EndSessions,
+    Fence,
+    Follow,
+    Freeze,
+    Promise,
+    Promote,
+    Prove,
+    SetAcks,
+    Start,
+)
 from holdfast.core.lease import Electorate, Quorum
 from holdfast.core.observed.tally import Tally
 from holdfast.core.view import Receiver, Replication, ServerStatus
@@ -173,6 +184,19 @@ def test_a_frozen_primary_says_so_and_becomes_a_replica_as_it_runs(primary: Worl
     assert (after.frozen, after.replication.receiver) == (0, Receiver.ON)
     assert primary.server.calls == ["freeze", "stop_events", "follow"]
     assert not primary.state_dir.joinpath("primary").exists()
+
+
+def test_a_frozen_primary_that_promises_the_next_term_stays_frozen_until_it_follows(
+    primary: World,
+) -> None:
+    """Its successor has died before it followed that."""
+    primary.done(2, Freeze(1.0))
+    promised = primary.done(3, Promise()).state
+    assert (promised.promised, promised.frozen, promised.stopped) == (3, 2, 2)
+    for late in (SetAcks(1), Prove(3)):
+        assert "no open primary" in primary.command(3, late).message
+    after = primary.done(3, FOLLOW).state
+    assert (after.promised, after.frozen, after.stopped) == (0, 0, 0)
 
 
 def test_what_it_has_is_told_once_nobody_writes_while_sessions_are_being_ended(
