@@ -212,7 +212,8 @@ class _Copy:
     ) -> None:
         self.packed = False
         self.making_seconds = FIRST_GUESS_SECONDS
-        self._process = process
+        assert process.stdout is not None
+        self._process, self._written = process, process.stdout
         self._opening = opening
         self._end = end
         self._sender = FrameSender()
@@ -237,18 +238,15 @@ class _Copy:
             with contextlib.suppress(queue.Empty):
                 self._ready.get_nowait()
             self._thread.join(0.05)
-        assert self._process.stdout is not None
-        self._process.stdout.close()
+        self._written.close()
         self._process.wait()
 
     def _run(self) -> None:
         try:
             self._put(self._sender.fields(FrameKind.OPENING, **self._opening()))
             total = 0
-            stdout = self._process.stdout
-            assert stdout is not None
-            widen(stdout)
-            while chunk := stdout.read(CHUNK_BYTES):
+            widen(self._written)
+            while chunk := self._written.read(CHUNK_BYTES):
                 total += len(chunk)
                 packed, begun = self.packed, time.monotonic()
                 frame = self._sender.data(chunk, packed)

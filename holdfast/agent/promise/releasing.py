@@ -220,7 +220,7 @@ class Releases:
             if not lesser(now, mark.acks):
                 self._mark.change(replace(mark, tally=now.tally))
             return
-        count = self._count(mark, now, applied)
+        count = self._count(mark.tally, now, applied)
         release = let_through(mark.acks, mark.tally, now)
         if mark.let_through:
             release = Release(mark.let_through, count) if count else None
@@ -231,11 +231,10 @@ class Releases:
         if release is not None:
             self._tell(mark, release, now)
 
-    def _count(self, mark: RunMark, now: SemiSync, applied: str) -> int:
+    def _count(self, known: Tally, now: SemiSync, applied: str) -> int:
         """Where semi-sync is off the server counts nothing: then what was issued since the look before counts."""
-        assert mark.tally is not None
         if now.source or not applied:
-            return counted(mark.tally, now)
+            return counted(known, now)
         before = self._published.state
         after = replace(before, applied=applied)
         return max(0, _issued(after) - _issued(before)) if before.applied else 0

@@ -161,7 +161,8 @@ def rebuilt(
     :param silent: why each of the other members does not answer
     :param wanted: the member whose memory an operator has chosen; "": the newest
     """
-    known = {name: each for name, each in heard.items() if each.memory is not None}
+    memories = {name: each.memory for name, each in heard.items() if each.memory is not None}
+    known = {name: heard[name] for name in memories}
     if not known:
         if stored is None:
             return "no agent remembers a record of it: put the store back from a backup, or let the agents answer"
@@ -170,14 +171,13 @@ def rebuilt(
         return f"{wanted} does not answer, or remembers no record"
     newest = _newest(known)
     source = wanted or newest[0]
-    best = known[source].memory
-    assert best is not None
+    best = memories[source]
     doubts = _unknown(cluster, best, heard, silent)
     rivals = [
         name
         for name in newest
         if not follows(best.record, known[name].mark)
-        and not ((other := known[name].memory) and _same(other.record, best.record))
+        and not _same(memories[name].record, best.record)
     ]
     doubts += [
         f"{name} has obeyed another manager than {source} ({_told(known[name].mark)}; {_told(known[source].mark)}): "
