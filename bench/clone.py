@@ -86,19 +86,13 @@ def measure(pair: Pair, megabytes: int, rounds: int, folder: Path) -> dict[str, 
 
 
 def follow(pair: Pair, begun: float) -> float:
-    """Seconds until the data has arrived, by the job's progress."""
-    last = begun
-    seen = pair.second.seen()
-    while seen.state.progress is not None:
-        if seen.state.progress.what.startswith("cloning from") and not _ending(seen):
-            last = time.monotonic()
+    """Seconds until the data has arrived: until the job's count of bytes grew last."""
+    last, most = begun, 0
+    while (progress := pair.second.seen().state.progress) is not None:
+        if progress.done > most:
+            last, most = time.monotonic(), progress.done
         time.sleep(0.02)
-        seen = pair.second.seen()
     return last - begun
-
-
-def _ending(seen: Any) -> bool:
-    return "waiting for" in seen.state.progress.what
 
 
 def load(member: Member, megabytes: int) -> None:

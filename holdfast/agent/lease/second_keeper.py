@@ -19,7 +19,7 @@ from holdfast.agent.lease.keeper_process import BEGIN, KNOWN, Begin, Known, rece
 from holdfast.agent.lease.words import LeaseWords
 from holdfast.agent.runtime import boottime
 from holdfast.agent.runtime.background import BackgroundWriter
-from holdfast.agent.runtime.helper_process import helper_process
+from holdfast.agent.runtime.helper_process import hang_up, helper_process
 from holdfast.core.lease import Electorate, Protection
 from holdfast.core.timing import Timing
 from holdfast.server.process.process import Running
@@ -262,9 +262,7 @@ class SecondKeeper:
 
     def _hang_up(self) -> None:
         channel, self._channel = self._channel, None
-        if channel is not None:
-            with contextlib.suppress(OSError):
-                channel.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
+        hang_up(channel)
 
     # -- messages of the process ---------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import subprocess
 import sys
@@ -22,3 +23,10 @@ def helper_process(module: str, argument: str) -> tuple[socket.socket, subproces
             start_new_session=True,  # a signal that ends the agent must not end the process
         )
     return own, process
+
+
+def hang_up(channel: socket.socket | None) -> None:
+    """No more messages in either direction: the thread that reads wakes up, and has yet to close it."""
+    if channel is not None:
+        with contextlib.suppress(OSError):
+            channel.shutdown(socket.SHUT_RDWR)

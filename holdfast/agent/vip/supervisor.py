@@ -6,7 +6,6 @@ this module sends it orders, and reads the results.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import select
@@ -19,7 +18,7 @@ from dataclasses import dataclass
 from holdfast.agent.lease.gate import listens_at
 from holdfast.agent.lease.words import LeaseWords
 from holdfast.agent.runtime.background import BackgroundWriter
-from holdfast.agent.runtime.helper_process import helper_process
+from holdfast.agent.runtime.helper_process import hang_up, helper_process
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.agent.vip.process import MESSAGE_BYTES
 from holdfast.config.vip import VipConfig
@@ -223,9 +222,7 @@ class Address:
 
     def _hang_up(self) -> None:
         channel, self._channel = self._channel, None
-        if channel is not None:
-            with contextlib.suppress(OSError):
-                channel.shutdown(socket.SHUT_RDWR)  # wakes the thread that reads
+        hang_up(channel)
 
     def _heard(self, word: str, rest: str) -> None:
         ip, interface = self._config.ip, self._config.interface
