@@ -8,9 +8,11 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from holdfast.agent.disk.term import make_folder
 from holdfast.binlog.files.durable import sync_folder
-from holdfast.errors import Fatal
+from holdfast.errors import Fatal, first_wrong
 
 
 @contextlib.contextmanager
@@ -31,3 +33,8 @@ def held(state_dir: Path) -> Iterator[None]:
         yield
     finally:
         os.close(fd)
+
+
+def unreadable(error: OSError | ValidationError) -> str:
+    """Why a file in there cannot be read, in one line."""
+    return str(first_wrong(error.errors()) if isinstance(error, ValidationError) else error)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from holdfast.agent.disk.state_folder import unreadable
 from holdfast.agent.disk.term import replace_durably
 from holdfast.agent.lease.state import merged
 from holdfast.core.lease import Electorate
 from holdfast.core.timing import Timing
-from holdfast.errors import Fatal, Refused, first_wrong
+from holdfast.errors import Fatal, Refused
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,7 @@ class ElectorateFile:
         except FileNotFoundError:
             return Entrusted()
         except (OSError, ValidationError) as error:
-            why = first_wrong(error.errors()) if isinstance(error, ValidationError) else error
             raise Fatal(
                 f"{self.path} cannot be read, so it is not known which members confirm this server's lease: remove "
-                f"it, and the manager sends it again ({why})"
+                f"it, and the manager sends it again ({unreadable(error)})"
             ) from error

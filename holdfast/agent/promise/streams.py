@@ -22,7 +22,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Callable, Collection
+from dataclasses import dataclass
 from pathlib import Path
+
+from pydantic import TypeAdapter, ValidationError
 
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.gtid import Flavor, parse
@@ -32,6 +35,15 @@ from holdfast.log import say
 from holdfast.server.base import Observation
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    streams: frozenset[str]
+    data: str
+
+
+_FORM = TypeAdapter(_Kept)
 
 
 class KnownStreams:
@@ -105,10 +117,10 @@ class KnownStreams:
 
     def _read(self) -> tuple[frozenset[str], str]:
         try:
-            found = json.loads(self._path.read_text())
-            return frozenset(map(str, found["streams"])), str(found["data"])
-        except (OSError, ValueError, TypeError, KeyError):
+            kept = _FORM.validate_json(self._path.read_bytes())
+        except (OSError, ValidationError):
             return frozenset(), ""
+        return kept.streams, kept.data
 
 
 def taken_away(flavor: Flavor, known: Collection[str], streams: Collection[str]) -> list[str]:

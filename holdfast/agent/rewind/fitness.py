@@ -9,10 +9,11 @@ from pathlib import Path
 
 from pydantic import TypeAdapter, ValidationError
 
+from holdfast.agent.disk.state_folder import unreadable
 from holdfast.agent.disk.term import remove_durably, replace_durably
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.observed.comparison import Difference
-from holdfast.errors import Refused, first_wrong
+from holdfast.errors import Refused
 from holdfast.server.data.rewind import RewindRepair
 
 
@@ -148,6 +149,5 @@ class Fitness:
         except FileNotFoundError:
             return _NOTHING
         except (OSError, ValidationError) as error:
-            why = first_wrong(error.errors()) if isinstance(error, ValidationError) else error
-            unfit = f"{self.path} cannot be read, so a rewind may be half done: {why}"
+            unfit = f"{self.path} cannot be read, so a rewind may be half done: {unreadable(error)}"
             return replace(_NOTHING, unfit=unfit)

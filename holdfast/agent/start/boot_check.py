@@ -7,9 +7,12 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from pydantic import TypeAdapter, ValidationError
+
+from holdfast.agent.disk.state_folder import unreadable
 from holdfast.agent.disk.term import remove_durably, replace_durably
 from holdfast.agent.observe.server_run import ServerRun
 from holdfast.agent.runtime.published_state import PublishedState
@@ -23,6 +26,17 @@ SMALL_BYTES = 1 << 20
 """A larger part of the command is a program, not a script: it is identified by its size and its time."""
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class _Verdict:
+    """:ivar of: the fingerprint of what the server booted with; "" if it is not known"""
+
+    reason: str
+    of: str
+
+
+_FORM = TypeAdapter(_Verdict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ class BootCheck:
         self._admitted: Running | None = None
         self._verdict = self._read()
         self._on_disk = self._verdict is not None
-        published.change(unstartable=self._verdict[0] if self._verdict else "")
+        published.change(unstartable=self._verdict.reason if self._verdict else "")
 
     def first_contact(self, running: Running, deadline: Deadline) -> None:
         """To be called when a run has answered, before it is published as up. Lets clients in where all is well.
@@ -96,13 +110,13 @@ class BootCheck:
         """:raises Refused: it would boot open again"""
         self.look_again()
         if self._verdict is not None:
-            raise Refused(self._verdict[0])
+            raise Refused(self._verdict.reason)
 
     def look_again(self) -> None:
         """Called while the server is down: check whether what it boots with has changed."""
         if self._verdict is None:
             return
-        of = self._verdict[1]
+        of = self._verdict.of
         removed = self._on_disk and not self._path.exists()
         if removed or (of and self._inputs.fingerprint() != of):
             remove_durably(self._path)
@@ -116,24 +130,21 @@ class BootCheck:
             f"it was killed, and is not started again before that is changed (or {self._path} removed)"
         )
         say(logger, reason, logging.ERROR, pid=running.pid)
-        self._verdict = (reason, self._inputs.fingerprint())
+        self._verdict = _Verdict(reason, self._inputs.fingerprint())
         self._published.change(unstartable=reason)
         self._watch.kill(reason)
         try:
-            replace_durably(self._path, json.dumps({"reason": reason, "of": self._verdict[1]}))
+            replace_durably(self._path, json.dumps(asdict(self._verdict)))
             self._on_disk = True
         except OSError as error:
             say(logger, f"cannot write {self._path}: {error.strerror}", logging.ERROR)
         return Refused(reason)
 
-    def _read(self) -> tuple[str, str] | None:
+    def _read(self) -> _Verdict | None:
         try:
-            kept = json.loads(self._path.read_text())
-            return str(kept["reason"]), str(kept["of"])
+            return _FORM.validate_json(self._path.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            return (
-                f"{self._path} cannot be read ({error}): its server is not started before it is removed",
-                "",
-            )
+        except (OSError, ValidationError) as error:
+            reason = f"{self._path} cannot be read ({unreadable(error)})"
+            return _Verdict(f"{reason}: its server is not started before it is removed", "")

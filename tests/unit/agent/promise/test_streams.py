@@ -143,8 +143,9 @@ def test_a_primary_is_killed_for_nobody_finds_his_place_there(
     assert again.killed
 
 
-def test_a_torn_file_says_nothing(flavor: Flavor, tmp_path: Path) -> None:
-    (tmp_path / "streams").write_text('["0-1"')
+@pytest.mark.parametrize("text", ['["0-1"', '{"streams": ["0-1"]}', '{"data": "x"}', "[]"])
+def test_a_torn_file_says_nothing(text: str, flavor: Flavor, tmp_path: Path) -> None:
+    (tmp_path / "streams").write_text(text)
     assert not Agent(flavor, tmp_path).look("")
 
 

@@ -100,10 +100,11 @@ def test_a_verdict_that_cannot_be_written_is_held(world: World) -> None:
     world.until(lambda state: not state.unstartable)
 
 
-def test_a_verdict_that_cannot_be_read_is_held_until_it_is_removed(world: World) -> None:
+@pytest.mark.parametrize("text", ["{", "[]", '{"reason": "it boots open"}', '{"of": "x"}'])
+def test_a_verdict_that_cannot_be_read_is_held_until_it_is_removed(text: str, world: World) -> None:
     world.stop_agent()
     path = world.state_dir / "boots_open"
-    path.write_text("{")
+    path.write_text(text)
     world.start_agent()
     for _ in range(20):
         assert "boots_open cannot be read" in world.state().state.unstartable
