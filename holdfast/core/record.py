@@ -51,10 +51,10 @@ class Past:
 
 @dataclass(frozen=True, slots=True)
 class Owed:
-    """The start hook is still to be called for the primary; see ``core/change/hooking.py``.
+    """The start hook must still be called for the primary; see ``core/change/hooking.py``.
 
     :ivar kind: of the change, or of the attempt
-    :ivar before: who was primary before it: the same one, where nobody else was named
+    :ivar before: the primary before the change: the same member, if no other was named
     """
 
     kind: TransitionKind
@@ -63,7 +63,7 @@ class Owed:
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A switchover for later; but for the time as ``preflight.SwitchoverOrder``.
+    """A switchover for later, with its moment; the other fields are those of ``preflight.SwitchoverOrder``.
 
     :ivar at: seconds since 1970, by the wall clock of the manager that leads then
     """
@@ -179,7 +179,7 @@ class Record:
 
     @property
     def wish(self) -> str:
-        """Who shall take over if possible, or ""."""
+        """The member that must take over if possible, or ""."""
         return self.transition.wish if isinstance(self.transition, Failover | Switchover) else ""
 
     @property

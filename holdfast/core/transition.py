@@ -1,7 +1,7 @@
 """What is under way: a change of primary, or of the mode, that the record remembers until it has ended.
 
-Each kind has only the steps and the fields that it can have: whether a failover may lose something is asked of a
-:class:`Failover`, and where none is under way there is none to ask.
+Each kind has only the steps and the fields that it can have: for instance, only a transition that can lose something
+has ``lossy``.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class TransitionKind(StrEnum):
 
 class Step(StrEnum):
     """ELECT: promises are gathered, the old primary is still the recorded one. CLOSE: the primary is about to be
-    restarted on purpose. OPEN: the commit point is past, the recorded primary is being made writable. PROVE: a row
-    of the primary is to be acknowledged. CHAIN: before a switchover, other voters are made to follow the candidate; the
+    restarted on purpose. OPEN: the commit point is past, the recorded primary is being made writable. PROVE: a row of
+    the primary must be acknowledged. CHAIN: before a switchover, other voters are made to follow the candidate; the
     primary continues. FREEZE: the primary takes no more writes, and the candidate applies what it has."""
 
     ELECT = "elect"
@@ -65,7 +65,7 @@ class Failover:
     :ivar deposed: the primary before
     :ivar lossy: in ELECT: the next primary may lack what the one before had acknowledged; a setting or an operator
         allowed it
-    :ivar wish: in ELECT: the member that shall take over if possible, or ""
+    :ivar wish: in ELECT: the member that must take over if possible, or ""
     :ivar ordered: in ELECT: an operator ordered it
     :ivar skip_stop: in ELECT: an operator continues without the stop hook
     """
@@ -124,9 +124,9 @@ Transition = Bootstrap | Failover | Switchover | RestartInPlace | Strengthen
 
 
 def transition_json(transition: Transition) -> dict[str, Any]:
-    """With every key, also those of other kinds, as before each kind had a class of its own.
+    """The transition with every key, also those of other kinds, as before each kind had a class of its own.
 
-    So a manager of that version reads it, and takes over amid an upgrade; the record's format stays the same.
+    So a manager of that version can read it, and can take over during an upgrade; the record's format stays the same.
     """
     return {
         "kind": transition.kind,
@@ -150,7 +150,7 @@ def instant_from(data: Any) -> Instant | None:
 
 
 def transition_from(data: dict[str, Any]) -> Transition:
-    """:raises ValueError, KeyError: when ``data`` is none of :func:`transition_json`"""
+    """:raises ValueError, KeyError: ``data`` is not the result of :func:`transition_json`"""
 
     def known(*keys: str) -> dict[str, Any]:
         return {key: data[key] for key in keys if key in data}

@@ -11,11 +11,11 @@ member.
 3. *No clone begins that cannot end* (:func:`ends`). MySQL's CLONE (stage PAGE COPY) and MariaDB's backup (BACKUP STAGE
    BLOCK_COMMIT) wait for every commit that is under way on the donor, and a commit that waits for an acknowledgement is
    under way. On a primary whose voters are gone such a commit waits for the very member that is to be cloned.
-4. *Then the primary is closed for the copy* (:func:`closing`), if no member can come back without one. Neither server
-   can cancel a waiting commit in such a way that no client gets an OK and the engine has a defined state. A server that
-   is killed answers no client, and what its binlog holds is committed by the start that follows (a recovered
-   transaction is not an acknowledged one, so this promises nothing). Once closed, the primary takes no writes, and
-   nothing waits. With ``when_alone: serve`` none of this is needed: with k = 0 nothing waits.
+4. *Then the primary is closed for the copy* (:func:`closing`), if no member can come back without one. Neither kind of
+   server can cancel a waiting commit in such a way that no client gets an OK and the engine has the same state on both
+   kinds. A server that is killed answers no client, and what its binlog holds is committed by the start that follows (a
+   recovered transaction is not an acknowledged one, so this promises nothing). Once closed, the primary takes no
+   writes, and nothing waits. With ``when_alone: serve`` none of this is needed: with k = 0 nothing waits.
 
 Why rule 4 loses nothing: the record does not change. The primary stays the primary of the configurations in force, and
 only the primary, or a recovery quorum of those configurations, may continue. What was acknowledged before stays on the
