@@ -57,7 +57,7 @@ class Topic(Enum):
 
     WRITES: the primary takes writes. WAITS: commits on the member wait for others. NO_VOTER: none of its voters can
     acknowledge. VOTER: why the member cannot. MEMBER: why the member is not well. AGENT: its agent does not answer.
-    QUOTED: what an agent says, in its own words. WAY_OUT: what an operator can do.
+    QUOTED: what an agent says, in its own words.
     """
 
     WRITES = auto()
@@ -67,7 +67,6 @@ class Topic(Enum):
     MEMBER = auto()
     AGENT = auto()
     QUOTED = auto()
-    WAY_OUT = auto()
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,7 @@ def of_blocked(cluster: Cluster, record: Record, decided: str, why: str) -> str:
     text = once([f"commits on {record.primary} are blocked: " + why, *done])
     if Point(Topic.NO_VOTER) not in points or may_be_alone(cluster.settings):
         return text
-    out = way_out(record.primary)
-    return text if out.points <= points_of(text) else once([text, out])
+    return once([text, way_out(record.primary)])
 
 
 def headline(reason: str, writable: bool, hidden: bool) -> str:

@@ -35,7 +35,7 @@ from holdfast.core.rules import appliers
 from holdfast.core.rules.attachment import attached
 from holdfast.core.settings import Mode
 from holdfast.core.view import MemberState, Receiver, Seen, TailVerdict, Unseen, View
-from holdfast.core.wording import Reason, Topic, once, quoted, saying
+from holdfast.core.wording import Topic, once, quoted, saying
 
 SILENT_CLONE_SECONDS = 60.0
 """For so long a member whose agent became silent during a clone counts as being cloned: the agent may only be
@@ -48,13 +48,11 @@ RETURN_SECONDS = 30.0
 """For so long another member that may come back without help is waited for, before the primary is closed for a copy."""
 
 
-def way_out(primary: str) -> Reason:
-    """What an operator can do if no member can acknowledge to the primary."""
-    return saying(
+def way_out(primary: str) -> str:
+    """What an operator can do where nobody can acknowledge to it."""
+    return (
         "to take writes meanwhile without a second copy: holdfast config set when_alone serve "
-        f"(what is committed until then is lost if {primary} is lost)",
-        Topic.WAY_OUT,
-        primary,
+        f"(what is committed until then is lost if {primary} is lost)"
     )
 
 

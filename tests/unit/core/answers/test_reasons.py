@@ -12,7 +12,7 @@ from holdfast.core.decide import decide
 from holdfast.core.observed.lapse import Lapse
 from holdfast.core.record import Pause, Record
 from holdfast.core.settings import Settings, WhenAlone
-from holdfast.core.view import View
+from holdfast.core.view import Tail, TailVerdict, View
 from tests.unit.looks import CLUSTER, NOW, RECORD, down, primary, replica, unseen, view
 
 ALONE = "holdfast config set when_alone serve"
@@ -47,6 +47,28 @@ def test_what_the_reason_for_the_whole_says_of_a_member_is_known() -> None:
     assert amiss.members[0].told
     hidden = shown(view(("m1", unseen("m1")), replica("m2"), replica("m3")))
     assert hidden.members[0].told
+
+
+def test_all_that_is_wrong_with_the_primary_is_told() -> None:
+    troubled = primary(reason="something is amiss", full="no space is left in /data")
+    found = shown(view(troubled, replica("m2"), replica("m3")))
+    assert found.headline == (
+        "takes writes; m1 is primary, but no space is left in /data; something is amiss"
+    )
+    assert found.members[0].told
+    blocked = shown(view(replace(troubled, stuck_seconds=2.0), replica("m2"), replica("m3")))
+    assert blocked.reason == (
+        "commits on m1 are blocked: no space is left in /data, for 2 s; something is amiss"
+    )
+
+
+def test_the_way_out_is_told_once_where_a_clone_waits_for_it() -> None:
+    torn = Tail(TailVerdict.UNSAFE, term=3, reason="its host was restarted")
+    seen = view(primary(), down("m2", tail=torn), down("m3", tail=torn))
+    assert ALONE in decide(CLUSTER, RECORD, seen).reason
+    found = shown(seen)
+    assert found.reason.startswith("commits on m1 are blocked: none of its voters can acknowledge")
+    assert found.reason.count(ALONE) == 1
 
 
 def test_the_cause_of_blocked_commits_leaves_no_second_word_on_its_members() -> None:
