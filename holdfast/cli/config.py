@@ -24,10 +24,20 @@ app = typer.Typer(
     add_completion=False,
 )
 
-Pairs = Annotated[list[str], typer.Argument(metavar="KEY VALUE [KEY VALUE]…", show_default=False)]
+Pairs = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="KEY VALUE [KEY VALUE]…",
+        help="Settings, as config show lists them.",
+        show_default=False,
+    ),
+]
 KEY_IS_VALUE = re.compile(r"[a-z][\w.]*=")
 """As ``sandbox up --set`` accepts it."""
-Keys = Annotated[list[str], typer.Argument(metavar="KEY…", show_default=False)]
+Keys = Annotated[
+    list[str],
+    typer.Argument(metavar="KEY…", help="Settings, as config show lists them.", show_default=False),
+]
 
 EDIT_HEAD = """\
 # Settings of {cluster} that were changed while it runs. A key that is taken out is as in the manager's file

@@ -26,9 +26,9 @@ Folder = Annotated[
     Path | None, typer.Option("--dir", help="Its folder [default: holdfast/sandbox in the state]")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Host = Annotated[str, typer.Argument(metavar="HOST", help="A host's name, or: primary, leader")]
+Host = Annotated[str, typer.Argument(metavar="HOST", help="A host's name, or: primary, leader.")]
 Side = Annotated[
-    str, typer.Argument(metavar="HOSTS", help="m1, or m1,m2, or: all, primary, leader")
+    str, typer.Argument(metavar="HOSTS", help="m1, or m1,m2, or: all, primary, leader.")
 ]
 OneWay = Annotated[bool, typer.Option("--one-way", help="Only from the first to the second.")]
 
@@ -105,8 +105,12 @@ def delay(
 
 @app.command(rich_help_panel=PANEL)
 def heal(
-    a: Annotated[str | None, typer.Argument(metavar="HOSTS", show_default=False)] = None,
-    b: Annotated[str | None, typer.Argument(metavar="HOSTS", show_default=False)] = None,
+    a: Annotated[
+        str | None, typer.Argument(metavar="HOSTS", help="As for cut [default: all hosts]")
+    ] = None,
+    b: Annotated[
+        str | None, typer.Argument(metavar="HOSTS", help="As for cut [default: all hosts]")
+    ] = None,
     folder: Folder = None,
     as_json: AsJson = False,
 ) -> None:
@@ -215,7 +219,9 @@ def kill_host(host: Host, folder: Folder = None, as_json: AsJson = False) -> Non
 )
 def run(
     host: Host,
-    command: Annotated[list[str], typer.Argument(metavar="COMMAND ...")],
+    command: Annotated[
+        list[str], typer.Argument(metavar="COMMAND ...", help="A program, and its arguments.")
+    ],
     folder: Folder = None,
 ) -> None:
     """Run a command on a host: `run --dir D client mysql -h 10.86.0.1 ...`."""

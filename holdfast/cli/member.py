@@ -26,7 +26,7 @@ app = typer.Typer(
 
 POLL_SECONDS = 0.25
 
-Name = Annotated[str, typer.Argument(metavar="MEMBER")]
+Name = Annotated[str, typer.Argument(metavar="MEMBER", help="The member's name.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Even if writes must wait meanwhile.")]
 
 
@@ -60,7 +60,16 @@ def add(
             "--host", help="Address of its server for clients [default: the agent is asked]"
         ),
     ] = "",
-    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="[default: asked]")] = 0,
+    port: Annotated[
+        int,
+        typer.Option(
+            "--port",
+            min=0,
+            max=65535,
+            help="Port of its server for clients [default: the agent is asked]",
+            show_default=False,
+        ),
+    ] = 0,
     manager: Manager = None,
     cluster: ClusterName = None,
     token_file: TokenFile = None,
@@ -110,7 +119,9 @@ def remove(
 @app.command()
 def clone(
     member: Name,
-    donor: Annotated[str, typer.Option("--from", help="[default: the best one]")] = "",
+    donor: Annotated[
+        str, typer.Option("--from", help="The member that is copied [default: the best one]")
+    ] = "",
     discard: Annotated[
         bool,
         typer.Option(

@@ -36,21 +36,24 @@ class ServerChoice(StrEnum):
     MYSQL = "mysql"
 
 
-Who = Annotated[str, typer.Argument(help="A member's name, or: primary", metavar="MEMBER")]
-MemberName = Annotated[str, typer.Argument(metavar="MEMBER")]
-Started = Annotated[str, typer.Argument(metavar="MEMBER|manager")]
+Who = Annotated[str, typer.Argument(help="A member's name, or: primary.", metavar="MEMBER")]
+MemberName = Annotated[str, typer.Argument(metavar="MEMBER", help="A member's name.")]
+Started = Annotated[str, typer.Argument(metavar="NAME", help="A member's name, or: manager.")]
 
 
 @app.command()
 def up(
     server: Annotated[
-        ServerChoice | None, typer.Option("--server", help="[default: mariadb]", show_default=False)
+        ServerChoice | None,
+        typer.Option("--server", help="Which servers [default: mariadb]", show_default=False),
     ] = None,
-    members: Annotated[int | None, typer.Option(min=1, max=7, help="[default: 3]")] = None,
+    members: Annotated[int | None, typer.Option(min=1, max=7, help="How many [default: 3]")] = None,
     folder: Folder = None,
     base_port: Annotated[
         int | None,
-        typer.Option(help="The manager's; agents and servers follow [default: 7400]; 0: any"),
+        typer.Option(
+            help="Port of the manager, 0 for any; agents and servers follow [default: 7400]"
+        ),
     ] = None,
     server_binary: Annotated[
         Path | None, typer.Option(help="Use this server instead of the one that is found.")

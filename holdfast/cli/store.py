@@ -24,7 +24,7 @@ def store() -> None:
 
 @app.command()
 def repair(
-    cluster: Annotated[str, typer.Argument(metavar="CLUSTER")],
+    cluster: Annotated[str, typer.Argument(metavar="CLUSTER", help="The cluster's name.")],
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Only show what would be stored, and what is not known."),

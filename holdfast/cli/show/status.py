@@ -159,6 +159,8 @@ def _lag(member: dict[str, Any]) -> str:
 
 def _head(answer: dict[str, Any]) -> str:
     acks = answer["acks"]
+    if not answer["term"]:
+        return f"{answer['cluster']}: no record"
     head = f"{answer['cluster']}: term {answer['term']}, {answer['mode']}"
     if answer.get("degraded"):
         head += " (degraded: commits do not wait now)"

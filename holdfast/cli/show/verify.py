@@ -23,7 +23,8 @@ DIFFERENT = 1
 
 def verify(
     members: Annotated[
-        list[str] | None, typer.Argument(metavar="[MEMBER ...]", help="[default: all replicas]")
+        list[str] | None,
+        typer.Argument(metavar="[MEMBER ...]", help="Which members [default: all replicas]"),
     ] = None,
     tables: Annotated[
         list[str] | None, typer.Option("--table", help="Only this table; may be repeated.")

@@ -30,11 +30,14 @@ def of_blocked(cluster: Cluster, record: Record, decided: str, why: str) -> str:
     return once([text, way_out(record.primary)])
 
 
-def headline(reason: str, writable: bool, hidden: bool) -> str:
+def headline(reason: str, writable: bool, hidden: bool, managed: bool = True) -> str:
     """What clients notice, and why; what the reason itself says is not repeated.
 
     :param hidden: what is known of the primary is not as of now
+    :param managed: the cluster has a record. Without one, a server may take writes that nobody manages
     """
+    if not managed:
+        return f"not managed; {reason}"
     if writable:
         says = Point(Topic.WRITES) in points_of(reason)
         return reason if says else f"takes writes; {reason}"

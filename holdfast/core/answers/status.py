@@ -197,7 +197,7 @@ def status(
         writable=writable,
         whole=decision.well and not why,
         reason=reason,
-        headline=headline(reason, writable, hidden),
+        headline=headline(reason, writable, hidden, record is not None),
         members=members,
         degraded=bool(primary and primary.semi_sync.degraded),
         under_way=record.transition.kind

@@ -21,6 +21,8 @@ from holdfast.core.record import Owed, Record
 from holdfast.core.transition import Failover, Step, TransitionKind
 from holdfast.core.view import View
 
+WITHOUT = "holdfast failover --skip-stop-hook"
+
 
 def hooks_step(record: Record, view: View, phase: Phase = Phase.STOP) -> Decision | None:
     """The call, or why the hook is waited for; None: continue.
@@ -44,7 +46,10 @@ def hooks_step(record: Record, view: View, phase: Phase = Phase.STOP) -> Decisio
             before = f", which failed before ({last.text})" if last.text else ""
             return Decision(f"waiting for {what}{before}")
         case HookOutcome.BAD:
-            return Decision(f"held up: {what} failed: {last.text}", (Call(phase),))
+            held = f"held up: {what} failed: {last.text}"
+            if isinstance(record.transition, Failover):
+                held += f"; to continue without it: {WITHOUT}"
+            return Decision(held, (Call(phase),))
 
 
 def failed(record: Record, view: View, phase: Phase = Phase.STOP) -> str:
