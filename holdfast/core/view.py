@@ -178,6 +178,7 @@ class MemberState:
     :ivar stuck_seconds: for how long a small write on it, as primary, has not completed although it answers, and
         although it need not wait for voters; 0 otherwise
     :ivar stuck: what blocks that write, as far as the agent can see, or ""
+    :ivar locked_seconds: for how long writes on it, as primary, have waited for a lock that a session holds
     :ivar lease: of a primary
     :ivar vouched: seconds for which the primary may still rely on this member's last confirmation (``lease.py``)
     :ivar unvouched: seconds since that confirmation ended; an agent that starts assumes that one was just given
@@ -248,6 +249,7 @@ class MemberState:
     silent_seconds: float = 0.0
     stuck_seconds: float = 0.0
     stuck: str = ""
+    locked_seconds: float = 0.0
     lease: Lease = field(default_factory=Lease)
     vouched: float = 0.0
     unvouched: float = 0.0

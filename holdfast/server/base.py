@@ -129,6 +129,7 @@ class Observation:
     :ivar prepared: XA transactions that have been prepared for some seconds
     :ivar traces: changes whenever something came from the source, event or heartbeat
     :ivar redo_flush: ``innodb_flush_log_at_trx_commit``
+    :ivar shutting_out: global variables that are ON and keep clients from writing, although the server is writable
     """
 
     version: str
@@ -145,6 +146,7 @@ class Observation:
     traces: tuple[object, ...] = ()
     sync_binlog: int = 1
     redo_flush: int = 1
+    shutting_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

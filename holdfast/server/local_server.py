@@ -105,6 +105,7 @@ class LocalServer:
             traces=found.traces,
             sync_binlog=row["sync_binlog"],
             redo_flush=row["redo_flush"],
+            shutting_out=tuple(each for each in self.dialect.shutting_out if row[each]),
         )
 
     def receiver_thread(self, deadline: Deadline) -> int:

@@ -42,7 +42,7 @@ LOOK = f"""
         {waiting.MARIADB.columns},
         @@global.rpl_semi_sync_slave_enabled AS replica_side,
         @@global.sync_binlog AS sync_binlog, @@global.innodb_flush_log_at_trx_commit AS redo_flush,
-        @@global.slave_exec_mode AS slave_exec_mode,
+        @@global.slave_exec_mode AS slave_exec_mode, @@global.tx_read_only AS tx_read_only,
         @@global.replicate_events_marked_for_skip AS replicate_events_marked_for_skip
 """
 
@@ -129,6 +129,7 @@ DIALECT = Dialect(
     holding_tables="",
     replica_settings=RELAXED,
     open_settings={"read_only": 0},
+    shutting_out=("tx_read_only",),
     administrator_writes={},  # it may always
     parting_settings={},
     hung_up_seconds=0.0,

@@ -42,6 +42,7 @@ LOOK = f"""
         @@global.rpl_semi_sync_replica_enabled AS replica_side,
         @@global.sync_binlog AS sync_binlog, @@global.innodb_flush_log_at_trx_commit AS redo_flush,
         @@global.replica_exec_mode AS replica_exec_mode,
+        @@global.offline_mode AS offline_mode, @@global.transaction_read_only AS transaction_read_only,
         conf.HOST AS host, conf.PORT AS port, conf.USER AS user, conn.SERVICE_STATE AS receiver,
         conn.RECEIVED_TRANSACTION_SET AS received, conn.LAST_ERROR_MESSAGE AS receiver_error,
         conn.LAST_ERROR_NUMBER AS receiver_code, conn.COUNT_RECEIVED_HEARTBEATS AS heartbeats,
@@ -284,6 +285,7 @@ DIALECT = Dialect(
     replica_settings={**RELAXED, "super_read_only": 1, "offline_mode": 0},
     # also for clients that were turned away before a shutdown that did not come
     open_settings={"read_only": 0, "offline_mode": 0},
+    shutting_out=("offline_mode", "transaction_read_only"),
     administrator_writes={"super_read_only": 0},
     # the server would wait for idle sessions, 10 s while a replica is connected
     parting_settings={"offline_mode": 1},

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import closing
 
-import pymysql
 import pytest
+from pymysql.connections import Connection as PyMySQL
 
 from holdfast.core.commands import Bar, Promote, Prove, Unbar
 from holdfast.core.gtid import Flavor
@@ -15,7 +16,7 @@ from holdfast.server.connection.session_settings import session_settings
 from holdfast.server.data.chunks import ChunkDigester, Key
 from holdfast.server.data.digest import Digester, HistoryPlace
 from holdfast.server.data.rewind import Rewinder
-from holdfast.server.primary.probe import Probe
+from holdfast.server.primary.probe import Probe, WriteLocked
 from tests.integration import servers
 from tests.integration.test_agent_real import Member, hosts
 
@@ -64,20 +65,19 @@ def member(flavor: Flavor) -> Iterator[Member]:
         yield made
 
 
+def connect(member: Member) -> PyMySQL:
+    """As the administrator, with the server's defaults, except what a client must set."""
+    return PyMySQL(
+        unix_socket=str(member.folder / "s"),
+        user=servers.ADMIN.user,
+        password=servers.ADMIN.password,
+        init_command="SET SESSION sql_mode = '', sql_select_limit = 999, completion_type = 0",
+    )
+
+
 def run(member: Member, *statements: str) -> list[tuple[object, ...]]:
-    """As the administrator, in one session with the server's defaults, except what a client must set."""
-    account = servers.ADMIN
-    with (
-        closing(
-            pymysql.connect(
-                unix_socket=str(member.folder / "s"),
-                user=account.user,
-                password=account.password,
-                init_command="SET SESSION sql_mode = '', sql_select_limit = 999, completion_type = 0",
-            )
-        ) as session,
-        session.cursor() as cursor,
-    ):
+    """In one session."""
+    with closing(connect(member)) as session, session.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
         return list(cursor.fetchall())
@@ -91,6 +91,44 @@ def digest(member: Member) -> str:
     found, rows = made.take_chunk(("app", "padded"), Key(), 100, Deadline(30), begun, Key())
     assert rows
     return found
+
+
+def test_what_keeps_clients_from_an_open_primary_is_put_back(member: Member) -> None:
+    """Its agent's own sessions work meanwhile: status once said that all is well, with no client let in."""
+    member.boot(1)
+    member.do(1, Promote(acks=0, serial=1))
+    mysql = member.flavor is Flavor.MYSQL
+    names = ["transaction_read_only", "offline_mode"] if mysql else ["tx_read_only"]
+    for name in names:
+        run(member, f"SET GLOBAL {name} = 1")
+        member.until(lambda state, name=name: any(name in each for each in state.concerns))
+        assert run(member, f"SELECT @@global.{name}") == [(0,)]
+    assert any("kept clients from writing" in each for each in member.seen().state.concerns)
+
+
+def test_a_lock_that_writes_wait_for_is_told_as_long_as_it_is_held(member: Member) -> None:
+    """As a backup takes it. It is no reason to replace the primary, and commits do not come through."""
+    member.boot(1)
+    member.do(1, Promote(acks=0, serial=1))
+    run(member, "SET autocommit = 1", "CREATE TABLE app.t (n INT)")
+    with (
+        closing(Probe(member.flavor, member.folder / "s", servers.ADMIN)) as probe,
+        closing(connect(member)) as backup,
+        backup.cursor() as cursor,
+    ):
+        assert probe.write(Deadline(5))
+        cursor.execute("FLUSH TABLES WITH READ LOCK")
+        with pytest.raises(WriteLocked):
+            probe.write(Deadline(5))
+        client = threading.Thread(
+            target=run, args=(member, "SET autocommit = 1", "INSERT INTO app.t VALUES (1)")
+        )
+        client.start()
+        state = member.until(lambda state: state.locked_seconds >= 2)
+        assert state.stuck_seconds == 0
+        cursor.execute("UNLOCK TABLES")
+        client.join()
+        member.until(lambda state: not state.locked_seconds)
 
 
 def test_a_server_with_hostile_defaults_is_seen_promoted_and_digested(member: Member) -> None:

@@ -123,8 +123,12 @@ class MemoryServer:
         self._called("put_back", deadline)
         self.put.append(dict(values))
         names = {"innodb_flush_log_at_trx_commit": "redo_flush"}
-        fields: dict[str, Any] = {names.get(name, name): value for name, value in values.items()}
-        self.now = replace(self.now, **fields)
+        left = tuple(each for each in self.now.shutting_out if each not in values)
+        flushing = {
+            name: value for name, value in values.items() if name not in self.now.shutting_out
+        }
+        fields: dict[str, Any] = {names.get(name, name): value for name, value in flushing.items()}
+        self.now = replace(self.now, shutting_out=left, **fields)
 
     def receiver_thread(self, deadline: Deadline) -> int:
         return self.receiver

@@ -311,6 +311,7 @@ class ServerRun:
             silent_seconds=0.0,
             stuck_seconds=0.0,
             stuck="",
+            locked_seconds=0.0,
             unobserved="",
             unobserved_seconds=0.0,
             reason=reason,

@@ -5,7 +5,8 @@ works, and the first client that waits is noticed. So when nothing was committed
 a session is at work or has tried to write; if so, it writes a row, one at a time. A write that does not return is left
 alone: it waits for what all commits wait for.
 
-Commits that wait for voters say nothing about the disk, and neither does a write that waits for a client's lock. Where
+Commits that wait for voters say nothing about the disk, and neither does a write that waits for a session's lock (a
+backup's FLUSH TABLES WITH READ LOCK): no primary is replaced for that, but status says that writes wait. Where
 no space is left (``room.py``) no row is written: writes are taken as blocked, unless commits succeed.
 """
 
@@ -26,7 +27,7 @@ from holdfast.core.view import MemberState, SemiSync
 from holdfast.errors import HoldfastError, Unreachable
 from holdfast.log import say
 from holdfast.server.base import Deadline
-from holdfast.server.primary.probe import Activity, DiskFailed
+from holdfast.server.primary.probe import Activity, DiskFailed, WriteLocked
 
 EVERY_SECONDS = 0.25
 QUIET_SECONDS = 0.5
@@ -37,6 +38,8 @@ AGAIN_SECONDS = 0.5
 """Pause after a write that failed."""
 TELL_SECONDS = (1.0, 0.5)
 """The silence from which blocked writes are reported, and the steps in which it is."""
+LOCK_SECONDS = 1.5
+"""A write that has found a lock before waits for nothing else within this time."""
 LOOK_SECONDS = 0.5
 WRITE_SECONDS = 86400.0
 OTHERWISE_ENGAGED = frozenset(
@@ -82,6 +85,7 @@ class Prober:
         self._since = self._moved_at = self._own_until = self._probe_at = self._look_at = 0.0
         self._pause = PAUSES[0]
         self._failed = ""
+        self._locked_at = 0.0
         self._unblocked_at = 0.0
         self._before: Activity | None = None
 
@@ -101,8 +105,8 @@ class Prober:
         state, now = self._published.state, self._clock()
         if not _is_open(state):
             self._begin("")
-            if state.stuck_seconds:
-                self._published.change(stuck_seconds=0.0, stuck="")
+            if state.stuck_seconds or state.locked_seconds:
+                self._published.change(stuck_seconds=0.0, stuck="", locked_seconds=0.0)
             return
         if state.incarnation != self._run_of:
             self._begin(state.incarnation)
@@ -111,7 +115,7 @@ class Prober:
         self._note_blocked(now, moved, state.semi_sync)
         self._progress = (state.applied, state.written)
         if moved:
-            self._moved_at = now
+            self._moved_at, self._locked_at = now, 0.0
             if now > self._own_until:
                 self._pause = PAUSES[0]
         if moved or (state.semi_sync.waiting and not state.full):
@@ -120,6 +124,7 @@ class Prober:
         if self._write is None and self._is_due(now, state):
             self._since = self._since if self._failed else now
             self._write = _Write(self._probe, self._folder)
+            self._begun_at = now
 
     def _note_blocked(self, now: float, moved: bool, waits: SemiSync) -> None:
         """MariaDB's binlog contains the first commits that wait, so it grows once more when they begin to."""
@@ -140,6 +145,7 @@ class Prober:
         self._since = self._moved_at = self._own_until = self._probe_at = self._look_at = 0.0
         self._pause = PAUSES[0]
         self._failed = ""
+        self._locked_at = self._begun_at = 0.0
         self._before = None
 
     def _settle(self, now: float) -> None:
@@ -151,7 +157,8 @@ class Prober:
         if write.failed and not self._failed:
             say(logger, f"a small write failed: {write.failed}", logging.WARNING)
         self._failed = write.failed
-        if write.failed:
+        self._locked_at = (self._locked_at or self._begun_at) if write.locked else 0.0
+        if write.failed or write.locked:
             self._probe_at = now + AGAIN_SECONDS
         else:
             self._probe_at = now + self._pause
@@ -161,7 +168,7 @@ class Prober:
     def _is_due(self, now: float, state: MemberState) -> bool:
         if now < self._probe_at or state.semi_sync.waiting or state.silent_seconds or state.full:
             return False
-        if self._failed:
+        if self._failed or self._locked_at:
             return True
         if now - self._moved_at < QUIET_SECONDS or now < self._look_at:
             return False
@@ -177,11 +184,19 @@ class Prober:
 
     def _publish(self, now: float) -> None:
         write, before = self._write, self._published.state
-        held_up = write is not None or self._failed or before.full
+        waits_for_lock = self._locked_at and now < self._begun_at + LOCK_SECONDS
+        held_up = (write is not None and not waits_for_lock) or self._failed or before.full
         stuck = now - self._since if held_up else 0.0
         least, step = TELL_SECONDS
         told = stuck // step * step if stuck >= least else 0.0
         cause = (before.full or self._failed or (write.cause if write else "")) if told else ""
+        locked = (now - self._locked_at) // step * step if self._locked_at else 0.0
+        if locked != before.locked_seconds:
+            if not before.locked_seconds:
+                say(logger, "writes wait for a lock that a session holds", logging.WARNING)
+            elif not locked:
+                say(logger, "writes wait for no lock any more")
+            self._published.change(during=self._run_of, locked_seconds=locked)
         if (before.stuck_seconds, before.stuck) == (told, cause):
             return
         if not before.stuck_seconds:
@@ -210,11 +225,13 @@ class _Write:
     """One write, in a separate thread.
 
     :ivar cause: what may hold it up, as far as the file system shows; :ivar failed: why it failed, or \"\"
+    :ivar locked: it waited in vain for a lock
     """
 
     def __init__(self, probe: Probing, folder: Path) -> None:
         self.cause = "the disk may not answer"
         self.failed = ""
+        self.locked = False
         self._probe = probe
         self._folder = folder
         self._void = False
@@ -234,6 +251,8 @@ class _Write:
             self._probe.write(Deadline(WRITE_SECONDS, lambda: self._void))
         except DiskFailed as error:
             self.failed = str(error)
+        except WriteLocked:
+            self.locked = True
         except HoldfastError as error:  # it says nothing about the disk
             if not self._void:
                 say(logger, f"a small write: {error}", logging.WARNING)

@@ -10,6 +10,9 @@ alone is too little.
 *The server's number.* A replica skips events that bear its own number. If an operator changes a primary's number to
 that of a voter, the voter acknowledges what it throws away. (A voter's own number: ``receipts.py``.)
 
+*What shuts clients out.* With ``offline_mode`` (MySQL) a primary refuses all clients, with ``transaction_read_only``
+(MariaDB: ``tx_read_only``) every write of a new session, while the agent's own sessions work as ever.
+
 A server that dies before the next look (0.25 s) after such a statement is not noticed.
 """
 
@@ -66,12 +69,14 @@ class KeptSettings:
             return  # the server was not adopted yet
         primary = found.writable and self._has_opened(run)
         with self._lock:
-            wanted = self._lowered(found, primary)
+            wanted: Mapping[str, int] = self._lowered(found, primary)
             former = self._number
             if former[0] == run and former[1] != found.server_id and primary:
                 wanted = {**wanted, "server_id": former[1]}
             else:
                 self._number = (run, found.server_id)
+            if primary:
+                wanted = {**wanted, **dict.fromkeys(found.shutting_out, 0)}
             if wanted:
                 self._put_back(wanted, found, primary)
             else:
@@ -100,10 +105,10 @@ class KeptSettings:
             return PRIMARY
         return REPLICA if found.redo_flush == 0 else {}
 
-    def _put_back(self, wanted: dict[str, int], found: Observation, primary: bool) -> None:
+    def _put_back(self, wanted: Mapping[str, int], found: Observation, primary: bool) -> None:
         if found.redo_flush == 0:
             self._note()
-        elif wanted != {"server_id": self._number[1]}:
+        elif wanted.keys() & PRIMARY.keys():
             self._relaxed.mark()
         self._server.put_back(wanted, Deadline(PUT_BACK_SECONDS))
         self._hands.put_back(_changed(wanted, found))
@@ -134,8 +139,11 @@ def _changed(wanted: Mapping[str, int], found: Observation) -> str:
         "sync_binlog": found.sync_binlog,
         "innodb_flush_log_at_trx_commit": found.redo_flush,
         "server_id": found.server_id,
+        **dict.fromkeys(found.shutting_out, 1),
     }
     changed = ", ".join(
         f"{name} = {now[name]}" for name, value in wanted.items() if now[name] != value
     )
+    if wanted.keys() <= {*found.shutting_out}:
+        return f"{changed} was set by hand, which kept clients from writing"
     return f"{changed} was set by hand, on which the promise does not hold"

@@ -116,6 +116,8 @@ class LoginWatch:
 
     def _publish(self, state: MemberState, denied: str, shut_out: str) -> None:
         before = state.logins
+        if not shut_out:  # also where another run of the server has made it forgotten
+            self._published.alarm("logins", "")
         if (denied, shut_out) == (before.denied, before.shut_out):
             return
         for text in {denied, shut_out} - {"", before.denied, before.shut_out}:
@@ -123,7 +125,8 @@ class LoginWatch:
         if self._told.change(state.incarnation, denied=denied, shut_out=shut_out):
             mend = f"put its present password into {self._file} (it is read again), or set that one"
             told = f"its server refuses new sessions of its agent's account ({shut_out})"
-            self._published.alarm("logins", f"{told}: {mend}" if shut_out else "")
+            if shut_out:
+                self._published.alarm("logins", f"{told}: {mend}")
 
     def _run(self) -> None:
         while not self._stopped.wait(EVERY_SECONDS):

@@ -40,6 +40,11 @@ def blocked(cluster: Cluster, record: Record, view: View) -> str:
     if primary.stuck_seconds >= patience:
         cause = f" ({primary.stuck})" if primary.stuck else ""
         return "a small write has not come through for " + lasting(primary.stuck_seconds) + cause
+    if primary.locked_seconds >= patience:
+        return (
+            "a session holds a lock, such as FLUSH TABLES WITH READ LOCK, for which writes have waited for "
+            + lasting(primary.locked_seconds)
+        )
     if not _waits_without_end(primary):
         return ""
     missing = {

@@ -14,7 +14,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused, Unreachable
 from holdfast.http.manager_client import ManagerClient
 from holdfast.sandbox.local.accounts import cached_accounts
-from holdfast.sandbox.local.crew import MANAGER, LocalCrew, stopped, whose
+from holdfast.sandbox.local.crew import MANAGER, LocalCrew, dir_option, stopped, whose
 from holdfast.sandbox.local.files import write_files, write_member
 from holdfast.sandbox.local.haproxy import HAPROXY
 from holdfast.sandbox.local.harm import SandboxHarm
@@ -116,7 +116,7 @@ class Sandbox(SandboxHarm):
             if running:
                 raise Refused(
                     f"the sandbox in {self.spec.dir} is running ({', '.join(running)}): "
-                    "stop it with holdfast sandbox down"
+                    f"stop it with holdfast sandbox down{dir_option(self.spec.dir)}"
                 )
             refuse_taken_ports(self.spec.ports)
             if self.spec.removed:
@@ -278,7 +278,9 @@ class Sandbox(SandboxHarm):
         """Make one more member, have the manager add it, and return its name; the manager then brings it in by itself.
 
         :raises Refused: the manager refuses
+        :raises Unreachable: it does not run: nothing was made
         """
+        self.status()
         member = self.prepare_member(empty)
         agent = f"http://{HOST}:{member.agent_port}"
         end = time.monotonic() + AGENT_SECONDS

@@ -129,10 +129,10 @@ def stopped(folder: Path) -> str:
     if MANAGER in alive:
         return ""
     if not alive:
-        return f"the sandbox in {folder} is stopped: holdfast sandbox up{_dir(folder)}"
-    return f"the manager of the sandbox in {folder} has ended: holdfast sandbox start manager{_dir(folder)}"
+        return f"the sandbox in {folder} is stopped: holdfast sandbox up{dir_option(folder)}"
+    return f"the manager of the sandbox in {folder} has ended: holdfast sandbox start manager{dir_option(folder)}"
 
 
-def _dir(folder: Path) -> str:
+def dir_option(folder: Path) -> str:
     """The option that names the folder, where it is not the default one."""
     return "" if folder.absolute() == default_dir().absolute() else f" --dir {folder}"

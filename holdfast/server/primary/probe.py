@@ -45,6 +45,10 @@ class DiskFailed(Refused):
     """A write was answered with an error that comes from the disk."""
 
 
+class WriteLocked(Refused):
+    """Another session holds a lock against every write."""
+
+
 @dataclass(frozen=True, slots=True)
 class Activity:
     """:ivar attempts: how many writes were begun so far, by any session; :ivar at_work: sessions that are at work"""
@@ -84,17 +88,20 @@ class Probe:
         )
 
     def write(self, deadline: Deadline) -> bool:
-        """Commit a row; whether that was possible. False if another session holds a lock against it.
+        """Commit a row; whether that was possible. False on a server that is read-only.
 
         :raises DiskFailed: the disk does not allow it
+        :raises WriteLocked: after a second: a session holds a lock
         """
         self._hand.look("SELECT 1", Deadline(min(CONNECT_SECONDS, deadline.left)))
         for statement in (WRITE, *PROBE_TABLE, WRITE):
             try:
                 self._hand.run(statement, deadline)
             except StatementRefused as error:
-                if error.code in (ER.LOCK_WAIT_TIMEOUT, ER.OPTION_PREVENTS_STATEMENT):
+                if error.code == ER.OPTION_PREVENTS_STATEMENT:
                     return False
+                if error.code == ER.LOCK_WAIT_TIMEOUT:
+                    raise WriteLocked("a session holds a lock") from error
                 if error.code in DISK_ERRORS:
                     raise DiskFailed(str(error)) from error
                 if error.code not in (ER.NO_SUCH_TABLE, ER.BAD_DB_ERROR):

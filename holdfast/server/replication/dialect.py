@@ -30,6 +30,7 @@ class Dialect:
     :ivar holding_tables: returns a row if the global read lock would wait for more than must be waited for anyway; ""
         if it never does
     :ivar replica_settings: of a replica; :ivar open_settings: of a primary that takes writes
+    :ivar shutting_out: see ``Observation``
     :ivar administrator_writes: let the agent's account write, while other accounts stay read-only
     :ivar parting_settings: before an orderly shutdown
     :ivar hung_up_seconds: how long a new primary waits for the former one to hang up
@@ -50,6 +51,7 @@ class Dialect:
     holding_tables: str
     replica_settings: Mapping[str, int]
     open_settings: Mapping[str, int]
+    shutting_out: tuple[str, ...]
     administrator_writes: Mapping[str, int]
     parting_settings: Mapping[str, int]
     hung_up_seconds: float

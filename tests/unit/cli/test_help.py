@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 import click
 import pytest
@@ -20,7 +21,7 @@ def commands(
         yield from commands(each, (*path, name))
 
 
-ALL = dict(commands(typer.main.get_command(app)))
+ALL = dict(commands(cast("click.Command", typer.main.get_command(app))))
 
 
 def test_every_command_option_and_argument_says_what_it_is() -> None:

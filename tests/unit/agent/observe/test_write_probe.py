@@ -16,7 +16,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Replication, SemiSync, ServerStatus
 from holdfast.errors import Unreachable
 from holdfast.server.base import Deadline
-from holdfast.server.primary.probe import Activity, DiskFailed
+from holdfast.server.primary.probe import Activity, DiskFailed, WriteLocked
 
 STEP = 0.25
 
@@ -110,6 +110,30 @@ def test_nothing_is_asked_and_nothing_written_while_commits_come_through(host: H
         host.run(STEP)
     assert host.server.looks == 0
     assert host.server.writes == []
+
+
+def test_a_lock_is_told_until_it_is_gone_and_says_nothing_about_the_disk(host: Host) -> None:
+    host.server.error = WriteLocked("a session holds a lock")
+    assert set(host.run(5)) == {0.0}
+    assert 3 <= host.published.state.locked_seconds <= 5
+    host.server.error = None
+    host.run(1)
+    assert host.published.state.locked_seconds == 0
+
+
+def test_a_disk_that_fails_while_a_lock_is_held_is_noticed(host: Host) -> None:
+    host.server.error = WriteLocked("a session holds a lock")
+    host.run(5)
+    host.server.hangs = True
+    assert host.run(5)[-1] >= 3
+
+
+def test_commits_that_come_through_show_that_there_is_no_lock(host: Host) -> None:
+    host.server.error = WriteLocked("a session holds a lock")
+    host.run(5)
+    host.commit()
+    host.run(STEP)
+    assert host.published.state.locked_seconds == 0
 
 
 def test_nothing_is_written_while_nobody_wants_to(host: Host) -> None:

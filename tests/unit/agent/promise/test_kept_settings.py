@@ -54,6 +54,22 @@ def test_a_primary_flushes_each_commit_again(lowered: dict[str, int], world: Wor
         world.until(lambda _, left=left: not (world.state_dir / left).exists())
 
 
+def test_a_primary_lets_clients_in_again_and_its_flushing_is_not_in_doubt(world: World) -> None:
+    primary(world)
+    by_hand(world, shutting_out=("offline_mode",))
+    world.until(lambda _: world.server.put == [{"offline_mode": 0}])
+    found = world.until(lambda state: bool(state.concerns))
+    assert "offline_mode = 1 was set by hand, which kept clients from writing" in found.concerns[0]
+    assert not (world.state_dir / "relaxed").exists()
+
+
+def test_a_replica_may_keep_clients_out(world: World) -> None:
+    world.done(1, FOLLOW)
+    by_hand(world, shutting_out=("offline_mode",))
+    looked(world)
+    assert world.server.put == []
+
+
 @pytest.mark.parametrize(("redo", "put"), [(0, [{"innodb_flush_log_at_trx_commit": 2}]), (2, [])])
 def test_a_replica_may_leave_it_to_the_kernel_and_no_more(
     redo: int, put: list[dict[str, int]], world: World

@@ -13,6 +13,7 @@ from holdfast.agent.start import login_watch
 from holdfast.agent.start.login_watch import KeptLogins, LoginWatch
 from holdfast.config.load import secret
 from holdfast.core.gtid import Flavor
+from holdfast.core.observed.logins import Logins
 from holdfast.core.view import MemberState, Receiver, Replication, ServerStatus
 from holdfast.errors import Unreachable
 from holdfast.server.base import Account, Source
@@ -54,6 +55,17 @@ def test_what_is_not_let_in_is_told_until_it_is() -> None:
         == published.state.reason
         == ""
     )
+
+
+def test_what_was_told_of_a_run_that_ended_is_told_no_longer() -> None:
+    """The end of a server clears what was published of its logins: the alarm once stayed for good."""
+    said = {"own": "error 1045: no"}
+    published, _, watch = watching(lambda: said["own"], lambda _: "")
+    watch.step()
+    published.change(incarnation="b", logins=Logins())
+    said["own"] = ""
+    watch.step()
+    assert published.state.reason == ""
 
 
 def test_what_cannot_be_told_stays_as_it_was() -> None:

@@ -47,6 +47,10 @@ def well(**changes: object) -> View:
         (replace(well(), lapses={"m1": Lapse(3.4, "its commits wait")}), "acknowledged for 3 s"),
         (well(stuck_seconds=1.5, stuck="no space is left"), "for 2 s (no space is left); "),
         (well(silent_seconds=1.0), "its server has not answered for 1 s; "),
+        (
+            well(locked_seconds=2.0),
+            "a session holds a lock, such as FLUSH TABLES WITH READ LOCK, for which writes have waited for 2 s; ",
+        ),
     ],
 )
 def test_commits_that_do_not_come_through_are_told_first(seen: View, why: str) -> None:
