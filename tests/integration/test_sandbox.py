@@ -129,6 +129,9 @@ def test_a_stopped_sandbox_goes_on_with_its_data(
     assert cluster.running() == []
     with pytest.raises(Unreachable, match=r"is stopped: holdfast sandbox up --dir"):
         cluster.status()
+    with pytest.raises(Unreachable, match="is stopped"):
+        cluster.add_member()
+    assert (cluster.running(), cluster.spec.further) == ([], 0)
     with pytest.raises(Refused, match="not running"):
         cluster.kill_agent("m1")
     reopened = Sandbox.open(cluster.spec.dir)
