@@ -132,7 +132,9 @@ class Assembly:
         # its tables, compared with the primary's
         self._digester = Digester(own.flavor, own.socket, member.admin)
         self._chunks = ChunkDigester(self._digester)
-        self._hold = ApplierHold(member.server, self._digester, observer.look, folder)
+        self._hold = ApplierHold(
+            member.server, self._digester, observer.look, folder, published.clock
+        )
         comparing = Comparing(jobs, self._hold, self._digester, fitness, member.shown)
         self._verifying = Verifying(
             published, jobs, self._hold, self._chunks, fitness, member.shown, folder
@@ -161,7 +163,8 @@ class Assembly:
         unfit = fitness.declare_unfit
         self._streams = KnownStreams(published, folder, writer.do, unfit, watch.kill, data)
         self._receipts = Receipts(
-            member.server, watch, folder, self._streams.unfit, opened, basics.term
+            *(member.server, watch, folder, self._streams.unfit, opened, basics.term),
+            published.clock,
         )
         self._kept = KeptSettings(member.server, published, member.relaxed, folder, opened, unfit)
         self._files = Limits(watch, published)
@@ -275,7 +278,7 @@ class Assembly:
             starts.at_once,
             self._streams.forget,
             kept.ended,
-            observer.appliers.replaced,
+            observer.data_replaced,
         ]
         self._commands.steering = self._receipts.steering
 
@@ -326,7 +329,7 @@ class Assembly:
     def app(self, lifespan: Lifespan) -> FastAPI:
         """The HTTP application."""
         basics, member, observer = self._basics, self._member, self._observer
-        config = basics.config
+        config, clock = basics.config, member.published.clock
         entrance = Entrance(basics.token, config.cluster, config.hosts)
         app = make_app(
             *(member.published, self._commands, self._poll, entrance, self._keeper.granted),
@@ -337,10 +340,10 @@ class Assembly:
             lambda every: setattr(observer, "every_seconds", every),
         )
         inspected = member.watch.look, self._addressees, basics.obeyed.obeys
-        add_inspection(app, Inspector(config, member.replication, *inspected))
-        add_digests(app, self._digester)
-        add_verify(app, self._chunks, self._verifying)
-        add_blockers(app, member.server)
+        add_inspection(app, Inspector(config, member.replication, *inspected, clock=clock))
+        add_digests(app, self._digester, clock)
+        add_verify(app, self._chunks, self._verifying, clock)
+        add_blockers(app, member.server, clock)
         donor = CopyGiver(
             *(member.published, member.own, member.admin, member.state_dir), self._cloning.unfit
         )

@@ -26,6 +26,7 @@ from holdfast.agent.lease.vouch import Vouch
 from holdfast.agent.rewind.fitness import Fitness
 from holdfast.agent.runtime.background import BackgroundWriter
 from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.config.load import account, agent_config
 from holdfast.config.schema import AgentConfig
 from holdfast.config.token import TokenFile
@@ -54,7 +55,7 @@ def run(config: AgentConfig, path: Path) -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
     with contextlib.ExitStack() as stack:
         stack.enter_context(held(config.state_dir))
-        agent = Agent(config)
+        agent = Agent(config, clock=SYSTEM_CLOCK)
         listener = stack.enter_context(listening(config.listen))
         checks = stack.enter_context(listening(config.checks, "checks")) if config.checks else None
         log.say(logger, f"agent of {config.name} listens on {config.listen}")
@@ -76,6 +77,7 @@ class Agent:
         config: AgentConfig,
         server: Server | None = None,
         boot_id: Callable[[], str] = kernel_boot_id,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self.token = TokenFile.at(config.token_file, "token_file")
         needed = Needed(AccessRole.AGENT, (config.cluster,))
@@ -101,7 +103,7 @@ class Agent:
             protections=guards.BY_ITSELF,
             identity=own_identity(config.state_dir),
         )
-        self.published = published = PublishedState(state)
+        self.published = published = PublishedState(state, clock)
         writer = BackgroundWriter()
         self._basics = Basics(
             config,

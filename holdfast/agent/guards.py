@@ -48,7 +48,9 @@ def second_keeper(
         published.change(protections=(*BY_ITSELF, *helpers.protections))
 
     wait = lease.gate is GateKind.NFTABLES or lease.watchdog is not None
-    second = SecondKeeper(config.state_dir, begin, writer, published.alarm, wait, helped)
+    second = SecondKeeper(
+        config.state_dir, begin, writer, published.alarm, wait, helped, published.clock
+    )
     if token is not None:
         token.renewed.append(lambda: second.show(token.sent))
     return second
@@ -66,13 +68,13 @@ def alone(
         def shut(failed: str) -> None:
             published.alarm("gate", failed)
 
-        guards.append(Gate(lease.nft_command, _table(config), writer, shut))
+        guards.append(Gate(lease.nft_command, _table(config), writer, shut, published.clock))
     if lease.watchdog is not None:
 
         def unfed(failed: str) -> None:
             published.alarm("watchdog", failed)
 
-        guards.append(Watchdog(lease.watchdog, writer, unfed))
+        guards.append(Watchdog(lease.watchdog, writer, unfed, published.clock))
     return tuple(guards)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
+from dataclasses import dataclass
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import BadInput
@@ -46,6 +47,18 @@ def identified(flavor: Flavor, authentication: str) -> str:
     if flavor is Flavor.MARIADB:
         return f"IDENTIFIED VIA mysql_native_password USING '{authentication}'"
     return f"IDENTIFIED WITH caching_sha2_password AS '{authentication}'"
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """How a replication account logs in: what the server stores instead of its password, and whether it requires a
+    certificate as well."""
+
+    authentication: str
+    encrypted: bool = False
+
+    def clause(self, flavor: Flavor) -> str:
+        return identified(flavor, self.authentication) + " REQUIRE X509" * self.encrypted
 
 
 def check_authentication(flavor: Flavor, text: str) -> None:

@@ -7,11 +7,11 @@ interruption at any point, they bring the server to the same state. None touches
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.check.facts import Boot
 from holdfast.core.gtid import Flavor
 from holdfast.core.observed.blockers import Blocker
@@ -20,7 +20,7 @@ from holdfast.core.settings import WaitPoint
 from holdfast.core.timing import Timing
 from holdfast.core.view import Replication, SemiSync
 from holdfast.errors import CalledOff, DeadlinePassed, HoldfastError, Unreachable
-from holdfast.server.authentication import identified
+from holdfast.server.authentication import Login
 from holdfast.tls import Files
 
 
@@ -43,18 +43,6 @@ class Account:
         with contextlib.suppress(HoldfastError):
             return replace(self, password=self.read()) if self.read else self
         return self
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """How a replication account logs in: what the server stores instead of its password, and whether it requires a
-    certificate as well."""
-
-    authentication: str
-    encrypted: bool = False
-
-    def clause(self, flavor: Flavor) -> str:
-        return identified(flavor, self.authentication) + " REQUIRE X509" * self.encrypted
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,22 +75,34 @@ class Deadline:
     """A moment on the monotonic clock by which work must end, and a way to call the work off.
 
     :ivar cancelled: checked often; a manager with a higher term sets it to get the agent's attention
+    :ivar clock: by which it ends, and by which the work under it measures and waits
     """
 
-    def __init__(self, seconds: float, cancelled: Callable[[], bool] = lambda: False) -> None:
-        self.seconds = seconds
-        self.cancelled = cancelled
-        self._end = time.monotonic() + seconds
+    def __init__(
+        self,
+        seconds: float,
+        cancelled: Callable[[], bool] = lambda: False,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        self.seconds, self.cancelled, self.clock = seconds, cancelled, clock
+        self._end = clock.monotonic() + seconds
 
     @property
     def left(self) -> float:
         """Seconds left; never negative."""
-        return max(0.0, self._end - time.monotonic())
+        return max(0.0, self._end - self.clock.monotonic())
 
     def to_its_end(self, seconds: float) -> Deadline:
-        """A deadline for work that must not be left half done: it is never called off, and leaves at least this much
-        time."""
-        return Deadline(max(self.left, seconds))
+        """A deadline for work that must not be left half done: never called off, with at least this much time left."""
+        return self.afresh(max(self.left, seconds))
+
+    def within(self, seconds: float) -> Deadline:
+        """A deadline for a part of the work: ``seconds``, but no later than this one, and called off together."""
+        return Deadline(min(seconds, self.left), self.cancelled, self.clock)
+
+    def afresh(self, seconds: float) -> Deadline:
+        """A deadline that does not depend on how much of this one is left, and is never called off."""
+        return Deadline(seconds, clock=self.clock)
 
     def check(self, what: str) -> None:
         """:raises DeadlinePassed: time is up; :raises CalledOff: by a manager with a higher term"""
@@ -115,7 +115,7 @@ class Deadline:
         """Poll ``reached`` each ``every`` seconds."""
         while not reached():
             self.check(what)
-            time.sleep(every)
+            self.clock.sleep(every)
 
 
 @dataclass(frozen=True, slots=True)

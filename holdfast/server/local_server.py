@@ -9,7 +9,8 @@ from holdfast.core.observed.blockers import Blocker
 from holdfast.core.settings import WaitPoint
 from holdfast.core.view import SemiSync
 from holdfast.errors import OutcomeUnknown, Refused
-from holdfast.server.base import Booted, Crowd, Deadline, Login, Observation, Source
+from holdfast.server.authentication import Login
+from holdfast.server.base import Booted, Crowd, Deadline, Observation, Source
 from holdfast.server.connection import slots
 from holdfast.server.connection.sessions import Sessions
 from holdfast.server.connection.sql import Connection
@@ -125,7 +126,8 @@ class LocalServer:
 
     def shut(self, deadline: Deadline) -> None:
         self._eyes.set_global({self.dialect.refuse_writes: 1}, deadline)
-        self._freezing.clients.end()  # a client that connected while it was open would read on here
+        # a client that connected while it was open would read on here
+        self._freezing.clients.end(deadline)
 
     def put_back(self, values: Mapping[str, int], deadline: Deadline) -> None:
         self._eyes.set_global(values, deadline)
@@ -159,7 +161,7 @@ class LocalServer:
         if scheduled:
             events.start(self._commands, deadline)
         if not now.host:  # the agent that should end them may have been killed
-            self._freezing.clients.end()
+            self._freezing.clients.end(deadline)
 
     def leave(self, deadline: Deadline) -> None:
         self._replica.leave(deadline)

@@ -265,7 +265,7 @@ class MariadbRepointing:
         """
         if self._memory_tables_open:
             return
-        patience = Deadline(min(MEMORY_SECONDS, deadline.left), deadline.cancelled)
+        patience = deadline.within(MEMORY_SECONDS)
         with contextlib.suppress(StatementRefused, DeadlinePassed):
             rows = self._side.look(
                 "SELECT TABLE_SCHEMA AS db, TABLE_NAME AS name FROM information_schema.TABLES "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -189,9 +188,8 @@ class MysqlLooks:
     def _look_at_places(self, deadline: Deadline) -> tuple[Position, Position]:
         """The positions, for a learner only: a voter is at the head, and each look at it should cost little."""
         try:
-            rows = self._places.look(
-                "SHOW REPLICA STATUS", Deadline(min(PLACES_SECONDS, deadline.left))
-            )
+            patience = deadline.afresh(min(PLACES_SECONDS, deadline.left))
+            rows = self._places.look("SHOW REPLICA STATUS", patience)
         except (DeadlinePassed, Crowded):
             return self._last_places
         for row in rows:
@@ -240,16 +238,16 @@ def stop_applier(commands: Connection, deadline: Deadline) -> None:
     and then stopped before it noticed. KILL alone ends it and its workers in 3 ms; if STOP was already given, killing
     the workers helps, in 300 ms."""
     if commands.look(HALF, deadline)[0]["half"]:
-        patience = Deadline(0)
+        patience = deadline.afresh(0)
         kill_workers = False
         while threads := commands.look(APPLIER_THREADS, deadline):
             if not patience.left:
                 for thread in threads:
                     if thread["coordinator"] or kill_workers:
                         barring.kill(commands, int(thread["id"]), deadline)
-                patience, kill_workers = Deadline(KILL_AGAIN_SECONDS), True
+                patience, kill_workers = deadline.afresh(KILL_AGAIN_SECONDS), True
             deadline.check("stopping the applier within a half-received transaction")
-            time.sleep(0.002)
+            deadline.clock.sleep(0.002)
     commands.run("STOP REPLICA SQL_THREAD", deadline)
 
 
@@ -258,7 +256,7 @@ def switch_off(commands: Connection, deadline: Deadline) -> None:
     row = commands.look("SELECT @@port AS own", deadline)[0]
     replicas = commands.look(REPLICAS, deadline)
     ports = frozenset(int(each["port"]) for each in replicas if str(each["port"]).isdigit())
-    with hanging_up(commands.server_pid, FromReplicas(row["own"], ports)):
+    with hanging_up(commands.server_pid, FromReplicas(row["own"], ports), deadline.clock):
         waiting.switch_off(commands, waiting.MYSQL, deadline)
 
 

@@ -23,6 +23,7 @@ from holdfast.agent.rewind.table_results import Findings, TableResult
 from holdfast.agent.rewind.verify import Verifying
 from holdfast.agent.runtime.job import Jobs
 from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.clock import SYSTEM_CLOCK
 from holdfast.core.commands import Compare, Promise, Verify
 from holdfast.core.gtid import Flavor
 from holdfast.core.observed.comparison import Difference
@@ -102,7 +103,7 @@ def pair(servers: list[BareServer], tmp_path: Path) -> Iterator[Pair]:
     primary, replica = servers
     app = FastAPI()
     digester = Digester(primary.flavor, primary.socket, ADMIN)
-    add_digests(app, digester)
+    add_digests(app, digester, SYSTEM_CLOCK)
     http = HttpServer(app)
     with listening("127.0.0.1:0") as listener:
         thread = threading.Thread(target=http.run, kwargs={"sockets": [listener.dup()]})
@@ -110,7 +111,7 @@ def pair(servers: list[BareServer], tmp_path: Path) -> Iterator[Pair]:
         port = listener.getsockname()[1]
         try:
             made = Pair(primary, replica, tmp_path, f"http://127.0.0.1:{port}")
-            add_verify(app, ChunkDigester(digester), made.verifying)
+            add_verify(app, ChunkDigester(digester), made.verifying, SYSTEM_CLOCK)
             yield made
         finally:
             http.should_exit = True
@@ -365,7 +366,6 @@ def test_it_waits_while_a_server_has_too_much_to_do_and_refuses_a_table_that_is_
 ) -> None:
     load = iter([9, 9])
     monkeypatch.setattr(ChunkDigester, "running", lambda *_: next(load, 1))
-    monkeypatch.setattr("holdfast.agent.rewind.verify.BUSY_SECONDS", 0.01)
     found = numbers.verify(tables=("app.numbers",), max_load=4, anew=True)
     assert found.results == {"app.numbers": TableResult(rows=900, pieces=10)}
     assert next(load, None) is None

@@ -22,9 +22,11 @@ from holdfast.agent.lease.gate import Gate, listening_ports
 from holdfast.agent.lease.nft import Expired, Table
 from holdfast.agent.runtime import boottime
 from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.clock import SYSTEM_CLOCK
 from holdfast.errors import Refused, Unreachable
 from holdfast.sandbox.servers import trees
 from holdfast.server.process.process import Running
+from tests.unit.hand_clock import HandClock
 
 pytestmark = pytest.mark.alone
 
@@ -162,7 +164,7 @@ def host() -> Iterator[Host]:
 
 @pytest.fixture
 def table(host: Host) -> Iterator[Table]:
-    made = Table(host.nft, "holdfast_m-1", (PORT,), boottime.now() + LEASE, boottime.now)
+    made = Table(host.nft, "holdfast_m-1", (PORT,), boottime.now() + LEASE, SYSTEM_CLOCK)
     yield made
     made.close()
 
@@ -209,11 +211,11 @@ def test_once_the_lease_is_over_the_kernel_refuses(host: Host, table: Table) -> 
 def test_a_renewal_that_comes_after_the_end_changes_nothing(host: Host, table: Table) -> None:
     """As from an agent that was frozen on its way: it computed the time before, nft executes it after."""
     time.sleep(LEASE)
-    table._clock = lambda: boottime.now() - 10  # the time that it had read
+    table._clock = HandClock(lambda: boottime.now() - 10)  # the time that it had read
     with pytest.raises(Expired):
         table.renew(boottime.now())
     assert not host.answers()
-    table._clock = boottime.now
+    table._clock = SYSTEM_CLOCK
     with pytest.raises(Expired):
         table.renew(boottime.now() - 1)
     table.reopen(boottime.now() + LEASE)
@@ -236,7 +238,7 @@ def test_the_table_ends_with_its_process(host: Host, table: Table) -> None:
 
 def test_a_table_of_somebody_else_is_not_taken(host: Host, table: Table) -> None:
     with pytest.raises(Refused, match="nft:"):
-        Table(host.nft, "holdfast_m-1", (PORT,), boottime.now() + LEASE, boottime.now)
+        Table(host.nft, "holdfast_m-1", (PORT,), boottime.now() + LEASE, SYSTEM_CLOCK)
     table.renew(boottime.now() + LEASE)
     assert host.answers()
 

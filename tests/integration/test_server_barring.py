@@ -17,8 +17,8 @@ from holdfast.config.load import secret
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.view import Receiver
 from holdfast.errors import DeadlinePassed, Refused
-from holdfast.server.authentication import authentication_string
-from holdfast.server.base import Account, Deadline, Login
+from holdfast.server.authentication import Login, authentication_string
+from holdfast.server.base import Account, Deadline
 from holdfast.server.connection.sql import Connection
 from holdfast.server.inspect.adopting import Adopter
 from holdfast.server.replication import barring

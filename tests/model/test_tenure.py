@@ -29,6 +29,7 @@ from holdfast.core.lease import Electorate, Quorum, revoked
 from holdfast.core.timing import CLOCK_DRIFT, FENCE_SECONDS, surely_over
 from holdfast.core.view import MemberState, Receiver, Replication, ServerStatus
 from holdfast.http.wire import VouchRequest
+from tests.unit.hand_clock import HandClock
 
 LEASE = 1.2
 HEARTBEAT = 0.25
@@ -49,16 +50,15 @@ class Voter:
         self.folder.mkdir(exist_ok=True)
         following = Replication(source=PRIMARY, receiver=Receiver.ON, applier=True)
         state = MemberState(name, Flavor.MYSQL, server=ServerStatus.UP, replication=following)
-        self.published = PublishedState(state)
+        self.published = PublishedState(state, HandClock(clock))
         self.name = name
-        self.clock = clock
-        self.vouching = Vouch(self.folder, self.published, AtOnce(), clock)
+        self.vouching = Vouch(self.folder, self.published, AtOnce())
         self.promises = 0
         self.run = 0
 
     def restart(self) -> None:
         """Restart only the agent: the server continues as it is."""
-        self.vouching = Vouch(self.folder, self.published, AtOnce(), self.clock)
+        self.vouching = Vouch(self.folder, self.published, AtOnce())
         self.published.change(promised=0)
         self.promises = 0
         self.run += 1

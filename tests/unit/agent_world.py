@@ -19,6 +19,7 @@ import uvloop
 
 from holdfast.agent.daemon import Agent
 from holdfast.binlog.files.run import began
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.config.schema import AgentConfig
 from holdfast.core.check.facts import Boot
 from holdfast.core.commands import Command, Start
@@ -29,7 +30,8 @@ from holdfast.core.settings import WaitPoint
 from holdfast.core.view import MemberState, Receiver, Replication, SemiSync
 from holdfast.errors import Unreachable
 from holdfast.http.wire import CommandReply, CommandRequest, StateReply, Told
-from holdfast.server.base import Booted, Crowd, Deadline, DumpLook, Login, Observation, Source
+from holdfast.server.authentication import Login
+from holdfast.server.base import Booted, Crowd, Deadline, DumpLook, Observation, Source
 from holdfast.server.process.process import Running, ServerProcess, kernel_boot_id
 
 SLEEPER = """
@@ -311,7 +313,7 @@ class World:
     """A host with one agent, which can be restarted again and again.
 
     :param token: for requests that pass none; "": another token, which every request passes
-    :ivar boot: the kernel's boot id
+    :ivar boot: the kernel's boot id; :ivar clock: of the next agent
     """
 
     def __init__(self, folder: Path, token: str = "", keeper: bool = False) -> None:
@@ -320,6 +322,7 @@ class World:
         self._headers = {} if token else {"Authorization": f"Bearer {TOKEN}"}
         self.server = MemoryServer()
         self.boot = kernel_boot_id()
+        self.clock: Clock = SYSTEM_CLOCK
         self.state_dir = folder / "state"
         self.state_dir.mkdir()
         self.port, self._listener = _listen()
@@ -362,7 +365,7 @@ class World:
 
         async def main() -> None:
             self._loop = asyncio.get_running_loop()
-            self._agent = Agent(self.config, self.server, lambda: self.boot)
+            self._agent = Agent(self.config, self.server, lambda: self.boot, self.clock)
             ready.set()
             await self._agent.serve(self._listener.dup())
 

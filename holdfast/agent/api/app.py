@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from fastapi import FastAPI, Request, Response
 
 from holdfast.agent.commands.queue import CommandQueue
-from holdfast.agent.runtime import boottime
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.answers.access import AGENT_API
 from holdfast.errors import BadInput
@@ -44,15 +43,13 @@ class LongPoll:
 
     async def changed(self, since: int | None, seconds: float) -> StateReply:
         """Return the state as soon as its version is not ``since``, at the latest after ``seconds``."""
-        end = asyncio.get_running_loop().time() + seconds
-        while self._published.version == since and not self._closed:
-            try:
-                async with asyncio.timeout_at(end):
+        clock = self._published.clock
+        with contextlib.suppress(TimeoutError):
+            async with clock.timeout(seconds):
+                while self._published.version == since and not self._closed:
                     await self._event.wait()
-            except TimeoutError:
-                break
         state, version = self._published.seen()
-        return StateReply(state=state, version=version, clock=boottime.now(), run=self._run)
+        return StateReply(state=state, version=version, clock=clock.boottime(), run=self._run)
 
     def close(self) -> None:
         """Answer all waiting requests now; later requests are answered at once."""

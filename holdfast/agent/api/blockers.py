@@ -7,6 +7,7 @@ import math
 
 from fastapi import FastAPI, Response
 
+from holdfast.clock import Clock
 from holdfast.errors import BadInput
 from holdfast.http.serving import json_response
 from holdfast.http.wire import BlockersReply
@@ -15,12 +16,13 @@ from holdfast.server.base import Deadline, Server
 LOOK_SECONDS = 3.0
 
 
-def add_blockers(app: FastAPI, server: Server) -> None:
+def add_blockers(app: FastAPI, server: Server, clock: Clock) -> None:
     @app.get("/v1/blockers", response_model=BlockersReply)
     async def blockers(seconds: float = 1.0) -> Response:
         """Returns clients' transactions and statements that are older than ``seconds``, and table locks."""
         if not (math.isfinite(seconds) and seconds >= 0):
             raise BadInput("seconds", "must be a number of seconds")
-        found = await asyncio.to_thread(server.blockers, seconds, Deadline(LOOK_SECONDS))
+        deadline = Deadline(LOOK_SECONDS, clock=clock)
+        found = await asyncio.to_thread(server.blockers, seconds, deadline)
         reply = BlockersReply(blockers=tuple(found))
         return json_response(reply)

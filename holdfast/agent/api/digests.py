@@ -18,6 +18,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from starlette.responses import StreamingResponse
 
+from holdfast.clock import Clock
 from holdfast.errors import BadInput, HoldfastError
 from holdfast.server.base import Deadline
 from holdfast.server.data.digest import Digester, HistoryPlace, parse_table, table_name
@@ -44,7 +45,8 @@ class Lines:
     An error of the work becomes the last line. A client that closes the connection cancels the work.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
         self._busy = threading.Lock()
 
     def stream(
@@ -69,7 +71,7 @@ class Lines:
         try:
             while True:
                 try:
-                    async with asyncio.timeout(ALIVE_SECONDS):
+                    async with self._clock.timeout(ALIVE_SECONDS):
                         line = await lines.get()
                 except TimeoutError:
                     yield b"\n"
@@ -101,8 +103,8 @@ class Lines:
             self._busy.release()
 
 
-def add_digests(app: FastAPI, digester: Digester) -> None:
-    lines = Lines()
+def add_digests(app: FastAPI, digester: Digester, clock: Clock) -> None:
+    lines = Lines(clock)
 
     @app.post("/v1/digest")
     async def digest(request: DigestRequest) -> StreamingResponse:
@@ -118,7 +120,8 @@ def add_digests(app: FastAPI, digester: Digester) -> None:
             def begun(place: HistoryPlace) -> None:
                 tell({"place": asdict(place)})
 
-            found = digester.take(tables, Deadline(DIGEST_SECONDS, called_off.is_set), begun)
+            deadline = Deadline(DIGEST_SECONDS, called_off.is_set, clock)
+            found = digester.take(tables, deadline, begun)
             tell({"digests": {table_name(table): digest for table, digest in found.items()}})
 
         return lines.stream(work, last="digests")

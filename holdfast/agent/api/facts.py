@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import hashlib
 import socket
-import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import FastAPI, Query, Response
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.config.load import account
 from holdfast.config.schema import AgentConfig
 from holdfast.core.check.facts import Facts
@@ -48,8 +48,10 @@ class Inspector:
         members: Callable[[], Collection[str]],
         obeys: Callable[[int, Told], bool] = lambda term, told: False,
         root: Path = Path("/"),
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         own = config.server
+        self.clock = clock
         self._place = ServerPlace(
             member=config.name,
             flavor=own.flavor,
@@ -63,6 +65,7 @@ class Inspector:
             api=config.tls.files if config.tls else None,
             tls=own.tls.files if own.tls else None,
             root=root,
+            clock=clock,
         )
         self._replication = replication
         self._running = running
@@ -109,7 +112,7 @@ class Inspector:
     def _public_key(self) -> str:
         connection = Connection(self._place.socket, self._place.admin)
         try:
-            return public_key(connection, Deadline(KEY_SECONDS))
+            return public_key(connection, Deadline(KEY_SECONDS, clock=self.clock))
         except HoldfastError:  # the step that needs it will report the error
             return ""
         finally:
@@ -147,7 +150,7 @@ def add_inspection(app: FastAPI, inspector: Inspector) -> None:
         """Returns all facts that a check looks at on this host; at once where nothing is to be counted."""
         async with one_counts if counting else contextlib.nullcontext():
             found = await asyncio.to_thread(inspector.facts, counting)
-        reply = FactsReply(facts=found, clock=time.time())
+        reply = FactsReply(facts=found, clock=inspector.clock.now())
         return json_response(reply)
 
     @app.post("/v1/reach", response_model=ReachReply)

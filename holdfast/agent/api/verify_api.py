@@ -20,6 +20,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from holdfast.agent.api.digests import Lines, Tell
 from holdfast.agent.rewind.verify import CHUNK_SECONDS, MOST_ROWS, Verifying
+from holdfast.clock import Clock
 from holdfast.errors import BadInput
 from holdfast.server.base import Deadline
 from holdfast.server.data.chunks import ChunkDigester, Key, check_key
@@ -41,15 +42,18 @@ class PieceRequest(BaseModel):
     rows: Annotated[int, Field(ge=1, le=MOST_ROWS)]
 
 
-def add_verify(app: FastAPI, digester: ChunkDigester, verifying: Verifying) -> None:
-    lines = Lines()
+def add_verify(app: FastAPI, digester: ChunkDigester, verifying: Verifying, clock: Clock) -> None:
+    lines = Lines(clock)
+
+    def within(called_off: threading.Event) -> Deadline:
+        return Deadline(CHUNK_SECONDS, called_off.is_set, clock)
 
     @app.post("/v1/verify/tables")
     async def tables(_: NothingAsked) -> StreamingResponse:
         """Returns the tables that can be compared, and why others cannot."""
 
         def work(called_off: threading.Event, tell: Tell) -> None:
-            found = digester.tables(Deadline(CHUNK_SECONDS, called_off.is_set))
+            found = digester.tables(within(called_off))
             listed = [
                 {"table": table_name(each.table), "rows": each.rows, "skipped": each.skipped}
                 for each in found
@@ -63,7 +67,7 @@ def add_verify(app: FastAPI, digester: ChunkDigester, verifying: Verifying) -> N
         """Returns how busy the server is."""
 
         def work(called_off: threading.Event, tell: Tell) -> None:
-            tell({"running": digester.running(Deadline(CHUNK_SECONDS, called_off.is_set))})
+            tell({"running": digester.running(within(called_off))})
 
         return lines.stream(work)
 
@@ -77,7 +81,7 @@ def add_verify(app: FastAPI, digester: ChunkDigester, verifying: Verifying) -> N
         after, last = check_key(asked.after), check_key(asked.last)
 
         def work(called_off: threading.Event, tell: Tell) -> None:
-            deadline = Deadline(CHUNK_SECONDS, called_off.is_set)
+            deadline = within(called_off)
 
             def begun(place: HistoryPlace, upto: Key, last: Key) -> None:
                 tell({"place": asdict(place), "upto": upto, "last": last})

@@ -239,7 +239,8 @@ class Cloning:
         if found.unique:
             try:
                 folder = self._state_dir / "pending"
-                saved = save_unique(self._own.binlog_index, present, folder)
+                now = deadline.clock.now()
+                saved = save_unique(self._own.binlog_index, present, folder, now)
             except (Refused, OSError) as error:
                 if not command.discard:
                     raise Refused(f"what only {state.name} has cannot be saved: {error}") from error

@@ -39,15 +39,16 @@ class CloneMarker:
         return f"{what} failed: {failed.strip()}" if failed.strip() else f"{what} was interrupted"
 
 
-def save_unique(index: Path, present: GtidSet, folder: Path) -> Path:
+def save_unique(index: Path, present: GtidSet, folder: Path, now: float) -> Path:
     """Save what the binlogs hold and the primary lacks, as a binlog and as text for people.
 
+    :param now: as in ``save_errant``
     :returns: the binlog
     :raises Refused: it cannot be read
     """
     errant = find(index, present)
     heading = [f"{errant}: this server had them and the primary had not, when it was cloned anew."]
-    return save_errant(errant, folder, heading, nameless).binlog
+    return save_errant(errant, folder, now, heading, nameless).binlog
 
 
 def remember(state_dir: Path, datadir: Path, had: GtidSet) -> None:

@@ -21,7 +21,6 @@ import shutil
 import signal
 import subprocess
 import threading
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from holdfast.agent.disk.datadir import size
 from holdfast.agent.runtime.leftover import end_leftover
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.binlog.files.place import logged_at
+from holdfast.clock import Clock
 from holdfast.config.schema import ServerConfig
 from holdfast.config.values import StrictModel
 from holdfast.core.gtid import Flavor
@@ -49,6 +49,8 @@ OPTIONS = "my.cnf"
 CHUNK_BYTES = 1024 * 1024
 ALIVE_SECONDS = 3.0
 """After this much silence the stream says that the donor is still there."""
+END_SECONDS = 3.0
+"""How long it may take to end a copy that nobody takes any more."""
 LOOK_SECONDS = 5.0
 """How long the server may take to list its tables."""
 FIRST_GUESS_SECONDS = 0.004
@@ -76,6 +78,7 @@ class CopyGiver:
         unable: Callable[[], str],
     ) -> None:
         self._published = published
+        self._clock = published.clock
         self._server = server
         self._admin = admin
         self._scratch = state_dir / "backup"
@@ -106,7 +109,8 @@ class CopyGiver:
             """MySQL: ends the clones that an account has begun here."""
             if self._server.flavor is Flavor.MYSQL and self._published.state.up:
                 try:
-                    end_clones(self._server.socket, self._admin, asked.account, Deadline(3.0))
+                    deadline = Deadline(END_SECONDS, clock=self._clock)
+                    end_clones(self._server.socket, self._admin, asked.account, deadline)
                 except HoldfastError as error:
                     return error_response(409, "Refused", f"{self._published.state.name}: {error}")
             return Response()
@@ -117,7 +121,8 @@ class CopyGiver:
             left: list[str] = []
             if self._server.flavor is Flavor.MYSQL:
                 try:
-                    left = left_empty(self._server.socket, self._admin, Deadline(LOOK_SECONDS))
+                    deadline = Deadline(LOOK_SECONDS, clock=self._clock)
+                    left = left_empty(self._server.socket, self._admin, deadline)
                 except HoldfastError as error:
                     return error_response(409, "Refused", f"{self._published.state.name}: {error}")
             found = size(self._server.datadir, self._is_not_copied)
@@ -149,14 +154,14 @@ class CopyGiver:
         return process
 
     async def _frames(self, process: subprocess.Popen[bytes], pack: bool) -> AsyncIterator[bytes]:
-        copy = _Copy(process, self._opening, self._end)
+        copy = _Copy(process, self._opening, self._end, self._clock)
         try:
             copy.start()
             while frame := await asyncio.to_thread(copy.next, ALIVE_SECONDS):
-                begun = time.monotonic()
+                begun = self._clock.monotonic()
                 yield frame
                 # compress only where the connection is slower than the compression
-                copy.packed = pack and time.monotonic() - begun > copy.making_seconds
+                copy.packed = pack and self._clock.monotonic() - begun > copy.making_seconds
         finally:
             # no await here: the task of a lost connection is cancelled over and over
             _kill(process)
@@ -209,6 +214,7 @@ class _Copy:
         process: subprocess.Popen[bytes],
         opening: Callable[[], Mapping[str, Any]],
         end: Callable[[int], Mapping[str, Any]],
+        clock: Clock,
     ) -> None:
         self.packed = False
         self.making_seconds = FIRST_GUESS_SECONDS
@@ -216,6 +222,7 @@ class _Copy:
         self._process, self._written = process, process.stdout
         self._opening = opening
         self._end = end
+        self._clock = clock
         self._sender = FrameSender()
         self._ready: queue.Queue[bytes] = queue.Queue(maxsize=4)
         self._stopped = False
@@ -248,10 +255,10 @@ class _Copy:
             widen(self._written)
             while chunk := self._written.read(CHUNK_BYTES):
                 total += len(chunk)
-                packed, begun = self.packed, time.monotonic()
+                packed, begun = self.packed, self._clock.monotonic()
                 frame = self._sender.data(chunk, packed)
                 if packed:
-                    self.making_seconds = time.monotonic() - begun
+                    self.making_seconds = self._clock.monotonic() - begun
                 self._put(frame)
             said = self._end(self._process.wait())
             self._put(self._sender.fields(FrameKind.END, bytes=total, **said))

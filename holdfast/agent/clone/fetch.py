@@ -6,8 +6,7 @@ import contextlib
 import json
 import ssl
 import subprocess
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPSConnection
 from pathlib import Path
@@ -19,6 +18,7 @@ import httpx
 from holdfast.agent.clone.frames import BrokenStream, Frame, FrameKind, received
 from holdfast.agent.disk import datadir as files
 from holdfast.agent.runtime.job import Job
+from holdfast.clock import Clock
 from holdfast.config.schema import ServerConfig, is_loopback
 from holdfast.core.view import MemberState
 from holdfast.errors import HoldfastError, Refused, Unreachable
@@ -145,12 +145,12 @@ class DonorAgent:
 class Stall:
     """Notices that no bytes arrive although the donor is alive: its copy may wait for a commit that never comes."""
 
-    def __init__(self, donor: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, donor: str, clock: Clock) -> None:
         self._donor = donor
         self._clock = clock
         self._done = -1
         self._stage = ""
-        self._moved_at = clock()
+        self._moved_at = clock.monotonic()
 
     def look(self, done: int, stage: str = "", working_here: bool = False) -> None:
         """:param done: bytes that have arrived
@@ -158,7 +158,7 @@ class Stall:
         :param working_here: the current step is done by this host alone
         :raises Refused: nothing has arrived for too long
         """
-        now = self._clock()
+        now = self._clock.monotonic()
         if (done, stage) != (self._done, self._stage) or working_here:
             self._done, self._stage, self._moved_at = done, stage, now
         if now - self._moved_at > (STALL_SECONDS if done else FIRST_BYTE_SECONDS):
@@ -175,15 +175,15 @@ class DonorWatch:
     def __init__(self, donor: DonorAgent, job: Job) -> None:
         self._donor = donor
         self._job = job
-        self._stall = Stall(donor.name)
+        self._stall = Stall(donor.name, job.clock)
         self._incarnation = donor.state(job.deadline(LOOK_SECONDS)).incarnation
         self._done = 0
-        self._came_at = self._looked_at = time.monotonic()
+        self._came_at = self._looked_at = job.clock.monotonic()
 
     def look(self, done: int, stage: str = "", working_here: bool = False) -> None:
         """As :meth:`Stall.look`. :raises Refused: no more will arrive"""
         self._stall.look(done, stage, working_here)
-        now = time.monotonic()
+        now = self._job.clock.monotonic()
         if done != self._done:
             self._done, self._came_at = done, now
         if now - max(self._looked_at, self._came_at) < LOOK_SECONDS:
@@ -261,7 +261,7 @@ def _receive(
     assert unpacker.stdin is not None
     widen(unpacker.stdin)
     done = 0
-    stall = Stall(donor)
+    stall = Stall(donor, job.clock)
     try:
         for frame in frames:
             stall.look(done)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -152,11 +151,11 @@ def copy_from(
 
 
 def _until_up(job: Job, process: subprocess.Popen[bytes], recipient: Recipient, log: Path) -> None:
-    end = time.monotonic() + START_SECONDS
+    end = job.clock.monotonic() + START_SECONDS
     while True:
         try:
             return recipient.ping(job.deadline(5.0))
         except Unreachable:
-            if process.poll() is not None or time.monotonic() > end:
+            if process.poll() is not None or job.clock.monotonic() > end:
                 raise Refused(f"a server for the copy does not start: {last_words(log)}") from None
         job.pause(0.05)

@@ -100,7 +100,7 @@ def cut_pending(
                 reason=f"{why}, so {summary} that it wrote itself are committed, and must be rewound",
             )
         case tail.Pending(summary=summary):
-            saved = _save(found, pending, term)
+            saved = _save(found, pending, term, deadline.clock.now())
             done("tail saved")
             if server.flavor is Flavor.MYSQL:
                 # before the cut: a server that has lost the tail must never issue its GTIDs again
@@ -120,9 +120,9 @@ def _not_pending(index: Path, mark: Began | None) -> str:
     return ""
 
 
-def _save(found: tail.Pending, pending: Path, term: int) -> Path:
+def _save(found: tail.Pending, pending: Path, term: int, now: float) -> Path:
     make_folder(pending)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     number = 0
     while True:
         target = pending / f"{stamp}-term{term}{f'-{number}' if number else ''}.binlog"

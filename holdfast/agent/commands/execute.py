@@ -120,7 +120,7 @@ class CommandExecutor:
 
         :raises HoldfastError: by consequence
         """
-        deadline = Deadline(command.within, cancelled)
+        deadline = Deadline(command.within, cancelled, self._published.clock)
         with self._releases.command():
             self._perform(term, command, deadline, steps)
 
@@ -280,7 +280,7 @@ class CommandExecutor:
         def stopped(applied: str) -> None:
             self._published.change(during=incarnation, applied=applied, stopped=term)
 
-        within = Deadline(min(command.seconds, deadline.left), deadline.cancelled)
+        within = deadline.within(command.seconds)
         try:
             applied = self._server.freeze(within, steps.done, stopped)
         except HoldfastError:

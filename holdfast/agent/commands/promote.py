@@ -231,12 +231,11 @@ class Promoting:
     def _ackers_connected(self, command: Promote, deadline: Deadline, done: Done) -> bool:
         """Wait for voters to connect; only for a limited time where commits wait for a limited time."""
         if not command.timeout_seconds:
-            attempt = min(ATTEMPT_SECONDS, deadline.left)
-            self._server.wait_for_ackers(command.acks, Deadline(attempt, deadline.cancelled))
+            self._server.wait_for_ackers(command.acks, deadline.within(ATTEMPT_SECONDS))
         else:
-            patience = min(command.timeout_seconds, ACKER_SECONDS, deadline.left)
+            patience = deadline.within(min(command.timeout_seconds, ACKER_SECONDS))
             try:
-                self._server.wait_for_ackers(command.acks, Deadline(patience, deadline.cancelled))
+                self._server.wait_for_ackers(command.acks, patience)
             except DeadlinePassed:
                 return False
         done("ackers connected")

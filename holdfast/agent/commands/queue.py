@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
@@ -62,6 +61,7 @@ class CommandQueue:
         self._watch = watch
         self._observer = observer
         self._published = published
+        self._clock = published.clock
         self._vouching = vouching
         self.steering: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self._jobs: deque[_Job] = deque()
@@ -124,7 +124,7 @@ class CommandQueue:
                 reply = self._carry_out(job)
             except Exception as error:  # the queue must continue, whatever error a command raised
                 logger.exception("a command failed unexpectedly")
-                reply = self._reply(Steps(), OutcomeUnknown(repr(error)))
+                reply = self._reply(Steps(self._clock), OutcomeUnknown(repr(error)))
             if isinstance(job.command, Promise):
                 self._vouching.promise_ends(kept=not reply.error)
             with self._more:
@@ -132,8 +132,8 @@ class CommandQueue:
             job.reply.set_result(reply)
 
     def _carry_out(self, job: _Job) -> CommandReply:
-        steps = Steps()
-        begun = time.monotonic()
+        steps = Steps(self._clock)
+        begun = self._clock.monotonic()
         error: HoldfastError | None = None
         with self._busy(command_name(job.command)):
             try:
@@ -150,7 +150,7 @@ class CommandQueue:
             self._obeyed.settle()
             if error is None and isinstance(job.command, Promise):
                 self._published.change(promised=job.term)
-        self._tell(job, error, steps, (time.monotonic() - begun) * 1000)
+        self._tell(job, error, steps, (self._clock.monotonic() - begun) * 1000)
         return self._reply(steps, error)
 
     def _freeing(self, job: _Job, steps: Steps) -> AbstractContextManager[None]:
@@ -203,7 +203,7 @@ class CommandQueue:
 
     def _answered(self, error: HoldfastError) -> Future[CommandReply]:
         reply: Future[CommandReply] = Future()
-        reply.set_result(self._reply(Steps(), error))
+        reply.set_result(self._reply(Steps(self._clock), error))
         return reply
 
     def _tell(self, job: _Job, error: HoldfastError | None, steps: Steps, ms: float) -> None:

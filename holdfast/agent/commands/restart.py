@@ -30,7 +30,7 @@ def end_in_order(
     :raises Refused: the server cannot be brought there; it continues as before
     :raises DeadlinePassed: the server was asked to end, and has not
     """
-    patience = Deadline(min(PREPARE_SECONDS, deadline.left), deadline.cancelled)
+    patience = deadline.within(PREPARE_SECONDS)
     follows = state.replication.source
     try:
         if follows:
@@ -48,7 +48,7 @@ def end_in_order(
         server.part(patience)
     except HoldfastError as error:
         try:
-            _undo(server, state, replication)
+            _undo(server, state, replication, deadline.afresh(UNDO_SECONDS))
         except HoldfastError as trouble:
             raise OutcomeUnknown(
                 f"it is not shut down ({error}), and does not run as before either: {trouble}"
@@ -67,13 +67,12 @@ def close(server: Server, was_open: bool, deadline: Deadline, done: Callable[[st
         server.quiesce(deadline)
     except HoldfastError:
         if was_open:
-            server.open(Deadline(UNDO_SECONDS))
+            server.open(deadline.afresh(UNDO_SECONDS))
         raise
     done("no commit waits")
 
 
-def _undo(server: Server, state: MemberState, replication: Account) -> None:
-    deadline = Deadline(UNDO_SECONDS)
+def _undo(server: Server, state: MemberState, replication: Account, deadline: Deadline) -> None:
     host, _, port = state.replication.source.rpartition(":")
     if host and state.replication.receiver is not Receiver.OFF:
         server.follow(Source(host, int(port), replication), state.semi_sync.replica, deadline)

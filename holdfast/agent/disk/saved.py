@@ -28,19 +28,21 @@ class Saved:
 def save_errant(
     errant: Errant,
     folder: Path,
+    now: float,
     heading: Sequence[str],
     columns: describe.Lookup,
     check: Check = lambda: None,
 ) -> Saved:
     """Both files are complete and on disk when this returns. What was saved before is not saved again.
 
+    :param now: seconds since 1970, for the names of the files
     :raises Refused: the binlogs have changed meanwhile
     """
     make_folder(folder)
     part = folder / ".errant.binlog.part"
     save.save_errant(errant, part)
     digest = _digest(part)
-    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     before = sorted(folder.glob(f"*-errant-{digest}.binlog"))
     binlog = before[0] if before else folder / f"{stamp}-errant-{digest}.binlog"
     part.replace(binlog)

@@ -21,8 +21,8 @@ from pathlib import Path
 
 from holdfast.agent.lease import nft
 from holdfast.agent.lease.nft import Expired, Table
-from holdfast.agent.runtime import boottime
 from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.endpoint import sockdiag
 from holdfast.errors import HoldfastError, Refused, Unreachable
 from holdfast.server.process.process import Running
@@ -51,7 +51,7 @@ class Gate:
         name: str,
         writer: BackgroundWriter,
         alarm: Callable[[str], None],
-        clock: Callable[[], float] = boottime.now,
+        clock: Clock = SYSTEM_CLOCK,
         ports: Callable[[int], Sequence[int]] = lambda pid: listening_ports(pid),
         insist: bool = True,
     ) -> None:
@@ -106,7 +106,7 @@ class Gate:
     def ready(self, seconds: float) -> None:
         """An opening waits only for a gate that is required."""
         if self._insist:
-            self._settled.wait(seconds)
+            self._clock.wait(self._settled, seconds)
 
     def _run(self) -> None:
         while True:
@@ -117,7 +117,7 @@ class Gate:
                 retry = RETRY_SECONDS if self._failed else None
                 if not self._able:
                     retry = SELDOM_SECONDS
-                self._told.wait_for(self._work, retry)
+                self._clock.wait_for(self._told, self._work, retry)
                 running, until, stopped = self._running, self._until, self._stopped
             if stopped:
                 self._lower()
@@ -147,11 +147,11 @@ class Gate:
             return False
         if self._table is None:
             # once the lease is over no gate is raised: the server is being killed, which a disk that hangs may hold up
-            return self._clock() < self._until
+            return self._clock.boottime() < self._until
         return self._until > self._shown
 
     def _show(self, running: Running, until: float) -> None:
-        if self._clock() >= until:
+        if self._clock.boottime() >= until:
             return  # the server is being killed; closed ports stay closed
         if self._table is None:
             ports = self._ports(running.pid)
@@ -163,7 +163,7 @@ class Gate:
             self._table.renew(until)
         except Expired:
             # the lease may have been renewed since; what is read now is newer than the renewal that was late
-            if self._clock() < self._until:
+            if self._clock.boottime() < self._until:
                 self._table.reopen(self._until)
 
     def _raised(self, ports: Sequence[int], until: float) -> Table:
@@ -177,7 +177,7 @@ class Gate:
 
     def _try(self) -> None:
         try:
-            nft.probe(self._command, f"{self._name}_probe")
+            nft.probe(self._command, f"{self._name}_probe", self._clock)
         except HoldfastError as error:
             self._say(f"there is no gate that shuts its port when the lease is over: {error}")
         else:

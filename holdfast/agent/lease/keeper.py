@@ -15,7 +15,6 @@ import logging
 import os
 import secrets
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -84,7 +83,9 @@ class Upholders:
 
 
 class Keeper:
-    """:ivar run: names this run of the agent, and so its clock"""
+    """:ivar run: names this run of the agent, and so its clock
+    :param alarm: on the clock of leases, what the thread that keeps the lease sleeps by
+    """
 
     def __init__(
         self,
@@ -95,7 +96,7 @@ class Keeper:
         peers: Peers,
         writer: BackgroundWriter,
         besides: Upholders,
-        clock: boottime.Clock | None = None,
+        alarm: boottime.Sleep | None = None,
     ) -> None:
         self._second = besides.second
         self.run = secrets.token_hex(8)
@@ -106,8 +107,8 @@ class Keeper:
         self._peers = peers
         self._writer = writer
         self._guards = besides.guards
-        clock = clock or boottime.Clock(boottime.now, boottime.Alarm())
-        self._clock, self._alarm = clock.now, clock.alarm
+        self._clock = published.clock
+        self._alarm = alarm or boottime.Alarm()
         self._lock = threading.Lock()
         self._lease_state = LeaseState(file.kept.electorate, file.kept.lease)
         self._running: Running | None = None
@@ -149,7 +150,7 @@ class Keeper:
         """Returns ``state`` with what is left of the lease at this moment."""
         with self._lock:
             enforced = self._lease_state.enforced
-            left = max(0.0, self._lease_state.until - self._clock())
+            left = max(0.0, self._lease_state.until - self._clock.boottime())
         return replace(state, lease=replace(state.lease, left=left) if enforced else Lease())
 
     def granted(self, grant: Grant) -> bool:
@@ -161,7 +162,7 @@ class Keeper:
             return False
         with self._lock:
             before = self._lease_state.by
-            good = self._lease_state.grant(self._clock(), grant.until, grant.lease)
+            good = self._lease_state.grant(self._clock.boottime(), grant.until, grant.lease)
             news = self._lease_state.entrust(grant.electorate)
             if good:
                 self._extended()
@@ -206,14 +207,13 @@ class Keeper:
         :raises Refused: no manager has granted it one
         """
         running = self._present()
-        within = min(self._lease_state.length, deadline.left)
-        patience = Deadline(within, deadline.cancelled)
+        patience = deadline.within(self._lease_state.length)
         try:
-            patience.wait_until("a lease", lambda: self._lease_state.held(self._clock()))
+            patience.wait_until("a lease", lambda: self._lease_state.held(self._clock.boottime()))
         except DeadlinePassed:
             raise Refused(
-                f"cannot open: for {within:.1f} s no manager has granted {self._published.state.name} a lease, "
-                "and without one its server may not answer clients"
+                f"cannot open: for {patience.seconds:.1f} s no manager has granted "
+                f"{self._published.state.name} a lease, and without one its server may not answer clients"
             ) from None
         self._file.enforcing(running.incarnation)
         self._enforce(running, grace=False)
@@ -258,7 +258,7 @@ class Keeper:
         with self._lock:
             self._running = running
             self._fenced = False
-            self._lease_state.enforce(self._clock(), grace)
+            self._lease_state.enforce(self._clock.boottime(), grace)
             for each in self._guards:
                 each.arm(running, self._lease_state.until)
         self._alarm.ring()
@@ -300,7 +300,7 @@ class Keeper:
                 Exception
             ) as error:  # without this thread nothing ends a server whose lease is over
                 self._fails(repr(error))
-                time.sleep(RECOVER_SECONDS)  # not the alarm: it may be what has failed
+                self._clock.sleep(RECOVER_SECONDS)  # not the alarm: it may be what has failed
 
     def _fails(self, failed: str) -> None:
         """Log a failure once, not two hundred times a second."""
@@ -318,7 +318,7 @@ class Keeper:
             second = self._second if running is not None else None
             if second is not None and self._lease_state.fed(second.until):
                 self._extended()
-            now = self._clock()
+            now = self._clock.boottime()
             if running is not None and not self._fenced:
                 due = self._lease_state.due(now)
             if due is Due.ASK:
@@ -340,7 +340,7 @@ class Keeper:
         self._watch.kill(
             f"its lease is over: no manager has renewed it {silence}, and {lease_state.shortfall()}"
         )
-        late = (self._clock() - lease_state.until) * 1000
+        late = (self._clock.boottime() - lease_state.until) * 1000
         self._writer.say(
             logger, f"killed {late:.1f} ms after the end of the lease", logging.WARNING
         )

@@ -36,8 +36,7 @@ import signal
 import socket
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,6 +50,7 @@ from holdfast.agent.lease.watchdog import Watchdog
 from holdfast.agent.lease.words import LeaseWords
 from holdfast.agent.runtime import boottime
 from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.config.schema import LogFormat
 from holdfast.core.answers.access import AccessRole
 from holdfast.core.lease import Electorate
@@ -109,14 +109,14 @@ logger = logging.getLogger(__name__)
 
 
 class KeeperProcess:
-    """:param clock, alarm: the clock of leases, and what the loop that keeps the lease sleeps by"""
+    """:param alarm: on the clock of leases, what the loop that keeps the lease sleeps by"""
 
     def __init__(
         self,
         agent: socket.socket,
         begin: Begin,
         words: LeaseWords,
-        clock: Callable[[], float] = boottime.now,
+        clock: Clock = SYSTEM_CLOCK,
         alarm: boottime.Sleep | None = None,
     ) -> None:
         self._agent = agent
@@ -154,7 +154,7 @@ class KeeperProcess:
                 if (failed := repr(error)) != self._failed:
                     self._failed = failed
                     self._say(f"keeping the lease failed: {failed}")
-                time.sleep(RECOVER_SECONDS)  # not the alarm: it may be what has failed
+                self._clock.sleep(RECOVER_SECONDS)  # not the alarm: it may be what has failed
         for each in self._guards:
             each.stop()
         for each in self._guards:
@@ -170,7 +170,7 @@ class KeeperProcess:
             running = None
         if running is not None:
             self._renew()
-        now = self._words.looked_at = self._clock()
+        now = self._words.looked_at = self._clock.boottime()
         until = None
         if running is not None and not self._fenced:
             if self._lease_state.held(now - BEHIND_SECONDS):
@@ -295,7 +295,7 @@ class KeeperProcess:
     def _arm(self, running: Running) -> None:
         self._running, self._fenced = running, False
         self._lease_state.fed(self._words.agent_until)
-        self._lease_state.enforce(self._clock(), grace=False)
+        self._lease_state.enforce(self._clock.boottime(), grace=False)
         for each in self._guards:
             each.arm(running, self._lease_state.until)
         threading.Thread(target=self._tell_ready, name="ready", daemon=True).start()
@@ -325,11 +325,15 @@ class KeeperProcess:
                 begin.table,
                 self._writer,
                 lambda failed: self._tell(f"gate {failed}"),
+                self._clock,
                 insist=begin.insist,
             )
         if begin.watchdog is not None:
             yield Watchdog(
-                begin.watchdog, self._writer, lambda failed: self._tell(f"watchdog {failed}")
+                begin.watchdog,
+                self._writer,
+                lambda failed: self._tell(f"watchdog {failed}"),
+                self._clock,
             )
 
 
@@ -377,7 +381,7 @@ def main() -> None:
         return
     begin = BEGIN.validate_json(data)
     log.setup(begin.log_format)
-    KeeperProcess(agent, begin, LeaseWords(fds[0])).run()
+    KeeperProcess(agent, begin, LeaseWords(fds[0]), SYSTEM_CLOCK).run()
 
 
 if __name__ == "__main__":

@@ -13,9 +13,9 @@ import os
 import re
 import select
 import subprocess
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
+from holdfast.clock import Clock
 from holdfast.errors import Refused, Unreachable
 
 ANSWER_SECONDS = 0.3
@@ -53,7 +53,7 @@ def start(command: Sequence[str]) -> subprocess.Popen[bytes]:
         raise Refused(f"cannot run {command[0]}: {error.strerror}") from None
 
 
-def probe(command: Sequence[str], name: str) -> None:
+def probe(command: Sequence[str], name: str, clock: Clock) -> None:
     """Make such a table and have it removed, to find out whether that works on this host at all.
 
     :raises Refused: nft cannot be run, or refuses; :raises Unreachable: it does not answer
@@ -63,7 +63,7 @@ def probe(command: Sequence[str], name: str) -> None:
     look = f"list table {where}"
     try:
         text = f"add table {where} {{ flags owner; }}\n{look}\n"
-        said = _exchange(process, text, rf"^\}}$|{_REFUSAL}")
+        said = _exchange(process, text, rf"^\}}$|{_REFUSAL}", clock)
     finally:
         end(process)
     if refusal := re.search(_REFUSAL, said, re.MULTILINE):
@@ -83,7 +83,6 @@ def end(process: subprocess.Popen[bytes]) -> None:
 class Table:
     """A table, and the process that owns it.
 
-    :param clock: the leases'
     :param process: that `start` has started for it
     :raises Refused: nft cannot be run, or refuses to make the table
     :raises Unreachable: nft has ended, or does not answer
@@ -95,7 +94,7 @@ class Table:
         name: str,
         ports: Sequence[int],
         until: float,
-        clock: Callable[[], float],
+        clock: Clock,
         process: subprocess.Popen[bytes] | None = None,
     ) -> None:
         self.ports = tuple(ports)
@@ -117,7 +116,7 @@ class Table:
         :raises Expired: it came too late
         :raises Unreachable: nft has ended, or does not answer
         """
-        asked = self._clock()
+        asked = self._clock.boottime()
         self._ask(f"delete element {self._where} leased {{ {self._list()} }}; {self._add(until)}")
         self._again_if_late(asked, until)
 
@@ -127,7 +126,7 @@ class Table:
 
     def _again_if_late(self, asked: float, until: float) -> None:
         """Repeat a renewal that the kernel received late: it would let clients through for longer than the lease."""
-        if self._clock() - asked > HEARD_SECONDS:
+        if self._clock.boottime() - asked > HEARD_SECONDS:
             with contextlib.suppress(Expired):  # the element may have timed out meanwhile
                 self.reopen(until)
 
@@ -138,7 +137,7 @@ class Table:
     def _make(self, until: float) -> None:
         where, ports = self._where, f"{{ {self._list()} }}"
         hook = f"priority {PRIORITY}; policy accept;"
-        asked = self._clock()
+        asked = self._clock.boottime()
         self._ask(
             f"add table {where} {{ flags owner; }}; "
             f"add set {where} leased {{ type inet_service; flags timeout; }}; "
@@ -156,7 +155,7 @@ class Table:
 
     def _add(self, until: float) -> str:
         """:raises Expired: there is no time left to add"""
-        milliseconds = int((until - self._clock() - MARGIN_SECONDS - HEARD_SECONDS) * 1000)
+        milliseconds = int((until - self._clock.boottime() - MARGIN_SECONDS - HEARD_SECONDS) * 1000)
         if milliseconds <= 0:
             raise Expired
         elements = ", ".join(f"{port} timeout {milliseconds}ms" for port in self.ports)
@@ -167,7 +166,7 @@ class Table:
         done."""
         look = f"list set {self._where} leased"
         end = rf"^(\}}|{re.escape(look)})$"
-        said = _exchange(self._process, f"{transaction}\n{look}\n", end)
+        said = _exchange(self._process, f"{transaction}\n{look}\n", end, self._clock)
         if "elements = {" in said and "Error:" not in said:
             return
         refusal = re.search(r"Error: (.*)", said)
@@ -177,20 +176,20 @@ class Table:
         raise Refused(f"nft: {why}")
 
 
-def _exchange(process: subprocess.Popen[bytes], text: str, last: str) -> str:
+def _exchange(process: subprocess.Popen[bytes], text: str, last: str, clock: Clock) -> str:
     """Send ``text``; return nft's output up to a line in which the pattern ``last`` is found.
 
     :raises Unreachable: nft has ended, or does not answer
     """
     assert process.stdin is not None
     assert process.stdout is not None
-    end = time.monotonic() + ANSWER_SECONDS
+    end = clock.monotonic() + ANSWER_SECONDS
     said = ""
     try:
         process.stdin.write(text.encode())
         out = process.stdout.fileno()
         while not re.search(last, said, re.MULTILINE):
-            if not select.select([out], [], [], max(0.0, end - time.monotonic()))[0]:
+            if not select.select([out], [], [], max(0.0, end - clock.monotonic()))[0]:
                 raise Unreachable(f"nft does not answer within {ANSWER_SECONDS:g} s")
             piece = os.read(out, 65536)
             if not piece:

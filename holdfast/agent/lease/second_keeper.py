@@ -10,16 +10,15 @@ import signal
 import socket
 import subprocess
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from holdfast.agent.lease.keeper_process import BEGIN, KNOWN, Begin, Known, received
 from holdfast.agent.lease.words import LeaseWords
-from holdfast.agent.runtime import boottime
 from holdfast.agent.runtime.background import BackgroundWriter
 from holdfast.agent.runtime.helper_process import hang_up, helper_process
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.lease import Electorate, Protection
 from holdfast.core.timing import Timing
 from holdfast.server.process.process import Running
@@ -69,7 +68,9 @@ class SecondKeeper:
         alarm: Callable[[str, str], None],
         wait: bool,
         changed: Callable[[Helpers], None] = lambda _: None,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._clock = clock
         self._place = str(state_dir.absolute())
         self._begin = begin
         self._writer = writer
@@ -147,13 +148,13 @@ class SecondKeeper:
 
     def ready(self, seconds: float) -> None:
         if self._wait and self._helpers.process:
-            self._settled.wait(seconds)
+            self._clock.wait(self._settled, seconds)
 
     # -- the process ---------------------------------------------------------------------------------
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            begun = time.monotonic()
+            begun = self._clock.monotonic()
             try:
                 self._attend()
             except OSError as error:
@@ -161,7 +162,8 @@ class SecondKeeper:
             else:
                 if not self._stopped.is_set():
                     self._tell("keeper", "has ended, and is started again")
-            self._stopped.wait(max(0.0, begun + AGAIN_SECONDS - time.monotonic()))
+            left = begun + AGAIN_SECONDS - self._clock.monotonic()
+            self._clock.wait(self._stopped, max(0.0, left))
 
     def _attend(self) -> None:
         """Start the process, and read its messages until it ends.
@@ -229,9 +231,9 @@ class SecondKeeper:
         with self._lock:
             held, length = self._running, self._known.length if self._known else Timing().lease
             alive = held is not None and held.alive and self._helpers.process
-        if not alive or boottime.now() < self.words.looked_at + length + LOOK_SECONDS:
+        if not alive or self._clock.boottime() < self.words.looked_at + length + LOOK_SECONDS:
             return False
-        if boottime.now() >= self.words.agent_until:  # this agent stood still as well
+        if self._clock.boottime() >= self.words.agent_until:  # this agent stood still as well
             return False
         self._tell("keeper", "hangs, and is started again")
         return True

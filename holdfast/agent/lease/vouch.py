@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from holdfast.agent.disk.term import replace_durably
-from holdfast.agent.runtime import boottime
 from holdfast.agent.runtime.background import BackgroundWriter
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.lease import Asked
@@ -39,15 +37,14 @@ class Vouch:
         state_dir: Path,
         published: PublishedState,
         writer: BackgroundWriter,
-        clock: Callable[[], float] = boottime.now,
     ) -> None:
         self._path = state_dir / "vouched"
         self._published = published
         self._writer = writer
-        self._clock = clock
+        self._clock = published.clock
         self._lock = threading.Lock()
         self._longest = self._read()
-        self._until = clock() + relied_on(self._longest)
+        self._until = self._clock.boottime() + relied_on(self._longest)
         self._promises = 0
         self._kept = False
         self._asked: tuple[str, float] | None = None
@@ -58,15 +55,15 @@ class Vouch:
         if not (math.isfinite(seconds) and 0 < seconds <= LONGEST_SECONDS):
             return VouchReply(vouched=False, reason=f"a lease of {seconds} s cannot be confirmed")
         with self._lock:
-            self._asked = (request.address, self._clock())
+            self._asked = (request.address, self._clock.boottime())
             why = self._against(request, self._published.state)
             if not why:
-                self._until = max(self._until, self._clock() + relied_on(seconds))
+                self._until = max(self._until, self._clock.boottime() + relied_on(seconds))
         return VouchReply(vouched=not why, reason=why)
 
     def seen(self, state: MemberState) -> MemberState:
         """Returns ``state`` with how long this member still vouches, or since when no longer, at this moment."""
-        now = self._clock()
+        now = self._clock.boottime()
         left, asked = self._until - now, self._asked
         return replace(
             state,
@@ -78,7 +75,7 @@ class Vouch:
     @property
     def left(self) -> float:
         """Seconds for which a primary, and the killing of its server, may still rely on this member."""
-        return max(0.0, self._until - self._clock())
+        return max(0.0, self._until - self._clock.boottime())
 
     def promise_begins(self) -> None:
         """A promise was requested; called before the request is examined."""

@@ -15,10 +15,11 @@ import os
 import struct
 import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
-from holdfast.agent.runtime import boottime
 from holdfast.agent.runtime.background import BackgroundWriter
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.server.process.process import Running
 
 SET_TIMEOUT = 0xC0045706
@@ -65,7 +66,7 @@ class Watchdog:
         path: Path,
         writer: BackgroundWriter,
         alarm: Callable[[str], None],
-        clock: Callable[[], float] = boottime.now,
+        clock: Clock = SYSTEM_CLOCK,
         device: Callable[[Path], Device] = Device,
     ) -> None:
         self._path = path
@@ -111,7 +112,7 @@ class Watchdog:
             self._told.notify()
 
     def ready(self, seconds: float) -> None:
-        self._settled.wait(seconds)
+        self._clock.wait(self._settled, seconds)
 
     def _run(self) -> None:
         while True:
@@ -125,8 +126,12 @@ class Watchdog:
                 self._feed(until)
                 self._settled.set()
             with self._told:
-                if (self._armed, self._stopped) == (armed, stopped):
-                    self._told.wait(self._pause(armed))
+                self._clock.wait_for(self._told, partial(self._work, armed), self._pause(armed))
+
+    def _work(self, armed: bool) -> bool:
+        """Whether it was told something else, or to hold another server, since it was ``armed`` or not."""
+        anew = self._armed and not self._settled.is_set()
+        return self._stopped or self._armed != armed or anew
 
     def _pause(self, armed: bool) -> float | None:
         if not armed:
@@ -134,7 +139,7 @@ class Watchdog:
         return RETRY_SECONDS if self._failed else LEAST_SECONDS / 4
 
     def _feed(self, until: float) -> None:
-        left = until - self._clock()
+        left = until - self._clock.boottime()
         try:
             if self._device is None:
                 seconds = max(LEAST_SECONDS, math.ceil(left + GRACE_SECONDS))

@@ -9,7 +9,6 @@ Also checks whether the files of its own binary log still exist: see ``core/rule
 from __future__ import annotations
 
 import threading
-import time
 from dataclasses import replace
 
 from holdfast.core.gtid import Flavor, parse
@@ -46,12 +45,11 @@ class ApplierWatch:
         self._files_at: float | None = None
         self._removed = False
 
-    def seen(self, found: Observation, now: float | None = None, files: bool = False) -> Applying:
+    def seen(self, found: Observation, now: float, files: bool = False) -> Applying:
         """:param now: seconds, by a clock that nobody sets
         :param files: whether the index of its binary log, and the last file, can be read; where they never could be,
             nothing is reported of them
         """
-        now = time.monotonic() if now is None else now
         with self._lock:
             told = self._seen(found, now)
             if files:
@@ -62,11 +60,11 @@ class ApplierWatch:
                 return told
             return replace(told, removed=True, seconds=max(told.seconds, round(gone, 1)))
 
-    def replaced(self) -> None:
+    def replaced(self, now: float) -> None:
         """All data of the member was replaced by a copy."""
         with self._lock:
             if self._error or self._removed:
-                self._repairs.append(time.monotonic())
+                self._repairs.append(now)
             self._error, self._place = "", ""
             self._removed, self._files_at = False, None
 

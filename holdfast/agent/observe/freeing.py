@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import time
 from collections.abc import Iterator
 
 from holdfast.agent.runtime.steps import Steps
+from holdfast.clock import Clock
 from holdfast.core.commands import Command, Drain, Follow, Promise, Promote
 from holdfast.errors import HoldfastError
 from holdfast.log import say
@@ -37,8 +37,9 @@ logger = logging.getLogger(__name__)
 class PromotionFreeing:
     """Ends sessions that hold a promotion up. Called with each command, and often by a thread that may wait for SQL."""
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, clock: Clock) -> None:
         self._server = server
+        self._clock = clock
         self._begun = 0.0
         self._promised = (0, 0.0)
         self._ended = 0.0
@@ -49,7 +50,7 @@ class PromotionFreeing:
     @contextlib.contextmanager
     def during(self, term: int, command: Command, steps: Steps) -> Iterator[None]:
         """Context around a command."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if isinstance(command, Promise):
             self._promised = (term, now)
         in_failover = self._promised[0] == term
@@ -66,16 +67,17 @@ class PromotionFreeing:
             yield
         finally:
             self._steps = None
-            self._ended = time.monotonic()
+            self._ended = self._clock.monotonic()
 
     def looked(self) -> None:
         """End the sessions that hold up the current promotion, if it has taken too long."""
-        steps, now = self._steps, time.monotonic()
+        steps, now = self._steps, self._clock.monotonic()
         if steps is None or now - self._begun < FREE_SECONDS or now - self._tried < AGAIN_SECONDS:
             return
         self._tried = now
         try:
-            ended = self._server.free(Deadline(LOOK_SECONDS), self._rounds > 0)
+            deadline = Deadline(LOOK_SECONDS, clock=self._clock)
+            ended = self._server.free(deadline, self._rounds > 0)
         except HoldfastError as error:
             say(logger, f"what holds the promotion up is not known: {error}", logging.WARNING)
             return

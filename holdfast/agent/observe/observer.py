@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import fields, replace
 from pathlib import Path
@@ -77,7 +76,6 @@ class ServerObserver:
     :ivar every_seconds: between two looks; kept within bounds, and less while the source of a replica is silent
     :ivar on_look: called with each look, and when it began, before it is published; :ivar on_lost: with the error of
         one that failed, while the server runs
-    :ivar appliers: the applier's progress, from look to look
     :ivar freeing: ends sessions that hold a promotion up
     :ivar on_down: called now and then while no server runs
     :ivar on_answer: called while a server is starting, when it has answered; raises where it must not be seen as up
@@ -96,15 +94,16 @@ class ServerObserver:
         self._server = server
         self._watch = watch
         self._published = published
+        self._clock = published.clock
         self._binlog = BinlogEnd(binlog_index)
         self._hearing = Hearing()
-        self.appliers = ApplierWatch(published.state.flavor)
-        self.freeing = PromotionFreeing(server)
+        self._appliers = ApplierWatch(published.state.flavor)
+        self.freeing = PromotionFreeing(server, published.clock)
         self._slots = Slots(server, published)
         self.every_seconds = EVERY_SECONDS[-1]
         self._poked = threading.Event()
         self._looking = threading.Lock()
-        self._answered_at = self._looked_at = time.monotonic()
+        self._answered_at = self._looked_at = self._clock.monotonic()
         self._asked_at: float | None = None
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="observe", daemon=True)
@@ -124,6 +123,10 @@ class ServerObserver:
         """Have the next look made now."""
         self._poked.set()
 
+    def data_replaced(self) -> None:
+        """By a copy."""
+        self._appliers.replaced(self._clock.monotonic())
+
     def look(self) -> None:
         """Observe and publish. The result contains nothing that was true only before this was called.
 
@@ -135,7 +138,7 @@ class ServerObserver:
             if running is None:
                 return
             state = self._published.state
-            begun = time.monotonic()
+            begun = self._clock.monotonic()
             self._asked_at = self._asked_at or begun
             try:
                 if state.server is not ServerStatus.UP:
@@ -147,13 +150,13 @@ class ServerObserver:
                 if running.alive:
                     self.on_lost(error)
                 raise self._unanswered(running.incarnation, error) from error
-            self._answered_at, self._asked_at = time.monotonic(), None
+            self._answered_at, self._asked_at = self._clock.monotonic(), None
             self._looked_at = self._answered_at
             found = replace(found, replication=self._replication(begun, found))
             for told in self.on_look:
                 told(found, begun)
             written = self._binlog.look()
-            applying = self.appliers.seen(found, files=bool(written.file))
+            applying = self._appliers.seen(found, self._clock.monotonic(), bool(written.file))
             serves = found.writable or found.semi_sync.source
             self._published.concern("binlog", _REMOVED if applying.removed and serves else "")
             held_up = applying.stalled >= HELD_UP_SECONDS
@@ -179,11 +182,11 @@ class ServerObserver:
 
     def _deadline(self, running: Running) -> Deadline:
         """A dying server's connections stay open: nothing but this deadline ends the wait for it."""
-        return Deadline(OBSERVE_SECONDS, lambda: self._watch.current() is not running)
+        return Deadline(OBSERVE_SECONDS, lambda: self._watch.current() is not running, self._clock)
 
     def appeared(self) -> None:
         """A run of the server begins; its silence is counted from here."""
-        self._answered_at, self._asked_at = time.monotonic(), None
+        self._answered_at, self._asked_at = self._clock.monotonic(), None
         self._looked_at = self._answered_at
         self.poke()
 
@@ -204,7 +207,7 @@ class ServerObserver:
             return self._kept_out(incarnation, str(error))
         if isinstance(error, NotListening) and self._published.state.server is ServerStatus.UP:
             return self._shuts_down(incarnation, error)
-        silent = time.monotonic() - self._answered_at
+        silent = self._clock.monotonic() - self._answered_at
         starting = self._published.state.server is ServerStatus.STARTING
         reason = "starting" if starting else "no answer from the server"
         said = f"{reason} for {silent:.1f} s"
@@ -218,11 +221,11 @@ class ServerObserver:
 
     def _crowded(self, incarnation: str, error: Crowded) -> Unreachable:
         """The server lives and answers connected clients, but cannot be observed: a session of the agent's was lost."""
-        self._answered_at, self._asked_at = time.monotonic(), None
+        self._answered_at, self._asked_at = self._clock.monotonic(), None
         reason = f"the server takes no more connections, not even those of its agent: {error}"
         if self._published.state.reason == "":
             say(logger, reason, logging.WARNING)
-        since = round(time.monotonic() - self._looked_at, 1)
+        since = round(self._clock.monotonic() - self._looked_at, 1)
         fields: dict[str, object] = {
             "reason": reason,
             "silent_seconds": 0.0,
@@ -235,7 +238,7 @@ class ServerObserver:
 
     def _kept_out(self, incarnation: str, why: str) -> Unreachable:
         """The server lives, but no longer lets its agent log in: what is known of it is as old as the last look."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self._answered_at, self._asked_at = now, None
         if self._published.state.unobserved != why:
             say(logger, f"the server cannot be queried: {why}", logging.WARNING)
@@ -257,19 +260,19 @@ class ServerObserver:
             writable=False,
             unobserved=SHUTS_DOWN,
             look_failure=LookFailure.SHUTS_DOWN,
-            unobserved_seconds=round(time.monotonic() - self._looked_at, 1),
+            unobserved_seconds=round(self._clock.monotonic() - self._looked_at, 1),
             reason=SHUTS_DOWN,
         )
         return error
 
     def _listen(self) -> None:
         """Report that the server is silent while a look still waits for it; not of a server that is starting."""
-        while not self._stopped.wait(LISTEN_EVERY_SECONDS):
+        while not self._clock.wait(self._stopped, LISTEN_EVERY_SECONDS):
             self._tell_silence()
 
     def _tell_silence(self) -> None:
         asked, state = self._asked_at, self._published.state
-        now = time.monotonic()
+        now = self._clock.monotonic()
         looked_for = state.server is ServerStatus.UP or state.unobserved
         if asked is None or now - asked < UNDER_WAY_SECONDS or not looked_for:
             return
@@ -297,7 +300,7 @@ class ServerObserver:
                     logger.exception("looking at the server failed")
                 complaint = str(error)
                 self._published.change(reason=f"looking at the server failed: {error!r}")
-            self._poked.wait(self._pause())
+            self._clock.wait(self._poked, self._pause())
             self._poked.clear()
 
     def _complain(self, error: HoldfastError, before: str) -> str:

@@ -146,7 +146,7 @@ class Room:
             self.on_room()
 
     def _run(self) -> None:
-        while not self._stopped.wait(EVERY_SECONDS):
+        while not self._published.clock.wait(self._stopped, EVERY_SECONDS):
             try:
                 self.look()
             except Exception:  # the loop must not end: without it room is not observed

@@ -7,7 +7,6 @@ import contextlib
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -58,6 +57,7 @@ class ServerRun:
         self.on_failed: Callable[[Failure], None] = lambda failure: None
         self.before_start: list[Callable[[], None]] = []
         self._published = published
+        self._clock = published.clock
         self._loop = loop
         self._lock = threading.RLock()
         self._running: Running | None = None
@@ -178,17 +178,17 @@ class ServerRun:
         if running is not None:
             self._killed_because = because
             running.terminate()
-            end = time.monotonic() + seconds
+            end = self._clock.monotonic() + seconds
             while not running.wait(ENDING_EVERY_SECONDS):
                 meanwhile()
-                if time.monotonic() < end:
+                if self._clock.monotonic() < end:
                     continue
                 raise DeadlinePassed(f"shutting the server (pid {running.pid}) down", seconds)
             self._ended(running)
 
     def _appeared(self, running: Running, failure: LookFailure = LookFailure.OTHER) -> None:
         self._running = running
-        self._since = time.monotonic()
+        self._since = self._clock.monotonic()
         self._came_up = False
         self._killed_because = ""
         self._published.change(
@@ -231,13 +231,13 @@ class ServerRun:
 
     def _attend(self, running: Running, seconds: float = math.inf) -> bool:
         """Wait until a killed run is gone, or dying, and publish that."""
-        end = time.monotonic() + seconds
+        end = self._clock.monotonic() + seconds
         pause = min(DYING_SECONDS, seconds)
         while not running.wait(pause):
             if running.dying:
                 self._hangs(running)
                 return True
-            if time.monotonic() >= end:
+            if self._clock.monotonic() >= end:
                 return False
             pause = DYING_EVERY_SECONDS
         self._ended(running)
@@ -271,7 +271,7 @@ class ServerRun:
             self._running = self._dying = None
             self.on_end()
             ending = running.ending()
-            lived = time.monotonic() - self._since
+            lived = self._clock.monotonic() - self._since
             self._came_up |= self._published.state.server is ServerStatus.UP
             said = ""
             if not self._killed_because:

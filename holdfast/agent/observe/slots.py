@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.commands import Promote, name_of
@@ -27,6 +26,7 @@ class Slots:
     def __init__(self, server: Server, published: PublishedState) -> None:
         self._server = server
         self._published = published
+        self._clock = published.clock
         self._run = ""
         self._given = 0
         self._limit = 0
@@ -35,7 +35,7 @@ class Slots:
 
     def looked(self) -> None:
         """Check once a second, and more often while a promotion is under way."""
-        state, now = self._published.state, time.monotonic()
+        state, now = self._published.state, self._clock.monotonic()
         if state.busy != PROMOTING:
             self._promoting = None
         elif self._promoting is None:
@@ -53,7 +53,8 @@ class Slots:
 
     def _keep_one(self, promoting: bool) -> None:
         raised = self._given if self._limit > self._given else 0
-        crowd = self._server.keep_slot(raised, promoting, Deadline(LOOK_SECONDS))
+        deadline = Deadline(LOOK_SECONDS, clock=self._clock)
+        crowd = self._server.keep_slot(raised, promoting, deadline)
         if not raised or crowd.was != self._limit:  # an operator has set another limit
             self._given = crowd.was
         if crowd.limit > self._given and crowd.limit > self._limit:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -65,12 +64,11 @@ class Starts:
         published: PublishedState,
         booted_with: Callable[[], str],
         unfit: Callable[[str], None],
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._published = published
         self._booted_with = booted_with
         self._unfit = unfit
-        self._clock = clock
+        self._clock = published.clock
         self._lock = threading.Lock()
         self._times = 0
         self._due = 0.0
@@ -88,7 +86,7 @@ class Starts:
             self._times += 1
             pause = min(FIRST_PAUSE * 2 ** (self._times - 2), LONGEST_PAUSE)
             resting = self._times > 1
-            self._due = self._clock() + (pause if resting else 0.0)
+            self._due = self._clock.monotonic() + (pause if resting else 0.0)
             self._with = self._booted_with() if resting else ""
             self._published.change(start_failed=_why(failure, resting), resting=resting)
             self._judge("" if failure.came_up else unusable(failure.errors))
@@ -104,7 +102,7 @@ class Starts:
         """Called while the server is down: publish when the wait is over."""
         with self._lock:
             if self._published.state.resting and (
-                self._clock() >= self._due or self._booted_with() != self._with
+                self._clock.monotonic() >= self._due or self._booted_with() != self._with
             ):
                 self._published.change(resting=False)
 

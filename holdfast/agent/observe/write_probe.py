@@ -15,12 +15,11 @@ from __future__ import annotations
 import logging
 import os
 import threading
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
 from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.clock import Clock
 from holdfast.core.commands import Clone, Equip, Fence, Freeze, Promote, Restart, Rewind, name_of
 from holdfast.core.observed.progress import Position
 from holdfast.core.view import MemberState, SemiSync
@@ -71,12 +70,11 @@ class Prober:
         probe: Probing,
         published: PublishedState,
         folder: Path,
-        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._probe = probe
         self._published = published
         self._folder = folder
-        self._clock = clock
+        self._clock = published.clock
         self._stopped = threading.Event()
         self._thread = threading.Thread(target=self._run, name="probe", daemon=True)
         self._write: _Write | None = None
@@ -102,7 +100,7 @@ class Prober:
 
     def step(self) -> None:
         """Check once."""
-        state, now = self._published.state, self._clock()
+        state, now = self._published.state, self._clock.monotonic()
         if not _is_open(state):
             self._begin("")
             if state.stuck_seconds or state.locked_seconds:
@@ -123,7 +121,7 @@ class Prober:
         self._publish(now)
         if self._write is None and self._is_due(now, state):
             self._since = self._since if self._failed else now
-            self._write = _Write(self._probe, self._folder)
+            self._write = _Write(self._probe, self._folder, self._clock)
             self._begun_at = now
 
     def _note_blocked(self, now: float, moved: bool, waits: SemiSync) -> None:
@@ -139,7 +137,7 @@ class Prober:
             self._write.void()
             self._write = None
         self._run_of = incarnation
-        self._unblocked_at = self._clock()
+        self._unblocked_at = self._clock.monotonic()
         self._published.blocked_seconds = 0.0
         self._progress = None
         self._since = self._moved_at = self._own_until = self._probe_at = self._look_at = 0.0
@@ -174,7 +172,8 @@ class Prober:
             return False
         self._look_at = now + QUIET_SECONDS
         try:
-            before, self._before = self._before, self._probe.activity(Deadline(LOOK_SECONDS))
+            deadline = Deadline(LOOK_SECONDS, clock=self._clock)
+            before, self._before = self._before, self._probe.activity(deadline)
         except DiskFailed as error:  # a look needs room, too
             say(logger, f"looking whether anybody writes: {error}", logging.WARNING)
             return True
@@ -207,7 +206,7 @@ class Prober:
 
     def _run(self) -> None:
         complaint = ""
-        while not self._stopped.wait(EVERY_SECONDS):
+        while not self._clock.wait(self._stopped, EVERY_SECONDS):
             try:
                 self.step()
                 complaint = ""
@@ -228,13 +227,14 @@ class _Write:
     :ivar locked: it waited in vain for a lock
     """
 
-    def __init__(self, probe: Probing, folder: Path) -> None:
+    def __init__(self, probe: Probing, folder: Path, clock: Clock) -> None:
         self.cause = "the disk may not answer"
         self.failed = ""
         self.locked = False
         self._probe = probe
         self._folder = folder
         self._void = False
+        self._clock = clock
         self._thread = threading.Thread(target=self._do, name="small write", daemon=True)
         self._thread.start()
 
@@ -248,7 +248,7 @@ class _Write:
     def _do(self) -> None:
         try:
             self.cause = _trouble(self._folder) or self.cause
-            self._probe.write(Deadline(WRITE_SECONDS, lambda: self._void))
+            self._probe.write(Deadline(WRITE_SECONDS, lambda: self._void, self._clock))
         except DiskFailed as error:
             self.failed = str(error)
         except WriteLocked:

@@ -27,6 +27,6 @@ class DisabledEvents:
         if not opened or state.busy or state.silent_seconds or state.semi_sync.waiting:
             return
         try:
-            self._write_down(Deadline(SECONDS))
+            self._write_down(Deadline(SECONDS, clock=self._published.clock))
         except HoldfastError:
             return  # other parts report that the server does not answer, or takes no writes

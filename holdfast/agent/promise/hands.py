@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
 
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.log import say
@@ -21,12 +20,10 @@ class Hands:
     :param what: names the setting among a member's concerns
     """
 
-    def __init__(
-        self, published: PublishedState, what: str, clock: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, published: PublishedState, what: str) -> None:
         self._published = published
         self._what = what
-        self._clock = clock
+        self._clock = published.clock
         self._lock = threading.Lock()
         self._run = ""
         self._well_at: float | None = None
@@ -35,7 +32,7 @@ class Hands:
     def well(self) -> None:
         """A look found the setting as it should be."""
         with self._lock:
-            self._run, self._well_at = self._published.state.incarnation, self._clock()
+            self._run, self._well_at = self._published.state.incarnation, self._clock.monotonic()
             if self._until is not None and self._well_at >= self._until:
                 self._until = None
                 self._published.concern(self._what, "")
@@ -46,11 +43,11 @@ class Hands:
         :param found: a sentence without its end
         """
         with self._lock:
-            now = self._clock()
+            now = self._clock.monotonic()
             lasted = "for how long is not known"
             if self._well_at is not None and self._run == self._published.state.incarnation:
                 lasted = f"that held for {now - self._well_at:.1f} s at most"
-            at = time.strftime("%H:%M:%S UTC", time.gmtime())
+            at = time.strftime("%H:%M:%S UTC", time.gmtime(self._clock.now()))
             text = f"{found}; it was put back at {at}, {lasted}"
             self._until = now + TOLD_SECONDS
         say(logger, text, logging.ERROR)

@@ -84,7 +84,7 @@ class KeptSettings:
             if (
                 not wanted and self._noted
             ):  # noted by a former agent, which ended before it had finished
-                self._server.put_back({}, Deadline(PUT_BACK_SECONDS))
+                self._server.put_back({}, self._deadline())
                 self._forget()
 
     def before_start(self) -> None:
@@ -110,12 +110,15 @@ class KeptSettings:
             self._note()
         elif wanted.keys() & PRIMARY.keys():
             self._relaxed.mark()
-        self._server.put_back(wanted, Deadline(PUT_BACK_SECONDS))
+        self._server.put_back(wanted, self._deadline())
         self._hands.put_back(_changed(wanted, found))
         if self._noted:
             self._forget()
         if primary:
             self._relaxed.clear_in_background()
+
+    def _deadline(self) -> Deadline:
+        return Deadline(PUT_BACK_SECONDS, clock=self._published.clock)
 
     def _note(self) -> None:
         """:raises Refused: it cannot be written"""

@@ -38,6 +38,7 @@ from pathlib import Path
 from holdfast.agent.disk.term import TermFile
 from holdfast.agent.observe.server_run import ServerRun
 from holdfast.agent.promise.receiver_mark import ReceiverMark
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.gtid import Flavor, GtidSet, parse
 from holdfast.core.view import Receiver, Replication, SemiSync
 from holdfast.core.wording import transactions
@@ -105,10 +106,12 @@ class Receipts:
         unfit: Callable[[str, bool], None],
         has_opened: Callable[[str], bool],
         term: TermFile,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._clock = clock
         self._server = server
         self._watch = watch
-        self._mark = ReceiverMark(server, state_dir, term)
+        self._mark = ReceiverMark(server, state_dir, term, clock)
         self._unfit = unfit
         self._has_opened = has_opened
         self._last: _Look | None = None
@@ -188,7 +191,7 @@ class Receipts:
         now = self._look(found, incarnation, votes, works)
         if last is not None and last.gone(now):
             # the parts of one look are not of one moment: what is received may have been applied in between
-            found = self._server.observe(Deadline(LOOK_SECONDS))
+            found = self._server.observe(Deadline(LOOK_SECONDS, clock=self._clock))
             now = self._look(found, incarnation, votes, works)
             if last.was_reset(now) and not (may_begin_anew and works != self._works):
                 raise self._reset(last.gone(now))

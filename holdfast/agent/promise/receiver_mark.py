@@ -18,11 +18,11 @@ import contextlib
 import json
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from holdfast.agent.disk.term import TermFile
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.log import say
 from holdfast.server.base import RECEIVER_CONNECTING, RECEIVER_FAILED, Deadline, Server
 
@@ -42,8 +42,11 @@ class ReceiverMark:
     The agent's own commands may restart the receiver (:meth:`steering`): meanwhile no mark is written.
     """
 
-    def __init__(self, server: Server, state_dir: Path, term: TermFile) -> None:
+    def __init__(
+        self, server: Server, state_dir: Path, term: TermFile, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self._server = server
+        self._clock = clock
         self._path = state_dir / "receiver"
         self._term = term
         self._before = self._read()
@@ -66,7 +69,7 @@ class ReceiverMark:
         finally:
             with self._lock:
                 self._steering -= 1
-                self._asked_at = time.monotonic() - EVERY_SECONDS + AFTER_COMMAND_SECONDS
+                self._asked_at = self._clock.monotonic() - EVERY_SECONDS + AFTER_COMMAND_SECONDS
 
     def moved(self, run: str) -> bool:
         """At the first look of this agent: whether its predecessor had observed another receiver in this run."""
@@ -81,7 +84,7 @@ class ReceiverMark:
 
     def note(self, run: str) -> None:
         """To be called with each look at a voter."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if now < self._asked_at + EVERY_SECONDS:
             return
         steered = self._steered
@@ -103,7 +106,7 @@ class ReceiverMark:
             self._write(None)
 
     def _thread(self) -> int:
-        return self._server.receiver_thread(Deadline(LOOK_SECONDS))
+        return self._server.receiver_thread(Deadline(LOOK_SECONDS, clock=self._clock))
 
     def _write(self, found: tuple[str, int, int] | None) -> None:
         if found == self._marked:

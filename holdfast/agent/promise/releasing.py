@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -63,6 +62,7 @@ class Releases:
         self._follows = ""
         self._server = server
         self._published = published
+        self._clock = published.clock
         self._mark = mark
         self._socket = socket
         self._lock = threading.RLock()
@@ -167,7 +167,7 @@ class Releases:
         try:
             if self._has_opened(incarnation):
                 return
-            self._server.shut(Deadline(MEND_SECONDS))
+            self._server.shut(Deadline(MEND_SECONDS, clock=self._clock))
         except HoldfastError as error:
             reason = (
                 f"this replica was made writable by hand, and cannot be made read-only: {error}"
@@ -261,7 +261,8 @@ class Releases:
             now = self._mark.mark
             if now is None or now.incarnation != mark.incarnation:
                 return
-            self._server.set_acks(mark.acks, Deadline(MEND_SECONDS), again=given_up)
+            within = Deadline(MEND_SECONDS, clock=self._clock)
+            self._server.set_acks(mark.acks, within, again=given_up)
             self._hands.put_back(f"commits did not wait as they should: {why}")
         except HoldfastError as error:
             say(logger, f"cannot put back how commits wait: {error}", logging.WARNING)
@@ -269,7 +270,7 @@ class Releases:
             self._turn.release()
 
     def _changed(self) -> None:
-        self._changed_at = time.monotonic()
+        self._changed_at = self._clock.monotonic()
 
 
 def _issued(state: MemberState) -> int:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -55,6 +54,7 @@ class Strangers:
         self.let_through: Callable[[], None] = lambda: None
         self._dumps = dumps
         self._published = published
+        self._clock = published.clock
         self._accounts = accounts
         self._path = state_dir / "doubt"
         self._turn = threading.RLock()
@@ -77,9 +77,9 @@ class Strangers:
 
     def step(self) -> None:
         """Look once, if commits wait for acknowledgements; else now and then, to be ready when they do."""
-        state, now = self._published.state, time.monotonic()
+        state, now = self._published.state, self._clock.monotonic()
         if state.up and state.semi_sync.source:
-            self._look(state, Deadline(LOOK_SECONDS), fresh=False)
+            self._look(state, self._within(LOOK_SECONDS), fresh=False)
         else:
             self._clean = ""
             if state.dumps:
@@ -89,7 +89,7 @@ class Strangers:
             if state.up and now >= self._idle_until:
                 self._idle_until = now + IDLE_SECONDS
                 with self._turn:
-                    self._dumps.look(Deadline(LOOK_SECONDS), fresh=False)
+                    self._dumps.look(self._within(LOOK_SECONDS), fresh=False)
         self._tell(state)
 
     def refuse_if_there(self, seen: int, deadline: Deadline) -> None:
@@ -134,7 +134,7 @@ class Strangers:
                         for dump in odd
                     }
                 )
-                self._end(state, [dump.session for dump in odd], why, Deadline(END_SECONDS))
+                self._end(state, [dump.session for dump in odd], why, self._within(END_SECONDS))
             elif self._unsettled:
                 # on MySQL what was just released may not have been committed by then
                 self._doubt(state, "", self._dumps.applied(deadline))
@@ -145,19 +145,23 @@ class Strangers:
             if left != self._published.state.dumps:
                 self._published.change(during=state.incarnation, dumps=left)
 
+    def _within(self, seconds: float) -> Deadline:
+        return Deadline(seconds, clock=self._clock)
+
     def _lasting(self, dumps: Sequence[Dump]) -> dict[int, float]:
         """For how many seconds each session has existed."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self._since = {dump.session: self._since.get(dump.session, now) for dump in dumps}
         return {session: now - since for session, since in self._since.items()}
 
     def _dismiss(self, state: MemberState, found: Sequence[Dump]) -> None:
-        deadline = Deadline(END_SECONDS)
+        deadline = self._within(END_SECONDS)
         self.let_through()
         accounts = {dump.account for dump in found}
         locked = {each for each in accounts if self._dumps.shut_out(each, deadline)}
         told = {dump.account: _described(dump, dump.account in locked) for dump in found}
-        self._told |= {account: (time.monotonic(), text) for account, text in told.items()}
+        now = self._clock.monotonic()
+        self._told |= {account: (now, text) for account, text in told.items()}
         why = "; ".join(told.values())
         self._end(state, [dump.session for dump in found], why, deadline)
 
@@ -197,7 +201,7 @@ class Strangers:
         a replica a locked account has no effect, and on MySQL it could not be unlocked there."""
         if not self._told:
             return
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self._told = {
             account: (at, text)
             for account, (at, text) in self._told.items()
@@ -218,7 +222,7 @@ class Strangers:
 
     def _run(self) -> None:
         complaint = ""
-        while not self._stopped.wait(EVERY_SECONDS):
+        while not self._clock.wait(self._stopped, EVERY_SECONDS):
             try:
                 self.step()
                 complaint = ""

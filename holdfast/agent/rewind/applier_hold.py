@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from holdfast.agent.disk.marker import Marker
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.errors import HoldfastError, Unreachable
 from holdfast.server.base import Deadline, Server
 from holdfast.server.data.digest import Digester
@@ -22,8 +23,14 @@ class ApplierHold:
     """:ivar held: the applier is stopped on purpose, and will continue by itself"""
 
     def __init__(
-        self, server: Server, digester: Digester, publish: Callable[[], None], state_dir: Path
+        self,
+        server: Server,
+        digester: Digester,
+        publish: Callable[[], None],
+        state_dir: Path,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._clock = clock
         self.held = False
         self._server = server
         self._digester = digester
@@ -37,7 +44,7 @@ class ApplierHold:
         self.held = True
         try:
             self._holding.mark()
-            self._server.hold_applier(Deadline(HOLD_SECONDS))
+            self._server.hold_applier(self._deadline())
             yield
         finally:
             self._let_run()
@@ -48,11 +55,14 @@ class ApplierHold:
             with contextlib.suppress(HoldfastError):
                 self._let_run()
 
+    def _deadline(self) -> Deadline:
+        return Deadline(HOLD_SECONDS, clock=self._clock)
+
     def _let_run(self) -> None:
         try:
             # the applier may still be on its way to a place
-            self._server.hold_applier(Deadline(HOLD_SECONDS))
-            self._digester.release(Deadline(HOLD_SECONDS))
+            self._server.hold_applier(self._deadline())
+            self._digester.release(self._deadline())
             self._publish()
         except Unreachable:
             pass  # a server that ended holds no applier any more

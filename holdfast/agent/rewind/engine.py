@@ -35,7 +35,7 @@ class Engine:
         if self._flavor is Flavor.MYSQL:
             return ""
         process = self._watch.process
-        patience = Deadline(min(PATIENCE_SECONDS, deadline.left), deadline.cancelled)
+        patience = deadline.within(PATIENCE_SECONDS)
 
         def ask() -> list[tuple[str, int]]:
             known = last_commits(

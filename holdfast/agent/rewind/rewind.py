@@ -219,7 +219,7 @@ class Rewinding:
         except Unrewindable as error:
             raise self._unfit(f"{errant} cannot be rewound: {error}") from error
         except DeadlinePassed as error:
-            if self._rewinder.is_undone(repair, Deadline(5.0, deadline.cancelled)):
+            if self._rewinder.is_undone(repair, Deadline(5.0, deadline.cancelled, deadline.clock)):
                 raise
             raise self._unfit(f"to rewind {errant} takes too long: {error}") from error
         done("undone")
@@ -243,7 +243,8 @@ class Rewinding:
             found = self._rewinder.columns(schema, table, deadline)
             return [ColumnName(name, kind) for name, kind in found]
 
-        saved = save_errant(errant, self.saved, heading, columns, check)
+        now = deadline.clock.now()
+        saved = save_errant(errant, self.saved, now, heading, columns, check)
         # only to publish it: a running server has no verdict on its binlog's end
         term = self._published.state.term
         tail = Tail(term=term, saved=str(saved.text), transactions=errant.transactions)

@@ -11,7 +11,6 @@ A piece that differs is compared once more before it is reported. Nothing is rep
 from __future__ import annotations
 
 import logging
-import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -60,6 +59,7 @@ class Verifying:
         state_dir: Path,
     ) -> None:
         self._published = published
+        self._clock = published.clock
         self._jobs = jobs
         self._hold = hold
         self._digester = digester
@@ -107,7 +107,7 @@ class Verifying:
         )
         if not found.under_way or command.anew or command.tables not in ((), found.wanted):
             found = Findings(
-                began=time.time(),
+                began=self._clock.now(),
                 primary=command.primary,
                 wanted=command.tables,
                 rate=command.rate,
@@ -137,7 +137,7 @@ class Verifying:
             self._jobs.wait(HOLD_SECONDS)
         if self.findings.under_way:
             why = self.findings.halted if self.findings.failed else "ended by an operator"
-            self._keep(replace(self.findings, ended=time.time(), halted=why))
+            self._keep(replace(self.findings, ended=self._clock.now(), halted=why))
 
     def _work(self, job: Job, agent: str, found: Findings) -> None:
         try:
@@ -146,9 +146,9 @@ class Verifying:
                 if table not in self.findings.finished:
                     self._table(job, agent, table)
             self._fitness.verified(self.findings.different(), self.findings.wanted)
-            self._keep(replace(self.findings, ended=time.time(), table="", after=(), last=()))
+            self._keep(replace(self.findings, ended=self._clock.now(), table="", after=(), last=()))
         except UnknownTable as error:
-            self._halt(str(error), failed=True, ended=time.time())
+            self._halt(str(error), failed=True, ended=self._clock.now())
         except HoldfastError as error:
             # the member is well even if it failed: the failure is reported separately, and it is tried again
             self._halt(job.called_off or str(error), failed=not job.called_off)
@@ -195,9 +195,9 @@ class Verifying:
             job.stage(
                 f"verifying against {self.findings.primary}: {name}, {result.rows} rows so far"
             )
-            begun = time.monotonic()
+            begun = self._clock.monotonic()
             chunk, count, difference = self._piece(job, agent, name, after, rows)
-            took = time.monotonic() - begun
+            took = self._clock.monotonic() - begun
             result = result.with_piece(count, difference)
             over = not chunk.upto
             finished = (*self.findings.finished, name) if over else self.findings.finished
@@ -283,7 +283,7 @@ class Verifying:
 
     def _keep(self, findings: Findings, at_once: bool = True) -> None:
         self.findings = replace(findings, repair=self._repair)
-        if at_once or time.monotonic() - self._saved_at > SAVE_SECONDS:
+        if at_once or self._clock.monotonic() - self._saved_at > SAVE_SECONDS:
             self._save()
         self._publish()
 
@@ -293,7 +293,7 @@ class Verifying:
             replace_durably(self._path, self.findings.to_json() + "\n")
         except OSError as error:
             raise Refused(f"cannot write {self._path}: {error.strerror}") from error
-        self._saved_at = time.monotonic()
+        self._saved_at = self._clock.monotonic()
 
     def _publish(self) -> None:
         self._published.change(verified=self.findings.told() if self.findings.began else None)

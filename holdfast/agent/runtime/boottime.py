@@ -10,8 +10,6 @@ import ctypes
 import os
 import select
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Protocol
 
 _TFD_TIMER_ABSTIME = 1
@@ -46,14 +44,6 @@ class Sleep(Protocol):
 
     def sleep(self, until: float | None, *files: int) -> None:
         """Return at ``until`` (None: never), after :meth:`ring`, or when one of ``files`` becomes readable."""
-
-
-@dataclass(frozen=True, slots=True)
-class Clock:
-    """:ivar now: seconds; :ivar alarm: by which a thread that uses it sleeps"""
-
-    now: Callable[[], float]
-    alarm: Sleep
 
 
 class Floor:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 
 from holdfast.agent.runtime.published_state import PublishedState
@@ -26,11 +25,13 @@ class Job:
 
     :ivar what: text for an operator, such as "cloning from m2"; may change while the job runs
     :ivar called_off: who cancelled it, or \"\"
+    :ivar clock: the agent's
     """
 
     def __init__(self, what: str, published: PublishedState) -> None:
         self.what = what
         self._published = published
+        self.clock = published.clock
         self.called_off = ""
         self._called = threading.Event()
         self._published_at = 0.0
@@ -51,12 +52,12 @@ class Job:
 
     def pause(self, seconds: float) -> None:
         """Wait, unless the job is cancelled. :raises CalledOff:"""
-        self._called.wait(seconds)
+        self.clock.wait(self._called, seconds)
         self.check()
 
     def deadline(self, seconds: float) -> Deadline:
         """A deadline that also ends when the job is cancelled."""
-        return Deadline(seconds, lambda: self.cancelled)
+        return Deadline(seconds, lambda: self.cancelled, self.clock)
 
     def stage(self, what: str) -> None:
         """Another part of the work begins, with a count of its own."""
@@ -68,7 +69,7 @@ class Job:
     def progress(self, done: int, total: int = 0) -> None:
         """Report how many bytes are done; published at most twice a second. :raises CalledOff:"""
         self.check()
-        now = time.monotonic()
+        now = self.clock.monotonic()
         if self._published_at and now - self._published_at < PUBLISH_SECONDS:
             return
         self._published_at = now
@@ -141,7 +142,7 @@ class Jobs:
         self.cancel("the end of the agent")
 
     def _run(self, job: Job, work: Callable[[Job], None]) -> None:
-        begun = time.monotonic()
+        begun = job.clock.monotonic()
         what, failed = job.what, ""
         try:
             work(job)
@@ -155,7 +156,7 @@ class Jobs:
             failed = f"{job.what} failed: {error!r}"
             logger.exception("%s failed unexpectedly", job.what)
         else:
-            say(logger, f"{what}: done in {time.monotonic() - begun:.1f} s")
+            say(logger, f"{what}: done in {job.clock.monotonic() - begun:.1f} s")
         with self._lock:
             self._job = None
             if failed:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.observed.lineage import RecordMark
 from holdfast.core.observed.progress import Position
 from holdfast.core.observed.tally import Tally
@@ -24,10 +24,12 @@ class PublishedState:
 
     :ivar on_change: called, in the thread that made the change, after each new version; :ivar heeding: before it
     :ivar blocked_seconds: for how long commits have waited for acknowledgements, or would wait, without any release
+    :ivar clock: of this agent: its parts that publish go by it
     :ivar as_of_now: fills in what changes with time alone, whenever the state is read
     """
 
-    def __init__(self, state: MemberState) -> None:
+    def __init__(self, state: MemberState, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.clock = clock
         self.on_change: Callable[[], None] = lambda: None
         self.heeding: list[Callable[[], None]] = []
         self.as_of_now: Callable[[MemberState], MemberState] = lambda state: state
@@ -36,7 +38,7 @@ class PublishedState:
         self._alarms: dict[str, str] = {}
         self._concerns: dict[str, str] = {}
         self._lock = threading.Lock()
-        self._seen = (state, time.time_ns() // 1_000_000)
+        self._seen = (state, int(clock.now() * 1000))
 
     @property
     def state(self) -> MemberState:

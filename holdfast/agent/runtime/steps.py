@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from enum import StrEnum
+
+from holdfast.clock import Clock
 
 
 class KnownStep(StrEnum):
@@ -16,13 +17,13 @@ class KnownStep(StrEnum):
 class Steps:
     """Milliseconds of each part of the work, in order."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock) -> None:
         self.ms: dict[str, float] = {}
-        self._begun = time.monotonic()
-        self._last = self._begun
+        self._clock = clock
+        self._last = clock.monotonic()
 
     def done(self, what: str) -> None:
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self.ms[what] = round((now - self._last) * 1000, 2)
         self._last = now
 

@@ -11,7 +11,8 @@ from holdfast.agent.start.founding import Founding
 from holdfast.agent.start.login_watch import KeptLogins
 from holdfast.core.commands import EnsureAccount, Equip, Initialise, MendAccount
 from holdfast.errors import Refused
-from holdfast.server.base import Deadline, Login
+from holdfast.server.authentication import Login
+from holdfast.server.base import Deadline
 from holdfast.server.inspect.adopting import Adopter
 
 Done = Callable[[str], None]

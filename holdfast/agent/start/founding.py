@@ -22,8 +22,8 @@ from holdfast.core.observed.data_state import Data
 from holdfast.core.view import MemberState, ServerStatus
 from holdfast.errors import HoldfastError, Refused
 from holdfast.log import say
-from holdfast.server.authentication import authentication_string
-from holdfast.server.base import Deadline, Login
+from holdfast.server.authentication import Login, authentication_string
+from holdfast.server.base import Deadline
 from holdfast.server.process import boot
 from holdfast.server.process.initialise import administrator, initialise
 from holdfast.server.replication.barring import GRANTED

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -50,7 +49,7 @@ class KeptLogins:
 
     def mended(self, during: str, account: str, logged: bool) -> None:
         with self._lock:
-            self._mended[account] = time.monotonic()
+            self._mended[account] = self._published.clock.monotonic()
             owed = set(self._published.state.logins.owed)
             owed = owed - {account} if logged else owed | {account}
         self.change(during, mended=tuple(sorted(self._mended)), owed=tuple(sorted(owed)))
@@ -58,7 +57,7 @@ class KeptLogins:
     def forget(self, during: str) -> None:
         """Forget repaired accounts that their members must have tried since."""
         with self._lock:
-            now = time.monotonic()
+            now = self._published.clock.monotonic()
             kept = {a: at for a, at in self._mended.items() if now - at < MENDED_SECONDS}
             news = len(kept) != len(self._mended)
             self._mended = kept
@@ -129,7 +128,7 @@ class LoginWatch:
                 self._published.alarm("logins", f"{told}: {mend}")
 
     def _run(self) -> None:
-        while not self._stopped.wait(EVERY_SECONDS):
+        while not self._published.clock.wait(self._stopped, EVERY_SECONDS):
             try:
                 for step in (self.step, *self.also):
                     step()
@@ -151,7 +150,7 @@ def watching(
         published,
         told,
         replication,
-        lambda: logins.own_login(connection, Deadline(SECONDS)),
+        lambda: logins.own_login(connection, Deadline(SECONDS, clock=published.clock)),
         lambda source: logins.let_in(flavor, source, SECONDS),
         own.admin.password_file,
     )

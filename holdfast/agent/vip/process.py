@@ -29,11 +29,11 @@ import signal
 import socket
 import struct
 import sys
-from collections.abc import Callable
 
 from holdfast.agent.lease.words import LeaseWords
 from holdfast.agent.runtime import boottime
 from holdfast.agent.vip.claim import Claim
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.endpoint.vip import Vip
 from holdfast.errors import Refused
 
@@ -54,14 +54,14 @@ MOST_FILES = 2
 
 
 class VipProcess:
-    """:param clock, alarm: the clock of leases, and what the only loop in here sleeps by"""
+    """:param alarm: on the clock of leases, what the only loop in here sleeps by"""
 
     def __init__(
         self,
         vip: Vip,
         linger: float,
         agent: socket.socket,
-        clock: Callable[[], float] = boottime.now,
+        clock: Clock = SYSTEM_CLOCK,
         alarm: boottime.Sleep | None = None,
     ) -> None:
         self._vip = vip
@@ -85,13 +85,13 @@ class VipProcess:
     def run(self) -> None:
         """Run until the agent is gone and there is no address left to hold."""
         self._say("trouble", self._vip.trouble())
-        while self._claim.attended or self._claim.holds(self._clock()):
+        while self._claim.attended or self._claim.holds(self._clock.boottime()):
             # one reading of the clock for both: what ends between two readings would be missed by the sleep
-            now = self._clock()
+            now = self._clock.boottime()
             self._settle(now)
             self._alarm.sleep(self._next(now), *self._files())
             self._look()
-        self._settle(self._clock())
+        self._settle(self._clock.boottime())
 
     def _files(self) -> list[int]:
         fds = [self._agent.fileno()] if self._claim.attended else []
@@ -110,7 +110,7 @@ class VipProcess:
         if self._words is not None and self._claim.attended:
             self._claim.upheld(self._words.keeper_until)
         if rival := self._vip.rival():
-            self._rival, self._rival_at = rival, self._clock()
+            self._rival, self._rival_at = rival, self._clock.boottime()
             self._claim.contested()
         if self._seat is not None:
             self._asked_to_yield(self._seat)
@@ -137,7 +137,7 @@ class VipProcess:
         word, _, rest = text.decode().partition(" ")
         match word:
             case "":
-                self._claim.abandoned(self._clock())
+                self._claim.abandoned(self._clock.boottime())
                 self._announce_at = 0.0
             case "hold" if self._server >= 0:
                 self._claim.held(float(rest))
@@ -299,7 +299,8 @@ def main() -> None:
     with contextlib.suppress(OSError):
         os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(1))
     agent = socket.socket(fileno=0)
-    VipProcess(Vip(told["address"], told["interface"]), told["linger"], agent).run()
+    vip = Vip(told["address"], told["interface"])
+    VipProcess(vip, told["linger"], agent, SYSTEM_CLOCK).run()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ import logging
 import select
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -84,6 +83,7 @@ class Address:
         self._words = words
         self._config = config
         self._published = published
+        self._clock = published.clock
         self._writer = writer
         self._alarm = alarm
         self._lock = threading.Lock()
@@ -143,7 +143,7 @@ class Address:
 
     def gone(self, seconds: float) -> bool:
         """Wait for at most ``seconds``; returns whether the address is off."""
-        return self._off.wait(seconds)
+        return self._clock.wait(self._off, seconds)
 
     def _drops(self) -> bool:
         """Send the order; returns whether it changes from hold to drop."""
@@ -176,7 +176,7 @@ class Address:
 
     def _run(self) -> None:
         while not self._stopped.is_set():
-            begun = time.monotonic()
+            begun = self._clock.monotonic()
             try:
                 self._attend()
             except OSError as error:
@@ -188,7 +188,8 @@ class Address:
                     self._tell(
                         "process", "the process that holds it has ended: it is started again"
                     )
-            self._stopped.wait(max(0.0, begun + AGAIN_SECONDS - time.monotonic()))
+            left = begun + AGAIN_SECONDS - self._clock.monotonic()
+            self._clock.wait(self._stopped, max(0.0, left))
 
     def _attend(self) -> None:
         """Start the process and read its messages until it ends.

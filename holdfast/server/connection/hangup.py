@@ -27,6 +27,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from holdfast.clock import Clock
+
 PIDFD_GETFD = 438
 """The number of the system call, on every architecture."""
 
@@ -74,7 +76,7 @@ Which = ToSource | FromReplicas
 
 
 @contextlib.contextmanager
-def hanging_up(pid: Callable[[], int], which: Which) -> Iterator[None]:
+def hanging_up(pid: Callable[[], int], which: Which, clock: Clock) -> Iterator[None]:
     """While the body runs, after a first moment: these connections of the process are shut down.
 
     :param pid: of the server, or 0
@@ -82,11 +84,11 @@ def hanging_up(pid: Callable[[], int], which: Which) -> Iterator[None]:
     done = threading.Event()
 
     def work() -> None:
-        if done.wait(BEGIN_SECONDS):
+        if clock.wait(done, BEGIN_SECONDS):
             return
         process = pid()
         while process and hang_up(process, which) is not None:
-            if done.wait(AGAIN_SECONDS):
+            if clock.wait(done, AGAIN_SECONDS):
                 return
 
     helper = threading.Thread(target=work, name="hang up", daemon=True)

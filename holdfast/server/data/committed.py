@@ -20,7 +20,6 @@ from __future__ import annotations
 import os
 import struct
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -96,7 +95,7 @@ def _recover(command: Sequence[str], option_file: Path, log: Path, deadline: Dea
     try:
         while process.poll() is None:
             deadline.check("asking the engine what it has committed")
-            time.sleep(0.005)
+            deadline.clock.sleep(0.005)
     except BaseException:
         process.kill()
         process.wait()

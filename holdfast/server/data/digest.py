@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -118,7 +117,7 @@ class Digester:
                 deadline.check("applying up to the place of the comparison")
                 if self._reached(status, place):
                     session.run("STOP REPLICA SQL_THREAD", deadline)
-                time.sleep(LOOK_SECONDS)
+                deadline.clock.sleep(LOOK_SECONDS)
             if status["error"] or not self._reached(status, place):
                 raise Refused(
                     f"its applier has stopped: {status['error'] or 'it was stopped by hand'}"
@@ -155,7 +154,8 @@ class Digester:
             return HistoryPlace(server_id, str(row["gtids"] or ""), file, offset)
         self._refuse_while_commits_wait(session, deadline)
         there = [table for table in tables if self._columns(session, table, deadline)]
-        patience = Deadline(2 * LOCK_SECONDS, deadline.cancelled)  # the lock ends with its session
+        # the lock ends with its session
+        patience = Deadline(2 * LOCK_SECONDS, deadline.cancelled, deadline.clock)
         with self.session() as locker:
             locker.run(f"SET SESSION lock_wait_timeout = {LOCK_SECONDS}", patience)
             if there:
@@ -169,9 +169,9 @@ class Digester:
     def _refuse_while_commits_wait(self, session: Session, deadline: Deadline) -> None:
         """On a busy primary some commit always waits: what counts is whether any is acknowledged."""
         waiting, acknowledged = self._acknowledging(session, deadline)
-        patience = Deadline(STALLED_SECONDS, deadline.cancelled)
+        patience = deadline.afresh(STALLED_SECONDS)
         while waiting:
-            time.sleep(0.005)
+            deadline.clock.sleep(0.005)
             waiting, now = self._acknowledging(session, deadline)
             if now != acknowledged:
                 return

@@ -266,7 +266,7 @@ class Rewinder:
         except HoldfastError:
             # otherwise it blocks all other sessions, for another second on MariaDB, and for good on MySQL
             with contextlib.suppress(HoldfastError), self._session() as other:
-                kill(other, number, Deadline(ENDING_SECONDS))
+                kill(other, number, deadline.afresh(ENDING_SECONDS))
             raise
 
     def _set_state(

@@ -7,7 +7,6 @@ Both servers keep them over a crash, replicate them, and let any session end the
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -39,7 +38,7 @@ class PreparedWatch:
         self._last, self._again_at = None, 0.0
 
     def look(self, deadline: Deadline) -> tuple[str, ...]:
-        now = time.monotonic()
+        now = deadline.clock.monotonic()
         if now >= self._again_at:
             self._again_at = now + LOOK_SECONDS
             try:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.check.facts import Boot, Facts, Space, Tables, Upstream
 from holdfast.core.check.member import wanted_variables
 from holdfast.core.gtid import Flavor
@@ -62,6 +63,7 @@ class ServerPlace:
     :ivar account: name of the member's own replication account
     :ivar api: certificates of the agent's API; :ivar tls: of replication
     :ivar root: of the file system; another one for tests
+    :ivar clock: of who looks
     """
 
     member: str
@@ -76,6 +78,7 @@ class ServerPlace:
     api: Files | None = None
     tls: Files | None = None
     root: Path = Path("/")
+    clock: Clock = SYSTEM_CLOCK
 
 
 def collect(place: ServerPlace, pid: int | None, counting: bool = True) -> Facts:
@@ -103,11 +106,12 @@ def collect(place: ServerPlace, pid: int | None, counting: bool = True) -> Facts
     )
     connection = Connection(place.socket, place.admin)
     try:
-        facts = _asked(facts, connection)
+        deadline = Deadline(SQL_SECONDS, clock=place.clock)
+        facts = _asked(facts, connection, deadline)
         with contextlib.suppress(StatementRefused):  # too few privileges, which the check reports
-            facts = replace(facts, dumps=dumps.look(Deadline(SQL_SECONDS)).dumps)
+            facts = replace(facts, dumps=dumps.look(deadline.afresh(SQL_SECONDS)).dumps)
         if counting:
-            facts = _counted(facts, connection)
+            facts = _counted(facts, connection, deadline)
     except HoldfastError as error:
         facts = replace(facts, problem=str(error))
     finally:
@@ -137,8 +141,7 @@ def _real(facts: Facts, files: Boot) -> dict[str, str]:
     return {path: os.path.realpath(path) for path in paths if path}
 
 
-def _asked(facts: Facts, connection: Connection) -> Facts:
-    deadline = Deadline(SQL_SECONDS)
+def _asked(facts: Facts, connection: Connection, deadline: Deadline) -> Facts:
     wanted = sorted(wanted_variables(facts.flavor))
     marks = ", ".join(["%s"] * len(wanted))
     rows = connection.look(
@@ -174,13 +177,14 @@ def _asked(facts: Facts, connection: Connection) -> Facts:
     )
 
 
-def _counted(facts: Facts, connection: Connection) -> Facts:
+def _counted(facts: Facts, connection: Connection, before: Deadline) -> Facts:
     mysql = facts.flavor is Flavor.MYSQL
+    deadline = before.afresh(SQL_SECONDS)
     return replace(
         facts,
-        events=int(connection.look(EVENTS, Deadline(SQL_SECONDS))[0]["events"]),
-        foreign=_tables(connection, FOREIGN, mysql),
-        keyless=_tables(connection, KEYLESS, mysql),
+        events=int(connection.look(EVENTS, deadline)[0]["events"]),
+        foreign=_tables(connection, FOREIGN, mysql, before.afresh(TABLES_SECONDS)),
+        keyless=_tables(connection, KEYLESS, mysql, before.afresh(TABLES_SECONDS)),
     )
 
 
@@ -197,7 +201,7 @@ def _column(connection: Connection, sql: str, deadline: Deadline) -> frozenset[s
     return frozenset(str(row["value"]) for row in connection.look(sql, deadline))
 
 
-def _tables(connection: Connection, sql: str, mysql: bool) -> Tables | None:
+def _tables(connection: Connection, sql: str, mysql: bool, deadline: Deadline) -> Tables | None:
     """None if there are so many tables that the server takes too long."""
     milliseconds = int(TABLES_SECONDS * 1000) - 500
     limit = (
@@ -205,7 +209,6 @@ def _tables(connection: Connection, sql: str, mysql: bool) -> Tables | None:
         if mysql
         else f"SET SESSION max_statement_time = {milliseconds / 1000}, lock_wait_timeout = 1"
     )
-    deadline = Deadline(TABLES_SECONDS)
     try:
         connection.run(limit, deadline)
         names = [str(row["name"]) for row in connection.look(sql, deadline)]

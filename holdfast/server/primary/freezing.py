@@ -30,7 +30,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import time
 from collections.abc import Callable
 
 from pymysql.constants import ER
@@ -97,13 +96,13 @@ class Freezing:
             if anew and self.held:
                 self._refuse_writes(deadline, done)
         except HoldfastError as error:
-            self._undo(closed, error)
+            self._undo(closed, error, deadline.afresh(UNDO_SECONDS))
             raise Refused(f"writes continue: {error}") from error
 
     def _end_sessions(self, deadline: Deadline) -> None:
         """Returns once all sessions were killed: none reads any more here what another primary may have changed."""
-        ending = self.clients.end()
-        if not ending.told.wait(deadline.left):
+        ending = self.clients.end(deadline)
+        if not deadline.clock.wait(ending.told, deadline.left):
             raise DeadlinePassed("ending the clients' sessions", deadline.seconds)
         if ending.failure is not None:
             raise ending.failure
@@ -112,7 +111,7 @@ class Freezing:
         """End the clients that wait to write, and unlock: their writes were meant for the primary. Does nothing if
         nothing is locked."""
         if self.held:
-            patience = Deadline(min(LIFTING_SECONDS, deadline.left), deadline.cancelled)
+            patience = deadline.within(LIFTING_SECONDS)
             self.clients.end_waiting(patience)
             self._unlock(deadline)
 
@@ -127,7 +126,7 @@ class Freezing:
         self._session.close()
 
     def _stop_writes(self, closed: bool, deadline: Deadline, done: Done) -> None:
-        begun = time.monotonic()
+        begun = deadline.clock.monotonic()
         try:
             if self._is_quick(deadline):
                 self._lock(deadline, done)
@@ -136,8 +135,9 @@ class Freezing:
                 self._refuse_writes(deadline, done)
             self._acknowledged(deadline)
         except HoldfastError as error:
-            held_up = self._held_up_by(time.monotonic() - begun)
-            self._undo(closed, error)
+            seconds = deadline.clock.monotonic() - begun
+            held_up = self._held_up_by(seconds, deadline.afresh(UNDO_SECONDS))
+            self._undo(closed, error, deadline.afresh(UNDO_SECONDS))
             raise Refused(f"writes continue: {error}{held_up}") from error
 
     def _is_quick(self, deadline: Deadline) -> bool:
@@ -154,7 +154,7 @@ class Freezing:
                 done("tables closed")
             patience = deadline.left / 2 if self._enough else deadline.left
             lock = "FLUSH TABLES WITH READ LOCK"
-            self._strike(lock, Deadline(patience, deadline.cancelled), deadline)
+            self._strike(lock, deadline.within(patience), deadline)
         except DeadlinePassed:
             if not self._enough:
                 raise
@@ -183,17 +183,16 @@ class Freezing:
                 raise
             raise DeadlinePassed(statement, deadline.seconds) from error
         except HoldfastError:
-            end_statement(self._other, self._dialect.catalog, session)
+            end_statement(self._other, self._dialect.catalog, session, deadline)
             raise
 
     def _acknowledged(self, deadline: Deadline) -> None:
         """Wait for acknowledgements: commits that wait after the engine's commit hold no lock meanwhile."""
         while count := waiting.look_at(self._session, self._dialect.names, deadline).waiting:
             deadline.check(f"{count} commits wait for an acknowledgement")
-            time.sleep(0.002)
+            deadline.clock.sleep(0.002)
 
-    def _undo(self, closed: bool, error: HoldfastError) -> None:
-        deadline = Deadline(UNDO_SECONDS)
+    def _undo(self, closed: bool, error: HoldfastError, deadline: Deadline) -> None:
         try:
             if not closed:
                 self._other.run("SET GLOBAL read_only = 0", deadline)
@@ -204,13 +203,12 @@ class Freezing:
         finally:
             self._drop()
 
-    def _held_up_by(self, seconds: float) -> str:
+    def _held_up_by(self, seconds: float, deadline: Deadline) -> str:
         """The sessions that delayed the lock. They are looked up after the lock was given up, when they are still
         there."""
         try:
             ours = self._sessions.ids()
-            undo = Deadline(UNDO_SECONDS)
-            found = blockers(self._other, self._dialect.flavor, ours, seconds, undo)
+            found = blockers(self._other, self._dialect.flavor, ours, seconds, deadline)
         except HoldfastError:
             return ""
         named = "; ".join(str(each) for each in found[:NAMED])

@@ -93,7 +93,7 @@ class Probe:
         :raises DiskFailed: the disk does not allow it
         :raises WriteLocked: after a second: a session holds a lock
         """
-        self._hand.look("SELECT 1", Deadline(min(CONNECT_SECONDS, deadline.left)))
+        self._hand.look("SELECT 1", deadline.afresh(min(CONNECT_SECONDS, deadline.left)))
         for statement in (WRITE, *PROBE_TABLE, WRITE):
             try:
                 self._hand.run(statement, deadline)

@@ -17,7 +17,6 @@ import select
 import socket
 import struct
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -77,7 +76,7 @@ def acknowledge_received(
 
     :param look: the receiver's state, and the position up to which it has read
     """
-    patience = Deadline(min(CONNECT_SECONDS, deadline.left))
+    patience = deadline.within(CONNECT_SECONDS)
 
     def position() -> FilePosition | None:
         while True:
@@ -87,7 +86,7 @@ def acknowledge_received(
             if receiver is Receiver.OFF or not patience.left:
                 return None
             deadline.check("connecting the receiver")
-            time.sleep(0.002)
+            deadline.clock.sleep(0.002)
 
     acknowledge(flavor, source, server_id, position, deadline)
 
@@ -106,7 +105,7 @@ def acknowledge(
     :param position: up to where the receiver has read now; None if it is not connected
     """
     what = f"acknowledging to {source.host}:{source.port} what was received"
-    patience = Deadline(min(PATIENCE_SECONDS, deadline.left))
+    patience = deadline.within(PATIENCE_SECONDS)
     before: int | None = None
     if position() is None:
         return  # a source that its receiver cannot reach is not waited for here either
@@ -122,7 +121,7 @@ def acknowledge(
                     # a source would continue to count a connection that just closes as a replica
                     _end(wire, another.thread_id())
                 deadline.check(what)
-                time.sleep(AGAIN_SECONDS)
+                deadline.clock.sleep(AGAIN_SECONDS)
     except (pymysql.err.MySQLError, OSError) as error:
         deadline.check(what)
         raise OutcomeUnknown(f"{what}: {error}") from error
@@ -143,7 +142,7 @@ def _connected(flavor: Flavor, source: Source, deadline: Deadline) -> Iterator[S
 
 def _open(source: Source, deadline: Deadline) -> socket.socket:
     """A connection to the first of its addresses that accepts one."""
-    patience = Deadline(min(ANSWER_SECONDS, deadline.left), deadline.cancelled)
+    patience = deadline.within(ANSWER_SECONDS)
     failed: OSError = TimeoutError(f"{source.host} does not answer")
     for family, kind, _, _, address in socket.getaddrinfo(
         source.host, source.port, type=socket.SOCK_STREAM
@@ -174,7 +173,7 @@ def _ended_when_called_off(made: socket.socket, deadline: Deadline) -> Iterator[
     mine = made.dup()  # the number of a closed socket may belong to another
 
     def watch() -> None:
-        while not over.wait(POLL_SECONDS):
+        while not deadline.clock.wait(over, POLL_SECONDS):
             if deadline.cancelled():
                 with suppress(OSError):
                     mine.shutdown(socket.SHUT_RDWR)

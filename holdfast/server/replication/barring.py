@@ -9,7 +9,6 @@ member that is barred. Only :func:`unbar` opens an account: the manager, which k
 from __future__ import annotations
 
 import secrets
-import time
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -17,8 +16,8 @@ from pymysql.constants import ER
 
 from holdfast.core.gtid import Flavor
 from holdfast.errors import Refused
-from holdfast.server.authentication import authentication_string
-from holdfast.server.base import Deadline, Login
+from holdfast.server.authentication import Login, authentication_string
+from holdfast.server.base import Deadline
 from holdfast.server.connection import processlist
 from holdfast.server.connection.hangup import FromReplicas, hang_up
 from holdfast.server.connection.sql import Connection, Row, StatementRefused
@@ -104,7 +103,7 @@ def bar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> No
     _alter(side, catalog, user, "LOCK", deadline)
     both = (user, LOGGING_IN)
     asked = f"{catalog.sessions} WHERE USER IN (%s, %s)"
-    begun = time.monotonic()
+    begun = deadline.clock.monotonic()
     suspects: set[int] | None = None
     killed: dict[int, float] = {}
     while True:
@@ -117,7 +116,7 @@ def bar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> No
         suspects = logging_in if suspects is None else suspects & logging_in
         if not own and not suspects:
             return
-        now = time.monotonic()
+        now = deadline.clock.monotonic()
         if catalog.mute and own - set(killed):
             _hang_up(side, [row for row in rows if row["id"] in own], deadline)
         for each in own | (suspects if now - begun > LOGIN_SECONDS else set()):
@@ -125,7 +124,7 @@ def bar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> No
                 kill(side, each, deadline)
                 killed[each] = now
         deadline.check(f"ending the connections of {user}")
-        time.sleep(0.002)
+        deadline.clock.sleep(0.002)
 
 
 def unbar(side: Connection, catalog: Catalog, user: str, deadline: Deadline) -> None:
@@ -186,7 +185,7 @@ def end(side: Connection, catalog: Catalog, sessions: Collection[int], deadline:
         if not left:
             return
         deadline.check("ending the sessions of replicas")
-        time.sleep(0.002)
+        deadline.clock.sleep(0.002)
 
 
 def _each(_: Row) -> bool:
@@ -210,7 +209,7 @@ def _hang_up(side: Connection, rows: Iterable[Row], deadline: Deadline) -> None:
         return
     own = side.look("SELECT @@port AS own", deadline)[0]["own"]
     if hang_up(side.server_pid(), FromReplicas(int(own), ports)):
-        time.sleep(HUNG_UP_SECONDS)
+        deadline.clock.sleep(HUNG_UP_SECONDS)
 
 
 def kill(side: Connection, session_id: int, deadline: Deadline) -> None:
@@ -266,7 +265,7 @@ class MemberAccounts:
 
     def look(self, deadline: Deadline) -> Replicators:
         """The accounts that may replicate; looked up now and then."""
-        now = time.monotonic()
+        now = deadline.clock.monotonic()
         if now >= self._known_until:
             self._known = replicators(self._eyes, self._catalog, deadline)
             self._known_until = now + REPLICATORS_SECONDS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable, Collection, Iterable
 
 from holdfast.errors import HoldfastError, Refused
@@ -55,24 +54,27 @@ class Clients:
         self._catalog = catalog
         self._ours = ours
 
-    def end(self) -> SessionEnding:
+    def end(self, deadline: Deadline) -> SessionEnding:
         """End all sessions that exist now, those at work first. This continues until they are gone, whatever else is
         done."""
         ending = SessionEnding()
         threading.Thread(
-            target=self._end_all, args=(ending,), name="end sessions", daemon=True
+            target=self._end_all,
+            args=(ending, deadline.afresh(BACKGROUND_SECONDS)),
+            name="end sessions",
+            daemon=True,
         ).start()
         return ending
 
     def end_now(self, deadline: Deadline) -> None:
         """End all sessions that exist now; returns once they are gone, or after ENDING_SECONDS."""
-        patience = Deadline(ENDING_SECONDS)
+        patience = deadline.afresh(ENDING_SECONDS)
         left = {int(row["id"]) for row in self._there(deadline)}
         for each in left:
             kill(self._side, each, deadline)
         while left and patience.left:
             deadline.check("ending the clients' connections")
-            time.sleep(0.002)
+            deadline.clock.sleep(0.002)
             left &= {int(row["id"]) for row in self._there(deadline)}
 
     def end_these(self, sessions: Iterable[int], deadline: Deadline) -> None:
@@ -98,19 +100,18 @@ class Clients:
                 return
             if not deadline.left:
                 raise Refused("a client's session that waits for a lock does not end")
-            time.sleep(0.001)
+            deadline.clock.sleep(0.001)
 
-    def _end_all(self, ending: SessionEnding) -> None:
-        deadline = Deadline(BACKGROUND_SECONDS)
+    def _end_all(self, ending: SessionEnding, deadline: Deadline) -> None:
         try:
             left = [int(row["id"]) for row in self._there(deadline)]
             while left:
                 for each in left:
                     kill(self._side, each, deadline)
                 ending.told.set()
-                again = Deadline(AGAIN_SECONDS)
+                again = deadline.afresh(AGAIN_SECONDS)
                 while left and again.left:
-                    time.sleep(LOOK_SECONDS)
+                    deadline.clock.sleep(LOOK_SECONDS)
                     there = {int(row["id"]) for row in self._there(deadline)}
                     left = [each for each in left if each in there]
         except (

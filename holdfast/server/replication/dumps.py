@@ -8,7 +8,6 @@ No query here waits behind commits that wait, and nothing is written to the binl
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 from pymysql.constants import ER
@@ -68,7 +67,8 @@ class DumpSessions:
             rows = self._connection.look(MYSQL, deadline, (self._catalog.mute,))
             return DumpLook(tuple(map(_mysql, rows)))
         news = self._log.read_on(self._connection.server_pid())
-        if not news and not fresh and time.monotonic() < self._due and self._as_before(deadline):
+        recent = deadline.clock.monotonic() < self._due
+        if not news and not fresh and recent and self._as_before(deadline):
             return self._last
         rows = self._replicas(deadline)
         if not self._log.whole:
@@ -80,7 +80,8 @@ class DumpSessions:
             # a session that came meanwhile is counted: it must be in the list, too
             rows += self._replicas(deadline)
             dumps = tuple({dump.session: dump for dump in map(self._mariadb, rows)}.values())
-        self._last, self._due = DumpLook(dumps, clients), time.monotonic() + FRESH_SECONDS
+        self._last = DumpLook(dumps, clients)
+        self._due = deadline.clock.monotonic() + FRESH_SECONDS
         return self._last
 
     def _replicas(self, deadline: Deadline) -> list[Row]:

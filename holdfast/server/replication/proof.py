@@ -3,7 +3,6 @@ in order to see whether that is possible."""
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
 from pymysql.constants import ER
@@ -96,5 +95,5 @@ def prove(
         if not insist:
             return replace(begun, degraded=True)
         deadline.check("waiting for a row to be acknowledged: commits were let through")
-        time.sleep(pause)
+        deadline.clock.sleep(pause)
         pause = min(2 * pause, AGAIN_SECONDS * 16)

@@ -5,7 +5,6 @@ A clean shutdown answers OK to every commit that waits for an acknowledgement (M
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from pymysql.constants import ER
@@ -32,7 +31,7 @@ def refuse_writes(
     :param other: ends that session if this is called off: otherwise its statement would take effect later
     :raises Refused: commits did not end in time
     """
-    patience = Deadline(min(REFUSING_SECONDS, deadline.left), deadline.cancelled)
+    patience = deadline.within(REFUSING_SECONDS)
     while True:
         side.look("SELECT 1", deadline)
         session = side.session_id
@@ -43,7 +42,7 @@ def refuse_writes(
             if error.code != ER.LOCK_WAIT_TIMEOUT:
                 raise
         except HoldfastError:
-            end_statement(other, catalog, session)
+            end_statement(other, catalog, session, deadline)
             raise
         if not patience.left:
             raise Refused(f"commits are under way for more than {REFUSING_SECONDS:g} s")
@@ -62,22 +61,22 @@ def settle(
     :raises Refused: a commit still waits
     """
     end_clients(deadline)  # clients that connect later cannot write
-    patience = Deadline(SENDING_SECONDS)
+    patience = deadline.afresh(SENDING_SECONDS)
     while patience.left and not _all_sent(side, catalog, deadline):
         deadline.check("sending the rest of the binlog")
-        time.sleep(0.002)
+        deadline.clock.sleep(0.002)
     waiting = look_at(side, names, deadline).waiting
     if waiting:
         raise Refused(f"{waiting} commits wait for an acknowledgement")
 
 
-def end_statement(other: Connection, catalog: Catalog, session: int) -> None:
+def end_statement(other: Connection, catalog: Catalog, session: int, given_up: Deadline) -> None:
     """End a session whose statement was given up: the statement would take effect later."""
-    deadline = Deadline(ENDING_SECONDS)
+    deadline = given_up.afresh(ENDING_SECONDS)
     while other.look(f"{catalog.sessions} WHERE ID = {session}", deadline):
         kill(other, session, deadline)
         deadline.check("ending a statement that was called off")
-        time.sleep(0.002)
+        deadline.clock.sleep(0.002)
 
 
 def _all_sent(side: Connection, catalog: Catalog, deadline: Deadline) -> bool:

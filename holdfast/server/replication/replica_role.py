@@ -6,7 +6,6 @@ on a server that has just been started (it is another incarnation).
 
 from __future__ import annotations
 
-import time
 from functools import partial
 
 from holdfast.errors import Refused
@@ -78,10 +77,9 @@ class ReplicaRole:
         """Stop following, after the former primary has hung up, if that happens soon: MySQL's needs a connected replica
         for that (``Dialect.switch_off``)."""
         now = self._threads.following(deadline)
-        seconds = min(self._dialect.hung_up_seconds, deadline.left)
-        patience = Deadline(seconds, deadline.cancelled)
+        patience = deadline.within(self._dialect.hung_up_seconds)
         while now.receiver and not now.connecting and patience.left:
-            time.sleep(HANGING_UP_SECONDS)
+            deadline.clock.sleep(HANGING_UP_SECONDS)
             now = self._threads.following(deadline)
         if now.host:
             if now.receiver:

@@ -47,7 +47,7 @@ def settle(connection: Connection, catalog: Catalog, names: Names, deadline: Dea
         seen.update(session for session, done in sending.items() if done)
         return sending.keys() <= seen
 
-    patience = Deadline(min(PATIENCE_SECONDS, deadline.left), deadline.cancelled)
+    patience = deadline.within(PATIENCE_SECONDS)
     try:
         patience.wait_until("sending replicas the end of the binlog", sent, LOOK_SECONDS)
     except DeadlinePassed:

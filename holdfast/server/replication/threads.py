@@ -42,7 +42,8 @@ class ReplicationThreads:
         """
         now = self.following(deadline)
         port = self._commands.look("SELECT @@port AS own", deadline)[0]["own"]
-        with hanging_up(self._commands.server_pid, ToSource(now.host, now.port, port)):
+        source = ToSource(now.host, now.port, port)
+        with hanging_up(self._commands.server_pid, source, deadline.clock):
             self._commands.run("STOP REPLICA IO_THREAD", deadline)
 
     def stop_applier(self, deadline: Deadline) -> None:

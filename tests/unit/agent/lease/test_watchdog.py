@@ -54,7 +54,7 @@ class Kennel:
         self.alarms: list[str] = []
         self.missing = False
         self.dog = Watchdog(
-            Path("/dev/watchdog"), BackgroundWriter(), self.alarms.append, boottime.now, self._open
+            Path("/dev/watchdog"), BackgroundWriter(), self.alarms.append, device=self._open
         )
         self.dog.start()
 

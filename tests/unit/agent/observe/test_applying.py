@@ -86,13 +86,10 @@ def test_a_primary_has_no_applier(watch: ApplierWatch) -> None:
     assert not watch.seen(MemoryServer().now, 11.0).error
 
 
-def test_a_copy_that_has_not_helped_is_counted_for_an_hour(
-    watch: ApplierWatch, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("time.monotonic", lambda: 20.0)
-    watch.replaced()  # an operator's clone of a member that was sound
+def test_a_copy_that_has_not_helped_is_counted_for_an_hour(watch: ApplierWatch) -> None:
+    watch.replaced(5.0)  # an operator's clone of a member that was sound
     assert watch.seen(STOPPED, 10.0).repairs == 0
-    watch.replaced()
+    watch.replaced(20.0)
     again = watch.seen(STOPPED, 21.0)
     assert (again.error, again.seconds, again.repairs) == (ERROR, 0.0, 1)
     assert watch.seen(STOPPED, 20.0 + FORGIVEN_SECONDS).repairs == 0
@@ -122,7 +119,7 @@ def test_files_that_are_removed_while_it_runs_are_told_once_no_purge_explains_it
 def test_a_copy_in_place_of_data_without_binlog_files_is_a_repair(watch: ApplierWatch) -> None:
     watch.seen(look(), 0.0, files=True)
     assert watch.seen(look(), 10.0).removed
-    watch.replaced()
-    after = watch.seen(look())
+    watch.replaced(11.0)
+    after = watch.seen(look(), 12.0)
     assert not after.removed, "its new server has just begun"
     assert after.repairs == 1

@@ -7,14 +7,15 @@ from typing import Any, cast
 
 import pytest
 
-from holdfast.agent.observe import freeing
 from holdfast.agent.observe.freeing import AGAIN_SECONDS, FREE_SECONDS, PromotionFreeing
 from holdfast.agent.runtime.steps import Steps
+from holdfast.clock import SYSTEM_CLOCK
 from holdfast.core.commands import Command, Drain, Follow, Promise, Promote
 from holdfast.core.lease import Electorate
 from holdfast.core.observed.blockers import Blocker, Holds
 from holdfast.errors import Unreachable
 from holdfast.server.base import Deadline, Server
+from tests.unit.hand_clock import HandClock
 
 WHO = Blocker(32, "backup", "db2", Holds.LOCK, 7.0, "")
 PROMOTE = Promote(1, 7)
@@ -30,9 +31,6 @@ class Clock:
         self.found: Sequence[Blocker] | None = (WHO,)
         self.answers = True
 
-    def monotonic(self) -> float:
-        return self.now
-
     def free(self, deadline: Deadline, last_time: bool) -> Sequence[Blocker] | None:
         self.asked.append((round(self.now, 2), last_time))
         if not self.answers:
@@ -46,21 +44,19 @@ class Clock:
 
 
 @pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    made = Clock()
-    monkeypatch.setattr(freeing, "time", made)
-    return made
+def clock() -> Clock:
+    return Clock()
 
 
 def of(clock: Clock) -> PromotionFreeing:
-    return PromotionFreeing(cast("Server", cast("Any", clock)))
+    return PromotionFreeing(cast("Server", cast("Any", clock)), HandClock(lambda: clock.now))
 
 
 @pytest.mark.parametrize("command", [Drain(), PROMOTE])
 def test_they_are_ended_after_the_bound_and_those_that_are_not_known_in_the_second_round(
     clock: Clock, command: Command
 ) -> None:
-    what, steps = of(clock), Steps()
+    what, steps = of(clock), Steps(SYSTEM_CLOCK)
     with what.during(5, command, steps):
         clock.looks(what, FREE_SECONDS - 0.1)
         assert clock.asked == []
@@ -75,13 +71,13 @@ def test_they_are_ended_after_the_bound_and_those_that_are_not_known_in_the_seco
 
 def test_what_came_before_in_the_same_failover_counts(clock: Clock) -> None:
     what = of(clock)
-    with what.during(5, Drain(), Steps()):
+    with what.during(5, Drain(), Steps(SYSTEM_CLOCK)):
         clock.looks(what, 1.5)
-    with what.during(5, PROMOTE, Steps()):
+    with what.during(5, PROMOTE, Steps(SYSTEM_CLOCK)):
         clock.looks(what, 0.7)
     assert len(clock.asked) == 1
     clock.now += 60.0
-    with what.during(5, PROMOTE, Steps()):
+    with what.during(5, PROMOTE, Steps(SYSTEM_CLOCK)):
         clock.looks(what, 1.0)
     assert len(clock.asked) == 1
 
@@ -90,17 +86,17 @@ def test_who_is_to_acknowledge_to_a_new_primary_has_had_its_time_since_it_promis
     clock: Clock,
 ) -> None:
     what = of(clock)
-    with what.during(5, Promise(), Steps()):
+    with what.during(5, Promise(), Steps(SYSTEM_CLOCK)):
         clock.looks(what, 0.1)
     clock.looks(what, FREE_SECONDS)
     assert clock.asked == [], "nothing is under way here"
-    with what.during(5, FOLLOW, Steps()):
+    with what.during(5, FOLLOW, Steps(SYSTEM_CLOCK)):
         clock.looks(what, 0.2)
     assert len(clock.asked) == 1
     clock.now += 60.0
-    with what.during(5, FOLLOW, Steps()):
+    with what.during(5, FOLLOW, Steps(SYSTEM_CLOCK)):
         clock.looks(what, 1.0)
-    with what.during(6, FOLLOW, Steps()):
+    with what.during(6, FOLLOW, Steps(SYSTEM_CLOCK)):
         clock.looks(what, 9.0)
     assert len(clock.asked) == 1, "that is no failover"
 
@@ -113,7 +109,7 @@ def test_nobody_is_ended_in_a_switchover_or_for_another_command(clock: Clock) ->
         Promote(1, 7, drained="0-1-7"),
     )
     for command in (*switched, FOLLOW):
-        with what.during(5, command, Steps()):
+        with what.during(5, command, Steps(SYSTEM_CLOCK)):
             clock.looks(what, 5.0)
     assert clock.asked == []
 
@@ -121,7 +117,7 @@ def test_nobody_is_ended_in_a_switchover_or_for_another_command(clock: Clock) ->
 def test_a_server_that_does_not_tell_is_asked_again(clock: Clock) -> None:
     what = of(clock)
     clock.answers = False
-    with what.during(5, PROMOTE, Steps()):
+    with what.during(5, PROMOTE, Steps(SYSTEM_CLOCK)):
         clock.looks(what, FREE_SECONDS + 3 * AGAIN_SECONDS)
     assert len(clock.asked) > 2
     assert not any(last for _, last in clock.asked)
@@ -133,6 +129,6 @@ def test_all_go_only_where_something_waits_and_nobody_else_was_found(
 ) -> None:
     what = of(clock)
     clock.found = found
-    with what.during(5, PROMOTE, Steps()):
+    with what.during(5, PROMOTE, Steps(SYSTEM_CLOCK)):
         clock.looks(what, FREE_SECONDS + 2 * AGAIN_SECONDS)
     assert any(last for _, last in clock.asked) is wanted

@@ -75,6 +75,6 @@ def concerns(
     )
     run = cast(ServerRun, SimpleNamespace(current=lambda: running))
     observer = ServerObserver(cast(Server, server), run, published, folder / "binlog.index")
-    monkeypatch.setattr(observer.appliers, "seen", lambda *_, **__: applying)
+    monkeypatch.setattr(observer._appliers, "seen", lambda *_, **__: applying)
     observer.look()
     return published.state.concerns

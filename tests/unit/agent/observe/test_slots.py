@@ -6,13 +6,13 @@ from typing import Any, cast
 
 import pytest
 
-from holdfast.agent.observe import slots as agent_slots
 from holdfast.agent.observe.slots import EVERY_SECONDS, WAITED_SECONDS, Slots
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, ServerStatus
 from holdfast.server.base import Crowd, Deadline, Server
 from holdfast.server.connection.slots import MOST_MORE, ROOM, wanted
+from tests.unit.hand_clock import HandClock
 
 
 @pytest.mark.parametrize(
@@ -43,17 +43,13 @@ def test_a_promotion_that_waits_makes_room_for_replicas_without_the_privilege() 
 class World:
     """:ivar asked: with which limit, and whether for a promotion"""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self) -> None:
         self.now = 100.0
         self.asked: list[tuple[int, bool]] = []
         self.crowd = Crowd(7, 40, 40)
         state = MemberState("a", Flavor.MARIADB, server=ServerStatus.UP, incarnation="r")
-        self.published = PublishedState(state)
+        self.published = PublishedState(state, HandClock(lambda: self.now))
         self.slots = Slots(cast("Server", cast("Any", self)), self.published)
-        monkeypatch.setattr(agent_slots, "time", self)
-
-    def monotonic(self) -> float:
-        return self.now
 
     def keep_slot(self, given: int, promoting: bool, deadline: Deadline) -> Crowd:
         self.asked.append((given, promoting))
@@ -65,8 +61,8 @@ class World:
 
 
 @pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> World:
-    return World(monkeypatch)
+def world() -> World:
+    return World()
 
 
 def test_it_is_looked_at_once_a_second_and_at_each_look_of_a_promotion(world: World) -> None:

@@ -17,6 +17,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, ServerStatus
 from holdfast.errors import Refused
 from tests.unit.agent_world import World
+from tests.unit.hand_clock import HandClock
 
 TYPO = Failure(False, 0.2, 7, "exit status 7", "unknown variable 'typo=1'", ("unknown variable",))
 REDO = "Server was killed when InnoDB redo logging was disabled. Data files could be corrupt."
@@ -28,10 +29,10 @@ class Host:
         self.now = 100.0
         self.booted_with = "a"
         self.unfit: list[str] = []
-        self.published = PublishedState(MemberState("m1", Flavor.MYSQL))
-        self.starts = Starts(
-            self.published, lambda: self.booted_with, self.unfit.append, lambda: self.now
+        self.published = PublishedState(
+            MemberState("m1", Flavor.MYSQL), HandClock(lambda: self.now)
         )
+        self.starts = Starts(self.published, lambda: self.booted_with, self.unfit.append)
 
     def pauses(self, failure: Failure, count: int) -> list[float]:
         """How long it is not started after each of so many failures."""

@@ -17,6 +17,7 @@ from holdfast.core.view import MemberState, Replication, SemiSync, ServerStatus
 from holdfast.errors import Unreachable
 from holdfast.server.base import Deadline
 from holdfast.server.primary.probe import Activity, DiskFailed, WriteLocked
+from tests.unit.hand_clock import HandClock
 
 STEP = 0.25
 
@@ -74,8 +75,8 @@ class Host:
             applied="0-1-1",
             semi_sync=SemiSync(source=True, acks=1),
         )
-        self.published = PublishedState(state)
-        self.prober = Prober(self.server, self.published, folder, lambda: self.server.now)
+        self.published = PublishedState(state, HandClock(lambda: self.server.now))
+        self.prober = Prober(self.server, self.published, folder)
 
     def run(self, seconds: float) -> list[float]:
         """What is reported meanwhile."""

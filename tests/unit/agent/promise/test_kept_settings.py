@@ -17,6 +17,7 @@ from holdfast.core.commands import Fence, Follow, Promote, Start
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, ServerStatus
 from tests.unit.agent_world import World, running
+from tests.unit.hand_clock import HandClock
 
 FOLLOW = Follow("b", "127.0.0.1", 3306, semi_sync=True)
 PRIMARY = {"sync_binlog": 1, "innodb_flush_log_at_trx_commit": 1}
@@ -139,8 +140,9 @@ def test_what_was_put_back_is_told_with_how_long_it_held(world: World) -> None:
 
 def test_after_some_minutes_it_is_told_no_longer() -> None:
     now = [100.0]
-    published = PublishedState(MemberState("m1", Flavor.MYSQL, incarnation="a"))
-    hands = Hands(published, "settings", lambda: now[0])
+    clock = HandClock(lambda: now[0])
+    published = PublishedState(MemberState("m1", Flavor.MYSQL, incarnation="a"), clock)
+    hands = Hands(published, "settings")
     hands.put_back("x = 0 was set by hand")
     assert published.state.concerns[0].endswith(", for how long is not known")
     hands.well()

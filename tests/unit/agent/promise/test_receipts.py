@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,8 +15,9 @@ import pytest
 
 from holdfast.agent.disk.term import TermFile
 from holdfast.agent.observe.server_run import ServerRun
-from holdfast.agent.promise import receiver_mark
 from holdfast.agent.promise.receipts import Receipts
+from holdfast.agent.promise.receiver_mark import AFTER_COMMAND_SECONDS, EVERY_SECONDS
+from holdfast.clock import Clock
 from holdfast.core.commands import Fence, Follow, Inventory, Promise, Start
 from holdfast.core.gtid import Flavor, parse
 from holdfast.core.view import MemberState, Replication, SemiSync, ServerStatus
@@ -28,6 +31,7 @@ from holdfast.server.base import (
 )
 from tests.unit.agent_world import MemoryServer, World
 from tests.unit.binlog.events.test_builder import Builder, gtid, mariadb
+from tests.unit.hand_clock import HandClock
 
 VOTER = Follow("b", "127.0.0.1", 3306, semi_sync=True)
 LEARNER = replace(VOTER, semi_sync=False)
@@ -51,14 +55,28 @@ def is_down(state: MemberState) -> bool:
 
 
 def of(
-    server: MemoryServer, killed: list[str], folder: Path, opened: str = "", term: int = 1
+    server: MemoryServer,
+    killed: list[str],
+    folder: Path,
+    opened: str = "",
+    term: int = 1,
+    clock: Clock | None = None,
 ) -> Receipts:
-    """:param opened: the run that its agent has opened; :param term: the promised one"""
+    """:param opened: the run that its agent has opened; :param term: the promised one
+    :param clock: None: one that moves on with each look at it, so far that everything is due
+    """
+    clock = clock or HandClock(partial(next, count(0.0, EVERY_SECONDS)))
     watch = cast("ServerRun", SimpleNamespace(kill=killed.append))
     promised = TermFile(folder)
     promised.raise_to(term)
     return Receipts(
-        server, watch, folder, lambda reason, reset: None, lambda run: run == opened, promised
+        server,
+        watch,
+        folder,
+        lambda reason, reset: None,
+        lambda run: run == opened,
+        promised,
+        clock,
     )
 
 
@@ -132,13 +150,6 @@ def test_what_is_forgotten_on_purpose_is_not_lost_and_all_else_is(tmp_path: Path
         receipts.seen(server.now, "b")
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(receiver_mark, "EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(receiver_mark, "AFTER_COMMAND_SECONDS", 0.0)
-
-
-@pytest.mark.usefixtures("at_once")
 def test_a_receiver_that_was_restarted_while_its_agent_was_away_costs_the_vote(
     tmp_path: Path,
 ) -> None:
@@ -177,7 +188,6 @@ def test_a_receiver_that_was_restarted_while_its_agent_was_away_costs_the_vote(
     assert len(killed) == 4
 
 
-@pytest.mark.usefixtures("at_once")
 def test_what_its_agent_does_itself_is_no_hand_at_work(tmp_path: Path) -> None:
     server, killed = MemoryServer(), list[str]()
     voter = replace(server.now, semi_sync=SemiSync(replica=True))
@@ -206,7 +216,6 @@ def test_what_its_agent_does_itself_is_no_hand_at_work(tmp_path: Path) -> None:
     assert killed == []
 
 
-@pytest.mark.usefixtures("at_once")
 def test_the_first_command_of_another_term_need_not_take_back_what_was_marked(
     tmp_path: Path,
 ) -> None:
@@ -228,7 +237,6 @@ def test_the_first_command_of_another_term_need_not_take_back_what_was_marked(
         of(server, killed, tmp_path, term=4).seen(voter, "a")
 
 
-@pytest.mark.usefixtures("at_once")
 def test_what_cannot_be_marked_is_no_longer_marked_as_it_was_and_tried_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -259,19 +267,17 @@ def test_for_a_moment_after_a_command_nothing_is_marked(tmp_path: Path) -> None:
     """The next command of a failover would have to remove it, and wait for the disk."""
     server, killed = MemoryServer(), list[str]()
     voter = replace(server.now, semi_sync=SemiSync(replica=True))
-    one = of(server, killed, tmp_path)
+    now = [100.0]
+    one = of(server, killed, tmp_path, clock=HandClock(lambda: now[0]))
     with one.steering():
         pass
     one.seen(voter, "a")
     assert not (tmp_path / "receiver").exists()
-    deadline = time.monotonic() + 5
-    while not (tmp_path / "receiver").exists() and time.monotonic() < deadline:
-        time.sleep(0.02)
-        one.seen(voter, "a")
+    now[0] += AFTER_COMMAND_SECONDS
+    one.seen(voter, "a")
     assert (tmp_path / "receiver").exists()
 
 
-@pytest.mark.usefixtures("at_once")
 def test_a_thread_that_was_asked_for_before_a_command_is_not_marked_after_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +10,19 @@ from typing import Any
 
 import pytest
 
-from holdfast.agent.promise import strangers
-from holdfast.agent.promise.strangers import Strangers
+from holdfast.agent.promise.strangers import SAY_SECONDS, Strangers
 from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.clock import SystemClock
 from holdfast.core.commands import EndReplicas, Follow, Promote, Prove, Start
 from holdfast.core.gtid import Flavor
 from holdfast.core.lease import Electorate, Quorum
 from holdfast.core.observed.dumps import Acks, Dump
+from holdfast.core.rules.ackers import NAMELESS_SECONDS
 from holdfast.core.view import MemberState, SemiSync, ServerStatus
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
 from tests.unit.agent_world import MemoryServer, World
+from tests.unit.hand_clock import HandClock
 
 MEMBERS = frozenset({"repl_a", "repl_b", "repl_c"})
 VOTER = Dump(1, "repl_b", "10.0.0.2", "2", Acks.YES)
@@ -33,6 +36,7 @@ class Alone:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.now = 100.0
         self.server = MemoryServer()
         self.server.dumps.there = (VOTER, READER)
         self.accounts = MEMBERS
@@ -42,7 +46,8 @@ class Alone:
         """The agent's run."""
         state = MemberState("a", Flavor.MARIADB, server=ServerStatus.UP, incarnation="1")
         self.published = PublishedState(
-            replace(state, semi_sync=SemiSync(True, 1), applied="0-1-10")
+            replace(state, semi_sync=SemiSync(True, 1), applied="0-1-10"),
+            HandClock(lambda: self.now),
         )
         self.part = Strangers(self.server.dumps, self.published, lambda: self.accounts, self.folder)
         self.fallen = 0
@@ -97,12 +102,11 @@ def test_a_stranger_is_ended_and_shut_out_and_what_it_may_have_released_is_in_do
     assert alone.state.doubt.upto == "0-1-14"
 
 
-def test_on_a_replica_a_locked_account_is_no_reason_to_act(
-    alone: Alone, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(strangers, "SAY_SECONDS", 0.0)
+def test_on_a_replica_a_locked_account_is_no_reason_to_act(alone: Alone) -> None:
     alone.published.change(barred=("cdc",))
     alone.comes()
+    alone.part.step()
+    alone.now += SAY_SECONDS
     alone.part.step()
     assert "ACCOUNT UNLOCK" in alone.state.reason
     alone.published.change(semi_sync=SemiSync())
@@ -157,13 +161,13 @@ def test_a_row_proves_nothing_while_a_stranger_is_there_or_was(alone: Alone) -> 
 
 
 def test_one_by_a_members_account_that_does_not_say_who_it_is_may_not_stay(
-    alone: Alone, monkeypatch: pytest.MonkeyPatch
+    alone: Alone,
 ) -> None:
     silent = replace(VOTER, session=7, server="")
     alone.comes(silent)
     alone.part.step()
     assert silent in alone.state.dumps, "a member's agent may be acknowledging what it had received"
-    monkeypatch.setattr("holdfast.core.rules.ackers.NAMELESS_SECONDS", 0.0)
+    alone.now += NAMELESS_SECONDS
     alone.part.step()
     assert alone.server.dumps.there == alone.state.dumps == (VOTER, READER)
     assert not alone.server.dumps.locked
@@ -218,11 +222,21 @@ def test_the_mark_falls_with_a_stranger_and_stands_again_after_a_proof(world: Wo
     assert not proven.let_through
 
 
+class LooksNeverAgain(SystemClock):
+    """For the thread that looks at the replicas now and then no time passes."""
+
+    def wait(self, event: threading.Event, seconds: float | None) -> bool:
+        looks = threading.current_thread().name == "strangers"
+        return super().wait(event, None if looks else seconds)
+
+
 def test_a_row_that_a_stranger_acknowledged_proves_nothing(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    world.clock = LooksNeverAgain()
+    world.restart_agent()
+    world.until(lambda state: state.up)
     promote(world)
-    monkeypatch.setattr("holdfast.agent.promise.strangers.EVERY_SECONDS", 3600.0)
     prove = world.server.prove
 
     def acknowledged(*args: Any, **more: Any) -> SemiSync:

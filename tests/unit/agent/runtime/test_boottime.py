@@ -36,6 +36,7 @@ from holdfast.agent.runtime.background import BackgroundWriter
 from holdfast.agent.runtime.published_state import PublishedState
 from holdfast.agent.vip.process import VipProcess
 from holdfast.agent.vip.supervisor import Address
+from holdfast.clock import Clock, SystemClock
 from holdfast.config.vip import VipConfig
 from holdfast.core.gtid import Flavor
 from holdfast.core.lease import Electorate, Quorum
@@ -43,6 +44,7 @@ from holdfast.core.view import MemberState
 from holdfast.endpoint.vip import Vip
 from holdfast.errors import Refused
 from holdfast.server.process.process import Running
+from tests.unit.hand_clock import HandClock
 
 BEGIN, END = 1000.0, 1010.0
 LEASE = 1.2
@@ -66,8 +68,9 @@ class Time:
     rung: bool = False
     events: list[tuple[float, int, Callable[[], object]]] = field(default_factory=list)
 
-    def clock(self) -> float:
-        return self.now
+    @property
+    def clock(self) -> Clock:
+        return HandClock(lambda: self.now)
 
     def at(self, seconds: float, event: Callable[[], object]) -> None:
         heapq.heappush(self.events, (BEGIN + seconds, len(self.events), event))
@@ -294,7 +297,7 @@ def test_the_lease_s_thread_sleeps_also_when_what_it_killed_does_not_end(
     if asked:
         file.keep(known(), LEASE)
     watch = Unkillable(run_of(server))
-    published = PublishedState(MemberState("m1", Flavor.MARIADB))
+    published = PublishedState(MemberState("m1", Flavor.MARIADB), moments.clock)
     keeper = Keeper(
         published,
         cast(ServerRun, watch),
@@ -303,7 +306,7 @@ def test_the_lease_s_thread_sleeps_also_when_what_it_killed_does_not_end(
         cast(Peers, _Mute()),
         BackgroundWriter(),
         Upholders(),
-        boottime.Clock(moments.clock, moments),
+        moments,
     )
     keeper._enforce(watch.current(), grace=True)
     ten_seconds(keeper._keep_once)
@@ -351,15 +354,15 @@ def test_the_keeper_process_sleeps_also_when_what_it_killed_does_not_end(
 # -- gate, watchdog, and what runs these processes -------------------------------------------------
 
 
-class Counted:
+class Counted(SystemClock):
     """A clock that counts how often it is read."""
 
     def __init__(self) -> None:
         self.read = 0
 
-    def __call__(self) -> float:
+    def boottime(self) -> float:
         self.read += 1
-        return boottime.now()
+        return super().boottime()
 
 
 def test_a_gate_whose_lease_is_over_waits_for_the_next_one(

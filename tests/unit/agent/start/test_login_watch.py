@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import pytest
-
 from holdfast.agent.runtime.published_state import PublishedState
-from holdfast.agent.start import login_watch
-from holdfast.agent.start.login_watch import KeptLogins, LoginWatch
+from holdfast.agent.start.login_watch import MENDED_SECONDS, KeptLogins, LoginWatch
 from holdfast.config.load import secret
 from holdfast.core.gtid import Flavor
 from holdfast.core.observed.logins import Logins
 from holdfast.core.view import MemberState, Receiver, Replication, ServerStatus
 from holdfast.errors import Unreachable
 from holdfast.server.base import Account, Source
+from tests.unit.hand_clock import HandClock
 
 FOLLOWING = Replication("h:3306", Receiver.ON, True)
 
 
 def watching(
-    own: Callable[[], str], let_in: Callable[[Source], str], account: Account | None = None
+    own: Callable[[], str],
+    let_in: Callable[[Source], str],
+    account: Account | None = None,
+    now: Callable[[], float] = time.monotonic,
 ) -> tuple[PublishedState, KeptLogins, LoginWatch]:
     published = PublishedState(
         MemberState(
@@ -31,7 +33,8 @@ def watching(
             server=ServerStatus.UP,
             incarnation="a",
             replication=FOLLOWING,
-        )
+        ),
+        HandClock(now),
     )
     told = KeptLogins(published)
     return (
@@ -103,8 +106,9 @@ def test_it_is_tried_with_the_password_that_the_file_holds_now(tmp_path: Path) -
     assert len(tried) == 2, "it follows nobody"
 
 
-def test_that_an_account_was_mended_is_told_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
-    published, told, watch = watching(lambda: "", lambda _: "")
+def test_that_an_account_was_mended_is_told_for_a_while() -> None:
+    now = [100.0]
+    published, told, watch = watching(lambda: "", lambda _: "", now=lambda: now[0])
     told.mended("a", "repl_m2", logged=False)
     assert (published.state.logins.mended, published.state.logins.owed) == (
         ("repl_m2",),
@@ -113,6 +117,6 @@ def test_that_an_account_was_mended_is_told_for_a_while(monkeypatch: pytest.Monk
     told.mended("a", "repl_m2", logged=True)
     watch.step()
     assert (published.state.logins.mended, published.state.logins.owed) == (("repl_m2",), ())
-    monkeypatch.setattr(login_watch, "MENDED_SECONDS", 0.0)
+    now[0] += MENDED_SECONDS
     watch.step()
     assert published.state.logins.mended == ()

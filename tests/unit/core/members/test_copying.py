@@ -29,6 +29,7 @@ from holdfast.core.view import (
     Unseen,
     View,
 )
+from tests.unit.hand_clock import HandClock
 from tests.unit.looks import CLUSTER, NOW, RECORD, down, primary, replica, saved, view
 
 TORN = Tail(TailVerdict.UNSAFE, term=3, reason="its host was restarted")
@@ -216,7 +217,7 @@ def test_a_clone_by_hand_obeys_the_same_rules() -> None:
 
 def test_a_copy_of_which_nothing_comes_any_more_is_called_off() -> None:
     now = [0.0]
-    stall = Stall("m1", lambda: now[0])
+    stall = Stall("m1", HandClock(lambda: now[0]))
     now[0] = FIRST_BYTE_SECONDS
     stall.look(0)  # it may have to open many tables first
     stall.look(5, "FILE COPY")

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from holdfast.clock import SYSTEM_CLOCK
 from holdfast.server.connection.hangup import FromReplicas, ToSource, hang_up, hanging_up
 
 CLIENT = """
@@ -116,7 +117,8 @@ def test_what_ends_at_once_is_not_disturbed(listener: socket.socket) -> None:
         asked.append(1)
         return os.getpid()
 
-    with hanging_up(pid, ToSource("127.0.0.1", port(listener), own_port=1)):
+    source = ToSource("127.0.0.1", port(listener), own_port=1)
+    with hanging_up(pid, source, SYSTEM_CLOCK):
         pass
     assert not asked
 
@@ -131,7 +133,8 @@ def test_it_goes_on_until_the_work_is_done(listener: socket.socket) -> None:
         ended.set()
 
     thread = threading.Thread(target=receive)
-    with hanging_up(os.getpid, ToSource("127.0.0.1", port(listener), own_port=1)):
+    source = ToSource("127.0.0.1", port(listener), own_port=1)
+    with hanging_up(os.getpid, source, SYSTEM_CLOCK):
         thread.start()
         assert ended.wait(5)
     thread.join()
