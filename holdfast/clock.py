@@ -25,7 +25,7 @@ class Clock(Protocol):
         """Nobody can set it; it stands still while the host is suspended."""
 
     def boottime(self) -> float:
-        """The clock of leases: nobody can set it, and it goes on while the host is suspended."""
+        """The clock of leases: nobody can set it, and it counts while the host is suspended, too."""
 
     def sleep(self, seconds: float) -> None: ...
 

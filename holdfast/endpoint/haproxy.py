@@ -8,10 +8,9 @@ than checks can outvote it. What an operator sets (``set server … state maint`
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.config.endpoints import HaproxyConfig
 from holdfast.core.answers.routing import Directions
 from holdfast.endpoint.haproxy_file import backend
@@ -38,10 +37,10 @@ class Push:
 class Haproxy:
     """An Endpoint: one HAProxy of a cluster, with a file by :mod:`holdfast.endpoint.haproxy_file`."""
 
-    def __init__(self, config: HaproxyConfig, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, config: HaproxyConfig, clock: Clock = SYSTEM_CLOCK) -> None:
         self.name = f"HAProxy {config.called}"
         self._max_lag = config.max_lag
-        self._api = RuntimeApi(config.socket)
+        self._api = RuntimeApi(config.socket, clock)
         self._clock = clock
         self._read_at: dict[str, float] = {}
 
@@ -66,7 +65,7 @@ class Haproxy:
 
     def _reads(self, directions: Directions) -> list[Push]:
         """If no member can be read from, HAProxy's file sends readers to the primary."""
-        where, now = backend(directions.cluster, "read"), self._clock()
+        where, now = backend(directions.cluster, "read"), self._clock.monotonic()
         read = {
             each.member.name
             for each in directions.readers

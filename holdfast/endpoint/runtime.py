@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.config.endpoints import split
 from holdfast.errors import DeadlinePassed, Unreachable
 
@@ -26,8 +27,9 @@ Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class RuntimeApi:
     """:param socket: a path, or ``HOST:PORT``"""
 
-    def __init__(self, socket: str) -> None:
+    def __init__(self, socket: str, clock: Clock = SYSTEM_CLOCK) -> None:
         self._socket = socket
+        self._clock = clock
         self._streams: Streams | None = None
         self._former: list[Streams] = []
 
@@ -38,7 +40,7 @@ class RuntimeApi:
         :raises DeadlinePassed: no answer in time; it is not known which commands were carried out
         """
         try:
-            async with asyncio.timeout(seconds):
+            async with self._clock.timeout(seconds):
                 answers = await self._present(commands)
         except TimeoutError:
             self._drop()
@@ -75,7 +77,7 @@ class RuntimeApi:
         for streams in list(self._former):
             over = True
             try:
-                async with asyncio.timeout(seconds):
+                async with self._clock.timeout(seconds):
                     info = (await self._say(streams, [*commands, ASK]))[-1]
                 over = IDLE in info.splitlines()
             except (TimeoutError, OSError, EOFError, asyncio.LimitOverrunError):

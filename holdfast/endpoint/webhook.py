@@ -13,12 +13,13 @@ import hmac
 import itertools
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from urllib.parse import urlsplit
 
 import httpx
+
+from holdfast.clock import SYSTEM_CLOCK, Clock
 
 TIMEOUT_SECONDS = 10.0
 LASTING_SECONDS = 600.0
@@ -90,7 +91,11 @@ class WebhookSender:
     """
 
     def __init__(
-        self, webhook: Webhook, ended: threading.Event, lasting: float = LASTING_SECONDS
+        self,
+        webhook: Webhook,
+        ended: threading.Event,
+        lasting: float = LASTING_SECONDS,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """:param ended: once it is set, what is under way is given up
         :raises OSError, ssl.SSLError: the CA cannot be read
@@ -98,11 +103,12 @@ class WebhookSender:
         self._webhook = webhook
         self._ended = ended
         self._lasting = lasting
+        self._clock = clock
         self._verify = ssl.create_default_context(cafile=webhook.ca)
 
     def deliver(self, number: str, body: bytes) -> Delivery:
         """:param number: identifies the event, also when it is sent again"""
-        end = time.monotonic() + self._lasting
+        end = self._clock.monotonic() + self._lasting
         pauses = _pauses()
         host = self._webhook.host
         # proxies of the manager's environment are not used
@@ -110,15 +116,15 @@ class WebhookSender:
             for tries in itertools.count(1):
                 trouble, again = self._try(client, number, body)
                 pause = next(pauses)
-                if not trouble or not again or time.monotonic() + pause > end:
+                if not trouble or not again or self._clock.monotonic() + pause > end:
                     return Delivery(host, tries, trouble)
-                if self._ended.wait(pause):
+                if self._clock.wait(self._ended, pause):
                     return Delivery(host, tries, trouble, ended=True)
         raise AssertionError("unreachable")
 
     def _try(self, client: httpx.Client, number: str, body: bytes) -> tuple[str, bool]:
         """Why it was not accepted, or \"\"; and whether it may be later."""
-        now = int(time.time())
+        now = int(self._clock.now())
         headers = {"content-type": "application/json", "webhook-id": number}
         headers["webhook-timestamp"] = str(now)
         if secret := self._webhook.secret:

@@ -8,6 +8,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,6 +17,7 @@ import uvloop
 from fastapi import FastAPI
 
 from holdfast import log
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.config import load
 from holdfast.config.hooks import HooksConfig
 from holdfast.config.schema import ManagerConfig, StoreConfig
@@ -55,6 +57,19 @@ HISTORY_THREADS = 2
 logger = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class _Basics:
+    """What a manager has before it serves. :ivar who: this manager, as a candidate for the leadership"""
+
+    config: ManagerConfig
+    who: LeadershipCandidate
+    store: Store
+    tokens: Mapping[str, TokenFile | None]
+    certificates: Certificates | None
+    outsiders: Mapping[str, Outsiders]
+    clock: Clock
+
+
 def run(config: ManagerConfig, path: Path) -> None:
     """Run the manager until SIGTERM or SIGINT; on SIGHUP its file ``path`` is read again.
 
@@ -71,8 +86,9 @@ def run(config: ManagerConfig, path: Path) -> None:
     )
     if certificates is not None:
         certificates.keep_fresh()
+    clock = SYSTEM_CLOCK
     outsiders = {
-        each.name: Outsiders.by(each.hooks, f"clusters.{number}.hooks")
+        each.name: Outsiders.by(each.hooks, f"clusters.{number}.hooks", clock)
         for number, each in enumerate(config.clusters)
     }
     with (
@@ -83,29 +99,24 @@ def run(config: ManagerConfig, path: Path) -> None:
         log.say(logger, f"manager {who} listens on {config.listen}", store=str(store))
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             reloading = Reloading(path, config, load.manager_config, tokens, certificates, _secrets)
-            runner.run(
-                _serve(config, who, listener, store, tokens, certificates, outsiders, reloading)
-            )
+            basics = _Basics(config, who, store, tokens, certificates, outsiders, clock)
+            runner.run(_serve(basics, listener, reloading))
     log.say(logger, "manager ends; agents and servers are left as they are")
 
 
-async def _serve(
-    config: ManagerConfig,
-    who: LeadershipCandidate,
-    listener: socket.socket,
-    store: Store,
-    tokens: Mapping[str, TokenFile | None],
-    certificates: Certificates | None,
-    outsiders: Mapping[str, Outsiders],
-    reloading: Reloads,
-) -> None:
+async def _serve(basics: _Basics, listener: socket.socket, reloading: Reloads) -> None:
+    config, who, store, clock = basics.config, basics.who, basics.store, basics.clock
+    tokens, certificates, outsiders = basics.tokens, basics.certificates, basics.outsiders
     context = certificates.client if certificates else None
     shown = Credentials(tokens["agent_token_file"], context)
 
     def connect(member: Member) -> AgentClient:
-        return AgentClient(member.name, member.agent, shown)
+        return AgentClient(member.name, member.agent, shown, clock)
 
-    leaders = {each.name: Leader(Given.by(each), connect, store, who) for each in config.clusters}
+    leaders = {
+        each.name: Leader(Given.by(each), connect, store, who, clock=clock)
+        for each in config.clusters
+    }
 
     pool = ThreadPoolExecutor(HISTORY_THREADS, "history")
     histories = {name: _history(each, store, who, pool) for name, each in leaders.items()}
@@ -113,7 +124,9 @@ async def _serve(
     verifiers = {name: Verifier(each, histories[name]) for name, each in leaders.items()}
     for each in config.clusters:
         leader = leaders[each.name]
-        endpoints = Endpoints([Haproxy(one) for one in each.endpoints.haproxy], leader.events)
+        endpoints = Endpoints(
+            [Haproxy(one, clock) for one in each.endpoints.haproxy], leader.events, clock
+        )
         leader.listeners = (
             *leader.listeners,
             endpoints,
@@ -186,7 +199,7 @@ def _history(
     leader: Leader, store: Store, who: LeadershipCandidate, pool: ThreadPoolExecutor
 ) -> History:
     archive = Archive(store, leader.cluster.name)
-    history = History(archive, who.name, leader.events, lambda: leader.decision, pool)
+    history = History(archive, who.name, leader.events, lambda: leader.decision, pool, leader.clock)
     leader.listeners = (*leader.listeners, history)
     return history
 

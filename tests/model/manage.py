@@ -40,6 +40,7 @@ from holdfast.manager.agents.leases import Leases
 from tests.model.outsiders import Outsiders
 from tests.model.reasons import unclear
 from tests.model.world import MANAGER, World
+from tests.unit.hand_clock import HandClock
 
 PACES = [0.0] * 8 + [0.02] * 8 + [0.1, 0.1, 0.4]
 """Seconds that pass between two events."""
@@ -155,7 +156,7 @@ class Run:
 
     def _manager(self) -> Manager:
         leader = f"{self.rng.getrandbits(64):016x}"
-        leases = Leases(lambda: self.world.now)
+        leases = Leases(HandClock(lambda: self.world.now))
         return Manager(leader, self.boot, leases, self.version, self.record)
 
     @property

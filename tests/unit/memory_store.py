@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.record import Record
 from holdfast.errors import Conflict, Unreachable
 from holdfast.store.base import LeadershipCandidate, Stored, StoredEntry, StoredSettings
@@ -28,7 +28,7 @@ class MemoryStore:
     """:ivar down: it answers nothing
     :ivar led: the leading manager
     :ivar heir: the only manager that may get the leadership, or ""
-    :ivar lasts: seconds for which a leadership is valid without confirmation
+    :ivar lasts: seconds for which a leadership is valid without confirmation; :ivar clock: they are its
     :ivar history: which managers led, in order
     """
 
@@ -36,6 +36,7 @@ class MemoryStore:
     led: Led | None = None
     heir: str = ""
     lasts: float = math.inf
+    clock: Clock = SYSTEM_CLOCK
     history: list[str] = field(default_factory=list)
     known: dict[str, LeadershipCandidate] = field(default_factory=dict)
     record: Record | None = None
@@ -80,7 +81,7 @@ class MemoryStore:
         with self.lock:
             self.known[who.name] = who
             free = self.led is None and self.heir in ("", who.name)
-            mine = Led(who, lost, time.monotonic() + self.lasts) if free else None
+            mine = Led(who, lost, self.clock.monotonic() + self.lasts) if free else None
             if mine:
                 self.led = mine
                 self.history.append(who.name)

@@ -166,14 +166,19 @@ def test_what_the_type_checker_passes_over_has_a_reason_beside_it() -> None:
 
 # -- one clock ------------------------------------------------------------------------------------
 
-CLOCKED = ("agent", "server")
+CLOCKED = ("agent", "manager", "server")
 """Parts that go by the clock that is handed in: ``holdfast/clock.py``."""
 OWN_TIME = {
     "agent/runtime/boottime.py": "an alarm of the kernel's, on the clock of leases",
     "server/process/process.py": "waits for what the kernel does with a process",
 }
 """Modules that read a clock by themselves nevertheless, and why."""
-ENTRANCES = {"agent/daemon.py", "agent/lease/keeper_process.py", "agent/vip/process.py"}
+ENTRANCES = {
+    "agent/daemon.py",
+    "agent/lease/keeper_process.py",
+    "agent/vip/process.py",
+    "manager/daemon.py",
+}
 """Where a process is put together: here alone the system's clock is named, but for defaults of parameters."""
 TIMES = {"time", "monotonic", "perf_counter", "clock_gettime", "process_time"}
 FORBIDDEN = {

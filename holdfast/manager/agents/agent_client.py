@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import ssl
-import time
 from collections.abc import Generator
 from typing import Any, TypeVar
 
@@ -12,6 +11,7 @@ import httpx
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from holdfast import tls
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.check.facts import Facts
 from holdfast.core.commands import Command, answered_within
 from holdfast.core.observed.blockers import Blocker
@@ -70,8 +70,15 @@ class AgentGone(Unreachable):
 class AgentClient:
     """One member's agent. Keeps its connections open."""
 
-    def __init__(self, member: str, url: str, credentials: tls.Credentials | None = None) -> None:
+    def __init__(
+        self,
+        member: str,
+        url: str,
+        credentials: tls.Credentials | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
         self._member = member
+        self._clock = clock
         shown = (credentials or tls.Credentials()).to(url)
         self._http = httpx.AsyncClient(
             base_url=url,
@@ -144,7 +151,7 @@ class AgentClient:
         seconds = COUNTING_SECONDS if counting else FACTS_SECONDS
         path = f"/v1/facts?counting={str(counting).lower()}"
         reply = await self._inspected(path, FactsReply, seconds)
-        return dataclasses.replace(reply.facts, clock_offset=reply.clock - time.time())
+        return dataclasses.replace(reply.facts, clock_offset=reply.clock - self._clock.now())
 
     async def verification(self) -> dict[str, Any]:
         """Returns the result of its last verification; see ``agent/api/verify_api.py``.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.cluster import Cluster
 from holdfast.core.lease import Electorate, electorate
 from holdfast.core.record import Record
@@ -25,11 +24,9 @@ class _Answer:
 class Leases:
     """Grants leases to one cluster's primary. Leases that an earlier manager may have granted count as granted by it at
     the moment when this one began to lead.
-
-    :param clock: this manager's, monotonic, in seconds
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
         self._clock = clock
         self._answers: dict[str, _Answer] = {}
         self._over: dict[str, float] = {}
@@ -42,7 +39,7 @@ class Leases:
 
     def begin(self, longest: float) -> None:
         """This manager leads from now on; ``longest`` is the longest lease that another may have granted."""
-        self._before = surely_over(self._clock(), longest)
+        self._before = surely_over(self._clock.monotonic(), longest)
 
     def allow(self, cluster: Cluster, record: Record | None, until: float) -> None:
         """Grant leases to the recorded primary as long as no member is to take its place.
@@ -64,14 +61,14 @@ class Leases:
 
     def answered(self, member: str, run: str, clock: float) -> None:
         """Record what an agent's clock showed in its answer, the moment it has arrived."""
-        self._answers[member] = _Answer(run, clock, self._clock())
+        self._answers[member] = _Answer(run, clock, self._clock.monotonic())
 
     def grant(self, member: str) -> Grant | None:
         """The grant for the next request to this member; it counts as granted from now on."""
         known, answer = self._electorate, self._answers.get(member)
         if known is None or answer is None or member != self._holder or not answer.run:
             return None
-        if not self._lease or self._clock() >= self._until:
+        if not self._lease or self._clock.monotonic() >= self._until:
             return None
         over = surely_over(answer.at, self._lease)
         self._over[member] = max(over, self._over.get(member, 0.0))

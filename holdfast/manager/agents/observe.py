@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.timing import Timing
 from holdfast.core.view import NOT_ASKED, MemberState, Seen, Sighting, Unseen, View
 from holdfast.errors import HoldfastError
@@ -30,9 +30,10 @@ class AgentObserver:
     :ivar told: what is sent with a command or poll to a member: the record by which this manager decides
     """
 
-    def __init__(self, leases: Leases | None = None) -> None:
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
         self.timing = Timing()
-        self.leases = leases or Leases()
+        self.leases = Leases(clock)
         self.told: Callable[[str], Told] = lambda _: Told()
         self._runs: dict[str, list[str]] = {}
         self._twins: dict[str, float] = {}
@@ -46,7 +47,7 @@ class AgentObserver:
     def watch(self, name: str, agent: AgentClient) -> None:
         """Observe this member from now on, through ``agent``; what was seen through another agent is forgotten."""
         self.forget(name)
-        self._sightings[name] = Unseen(NOT_ASKED, time.monotonic(), asked=False)
+        self._sightings[name] = Unseen(NOT_ASKED, self._clock.monotonic(), asked=False)
         self._watched[name] = (agent, self._begin(name, agent))
         self.changed.set()
 
@@ -72,7 +73,7 @@ class AgentObserver:
                 self._watched[name] = (agent, self._begin(name, agent))
 
     def view(self) -> View:
-        return View(dict(self._sightings), time.monotonic())
+        return View(dict(self._sightings), self._clock.monotonic())
 
     def accept(self, state: MemberState, version: int) -> None:
         """Take in an agent's answer; one that a newer answer has overtaken is dropped."""
@@ -81,7 +82,7 @@ class AgentObserver:
         if version < self._versions.get(state.name, 0):
             return
         self._versions[state.name] = version
-        self._sightings[state.name] = Seen(state, time.monotonic())
+        self._sightings[state.name] = Seen(state, self._clock.monotonic())
         self.changed.set()
 
     async def run(self) -> None:
@@ -102,11 +103,11 @@ class AgentObserver:
                 reply = await self._ask(name, agent)
             except HoldfastError as error:
                 self._lost(name, str(error), isinstance(error, AgentGone))
-                await asyncio.sleep(RETRY_SECONDS)
+                await self._clock.pause(RETRY_SECONDS)
                 continue
             if reply.state.name != name:
                 self._lost(name, f"another member answers there: {reply.state.name}")
-                await asyncio.sleep(RETRY_SECONDS)
+                await self._clock.pause(RETRY_SECONDS)
                 continue
             if self._twin(name, reply.run):
                 self._lost(
@@ -114,7 +115,7 @@ class AgentObserver:
                     "two agents answer in turn at its address: their hosts share it, or one is a copy of the other; "
                     "end the wrong one",
                 )
-                await asyncio.sleep(RETRY_SECONDS)
+                await self._clock.pause(RETRY_SECONDS)
                 continue
             self.leases.answered(name, reply.run, reply.clock)
             self.accept(reply.state, reply.version)
@@ -131,7 +132,7 @@ class AgentObserver:
     def _twin(self, name: str, run: str) -> bool:
         """Whether two agents answer there: an agent's run that another has followed never comes back."""
         runs = self._runs.setdefault(name, [])
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if run and (not runs or runs[-1] != run):
             if run in runs:
                 self._twins[name] = now

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from dataclasses import dataclass, replace
 from typing import Any
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.answers.status import FailedCommand
 from holdfast.core.change import switchover
 from holdfast.core.commands import Command, Freeze, Restart, name_of
@@ -46,8 +46,13 @@ class Actor:
     """Sends what was decided. Deciding again while a command is under way sends nothing twice."""
 
     def __init__(
-        self, agents: dict[str, AgentClient], observer: AgentObserver, events: EventLog
+        self,
+        agents: dict[str, AgentClient],
+        observer: AgentObserver,
+        events: EventLog,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._clock = clock
         self._agents = agents
         self._observer = observer
         self._events = events
@@ -73,7 +78,7 @@ class Actor:
         """
         while busy := self._under_way.get(step.member):
             await asyncio.wait([busy[2]])
-        begun = time.monotonic()
+        begun = self._clock.monotonic()
         task = asyncio.create_task(self._ordered(term, step))
         task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
         self._under_way[step.member] = (term, step.command, task)
@@ -87,7 +92,7 @@ class Actor:
                 raise OutcomeUnknown(f"{what}: called off; look at the status") from None
             raise
         reply.fail(step.member, term)
-        took = (time.monotonic() - begun) * 1000
+        took = (self._clock.monotonic() - begun) * 1000
         asked = AskedCommand(name, ordered=True, steps=reply.steps)
         self._events.add(EventKind.COMMAND, what, step.member, took, about=asked)
         return reply
@@ -117,7 +122,7 @@ class Actor:
 
     def failures(self, term: int) -> dict[str, list[FailedCommand]]:
         """By member: why its last command of this term was refused, or failed, for each kind that is still wanted."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         found: dict[str, list[FailedCommand]] = {}
         for (member, kind), last in self._last.items():
             asked_lately = now - last.ended < STILL_ASKED
@@ -138,7 +143,7 @@ class Actor:
     def _due(self, term: int, step: Send) -> bool:
         key = (step.member, type(step.command))
         last = self._last.get(key)
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if last is None or last.term != term or now - last.ended > FORGET:
             self._last[key] = _Last(term, step.command)
             return True
@@ -155,7 +160,7 @@ class Actor:
         return True
 
     async def _carry_out(self, term: int, step: Send, told: Told) -> None:
-        begun = time.monotonic()
+        begun = self._clock.monotonic()
         name = command_name(step.command)
         try:
             reply = await self._command(term, step, told)
@@ -167,7 +172,7 @@ class Actor:
                 EventKind.COMMAND,
                 f"{step.member}: {name}",
                 step.member,
-                (time.monotonic() - begun) * 1000,
+                (self._clock.monotonic() - begun) * 1000,
                 about=AskedCommand(name, steps=reply.steps),
             )
         except HoldfastError as error:
@@ -176,11 +181,11 @@ class Actor:
             if isinstance(error, Refused):
                 self._last[step.member, type(step.command)].refused = str(error)
             if self._told(step, text):
-                took = (time.monotonic() - begun) * 1000
+                took = (self._clock.monotonic() - begun) * 1000
                 asked = AskedCommand(name)
                 self._events.add(EventKind.FAILED, text, step.member, took, about=asked)
         finally:
-            self._last[step.member, type(step.command)].ended = time.monotonic()
+            self._last[step.member, type(step.command)].ended = self._clock.monotonic()
             self._over(step.member)
 
     def _told(self, step: Send, text: str) -> bool:

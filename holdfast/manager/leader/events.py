@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.history.changed import RecordChange
 from holdfast.log import say
 
@@ -108,10 +108,11 @@ class EventLog:
     :ivar hearers: are called with each new event; none may block, or fail
     """
 
-    def __init__(self, cluster: str) -> None:
+    def __init__(self, cluster: str, clock: Clock = SYSTEM_CLOCK) -> None:
         self._cluster = cluster
+        self._clock = clock
         self._events: deque[Event] = deque(maxlen=KEPT)
-        self._last = int(time.time() * 1000)
+        self._last = int(clock.now() * 1000)
         self._changed = asyncio.Event()
         self.hearers: list[Callable[[Event], None]] = []
 
@@ -136,7 +137,7 @@ class EventLog:
         asked = about if isinstance(about, AskedCommand) else AskedCommand("")
         event = Event(
             id=self._last,
-            at=time.time(),
+            at=self._clock.now(),
             kind=kind,
             text=text,
             member=member,
@@ -159,7 +160,7 @@ class EventLog:
         """Returns the events after ``number``; waits up to ``wait`` seconds for the first."""
         if self._last <= number and wait > 0:
             try:
-                async with asyncio.timeout(wait):
+                async with self._clock.timeout(wait):
                     await self._changed.wait()
             except TimeoutError:
                 return []

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable, Mapping, Sequence
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.answers.status import Status, status
 from holdfast.core.change import bootstrap, invariants
 from holdfast.core.cluster import Cluster, Member
@@ -36,7 +36,7 @@ from holdfast.manager.leader.listener import Caller, Listener, NoHooks
 from holdfast.manager.leader.looking import Looks
 from holdfast.manager.leader.standing import Standing
 from holdfast.manager.leader.waiting import Waiting
-from holdfast.store.base import Leadership, LeadershipCandidate, Store
+from holdfast.store.base import LeadershipCandidate, Store
 
 LOOK_AGAIN_SECONDS = 0.2
 """Time alone may change a decision (patience, pauses), so one is made at least this often."""
@@ -49,7 +49,7 @@ class Leader:
 
     Nothing is kept here that the next manager would need: the record is in the store, the rest is observed anew.
 
-    :ivar place: whether this manager leads, and else which one does
+    :ivar place: whether this manager leads, and else which one does; :ivar clock: for all parts of this cluster
     :ivar configured: what operators want of the cluster; :meth:`adopt` follows it
     :ivar connect: makes a client of a member's agent
     :ivar listeners: are called with every look and every change of the record
@@ -64,10 +64,12 @@ class Leader:
         store: Store,
         who: LeadershipCandidate = LeadershipCandidate("a manager"),  # noqa: B008 (frozen)
         listeners: Sequence[Listener] = (),
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        self.place = LeadershipContest(store, given.name, who)
+        self.clock = clock
+        self.place = LeadershipContest(store, given.name, who, clock)
         self.configured = Configured(given, store)
-        self.events = EventLog(given.name)
+        self.events = EventLog(given.name, clock)
         self.listeners = tuple(listeners)
         self.hooks: Caller = NoHooks()
         self.waiting: Waiting | None = None
@@ -75,7 +77,7 @@ class Leader:
         self.deciding = asyncio.Lock()
         self.connect = connect
         self._store = store
-        self._observer = AgentObserver()
+        self._observer = AgentObserver(clock)
         self._observer.told = self.told
         self._all = Agents(connect, self._observer)
         self._agents = self._all.clients
@@ -84,7 +86,7 @@ class Leader:
         self._record: Record | None = None
         self._version = self._highest = 0
         self._decision = Decision(f"this manager is starting: it does not lead {given.name} yet")
-        self._looks = Looks(self._observer)
+        self._looks = Looks(self._observer, clock)
         self._estimates = Estimates()
 
     @property
@@ -137,6 +139,9 @@ class Leader:
         forget = self._actor.forget if self._actor else lambda _: None
         self._all.adopt(self.cluster.members, forget)
 
+    def _taken_over(self, record: Record) -> Record:
+        return record.taken_over(Instant(kernel_boot(), self.clock.monotonic()))
+
     def look_again(self) -> None:
         """Decide again: something outside has changed that a decision depends on."""
         self._observer.changed.set()
@@ -187,7 +192,7 @@ class Leader:
         leads."""
         kept, self._record = self._record, record
         try:
-            await self._replace(record.taken_over(Instant(kernel_boot(), time.monotonic())))
+            await self._replace(self._taken_over(record))
         except HoldfastError:
             self._record = kept
             raise
@@ -212,10 +217,6 @@ class Leader:
         """
         actor, _ = self.leading()
         await actor.order(self.term, step)
-
-    @property
-    def _leadership(self) -> Leadership | None:
-        return self.place.leadership
 
     def primary_host(self) -> str:
         members = {each.name: each.host for each in self.cluster.members}
@@ -244,7 +245,7 @@ class Leader:
 
     async def lead(self) -> None:
         """Lead until the store says that another manager does, or fails; cancelled when the leadership is over."""
-        actor = Actor(self._agents, self._observer, self.events)
+        actor = Actor(self._agents, self._observer, self.events, self.clock)
         self._standing = Standing(self.configured)
         try:
             async with self.deciding:
@@ -255,7 +256,7 @@ class Leader:
                 self._observer.changed.clear()
                 if not await self._step(actor):
                     with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(self._pause()):
+                        async with self.clock.timeout(self._pause()):
                             await self._observer.changed.wait()
         except Conflict:
             self._decide_nothing("another manager has changed the record")
@@ -290,7 +291,8 @@ class Leader:
     def _begin_leases(self, record: Record) -> None:
         longest = max(record.lease, self.cluster.settings.timing.lease)
         # another manager may have granted leases until it noticed that it leads no more
-        overlap = self._leadership.alone_from - time.monotonic() if self._leadership else 0.0
+        leadership = self.place.leadership
+        overlap = leadership.alone_from - self.clock.monotonic() if leadership else 0.0
         self._observer.leases.begin(longest + max(0.0, overlap))
 
     async def _stand(self, standing: Standing, record: Record, view: View) -> bool:
@@ -308,7 +310,7 @@ class Leader:
             self._decide_nothing(why)
             return False
         if not standing.begun:
-            await self._replace(record.taken_over(Instant(kernel_boot(), time.monotonic())))
+            await self._replace(self._taken_over(record))
             self.events.add(EventKind.LED, f"leading {self.cluster.name} in term {self.term}")
         return True
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import AsyncIterator, Callable
 from typing import Protocol
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.errors import Fatal, HoldfastError
 from holdfast.log import say
 from holdfast.store.base import Leadership, LeadershipCandidate, Store
@@ -52,8 +52,11 @@ class LeadershipContest:
     :ivar leadership: while it leads
     """
 
-    def __init__(self, store: Store, cluster: str, who: LeadershipCandidate) -> None:
+    def __init__(
+        self, store: Store, cluster: str, who: LeadershipCandidate, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
         self.who = who
+        self._clock = clock
         self.leadership: Leadership | None = None
         self._other: LeadershipCandidate | None = None
         self._store = store
@@ -64,13 +67,13 @@ class LeadershipContest:
 
     @property
     def until(self) -> float:
-        """The moment up to which this manager leads, by ``time.monotonic()``; in the past when it does not."""
+        """The moment up to which this manager leads, on the monotonic clock; in the past when it does not."""
         return self.leadership.until if self.leadership else 0.0
 
     @property
     def leads(self) -> bool:
         """Whether this manager leads; correct also right after this process was stopped for a while."""
-        return time.monotonic() < self.until
+        return self._clock.monotonic() < self.until
 
     @property
     def leader(self) -> LeadershipCandidate | None:
@@ -92,7 +95,7 @@ class LeadershipContest:
                     await work.follow(str(error))
                     pause = ASK_AGAIN_SECONDS
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
+                    async with self._clock.timeout(pause):
                         await self._news.wait()
 
     async def _once(self, work: Work) -> float:
@@ -103,11 +106,12 @@ class LeadershipContest:
         over = asyncio.Event()
         async with self._sought(_in_this_loop(over)) as leadership:
             if leadership:
-                begun = time.monotonic()
+                begun = self._clock.monotonic()
                 await self._lead(work, leadership, over)
                 # what failed at once would fail again at once
-                if not over.is_set() and time.monotonic() < leadership.until:
-                    await asyncio.sleep(max(0.0, begun + ASK_AGAIN_SECONDS - time.monotonic()))
+                if not over.is_set() and self._clock.monotonic() < leadership.until:
+                    left = begun + ASK_AGAIN_SECONDS - self._clock.monotonic()
+                    await self._clock.pause(max(0.0, left))
             else:
                 self._other = await asyncio.to_thread(self._store.leader, self._cluster)
                 await work.follow("")
@@ -117,7 +121,7 @@ class LeadershipContest:
         self.leadership, self._other = leadership, None
         leading = asyncio.create_task(work.lead())
         ends = [
-            asyncio.create_task(_ended(leadership, over)),
+            asyncio.create_task(self._ended(leadership, over)),
             asyncio.create_task(self._better_elsewhere(work)),
         ]
         try:
@@ -164,7 +168,7 @@ class LeadershipContest:
             return False
         if not await self._others(primary_host):
             return False
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self._free_since = self._free_since or now
         return now - self._free_since < YIELD_SECONDS
 
@@ -177,24 +181,23 @@ class LeadershipContest:
         """Return when another manager had better lead. The next attempt is delayed, as that one may not have been able
         to."""
         while True:
-            await asyncio.sleep(STEADY_SECONDS)
+            await self._clock.pause(STEADY_SECONDS)
             host = work.primary_host()
             if not host or host != self.who.host or not work.steady():
                 continue
-            if time.monotonic() < self._handed_over + HAND_OVER_AGAIN_SECONDS:
+            if self._clock.monotonic() < self._handed_over + HAND_OVER_AGAIN_SECONDS:
                 continue
             with contextlib.suppress(HoldfastError):
                 if await self._others(host):
-                    self._handed_over = time.monotonic()
+                    self._handed_over = self._clock.monotonic()
                     return
 
-
-async def _ended(leadership: Leadership, over: asyncio.Event) -> None:
-    """Return as soon as the leadership is lost, or could not be confirmed in time."""
-    while not over.is_set() and (left := leadership.until - time.monotonic()) > 0:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(min(left, FOREVER_SECONDS)):
-                await over.wait()
+    async def _ended(self, leadership: Leadership, over: asyncio.Event) -> None:
+        """Return as soon as the leadership is lost, or could not be confirmed in time."""
+        while not over.is_set() and (left := leadership.until - self._clock.monotonic()) > 0:
+            with contextlib.suppress(TimeoutError):
+                async with self._clock.timeout(min(left, FOREVER_SECONDS)):
+                    await over.wait()
 
 
 def _in_this_loop(event: asyncio.Event) -> Callable[[], None]:

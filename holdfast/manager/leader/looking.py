@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import replace
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.change import switchover
 from holdfast.core.cluster import Cluster
 from holdfast.core.members.identity import unmasked
@@ -20,8 +20,9 @@ from holdfast.manager.leader.listener import Caller
 class Looks:
     """One cluster's looks."""
 
-    def __init__(self, observer: AgentObserver) -> None:
+    def __init__(self, observer: AgentObserver, clock: Clock = SYSTEM_CLOCK) -> None:
         self._observer = observer
+        self._clock = clock
         self._pulses: dict[str, Pulse] = {}
         self._reaches: dict[str, Reach] = {}
         self._evidence: Evidence | None = None
@@ -35,7 +36,7 @@ class Looks:
             unmasked(record, self._observer.view()),
             leases=self._observer.leases.over(members),
             boot=kernel_boot(),
-            date=time.time(),
+            date=self._clock.now(),
             hooked=hooks.hooked,
             called=hooks.called,
         )

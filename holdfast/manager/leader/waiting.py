@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.change.preflight import Objection, SwitchoverOrder
 from holdfast.core.history.entry import clipped
 from holdfast.core.wording import Reason, joined, key_of
@@ -28,7 +28,6 @@ class Waiting:
     It exists only in the memory of the leading manager: if that ends, so does the order.
 
     :ivar who: gave the order; :ivar gone: whether that client has disconnected; the order is cancelled then
-    :ivar since: by ``time.monotonic()``
     :ivar against: what it waits for; :ivar ended: whose sessions were ended for it
     :ivar cancelled: who cancelled it, or \"\"
     """
@@ -36,15 +35,19 @@ class Waiting:
     order: SwitchoverOrder
     who: str
     gone: Gone = never
-    since: float = field(default_factory=time.monotonic)
+    clock: Clock = SYSTEM_CLOCK
     against: Sequence[Objection] = ()
     ended: list[str] = field(default_factory=list)
     cancelled: str = ""
+    _since: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._since = self.clock.monotonic()
 
     @property
     def seconds(self) -> float:
         """How long it has waited."""
-        return time.monotonic() - self.since
+        return self.clock.monotonic() - self._since
 
     @property
     def what(self) -> str:

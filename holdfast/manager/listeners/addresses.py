@@ -5,9 +5,9 @@ from __future__ import annotations
 import ipaddress
 import socket
 import threading
-import time
 from collections.abc import Iterable
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.cluster import Cluster, Member
 from holdfast.endpoint.contract import MemberPlace
 
@@ -17,7 +17,8 @@ RENEW_SECONDS = 60.0
 class Addresses:
     """Never blocks; a host name that is not known yet stands for itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
         self._known: dict[str, str] = {}
         self._asked_for: frozenset[str] = frozenset()
         self._at = 0.0
@@ -25,7 +26,7 @@ class Addresses:
     def prepare(self, cluster: Cluster) -> None:
         """Look up names that are unknown or not fresh. Cheap, unless there is something to do."""
         hosts = frozenset(member.host for member in cluster.members)
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if hosts == self._asked_for and now - self._at < RENEW_SECONDS:
             return
         self._asked_for, self._at = hosts, now

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.answers.routing import Directions, directions
 from holdfast.core.cluster import Cluster
 from holdfast.core.record import Record
@@ -34,7 +34,7 @@ class Endpoints:
         self,
         endpoints: Sequence[Endpoint],
         events: EventLog,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         self._shows = [_Show(each, events, clock) for each in endpoints]
 
@@ -56,7 +56,7 @@ class Endpoints:
 class _Show:
     """One endpoint, and the latest directions for it."""
 
-    def __init__(self, endpoint: Endpoint, events: EventLog, clock: Callable[[], float]) -> None:
+    def __init__(self, endpoint: Endpoint, events: EventLog, clock: Clock) -> None:
         self._endpoint = endpoint
         self._events = events
         self._clock = clock
@@ -69,7 +69,7 @@ class _Show:
         self._changed_at: float | None = None
 
     def want(self, wanted: Directions) -> None:
-        before, now = self._wanted, self._clock()
+        before, now = self._wanted, self._clock.monotonic()
         stale = now - self._wanted_at > FRESH_SECONDS
         self._wanted, self._wanted_at = wanted, now
         if before is None or stale or _gist(before) != _gist(wanted):
@@ -91,11 +91,11 @@ class _Show:
         while True:
             pause = min(AGAIN_SECONDS, backoff) if self._failed else AGAIN_SECONDS
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
+                async with self._clock.timeout(pause):
                     await self._news.wait()
             self._news.clear()
             wanted = self._wanted
-            if wanted is None or self._clock() - self._wanted_at > FRESH_SECONDS:
+            if wanted is None or self._clock.monotonic() - self._wanted_at > FRESH_SECONDS:
                 continue
             try:
                 await self._endpoint.show(wanted)
@@ -124,7 +124,7 @@ class _Show:
             return
         before, self._shown = self._shown, name
         began, self._changed_at = self._changed_at, None
-        took = (self._clock() - began) * 1000 if began is not None else 0.0
+        took = (self._clock.monotonic() - began) * 1000 if began is not None else 0.0
         if name:
             text = f"{self._endpoint.name} directs clients to {name}"
         elif before is None:

@@ -10,12 +10,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any, ParamSpec
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.cluster import Cluster
 from holdfast.core.decision import Decision, Save
 from holdfast.core.history import aftermath, build
@@ -61,7 +61,9 @@ class History:
         events: EventLog,
         decision: Callable[[], Decision],
         pool: ThreadPoolExecutor,
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
+        self._clock = clock
         self._archive = archive
         self._who = who
         self._decision = decision
@@ -107,7 +109,7 @@ class History:
                 await self._writing
         if self._unwritten:
             with contextlib.suppress(HoldfastError, TimeoutError):
-                async with asyncio.timeout(CLOSE_SECONDS):
+                async with self._clock.timeout(CLOSE_SECONDS):
                     await self._write()
 
     async def newest(self, most: int) -> list[dict[str, Any]]:
@@ -278,7 +280,7 @@ class History:
 
     def _soon(self, delay: float) -> None:
         """Schedule a write. A change of the record postpones it, anything else does not."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         if delay == QUIET_SECONDS or self._due <= now:
             self._due = max(now + delay, self._not_before)
         self._wake()
@@ -298,15 +300,15 @@ class History:
             await self._changed.wait()
             self._changed.clear()
             while self._unwritten:
-                if (left := self._due - time.monotonic()) > 0:
-                    await asyncio.sleep(left)
+                if (left := self._due - self._clock.monotonic()) > 0:
+                    await self._clock.pause(left)
                     continue
                 try:
                     await self._write()
                     pause, self._trouble = FIRST_PAUSE, ""
                 except HoldfastError as error:
                     self._complain(str(error))
-                    self._due = self._not_before = time.monotonic() + pause
+                    self._due = self._not_before = self._clock.monotonic() + pause
                     pause = min(2 * pause, LONGEST_PAUSE)
                 except Exception:
                     # an entry that cannot be written must not block the others

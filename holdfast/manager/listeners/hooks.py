@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.config.hooks import HooksConfig, environment
 from holdfast.core.calls import Called, HookOutcome, Phase, Ran
 from holdfast.core.cluster import Cluster
@@ -91,8 +91,10 @@ class Hooks:
         addresses: Addresses,
         events: EventLog,
         look_again: Callable[[], None],
+        clock: Clock = SYSTEM_CLOCK,
     ) -> None:
         """:param look_again: is called in the event loop when a call has ended"""
+        self._clock = clock
         self._hooks = {name: hook for name, hook in hooks.items() if name != "report"}
         self._login = login
         self._addresses = addresses
@@ -114,7 +116,9 @@ class Hooks:
     def call(self, phase: Phase, cluster: Cluster, record: Record, view: View) -> None:
         last = self._called.get(phase)
         again = last if last and last.term == record.term else None
-        if again and (again.outcome is not HookOutcome.BAD or time.monotonic() < self._due[phase]):
+        if again and (
+            again.outcome is not HookOutcome.BAD or self._clock.monotonic() < self._due[phase]
+        ):
             return
         if again is None:
             self._pauses[phase] = FIRST_PAUSE
@@ -139,7 +143,7 @@ class Hooks:
     def _begin(self, call: _Call, change: PrimaryChange, hooks: Sequence[Hook]) -> None:
         loop = asyncio.get_running_loop()
         asked = contract.command(call.phase, change)
-        event = contract.document(asked, change, time.time())
+        event = contract.document(asked, change, self._clock.now())
         login = self._login
 
         def run() -> None:
@@ -175,7 +179,7 @@ class Hooks:
         if not call.complete:
             text = text or "it could not be run: see the manager's log"
             pause = self._pauses[phase]
-            self._due[phase] = time.monotonic() + pause
+            self._due[phase] = self._clock.monotonic() + pause
             self._pauses[phase] = min(pause * 2, LONGEST_PAUSE)
         outcome = HookOutcome.GOOD if call.complete else HookOutcome.BAD
         kept = (*before.ran, *ran)[-KEPT_RUNS:]

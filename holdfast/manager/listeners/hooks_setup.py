@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.config.hooks import HooksConfig, WebhookConfig, missing
 from holdfast.config.load import secret
 from holdfast.endpoint.contract import HookLogin
@@ -23,16 +24,17 @@ from holdfast.manager.listeners.reports import Reporter
 class Outsiders:
     """The hooks and webhooks, checked: all their files exist.
 
-    :ivar ended: set when this manager ends
+    :ivar ended: set when this manager ends; :ivar clock: this manager's
     """
 
     hooks: dict[str, Hook]
     login: HookLogin
     senders: tuple[WebhookSender, ...]
     ended: threading.Event
+    clock: Clock
 
     @classmethod
-    def by(cls, config: HooksConfig, where: str) -> Outsiders:
+    def by(cls, config: HooksConfig, where: str, clock: Clock = SYSTEM_CLOCK) -> Outsiders:
         """:param where: the key in the file
         :raises BadInput: an executable or a file is not there, or cannot be used
         """
@@ -40,20 +42,23 @@ class Outsiders:
             raise trouble
         ended = threading.Event()
         senders = tuple(
-            _sender(each, f"{where}.webhooks.{number}", ended)
+            _sender(each, f"{where}.webhooks.{number}", ended, clock)
             for number, each in enumerate(config.webhooks)
         )
         login = HookLogin(config.ssh_user, config.user)
-        return cls(configured(config, where), login, senders, ended)
+        return cls(configured(config, where), login, senders, ended, clock)
 
     def of(self, events: EventLog, look_again: Callable[[], None]) -> tuple[Hooks, Reporter]:
-        addresses = Addresses()
-        hooks = Hooks(self.hooks, self.login, addresses, events, look_again)
+        clock = self.clock
+        addresses = Addresses(clock)
+        hooks = Hooks(self.hooks, self.login, addresses, events, look_again, clock)
         reporter = Reporter(addresses, events, self.hooks.get("report"), self.senders, self.ended)
         return hooks, reporter
 
 
-def _sender(config: WebhookConfig, where: str, ended: threading.Event) -> WebhookSender:
+def _sender(
+    config: WebhookConfig, where: str, ended: threading.Event, clock: Clock
+) -> WebhookSender:
     webhook = Webhook(config.url, ca=str(config.ca) if config.ca else None)
     if config.secret_file is not None:
         file = f"{where}.secret_file"
@@ -62,6 +67,6 @@ def _sender(config: WebhookConfig, where: str, ended: threading.Event) -> Webhoo
         except ValueError as error:
             raise BadInput(file, str(error)) from None
     try:
-        return WebhookSender(webhook, ended)
+        return WebhookSender(webhook, ended, clock=clock)
     except (OSError, ssl.SSLError) as error:
         raise BadInput(f"{where}.ca", f"cannot use {config.ca}: {error}") from None

@@ -8,7 +8,6 @@ cluster is managed.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
@@ -156,42 +155,42 @@ class Adoption:
 
     async def _until_observed(self) -> None:
         """Wait: a MySQL server is observed as up only when semi-sync is loaded."""
-        end = time.monotonic() + OBSERVED_SECONDS
+        end = self._leader.clock.monotonic() + OBSERVED_SECONDS
         while True:
             view = self._leader.view()
             names = [member.name for member in self._leader.cluster.members]
             late = [name for name in names if not ((state := view.state(name)) and state.up)]
             if not late:
                 return
-            if time.monotonic() > end:
+            if self._leader.clock.monotonic() > end:
                 raise DeadlinePassed(f"waiting for {', '.join(late)} to be seen", OBSERVED_SECONDS)
-            await asyncio.sleep(LOOK_SECONDS)
+            await self._leader.clock.pause(LOOK_SECONDS)
 
     async def _repoint(self, name: str, step: Follow) -> None:
         """Repoint one replica after the other, so that the other replicas have what the primary commits meanwhile.
 
         A replica that is behind applies what it has received first.
         """
-        end = time.monotonic() + ATTACHED_SECONDS
+        end = self._leader.clock.monotonic() + ATTACHED_SECONDS
         while True:
             try:
                 return await prepare(self._leader, Send(name, step))
             except OutcomeUnknown:
-                if time.monotonic() > end:
+                if self._leader.clock.monotonic() > end:
                     raise
 
     async def _found(self, primary: str) -> None:
         leader = self._leader
-        end = time.monotonic() + ATTACHED_SECONDS
+        end = self._leader.clock.monotonic() + ATTACHED_SECONDS
         why = f"{leader.cluster.name} is adopted with {primary} as primary"
         while True:
             async with leader.deciding:
                 record = first_record(leader.cluster, leader.view(), primary)
                 if not isinstance(record, Refusals):
                     return await found_cluster(leader, record, why)
-            if time.monotonic() > end:
+            if self._leader.clock.monotonic() > end:
                 raise OutcomeUnknown(
                     f"replicas follow {primary} with their own accounts now, but the cluster is not adopted yet: "
                     f"{'; '.join(record.reasons)}; fix that, and adopt again"
                 )
-            await asyncio.sleep(LOOK_SECONDS)
+            await self._leader.clock.pause(LOOK_SECONDS)

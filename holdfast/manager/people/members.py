@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from holdfast.clock import Clock
 from holdfast.core.cluster import Member
 from holdfast.core.commands import Bar, EnsureAccount, Promise
 from holdfast.core.decision import Save, Send
@@ -283,7 +284,7 @@ async def _lock_out(leader: Leader, name: str) -> None:
     record = leader.record
     _refuse_leaving(leader, name, True)
     member = leader.cluster.member(name)
-    if await _connects(member.host, member.port):
+    if await _connects(member.host, member.port, leader.clock):
         raise Refused(f"{name} cannot be removed: something takes connections at {member.address}")
     if record is None or record.transition or record.names(name):
         return
@@ -291,10 +292,10 @@ async def _lock_out(leader: Leader, name: str) -> None:
         await leader.carry_out(Send(record.primary, Bar(leader.cluster.account(name))))
 
 
-async def _connects(host: str, port: int) -> bool:
+async def _connects(host: str, port: int, clock: Clock) -> bool:
     """Whether something listens there; nothing is sent."""
     try:
-        async with asyncio.timeout(CONNECT_SECONDS):
+        async with clock.timeout(CONNECT_SECONDS):
             _, writer = await asyncio.open_connection(host, port)
     except (OSError, TimeoutError):
         return False

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
 from dataclasses import dataclass, replace
 
 from holdfast.core.change import takeover
@@ -66,7 +64,7 @@ class Orders:
     async def _closed(self, actor: Actor, order: Order) -> str:
         """Wait until the primary has ended, or refused to."""
         while (record := self._leader.record) and record.transition == CLOSING:
-            await asyncio.sleep(WAIT_SECONDS)
+            await self._leader.clock.pause(WAIT_SECONDS)
         if refusal := actor.refusal(order.member, Restart):
             raise Refused(refusal)
         return order.done
@@ -85,7 +83,7 @@ class Orders:
 
     async def pause(self, reason: str, seconds: float | None) -> Paused:
         """Begin nothing by itself any more; for so long, or until :meth:`resume`. A pause that holds is replaced."""
-        until = time.time() + seconds if seconds else None
+        until = self._leader.clock.now() + seconds if seconds else None
         async with self._leader.deciding:
             record = self._record()
             how_long = f"for {seconds:g} s" if seconds else "until it is resumed"

@@ -45,7 +45,7 @@ class Planner:
             planned: no operator's plan is replaced without asking
         """
         leader = self.leader
-        if at < time.time():
+        if at < leader.clock.now():
             raise BadInput("at", "must be in the future")
         async with leader.deciding:
             record = self._record()
@@ -71,7 +71,9 @@ class Planner:
         """
         what = f"the switchover{f' to {order.to}' if order.to else ''} that was detached"
         task = asyncio.create_task(Switching(self.leader).begin(order, what=what))
-        await asyncio.wait([task], timeout=DETACHED_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            async with self.leader.clock.timeout(DETACHED_SECONDS):
+                await asyncio.wait([task])
         if task.done():
             return f"the switchover to {task.result().to} has begun"
         self._detached.add(task)
@@ -135,7 +137,7 @@ class Planner:
 
     async def _begin(self, planned: Planned) -> None:
         leader = self.leader
-        late = time.time() - planned.at
+        late = leader.clock.now() - planned.at
         try:
             async with leader.deciding:
                 record = self._record()

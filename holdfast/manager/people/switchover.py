@@ -117,7 +117,7 @@ class Switching:
         :raises Refused: with all that stands against it, also where that has not passed in time; nothing was touched,
             except for the sessions that were to be ended
         """
-        waiting = Waiting(order, asker(), gone)
+        waiting = Waiting(order, asker(), gone, self._leader.clock)
         try:
             return await self._waited(waiting)
         except HoldfastError as error:
@@ -156,7 +156,7 @@ class Switching:
                 )
             if order.kill_after is not None and waiting.seconds >= order.kill_after and not ended:
                 ended = await self._end(waiting, outlook.blockers)
-            await asyncio.sleep(LOOK_AGAIN_SECONDS)
+            await self._leader.clock.pause(LOOK_AGAIN_SECONDS)
 
     def _enter(self, waiting: Waiting, outlook: Outlook) -> None:
         """Have status show the order. One order waits at a time: of two, it could not be told which one will happen.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Coroutine, Mapping
 from typing import Annotated, Any
 
@@ -82,7 +81,7 @@ class Verifier:
     def looked(self, cluster: Cluster, record: Record | None, view: View) -> None:
         if record is not None:
             self._tell(record, view)
-        now = time.monotonic()
+        now = self._leader.clock.monotonic()
         if now < self._looked_at + EVERY_SECONDS or (self._task and not self._task.done()):
             return
         self._looked_at = now

@@ -17,6 +17,7 @@ from holdfast.core.settings import PROFILES, Mode, Profile, Settings
 from holdfast.core.timing import Timing, contradictions
 from holdfast.errors import BadInput
 from holdfast.manager.agents.leases import Leases
+from tests.unit.hand_clock import HandClock
 
 PRIMARY = "m1"
 
@@ -148,7 +149,7 @@ class TestGrants:
 
     def setup_method(self) -> None:
         self.now = 100.0
-        self.leases = Leases(lambda: self.now)
+        self.leases = Leases(HandClock(lambda: self.now))
         self.record = Record(3, PRIMARY, 3, (configuration((PRIMARY, "m2"), 1),), 7, lease=1.2)
 
     def known(self) -> Electorate:

@@ -19,6 +19,7 @@ from holdfast.endpoint.haproxy import GRACE_SECONDS, Haproxy, writes
 from holdfast.endpoint.haproxy_file import HaproxyTarget, render
 from holdfast.endpoint.runtime import RuntimeApi
 from holdfast.errors import BadInput, DeadlinePassed, HoldfastError, Refused, Unreachable
+from tests.unit.hand_clock import HandClock
 
 MEMBERS = tuple(
     Member(f"m{n}", "127.0.0.1", 3300 + n, f"http://127.0.0.1:{7400 + n}") for n in (1, 2, 3)
@@ -139,7 +140,7 @@ class TestReads:
         async def scenario() -> None:
             nonlocal now
             async with fake(folder) as haproxy:
-                endpoint = Haproxy(HaproxyConfig(socket=str(haproxy.path)), lambda: now)
+                endpoint = Haproxy(HaproxyConfig(socket=str(haproxy.path)), HandClock(lambda: now))
                 for at, wanted in shown:
                     now = at
                     haproxy.asked.clear()

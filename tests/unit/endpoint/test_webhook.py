@@ -18,8 +18,9 @@ from typing import Any
 import pytest
 
 from holdfast.endpoint import webhook
-from holdfast.endpoint.webhook import Delivery, Webhook, WebhookSender, key
+from holdfast.endpoint.webhook import LASTING_SECONDS, Delivery, Webhook, WebhookSender, key
 from holdfast.tls import contexts
+from tests.unit.hand_clock import PacedClock
 from tests.unit.served import Authority, served
 
 
@@ -42,11 +43,6 @@ class Receiver:
         await send({"type": "http.response.body", "body": b""})
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook, "FIRST_PAUSE", 0.01)
-
-
 @contextmanager
 def receiving(*answers: int) -> Iterator[tuple[Receiver, str]]:
     receiver = Receiver(list(answers))
@@ -54,8 +50,8 @@ def receiving(*answers: int) -> Iterator[tuple[Receiver, str]]:
         yield receiver, f"http://127.0.0.1:{port}/in?token=hush"
 
 
-def sender(url: str, lasting: float = 30.0, **more: Any) -> WebhookSender:
-    return WebhookSender(Webhook(url, **more), threading.Event(), lasting)
+def sender(url: str, lasting: float = LASTING_SECONDS, **more: Any) -> WebhookSender:
+    return WebhookSender(Webhook(url, **more), threading.Event(), lasting, PacedClock(100))
 
 
 def test_an_event_is_delivered_with_its_number_and_no_signature_where_there_is_no_secret() -> None:
@@ -123,18 +119,18 @@ def test_what_is_refused_is_not_sent_again_nor_elsewhere(status: int) -> None:
 
 
 def test_nobody_there_is_tried_again_and_given_up_in_time_without_telling_the_address() -> None:
-    delivery = sender("http://127.0.0.1:1/hush", lasting=0.2).deliver("c-7", b"{}")
+    delivery = sender("http://127.0.0.1:1/hush", lasting=20).deliver("c-7", b"{}")
     assert delivery.tries > 2
     assert "refused" in delivery.trouble
     assert "hush" not in repr(delivery)
     assert "hush" not in repr(Webhook("http://127.0.0.1:1/hush", b"hush"))
 
 
-def test_it_is_given_up_when_the_manager_ends(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(webhook, "FIRST_PAUSE", 20.0)
+def test_it_is_given_up_when_the_manager_ends() -> None:
     ended = threading.Event()
     threading.Timer(0.2, ended.set).start()
-    delivery = WebhookSender(Webhook("http://127.0.0.1:1/"), ended).deliver("c-7", b"{}")
+    address, slow = Webhook("http://127.0.0.1:1/"), PacedClock(1 / 20)
+    delivery = WebhookSender(address, ended, clock=slow).deliver("c-7", b"{}")
     assert delivery.tries == 1
     assert delivery.why.endswith("this manager ends")
 
@@ -146,7 +142,7 @@ def test_a_certificate_that_nobody_vouches_for_is_not_talked_to(tmp_path: Path) 
     context.verify_mode = ssl.CERT_NONE
     with served(receiver, context) as port:
         url = f"https://127.0.0.1:{port}/"
-        strange = sender(url, lasting=0.1).deliver("c-7", b"{}")
+        strange = sender(url, lasting=10).deliver("c-7", b"{}")
         known = sender(url, ca=str(files.ca)).deliver("c-7", b"{}")
     assert "certificate" in strange.trouble.lower()
     assert known == Delivery("127.0.0.1", 1)

@@ -9,6 +9,7 @@ from typing import Any, cast
 
 import pytest
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.change.adopt import AdoptionPlan, Refusals, first_record, plan
 from holdfast.core.change.bootstrap import bootstrap
 from holdfast.core.check.facts import Facts, Upstream
@@ -31,8 +32,9 @@ from holdfast.errors import OutcomeUnknown, Refused, Unreachable
 from holdfast.http.wire import AccountReply, ReachReply
 from holdfast.manager.leader.events import EventLog
 from holdfast.manager.leader.lead import Leader
-from holdfast.manager.people.adopt import Adoption
+from holdfast.manager.people.adopt import ATTACHED_SECONDS, Adoption
 from tests.unit.core.check.test_check import good, running
+from tests.unit.hand_clock import PacedClock
 
 BOTH = pytest.mark.parametrize("flavor", list(Flavor))
 CLUSTER = Cluster(
@@ -242,6 +244,7 @@ class MemoryLeader:
     semi_sync: bool = True
     record: Record | None = None
     sent: list[Send] = field(default_factory=list)
+    clock: Clock = SYSTEM_CLOCK
 
     def __post_init__(self) -> None:
         self.cluster = CLUSTER
@@ -353,9 +356,7 @@ def test_a_replica_that_would_not_reach_the_primary_is_not_told_to_follow_it(
 def test_a_replica_that_never_attaches_is_told_and_nothing_is_recorded(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("holdfast.manager.people.adopt.ATTACHED_SECONDS", 0.05)
-    monkeypatch.setattr("holdfast.manager.people.adopt.LOOK_SECONDS", 0.01)
-    leader = MemoryLeader()
+    leader = MemoryLeader(clock=PacedClock(ATTACHED_SECONDS / 0.1))
 
     async def scenario() -> None:
         taken = leader.order

@@ -49,6 +49,7 @@ from holdfast.manager.people.verifier import Verifier, VerifyRequest
 from holdfast.store.sqlite import SqliteStore
 from tests.model.world import World
 from tests.unit.core.history.test_entry import ENTRY
+from tests.unit.hand_clock import PacedClock
 from tests.unit.looks import RECORD, replica
 from tests.unit.memory_agent import MemoryAgent, managing, until
 
@@ -306,11 +307,8 @@ class VerifiedAgent(MemoryAgent):
 
 
 def test_the_manager_keeps_each_that_ends_and_what_it_finds_at_its_beginning(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
 ) -> None:
-    monkeypatch.setattr("holdfast.manager.listeners.history.LATER_SECONDS", 0.02)
-    monkeypatch.setattr("holdfast.manager.listeners.history.QUIET_SECONDS", 0.02)
-
     async def scenario(store: SqliteStore, pool: ThreadPoolExecutor) -> None:
         world = World(random.Random(3), 3, Flavor.MARIADB)
         agents: list[VerifiedAgent] = []
@@ -329,7 +327,10 @@ def test_the_manager_keeps_each_that_ends_and_what_it_finds_at_its_beginning(
             raise AssertionError(found)
 
         leader = Leader(Given("c", world.cluster.members), connect, store)
-        history = History(Archive(store, "c"), "mgr1", leader.events, lambda: leader.decision, pool)
+        history = History(
+            *(Archive(store, "c"), "mgr1", leader.events, lambda: leader.decision, pool),
+            PacedClock(50),
+        )
         verifier = Verifier(leader, history)
         leader.listeners = (history, verifier)
         VerifiedAgent.shown = OVER

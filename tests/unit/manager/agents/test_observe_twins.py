@@ -8,14 +8,13 @@ import time
 from collections.abc import Iterator
 from typing import cast
 
-import pytest
-
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.gtid import Flavor
 from holdfast.core.view import MemberState, Seen, Unseen
 from holdfast.http.wire import StateReply
-from holdfast.manager.agents import observe
 from holdfast.manager.agents.agent_client import AgentClient
-from holdfast.manager.agents.observe import AgentObserver
+from holdfast.manager.agents.observe import TWINS_SECONDS, AgentObserver
+from tests.unit.hand_clock import PacedClock
 
 
 class Answering:
@@ -40,9 +39,14 @@ async def seen(observer: AgentObserver, kind: type[Seen] | type[Unseen]) -> Seen
     return found
 
 
-def observed(runs: Iterator[str], kind: type[Seen] | type[Unseen], again: bool = False) -> str:
+def observed(
+    runs: Iterator[str],
+    kind: type[Seen] | type[Unseen],
+    again: bool = False,
+    clock: Clock = SYSTEM_CLOCK,
+) -> str:
     async def scenario() -> str:
-        observer = AgentObserver()
+        observer = AgentObserver(clock)
         observer.watch("m1", cast(AgentClient, Answering(runs)))
         watching = asyncio.create_task(observer.run())
         try:
@@ -68,7 +72,6 @@ def test_an_agent_that_is_started_anew_is_believed() -> None:
     assert observed(runs, Seen) == ""
 
 
-def test_one_that_stays_alone_is_believed_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(observe, "TWINS_SECONDS", 0.3)
+def test_one_that_stays_alone_is_believed_again() -> None:
     runs = itertools.chain(["one", "two", "one"], itertools.repeat("two"))
-    assert "in turn" in observed(runs, Unseen, again=True)
+    assert "in turn" in observed(runs, Unseen, again=True, clock=PacedClock(TWINS_SECONDS / 0.3))

@@ -24,6 +24,7 @@ from holdfast.manager.listeners.pages import heard
 from holdfast.sandbox.load.events import SeenEvent
 from holdfast.sandbox.load.timeline import line
 from holdfast.store.sqlite import SqliteStore
+from tests.unit.hand_clock import PacedClock
 from tests.unit.manager.listeners.test_history_managers import leading, manager, new_world
 from tests.unit.memory_agent import until
 
@@ -106,16 +107,11 @@ def test_no_other_event_is_taken_for_that_whatever_it_says(kind: TransitionKind 
         _opened(cast(ManagerClient, client), "c", "m2", 0, 1.0)
 
 
-def test_the_history_of_a_failover_is_complete_whatever_events_say(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("holdfast.manager.listeners.history.QUIET_SECONDS", 0.02)
-    monkeypatch.setattr("holdfast.manager.listeners.history.LATER_SECONDS", 0.05)
-
+def test_the_history_of_a_failover_is_complete_whatever_events_say(tmp_path: Path) -> None:
     async def scenario(pool: ThreadPoolExecutor) -> Entry:
         world = new_world()
         with closing(SqliteStore(tmp_path / "s.db")) as store:
-            led = manager(world, store, pool)
+            led = manager(world, store, pool, clock=PacedClock(15))
             hearers = list(led.leader.events.hearers)
 
             def reword(event: Event) -> None:

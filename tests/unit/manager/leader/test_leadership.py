@@ -12,12 +12,22 @@ from dataclasses import dataclass, field
 import pytest
 
 from holdfast.errors import Unreachable
-from holdfast.manager.leader import leadership as timing
-from holdfast.manager.leader.leadership import LeadershipContest
+from holdfast.manager.leader.leadership import (
+    ASK_AGAIN_SECONDS,
+    STEADY_SECONDS,
+    YIELD_SECONDS,
+    LeadershipContest,
+)
 from holdfast.store.base import LeadershipCandidate
+from tests.unit.hand_clock import PacedClock
 from tests.unit.memory_store import Led, MemoryStore
 
 SECONDS = 5.0
+CLOCK = PacedClock(3)
+FAST = PacedClock(20)
+"""Where nothing is said of how quickly something is done."""
+AT_ONCE = 0.2 * 3
+"""Seconds by ``CLOCK``: earlier than by asking again."""
 
 
 @dataclass
@@ -72,38 +82,31 @@ async def running(
 
 
 async def until(reached: Callable[[], object], seconds: float = SECONDS) -> float:
-    begun = time.monotonic()
+    """How long it took, by ``CLOCK``."""
+    end, begun = time.monotonic() + seconds, CLOCK.monotonic()
     while not reached():
-        assert time.monotonic() < begun + seconds
+        assert time.monotonic() < end
         await asyncio.sleep(0.005)
-    return time.monotonic() - begun
+    return CLOCK.monotonic() - begun
 
 
 def manager(store: MemoryStore, name: str, primary: str = "") -> tuple[LeadershipContest, Idler]:
-    return LeadershipContest(
-        store, "c", LeadershipCandidate(name, f"http://{name}", f"host-{name}")
-    ), Idler(primary)
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "STEADY_SECONDS", 0.1)
-    monkeypatch.setattr(timing, "ASK_AGAIN_SECONDS", 0.3)
-    monkeypatch.setattr(timing, "YIELD_SECONDS", 0.4)
+    who = LeadershipCandidate(name, f"http://{name}", f"host-{name}")
+    return LeadershipContest(store, "c", who, store.clock), Idler(primary)
 
 
 def test_a_manager_that_ends_hands_on_and_another_leads_at_once() -> None:
     async def scenario() -> None:
-        store = MemoryStore()
+        store = MemoryStore(clock=CLOCK)
         one, two = manager(store, "a"), manager(store, "b")
         async with running(two):
             async with running(one):
                 await until(lambda: one[1].leads or two[1].leads)
                 first, second = (one, two) if one[1].leads else (two, one)
                 await until(lambda: second[0].leader == first[0].who)
-                assert first[0].until > time.monotonic()
-                assert second[0].until < time.monotonic()
-            assert await until(lambda: two[1].leads) < 0.2
+                assert first[0].until > CLOCK.monotonic()
+                assert second[0].until < CLOCK.monotonic()
+            assert await until(lambda: two[1].leads) < AT_ONCE
             assert not one[1].leads
 
     asyncio.run(scenario())
@@ -111,13 +114,13 @@ def test_a_manager_that_ends_hands_on_and_another_leads_at_once() -> None:
 
 def test_a_leadership_that_is_lost_ends_what_the_manager_does() -> None:
     async def scenario() -> None:
-        store = MemoryStore()
+        store = MemoryStore(clock=CLOCK)
         one = manager(store, "a")
         async with running(one):
             await until(lambda: one[1].leads)
             store.take_away()
             store.led = other = Led(LeadershipCandidate("b"), lambda: None)
-            assert await until(lambda: one[1].ended) < 0.2
+            assert await until(lambda: one[1].ended) < AT_ONCE
             await until(lambda: one[0].leader == other.who)
             assert one[0].leadership is None
             store.led = None
@@ -128,14 +131,14 @@ def test_a_leadership_that_is_lost_ends_what_the_manager_does() -> None:
 
 def test_a_leadership_that_is_not_confirmed_in_time_ends_without_a_word_from_the_store() -> None:
     async def scenario() -> None:
-        store = MemoryStore(lasts=0.3)
+        store = MemoryStore(lasts=1.0, clock=CLOCK)
         one = manager(store, "a")
         async with running(one):
             await until(lambda: one[1].leads)
             assert store.led
-            store.led.until += 0.3
+            store.led.until += 1.0
             store.down = True
-            assert 0.4 < await until(lambda: one[1].ended) < 0.8
+            assert 1.4 < await until(lambda: one[1].ended) < 2.6
             await until(lambda: one[1].troubles == ["the store does not answer"])
             assert one[0].leader is None
             store.down = False
@@ -146,11 +149,11 @@ def test_a_leadership_that_is_not_confirmed_in_time_ends_without_a_word_from_the
 
 def test_work_that_fails_is_begun_anew_after_a_while_not_at_once() -> None:
     async def scenario() -> None:
-        store = MemoryStore()
+        store = MemoryStore(clock=CLOCK)
         place, _ = manager(store, "a")
         work = Caught(fails=[Unreachable("no"), Unreachable("no")])
         async with running((place, work)):
-            assert await until(lambda: work.leads) > 0.4
+            assert await until(lambda: work.leads) > 1.5 * ASK_AGAIN_SECONDS
         assert store.history == ["a"] * 3
 
     asyncio.run(scenario())
@@ -166,7 +169,7 @@ class Caught(Idler):
 
 def test_a_failure_that_nobody_expected_ends_the_manager() -> None:
     async def scenario() -> None:
-        store = MemoryStore()
+        store = MemoryStore(clock=CLOCK)
         place, work = manager(store, "a")
         work.fails = [ZeroDivisionError()]
         with pytest.raises(ZeroDivisionError):
@@ -178,19 +181,19 @@ def test_a_failure_that_nobody_expected_ends_the_manager() -> None:
 
 def test_a_manager_on_the_primarys_host_hands_over_once_to_one_that_lives_elsewhere() -> None:
     async def scenario() -> None:
-        store = MemoryStore()
+        store = MemoryStore(clock=FAST)
         one, two = manager(store, "a", "host-a"), manager(store, "b", "host-a")
         async with running(one):
             await until(lambda: one[1].leads)
-            await asyncio.sleep(0.3)
+            await FAST.pause(3 * STEADY_SECONDS)
             assert store.history == ["a"], "there is nobody else"
             async with running(two):
                 await until(lambda: two[1].leads)
                 assert store.history == ["a", "b"]
-                await asyncio.sleep(0.5)
+                await FAST.pause(3 * STEADY_SECONDS)
                 assert two[1].leads
             await until(lambda: one[1].leads)
-            await asyncio.sleep(0.5)
+            await FAST.pause(3 * STEADY_SECONDS)
             assert store.history == ["a", "b", "a"], "it has been handed over just now"
 
     asyncio.run(scenario())
@@ -198,14 +201,14 @@ def test_a_manager_on_the_primarys_host_hands_over_once_to_one_that_lives_elsewh
 
 def test_a_manager_on_the_primarys_host_stays_while_something_is_under_way() -> None:
     async def scenario() -> None:
-        store = MemoryStore()
+        store = MemoryStore(clock=FAST)
         one, two = manager(store, "a", "host-a"), manager(store, "b", "host-a")
         one[1].calm = False
         async with running(one):
             await until(lambda: one[1].leads)
             async with running(two):
                 await until(lambda: "b" in store.known)
-                await asyncio.sleep(0.4)
+                await FAST.pause(3 * STEADY_SECONDS)
                 assert store.history == ["a"]
                 one[1].calm = True
                 await until(lambda: two[1].leads)
@@ -217,26 +220,22 @@ def test_a_manager_on_the_primarys_host_campaigns_later_than_others_and_leads_if
     None
 ):
     async def scenario() -> None:
-        store = MemoryStore()
+        store = MemoryStore(clock=CLOCK)
         store.known["b"] = LeadershipCandidate("b", host="host-b")
         one = manager(store, "a", "host-a")
-        begun = time.monotonic()
         async with running(one):
-            await until(lambda: one[1].leads)
-        assert time.monotonic() - begun > timing.YIELD_SECONDS
+            assert await until(lambda: one[1].leads) > YIELD_SECONDS
         store.known.clear()
         alone = manager(store, "a", "host-a")
-        begun = time.monotonic()
         async with running(alone):
-            await until(lambda: alone[1].leads)
-        assert time.monotonic() - begun < timing.YIELD_SECONDS
+            assert await until(lambda: alone[1].leads) < YIELD_SECONDS
 
     asyncio.run(scenario())
 
 
 def test_without_a_store_a_manager_waits_and_is_not_ended() -> None:
     async def scenario() -> None:
-        store = MemoryStore(down=True)
+        store = MemoryStore(down=True, clock=CLOCK)
         one = manager(store, "a", "host-a")
         async with running(one) as tasks:
             await until(lambda: len(one[1].troubles) > 1)

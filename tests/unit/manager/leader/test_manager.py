@@ -20,13 +20,13 @@ from holdfast.core.observed.lineage import RecordMark
 from holdfast.errors import OutcomeUnknown, Refused
 from holdfast.http.wire import Told
 from holdfast.manager.agents.agent_client import AgentClient
-from holdfast.manager.leader import act
-from holdfast.manager.leader.act import Actor
+from holdfast.manager.leader.act import STILL_ASKED, Actor
 from holdfast.manager.leader.desired import Given
 from holdfast.manager.leader.events import EventKind
 from holdfast.manager.leader.lead import Leader
 from holdfast.store.sqlite import SqliteStore
 from tests.model.world import World
+from tests.unit.hand_clock import HandClock
 from tests.unit.memory_agent import connecting, managing, until
 
 
@@ -87,9 +87,8 @@ def test_a_command_goes_with_the_record_by_which_it_was_decided() -> None:
     asyncio.run(scenario())
 
 
-def test_what_an_agent_refuses_or_fails_to_do_is_known_until_it_is_done_or_wanted_no_more(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_what_an_agent_refuses_or_fails_to_do_is_known_until_it_is_done_or_wanted_no_more() -> None:
+    now = [100.0]
     raised: list[Exception] = [
         Refused("its data may be the only copy (holdfast member clone m1 --discard)").by("m1"),
         OutcomeUnknown("no answer in time"),
@@ -104,7 +103,8 @@ def test_what_an_agent_refuses_or_fails_to_do_is_known_until_it_is_done_or_wante
     async def scenario() -> None:
         observer = Mock(told=lambda _: Told(leader="a", mark=RecordMark(4, "a", 6)))
         observer.leases.grant.return_value = None
-        actor = Actor({"m1": cast(AgentClient, Agent())}, observer, Mock())
+        agents = {"m1": cast(AgentClient, Agent())}
+        actor = Actor(agents, observer, Mock(), HandClock(lambda: now[0]))
 
         async def sent(command: Command) -> dict[str, list[FailedCommand]]:
             actor.send(4, Send("m1", command))
@@ -120,7 +120,7 @@ def test_what_an_agent_refuses_or_fails_to_do_is_known_until_it_is_done_or_wante
         assert await sent(Bar("repl_m2")) == {"m1": [refused, unknown]}
         assert actor.failures(5) == {}
         assert await sent(Bar("repl_m3")) == {"m1": [refused]}
-        monkeypatch.setattr(act, "STILL_ASKED", 0.0)
+        now[0] += STILL_ASKED
         assert actor.failures(4) == {}
         await actor.close()
 

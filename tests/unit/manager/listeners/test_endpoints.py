@@ -19,6 +19,7 @@ from holdfast.errors import Unreachable
 from holdfast.manager.leader.events import EventLog
 from holdfast.manager.listeners import endpoints
 from holdfast.manager.listeners.endpoints import Endpoints
+from tests.unit.hand_clock import PacedClock
 
 MEMBERS = tuple(
     Member(f"m{n}", "127.0.0.1", 3300 + n, f"http://127.0.0.1:{7400 + n}") for n in (1, 2)
@@ -164,14 +165,11 @@ def test_what_fails_is_tried_again_and_told_once(error: Exception) -> None:
     asyncio.run(scenario())
 
 
-def test_a_change_does_not_wait_for_the_end_of_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(endpoints, "BACKOFF_SECONDS", (60.0, 60.0))
-    monkeypatch.setattr(endpoints, "AGAIN_SECONDS", 60.0)
-
+def test_a_change_does_not_wait_for_the_end_of_a_pause() -> None:
     async def scenario() -> None:
         one = Shown()
         one.broken = Unreachable("nobody listens")
-        listener = Endpoints([one], EventLog("c"))
+        listener = Endpoints([one], EventLog("c"), PacedClock(endpoints.BACKOFF_SECONDS[0] / 60))
         listener.looked(CLUSTER, record(), view(UP))
         await until(lambda: one.tries == 1)
         one.broken = None
@@ -183,26 +181,23 @@ def test_a_change_does_not_wait_for_the_end_of_a_pause(monkeypatch: pytest.Monke
 
 
 def test_it_is_shown_again_while_the_manager_looks_and_not_when_it_leads_no_more() -> None:
-    now = 100.0
+    clock = PacedClock(50)
 
-    async def scenario(monkeypatch: pytest.MonkeyPatch) -> None:
-        nonlocal now
-        monkeypatch.setattr(endpoints, "AGAIN_SECONDS", 0.01)
+    async def scenario() -> None:
         one = Shown()
-        listener = Endpoints([one], EventLog("c"), lambda: now)
-        listener.looked(CLUSTER, record(), view(UP))
-        await until(lambda: len(one.shown) > 2)
-        now += 2 * endpoints.FRESH_SECONDS
-        await asyncio.sleep(0.05)
+        listener = Endpoints([one], EventLog("c"), clock)
+        while len(one.shown) < 3:
+            listener.looked(CLUSTER, record(), view(UP))
+            await asyncio.sleep(0.001)
+        await clock.pause(2 * endpoints.FRESH_SECONDS)
         shown = len(one.shown)
-        await asyncio.sleep(0.1)
+        await clock.pause(5 * endpoints.AGAIN_SECONDS)
         assert len(one.shown) == shown
         listener.looked(CLUSTER, record(), view(UP))
         await until(lambda: len(one.shown) > shown)
         await listener.close()
 
-    with pytest.MonkeyPatch.context() as patch:
-        asyncio.run(scenario(patch))
+    asyncio.run(scenario())
 
 
 def test_a_primary_that_cannot_be_seen_keeps_its_clients() -> None:

@@ -13,6 +13,7 @@ from typing import cast
 
 import pytest
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.answers.status import MemberRole
 from holdfast.core.cluster import Cluster
 from holdfast.core.gtid import Flavor
@@ -87,13 +88,18 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 def manager(
-    world: World, store: Store | Flaky, pool: ThreadPoolExecutor, who: str = "mgr1"
+    world: World,
+    store: Store | Flaky,
+    pool: ThreadPoolExecutor,
+    who: str = "mgr1",
+    clock: Clock = SYSTEM_CLOCK,
 ) -> Managed:
+    """:param clock: by which it is written"""
     kept = cast(Store, store)
     given = Given("c", world.cluster.members)
     leader = Leader(given, connecting(world), kept)
     archive = Archive(kept, "c")
-    history = History(archive, who, leader.events, lambda: leader.decision, pool)
+    history = History(archive, who, leader.events, lambda: leader.decision, pool, clock)
     leader.listeners = (history,)
     return Managed(leader, history)
 

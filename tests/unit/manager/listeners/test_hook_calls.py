@@ -16,6 +16,7 @@ from typing import Any
 import httpx
 import pytest
 
+from holdfast.clock import Clock
 from holdfast.config.hooks import HooksConfig
 from holdfast.core.calls import HookOutcome, Phase
 from holdfast.core.gtid import Flavor
@@ -23,11 +24,12 @@ from holdfast.errors import BadInput
 from holdfast.manager.api.app import make_app
 from holdfast.manager.leader.desired import Given
 from holdfast.manager.leader.lead import Leader
-from holdfast.manager.listeners import hooks as calling
+from holdfast.manager.listeners.hooks import FIRST_PAUSE
 from holdfast.manager.listeners.hooks_setup import Outsiders
 from holdfast.store.sqlite import SqliteStore
 from tests.model.world import World
 from tests.unit.endpoint.test_webhook import Receiver
+from tests.unit.hand_clock import HandClock, PacedClock
 from tests.unit.memory_agent import MemoryAgent, managing, until
 from tests.unit.served import BEARER, TOKEN, served
 
@@ -72,19 +74,19 @@ def outside(tmp_path: Path) -> Outside:
     return Outside(tmp_path)
 
 
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(calling, "FIRST_PAUSE", 0.3)
-
-
 @asynccontextmanager
-async def led(world: World, path: Path, config: HooksConfig) -> AsyncIterator[Leader]:
+async def led(
+    world: World, path: Path, config: HooksConfig, clock: Clock | None = None
+) -> AsyncIterator[Leader]:
+    """:param clock: by which a hook that failed is called again; None: one that goes fast"""
+    clock = clock or PacedClock(FIRST_PAUSE / 0.3)
+
     def connect(member: Any) -> Any:
         return MemoryAgent(world, member.name, [])
 
     with contextlib.closing(SqliteStore(path / "store.db")) as store:
         leader = Leader(Given("c", world.cluster.members), connect, store)
-        outsiders = Outsiders.by(config, "clusters.0.hooks")
+        outsiders = Outsiders.by(config, "clusters.0.hooks", clock)
         leader.hooks, reporter = outsiders.of(leader.events, leader.look_again)
         leader.listeners = (*leader.listeners, reporter)
         async with managing(leader):
@@ -188,16 +190,12 @@ def test_a_stop_hook_that_fails_holds_it_up_and_is_called_again_until_it_works(
     asyncio.run(scenario())
 
 
-def test_a_person_goes_on_without_a_stop_hook_that_fails(
-    outside: Outside, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(calling, "FIRST_PAUSE", 60.0)
-
+def test_a_person_goes_on_without_a_stop_hook_that_fails(outside: Outside) -> None:
     async def scenario() -> None:
         world = new_world()
         refusing = 'case "$*" in *command=stop*) exit 1;; esac'
         config = HooksConfig.model_validate({"failover": outside.hook(refusing)})
-        async with led(world, outside.folder, config) as leader:
+        async with led(world, outside.folder, config, HandClock(lambda: 100.0)) as leader:
             transport = httpx.ASGITransport(make_app({"c": leader}, TOKEN))
             async with httpx.AsyncClient(
                 transport=transport, base_url="http://m", headers=BEARER

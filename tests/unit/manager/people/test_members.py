@@ -14,9 +14,10 @@ from typing import Any
 import httpx
 import pytest
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.commands import Clone, Command, EnsureAccount, Promise, Restart
 from holdfast.core.gtid import Flavor
-from holdfast.core.members import destroyed
+from holdfast.core.members.destroyed import SILENT_SECONDS
 from holdfast.core.record import Stray
 from holdfast.core.settings import Mode, WhenAlone
 from holdfast.manager.api.app import make_app
@@ -24,6 +25,7 @@ from holdfast.manager.leader.desired import Changed, Given
 from holdfast.manager.leader.lead import Leader
 from holdfast.store.sqlite import SqliteStore
 from tests.model.world import Host, World
+from tests.unit.hand_clock import LaterClock
 from tests.unit.memory_agent import connecting, managing, until
 from tests.unit.served import BEARER, TOKEN
 
@@ -61,12 +63,14 @@ async def managed(
     flavor: Flavor = Flavor.MYSQL,
     given: dict[str, Any] | None = None,
     world: World | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> AsyncIterator[Managed]:
     world = world or World(random.Random(5), members, flavor)
     asked: list[tuple[str, Command]] = []
     with contextlib.closing(SqliteStore(path)) as store:
         first = world.cluster.members[:members]
-        leader = Leader(Given("c", first, given or {}), connecting(world, asked), store)
+        connect = connecting(world, asked)
+        leader = Leader(Given("c", first, given or {}), connect, store, clock=clock)
         transport = httpx.ASGITransport(make_app({"c": leader}, TOKEN))
         async with (
             managing(leader),
@@ -308,13 +312,11 @@ async def lost(one: Managed, name: str) -> None:
     await until(led, lambda _: led.record is not None and not led.record.names(name))
 
 
-def test_a_host_that_is_destroyed_is_forgotten_and_one_that_lives_is_not(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(destroyed, "SILENT_SECONDS", 0.5)
+def test_a_host_that_is_destroyed_is_forgotten_and_one_that_lives_is_not(path: Path) -> None:
+    clock = LaterClock()
 
     async def run() -> None:
-        async with managed(path) as one:
+        async with managed(path, clock=clock) as one:
             gone = {"destroyed": True}
             answer = await one.post("members/m3/remove", gone)
             assert answer.status_code == 409
@@ -332,6 +334,9 @@ def test_a_host_that_is_destroyed_is_forgotten_and_one_that_lives_is_not(
             answer = await one.post("members/m3/remove")
             assert answer.json()["removed"] is False
             assert "holdfast member remove m3 --destroyed" in answer.json()["waiting"]
+            answer = await one.post("members/m3/remove", gone)
+            assert "ask again in" in answer.text
+            clock.skip(SILENT_SECONDS)
             async with asyncio.timeout(10):
                 while (
                     not (answer := await one.post("members/m3/remove", gone)).json().get("removed")
@@ -356,15 +361,16 @@ def test_a_host_that_is_destroyed_is_forgotten_and_one_that_lives_is_not(
 
 
 def test_the_last_voter_that_is_destroyed_is_not_removed_before_the_primary_may_serve_alone(
-    path: Path, monkeypatch: pytest.MonkeyPatch
+    path: Path,
 ) -> None:
-    monkeypatch.setattr(destroyed, "SILENT_SECONDS", 0.1)
+    clock = LaterClock()
 
     async def run() -> None:
-        async with managed(path, 2) as one:
+        async with managed(path, 2, clock=clock) as one:
             one.world.hosts["m2"].crash()
             one.world.hosts["m2"].agent_up = False
             await asyncio.sleep(0.3)
+            clock.skip(SILENT_SECONDS)
             answer = await one.post("members/m2/remove", {"destroyed": True})
             assert "holdfast config set when_alone serve" in answer.json()["message"]
             await one.set(when_alone="serve")
@@ -384,14 +390,14 @@ def test_the_last_voter_that_is_destroyed_is_not_removed_before_the_primary_may_
 def test_an_address_at_which_somebody_listens_is_no_destroyed_host(
     path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(destroyed, "SILENT_SECONDS", 0.1)
+    clock = LaterClock()
 
     async def run() -> None:
-        async with managed(path) as one:
+        async with managed(path, clock=clock) as one:
             await lost(one, "m3")
-            await asyncio.sleep(0.2)
+            clock.skip(SILENT_SECONDS)
 
-            async def connects(host: str, port: int) -> bool:
+            async def connects(host: str, port: int, _: Clock) -> bool:
                 assert (host, port) == ("m3", 3306)
                 return True
 
