@@ -93,7 +93,7 @@ def run(config: ManagerConfig, path: Path) -> None:
     }
     with (
         listening(config.listen) as listener,
-        contextlib.closing(open_store(config.store)) as store,
+        contextlib.closing(open_store(config.store, clock)) as store,
     ):
         who = candidate(config)
         log.say(logger, f"manager {who} listens on {config.listen}", store=str(store))
@@ -204,12 +204,12 @@ def _history(
     return history
 
 
-def open_store(config: StoreConfig) -> Store:
+def open_store(config: StoreConfig, clock: Clock) -> Store:
     """:raises BadInput: when a file that is named cannot be read
     :raises Fatal: when the SQLite file cannot be opened
     """
     if config.path is not None:
-        return SqliteStore(config.path)
+        return SqliteStore(config.path, clock)
     tls = config.tls
     password = _optional(load.secret, config.password_file, "store.password_file") or ""
     return EtcdStore(
@@ -221,7 +221,8 @@ def open_store(config: StoreConfig) -> Store:
             key=tls.key if tls else None,
             user=config.user,
             password=password,
-        )
+        ),
+        clock,
     )
 
 

@@ -68,7 +68,7 @@ class LeadershipCandidate:
 
 
 class Leadership(Protocol):
-    """One manager leads one cluster, from now until it is over; both moments are of ``time.monotonic()``."""
+    """One manager leads one cluster, from now until it is over; both moments are on the monotonic clock."""
 
     @property
     def until(self) -> float:

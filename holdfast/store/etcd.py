@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.record import Record, from_json, to_json
 from holdfast.errors import Conflict, OutcomeUnknown, Refused, Unreachable
 from holdfast.store.base import (
@@ -52,10 +52,11 @@ class EtcdStore:
     :raises BadInput: a certificate cannot be read
     """
 
-    def __init__(self, etcd: Etcd) -> None:
+    def __init__(self, etcd: Etcd, clock: Clock = SYSTEM_CLOCK) -> None:
         self._etcd = etcd
+        self._clock = clock
         self._keys = Keys(etcd.prefix)
-        self._gateway = Gateway(etcd)
+        self._gateway = Gateway(etcd, clock)
         self._session = EtcdSession(self._gateway, self._keys)
         self._watcher = Watcher(self._gateway, etcd.prefix, self._told)
         self._listeners: list[tuple[str, Callable[[], None]]] = []
@@ -74,7 +75,7 @@ class EtcdStore:
     def replace(self, cluster: str, record: Record, expected: int) -> int:
         """Only the manager that leads may do this; etcd itself checks that, in the same transaction."""
         held = self._session.held(cluster)
-        if held is None or time.monotonic() >= held.until:
+        if held is None or self._clock.monotonic() >= held.until:
             raise Deposed(cluster, expected)
         leads = created_at(held.key, held.created)
         return self._write(cluster, "record", to_json(record), expected, leads)
@@ -190,7 +191,7 @@ class EtcdStore:
         compare = [version_is(key, expected), *([leads] if leads else [])]
         then = [{"request_put": put(key, body)}, *further]
         request = txn(compare, then, [{"request_range": get(key)}])
-        end = time.monotonic() + WRITE_SECONDS
+        end = self._clock.monotonic() + WRITE_SECONDS
         lost = ""
         while True:
             try:

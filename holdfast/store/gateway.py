@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ssl
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import httpx
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.errors import BadInput, OutcomeUnknown, Refused, Unreachable
 
 TRY_SECONDS = 0.4
@@ -66,8 +66,9 @@ class Gateway:
     :raises BadInput: a certificate cannot be read
     """
 
-    def __init__(self, etcd: Etcd) -> None:
+    def __init__(self, etcd: Etcd, clock: Clock = SYSTEM_CLOCK) -> None:
         self._etcd = etcd
+        self.clock = clock
         self._http = httpx.Client(
             verify=_tls(etcd) if _has_tls(etcd) else False,
             trust_env=False,
@@ -83,15 +84,15 @@ class Gateway:
         """Call ``method`` (``kv/range``) of the first endpoint that answers.
 
         :param repeatable: it may be sent to another endpoint although the first may have carried it out
-        :param end: on ``time.monotonic()``
+        :param end: on the monotonic clock
         :raises Unreachable: no endpoint answered; if it was not repeatable: nothing was done
         :raises OutcomeUnknown: not repeatable, and it may have been done
         :raises Refused: etcd answered, and refuses
         """
-        end = time.monotonic() + CALL_SECONDS if end is None else end
+        end = self.clock.monotonic() + CALL_SECONDS if end is None else end
         found: list[str] = []
         for endpoint in self.order():
-            left = end - time.monotonic()
+            left = end - self.clock.monotonic()
             if left <= 0:
                 break
             try:
@@ -125,13 +126,13 @@ class Gateway:
 
     def order(self) -> list[str]:
         """The endpoints, with those last that did not answer lately."""
-        now = time.monotonic()
+        now = self.clock.monotonic()
         return sorted(
             self._etcd.endpoints, key=lambda each: max(0.0, self._shunned.get(each, 0.0) - now)
         )
 
     def shun(self, endpoint: str) -> None:
-        self._shunned[endpoint] = time.monotonic() + SHUNNED_SECONDS
+        self._shunned[endpoint] = self.clock.monotonic() + SHUNNED_SECONDS
 
     def renew_token(self, used: str) -> None:
         """Make the next call carry another token than ``used``."""
@@ -151,17 +152,17 @@ class Gateway:
         return TRY_SECONDS if len(self._etcd.endpoints) > 1 else ONLY_TRY_SECONDS
 
     def _try(self, endpoint: str, method: str, body: Body, seconds: float) -> dict[str, Any]:
-        end = time.monotonic() + seconds
+        end = self.clock.monotonic() + seconds
         if self._etcd.user and not self._token:
             self._authenticate(endpoint, seconds)
         used = self._token
         try:
-            return self._post(endpoint, method, body, max(0.01, end - time.monotonic()))
+            return self._post(endpoint, method, body, max(0.01, end - self.clock.monotonic()))
         except _StaleToken:
             self.renew_token(used)
         try:
-            self._authenticate(endpoint, max(0.01, end - time.monotonic()))
-            return self._post(endpoint, method, body, max(0.01, end - time.monotonic()))
+            self._authenticate(endpoint, max(0.01, end - self.clock.monotonic()))
+            return self._post(endpoint, method, body, max(0.01, end - self.clock.monotonic()))
         except _StaleToken:
             raise _NoAnswer("it does not accept the token that it gave", sent=False) from None
 

@@ -19,7 +19,6 @@ import json
 import logging
 import math
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 
@@ -100,6 +99,7 @@ class EtcdSession:
 
     def __init__(self, gateway: Gateway, keys: Keys) -> None:
         self._gateway = gateway
+        self._clock = gateway.clock
         self._keys = keys
         self._lease = 0
         self._lease_until = 0.0
@@ -123,7 +123,7 @@ class EtcdSession:
         if found and not self._is_leftover(cluster, found[0]):
             return None
         left = self._keys.of(cluster, "left")
-        sent = time.monotonic()
+        sent = self._clock.monotonic()
         reply = self._with_lease(
             txn(
                 [created_at(key, 0)],
@@ -137,7 +137,7 @@ class EtcdSession:
         if not reply.get("succeeded"):
             return None
         handed_on = bool(ranged(reply, 0))
-        alone_from = -math.inf if handed_on else time.monotonic() + BELIEF_SECONDS
+        alone_from = -math.inf if handed_on else self._clock.monotonic() + BELIEF_SECONDS
         held = Held(cluster, key, revision(reply), self._believed(sent), alone_from, lost)
         with self._changing:
             self._held[cluster] = held
@@ -151,7 +151,7 @@ class EtcdSession:
                 del self._held[held.cluster]
             self._to_give_back.append(held)
         try:
-            self._give_back(held, time.monotonic() + LEAVE_SECONDS)
+            self._give_back(held, self._clock.monotonic() + LEAVE_SECONDS)
         except HoldfastError:
             self._wake.set()
 
@@ -175,7 +175,7 @@ class EtcdSession:
             held.end()
         if self._lease:
             try:
-                end = time.monotonic() + LEAVE_SECONDS
+                end = self._clock.monotonic() + LEAVE_SECONDS
                 self._gateway.ask("lease/revoke", {"ID": str(self._lease)}, end=end)
             except HoldfastError:
                 return  # it ends without that
@@ -204,7 +204,7 @@ class EtcdSession:
                 )
 
     def _grant(self) -> None:
-        sent = time.monotonic()
+        sent = self._clock.monotonic()
         reply = self._gateway.ask("lease/grant", {"TTL": str(LEASE_SECONDS)})
         self._announced.clear()
         self._lease_until, self._lease = _lease_end(sent), int(reply["ID"])
@@ -228,7 +228,7 @@ class EtcdSession:
             if not self._lease or found.lease != self._lease or cluster in self._held:
                 return False
         left = Held(cluster, found.key, found.created, 0.0, 0.0, lambda: None, over=True)
-        self._give_back(left, time.monotonic() + LEAVE_SECONDS)
+        self._give_back(left, self._clock.monotonic() + LEAVE_SECONDS)
         return True
 
     def _give_back(self, held: Held, end: float) -> None:
@@ -248,7 +248,7 @@ class EtcdSession:
 
     def _run(self) -> None:
         while not self._ended.is_set():
-            self._wake.wait(BEAT_SECONDS)
+            self._clock.wait(self._wake, BEAT_SECONDS)
             self._wake.clear()
             try:
                 self._beat()
@@ -264,15 +264,18 @@ class EtcdSession:
             lease, back = self._lease, list(self._to_give_back)
         if not lease or self._ended.is_set():
             return
-        sent = time.monotonic()
-        reply = self._gateway.ask("lease/keepalive", {"ID": str(lease)}, end=_beat_end())
+        sent = self._clock.monotonic()
+        reply = self._gateway.ask("lease/keepalive", {"ID": str(lease)}, end=self._beat_end())
         if int(reply.get("result", {}).get("TTL", 0)) <= 0:
             self._lease_is_gone()
             return
         self._lease_until = _lease_end(sent)
         self._confirm()
         for held in back:
-            self._give_back(held, _beat_end())
+            self._give_back(held, self._beat_end())
+
+    def _beat_end(self) -> float:
+        return self._clock.monotonic() + BEAT_CALL_SECONDS
 
     def _confirm(self) -> None:
         """Read whether the keys are those that this session created."""
@@ -282,8 +285,8 @@ class EtcdSession:
         compare = [created_at(each.key, each.created) for each in held]
         # without a range in it, one member alone would answer
         reads = [{"request_range": get(each.key)} for each in held]
-        sent = time.monotonic()
-        reply = self._gateway.ask("kv/txn", txn(compare, reads[:1], reads), end=_beat_end())
+        sent = self._clock.monotonic()
+        reply = self._gateway.ask("kv/txn", txn(compare, reads[:1], reads), end=self._beat_end())
         for index, each in enumerate(held):
             if not reply.get("succeeded"):
                 found = ranged(reply, index)
@@ -294,7 +297,7 @@ class EtcdSession:
 
     def _lapse(self) -> None:
         """End the leaderships that could not be confirmed for too long."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         for held in list(self._held.values()):
             if now >= held.until:
                 self._lose(held)
@@ -314,7 +317,3 @@ class EtcdSession:
 
 def _lease_end(sent: float) -> float:
     return sent + LEASE_SECONDS - MARGIN_SECONDS
-
-
-def _beat_end() -> float:
-    return time.monotonic() + BEAT_CALL_SECONDS

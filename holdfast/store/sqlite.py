@@ -9,13 +9,13 @@ import math
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.record import Record, from_json, to_json
 from holdfast.errors import Conflict, Fatal, OutcomeUnknown, Refused
 from holdfast.store.base import (
@@ -58,8 +58,9 @@ class SqliteStore:
     :raises Fatal: the file cannot be opened or created
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock = SYSTEM_CLOCK) -> None:
         self._path = path
+        self._clock = clock
         # closing a connection while another thread uses it crashes the process
         self._one = threading.Lock()
         try:
@@ -175,7 +176,7 @@ class SqliteStore:
         self, cluster: str, who: LeadershipCandidate, lost: Callable[[], None] = lambda: None
     ) -> Iterator[Leadership | None]:
         """A lock on a file beside the store; the kernel releases it when the process ends."""
-        with closing(_LockFile(self._lock_path(cluster))) as lock:
+        with closing(_LockFile(self._lock_path(cluster), self._clock)) as lock:
             if not lock.acquire():
                 yield None
                 return
@@ -186,7 +187,7 @@ class SqliteStore:
         path = self._lock_path(cluster)
         if not path.exists():
             return None
-        with closing(_LockFile(path)) as lock:
+        with closing(_LockFile(path, self._clock)) as lock:
             text = lock.holder()
         if text is None:
             return None
@@ -214,7 +215,8 @@ class SqliteStore:
 
 
 class _LockFile:
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, clock: Clock) -> None:
+        self._clock = clock
         try:
             self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
@@ -222,12 +224,12 @@ class _LockFile:
 
     def acquire(self) -> bool:
         """Take the lock, also if another process checks at that very moment whether it is held."""
-        end = time.monotonic() + PROBED_SECONDS
+        end = self._clock.monotonic() + PROBED_SECONDS
         while not self._locked(fcntl.LOCK_EX):
-            if not self._locked(fcntl.LOCK_SH) or time.monotonic() > end:
+            if not self._locked(fcntl.LOCK_SH) or self._clock.monotonic() > end:
                 return False
             fcntl.flock(self._fd, fcntl.LOCK_UN)
-            time.sleep(PROBED_SECONDS / 20)
+            self._clock.sleep(PROBED_SECONDS / 20)
         return True
 
     def holder(self) -> str | None:

@@ -69,7 +69,7 @@ class Watcher:
             except Exception:
                 # a watch is a hint only: without it everything is noticed later
                 logger.exception("the etcd watch failed")
-            self._ended.wait(PAUSE_SECONDS)
+            self._gateway.clock.wait(self._ended, PAUSE_SECONDS)
 
     def _follow(self, endpoint: str) -> None:
         body = {"create_request": get_all(self._prefix)}

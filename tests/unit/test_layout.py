@@ -166,10 +166,12 @@ def test_what_the_type_checker_passes_over_has_a_reason_beside_it() -> None:
 
 # -- one clock ------------------------------------------------------------------------------------
 
-CLOCKED = ("agent", "manager", "server")
+CLOCKED = ("agent", "endpoint", "manager", "server", "store")
 """Parts that go by the clock that is handed in: ``holdfast/clock.py``."""
 OWN_TIME = {
     "agent/runtime/boottime.py": "an alarm of the kernel's, on the clock of leases",
+    "endpoint/hooks.py": "follows a process that the kernel runs",
+    "endpoint/sockdiag.py": "bounds what the kernel does with sockets",
     "server/process/process.py": "waits for what the kernel does with a process",
 }
 """Modules that read a clock by themselves nevertheless, and why."""
