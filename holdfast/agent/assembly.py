@@ -97,7 +97,7 @@ class Basics:
     writer: BackgroundWriter
     obeyed: Obeyed
     electorate: ElectorateFile
-    vouching: Vouch
+    vouch: Vouch
 
 
 class Assembly:
@@ -108,9 +108,9 @@ class Assembly:
         self._basics = basics
         config, own, published = basics.config, basics.config.server, basics.published
         self._member = member = self._make_member(loop)
-        folder, writer, watch = member.state_dir, basics.writer, member.watch
+        folder, writer, server_run = member.state_dir, basics.writer, member.server_run
         self._observer = observer = ServerObserver(
-            member.server, watch, published, own.binlog_index
+            member.server, server_run, published, own.binlog_index
         )
 
         # its data, and how its server starts
@@ -119,8 +119,8 @@ class Assembly:
         self._cloning = cloning = Cloning(member, jobs, lambda: fitness.was_reset, observer.look)
         self._kept_up = upkeep(member, lambda: basics.obeyed.anybody or cloning.half)
         inputs = Inputs(own.command, own.option_file, own.datadir)
-        self._boot_check = BootCheck(member.server, watch, published, inputs, folder)
-        self._regained = Regained(published, watch, own.binlog_index)
+        self._boot_check = BootCheck(member.server, server_run, published, inputs, folder)
+        self._regained = Regained(published, server_run, own.binlog_index)
         self._starts = Starts(published, inputs.fingerprint, fitness.declare_unfit)
         self._room = room_of(own, folder, published, self._starts.at_once)
         self._prober = Prober(
@@ -150,7 +150,7 @@ class Assembly:
             *self._addresses,
         )
         self._keeper = keeper = Keeper(
-            *(published, watch, basics.term.refuses, basics.electorate, self._peers, writer),
+            *(published, server_run, basics.term.refuses, basics.electorate, self._peers, writer),
             Upholders(self._guards, second),
         )
 
@@ -158,16 +158,18 @@ class Assembly:
         opened = basics.electorate.has_opened
         self._strangers = Strangers(member.server.dumps, published, lambda: keeper.accounts, folder)
         mark = PendingMark(folder / "primary", own.binlog_index, writer.do)
-        self._releases = Releases(member.server, published, mark, own.socket, opened, watch.kill)
+        self._releases = Releases(
+            member.server, published, mark, own.socket, opened, server_run.kill
+        )
         data = partial(mark_of, own.datadir, own.flavor)
         unfit = fitness.declare_unfit
-        self._streams = KnownStreams(published, folder, writer.do, unfit, watch.kill, data)
+        self._streams = KnownStreams(published, folder, writer.do, unfit, server_run.kill, data)
         self._receipts = Receipts(
-            *(member.server, watch, folder, self._streams.unfit, opened, basics.term),
+            *(member.server, server_run, folder, self._streams.unfit, opened, basics.term),
             published.clock,
         )
         self._kept = KeptSettings(member.server, published, member.relaxed, folder, opened, unfit)
-        self._files = Limits(watch, published)
+        self._files = Limits(server_run, published)
 
         # commands
         rewinder = Rewinder(own.flavor, own.socket, member.admin)
@@ -178,17 +180,17 @@ class Assembly:
         )
         parts = Parts(
             *(self._kept_up.accounts, cloning, rewinding, judging, comparing, self._verifying),
-            *(self._releases, keeper, basics.vouching, self._strangers),
+            *(self._releases, keeper, basics.vouch, self._strangers),
         )
         executor = CommandExecutor(member, parts, observer)
         self._commands = CommandQueue(
-            *(executor, basics.term, basics.obeyed, watch, observer, published, basics.vouching)
+            *(executor, basics.term, basics.obeyed, server_run, observer, published, basics.vouch)
         )
         self._poll = LongPoll(published, loop, keeper.run)
         self._subscribe()
         for each in (cloning, self._kept_up.founding):
             each.publish()  # before the first request is answered
-        watch.look()
+        server_run.look()
         cloning.publish()
 
     def _make_member(self, loop: asyncio.AbstractEventLoop) -> LocalMember:
@@ -226,27 +228,31 @@ class Assembly:
             lambda: bool(electorate.kept.incarnation),
         )
         return Rewinding(
-            *(member.published, member.watch, rewinder, fitness, settling),
+            *(member.published, member.server_run, rewinder, fitness, settling),
             *(own.binlog_index, own.datadir, member.state_dir / "pending"),
         )
 
     def _subscribe(self) -> None:
         """Connects events with their subscribers. Each list is called in its order."""
-        published, watch, observer = self._member.published, self._member.watch, self._observer
-        keeper, vouching = self._keeper, self._basics.vouching
+        published, server_run, observer = (
+            self._member.published,
+            self._member.server_run,
+            self._observer,
+        )
+        keeper, vouch = self._keeper, self._basics.vouch
         starts, regained, kept = self._starts, self._regained, self._kept
-        published.as_of_now = lambda state: vouching.seen(keeper.seen(state))
+        published.as_of_now = lambda state: vouch.seen(keeper.seen(state))
         published.heeding += [each.changed for each in self._addresses]
 
-        watch.on_appeared = observer.appeared
-        watch.before_start += [
+        server_run.on_appeared = observer.appeared
+        server_run.before_start += [
             self._boot_check.may_start,
             starts.before_start,
             regained.before_start,
             kept.before_start,
         ]
-        watch.on_end, watch.on_failed = regained.ended, starts.failed
-        watch.on_clean_end += [
+        server_run.on_end, server_run.on_failed = regained.ended, starts.failed
+        server_run.on_clean_end += [
             self._releases.ended,
             self._member.relaxed.clear_in_background,
             kept.ended,
@@ -336,10 +342,10 @@ class Assembly:
             *(lifespan, identity(config)),
         )
         add_lease(
-            *(app, self._poll, self._keeper, basics.vouching, basics.obeyed),
+            *(app, self._poll, self._keeper, basics.vouch, basics.obeyed),
             lambda every: setattr(observer, "every_seconds", every),
         )
-        inspected = member.watch.look, self._addressees, basics.obeyed.obeys
+        inspected = member.server_run.look, self._addressees, basics.obeyed.obeys
         add_inspection(app, Inspector(config, member.replication, *inspected, clock=clock))
         add_digests(app, self._digester, clock)
         add_verify(app, self._chunks, self._verifying, clock)

@@ -15,7 +15,7 @@ from holdfast.tls import Credentials
 
 @dataclass(frozen=True, slots=True)
 class LocalMember:
-    """:ivar published: what the agent publishes of it; :ivar watch: the run of its server
+    """:ivar published: what the agent publishes of it; :ivar server_run: the run of its server
     :ivar server: executes statements on it; :ivar own: its server, as the agent's file describes it
     :ivar admin: the account of the agent; :ivar replication: the account by which the server logs in to its source
     :ivar shown: the credentials that this agent shows to other members' agents
@@ -24,7 +24,7 @@ class LocalMember:
     """
 
     published: PublishedState
-    watch: ServerRun
+    server_run: ServerRun
     server: Server
     own: ServerConfig
     admin: Account

@@ -53,10 +53,10 @@ class Replica(Patient):
     def start_agent(self) -> None:
         super().start_agent()
         self.killed: list[str] = []
-        watch = cast("ServerRun", SimpleNamespace(kill=self.killed.append))
+        server_run = cast("ServerRun", SimpleNamespace(kill=self.killed.append))
         self.receipts = Receipts(
             self.server.adapter,
-            watch,
+            server_run,
             self.folder,
             lambda why, _: self.killed.append(why),
             lambda _: False,

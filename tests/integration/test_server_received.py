@@ -127,10 +127,10 @@ def test_the_files_of_one_that_was_killed_tell_all_that_it_has_received(
 
 
 def agent(server: BareServer, killed: list[str], folder: Path) -> Receipts:
-    watch = cast("ServerRun", SimpleNamespace(kill=killed.append))
+    server_run = cast("ServerRun", SimpleNamespace(kill=killed.append))
     return Receipts(
         server.adapter,
-        watch,
+        server_run,
         folder,
         lambda why, _: killed.append(why),
         lambda _: False,

@@ -19,7 +19,7 @@ def add_lease(
     app: FastAPI,
     poll: LongPoll,
     keeper: Keeper,
-    vouching: Vouch,
+    vouch: Vouch,
     obeyed: Obeyed,
     heartbeat: Callable[[float], None],
 ) -> None:
@@ -45,6 +45,6 @@ def add_lease(
         return json_response(obeyed.told())
 
     @app.post("/v1/vouch", response_model=VouchReply, openapi_extra=body_of(VouchRequest))
-    async def vouch(request: Request) -> Response:
+    async def confirm(request: Request) -> Response:
         """Confirms to the primary that asks, or refuses to confirm, that this member promised no other term."""
-        return json_response(vouching.asked(await parsed(request, VouchRequest)))
+        return json_response(vouch.asked(await parsed(request, VouchRequest)))

@@ -70,7 +70,7 @@ class Cloning:
     ) -> None:
         self._published = member.published
         self._jobs = jobs
-        self._watch = member.watch
+        self._server_run = member.server_run
         self._server = member.server
         self._own = member.own
         self._admin = member.admin
@@ -166,7 +166,7 @@ class Cloning:
                 self._published.change(clone_refused=str(error))
                 raise
         self._marker.mark(command.donor)
-        self._watch.kill_and_wait(f"cloned from {command.donor}", deadline.left)
+        self._server_run.kill_and_wait(f"cloned from {command.donor}", deadline.left)
         self._server.close()
         done("marked, server ended")
         self._published.change(
@@ -216,7 +216,7 @@ class Cloning:
         :raises Refused: the server holds what cannot be saved; if it ran, it continues to run
         """
         state = self._published.state
-        running = self._watch.current() is not None
+        running = self._server_run.current() is not None
         if state.up and state.writable:
             raise Refused(f"{state.name} takes writes: fence it before it is cloned")
         executed: GtidSet | None = None
@@ -232,7 +232,7 @@ class Cloning:
         found = self._judge(present, executed, deadline, command.discard)
         done("holdings judged")
         if running:
-            self._watch.kill_and_wait(f"cloned from {command.donor}", deadline.left)
+            self._server_run.kill_and_wait(f"cloned from {command.donor}", deadline.left)
             done("server ended")
             if found.unique:  # the server's files do not change any more
                 found = self._judge(present, executed, deadline, command.discard)
@@ -291,7 +291,9 @@ class Cloning:
             self._published.change(unfit="", suspects=(), differs=(), clone_failed=())
         except BaseException as error:
             with contextlib.suppress(HoldfastError):
-                self._watch.kill_and_wait(f"its clone from {command.donor} failed", KILL_SECONDS)
+                self._server_run.kill_and_wait(
+                    f"its clone from {command.donor} failed", KILL_SECONDS
+                )
             files.drop(self._own.datadir)
             if not job.cancelled:
                 self._failed = (*self._failed, command.donor)[-MOST_FAILURES:]
@@ -334,13 +336,13 @@ class Cloning:
 
     def _exchange(self, job: Job) -> None:
         job.check()
-        if self._watch.look() is not None:
+        if self._server_run.look() is not None:
             raise Refused("somebody has started the server: stop it, and clone again")
         files.take_place(self._own.datadir, self._own.binlog_index)
 
     def _start(self, job: Job) -> None:
         job.check()
-        self._watch.start()
+        self._server_run.start()
 
     def _until_up(self, job: Job, recipient: Recipient) -> None:
         """Wait until the server is up, however long its recovery takes, but not longer than its process lives."""
@@ -355,7 +357,7 @@ class Cloning:
             job.pause(0.05)
 
     def _has_ended(self) -> bool:
-        return self._watch.current() is None
+        return self._server_run.current() is None
 
     @contextlib.contextmanager
     def _alone(self, job: Job) -> Iterator[None]:

@@ -78,7 +78,7 @@ class Parts:
     verifying: Verifying
     releases: Releases
     keeper: Keeper
-    vouching: Vouch
+    vouch: Vouch
     strangers: Strangers
 
 
@@ -88,7 +88,7 @@ class CommandExecutor:
     def __init__(self, member: LocalMember, parts: Parts, observer: ServerObserver) -> None:
         own, state_dir, flavor = member.own, member.state_dir, member.published.state.flavor
         self._server = member.server
-        self._watch = member.watch
+        self._server_run = member.server_run
         self._published = member.published
         self._marker = member.relaxed
         self._replication = member.replication
@@ -99,12 +99,12 @@ class CommandExecutor:
         self._comparing = parts.comparing
         self._verifying = parts.verifying
         self._keeper = parts.keeper
-        self._vouching = parts.vouching
+        self._vouch = parts.vouch
         self._releases = parts.releases
         self._strangers = parts.strangers
         parts.strangers.let_through = lambda: parts.releases.let_through(STRANGER)
         self._recovery = Marker(state_dir / "recovering")
-        self._engine = Engine(flavor, member.watch, own.datadir, state_dir)
+        self._engine = Engine(flavor, member.server_run, own.datadir, state_dir)
         self._domains = Domains(state_dir / "domains", flavor)
         self._promoting = Promoting(
             *(member.server, member.published, member.relaxed, parts.releases, parts.keeper),
@@ -148,7 +148,7 @@ class CommandExecutor:
                 self._promoting.prove(term, serial, deadline, steps.done)
                 self._keeper.proved()
             case Fence():
-                self._watch.fence(f"fenced by term {term}", deadline.left)
+                self._server_run.fence(f"fenced by term {term}", deadline.left)
                 steps.done("server killed")
             case Cut():
                 self._cut(term, command, deadline, steps)
@@ -206,10 +206,13 @@ class CommandExecutor:
                 assert_never(command)
 
     def _promise(self, deadline: Deadline, steps: Steps) -> None:
-        running = self._watch.current()
+        running = self._server_run.current()
         if running is None:
             return
-        if self._watch.started(running) and self._published.state.server is ServerStatus.STARTING:
+        if (
+            self._server_run.started(running)
+            and self._published.state.server is ServerStatus.STARTING
+        ):
             return  # it boots without a source, and no command has come since
         self._server.stop_receiver(deadline)
         steps.done(KnownStep.RECEIVER_STOPPED)
@@ -237,7 +240,7 @@ class CommandExecutor:
             self._keeper.stand_down()
         self._server.follow(source, command.semi_sync, deadline)
         self._keeper.stand_down()
-        self._vouching.follows()
+        self._vouch.follows()
         steps.done("following")
 
     def _fetch(self, term: int, command: Fetch, deadline: Deadline, steps: Steps) -> None:
@@ -293,7 +296,7 @@ class CommandExecutor:
         self._trusted()
         end_in_order(
             self._server,
-            self._watch,
+            self._server_run,
             state,
             self._replication.fresh(),
             term,
@@ -347,9 +350,9 @@ class CommandExecutor:
         steps.done("files read")
 
     def _ended(self, what: str) -> None:
-        if self._watch.look():
+        if self._server_run.look():
             raise Refused(f"the server is running: {what} only before it starts")
-        self._watch.refuse_while_dying()
+        self._server_run.refuse_while_dying()
 
     def _start(self, steps: Steps) -> None:
         self._trusted()
@@ -357,7 +360,7 @@ class CommandExecutor:
         if self._published.state.tail.verdict in (TailVerdict.UNCHECKED, TailVerdict.COMMITTED):
             # COMMITTED: should the server die before it is up, the next agent must find that again
             self._recovery.mark()
-        self._watch.start()
+        self._server_run.start()
         steps.done("started")
 
     def _trusted(self) -> None:
@@ -370,7 +373,7 @@ class CommandExecutor:
 
     def _up(self, what: str) -> MemberState:
         state = self._published.state
-        if self._watch.current() is None or not state.up:
+        if self._server_run.current() is None or not state.up:
             raise Refused(f"cannot {what}: the server of {state.name} is {state.server}")
         self._recovery.clear()
         return state

@@ -47,22 +47,22 @@ class CommandQueue:
 
     def __init__(
         self,
-        duties: CommandExecutor,
+        executor: CommandExecutor,
         term: TermFile,
         obeyed: Obeyed,
-        watch: ServerRun,
+        server_run: ServerRun,
         observer: ServerObserver,
         published: PublishedState,
-        vouching: Vouch,
+        vouch: Vouch,
     ) -> None:
-        self._duties = duties
+        self._executor = executor
         self._term = term
         self._obeyed = obeyed
-        self._watch = watch
+        self._server_run = server_run
         self._observer = observer
         self._published = published
         self._clock = published.clock
-        self._vouching = vouching
+        self._vouch = vouch
         self.steering: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
         self._jobs: deque[_Job] = deque()
         self._more = threading.Condition()
@@ -106,9 +106,9 @@ class CommandQueue:
                 other.cancelled |= other.term < term or (fence and other.term == term)
             if fence:
                 # at once: a fence waits neither for disks nor for SQL. The command itself makes sure of it
-                self._watch.kill(f"fenced by term {term}")
+                self._server_run.kill(f"fenced by term {term}")
             if isinstance(command, Promise):
-                self._vouching.promise_begins()
+                self._vouch.promise_begins()
             self._jobs.append(job)
             self._more.notify()
         return job.reply
@@ -126,7 +126,7 @@ class CommandQueue:
                 logger.exception("a command failed unexpectedly")
                 reply = self._reply(Steps(self._clock), OutcomeUnknown(repr(error)))
             if isinstance(job.command, Promise):
-                self._vouching.promise_ends(kept=not reply.error)
+                self._vouch.promise_ends(kept=not reply.error)
             with self._more:
                 self._jobs.popleft()
             job.reply.set_result(reply)
@@ -139,7 +139,7 @@ class CommandQueue:
             try:
                 self._promise(job, steps)
                 with self.steering(), self._freeing(job, steps):
-                    self._duties.perform(job.term, job.command, lambda: job.cancelled, steps)
+                    self._executor.perform(job.term, job.command, lambda: job.cancelled, steps)
             except HoldfastError as raised:
                 error = raised
             except OSError as raised:

@@ -18,7 +18,7 @@ UNDO_SECONDS = 3.0
 
 def end_in_order(
     server: Server,
-    watch: ServerRun,
+    server_run: ServerRun,
     state: MemberState,
     replication: Account,
     term: int,
@@ -54,7 +54,7 @@ def end_in_order(
                 f"it is not shut down ({error}), and does not run as before either: {trouble}"
             ) from error
         raise Refused(f"it runs on as before: {error}") from error
-    watch.end_in_order(f"restarting by term {term}", deadline.left, server.close)
+    server_run.end_in_order(f"restarting by term {term}", deadline.left, server.close)
     done("server ended")
 
 

@@ -90,7 +90,7 @@ class Keeper:
     def __init__(
         self,
         published: PublishedState,
-        watch: ServerRun,
+        server_run: ServerRun,
         refuses: Callable[[int, str], bool],
         file: ElectorateFile,
         peers: Peers,
@@ -101,7 +101,7 @@ class Keeper:
         self._second = besides.second
         self.run = secrets.token_hex(8)
         self._published = published
-        self._watch = watch
+        self._server_run = server_run
         self._refuses = refuses
         self._file = file
         self._peers = peers
@@ -122,7 +122,7 @@ class Keeper:
     def start(self) -> None:
         """Begin. A server found running that must not outlive its lease gets one lease's time to have it upheld."""
         self._share()
-        running = self._watch.current()
+        running = self._server_run.current()
         if running is not None and running.incarnation == self._file.kept.incarnation:
             self._enforce(running, grace=True)
         if self._lease_state.known is not None:
@@ -225,7 +225,7 @@ class Keeper:
         self._file.opens(self._present().incarnation)
 
     def _present(self) -> Running:
-        running = self._watch.current()
+        running = self._server_run.current()
         if running is None:
             raise Refused("cannot open: the server is gone")
         return running
@@ -249,7 +249,7 @@ class Keeper:
             return
         if self._lease_state.known is None or self._lease_state.enforced:
             return
-        running = self._watch.current()
+        running = self._server_run.current()
         if running is not None and running.incarnation == state.incarnation:
             self._enforce(running, grace=True)
             self._writer.do(lambda: self._file.enforcing(running.incarnation))
@@ -337,7 +337,7 @@ class Keeper:
         lease_state = self._lease_state
         since = now - lease_state.renewed_at
         silence = f"for {since:.1f} s" if since < 1e6 else "since this agent started"
-        self._watch.kill(
+        self._server_run.kill(
             f"its lease is over: no manager has renewed it {silence}, and {lease_state.shortfall()}"
         )
         late = (self._clock.boottime() - lease_state.until) * 1000

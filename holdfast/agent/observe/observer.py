@@ -84,7 +84,7 @@ class ServerObserver:
     """
 
     def __init__(
-        self, server: Server, watch: ServerRun, published: PublishedState, binlog_index: Path
+        self, server: Server, server_run: ServerRun, published: PublishedState, binlog_index: Path
     ) -> None:
         self.on_look: list[Callable[[Observation, float], None]] = []
         self.on_lost: Callable[[HoldfastError], None] = lambda error: None
@@ -92,7 +92,7 @@ class ServerObserver:
         self.on_down: list[Callable[[], None]] = []
         self.on_answer: list[Callable[[Running, Deadline], None]] = []
         self._server = server
-        self._watch = watch
+        self._server_run = server_run
         self._published = published
         self._clock = published.clock
         self._binlog = BinlogEnd(binlog_index)
@@ -134,7 +134,7 @@ class ServerObserver:
         """
         # one at a time: an older look must not overwrite a newer one
         with self._looking:
-            running = self._watch.current()
+            running = self._server_run.current()
             if running is None:
                 return
             state = self._published.state
@@ -182,7 +182,9 @@ class ServerObserver:
 
     def _deadline(self, running: Running) -> Deadline:
         """A dying server's connections stay open: nothing but this deadline ends the wait for it."""
-        return Deadline(OBSERVE_SECONDS, lambda: self._watch.current() is not running, self._clock)
+        return Deadline(
+            OBSERVE_SECONDS, lambda: self._server_run.current() is not running, self._clock
+        )
 
     def appeared(self) -> None:
         """A run of the server begins; its silence is counted from here."""
@@ -201,7 +203,7 @@ class ServerObserver:
     def _unanswered(self, incarnation: str, error: Exception) -> Unreachable:
         if isinstance(error, Crowded):
             return self._crowded(incarnation, error)
-        if self._watch.see_dying():
+        if self._server_run.see_dying():
             return Unreachable(f"{self._published.state.why}: {error}")
         if isinstance(error, SocketGone) or keeps_out(error):
             return self._kept_out(incarnation, str(error))
@@ -213,7 +215,7 @@ class ServerObserver:
         said = f"{reason} for {silent:.1f} s"
         if starting and silent < TOLD_SECONDS:
             reason, silent, said = "", 0.0, "the server is starting"
-        ended = self._watch.current() is None
+        ended = self._server_run.current() is None
         if self._published.state.reason == "" and not starting and not ended:
             say(logger, "no answer from the server", logging.WARNING, error=error)
         self._published.change(during=incarnation, reason=reason, lasted=silent)
@@ -284,7 +286,7 @@ class ServerObserver:
         complaint = ""
         while not self._stopped.is_set():
             try:
-                if self._watch.look() is not None:
+                if self._server_run.look() is not None:
                     self.look()
                     self.freeing.looked()
                     self._slots.looked()

@@ -101,7 +101,7 @@ class Receipts:
     def __init__(
         self,
         server: Server,
-        watch: ServerRun,
+        server_run: ServerRun,
         state_dir: Path,
         unfit: Callable[[str, bool], None],
         has_opened: Callable[[str], bool],
@@ -110,7 +110,7 @@ class Receipts:
     ) -> None:
         self._clock = clock
         self._server = server
-        self._watch = watch
+        self._server_run = server_run
         self._mark = ReceiverMark(server, state_dir, term, clock)
         self._unfit = unfit
         self._has_opened = has_opened
@@ -250,5 +250,5 @@ class Receipts:
 
     def _killed(self, reason: str) -> Refused:
         say(logger, reason, logging.ERROR)
-        self._watch.kill(reason)  # until the server is gone, it is compared with what it had
+        self._server_run.kill(reason)  # until the server is gone, it is compared with what it had
         return Refused(reason)

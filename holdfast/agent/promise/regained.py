@@ -25,9 +25,9 @@ from holdfast.server.process.process import Running
 class Regained:
     """Compares the binlog's end. Called with each look, each end, each start, and each first answer of a run."""
 
-    def __init__(self, published: PublishedState, watch: ServerRun, index: Path) -> None:
+    def __init__(self, published: PublishedState, server_run: ServerRun, index: Path) -> None:
         self._published = published
-        self._watch = watch
+        self._server_run = server_run
         self._index = index
         self._end = BinlogEnd(index)
         self._whole = False  # it has all that it ever had as a primary
@@ -63,7 +63,7 @@ class Regained:
             return
         self._answered = running
         left, self._left = self._left, None
-        ours = self._watch.started(running)
+        ours = self._server_run.started(running)
         self._whole = bool(ours and left and left.exists() and left.stat().st_size >= self._bytes)
         self._run = began(self._index)
         self._published.change(during=running.incarnation, regained=self._whole)

@@ -18,9 +18,11 @@ PATIENCE_SECONDS = 45.0
 class Engine:
     """:param state_dir: what the server's program logs meanwhile is written there"""
 
-    def __init__(self, flavor: Flavor, watch: ServerRun, datadir: Path, state_dir: Path) -> None:
+    def __init__(
+        self, flavor: Flavor, server_run: ServerRun, datadir: Path, state_dir: Path
+    ) -> None:
         self._flavor = flavor
-        self._watch = watch
+        self._server_run = server_run
         self._datadir = datadir
         self._said = state_dir.absolute() / "engine.out"
 
@@ -34,7 +36,7 @@ class Engine:
         """
         if self._flavor is Flavor.MYSQL:
             return ""
-        process = self._watch.process
+        process = self._server_run.process
         patience = deadline.within(PATIENCE_SECONDS)
 
         def ask() -> list[tuple[str, int]]:
@@ -44,7 +46,7 @@ class Engine:
             return [(each.file, each.end) for each in known]
 
         try:
-            return reaches_into(tail, self._watch.alone(ask))
+            return reaches_into(tail, self._server_run.alone(ask))
         except HoldfastError as error:
             if deadline.cancelled():
                 raise

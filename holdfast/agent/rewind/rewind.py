@@ -50,7 +50,7 @@ class Rewinding:
     def __init__(
         self,
         published: PublishedState,
-        watch: ServerRun,
+        server_run: ServerRun,
         rewinder: Rewinder,
         fitness: Fitness,
         settling: Settling,
@@ -61,7 +61,7 @@ class Rewinding:
         self.saved = saved
         self._settling = settling
         self._published = published
-        self._watch = watch
+        self._server_run = server_run
         self._name = published.state.name
         self._flavor = published.state.flavor
         self._rewinder = rewinder
@@ -103,10 +103,10 @@ class Rewinding:
         replication, semi_sync = state.replication, state.semi_sync
         busy = replication.applier or replication.receiver is not Receiver.OFF
         if busy or semi_sync.replica or semi_sync.source or self._flavor is Flavor.MYSQL:
-            self._watch.kill_and_wait("started anew to be rewound", deadline.left)
+            self._server_run.kill_and_wait("started anew to be rewound", deadline.left)
             if self._flavor is Flavor.MYSQL:
                 forget_uuid(self._datadir)
-            self._watch.start()
+            self._server_run.start()
             deadline.wait_until("waiting for the server", self._is_up, 0.01)
             done("started anew")
         self._published.change(proved=0, promised=0)
@@ -114,7 +114,7 @@ class Rewinding:
         done("follows nobody")
 
     def _is_up(self) -> bool:
-        if self._watch.current() is None:
+        if self._server_run.current() is None:
             raise Refused(f"the server of {self._name} ended: {self._published.state.why}")
         return self._published.state.up
 

@@ -23,7 +23,7 @@ class ReplicationAccounts:
         self, member: LocalMember, adopter: Adopter, told: KeptLogins, founding: Founding
     ) -> None:
         self._server = member.server
-        self._watch = member.watch
+        self._server_run = member.server_run
         self._published = member.published
         self._marker = member.relaxed
         self._shown = member.shown
@@ -61,11 +61,11 @@ class ReplicationAccounts:
         """A server without semi-sync cannot be observed yet: it need not be published as up to be equipped."""
         state = self._published.state
         if isinstance(command, Equip):
-            if self._watch.current() is None:
+            if self._server_run.current() is None:
                 raise Refused("cannot equip: the server is not running")
             return
         what = f"the account {command.user} is not created: "
-        if self._watch.current() is None or not state.up:
+        if self._server_run.current() is None or not state.up:
             raise Refused(f"{what}the server of {state.name} is {state.server}")
         unlogged = isinstance(command, MendAccount) and not command.logged
         if state.replication.source and not unlogged:

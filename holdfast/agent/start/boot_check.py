@@ -73,13 +73,13 @@ class BootCheck:
     def __init__(
         self,
         server: Server,
-        watch: ServerRun,
+        server_run: ServerRun,
         published: PublishedState,
         inputs: Inputs,
         state_dir: Path,
     ) -> None:
         self._server = server
-        self._watch = watch
+        self._server_run = server_run
         self._published = published
         self._inputs = inputs
         self._path = state_dir / "boots_open"
@@ -95,7 +95,7 @@ class BootCheck:
         """
         if self._admitted is running:
             return
-        started = self._watch.started(running)
+        started = self._server_run.started(running)
         flavor, version = self._published.state.flavor, self._published.state.version
         files = boot.read(self._inputs.option_file, flavor, version, self._inputs.datadir)
         booted = self._server.booted(files, deadline)
@@ -132,7 +132,7 @@ class BootCheck:
         say(logger, reason, logging.ERROR, pid=running.pid)
         self._verdict = _Verdict(reason, self._inputs.fingerprint())
         self._published.change(unstartable=reason)
-        self._watch.kill(reason)
+        self._server_run.kill(reason)
         try:
             replace_durably(self._path, json.dumps(asdict(self._verdict)))
             self._on_disk = True

@@ -44,7 +44,7 @@ class Founding:
         self, member: LocalMember, obeyed: Callable[[], bool], fstab: Path = FSTAB
     ) -> None:
         self._published = member.published
-        self._watch = member.watch
+        self._server_run = member.server_run
         self._own = member.own
         self._admin = member.admin
         self._replication = member.replication
@@ -83,7 +83,7 @@ class Founding:
 
     def _perform(self, command: Initialise, deadline: Deadline, done: Done) -> None:
         state = self._published.state
-        if self._watch.look() is not None or state.server is not ServerStatus.DOWN:
+        if self._server_run.look() is not None or state.server is not ServerStatus.DOWN:
             raise Refused(f"the server of {state.name} is {state.server}")
         match self.data():
             case Data.NEW:
@@ -117,7 +117,7 @@ class Founding:
             )
             done("initialised")
             (incoming / "auto.cnf").unlink(missing_ok=True)  # each start makes one
-            if self._watch.look() is not None:
+            if self._server_run.look() is not None:
                 raise Refused("somebody has started the server")
             files.take_place(own.datadir, own.binlog_index)
         finally:

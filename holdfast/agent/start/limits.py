@@ -10,14 +10,14 @@ from holdfast.server.process import limits
 
 
 class Limits:
-    def __init__(self, watch: ServerRun, published: PublishedState) -> None:
-        self._watch = watch
+    def __init__(self, server_run: ServerRun, published: PublishedState) -> None:
+        self._server_run = server_run
         self._published = published
         self._looked_at = 0
 
     def looked(self) -> None:
         """Called at each look; checks once for each run."""
-        running = self._watch.current()
+        running = self._server_run.current()
         if running is None or running.pid == self._looked_at:
             return
         self._looked_at = running.pid

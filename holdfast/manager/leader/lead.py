@@ -73,7 +73,7 @@ class Leader:
         self.listeners = tuple(listeners)
         self.hooks: Caller = NoHooks()
         self.waiting: Waiting | None = None
-        self._teller = DecisionLog(self.events)
+        self._decision_log = DecisionLog(self.events)
         self.deciding = asyncio.Lock()
         self.connect = connect
         self._store = store
@@ -338,7 +338,7 @@ class Leader:
             await self.save(back.record, back.why, view)
             return True
         decision = self._decided(self._record, view)
-        self._teller.decided(self.cluster, self._record, view, self._decision, decision)
+        self._decision_log.decided(self.cluster, self._record, view, self._decision, decision)
         self._decision = decision
         self._estimated(view)
         for listener in self.listeners:
@@ -346,7 +346,7 @@ class Leader:
         for step in decision.steps:
             match step:
                 case Save(record=record, why=why):
-                    self._teller.saving(self.cluster, self._record, record, view)
+                    self._decision_log.saving(self.cluster, self._record, record, view)
                     await self.save(record, why, view)
                     return True
                 case Send():

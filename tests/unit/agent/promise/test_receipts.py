@@ -66,12 +66,12 @@ def of(
     :param clock: None: one that moves on with each look at it, so far that everything is due
     """
     clock = clock or HandClock(partial(next, count(0.0, EVERY_SECONDS)))
-    watch = cast("ServerRun", SimpleNamespace(kill=killed.append))
+    server_run = cast("ServerRun", SimpleNamespace(kill=killed.append))
     promised = TermFile(folder)
     promised.raise_to(term)
     return Receipts(
         server,
-        watch,
+        server_run,
         folder,
         lambda reason, reset: None,
         lambda run: run == opened,

@@ -296,11 +296,11 @@ def test_the_lease_s_thread_sleeps_also_when_what_it_killed_does_not_end(
     file = ElectorateFile(tmp_path)
     if asked:
         file.keep(known(), LEASE)
-    watch = Unkillable(run_of(server))
+    server_run = Unkillable(run_of(server))
     published = PublishedState(MemberState("m1", Flavor.MARIADB), moments.clock)
     keeper = Keeper(
         published,
-        cast(ServerRun, watch),
+        cast(ServerRun, server_run),
         lambda term, leader: False,
         file,
         cast(Peers, _Mute()),
@@ -308,9 +308,9 @@ def test_the_lease_s_thread_sleeps_also_when_what_it_killed_does_not_end(
         Upholders(),
         moments,
     )
-    keeper._enforce(watch.current(), grace=True)
+    keeper._enforce(server_run.current(), grace=True)
     ten_seconds(keeper._keep_once)
-    assert watch.killed == 1
+    assert server_run.killed == 1
     assert moments.woken < 12
 
 

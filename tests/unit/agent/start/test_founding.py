@@ -61,7 +61,7 @@ class Host:
             binlog_index=folder / "logs" / "binlog.index",
             tls=None,
         )
-        watch: Any = SimpleNamespace(look=lambda: self.running)
+        server_run: Any = SimpleNamespace(look=lambda: self.running)
         monkeypatch.setattr(
             founding,
             "fetch_account",
@@ -72,7 +72,7 @@ class Host:
         nothing: Any = None
         member = LocalMember(
             self.published,
-            watch,
+            server_run,
             nothing,
             own,
             Account("holdfast", "it's"),

@@ -125,11 +125,11 @@ def test_it_is_an_event_when_it_begins_and_a_line_of_the_status_while_it_lasts()
     events = EventLog("c")
     heard: list[str] = []
     events.hearers.append(lambda e: heard.append(e.text) if e.kind is EventKind.CONCERN else None)
-    teller = DecisionLog(events)
+    decision_log = DecisionLog(events)
     for concerns in (("low",), ("low",), ("low", FULL), (), ("low",)):
         seen = view(primary(concerns=concerns), replica("m2"), replica("m3"))
         decision = decide(CLUSTER, RECORD, seen)
-        teller.decided(CLUSTER, RECORD, seen, decision, decision)
+        decision_log.decided(CLUSTER, RECORD, seen, decision, decision)
     assert heard == ["m1: low", f"m1: {FULL}", "m1: low"]
 
 
@@ -145,7 +145,7 @@ def test_a_copy_that_replaced_a_members_data_is_told_with_its_reason() -> None:
     events = EventLog("c")
     heard: list[str] = []
     events.hearers.append(lambda e: heard.append(e.text) if e.kind is EventKind.CLONED else None)
-    teller = DecisionLog(events)
+    decision_log = DecisionLog(events)
     fails = {"unfit": "its clone from m2 failed: no space"}
     for state in (
         {"unfit": "its history was reset"},
@@ -157,7 +157,7 @@ def test_a_copy_that_replaced_a_members_data_is_told_with_its_reason() -> None:
     ):
         seen = view(primary(), replica("m2"), replica("m3", **state))
         decision = decide(CLUSTER, RECORD, seen)
-        teller.decided(CLUSTER, RECORD, seen, decision, decision)
+        decision_log.decided(CLUSTER, RECORD, seen, decision, decision)
     assert heard == [f"m3 was cloned from m1: {fails['unfit']}"]
 
 

@@ -108,11 +108,11 @@ def test_it_is_an_event_once() -> None:
         lambda e: heard.append(e.text) if e.kind is EventKind.UNACKNOWLEDGED else None
     )
 
-    def tell(teller: DecisionLog, **changes: Any) -> list[str]:
+    def tell(decision_log: DecisionLog, **changes: Any) -> list[str]:
         heard.clear()
         look = view(primary(**changes), replica("m2"), replica("m3"))
         decision = decide(CLUSTER, RECORD, look)
-        teller.decided(CLUSTER, RECORD, look, decision, decision)
+        decision_log.decided(CLUSTER, RECORD, look, decision, decision)
         return list(heard)
 
     first = DecisionLog(events)

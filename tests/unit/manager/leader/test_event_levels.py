@@ -67,10 +67,10 @@ def test_a_failover_that_begins_is_a_warning(
 def told(*looks: tuple[float, View], record: Record = RECORD) -> list[Event]:
     """The events of these looks, each at its moment."""
     events = EventLog("c")
-    teller = DecisionLog(events)
+    decision_log = DecisionLog(events)
     decision = Decision("something")
     for at, found in looks:
-        teller.decided(CLUSTER, record, replace(found, now=at), decision, decision)
+        decision_log.decided(CLUSTER, record, replace(found, now=at), decision, decision)
     return list(events._events)
 
 
@@ -103,8 +103,8 @@ def test_what_passes_at_once_is_not_told() -> None:
 def test_a_reason_is_a_warning_while_nobody_takes_writes(
     writable: bool, how: int, caplog: pytest.LogCaptureFixture
 ) -> None:
-    teller = DecisionLog(EventLog("c"))
+    decision_log = DecisionLog(EventLog("c"))
     found = view(primary(writable=writable), replica("m2"), replica("m3"))
     with caplog.at_level(logging.INFO, "holdfast"):
-        teller.decided(CLUSTER, RECORD, found, Decision("one"), Decision("another"))
+        decision_log.decided(CLUSTER, RECORD, found, Decision("one"), Decision("another"))
     assert [record.levelno for record in caplog.records] == [how]
