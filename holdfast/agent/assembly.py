@@ -336,10 +336,10 @@ class Assembly:
         """The HTTP application."""
         basics, member, observer = self._basics, self._member, self._observer
         config, clock = basics.config, member.published.clock
-        entrance = Entrance(basics.token, config.cluster, config.hosts)
         app = make_app(
-            *(member.published, self._commands, self._poll, entrance, self._keeper.granted),
-            *(lifespan, identity(config)),
+            *(member.published, self._commands, self._poll),
+            Entrance(basics.token, config.cluster, config.hosts, clock),
+            *(self._keeper.granted, lifespan, identity(config)),
         )
         add_lease(
             *(app, self._poll, self._keeper, basics.vouch, basics.obeyed),

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import hmac
 import logging
-import time
 from collections.abc import Collection, Mapping
 from contextvars import ContextVar
 from http import HTTPStatus
@@ -28,6 +27,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.answers.access import CertificateHolder, Routes, Table, refusal
 from holdfast.http.serving import error_response
 from holdfast.log import say
@@ -69,6 +69,7 @@ def guard(
     largest: Mapping[str, int] | None = None,
     cluster: str = "",
     hosts: Collection[str] = (),
+    clock: Clock = SYSTEM_CLOCK,
 ) -> None:
     """Put the guards before ``app``.
 
@@ -79,7 +80,9 @@ def guard(
     """
     app.add_middleware(Telling)
     app.add_middleware(BoundedBody, largest=largest or {})
-    app.add_middleware(Doorkeeper, token=token, table=table, cluster=cluster, hosts=hosts)
+    app.add_middleware(
+        Doorkeeper, token=token, table=table, cluster=cluster, hosts=hosts, clock=clock
+    )
 
 
 def asker() -> str:
@@ -100,9 +103,16 @@ class Doorkeeper:
     """Lets requests through that carry the token, that no web page has sent, and whose sender may make them."""
 
     def __init__(
-        self, app: ASGIApp, token: Token | None, table: Table, cluster: str, hosts: Collection[str]
+        self,
+        app: ASGIApp,
+        token: Token | None,
+        table: Table,
+        cluster: str,
+        hosts: Collection[str],
+        clock: Clock,
     ) -> None:
         self._app = app
+        self._clock = clock
         self._token = token
         self._routes = Routes(table)
         self._cluster = cluster
@@ -179,7 +189,7 @@ class Doorkeeper:
 
     def _warn(self, status: int, scope: Scope, what: str) -> None:
         """Log some of the refusals: a client that asks often must not fill the disk."""
-        now = time.monotonic()
+        now = self._clock.monotonic()
         self._untold[status] = self._untold.get(status, 0) + 1
         if now - self._warned_at.get(status, -WARN_SECONDS) < WARN_SECONDS:
             return

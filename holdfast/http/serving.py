@@ -65,6 +65,7 @@ class Protocol(HttpToolsProtocol):
     read once, when the connection is made.
     """
 
+    request_seconds = REQUEST_SECONDS
     _timer: TimerHandle | None = None
     _head_bytes = 0
     _in_head = True
@@ -117,7 +118,7 @@ class Protocol(HttpToolsProtocol):
 
     def _await_request(self) -> None:
         self._arrived()
-        self._timer = self.loop.call_later(REQUEST_SECONDS, self._too_late)
+        self._timer = self.loop.call_later(self.request_seconds, self._too_late)
 
     def _arrived(self) -> None:
         if self._timer is not None:
@@ -131,11 +132,16 @@ class Protocol(HttpToolsProtocol):
 class HttpServer(uvicorn.Server):
     """Leaves the signals to the process, which has to end its long polls first."""
 
-    def __init__(self, app: ASGIApp, tls: ssl.SSLContext | None = None) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        tls: ssl.SSLContext | None = None,
+        protocol: type[Protocol] = Protocol,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Protocol,
+                http=protocol,
                 # the log names the client: no header may set that
                 proxy_headers=False,
                 ssl_context_factory=(lambda config, default: tls) if tls is not None else None,

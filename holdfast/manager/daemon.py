@@ -159,7 +159,7 @@ async def _serve(basics: _Basics, listener: socket.socket, reloading: Reloads) -
     failures: list[BaseException] = []
     hosts = {*config.hosts, urlsplit(who.url).hostname or ""}
     token = tokens["token_file"]
-    app = application(leaders, planners, verifiers, histories, token, lifespan, hosts)
+    app = application(leaders, planners, verifiers, histories, token, lifespan, hosts, clock)
     server = HttpServer(app, certificates.server if certificates else None)
     heed(end, reloading)
 
@@ -184,9 +184,10 @@ def application(
     token: Token | None,
     lifespan: Any = None,
     hosts: Collection[str] = (),
+    clock: Clock = SYSTEM_CLOCK,
 ) -> FastAPI:
     """The whole API. :param hosts: as in ``guard``"""
-    app = make_app(leaders, token, lifespan, hosts)
+    app = make_app(leaders, token, lifespan, hosts, clock)
     add_switchover(app, planners)
     add_inspection(app, leaders)
     add_verification(app, verifiers)

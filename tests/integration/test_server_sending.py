@@ -11,6 +11,7 @@ from holdfast.core.gtid import Flavor
 from holdfast.server.base import Deadline
 from holdfast.server.replication import sending
 from tests.integration.servers import CLIENT, BareServer, bare_servers
+from tests.unit.hand_clock import PacedClock
 
 UNSENT_MB = 48
 """More than the sockets between two servers hold."""
@@ -51,15 +52,15 @@ def write_much(primary: BareServer) -> None:
 
 
 def test_a_replica_that_lacks_much_is_waited_for_before_commits_wait_for_it(
-    pair: list[BareServer], monkeypatch: pytest.MonkeyPatch
+    pair: list[BareServer],
 ) -> None:
     primary, replica = pair
-    monkeypatch.setattr(sending, "PATIENCE_SECONDS", 15.0)
+    slow = Deadline(15, clock=PacedClock(1 / 30))  # half a second lasts 15
     replica.freeze()
     try:
         write_much(primary)
         assert not all_sent(primary)
-        setting = threading.Thread(target=primary.adapter.set_acks, args=(1, soon()), daemon=True)
+        setting = threading.Thread(target=primary.adapter.set_acks, args=(1, slow), daemon=True)
         setting.start()
         primary.sql("INSERT INTO app.big (v) VALUES ('not held up')", account=CLIENT)
         assert not primary.adapter.observe(soon()).semi_sync.source
@@ -87,9 +88,7 @@ def test_a_replica_that_is_sent_nothing_does_not_keep_commits_from_waiting_for_l
     primary.sql("INSERT INTO app.big (v) VALUES ('acknowledged')", account=CLIENT)
 
 
-def test_without_replicas_nothing_is_waited_for(
-    pair: list[BareServer], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_replicas_nothing_is_waited_for(pair: list[BareServer]) -> None:
     primary, replica = pair
     replica.adapter.stop_receiver(soon())
     primary.sql("INSERT INTO app.big (v) VALUES ('its thread ends at the next event')")
@@ -101,7 +100,7 @@ def test_without_replicas_nothing_is_waited_for(
             )
         ),
     )
-    monkeypatch.setattr(sending, "PATIENCE_SECONDS", 60.0)
-    primary.adapter.set_acks(1, soon())
+    # 12 s in all, and 15 would be waited for a replica
+    primary.adapter.set_acks(1, Deadline(0.4, clock=PacedClock(1 / 30)))
     assert primary.adapter.observe(soon()).semi_sync.source
     primary.adapter.set_acks(0, soon())

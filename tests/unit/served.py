@@ -13,7 +13,7 @@ from typing import Any
 import uvloop
 
 from holdfast.core.answers.access import AccessRole
-from holdfast.http.serving import HttpServer, listening
+from holdfast.http.serving import REQUEST_SECONDS, HttpServer, Protocol, listening
 from holdfast.tls import Files, authority
 
 TOKEN = "t0ken-of-those-who-may"
@@ -22,9 +22,16 @@ BEARER = {"Authorization": f"Bearer {TOKEN}"}
 
 
 @contextmanager
-def served(app: Any, context: ssl.SSLContext | None = None) -> Iterator[int]:
+def served(
+    app: Any, context: ssl.SSLContext | None = None, request_seconds: float = REQUEST_SECONDS
+) -> Iterator[int]:
     """The port on loopback."""
-    http = HttpServer(app, context)
+
+    class Hurried(Protocol):
+        pass
+
+    Hurried.request_seconds = request_seconds
+    http = HttpServer(app, context, Hurried)
 
     async def serve(listener: Any) -> None:
         await http.serve(sockets=[listener.dup()])

@@ -166,7 +166,7 @@ def test_what_the_type_checker_passes_over_has_a_reason_beside_it() -> None:
 
 # -- one clock ------------------------------------------------------------------------------------
 
-CLOCKED = ("agent", "endpoint", "manager", "server", "store")
+CLOCKED = ("agent", "endpoint", "http", "manager", "server", "store")
 """Parts that go by the clock that is handed in: ``holdfast/clock.py``."""
 OWN_TIME = {
     "agent/runtime/boottime.py": "an alarm of the kernel's, on the clock of leases",

@@ -13,6 +13,7 @@ from fastapi import FastAPI, Request, Response
 
 from holdfast.agent.commands.queue import CommandQueue
 from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.answers.access import AGENT_API
 from holdfast.errors import BadInput
 from holdfast.http.guarding import Token, guard, tell
@@ -76,6 +77,7 @@ class Entrance:
     token: Token | None
     cluster: str = ""
     hosts: Collection[str] = ()
+    clock: Clock = SYSTEM_CLOCK
 
 
 def make_app(
@@ -90,7 +92,7 @@ def make_app(
     """:param granted: called with a grant that comes with a command, before the command is carried out"""
     app = make_api("Holdfast agent", lifespan)
     largest = {"/v1/command": LARGEST_REQUEST_BYTES}
-    guard(app, entrance.token, AGENT_API, largest, entrance.cluster, entrance.hosts)
+    guard(app, entrance.token, AGENT_API, largest, entrance.cluster, entrance.hosts, entrance.clock)
 
     @app.get("/v1/health")
     async def health() -> Response:

@@ -32,6 +32,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Query, Request, Response
 from pydantic import Field, TypeAdapter
 
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.config.schema import Url
 from holdfast.config.values import Name, StrictModel
 from holdfast.core.answers.access import MANAGER_API, CertificateHolder
@@ -114,10 +115,11 @@ def make_app(
     token: Token | None,
     lifespan: Any = None,
     hosts: Collection[str] = (),
+    clock: Clock = SYSTEM_CLOCK,
 ) -> FastAPI:
     """:param hosts: as in ``guard``"""
     app = make_api("Holdfast manager", lifespan)
-    guard(app, token, MANAGER_API, hosts=hosts)
+    guard(app, token, MANAGER_API, hosts=hosts, clock=clock)
 
     @app.get("/v1/health")
     async def health() -> dict[str, str]:

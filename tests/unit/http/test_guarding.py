@@ -311,18 +311,20 @@ def test_without_tls_nobody_is_heard_who_has_no_token() -> None:
     ],
     ids=["nothing", "line", "headers", "body", "chunks"],
 )
-def test_a_request_that_does_not_end_is_given_up(
-    port: int, begun: bytes, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serving, "REQUEST_SECONDS", 0.3)
-    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+def test_a_request_that_does_not_end_is_given_up(app: FastAPI, begun: bytes) -> None:
+    with (
+        served(app, request_seconds=0.3) as port,
+        socket.create_connection(("127.0.0.1", port), 5) as connection,
+    ):
         connection.sendall(begun)
         assert ended(connection, 5)
 
 
-def test_a_client_that_drips_is_given_up_too(port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "REQUEST_SECONDS", 0.3)
-    with socket.create_connection(("127.0.0.1", port), 5) as connection:
+def test_a_client_that_drips_is_given_up_too(app: FastAPI) -> None:
+    with (
+        served(app, request_seconds=0.3) as port,
+        socket.create_connection(("127.0.0.1", port), 5) as connection,
+    ):
         connection.sendall(b"POST /v1/thing HTTP/1.1\r\nHost: x\r\n")
         begun = time.monotonic()
         while time.monotonic() - begun < 5:
@@ -334,11 +336,11 @@ def test_a_client_that_drips_is_given_up_too(port: int, monkeypatch: pytest.Monk
         pytest.fail("5 s of dripping were taken")
 
 
-def test_a_connection_that_waits_for_its_next_request_is_kept(
-    port: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(serving, "REQUEST_SECONDS", 0.2)
-    with httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=SHOWN) as http:
+def test_a_connection_that_waits_for_its_next_request_is_kept(app: FastAPI) -> None:
+    with (
+        served(app, request_seconds=0.2) as port,
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", headers=SHOWN) as http,
+    ):
         assert http.post("/v1/thing", content=b"a").status_code == 200
         time.sleep(0.5)
         transport = http._transport
@@ -348,8 +350,7 @@ def test_a_connection_that_waits_for_its_next_request_is_kept(
         assert http.post("/v1/thing", content=b"b").status_code == 200
 
 
-def test_an_answer_that_takes_long_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(serving, "REQUEST_SECONDS", 0.1)
+def test_an_answer_that_takes_long_is_waited_for() -> None:
     app = FastAPI()
 
     @app.get("/v1/slow")
@@ -357,7 +358,7 @@ def test_an_answer_that_takes_long_is_waited_for(monkeypatch: pytest.MonkeyPatch
         await asyncio.sleep(0.5)
         return "done"
 
-    with served(app) as port:
+    with served(app, request_seconds=0.1) as port:
         assert httpx.get(f"http://127.0.0.1:{port}/v1/slow").json() == "done"
 
 
