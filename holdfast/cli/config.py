@@ -216,5 +216,8 @@ def _edited(text: str) -> str:
         try:
             subprocess.run([*shlex.split(editor), str(path)], check=True)
             return path.read_text()
-        except (OSError, subprocess.CalledProcessError, ValueError) as error:
-            raise Refused(f"the editor {editor!r} failed ({error}); nothing was changed") from None
+        except subprocess.CalledProcessError as error:
+            why = f"the editor {editor!r} ended with status {error.returncode}"
+        except (OSError, ValueError) as error:
+            why = f"the editor {editor!r} cannot be run: {error}"
+        raise Refused(f"{why}; nothing was changed")

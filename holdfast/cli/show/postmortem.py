@@ -130,7 +130,7 @@ def _end(entry: Entry) -> str:
 
 def _verified(found: Verified) -> str:
     counts = (
-        f"{found.equal} tables are the same, {found.different} differ, {found.skipped} cannot be compared "
+        f"tables: {found.equal} equal, {found.different} different, {found.skipped} that cannot be compared "
         f"({found.rows} rows)"
     )
     order = "ordered by an operator" if found.ordered else "begun by the schedule"

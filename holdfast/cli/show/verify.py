@@ -190,7 +190,11 @@ def _summary(findings: dict[str, Any]) -> str:
     if findings.get("failed"):
         return f"failed ({halted}) {against}, {when}"
     differing = sum(1 for each in findings["results"].values() if each["different"])
-    what = f"{differing} tables differ" if differing else "no difference"
+    what = (
+        ("1 table differs" if differing == 1 else f"{differing} tables differ")
+        if differing
+        else "no difference"
+    )
     return f"{what}, {against}, {when}" + (f"; {halted} before it was over" if halted else "")
 
 

@@ -14,7 +14,7 @@ from holdfast.core.rules.attachment import attached
 from holdfast.core.rules.enforcement import unkept
 from holdfast.core.rules.returned import returning
 from holdfast.core.view import LookFailure, MemberState, Receiver, Seen, Unseen, View
-from holdfast.core.wording import Topic, agree, joined, lasting, once, quoted, saying
+from holdfast.core.wording import Topic, agree, counted, joined, lasting, once, quoted, saying
 
 
 class Primary(Enum):
@@ -114,7 +114,8 @@ def diagnose(cluster: Cluster, record: Record, view: View) -> Diagnosis:
         return Diagnosis(Primary.CLOSED, f"{name}, the primary, is read-only")
     if state.semi_sync.acks < record.acks or (record.acks and not state.semi_sync.source):
         return Diagnosis(
-            Primary.CLOSED, f"{name}, the primary, does not wait for {record.acks} acknowledgements"
+            Primary.CLOSED,
+            f"{name}, the primary, does not wait for {counted(record.acks, 'acknowledgement')}",
         )
     if state.full or state.reason:
         but = f"{name} is primary, but "

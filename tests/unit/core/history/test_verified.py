@@ -249,7 +249,7 @@ def test_the_post_mortem_tells_tables_ranges_and_what_was_ordered() -> None:
     text = " ".join(lines)
     assert "m2 against m1, ordered by an operator, who wants a clone where it differs" in text
     assert "it took 90.0 s" in text
-    assert "12 tables are the same, 1 differ, 1 cannot be compared (3400 rows)" in text
+    assert "tables: 12 equal, 1 different, 1 that cannot be compared (3400 rows)" in text
     assert "interrupted 2 times" in text
     assert "  shop.orders  904211  differs: id behind 5 up to 9" in lines
     assert "  a.b          7       same" in lines
