@@ -18,7 +18,7 @@ from holdfast.core.commands import Rewind
 from holdfast.core.gtid import Flavor, everything, parse
 from holdfast.core.view import MemberState
 from holdfast.server.base import Deadline
-from holdfast.server.connection.session import Session
+from holdfast.server.connection.admin_session import AdminSession
 from holdfast.server.data.rewind import Rewinder
 from holdfast.server.data.xa import PreparedTransactions
 from tests.integration.servers import ADMIN, BareServer, wait_until
@@ -45,7 +45,7 @@ class MortalRewinder(Rewinder):
         self.die_behind = -1
 
     @contextlib.contextmanager
-    def _session(self) -> Iterator[Session]:
+    def _session(self) -> Iterator[AdminSession]:
         with super()._session() as session:
             plain = session.run
 

@@ -14,7 +14,7 @@ from itertools import takewhile
 
 from holdfast.errors import BadInput
 from holdfast.server.base import Deadline
-from holdfast.server.connection.session import Session
+from holdfast.server.connection.admin_session import AdminSession
 from holdfast.server.connection.sql import Row
 from holdfast.server.data.digest import (
     ABSENT,
@@ -132,7 +132,7 @@ class ChunkDigester:
                 return "it has another primary key"
             return self._piece(session, key, chunk, deadline)
 
-    def _facts(self, session: Session, row: Row, deadline: Deadline) -> TableFacts:
+    def _facts(self, session: AdminSession, row: Row, deadline: Deadline) -> TableFacts:
         table = (text_of(row["db"]), text_of(row["name"]))
         number, engine = int(row["number"] or 0), text_of(row["engine"] or "")
         key = self._key(session, table, deadline)
@@ -141,12 +141,14 @@ class ChunkDigester:
             skipped = f"it has no primary key to read its {number} rows in pieces by"
         return TableFacts(table, number, key, skipped)
 
-    def _piece(self, session: Session, key: Sequence[str], chunk: Chunk, deadline: Deadline) -> str:
+    def _piece(
+        self, session: AdminSession, key: Sequence[str], chunk: Chunk, deadline: Deadline
+    ) -> str:
         where, values = _where(key, chunk)
         return self._digester.digest(session, chunk.table, deadline, where, values)
 
     def _end(
-        self, session: Session, left: Chunk, key: Sequence[str], rows: int, deadline: Deadline
+        self, session: AdminSession, left: Chunk, key: Sequence[str], rows: int, deadline: Deadline
     ) -> Key:
         """The key of the last of the next ``rows`` rows; () if fewer are left."""
         if not left.upto:
@@ -161,7 +163,9 @@ class ChunkDigester:
         )
         return _key_of(found[0], key) if found else ()
 
-    def _last(self, session: Session, table: Table, key: Sequence[str], deadline: Deadline) -> Key:
+    def _last(
+        self, session: AdminSession, table: Table, key: Sequence[str], deadline: Deadline
+    ) -> Key:
         """The table's last key; () if it has no rows, or no key."""
         if not key:
             return ()
@@ -173,7 +177,7 @@ class ChunkDigester:
         )
         return _key_of(found[0], key) if found else ()
 
-    def _key(self, session: Session, table: Table, deadline: Deadline) -> tuple[str, ...]:
+    def _key(self, session: AdminSession, table: Table, deadline: Deadline) -> tuple[str, ...]:
         """The first columns of its primary key whose order can be relied on."""
         rows = session.look(
             "SELECT s.COLUMN_NAME AS name, s.SUB_PART AS part, c.DATA_TYPE AS type "

@@ -20,7 +20,7 @@ from pymysql.constants import ER
 from holdfast.core.gtid import Flavor, parse
 from holdfast.errors import Refused
 from holdfast.server.base import Account, Deadline
-from holdfast.server.connection.session import Session
+from holdfast.server.connection.admin_session import AdminSession
 from holdfast.server.connection.sql import Row, StatementRefused
 
 ABSENT = "absent"
@@ -141,7 +141,9 @@ class Digester:
         stopped (MDEV-4698)."""
         return self._flavor is Flavor.MYSQL or status["receiver"] != "No"
 
-    def begin(self, session: Session, tables: Sequence[Table], deadline: Deadline) -> HistoryPlace:
+    def begin(
+        self, session: AdminSession, tables: Sequence[Table], deadline: Deadline
+    ) -> HistoryPlace:
         """On a primary: begin a transaction that sees these tables at one moment, which is returned."""
         server_id = int(session.look("SELECT @@server_id AS id", deadline)[0]["id"])
         if self._flavor is Flavor.MARIADB:
@@ -166,7 +168,7 @@ class Digester:
             locker.run("UNLOCK TABLES", patience)
         return HistoryPlace(server_id, gtids=str(row["gtids"]).replace("\n", ""))
 
-    def _refuse_while_commits_wait(self, session: Session, deadline: Deadline) -> None:
+    def _refuse_while_commits_wait(self, session: AdminSession, deadline: Deadline) -> None:
         """On a busy primary some commit always waits: what counts is whether any is acknowledged."""
         waiting, acknowledged = self._acknowledging(session, deadline)
         patience = deadline.afresh(STALLED_SECONDS)
@@ -178,7 +180,7 @@ class Digester:
             if waiting and not patience.left:
                 raise Refused("commits wait for an acknowledgement: a lock would wait behind them")
 
-    def _acknowledging(self, session: Session, deadline: Deadline) -> tuple[int, int]:
+    def _acknowledging(self, session: AdminSession, deadline: Deadline) -> tuple[int, int]:
         """How many sessions wait, and how many transactions have been acknowledged so far."""
         prefix = "Rpl_semi_sync_source_"
         rows = session.look(
@@ -192,7 +194,7 @@ class Digester:
         )
 
     def _digests(
-        self, session: Session, tables: Sequence[Table], deadline: Deadline
+        self, session: AdminSession, tables: Sequence[Table], deadline: Deadline
     ) -> Mapping[Table, str]:
         found = {}
         for table in tables:
@@ -204,7 +206,7 @@ class Digester:
 
     def digest(
         self,
-        session: Session,
+        session: AdminSession,
         table: Table,
         deadline: Deadline,
         where: str = "",
@@ -236,7 +238,7 @@ class Digester:
         layout = hashlib.sha256(repr([(r["name"], r["type"]) for r in columns]).encode())
         return f"{row['count']}-{row['sum'] or 0}-{row['xored']}-{layout.hexdigest()[:16]}"
 
-    def _columns(self, session: Session, table: Table, deadline: Deadline) -> list[Row]:
+    def _columns(self, session: AdminSession, table: Table, deadline: Deadline) -> list[Row]:
         rows = session.look(
             "SELECT COLUMN_NAME AS name, DATA_TYPE AS type FROM information_schema.COLUMNS "
             "WHERE TABLE_SCHEMA = %s AND TABLE_NAME = %s ORDER BY ORDINAL_POSITION",
@@ -262,7 +264,7 @@ class Digester:
             return f"CAST({name} + 0e0 AS CHAR)"  # a FLOAT is printed with too few digits
         return f"CAST({name} AS CHAR)"
 
-    def _status(self, session: Session, deadline: Deadline) -> Row:
+    def _status(self, session: AdminSession, deadline: Deadline) -> Row:
         rows = session.look("SHOW REPLICA STATUS", deadline)
         if not rows:
             raise Refused("it follows nobody")
@@ -278,7 +280,7 @@ class Digester:
             "error": row["Last_SQL_Error"],
         }
 
-    def set_up(self, session: Session, deadline: Deadline) -> None:
+    def set_up(self, session: AdminSession, deadline: Deadline) -> None:
         """What every digest must be taken with, to be the same on each server."""
         limit = "max_statement_time" if self._flavor is Flavor.MARIADB else "max_execution_time"
         session.run(
@@ -288,9 +290,9 @@ class Digester:
         )
         session.run("SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ", deadline)
 
-    def session(self) -> AbstractContextManager[Session]:
+    def session(self) -> AbstractContextManager[AdminSession]:
         """A new one, which is closed at the end."""
-        return contextlib.closing(Session(self._socket, self._admin))
+        return contextlib.closing(AdminSession(self._socket, self._admin))
 
 
 def table_name(table: Table) -> str:

@@ -19,7 +19,7 @@ from pymysql.constants import ER
 from holdfast.core.gtid import Flavor, parse
 from holdfast.errors import HoldfastError, Refused
 from holdfast.server.base import Account, Deadline
-from holdfast.server.connection.session import Session
+from holdfast.server.connection.admin_session import AdminSession
 from holdfast.server.connection.sql import Row, StatementRefused
 from holdfast.server.replication.barring import kill
 
@@ -146,7 +146,7 @@ class Rewinder:
             )
 
     def _engine(
-        self, session: Session, schema: str, table: str, deadline: Deadline
+        self, session: AdminSession, schema: str, table: str, deadline: Deadline
     ) -> Sequence[Row]:
         return session.look(
             "SELECT ENGINE AS engine, TABLE_TYPE AS kind FROM information_schema.TABLES "
@@ -259,7 +259,7 @@ class Rewinder:
             session.run("DROP TABLE IF EXISTS holdfast.rewind", deadline)
         self._close_again(deadline)
 
-    def _lock(self, session: Session, deadline: Deadline) -> None:
+    def _lock(self, session: AdminSession, deadline: Deadline) -> None:
         number = session.session_id
         try:
             session.run("FLUSH TABLES WITH READ LOCK", deadline)
@@ -270,7 +270,7 @@ class Rewinder:
             raise
 
     def _set_state(
-        self, session: Session, reset: bool, repair: RewindRepair, deadline: Deadline
+        self, session: AdminSession, reset: bool, repair: RewindRepair, deadline: Deadline
     ) -> None:
         """Set the state. The lock stops writes but not FLUSH, which is logged: so this may take several attempts."""
         variable = "gtid_purged" if self._mysql else "gtid_binlog_state"
@@ -296,8 +296,8 @@ class Rewinder:
     def _reset(self) -> str:
         return self._reset_statement[self._flavor]
 
-    def _session(self) -> AbstractContextManager[Session]:
-        return contextlib.closing(Session(self._socket, self._admin))
+    def _session(self) -> AbstractContextManager[AdminSession]:
+        return contextlib.closing(AdminSession(self._socket, self._admin))
 
     @contextlib.contextmanager
     def _packets(self, largest: int, deadline: Deadline) -> Iterator[None]:
@@ -315,7 +315,7 @@ class Rewinder:
                 with contextlib.suppress(HoldfastError):
                     session.run(f"SET GLOBAL max_allowed_packet = {now}", deadline)
 
-    def _prepare(self, session: Session, deadline: Deadline) -> None:
+    def _prepare(self, session: AdminSession, deadline: Deadline) -> None:
         """Prepare the session: nothing of it goes to the binlog, and it may write."""
         session.run("SET SESSION sql_log_bin = 0, foreign_key_checks = 0", deadline)
         session.run(
@@ -338,7 +338,7 @@ class Rewinder:
 
     def _transaction(
         self,
-        session: Session,
+        session: AdminSession,
         repair: RewindRepair,
         undo: Undo,
         one_by_one: bool,
@@ -364,7 +364,7 @@ class Rewinder:
             raise Disturbed("clients write on this server: it can be rewound once they stop")
         session.run("COMMIT", deadline)
 
-    def _noted(self, session: Session, repair: RewindRepair, deadline: Deadline) -> bool:
+    def _noted(self, session: AdminSession, repair: RewindRepair, deadline: Deadline) -> bool:
         try:
             rows = session.look(NOTE, deadline)
         except StatementRefused as error:
@@ -373,12 +373,12 @@ class Rewinder:
             raise
         return bool(rows) and rows[0]["name"] == repair.name
 
-    def _state(self, session: Session, deadline: Deadline) -> str:
+    def _state(self, session: AdminSession, deadline: Deadline) -> str:
         variable = "gtid_executed" if self._mysql else "gtid_binlog_state"
         row: Row = session.look(f"SELECT @@global.{variable} AS state", deadline)[0]
         return _text(row["state"]).replace("\n", "")
 
-    def _slave_pos(self, session: Session, deadline: Deadline) -> str:
+    def _slave_pos(self, session: AdminSession, deadline: Deadline) -> str:
         if self._mysql:
             return ""
         return _text(session.look("SELECT @@global.gtid_slave_pos AS pos", deadline)[0]["pos"])

@@ -13,7 +13,7 @@ from pathlib import Path
 from holdfast.core.gtid import Flavor
 from holdfast.core.observed.xid import sql_form
 from holdfast.server.base import Account, Deadline
-from holdfast.server.connection.session import Session
+from holdfast.server.connection.admin_session import AdminSession
 from holdfast.server.connection.sql import Connection, Row, StatementRefused
 
 LOOK_SECONDS = 5.0
@@ -60,19 +60,19 @@ class PreparedTransactions:
         self._admin = admin
 
     def now(self, deadline: Deadline) -> frozenset[str]:
-        with contextlib.closing(Session(self._socket, self._admin)) as session:
+        with contextlib.closing(AdminSession(self._socket, self._admin)) as session:
             return _names(session.look(_RECOVER[self._flavor], deadline))
 
     def end(self, xid: str, commit: bool, deadline: Deadline) -> None:
         """End the transaction as the binlog already says: so it is not logged again. :param xid: as :func:`sql_form`
         gives it"""
-        with contextlib.closing(Session(self._socket, self._admin)) as session:
+        with contextlib.closing(AdminSession(self._socket, self._admin)) as session:
             session.run("SET SESSION sql_log_bin = 0", deadline)
             session.run(f"XA {'COMMIT' if commit else 'ROLLBACK'} {xid}", deadline)
 
     def unprotected(self, deadline: Deadline) -> frozenset[tuple[str, str]]:
         """(schema, table) of tables that know no transactions, and keep their rows over a restart."""
-        with contextlib.closing(Session(self._socket, self._admin)) as session:
+        with contextlib.closing(AdminSession(self._socket, self._admin)) as session:
             rows = session.look(
                 "SELECT TABLE_SCHEMA AS place, TABLE_NAME AS name FROM information_schema.TABLES "
                 "WHERE TABLE_TYPE = 'BASE TABLE' AND ENGINE IN ('MyISAM', 'Aria', 'CSV', 'ARCHIVE') "
@@ -83,7 +83,7 @@ class PreparedTransactions:
 
     def in_memory(self, deadline: Deadline) -> frozenset[str]:
         """``schema.table`` of tables whose rows every restart removes, on any server."""
-        with contextlib.closing(Session(self._socket, self._admin)) as session:
+        with contextlib.closing(AdminSession(self._socket, self._admin)) as session:
             rows = session.look(
                 "SELECT TABLE_SCHEMA AS place, TABLE_NAME AS name FROM information_schema.TABLES "
                 "WHERE ENGINE = 'MEMORY' AND TABLE_SCHEMA <> 'information_schema'",

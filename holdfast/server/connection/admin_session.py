@@ -9,7 +9,7 @@ from holdfast.server.base import Account, Deadline
 from holdfast.server.connection.sql import Connection, _Wire
 
 
-class Session(Connection):
+class AdminSession(Connection):
     """A session for a transaction, locks and session variables: they end with the connection.
 
     Use it in one thread; :meth:`close` it in the end.
