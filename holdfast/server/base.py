@@ -128,7 +128,7 @@ class Observation:
     :ivar origin: stream of the GTIDs that it issues: ``@@server_uuid``, or ``@@gtid_domain_id-@@server_id``
     :ivar prepared: XA transactions that have been prepared for some seconds
     :ivar traces: changes whenever something came from the source, event or heartbeat
-    :ivar redo_flush: ``innodb_flush_log_at_trx_commit``
+    :ivar redo_flush: ``innodb_flush_log_at_trx_commit``; -1: InnoDB keeps no redo log now (MySQL)
     :ivar shutting_out: global variables that are ON and keep clients from writing, although the server is writable
     """
 
@@ -240,7 +240,7 @@ class Server(Protocol):
         raises, this may still happen later: the server must not be used any more."""
 
     def put_back(self, values: Mapping[str, int], deadline: Deadline) -> None:
-        """Set these global variables, and flush InnoDB's redo log. May run beside any other method."""
+        """Set these global variables, switch InnoDB's redo log on, and flush it. May run beside any other method."""
 
     def stop_receiver(self, deadline: Deadline) -> None: ...
 

@@ -131,6 +131,7 @@ class LocalServer:
 
     def put_back(self, values: Mapping[str, int], deadline: Deadline) -> None:
         self._eyes.set_global(values, deadline)
+        self.dialect.switch_redo_log_on(self._eyes, deadline)
         self._eyes.run("FLUSH NO_WRITE_TO_BINLOG ENGINE LOGS", deadline)
 
     # as a replica

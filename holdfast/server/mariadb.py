@@ -120,6 +120,10 @@ def commit_empty(proof: Connection, gtids: Sequence[str], deadline: Deadline) ->
     raise Refused(f"{Flavor.MARIADB} cannot commit transactions of other servers")
 
 
+def switch_redo_log_on(connection: Connection, deadline: Deadline) -> None:
+    """It cannot be off."""
+
+
 DIALECT = Dialect(
     flavor=Flavor.MARIADB,
     names=waiting.MARIADB,
@@ -139,6 +143,7 @@ DIALECT = Dialect(
     position_of=GtidSet.last,  # one GTID of each domain
     stop_applier=stop_applier,
     switch_off=switch_off,
+    switch_redo_log_on=switch_redo_log_on,
     commit_empty=commit_empty,
 )
 

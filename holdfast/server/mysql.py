@@ -33,13 +33,20 @@ from holdfast.server.replication.progress import (
 from holdfast.server.replication.proof import ProofRows
 from holdfast.server.replication.threads import ReplicationThreads
 
+REDO_LOG_OFF = (
+    "EXISTS (SELECT 1 FROM performance_schema.global_status "
+    "WHERE VARIABLE_NAME = 'Innodb_redo_log_enabled' AND VARIABLE_VALUE = 'OFF')"
+)
+"""0.1 ms. Then a server that is killed cannot start again."""
+
 # performance_schema, because SHOW REPLICA STATUS may wait for a STOP REPLICA
 LOOK = f"""
     SELECT @@version AS version, @@server_id AS server_id, @@global.read_only AS read_only,
         @@server_uuid AS origin, @@global.gtid_executed AS applied,
         {waiting.MYSQL.columns},
         @@global.rpl_semi_sync_replica_enabled AS replica_side,
-        @@global.sync_binlog AS sync_binlog, @@global.innodb_flush_log_at_trx_commit AS redo_flush,
+        @@global.sync_binlog AS sync_binlog,
+        IF({REDO_LOG_OFF}, -1, @@global.innodb_flush_log_at_trx_commit) AS redo_flush,
         @@global.replica_exec_mode AS replica_exec_mode,
         @@global.offline_mode AS offline_mode, @@global.transaction_read_only AS transaction_read_only,
         conf.HOST AS host, conf.PORT AS port, conf.USER AS user, conn.SERVICE_STATE AS receiver,
@@ -273,6 +280,11 @@ def commit_empty(proof: Connection, gtids: Sequence[str], deadline: Deadline) ->
         raise
 
 
+def switch_redo_log_on(connection: Connection, deadline: Deadline) -> None:
+    if connection.look(f"SELECT {REDO_LOG_OFF} AS off", deadline)[0]["off"]:
+        connection.run("ALTER INSTANCE ENABLE INNODB REDO_LOG", deadline)
+
+
 DIALECT = Dialect(
     flavor=Flavor.MYSQL,
     names=waiting.MYSQL,
@@ -294,6 +306,7 @@ DIALECT = Dialect(
     position_of=str,
     stop_applier=stop_applier,
     switch_off=switch_off,
+    switch_redo_log_on=switch_redo_log_on,
     commit_empty=commit_empty,
 )
 

@@ -106,6 +106,25 @@ def test_what_keeps_clients_from_an_open_primary_is_put_back(member: Member) -> 
     assert any("kept clients from writing" in each for each in member.seen().state.concerns)
 
 
+@pytest.mark.parametrize("flavor", [Flavor.MYSQL], indirect=True, ids=["mysql"])
+def test_a_redo_log_that_was_switched_off_is_switched_on_again(member: Member) -> None:
+    """Killed without one, the server refuses to start: "Server was killed when InnoDB redo logging was disabled"."""
+    member.boot(1)
+    member.do(1, Promote(acks=0, serial=1))
+    for opens in (True, False):
+        if not opens:
+            run(member, "SET GLOBAL super_read_only = 1")
+            member.until(lambda state: not state.writable)
+        before = member.seen().state.concerns
+        run(member, "ALTER INSTANCE DISABLE INNODB REDO_LOG")
+        state = member.until(lambda state, before=before: state.concerns != before)
+        assert "no redo log (ALTER INSTANCE DISABLE INNODB REDO_LOG) was set by hand" in str(
+            state.concerns
+        )
+        shown = run(member, "SHOW GLOBAL STATUS LIKE 'Innodb_redo_log_enabled'")
+        assert shown == [("Innodb_redo_log_enabled", "ON")]
+
+
 def test_a_lock_that_writes_wait_for_is_told_as_long_as_it_is_held(member: Member) -> None:
     """As a backup takes it. It is no reason to replace the primary, and commits do not come through."""
     member.boot(1)

@@ -3,9 +3,10 @@
 *Flushing.* A primary flushes each commit, in binlog and InnoDB. With ``innodb_flush_log_at_trx_commit = 0`` a server
 that is killed loses a second from InnoDB that its binlog has: it comes back with GTIDs whose rows it lacks, and nothing
 would show it. So the agent first makes a note on disk; then it puts the setting back and has the redo log flushed; only
-then it removes the note. A server that dies in between is not started again before it was cloned. With 2, or a changed
-``sync_binlog``, only the end of the host would lose something: ``flushing.RelaxedMarker`` is for that. On a replica, 0
-alone is too little.
+then it removes the note. A server that dies in between is not started again before it was cloned. Without a redo log
+(MySQL: ``ALTER INSTANCE DISABLE INNODB REDO_LOG``) a server that is killed does not start at all: it is switched on
+again. With 2, or a changed ``sync_binlog``, only the end of the host would lose something: ``flushing.RelaxedMarker``
+is for that. On a replica, 0 alone is too little.
 
 *The server's number.* A replica skips events that bear its own number. If an operator changes a primary's number to
 that of a voter, the voter acknowledges what it throws away. (A voter's own number: ``receipts.py``.)
@@ -90,7 +91,10 @@ class KeptSettings:
     def before_start(self) -> None:
         """:raises Refused: the data must be replaced"""
         if self._noted and not self._published.state.cloning:
-            why = "its server died with innodb_flush_log_at_trx_commit = 0: its tables may lack what its binlog has"
+            why = (
+                "its server died while InnoDB did not flush its redo log (innodb_flush_log_at_trx_commit = 0, or no "
+                "redo log at all): its tables may lack what its binlog has"
+            )
             self._unfit(why)
             raise Refused(f"cannot start: {why}; to trust it as it is, remove {self._path}")
 
@@ -103,10 +107,10 @@ class KeptSettings:
     def _lowered(self, found: Observation, primary: bool) -> dict[str, int]:
         if primary and (found.sync_binlog, found.redo_flush) != (1, 1):
             return PRIMARY
-        return REPLICA if found.redo_flush == 0 else {}
+        return REPLICA if found.redo_flush <= 0 else {}
 
     def _put_back(self, wanted: Mapping[str, int], found: Observation, primary: bool) -> None:
-        if found.redo_flush == 0:
+        if found.redo_flush <= 0:
             self._note()
         elif wanted.keys() & PRIMARY.keys():
             self._relaxed.mark()
@@ -144,8 +148,13 @@ def _changed(wanted: Mapping[str, int], found: Observation) -> str:
         "server_id": found.server_id,
         **dict.fromkeys(found.shutting_out, 1),
     }
+    flushing = "innodb_flush_log_at_trx_commit"
     changed = ", ".join(
-        f"{name} = {now[name]}" for name, value in wanted.items() if now[name] != value
+        "no redo log (ALTER INSTANCE DISABLE INNODB REDO_LOG)"
+        if name == flushing and found.redo_flush < 0
+        else f"{name} = {now[name]}"
+        for name, value in wanted.items()
+        if now[name] != value
     )
     if wanted.keys() <= {*found.shutting_out}:
         return f"{changed} was set by hand, which kept clients from writing"

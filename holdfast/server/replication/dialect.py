@@ -40,6 +40,7 @@ class Dialect:
     :ivar position_of: a set of GTIDs in the form that ``wait_applied`` takes
     :ivar stop_applier: stop a drained applier at once, even one that holds half a transaction
     :ivar switch_off: no commit waits for an acknowledgement any more; none does now
+    :ivar switch_redo_log_on: InnoDB's, if it is off
     :ivar commit_empty: see ``Server.commit_empty``
     """
 
@@ -61,6 +62,7 @@ class Dialect:
     position_of: Callable[[GtidSet], str]
     stop_applier: Callable[[Connection, Deadline], None]
     switch_off: Callable[[Connection, Deadline], None]
+    switch_redo_log_on: Callable[[Connection, Deadline], None]
     commit_empty: Callable[[Connection, Sequence[str], Deadline], None]
 
 

@@ -43,7 +43,9 @@ def looked(world: World) -> None:
     assert world.state().state.up
 
 
-@pytest.mark.parametrize("lowered", [{"sync_binlog": 0}, {"redo_flush": 2}, {"redo_flush": 0}])
+@pytest.mark.parametrize(
+    "lowered", [{"sync_binlog": 0}, {"redo_flush": 2}, {"redo_flush": 0}, {"redo_flush": -1}]
+)
 def test_a_primary_flushes_each_commit_again(lowered: dict[str, int], world: World) -> None:
     (world.folder / "data" / "binlog.index").touch()
     primary(world)
@@ -71,7 +73,14 @@ def test_a_replica_may_keep_clients_out(world: World) -> None:
     assert world.server.put == []
 
 
-@pytest.mark.parametrize(("redo", "put"), [(0, [{"innodb_flush_log_at_trx_commit": 2}]), (2, [])])
+@pytest.mark.parametrize(
+    ("redo", "put"),
+    [
+        (-1, [{"innodb_flush_log_at_trx_commit": 2}]),
+        (0, [{"innodb_flush_log_at_trx_commit": 2}]),
+        (2, []),
+    ],
+)
 def test_a_replica_may_leave_it_to_the_kernel_and_no_more(
     redo: int, put: list[dict[str, int]], world: World
 ) -> None:
