@@ -39,6 +39,7 @@ ATTEMPTS = 20
 ATTEMPT_SECONDS = 1.0
 """Pause between two attempts at a piece, where commits wait or the table is locked."""
 BUSY_SECONDS = 0.5
+ENDED = "ended by an operator"
 """Pause between two looks at a primary that is too busy."""
 logger = logging.getLogger(__name__)
 
@@ -72,6 +73,7 @@ class Verifying:
         self._repair = self.findings.repair
         self._saved_at = 0.0
         self._running = False
+        self._ended_at: float | None = None
         self._publish()
 
     def admit(self, command: Command, deadline: Deadline) -> None:
@@ -116,6 +118,7 @@ class Verifying:
                 repair=command.repair,
             )
         self._running, self._repair = True, found.repair
+        self._ended_at = None
         try:
             self._jobs.start(
                 f"verifying against {command.primary}",
@@ -133,11 +136,16 @@ class Verifying:
     def _stop(self) -> None:
         """Stop; a verification that has ended stays as it was reported."""
         if self._running:
+            self._ended_at = (
+                self._clock.now()
+            )  # also where the work takes longer to end than is waited for
             self._jobs.cancel("an operator")
             self._jobs.wait(HOLD_SECONDS)
         if self.findings.under_way:
-            why = self.findings.halted if self.findings.failed else "ended by an operator"
-            self._keep(replace(self.findings, ended=self._clock.now(), halted=why))
+            why = self.findings.halted if self.findings.failed else ENDED
+            self._keep(
+                replace(self.findings, ended=self._ended_at or self._clock.now(), halted=why)
+            )
 
     def _work(self, job: Job, agent: str, found: Findings) -> None:
         try:
@@ -151,7 +159,10 @@ class Verifying:
             self._halt(str(error), failed=True, ended=self._clock.now())
         except HoldfastError as error:
             # the member is well even if it failed: the failure is reported separately, and it is tried again
-            self._halt(job.called_off or str(error), failed=not job.called_off)
+            if job.called_off and self._ended_at is not None:
+                self._halt(ENDED, failed=False, ended=self._ended_at)
+            else:
+                self._halt(job.called_off or str(error), failed=not job.called_off)
             say(logger, str(error), logging.INFO if job.called_off else logging.WARNING)
         except Exception as error:
             self._halt(repr(error), failed=True)

@@ -13,6 +13,7 @@ from holdfast.agent.rewind.fitness import Fitness
 from holdfast.agent.rewind.verify import UnknownTable, Verifying
 from holdfast.agent.runtime.job import Job, Jobs
 from holdfast.agent.runtime.published_state import PublishedState
+from holdfast.clock import SYSTEM_CLOCK, Clock
 from holdfast.core.commands import Promise, Verify
 from holdfast.core.gtid import Flavor
 from holdfast.core.observed.comparison import Verification
@@ -20,6 +21,7 @@ from holdfast.core.view import MemberState
 from holdfast.errors import Refused
 from holdfast.server.base import Deadline
 from holdfast.tls import Credentials
+from tests.unit.hand_clock import PacedClock
 
 ASKED = Verify("m1", "http://127.0.0.1:1", ordered=True)
 
@@ -30,8 +32,8 @@ class Member:
     :ivar begun: set when that is under way
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.published = PublishedState(MemberState("m2", Flavor.MYSQL))
+    def __init__(self, folder: Path, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.published = PublishedState(MemberState("m2", Flavor.MYSQL), clock)
         self.jobs = Jobs(self.published)
         self.begun = threading.Event()
         self.tables: Callable[[Job], list[str]] = lambda job: []
@@ -145,6 +147,30 @@ def test_a_command_interrupts_it_and_an_operator_ends_it(member: Member, tmp_pat
     assert stopped.ended
     assert (stopped.halted, stopped.failed) == ("ended by an operator", False)
     assert stopped.ordered, "as it was when it began"
+
+
+def test_one_that_takes_long_to_end_stays_ended(tmp_path: Path) -> None:
+    """On a busy host an operator's end was lost when the work ended later than was waited for: it went on."""
+    member = Member(tmp_path, PacedClock(100))
+    released = threading.Event()
+
+    def slow(job: Job) -> list[str]:
+        released.wait()
+        job.check()
+        return []
+
+    member.tables = slow
+    member.verify()
+    member.verifying.begin(Verify("m1", ASKED.agent, stop=True))
+    early = member.published.state.verified
+    assert early is not None
+    assert early.ended
+    assert early.halted == "ended by an operator"
+    released.set()
+    assert member.verified == early
+    member.tables = lambda job: []
+    member.verify()
+    assert (member.verified.halted, member.verified.interrupted) == ("", 0)
 
 
 def test_an_agent_that_ended_amid_one_says_so(member: Member, tmp_path: Path) -> None:
