@@ -189,16 +189,17 @@ def _unobserved(cluster: Cluster, record: Record, view: View, state: MemberState
     """
     hearing, _, _ = _heard(cluster, record, view)
     heard = f"; {agree(hearing, 'hears', 'hear')} it" if hearing else ""
-    return Diagnosis(Primary.UNSEEN, f"{cannot_look_into(state)}{heard}: no member is promoted")
+    return Diagnosis(Primary.UNSEEN, cannot_look_into(state) + f"{heard}: no member is promoted")
 
 
 def cannot_look_into(state: MemberState) -> str:
     if state.look_failure is LookFailure.NOT_YET:  # usually for some milliseconds
         return f"the agent of {state.name}, the primary, was restarted, and looks at its server"
-    return (
+    why = (
         f"the server of {state.name}, the primary, runs, and its agent cannot query it: "
         f"{state.unobserved}"
     )
+    return saying(why, Topic.MEMBER, state.name, state.why)
 
 
 def _kept(record: Record, view: View) -> str:

@@ -87,6 +87,9 @@ def test_a_primary_that_cannot_be_looked_into_takes_writes_while_its_voters_hear
 def test_the_servers_own_error_is_told() -> None:
     assert DENIED in shown(hidden(restarted())).reason
     assert DENIED in shown(hidden(primary(unobserved=DENIED))).reason
+    own = f"its agent cannot query it: {DENIED}"
+    for first in (restarted(reason=own), primary(unobserved=DENIED, reason=own)):
+        assert shown(hidden(first)).members[0].told, "once"
     told = shown(hidden(primary(), replica("m2", unobserved=DENIED), replica("m3")))
     assert f"m2: its server runs, and its agent cannot query it: {DENIED}" in told.reason
 
