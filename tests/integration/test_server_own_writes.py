@@ -134,10 +134,14 @@ def called_off(work: Callable[[Deadline], object], then: Callable[[], None]) -> 
 
     :param then: checks what is left after that
     """
-    for often in range(1000):
+
+    def asked_more_often_than(most: int) -> Callable[[], bool]:
         asked = itertools.count()
+        return lambda: next(asked) >= most
+
+    for often in range(1000):
         try:
-            work(Deadline(SECONDS, lambda asked=asked, often=often: next(asked) >= often))  # type: ignore[misc]  # lambda
+            work(Deadline(SECONDS, asked_more_often_than(often)))
         except CalledOff:
             then()
         else:

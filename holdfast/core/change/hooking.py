@@ -21,7 +21,7 @@ from holdfast.core.record import Owed, Record
 from holdfast.core.transition import Failover, Step, TransitionKind
 from holdfast.core.view import View
 
-WITHOUT = "holdfast failover --skip-stop-hook"
+WITHOUT_STOP_HOOK = "holdfast failover --skip-stop-hook"
 
 
 def hooks_step(record: Record, view: View, phase: Phase = Phase.STOP) -> Decision | None:
@@ -48,7 +48,7 @@ def hooks_step(record: Record, view: View, phase: Phase = Phase.STOP) -> Decisio
         case HookOutcome.BAD:
             held = f"held up: {what} failed: {last.text}"
             if isinstance(record.transition, Failover):
-                held += f"; to continue without it: {WITHOUT}"
+                held += f"; to continue without it: {WITHOUT_STOP_HOOK}"
             return Decision(held, (Call(phase),))
 
 
